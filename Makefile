@@ -1,0 +1,86 @@
+# One command each; `make help` lists them. Everything happens inside .venv, made on first use.
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check --quiet
+# -P: import the installed package, not the folder of the same name in this checkout.
+RUN    := $(PY) -P -m
+
+SOURCES := pyproject.toml setup.py MANIFEST.in $(shell find src fastconv -type f \
+             \( -name '*.c' -o -name '*.h' -o -name '*.py' -o -name '*.pyx' -o -name '*.px[id]' -o -name '*.pyi' -o -name py.typed \))
+WHEEL   := build/wheel
+
+.PHONY: help demo test test-one build bench check lint types cython-check sanitize sdist clean
+.DEFAULT_GOAL := help
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo  ## install with what the demo needs and run it; results land in demo-output/
+	$(RUN) fastconv demo --output demo-output
+
+test: lint types cython-check $(VENV)/.test  ## static checks and the whole test suite, in .venv
+	$(RUN) pytest tests
+
+test-one: $(VENV)/.test  ## one test file or test: make test-one T=tests/test_geometry.py
+	@test -n "$(T)" || { echo "say which: make test-one T=tests/test_geometry.py[::test_name]"; exit 2; }
+	$(RUN) pytest -x $(T)
+
+build: $(VENV)/.created  ## compile in place (editable install); only what changed is compiled again
+	@test -f $(VENV)/.editable || { $(PIP) install "setuptools>=77" "cython>=3.1" && \
+	  $(PIP) install --no-build-isolation -e . && rm -f $(VENV)/.demo $(VENV)/.test $(VENV)/.bench && touch $(VENV)/.editable; }
+	$(PY) setup.py --quiet build_ext --inplace
+
+bench: $(VENV)/.bench  ## time the layers of VGG beside im2col + BLAS (and PyTorch where .venv has it)
+	$(RUN) fastconv bench $(ARGS)
+
+check: $(VENV)/.installed  ## compare the compiled code with the NumPy reference on this machine
+	$(RUN) fastconv check $(ARGS)
+
+lint: $(VENV)/.test  ## ruff
+	$(PY) -m ruff check .
+
+types: $(VENV)/.test  ## mypy --strict
+	$(PY) -m mypy --strict fastconv
+
+cython-check: $(VENV)/.test  ## translate the Cython sources with warnings as errors
+	@mkdir -p build
+	$(PY) -m cython -3 -Werror -I src src/_native.pyx -o build/cython-check.c
+
+sanitize:  ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer, in .venv-sanitize
+	$(PYTHON) -m venv .venv-sanitize
+	rm -rf build
+	FASTCONV_SANITIZE=address,undefined .venv-sanitize/bin/python -m pip --quiet install --force-reinstall ".[test]"
+	rm -rf build
+	LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	  .venv-sanitize/bin/python -P -m pytest -x $(or $(T),tests)
+
+sdist: $(VENV)/.created  ## a source distribution in dist/
+	$(PIP) install build
+	$(PY) -m build --sdist
+
+clean:  ## remove everything that was made here
+	rm -rf build dist demo-output .venv .venv-sanitize *.egg-info fastconv/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# The package is built once after a change of its sources; the stamps below install that wheel with their extras.
+$(WHEEL)/.built: $(SOURCES) | $(VENV)/.created
+	@rm -rf $(WHEEL) build/lib* build/bdist*
+	$(PIP) wheel --no-deps --wheel-dir $(WHEEL) .
+	@touch $@
+
+$(VENV)/.installed: $(WHEEL)/.built
+	$(PIP) install --force-reinstall --no-deps $(WHEEL)/*.whl
+	$(PIP) install $(WHEEL)/*.whl
+	@rm -f $(VENV)/.editable
+	@touch $@
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: $(VENV)/.installed
+	$(PIP) install "$$(ls $(WHEEL)/*.whl)[$*]"
+	@touch $@

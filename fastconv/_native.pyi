@@ -1,0 +1,118 @@
+"""Types of the compiled module. Arrays are four-axis NumPy arrays in the order (batch, channel, height, width)."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+def isas_built() -> tuple[str, ...]: ...
+def isas_available() -> tuple[str, ...]: ...
+def isa_name() -> str: ...
+def isa_use(name: str) -> bool: ...
+def openmp_runtime() -> str: ...
+def tile_shape(compute: int) -> tuple[int, int, int, int]: ...
+def fma_peak(threads: int = 1) -> float: ...
+def packed_bytes(compute: int, groups: int, taps: int, channels: int, outputs: int) -> int: ...
+def pack_weights(
+    compute: int,
+    weight: Array,
+    code: int,
+    packed: Array,
+    groups: int,
+    transposed: bool,
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
+    threads: int,
+) -> bool: ...
+def direct(
+    compute: int,
+    x: Array,
+    x_code: int,
+    packed: Array,
+    bias: Array | None,
+    y: Array,
+    y_code: int,
+    residual: Array | None,
+    activation: int,
+    groups: int,
+    tap_y: tuple[int, ...],
+    tap_x: tuple[int, ...],
+    stride_y: int,
+    stride_x: int,
+    mode: int,
+    finite: bool,
+    source: int,
+    tile_y: int,
+    tile_x: int,
+    kc: int,
+    panels_per_task: int,
+    threads: int,
+) -> None: ...
+def winograd_weights(
+    compute: int, packed: Array, transformed: Array, channels: int, outputs: int, threads: int
+) -> None: ...
+def winograd(
+    compute: int,
+    x: Array,
+    x_code: int,
+    transformed: Array,
+    bias: Array | None,
+    y: Array,
+    y_code: int,
+    residual: Array | None,
+    activation: int,
+    origin_y: int,
+    origin_x: int,
+    mode: int,
+    flags: Array,
+    block: int,
+    kc: int,
+    panels_per_task: int,
+    threads: int,
+) -> None: ...
+def weight_gradient(
+    compute: int,
+    x: Array,
+    x_code: int,
+    dy: Array,
+    dy_code: int,
+    dw: Array,
+    dw_code: int,
+    groups: int,
+    stride_y: int,
+    stride_x: int,
+    dilation_y: int,
+    dilation_x: int,
+    pad_y: int,
+    pad_x: int,
+    mode: int,
+    tap_rows: int,
+    tap_columns: int,
+    channel_block: int,
+    panel_block: int,
+    tile_y: int,
+    tile_x: int,
+    chunk_rows: int,
+    parts: int,
+    threads: int,
+) -> None: ...
+def bias_gradient(
+    compute: int, dy: Array, dy_code: int, out: Array, out_code: int, parts: int, threads: int
+) -> None: ...
+def pool(
+    kind: str,
+    code: int,
+    itemsize: int,
+    x: Array,
+    y: Array,
+    index: Array | None,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    limit: tuple[int, int],
+    count_include_pad: bool,
+    divisor: int,
+    threads: int,
+) -> None: ...

@@ -1,0 +1,86 @@
+"""How many threads a call may use: the process-wide cap, one call's wish, and what the machine grants."""
+
+from __future__ import annotations
+
+import operator
+import os
+from pathlib import Path
+
+from .errors import ConvError, ConvTypeError
+
+_cap: int | None = None
+_forked = False
+
+
+def _after_fork_in_child() -> None:
+    """GNU OpenMP hangs in a child forked after a parallel region: the child computes on its own thread."""
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _cgroup_quota() -> int | None:
+    """Whole CPUs granted by the control group's bandwidth limit (version 2, then 1), None without one."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            return max(1, -(-int(quota) // int(period)))
+        return None
+    except (OSError, ValueError):
+        pass
+    try:
+        quota_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
+        period_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
+        return max(1, -(-quota_us // period_us)) if quota_us > 0 and period_us > 0 else None
+    except (OSError, ValueError):
+        return None
+
+
+def _default() -> int:
+    """OMP_NUM_THREADS if set, else the CPUs of the affinity mask within the control group's quota."""
+    wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if wish.isdigit() and int(wish) > 0:
+        return int(wish)
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cpus = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return min(cpus, quota) if quota else cpus
+
+
+def _positive(name: str, value: object) -> int:
+    if isinstance(value, bool):
+        raise ConvTypeError(f"{name} must be a positive integer, but got the bool {value!r}; give a number of threads.")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ConvTypeError(
+            f"{name} must be a positive integer, but got {value!r} of type {type(value).__name__}."
+        ) from None
+    if not 1 <= number <= 1 << 16:
+        raise ConvError(f"{name} must be between 1 and 65536, but got {number}; give a positive number of threads.")
+    return number
+
+
+def set_num_threads(n: int) -> None:
+    """Cap the threads of every later call in this process at `n` (an integer from 1)."""
+    global _cap
+    _cap = _positive("n", n)
+
+
+def get_num_threads() -> int:
+    """Threads that a call uses unless `num_threads=` says otherwise."""
+    global _cap
+    if _cap is None:
+        _cap = _default()
+    return _cap
+
+
+def effective(num_threads: int | None) -> int:
+    """Threads for one call: `num_threads` if given, else the cap; one in a forked child."""
+    count = get_num_threads() if num_threads is None else _positive("num_threads", num_threads)
+    return 1 if _forked else count

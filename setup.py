@@ -1,0 +1,206 @@
+"""Builds the native extension `fastconv._native`; every piece of metadata is in pyproject.toml.
+
+The micro-kernels (src/kernels/kernels.c) are one source compiled once per instruction set (ISA); the objects are linked into the
+extension, and src/dispatch.c picks one at run time. So the build needs no -march=native, and the result runs on any machine.
+
+Environment variables, for development only:
+  FASTCONV_SANITIZE=address,undefined   build with these sanitizers (see CONTRIBUTING.md)
+  FASTCONV_DEBUG=1                      keep debug information and assertions
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCE = Path("src")
+KERNELS = SOURCE / "kernels" / "kernels.c"
+INCLUDE = [str(SOURCE), str(SOURCE / "kernels")]
+# What an object depends on: headers and included .pxi files too, and the flags in this file.
+DEPENDS = sorted(str(path) for path in SOURCE.rglob("*") if path.suffix in {".c", ".h", ".pyx", ".pxi", ".pxd"})
+DEPENDS.append("setup.py")
+
+COMMON_FLAGS = ["-O3", "-std=gnu11", "-fvisibility=hidden"]
+# None changes a result: errno and trapped exceptions are never looked at and block vectorisation; integer sums may pass
+# beyond the range and come back (plan.py makes sure that the result fits), which -fwrapv defines.
+KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fwrapv", "-Wall", "-Wextra"]
+
+NO_COMPILER = """\
+fastconv is compiled on installation, and no working C compiler was found (tried: {command}).
+Install GCC or Clang and the C headers of Python, then install fastconv again:
+  Debian, Ubuntu:  apt install build-essential python3-dev
+  Fedora, RHEL:    dnf install gcc python3-devel
+  macOS:           xcode-select --install && brew install libomp
+To use another compiler, set CC, for example CC=clang.
+The compiler said: {reason}"""
+
+NO_OPENMP = """\
+fastconv uses OpenMP for its threads, and {command} cannot build a program with it.
+Install the OpenMP runtime of the compiler, then install fastconv again:
+  Debian, Ubuntu:  apt install libgomp1 (GCC) or libomp-dev (Clang)
+  Fedora, RHEL:    dnf install libgomp (GCC) or libomp-devel (Clang)
+  macOS:           brew install libomp
+The compiler said: {reason}"""
+
+
+@dataclass(frozen=True)
+class ISA:
+    """An instruction set the kernels are compiled for."""
+
+    name: str
+    flags: tuple[str, ...]
+
+    @property
+    def kernel_flags(self) -> list[str]:
+        return [f"-DFASTCONV_ISA={self.name}", *self.flags]
+
+
+BASELINE = ISA("baseline", ())
+X86_ISAS = [
+    ISA("avx2", ("-mavx2", "-mfma")),
+    ISA(
+        "avx512",
+        ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
+    ),
+]
+
+PROBE_COMPILER = "#include <Python.h>\nint fastconv_probe(void) { return PY_MAJOR_VERSION; }\n"
+PROBE_OPENMP = "#include <omp.h>\nint fastconv_probe(void) { return omp_get_max_threads(); }\n"
+PROBE_X86 = "#ifndef __x86_64__\n#error not x86-64\n#endif\nint fastconv_probe(void) { return 0; }\n"
+
+
+def openmp_choices() -> Iterator[tuple[list[str], list[str]]]:
+    """Compile and link flags that may turn OpenMP on: GCC and Clang first, then Apple's Clang with Homebrew's libomp."""
+    yield ["-fopenmp"], ["-fopenmp"]
+    prefixes = []
+    if brew := shutil.which("brew"):
+        found = subprocess.run([brew, "--prefix", "libomp"], capture_output=True, text=True, check=False)
+        prefixes = [found.stdout.strip()] if found.returncode == 0 else []
+    for prefix in [*prefixes, ""]:
+        include, library = ([f"-I{prefix}/include"], [f"-L{prefix}/lib"]) if prefix else ([], [])
+        yield ["-Xpreprocessor", "-fopenmp", *include], [*library, "-lomp"]
+
+
+def debug_flags() -> tuple[list[str], list[str]]:
+    """Extra compile and link flags asked for through the environment."""
+    if sanitizers := os.environ.get("FASTCONV_SANITIZE"):
+        flag = f"-fsanitize={sanitizers}"
+        return ["-g", "-O1", "-UNDEBUG", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", flag], [flag]
+    if os.environ.get("FASTCONV_DEBUG"):
+        return ["-g", "-UNDEBUG"], []
+    return ["-g0"], []
+
+
+class BuildNative(build_ext):
+    """Probes the compiler, compiles the kernels once per ISA, and builds the extension around them."""
+
+    def build_extensions(self) -> None:
+        openmp_compile, openmp_link = self.probe()
+        extra_compile, extra_link = debug_flags()
+        self.native_flags = [*COMMON_FLAGS, *openmp_compile, *extra_compile]
+        self.native_link_flags = [*openmp_link, *extra_link]
+        self.isas = [BASELINE]
+        if self.compiles(PROBE_X86):
+            self.isas += [isa for isa in X86_ISAS if self.compiles(PROBE_X86, flags=isa.flags)]
+        super().build_extensions()
+
+    def build_extension(self, ext: Extension) -> None:
+        ext.define_macros = [(f"FASTCONV_HAVE_{isa.name.upper()}", "1") for isa in self.isas if isa is not BASELINE]
+        ext.extra_compile_args = self.native_flags
+        ext.extra_link_args = self.native_link_flags
+        ext.extra_objects = self.compile_kernels()
+        ext.sources = [self.translate(ext), str(SOURCE / "dispatch.c")]
+        super().build_extension(ext)
+
+    def compile_kernels(self) -> list[str]:
+        """One object per ISA, two compilers at a time; an object newer than all it depends on is kept."""
+        newest = max(os.path.getmtime(path) for path in DEPENDS)
+        settings = "\n".join([*self.native_flags, *self.compiler.compiler_so, os.environ.get("CFLAGS", "")])
+
+        def compile_for(isa: ISA) -> str:
+            folder = Path(self.build_temp, "kernels", isa.name)
+            folder.mkdir(parents=True, exist_ok=True)
+            record = folder / "settings.txt"  # a change of flags rebuilds too
+            target = folder / KERNELS.with_suffix(".o")
+            current = target.exists() and target.stat().st_mtime > newest
+            if self.force or not current or not record.exists() or record.read_text() != settings:
+                flags = [*self.native_flags, *KERNEL_FLAGS, *isa.kernel_flags]
+                objects = self.compiler.compile(
+                    [str(KERNELS)], output_dir=str(folder), include_dirs=INCLUDE, extra_postargs=flags
+                )
+                record.write_text(settings)
+                return str(objects[0])
+            return str(target)
+
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            return list(pool.map(compile_for, self.isas))
+
+    def translate(self, ext: Extension) -> str:
+        """Cython to C, out of the source tree."""
+        from Cython.Build import cythonize  # here, so that an sdist can be made without Cython
+
+        module = Extension(ext.name, [str(SOURCE / "_native.pyx")])
+        build_dir = str(Path(self.build_temp, "cython"))
+        (translated,) = cythonize(
+            [module], build_dir=build_dir, language_level=3, force=self.force, include_path=INCLUDE, quiet=True
+        )
+        return str(translated.sources[0])
+
+    # Probing
+
+    def probe(self) -> tuple[list[str], list[str]]:
+        """OpenMP's compile and link flags, or one message that says what to install."""
+        if self.compiler.compiler_type == "msvc":
+            raise SystemExit("fastconv needs GCC or Clang (on Windows: MSYS2's mingw-w64); the MSVC compiler will not do.")
+        command = self.compiler.compiler_so[0]
+        if not self.compiles(PROBE_COMPILER):
+            raise SystemExit(NO_COMPILER.format(command=command, reason=self.reason))
+        reason = ""
+        for compile_flags, link_flags in openmp_choices():
+            if self.compiles(PROBE_OPENMP, flags=compile_flags, link_flags=link_flags):
+                return compile_flags, link_flags
+            reason = reason or self.reason
+        raise SystemExit(NO_OPENMP.format(command=command, reason=reason))
+
+    def compiles(self, text: str, *, flags: tuple[str, ...] | list[str] = (), link_flags: list[str] | None = None) -> bool:
+        """Whether the text compiles (and, given link flags, links); what the compiler said is left in `self.reason`."""
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder, "probe.c"), Path(folder, "probe.o")
+            source.write_text(text)
+            include = [f"-I{path}" for path in self.compiler.include_dirs]
+            commands = [[*self.compiler.compiler_so, *include, *flags, "-c", str(source), "-o", str(target)]]
+            if link_flags is not None:
+                commands.append([*self.compiler.linker_so, str(target), "-o", str(Path(folder, "probe.so")), *link_flags])
+            for command in commands:
+                with contextlib.suppress(OSError):
+                    done = subprocess.run(command, capture_output=True, text=True, check=False)
+                    if done.returncode == 0:
+                        continue
+                    lines = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr.strip()]
+                    self.reason = lines[0]
+                    return False
+                self.reason = f"{command[0]}: command not found"
+                return False
+        return True
+
+
+if sys.maxsize < 2**32:
+    raise SystemExit("fastconv needs a 64-bit Python.")
+
+setup(
+    ext_modules=[
+        Extension("fastconv._native", [str(SOURCE / "_native.pyx"), str(SOURCE / "dispatch.c")], include_dirs=INCLUDE, depends=DEPENDS)
+    ],
+    cmdclass={"build_ext": BuildNative},
+)

@@ -1,0 +1,227 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, freethreading_compatible=True
+"""The only door between Python and native code: buffers in, numbers in, exceptions out.
+
+Arrays come in the logical axis order (batch, channel, height, width) with any byte strides; which tile is worked on
+when, and by which algorithm, was decided in `fastconv.plan`.
+"""
+from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cython.parallel cimport parallel, prange, threadid
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+cdef extern from "stdlib.h" nogil:
+    void* aligned_alloc(size_t alignment, size_t size)
+
+cdef extern from *:
+    """
+    #if defined(_OPENMP)
+    #include <omp.h>
+    static int fc_openmp_version(void) { return _OPENMP; }
+    #if defined(__clang__)
+    static const char *fc_openmp_name(void) { return "libomp"; }
+    #else
+    static const char *fc_openmp_name(void) { return "libgomp"; }
+    #endif
+    static double fc_seconds(void) { return omp_get_wtime(); }
+    #else
+    #error "fastconv needs OpenMP: compile with -fopenmp"
+    #endif
+    """
+    int fc_openmp_version() nogil
+    const char* fc_openmp_name() nogil
+    double fc_seconds() nogil
+
+cdef extern from "fastconv.h" nogil:
+    ctypedef struct fc_segment:
+        Py_ssize_t a
+        Py_ssize_t b
+        Py_ssize_t k
+    ctypedef void (*fc_micro_kernel)(const void*, const Py_ssize_t*, Py_ssize_t, const void*, Py_ssize_t,
+                                     const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, int) noexcept nogil
+    ctypedef void (*fc_pack)(void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const char*, Py_ssize_t,
+                            Py_ssize_t) noexcept nogil
+    ctypedef int (*fc_pack_panel)(void*, Py_ssize_t, const char*, Py_ssize_t, const Py_ssize_t*, Py_ssize_t,
+                                  const Py_ssize_t*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_store)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, char*, Py_ssize_t, Py_ssize_t,
+                              const void*, int, const char*, Py_ssize_t, Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_add)(void*, const void*, Py_ssize_t) noexcept nogil
+    ctypedef double (*fc_burst)(long) noexcept nogil
+    ctypedef void (*fc_winograd_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*,
+                                       Py_ssize_t) noexcept nogil
+    ctypedef int (*fc_winograd_output)(const void*, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                       Py_ssize_t, const void*) noexcept nogil
+    ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, const void*, Py_ssize_t) noexcept nogil
+    ctypedef struct fc_kernels:
+        int size
+        int lanes
+        int vectors
+        int rows[5]
+        fc_micro_kernel micro[5][13]
+        fc_pack pack[11]
+        fc_pack_panel pack_panel[11]
+        fc_store store[11]
+        fc_add add
+        fc_winograd_input winograd_input
+        fc_winograd_output winograd_output
+        fc_winograd_weights winograd_weights
+    ctypedef struct fc_pool_row:
+        const char* x
+        Py_ssize_t xh, xw, xc
+        char* y
+        Py_ssize_t yh, yw, yc
+        char* index
+        Py_ssize_t iw, ic
+        Py_ssize_t channels, height, width, out_width
+        Py_ssize_t y0, stride_x, pad_x, kernel_y, kernel_x, dilation_y, dilation_x
+        int count_include_pad
+        Py_ssize_t divisor, limit_y, limit_x
+    ctypedef void (*fc_pool_function)(const fc_pool_row*) noexcept nogil
+    ctypedef struct fc_pool_kernels:
+        fc_pool_function max_row
+        fc_pool_function avg_row
+        fc_pool_function max_scatter
+        fc_pool_function avg_scatter
+    ctypedef struct fc_isa:
+        const char* name
+        const fc_kernels* compute[4]
+        const fc_pool_kernels* pool[11]
+        fc_burst fma_burst
+    const fc_isa* fc_isa_select(const char*)
+    const fc_isa* fc_isa_best()
+    const char* fc_isa_built(int)
+    int FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC
+
+ctypedef Py_ssize_t size
+
+cdef const fc_isa* isa = fc_isa_best()
+
+
+def isas_built():
+    """Names of the instruction sets compiled in, plainest first."""
+    names = []
+    cdef int i = 0
+    while fc_isa_built(i) != NULL:
+        names.append(fc_isa_built(i).decode())
+        i += 1
+    return tuple(names)
+
+
+def isas_available():
+    """Names of the compiled instruction sets that this machine and its operating system offer."""
+    return tuple(name for name in isas_built() if fc_isa_select(name.encode()) != NULL)
+
+
+def isa_name():
+    """Name of the instruction set in use."""
+    return isa.name.decode()
+
+
+def isa_use(str name):
+    """Switch to an instruction set; False when this machine does not offer it."""
+    global isa
+    cdef const fc_isa* wanted = fc_isa_select(name.encode())
+    if wanted == NULL:
+        return False
+    isa = wanted
+    return True
+
+
+def openmp_runtime():
+    """The OpenMP runtime compiled against, with the date (yyyymm) of the specification it follows."""
+    return f"{fc_openmp_name().decode()} ({fc_openmp_version()})"
+
+
+def tile_shape(int compute):
+    """(bytes of an element, lanes of a vector, vectors of a full panel, rows of a full register tile)."""
+    cdef const fc_kernels* kernels = isa.compute[compute]
+    return kernels.size, kernels.lanes, kernels.vectors, kernels.rows[kernels.vectors]
+
+
+def fma_peak(int threads=1):
+    """Measured float32 multiply-add rate of the instruction set in use, in GFLOP/s, on so many threads."""
+    cdef double total, begin, best = 0
+    cdef int attempt, thread
+    cdef long rounds = 2000000
+    for attempt in range(5):
+        total = 0
+        with nogil:
+            begin = fc_seconds()
+            for thread in prange(threads, schedule='static', num_threads=threads):
+                total += isa.fma_burst(rounds)
+            begin = fc_seconds() - begin
+        best = max(best, total / begin * 1e-9)
+    return best
+
+
+# ---- views ----------------------------------------------------------------------------------------------------
+
+cdef struct View:
+    char* p
+    size n[4]
+    size s[4]
+
+
+cdef class Arrays:
+    """Holds the buffers of one call: 4-D views with byte strides, released together."""
+    cdef Py_buffer buffers[6]
+    cdef int count
+
+    def __cinit__(self):
+        self.count = 0
+
+    cdef int view(self, object array, View* out, bint writable) except -1:
+        cdef Py_buffer* buffer = &self.buffers[self.count]
+        cdef int axis, first
+        PyObject_GetBuffer(array, buffer, PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0))
+        self.count += 1
+        first = 4 - buffer.ndim
+        if first < 0:
+            raise ValueError("arrays of more than four axes do not reach native code")
+        out.p = <char*>buffer.buf
+        for axis in range(4):
+            out.n[axis] = 1 if axis < first else buffer.shape[axis - first]
+            out.s[axis] = 0 if axis < first else buffer.strides[axis - first]
+        return 0
+
+    cdef void release(self):
+        cdef int i
+        for i in range(self.count):
+            PyBuffer_Release(&self.buffers[i])
+        self.count = 0
+
+
+cdef void* allocate(size bytes) except NULL:
+    cdef void* memory = aligned_alloc(64, (max(bytes, 64) + 63) // 64 * 64)
+    if memory == NULL:
+        raise MemoryError(f"fastconv could not allocate {bytes} bytes of scratch memory")
+    return memory
+
+
+cdef inline size round_up(size value, size unit) noexcept nogil:
+    return (value + unit - 1) // unit * unit
+
+
+cdef inline size padded_index(size i, size n, int mode) noexcept nogil:
+    """Which element of an axis of n lies at position i of its extension; -1 for a skipped zero."""
+    cdef size period
+    if 0 <= i < n:
+        return i
+    if mode == FC_ZEROS or n == 0:
+        return -1
+    if mode == FC_REPLICATE:
+        return 0 if i < 0 else n - 1
+    period = n if mode == FC_CIRCULAR else 2 * n if mode == FC_SYMMETRIC else max(2 * (n - 1), 1)
+    i = i % period
+    if i < 0:
+        i += period
+    if i < n:
+        return i
+    return 2 * n - 1 - i if mode == FC_SYMMETRIC else period - i
+
+
+include "drivers/weights.pxi"
+include "drivers/region.pxi"
+include "drivers/direct.pxi"
+include "drivers/winograd.pxi"
+include "drivers/weight_gradient.pxi"
+include "drivers/pool.pxi"

@@ -1,0 +1,364 @@
+# Direct convolution (after Zhang, Franchetti, Low, "High Performance Zero-Memory Overhead Direct Convolutions", ICML
+# 2018, and the five loops of BLIS). One pass serves the forward convolution, each phase of the input gradient and of
+# the transposed convolution, and each phase of the tiled one: they differ in tap offsets and strides alone.
+#
+#   for tile of output pixels x group x run of panels      threads take these      region: second-level cache
+#     pack the region of the input under the tile
+#     for panel of output channels
+#       for block of the reduction (taps, channels)        kc x width weights      first-level cache
+#         for rows of the register tile                    micro-kernel            registers
+#       epilogue: bias, residual, activation, layout, element type
+#
+# Every output is one sum in the order (tap y, tap x, channel), whatever the blocking, the threads and the batch.
+
+cdef enum:
+    IN_PLACE = 0   # one tap, no padding, channels side by side: the input is the region
+    REGION = 1
+    GATHER = 2     # enormous windows: pixels x kc elements at a time
+
+cdef enum:
+    FLOAT16 = 2    # fc_dtype: stored in half precision, computed in single
+
+cdef struct Direct:
+    const fc_kernels* kernels
+    View x, y, residual
+    int x_code, y_code, activation, mode, source
+    bint has_residual, finite
+    size groups, channels, outputs             # of one group: reduction and output channels
+    size stride_y, stride_x, taps_y, taps_x
+    const size* tap_y                          # offset of every tap from output * stride
+    const size* tap_x
+    size min_y, min_x, span_y, span_x
+    const char* packed
+    const char* bias
+    size tile_y, tile_x, tiles_y, tiles_x, kc
+    size panels, panels_per_task, panel_chunks, width, group_elements
+    size row_step, column_step, step_y, step_x, region_columns, ld   # region geometry
+    fc_segment* segments
+    size* block                                # first segment of every reduction block
+    size blocks
+    size region_bytes, scratch_bytes, max_segments
+
+
+def direct(int compute, x, int x_code, packed, bias, y, int y_code, residual, int activation, size groups,
+           tuple tap_y, tuple tap_x, size stride_y, size stride_x, int mode, bint finite, int source, size tile_y,
+           size tile_x, size kc, size panels_per_task, int threads):
+    """y = activation(convolution(x, packed) + bias + residual), every element of y written.
+
+    `x` (N, C, H, W) and `y` (N, O, OH, OW) are views with any strides; output pixel (i, j) sums
+    x[.., i*stride_y + tap_y[a], j*stride_x + tap_x[b]] over the taps. Raises MemoryError before anything is written.
+    """
+    cdef Direct job
+    cdef Arrays arrays = Arrays()
+    cdef View view
+    cdef size* taps = NULL
+    cdef char* scratch = NULL
+    cdef size i, task, tasks
+    cdef int thread
+    job.kernels = isa.compute[compute]
+    job.segments = NULL
+    job.block = NULL
+    try:
+        arrays.view(x, &job.x, False)
+        arrays.view(y, &job.y, True)
+        arrays.view(packed, &view, False)
+        job.packed = view.p
+        job.bias = NULL
+        if bias is not None:
+            arrays.view(bias, &view, False)
+            job.bias = view.p
+        job.has_residual = residual is not None
+        if job.has_residual:
+            arrays.view(residual, &job.residual, False)
+        job.x_code, job.y_code, job.activation, job.mode, job.source = x_code, y_code, activation, mode, source
+        job.groups, job.finite = groups, finite
+        job.channels, job.outputs = job.x.n[1] // groups, job.y.n[1] // groups
+        job.stride_y, job.stride_x = stride_y, stride_x
+        job.taps_y, job.taps_x = len(tap_y), len(tap_x)
+        taps = <size*>allocate((job.taps_y + job.taps_x) * sizeof(size))
+        for i in range(job.taps_y):
+            taps[i] = tap_y[i]
+        for i in range(job.taps_x):
+            taps[job.taps_y + i] = tap_x[i]
+        job.tap_y, job.tap_x = taps, taps + job.taps_y
+        job.kc = kc
+        job.tile_y, job.tile_x = tile_y, tile_x
+        if job.y.n[0] * job.y.n[1] * job.y.n[2] * job.y.n[3] == 0:
+            return
+        direct_prepare(&job, panels_per_task)
+        tasks = job.y.n[0] * job.tiles_y * job.tiles_x * groups * job.panel_chunks
+        threads = <int>min(threads, tasks)
+        scratch = <char*>allocate(job.scratch_bytes * threads)
+        with nogil:
+            if threads == 1:
+                for task in range(tasks):
+                    direct_task(&job, scratch, task)
+            else:
+                for task in prange(tasks, schedule='dynamic', num_threads=threads):
+                    direct_task(&job, scratch + threadid() * job.scratch_bytes, task)
+    finally:
+        free(scratch)
+        free(taps)
+        free(job.segments)
+        free(job.block)
+        arrays.release()
+
+
+cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
+    """Region geometry, reduction blocks and scratch size: everything that all tasks share."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size i, j, limit, run, runs, at, left, piece, filled, b
+    cdef bint merged
+    job.width = kernels.vectors * kernels.lanes
+    job.panels = (job.outputs + job.width - 1) // job.width
+    job.panels_per_task = max(1, min(panels_per_task, job.panels))
+    job.panel_chunks = (job.panels + job.panels_per_task - 1) // job.panels_per_task
+    job.group_elements = packed_elements(kernels, job.taps_y * job.taps_x, job.channels, job.outputs)
+    job.tiles_y = (job.y.n[2] + job.tile_y - 1) // job.tile_y
+    job.tiles_x = (job.y.n[3] + job.tile_x - 1) // job.tile_x
+    job.min_y = job.min_x = job.span_y = job.span_x = 0
+    for i in range(job.taps_y):
+        job.min_y = job.tap_y[i] if i == 0 else min(job.min_y, job.tap_y[i])
+    for i in range(job.taps_x):
+        job.min_x = job.tap_x[i] if i == 0 else min(job.min_x, job.tap_x[i])
+    for i in range(job.taps_y):
+        job.span_y = max(job.span_y, job.tap_y[i] - job.min_y + 1)
+    for i in range(job.taps_x):
+        job.span_x = max(job.span_x, job.tap_x[i] - job.min_x + 1)
+    # a single tap needs every stride-th row (column) alone
+    job.row_step = job.stride_y if job.taps_y == 1 else 1
+    job.column_step = job.stride_x if job.taps_x == 1 else 1
+    job.step_y = job.stride_y // job.row_step
+    job.step_x = job.stride_x // job.column_step
+    job.region_columns = (job.tile_x - 1) * job.step_x + job.span_x
+    # rows a power of two apart would share cache sets
+    job.ld = job.channels
+    if job.channels >= 64 and job.channels * kernels.size % 1024 == 0:
+        job.ld += kernels.lanes
+    merged = job.ld == job.channels
+    for i in range(1, job.taps_x):
+        merged = merged and job.tap_x[i] == job.tap_x[i - 1] + 1
+    job.max_segments = 1
+    if job.source == GATHER:
+        job.blocks = 1
+        job.max_segments = job.kc + 2
+        job.region_bytes = job.tile_y * job.tile_x * job.kc * kernels.size
+    else:
+        runs = job.taps_y * (1 if merged else job.taps_x)
+        run = job.channels * (job.taps_x if merged else 1)
+        limit = runs * (run // job.kc + 2) + 1
+        job.segments = <fc_segment*>allocate(limit * sizeof(fc_segment))
+        job.block = <size*>allocate((limit + 1) * sizeof(size))
+        job.max_segments = max(limit, job.taps_y * job.taps_x)
+        job.blocks = 0
+        filled = job.kc
+        b = 0
+        at = 0
+        for i in range(job.taps_y):
+            for j in range(1 if merged else job.taps_x):
+                left = run
+                while left > 0:
+                    if filled == job.kc:
+                        job.block[job.blocks] = b
+                        job.blocks += 1
+                        filled = 0
+                    piece = min(left, job.kc - filled)
+                    job.segments[b].a = region_offset(job, i, j) + (run - left)
+                    job.segments[b].b = at
+                    job.segments[b].k = piece
+                    b += 1
+                    at += piece
+                    left -= piece
+                    filled += piece
+        if job.blocks == 0:   # nothing to sum: outputs are zeros plus bias
+            job.block[0] = 0
+            job.blocks = 1
+        job.block[job.blocks] = b
+        job.region_bytes = 0
+        if job.source == REGION:
+            job.region_bytes = (((job.tile_y - 1) * job.step_y + job.span_y) * job.region_columns * job.ld
+                                * kernels.size)
+    job.region_bytes = round_up(job.region_bytes, 64)
+    job.scratch_bytes = (job.region_bytes + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
+                         + round_up(2 * job.tile_y * job.tile_x * sizeof(size), 64)
+                         + round_up(job.max_segments * sizeof(fc_segment), 64))
+    return 0
+
+
+cdef inline size region_offset(const Direct* job, size i, size j) noexcept nogil:
+    """Element of tap (i, j) relative to its output pixel's origin in the region."""
+    if job.source == IN_PLACE:
+        return 0
+    return ((job.tap_y[i] - job.min_y) * job.region_columns + job.tap_x[j] - job.min_x) * job.ld
+
+
+cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogil:
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size chunk = task // (job.y.n[0] * job.tiles_y * job.tiles_x * job.groups)
+    cdef size group, image, oy, ox, rows, columns, pixels, p, r, panel, last, first, count, vectors, width
+    cdef size i
+    cdef char* region = scratch
+    cdef char* temporary = scratch + job.region_bytes
+    cdef size* a_row
+    cdef size* c_row
+    cdef fc_segment* spare
+    cdef const char* a
+    cdef const char* b
+    cdef const char* residual
+    cdef char* to
+    cdef char* c
+    cdef bint in_output, skip
+    a_row = <size*>(temporary + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64))
+    c_row = a_row + job.tile_y * job.tile_x
+    spare = <fc_segment*>(<char*>a_row + round_up(2 * job.tile_y * job.tile_x * sizeof(size), 64))
+    task = task % (job.y.n[0] * job.tiles_y * job.tiles_x * job.groups)
+    ox = task % job.tiles_x * job.tile_x
+    task = task // job.tiles_x
+    oy = task % job.tiles_y * job.tile_y
+    task = task // job.tiles_y
+    group = task % job.groups
+    image = task // job.groups
+    rows = min(job.tile_y, job.y.n[2] - oy)
+    columns = min(job.tile_x, job.y.n[3] - ox)
+    pixels = rows * columns
+
+    a = region
+    if job.source == REGION:
+        if job.taps_y > 0 and job.taps_x > 0 and job.channels > 0:
+            pack_region(kernels, job.x_code, &job.x, image, group * job.channels, job.channels,
+                        oy * job.stride_y + job.min_y, job.row_step, (rows - 1) * job.step_y + job.span_y,
+                        ox * job.stride_x + job.min_x, job.column_step, (columns - 1) * job.step_x + job.span_x,
+                        job.region_columns, job.mode, job.ld, region)
+        for r in range(rows):
+            for p in range(columns):
+                a_row[r * columns + p] = (r * job.step_y * job.region_columns + p * job.step_x) * job.ld
+    elif job.source == IN_PLACE:
+        a = job.x.p + image * job.x.s[0] + group * job.channels * job.x.s[1] \
+            + (oy * job.stride_y + job.min_y) * job.x.s[2] + (ox * job.stride_x + job.min_x) * job.x.s[3]
+        for r in range(rows):
+            for p in range(columns):
+                a_row[r * columns + p] = (r * job.stride_y * job.x.s[2] + p * job.stride_x * job.x.s[3]) // kernels.size
+    else:
+        for p in range(pixels):
+            a_row[p] = p * job.kc
+    skip = not job.finite and job.mode == FC_ZEROS
+
+    last = min((chunk + 1) * job.panels_per_task, job.panels)
+    for panel in range(chunk * job.panels_per_task, last):
+        first = panel * job.width
+        count = min(job.width, job.outputs - first)
+        vectors = (count + kernels.lanes - 1) // kernels.lanes
+        width = vectors * kernels.lanes
+        b = job.packed + (group * job.group_elements + first * job.taps_y * job.taps_x * job.channels) * kernels.size
+        first += group * job.outputs
+        to = job.y.p + image * job.y.s[0] + first * job.y.s[1] + oy * job.y.s[2] + ox * job.y.s[3]
+        # a full panel of a channels-last output of the computing type is summed where it will lie
+        in_output = (width == count and job.y.s[1] == kernels.size and not job.has_residual
+                     and job.y_code != FLOAT16
+                     and job.y.s[2] % kernels.size == 0 and job.y.s[3] % kernels.size == 0
+                     and <size>to % kernels.size == 0)
+        c = to if in_output else temporary
+        for r in range(rows):
+            for p in range(columns):
+                c_row[r * columns + p] = ((r * job.y.s[2] + p * job.y.s[3]) // kernels.size if in_output
+                                          else (r * columns + p) * width)
+        if job.source == GATHER:
+            direct_gather(job, region, b, vectors, width, image, group, oy, ox, columns, pixels, a_row, c, c_row,
+                          skip, spare)
+        elif skip:
+            direct_skip(job, a, b, vectors, width, oy, ox, columns, pixels, a_row, c, c_row, spare)
+        else:
+            for i in range(job.blocks):
+                direct_block(kernels, a, a_row, b, vectors, width, job.segments + job.block[i],
+                             job.block[i + 1] - job.block[i], pixels, c, c_row, i > 0)
+        if in_output and job.bias == NULL and job.activation == 0:
+            continue
+        for r in range(rows):
+            residual = NULL
+            if job.has_residual:
+                residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1]
+                            + (oy + r) * job.residual.s[2] + ox * job.residual.s[3])
+            kernels.store[job.y_code](
+                c + c_row[r * columns] * kernels.size, job.y.s[3] // kernels.size if in_output else width, columns,
+                count, to + r * job.y.s[2], job.y.s[3], job.y.s[1],
+                job.bias + first * kernels.size if job.bias != NULL else NULL, job.activation, residual,
+                job.residual.s[3] if job.has_residual else 0, job.residual.s[1] if job.has_residual else 0)
+
+
+cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,
+                       size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,
+                       bint accumulate) noexcept nogil:
+    """All pixels of the tile for one block of the reduction."""
+    cdef size most = kernels.rows[vectors], p = 0, rows
+    while p < pixels:
+        rows = min(most, pixels - p)
+        kernels.micro[vectors][rows](a, a_row + p, 1, b, width, segments, count, c, c_row + p, accumulate)
+        p += rows
+
+
+cdef void direct_skip(const Direct* job, const char* a, const char* b, size vectors, size width, size oy, size ox,
+                      size columns, size pixels, const size* a_row, char* c, const size* c_row,
+                      fc_segment* spare) noexcept nogil:
+    """Weights that are NaN or infinite must not meet the zeros of the padding: pixel by pixel, real taps alone."""
+    cdef size p, i, j, iy, ix, n
+    for p in range(pixels):
+        n = 0
+        for i in range(job.taps_y):
+            iy = (oy + p // columns) * job.stride_y + job.tap_y[i]
+            if iy < 0 or iy >= job.x.n[2]:
+                continue
+            for j in range(job.taps_x):
+                ix = (ox + p % columns) * job.stride_x + job.tap_x[j]
+                if ix < 0 or ix >= job.x.n[3]:
+                    continue
+                spare[n].a = region_offset(job, i, j)
+                spare[n].b = (i * job.taps_x + j) * job.channels
+                spare[n].k = job.channels
+                n += 1
+        direct_block(job.kernels, a, a_row + p, b, vectors, width, spare, n, 1, c, c_row + p, False)
+
+
+cdef void direct_gather(const Direct* job, char* region, const char* b, size vectors, size width, size image,
+                        size group, size oy, size ox, size columns, size pixels, const size* a_row, char* c,
+                        const size* c_row, bint skip, fc_segment* spare) noexcept nogil:
+    """The reduction in chunks of kc steps, gathered pixel by pixel: bounded memory for windows of any size."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size total = job.taps_y * job.taps_x * job.channels, k0 = 0, k1, k, tap, channel, n, iy, ix, p, at, segments
+    cdef char* dst
+    while k0 < total or k0 == 0:
+        k1 = min(total, k0 + job.kc)
+        for p in range(pixels):
+            segments = 0
+            k = k0
+            while k < k1:
+                tap = k // job.channels
+                channel = k % job.channels
+                n = min(job.channels - channel, k1 - k)
+                at = k - k0
+                iy = padded_index((oy + p // columns) * job.stride_y + job.tap_y[tap // job.taps_x], job.x.n[2],
+                                  job.mode)
+                ix = padded_index((ox + p % columns) * job.stride_x + job.tap_x[tap % job.taps_x], job.x.n[3],
+                                  job.mode)
+                dst = region + (p * job.kc + at) * kernels.size
+                if iy >= 0 and ix >= 0:
+                    kernels.pack[job.x_code](dst, n, 1, n, job.x.p + image * job.x.s[0]
+                                             + (group * job.channels + channel) * job.x.s[1] + iy * job.x.s[2]
+                                             + ix * job.x.s[3], 0, job.x.s[1])
+                    if skip:
+                        spare[segments].a = at
+                        spare[segments].b = k
+                        spare[segments].k = n
+                        segments += 1
+                elif not skip:
+                    memset(dst, 0, n * kernels.size)
+                k += n
+            if skip:
+                direct_block(kernels, region, a_row + p, b, vectors, width, spare, segments, 1, c, c_row + p, k0 > 0)
+        if not skip:
+            spare[0].a = 0
+            spare[0].b = k0
+            spare[0].k = k1 - k0
+            direct_block(kernels, region, a_row, b, vectors, width, spare, 1, pixels, c, c_row, k0 > 0)
+        k0 = k1
+        if total == 0:
+            break

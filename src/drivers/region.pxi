@@ -1,0 +1,37 @@
+# The part of the input under a tile of outputs, packed [row][column][channel] with padding filled in. Here, and only
+# here, layouts, element types and borders are met; the micro-kernels see a plain block.
+
+
+cdef void pack_region(const fc_kernels* kernels, int code, const View* x, size image, size channel, size channels,
+                      size first_row, size row_step, size rows, size first_column, size column_step, size columns,
+                      size pitch, int mode, size ld, char* dst) noexcept nogil:
+    cdef size r, iy, j, ix, lo, hi
+    cdef const char* plane = x.p + image * x.s[0] + channel * x.s[1]
+    cdef const char* src
+    # columns lo..hi-1 lie inside the input
+    lo = 0 if first_column >= 0 else (-first_column + column_step - 1) // column_step
+    lo = min(lo, columns)
+    hi = 0 if first_column >= x.n[3] else (x.n[3] - 1 - first_column) // column_step + 1
+    hi = max(min(hi, columns), lo)
+    for r in range(rows):
+        iy = padded_index(first_row + r * row_step, x.n[2], mode)
+        if iy < 0:
+            memset(dst, 0, columns * ld * kernels.size)
+        else:
+            src = plane + iy * x.s[2]
+            if hi > lo:
+                kernels.pack[code](dst + lo * ld * kernels.size, ld, hi - lo, channels,
+                                   src + (first_column + lo * column_step) * x.s[3], column_step * x.s[3], x.s[1])
+            j = 0
+            while j < columns:
+                if j == lo and hi > lo:
+                    j = hi
+                    continue
+                ix = padded_index(first_column + j * column_step, x.n[3], mode)
+                if ix < 0:
+                    memset(dst + j * ld * kernels.size, 0, channels * kernels.size)
+                else:
+                    kernels.pack[code](dst + j * ld * kernels.size, ld, 1, channels, src + ix * x.s[3], x.s[3],
+                                       x.s[1])
+                j += 1
+        dst += pitch * ld * kernels.size

@@ -1,0 +1,291 @@
+# The gradient with respect to the weights: dW[o, c, i, j] = sum over images and output pixels of
+# dY[n, o, y, x] * X[n, c, y*stride + i*dilation - pad, x*stride + j*dilation - pad].
+#
+#   for part of the pixels x group x block of taps, input channels and panels      threads take these
+#     for tile of output pixels of that part
+#       pack the input region under the tile, and dY's panel                       second- and first-level cache
+#       for tap: the runs of pixels whose tap lies inside the input
+#         for rows of the register tile (input channels)                           micro-kernel: K = pixels
+#   for block: add the parts in order, store
+#
+# Taps over padding have no pixels, so nothing is ever multiplied by a padded zero. The parts depend on shapes alone:
+# the bits do not depend on threads.
+
+cdef struct WeightGradient:
+    const fc_kernels* kernels
+    View x, dy, dw
+    int x_code, dy_code, dw_code, mode
+    size groups, channels, outputs
+    size stride_y, stride_x, dilation_y, dilation_x, pad_y, pad_x
+    size taps_y, taps_x, tap_rows, tap_columns, channel_block, panel_block
+    size tile_y, tile_x, chunk_rows, tiles_y, tiles_x, parts
+    size tap_blocks_y, tap_blocks_x, channel_blocks, panel_blocks, panels, width
+    size blocks, block_bytes
+    size row_step, column_step, step_y, step_x, gap_y, gap_x, region_columns
+    size region_bytes, panel_bytes, scratch_bytes
+    char* sums
+
+
+cdef struct WeightBlock:
+    size group, row, column, taps_y, taps_x, channel, channels, panel, panels
+
+
+def weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, int dw_code, size groups, size stride_y,
+                    size stride_x, size dilation_y, size dilation_x, size pad_y, size pad_x, int mode, size tap_rows,
+                    size tap_columns, size channel_block, size panel_block, size tile_y, size tile_x, size chunk_rows,
+                    size parts, int threads):
+    """Write dW, shaped (O, C/groups, kH, kW) with any strides, from x (N, C, H, W) and dy (N, O, OH, OW)."""
+    cdef WeightGradient job
+    cdef Arrays arrays = Arrays()
+    cdef char* scratch = NULL
+    cdef size task, tasks, team
+    job.kernels = isa.compute[compute]
+    job.sums = NULL
+    try:
+        arrays.view(x, &job.x, False)
+        arrays.view(dy, &job.dy, False)
+        arrays.view(dw, &job.dw, True)
+        job.x_code, job.dy_code, job.dw_code, job.mode, job.groups = x_code, dy_code, dw_code, mode, groups
+        job.channels, job.outputs = job.dw.n[1], job.dw.n[0] // groups
+        job.taps_y, job.taps_x = job.dw.n[2], job.dw.n[3]
+        job.stride_y, job.stride_x, job.dilation_y, job.dilation_x = stride_y, stride_x, dilation_y, dilation_x
+        job.pad_y, job.pad_x, job.tap_rows, job.tap_columns = pad_y, pad_x, tap_rows, tap_columns
+        job.channel_block, job.panel_block, job.tile_y, job.tile_x = channel_block, panel_block, tile_y, tile_x
+        job.chunk_rows, job.parts = chunk_rows, parts
+        if job.dw.n[0] * job.dw.n[1] * job.dw.n[2] * job.dw.n[3] == 0:
+            return
+        weight_gradient_prepare(&job)
+        tasks = job.blocks * parts
+        team = max(1, min(threads, tasks))
+        scratch = <char*>allocate(job.scratch_bytes * team)
+        # one part is summed in the thread's own scratch and stored at once
+        if parts > 1:
+            job.sums = <char*>allocate(job.block_bytes * tasks)
+        with nogil:
+            if team == 1:
+                for task in range(tasks):
+                    weight_gradient_task(&job, scratch, task)
+            else:
+                for task in prange(tasks, schedule='dynamic', num_threads=team):
+                    weight_gradient_task(&job, scratch + threadid() * job.scratch_bytes, task)
+            if parts > 1:
+                team = max(1, min(team, job.blocks))
+                if team == 1:
+                    for task in range(job.blocks):
+                        weight_gradient_reduce(&job, task)
+                else:
+                    for task in prange(job.blocks, schedule='dynamic', num_threads=team):
+                        weight_gradient_reduce(&job, task)
+    finally:
+        free(scratch)
+        free(job.sums)
+        arrays.release()
+
+
+cdef void weight_gradient_prepare(WeightGradient* job) noexcept nogil:
+    cdef const fc_kernels* kernels = job.kernels
+    job.width = kernels.vectors * kernels.lanes
+    job.panels = (job.outputs + job.width - 1) // job.width
+    job.tiles_y = (job.dy.n[2] + job.tile_y - 1) // job.tile_y
+    job.tiles_x = (job.dy.n[3] + job.tile_x - 1) // job.tile_x
+    job.tap_blocks_y = (job.taps_y + job.tap_rows - 1) // job.tap_rows
+    job.tap_blocks_x = (job.taps_x + job.tap_columns - 1) // job.tap_columns
+    job.channel_blocks = (job.channels + job.channel_block - 1) // job.channel_block
+    job.panel_blocks = (job.panels + job.panel_block - 1) // job.panel_block
+    job.blocks = job.groups * job.tap_blocks_y * job.tap_blocks_x * job.channel_blocks * job.panel_blocks
+    job.block_bytes = round_up(job.tap_rows * job.tap_columns * job.channel_block * job.panel_block * job.width
+                               * kernels.size, 64)
+    # a single tap needs every stride-th row (column) alone
+    job.row_step = job.stride_y if job.tap_rows == 1 else 1
+    job.column_step = job.stride_x if job.tap_columns == 1 else 1
+    job.step_y = job.stride_y // job.row_step
+    job.step_x = job.stride_x // job.column_step
+    job.region_columns = (job.tile_x - 1) * job.step_x + (job.tap_columns - 1) * job.dilation_x + 1
+    job.region_bytes = round_up(((job.tile_y - 1) * job.step_y + (job.tap_rows - 1) * job.dilation_y + 1)
+                                * job.region_columns * job.channel_block * kernels.size, 64)
+    job.panel_bytes = round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
+    job.scratch_bytes = (job.region_bytes + job.panel_bytes + job.block_bytes
+                         + round_up(job.tile_y * sizeof(fc_segment), 64))
+
+
+cdef WeightBlock weight_block(const WeightGradient* job, size block) noexcept nogil:
+    cdef WeightBlock b
+    b.panel = block % job.panel_blocks * job.panel_block
+    b.panels = min(job.panel_block, job.panels - b.panel)
+    block = block // job.panel_blocks
+    b.channel = block % job.channel_blocks * job.channel_block
+    b.channels = min(job.channel_block, job.channels - b.channel)
+    block = block // job.channel_blocks
+    b.column = block % job.tap_blocks_x * job.tap_columns
+    b.taps_x = min(job.tap_columns, job.taps_x - b.column)
+    block = block // job.tap_blocks_x
+    b.row = block % job.tap_blocks_y * job.tap_rows
+    b.taps_y = min(job.tap_rows, job.taps_y - b.row)
+    b.group = block // job.tap_blocks_y
+    return b
+
+
+cdef void weight_gradient_task(const WeightGradient* job, char* scratch, size task) noexcept nogil:
+    cdef const fc_kernels* kernels = job.kernels
+    cdef WeightBlock block = weight_block(job, task % job.blocks)
+    cdef size part = task // job.blocks
+    cdef size tiles = job.dy.n[0] * job.tiles_y * job.tiles_x
+    cdef size tile, last = (part + 1) * tiles // job.parts
+    cdef size image, oy, ox, rows, columns, panel, count, width, r
+    cdef char* region = scratch
+    cdef char* panel_pixels = scratch + job.region_bytes
+    cdef char* sums = panel_pixels + job.panel_bytes
+    cdef fc_segment* segments = <fc_segment*>(sums + job.block_bytes)
+    cdef char* panel_sums
+    if job.parts > 1:
+        sums = job.sums + task * job.block_bytes
+    memset(sums, 0, job.block_bytes)
+    for tile in range(part * tiles // job.parts, last):
+        ox = tile % job.tiles_x * job.tile_x
+        oy = tile // job.tiles_x % job.tiles_y * job.tile_y
+        image = tile // job.tiles_x // job.tiles_y
+        rows = min(job.tile_y, job.dy.n[2] - oy)
+        columns = min(job.tile_x, job.dy.n[3] - ox)
+        pack_region(kernels, job.x_code, &job.x, image, block.group * job.channels + block.channel, block.channels,
+                    oy * job.stride_y + block.row * job.dilation_y - job.pad_y, job.row_step,
+                    (rows - 1) * job.step_y + (block.taps_y - 1) * job.dilation_y + 1,
+                    ox * job.stride_x + block.column * job.dilation_x - job.pad_x, job.column_step,
+                    (columns - 1) * job.step_x + (block.taps_x - 1) * job.dilation_x + 1, job.region_columns,
+                    job.mode, block.channels, region)
+        panel_sums = sums
+        for panel in range(block.panel, block.panel + block.panels):
+            count = min(job.width, job.outputs - panel * job.width)
+            width = round_up(count, kernels.lanes)
+            if width > count:
+                memset(panel_pixels, 0, rows * columns * width * kernels.size)
+            for r in range(rows):
+                kernels.pack[job.dy_code](
+                    panel_pixels + r * columns * width * kernels.size, width, columns, count,
+                    job.dy.p + image * job.dy.s[0] + (block.group * job.outputs + panel * job.width) * job.dy.s[1]
+                    + (oy + r) * job.dy.s[2] + ox * job.dy.s[3], job.dy.s[3], job.dy.s[1])
+            r = 0
+            while r < rows:
+                weight_gradient_chunk(job, &block, region, panel_pixels, panel_sums, segments, oy, ox, r,
+                                      min(rows, r + job.chunk_rows), columns, width)
+                r += job.chunk_rows
+            panel_sums += block.taps_y * block.taps_x * block.channels * job.width * kernels.size
+    if job.parts == 1:
+        weight_gradient_store(job, &block, sums)
+
+
+cdef void weight_gradient_chunk(const WeightGradient* job, const WeightBlock* block, const char* region,
+                                const char* panel_pixels, char* sums, fc_segment* segments, size oy, size ox,
+                                size first, size last, size columns, size width) noexcept nogil:
+    """All taps and input channels of the block for rows first..last-1 of the tile and one panel."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors]
+    cdef size i, j, r, iy, ix, lo, hi, n, c, rows, step = job.step_x * block.channels
+    cdef size a_row[12]
+    cdef size c_row[12]
+    for c in range(12):
+        a_row[c] = c
+        c_row[c] = c * width
+    for i in range(block.taps_y):
+        for j in range(block.taps_x):
+            ix = ox * job.stride_x + (block.column + j) * job.dilation_x - job.pad_x
+            lo, hi = 0, columns
+            if job.mode == FC_ZEROS:
+                if ix < 0:
+                    lo = min(columns, (-ix + job.stride_x - 1) // job.stride_x)
+                hi = 0 if ix >= job.x.n[3] else min(columns, (job.x.n[3] - 1 - ix) // job.stride_x + 1)
+            n = 0
+            if hi > lo:
+                for r in range(first, last):
+                    iy = (oy + r) * job.stride_y + (block.row + i) * job.dilation_y - job.pad_y
+                    if job.mode == FC_ZEROS and (iy < 0 or iy >= job.x.n[2]):
+                        continue
+                    segments[n].a = (((r * job.step_y + i * job.dilation_y) * job.region_columns
+                                      + lo * job.step_x + j * job.dilation_x) * block.channels)
+                    segments[n].b = r * columns + lo
+                    segments[n].k = hi - lo
+                    n += 1
+            if n > 0:
+                c = 0
+                while c < block.channels:
+                    rows = min(most, block.channels - c)
+                    kernels.micro[vectors][rows](region + c * kernels.size, a_row, step, panel_pixels, width, segments,
+                                                 n, sums + c * width * kernels.size, c_row, 1)
+                    c += rows
+            sums += block.channels * width * kernels.size
+
+
+cdef void weight_gradient_store(const WeightGradient* job, const WeightBlock* block, char* sums) noexcept nogil:
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size panel, i, j, count, width
+    cdef char* at
+    cdef char* to
+    for panel in range(block.panels):
+        at = sums + panel * block.taps_y * block.taps_x * block.channels * job.width * kernels.size
+        count = min(job.width, job.outputs - (block.panel + panel) * job.width)
+        width = round_up(count, kernels.lanes)
+        for i in range(block.taps_y):
+            for j in range(block.taps_x):
+                to = (job.dw.p + (block.group * job.outputs + (block.panel + panel) * job.width) * job.dw.s[0]
+                      + block.channel * job.dw.s[1] + (block.row + i) * job.dw.s[2] + (block.column + j) * job.dw.s[3])
+                kernels.store[job.dw_code](at, width, block.channels, count, to, job.dw.s[1], job.dw.s[0], NULL, 0,
+                                           NULL, 0, 0)
+                at += block.channels * width * kernels.size
+
+
+cdef void weight_gradient_reduce(const WeightGradient* job, size task) noexcept nogil:
+    cdef WeightBlock block = weight_block(job, task)
+    cdef char* sums = job.sums + task * job.block_bytes
+    cdef size part
+    for part in range(1, job.parts):
+        job.kernels.add(sums, sums + part * job.blocks * job.block_bytes, job.block_bytes // job.kernels.size)
+    weight_gradient_store(job, &block, sums)
+
+
+def bias_gradient(int compute, dy, int dy_code, out, int out_code, size parts, int threads):
+    """Sum dy (N, C, H, W) over all but the channels into out (C,); parts, cut by shape, are added in order."""
+    cdef const fc_kernels* kernels = isa.compute[compute]
+    cdef Arrays arrays = Arrays()
+    cdef View v, to
+    cdef char* sums = NULL
+    cdef size part, channels, bytes, team = max(1, min(threads, parts))
+    try:
+        arrays.view(dy, &v, False)
+        arrays.view(out, &to, True)
+        channels = v.n[1]
+        if channels == 0:
+            return
+        bytes = round_up(channels * kernels.size, 64)
+        sums = <char*>allocate(bytes * parts)
+        with nogil:
+            if team == 1:
+                for part in range(parts):
+                    bias_gradient_part(kernels, &v, dy_code, sums + part * bytes, part, parts)
+            else:
+                for part in prange(parts, schedule='dynamic', num_threads=team):
+                    bias_gradient_part(kernels, &v, dy_code, sums + part * bytes, part, parts)
+            for part in range(1, parts):
+                kernels.add(sums, sums + part * bytes, channels)
+            kernels.store[out_code](sums, channels, 1, channels, to.p, 0, to.s[3], NULL, 0, NULL, 0, 0)
+    finally:
+        free(sums)
+        arrays.release()
+
+
+cdef void bias_gradient_part(const fc_kernels* kernels, const View* v, int code, char* sums, size part,
+                             size parts) noexcept nogil:
+    cdef size rows = v.n[0] * v.n[2], row, last = (part + 1) * rows // parts, c, n, x, m, p
+    cdef char pixels[16 * 64 * 8]
+    memset(sums, 0, v.n[1] * kernels.size)
+    for row in range(part * rows // parts, last):
+        c = 0
+        while c < v.n[1]:
+            n = min(64, v.n[1] - c)
+            x = 0
+            while x < v.n[3]:
+                m = min(16, v.n[3] - x)
+                kernels.pack[code](pixels, n, m, n, v.p + row // v.n[2] * v.s[0] + c * v.s[1]
+                                   + row % v.n[2] * v.s[2] + x * v.s[3], v.s[3], v.s[1])
+                for p in range(m):
+                    kernels.add(sums + c * kernels.size, pixels + p * n * kernels.size, n)
+                x += m
+            c += n

@@ -1,0 +1,230 @@
+# Winograd convolution F(4x4, 3x3) (Lavin & Gray, arXiv 1509.09308): 36 multiplications for 16 outputs instead of 144.
+# Fused per block of tiles, so that transformed data never leaves the cache:
+#
+#   for block of tiles x run of panels                      threads take these
+#     V[36][tiles][channels] = transformed 6x6 input tiles  second-level cache
+#     for panel of output channels
+#       for each of the 36 elements: M = V * U              micro-kernel, U[36][channels][width] streamed once a block
+#       4x4 outputs = transformed M, bias, epilogue
+#
+# Each tile is computed alike whatever block it falls in: the bits depend neither on the threads nor on the batch. A row
+# of tiles with an output that is not finite is reported, and the caller computes it directly, so that NaN and infinity
+# reach exactly the outputs whose window holds them.
+
+cdef enum:
+    WINOGRAD_ELEMENTS = 36
+
+cdef struct Winograd:
+    const fc_kernels* kernels
+    View x, y, residual
+    int x_code, y_code, activation, mode
+    bint has_residual
+    size channels, outputs, origin_y, origin_x
+    const char* transformed
+    const char* bias
+    char* flags
+    size tile_rows, tile_columns, tiles, block, blocks, kc
+    size panels, panels_per_task, panel_chunks, width
+    size ldv, slice, run_columns
+    size v_bytes, m_bytes, region_bytes, output_bytes, scratch_bytes
+
+
+def winograd_weights(int compute, packed, transformed, size channels, size outputs, int threads):
+    """Transform weights packed for 3x3 taps, panel by panel, into U[panel][36][channels][width]."""
+    cdef const fc_kernels* kernels = isa.compute[compute]
+    cdef Arrays arrays = Arrays()
+    cdef View w, u
+    cdef size width = kernels.vectors * kernels.lanes, panels = (outputs + width - 1) // width, panel
+    try:
+        arrays.view(packed, &w, False)
+        arrays.view(transformed, &u, True)
+        with nogil:
+            for panel in prange(panels, schedule='dynamic', num_threads=threads):
+                kernels.winograd_weights(u.p + panel * width * WINOGRAD_ELEMENTS * channels * kernels.size,
+                                         round_up(min(width, outputs - panel * width), kernels.lanes),
+                                         w.p + panel * width * 9 * channels * kernels.size, channels)
+    finally:
+        arrays.release()
+
+
+def winograd(int compute, x, int x_code, transformed, bias, y, int y_code, residual, int activation, size origin_y,
+             size origin_x, int mode, flags, size block, size kc, size panels_per_task, int threads):
+    """y = activation(convolution + bias + residual) for 3x3 taps at stride 1; tile (0, 0) reads x[origin_y:, origin_x:].
+
+    flags (N, rows of tiles) of uint8, zeroed, receives 1 where an output is not finite.
+    """
+    cdef Winograd job
+    cdef Arrays arrays = Arrays()
+    cdef View view
+    cdef char* scratch = NULL
+    cdef size task, tasks
+    cdef int team
+    job.kernels = isa.compute[compute]
+    try:
+        arrays.view(x, &job.x, False)
+        arrays.view(y, &job.y, True)
+        arrays.view(transformed, &view, False)
+        job.transformed = view.p
+        arrays.view(flags, &view, True)
+        job.flags = view.p
+        job.bias = NULL
+        if bias is not None:
+            arrays.view(bias, &view, False)
+            job.bias = view.p
+        job.has_residual = residual is not None
+        if job.has_residual:
+            arrays.view(residual, &job.residual, False)
+        job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
+        job.channels, job.outputs, job.origin_y, job.origin_x = job.x.n[1], job.y.n[1], origin_y, origin_x
+        job.block, job.kc = block, kc
+        winograd_prepare(&job, panels_per_task)
+        tasks = job.blocks * job.panel_chunks
+        team = <int>max(1, min(threads, tasks))
+        scratch = <char*>allocate(job.scratch_bytes * team)
+        with nogil:
+            if team == 1:
+                for task in range(tasks):
+                    winograd_task(&job, scratch, task)
+            else:
+                for task in prange(tasks, schedule='dynamic', num_threads=team):
+                    winograd_task(&job, scratch + threadid() * job.scratch_bytes, task)
+    finally:
+        free(scratch)
+        arrays.release()
+
+
+cdef void winograd_prepare(Winograd* job, size panels_per_task) noexcept nogil:
+    cdef const fc_kernels* kernels = job.kernels
+    job.width = kernels.vectors * kernels.lanes
+    job.panels = (job.outputs + job.width - 1) // job.width
+    job.panels_per_task = max(1, min(panels_per_task, job.panels))
+    job.panel_chunks = (job.panels + job.panels_per_task - 1) // job.panels_per_task
+    job.tile_rows = (job.y.n[2] + 3) // 4
+    job.tile_columns = (job.y.n[3] + 3) // 4
+    job.tiles = job.y.n[0] * job.tile_rows * job.tile_columns
+    job.blocks = (job.tiles + job.block - 1) // job.block
+    job.ldv = round_up(job.channels, kernels.lanes) + kernels.lanes
+    job.slice = min(64, round_up(job.channels, kernels.lanes))  # channels packed at a time
+    job.run_columns = 4 * min(job.block, job.tile_columns) + 2
+    job.v_bytes = round_up(WINOGRAD_ELEMENTS * job.block * job.ldv * kernels.size, 64)
+    job.m_bytes = round_up(WINOGRAD_ELEMENTS * job.block * job.width * kernels.size, 64)
+    job.region_bytes = round_up(6 * job.run_columns * job.slice * kernels.size, 64)
+    job.output_bytes = round_up(16 * min(job.block, job.tile_columns) * job.width * kernels.size, 64)
+    job.scratch_bytes = (job.v_bytes + job.m_bytes + job.region_bytes + job.output_bytes
+                         + round_up(2 * job.block * sizeof(size), 64))
+
+
+cdef void winograd_task(const Winograd* job, char* scratch, size task) noexcept nogil:
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size chunk = task // job.blocks, first = task % job.blocks * job.block
+    cdef size count = min(job.block, job.tiles - first)
+    cdef char* v = scratch
+    cdef char* m = v + job.v_bytes
+    cdef char* region = m + job.m_bytes
+    cdef char* output = region + job.region_bytes
+    cdef size* v_row = <size*>(output + job.output_bytes)
+    cdef size* m_row = v_row + job.block
+    cdef size t, run, row, panel, width, vectors, e, k0, plane_v, plane_m
+    cdef const char* u
+    cdef fc_segment segment
+    for t in range(count):
+        v_row[t] = t * job.ldv
+    plane_v = job.block * job.ldv * kernels.size
+    t = 0
+    while t < count:                       # runs of neighbouring tiles
+        run = min(count - t, job.tile_columns - (first + t) % job.tile_columns)
+        winograd_input_run(job, first + t, run, region, v + t * job.ldv * kernels.size)
+        t += run
+    for panel in range(chunk * job.panels_per_task, min((chunk + 1) * job.panels_per_task, job.panels)):
+        width = round_up(min(job.width, job.outputs - panel * job.width), kernels.lanes)
+        vectors = width // kernels.lanes
+        plane_m = job.block * width * kernels.size
+        for t in range(count):
+            m_row[t] = t * width
+        u = job.transformed + panel * job.width * WINOGRAD_ELEMENTS * job.channels * kernels.size
+        for e in range(WINOGRAD_ELEMENTS):
+            k0 = 0
+            while k0 < job.channels:
+                segment.a = k0
+                segment.b = k0
+                segment.k = min(job.kc, job.channels - k0)
+                direct_block(kernels, v + e * plane_v, v_row, u + e * job.channels * width * kernels.size, vectors,
+                             width, &segment, 1, count, m + e * plane_m, m_row, k0 > 0)
+                k0 += job.kc
+        t = 0
+        while t < count:
+            run = min(count - t, job.tile_columns - (first + t) % job.tile_columns)
+            winograd_output_run(job, first + t, run, panel, vectors, m + t * width * kernels.size,
+                                job.block * width, output)
+            t += run
+
+
+cdef void winograd_input_run(const Winograd* job, size tile, size run, char* region, char* v) noexcept nogil:
+    """Transform `run` neighbouring tiles of one row of tiles, reading the input as it lies where that is possible."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size column = tile % job.tile_columns, row = tile // job.tile_columns % job.tile_rows
+    cdef size image = tile // job.tile_columns // job.tile_rows
+    cdef size y = row * 4 + job.origin_y, x = column * 4 + job.origin_x, columns = 4 * run + 2
+    cdef size c = 0, n, padded, t
+    cdef const char* at
+    cdef bint in_place = (job.x_code != FLOAT16 and job.x.s[1] == kernels.size and y >= 0 and x >= 0
+                          and y + 6 <= job.x.n[2] and x + columns <= job.x.n[3]
+                          and job.channels % kernels.lanes == 0 and job.x.s[2] % kernels.size == 0
+                          and job.x.s[3] % kernels.size == 0 and <size>job.x.p % kernels.size == 0
+                          and job.x.s[0] % kernels.size == 0)
+    if in_place:
+        at = job.x.p + image * job.x.s[0] + y * job.x.s[2] + x * job.x.s[3]
+        for t in range(run):
+            kernels.winograd_input(at + 4 * t * job.x.s[3], job.x.s[2] // kernels.size, job.x.s[3] // kernels.size,
+                                   job.channels, v + t * job.ldv * kernels.size, job.block * job.ldv)
+        return
+    while c < job.channels:
+        n = min(job.slice, job.channels - c)
+        padded = round_up(n, kernels.lanes)
+        if padded != n:
+            memset(region, 0, 6 * columns * padded * kernels.size)
+        pack_region(kernels, job.x_code, &job.x, image, c, n, y, 1, 6, x, 1, columns, columns, job.mode, padded, region)
+        for t in range(run):
+            kernels.winograd_input(region + 4 * t * padded * kernels.size, columns * padded, padded, padded,
+                                   v + (t * job.ldv + c) * kernels.size, job.block * job.ldv)
+        c += n
+
+
+cdef void winograd_output_run(const Winograd* job, size tile, size run, size panel, size vectors, const char* m,
+                              size plane, char* output) noexcept nogil:
+    """Transform back `run` neighbouring tiles of one panel and store them."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size column = tile % job.tile_columns, row = tile // job.tile_columns % job.tile_rows
+    cdef size image = tile // job.tile_columns // job.tile_rows, width = vectors * kernels.lanes
+    cdef size y = row * 4, x = column * 4, rows = min(4, job.y.n[2] - y), columns = min(4 * run, job.y.n[3] - x)
+    cdef size first = panel * job.width, count = min(job.width, job.outputs - first), t, r, row_step, column_step
+    cdef const char* bias = NULL
+    cdef const char* residual = NULL
+    cdef char* to = job.y.p + image * job.y.s[0] + first * job.y.s[1] + y * job.y.s[2] + x * job.y.s[3]
+    cdef char* c = output
+    cdef int finite = 1
+    cdef bint in_output = (width == count and job.y.s[1] == kernels.size and not job.has_residual
+                           and job.y_code != FLOAT16 and job.y.s[2] % kernels.size == 0
+                           and job.y.s[3] % kernels.size == 0 and <size>to % kernels.size == 0)
+    if in_output:
+        c, row_step, column_step = to, job.y.s[2] // kernels.size, job.y.s[3] // kernels.size
+    else:
+        row_step, column_step = columns * width, width
+    if job.bias != NULL:
+        bias = job.bias + first * kernels.size
+    for t in range(run):
+        finite &= kernels.winograd_output(m + t * width * kernels.size, plane, <int>vectors,
+                                          c + 4 * t * column_step * kernels.size, row_step, column_step, rows,
+                                          min(4, columns - 4 * t), bias)
+    if not finite:
+        job.flags[image * job.tile_rows + row] = 1
+    if in_output and job.activation == 0:
+        return
+    for r in range(rows):
+        if job.has_residual:
+            residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1]
+                        + (y + r) * job.residual.s[2] + x * job.residual.s[3])
+        kernels.store[job.y_code](c + r * row_step * kernels.size, column_step, columns, count, to + r * job.y.s[2],
+                                  job.y.s[3], job.y.s[1], NULL, job.activation, residual,
+                                  job.residual.s[3] if job.has_residual else 0,
+                                  job.residual.s[1] if job.has_residual else 0)

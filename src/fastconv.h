@@ -1,0 +1,101 @@
+/* What the drivers (Cython) and the micro-kernels (C) agree on: element types, views, segments and the table of
+   kernels that every instruction set fills in. Strides are in bytes, offsets inside packed buffers in elements. */
+#ifndef FASTCONV_H
+#define FASTCONV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Element types as they lie in the caller's arrays. */
+enum fc_dtype {
+    FC_F32, FC_F64, FC_F16, FC_I8, FC_U8, FC_I16, FC_U16, FC_I32, FC_U32, FC_I64, FC_U64, FC_DTYPES
+};
+
+/* Element types that the kernels compute in. */
+enum fc_compute { FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTES };
+
+enum fc_activation { FC_LINEAR, FC_RELU, FC_RELU6, FC_LEAKY_RELU, FC_SILU, FC_SIGMOID, FC_HARDSWISH };
+
+enum fc_padding_mode { FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC };
+
+enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12 };
+
+/* A run of k reduction steps: it starts at element a of every row and at step b of the panel. */
+typedef struct { ptrdiff_t a, b, k; } fc_segment;
+
+/* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :], a register tile of
+   rows x vectors. `a_row` and `c_row` hold the offset of every row. */
+typedef void (*fc_micro_kernel)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step, const void *b, ptrdiff_t ldb,
+                                const fc_segment *segment, ptrdiff_t segments, void *c, const ptrdiff_t *c_row,
+                                int accumulate);
+
+/* Copies pixels x channels from any layout and element type to rows of `ldd` computing elements. */
+typedef void (*fc_pack)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src,
+                        ptrdiff_t pixel_stride, ptrdiff_t channel_stride);
+
+/* Packs one weight panel [tap y][tap x][channel][width]; returns 0 when a weight is NaN or infinite. */
+typedef int (*fc_pack_panel)(void *dst, ptrdiff_t width, const char *src, ptrdiff_t taps_y, const ptrdiff_t *tap_y,
+                             ptrdiff_t taps_x, const ptrdiff_t *tap_x, ptrdiff_t channels, ptrdiff_t channel_stride,
+                             ptrdiff_t outputs, ptrdiff_t output_stride);
+
+/* The epilogue: activation(src + bias + residual), converted and written in the caller's layout. */
+typedef void (*fc_store)(const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t channels, char *dst,
+                         ptrdiff_t pixel_stride, ptrdiff_t channel_stride, const void *bias, int activation,
+                         const char *residual, ptrdiff_t residual_pixel_stride, ptrdiff_t residual_channel_stride);
+
+typedef void (*fc_add)(void *dst, const void *src, ptrdiff_t count);
+
+typedef void (*fc_winograd_input)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t channels,
+                                  void *dst, ptrdiff_t element_stride);
+typedef int (*fc_winograd_output)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
+                                  ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t rows, ptrdiff_t columns,
+                                  const void *bias);
+typedef void (*fc_winograd_weights)(void *dst, ptrdiff_t width, const void *packed, ptrdiff_t channels);
+
+typedef struct {
+    int size;        /* bytes of a computing element */
+    int lanes;       /* elements of a vector */
+    int vectors;     /* vectors of a full panel */
+    int rows[FC_MAX_VECTORS + 1];  /* most rows of a register tile that is so many vectors wide */
+    fc_micro_kernel micro[FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1];
+    fc_pack pack[FC_DTYPES];
+    fc_pack_panel pack_panel[FC_DTYPES];
+    fc_store store[FC_DTYPES];
+    fc_add add;
+    /* Winograd F(4x4, 3x3) for one tile or panel; NULL where the type has none. Strides in elements. */
+    fc_winograd_input winograd_input;
+    fc_winograd_output winograd_output;
+    fc_winograd_weights winograd_weights;
+} fc_kernels;
+
+/* One spatial window pass: what pooling kernels need to know of a row of output pixels. */
+typedef struct {
+    const char *x; ptrdiff_t xh, xw, xc;
+    char *y; ptrdiff_t yh, yw, yc;
+    char *index; ptrdiff_t iw, ic;
+    ptrdiff_t channels, height, width, out_width;
+    ptrdiff_t y0, stride_x, pad_x, kernel_y, kernel_x, dilation_y, dilation_x;
+    int count_include_pad; ptrdiff_t divisor, limit_y, limit_x;  /* limits: end of the padded input */
+} fc_pool_row;
+
+typedef void (*fc_pool_function)(const fc_pool_row *);
+typedef struct {
+    fc_pool_function max_row, avg_row;
+    fc_pool_function max_scatter, avg_scatter;  /* x: gradient of the output, y: gradient of the input plane */
+} fc_pool_kernels;
+
+typedef double (*fc_burst)(long rounds); /* returns the floating-point operations done (float32) */
+
+typedef struct {
+    const char *name;
+    const fc_kernels *compute[FC_COMPUTES];
+    const fc_pool_kernels *pool[FC_DTYPES];
+    fc_burst fma_burst;
+} fc_isa;
+
+/* dispatch.c */
+const fc_isa *fc_isa_select(const char *name);  /* NULL: not built or not offered by this machine */
+const fc_isa *fc_isa_best(void);
+const char *fc_isa_built(int index);            /* NULL past the last */
+
+#endif

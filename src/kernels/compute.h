@@ -1,0 +1,251 @@
+/* Kernels of one computing type. Included once a type with
+     T       element type            NAME(x)   x with the type's suffix
+     LANES   elements of a vector    VECTORS   vectors of a full panel
+     IS_FLOAT                        1 for float and double
+   Everything is static: nothing compiled for one instruction set may leak into another. */
+
+typedef T NAME(vec) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
+
+/* ---- the register tile ------------------------------------------------------------------------------------- */
+
+static inline __attribute__((always_inline)) void NAME(tile)(
+    const int rows, const int vectors, const T *a, const ptrdiff_t *a_row, ptrdiff_t step, const T *b, ptrdiff_t ldb,
+    const fc_segment *segment, ptrdiff_t segments, T *c, const ptrdiff_t *c_row, int accumulate) {
+    NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
+    const T *row[FC_MAX_ROWS];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < vectors; j++)
+            acc[i][j] = accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES) : (NAME(vec)){0};
+    for (ptrdiff_t s = 0; s < segments; s++) {
+        const T *panel = b + segment[s].b * ldb;
+        UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + segment[s].a;
+        ptrdiff_t at = 0;
+        for (ptrdiff_t k = segment[s].k; k > 0; k--, at += step, panel += ldb) {
+            NAME(vec) w[FC_MAX_VECTORS];
+            UNROLL for (int j = 0; j < vectors; j++) w[j] = *(const NAME(vec) *)(panel + j * LANES);
+            UNROLL for (int i = 0; i < rows; i++) {
+                T x = row[i][at];
+                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += x * w[j];
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(c + c_row[i] + j * LANES) = acc[i][j];
+}
+
+#define MICRO(rows, vectors)                                                                                        \
+    static void NAME(micro_##vectors##_##rows)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step, const void *b, \
+                                               ptrdiff_t ldb, const fc_segment *segment, ptrdiff_t segments,         \
+                                               void *c, const ptrdiff_t *c_row, int accumulate) {                    \
+        NAME(tile)(rows, vectors, a, a_row, step, b, ldb, segment, segments, c, c_row, accumulate);                  \
+    }
+#define MICRO_6(v) MICRO(1, v) MICRO(2, v) MICRO(3, v) MICRO(4, v) MICRO(5, v) MICRO(6, v)
+#define MICRO_12(v) MICRO_6(v) MICRO(7, v) MICRO(8, v) MICRO(9, v) MICRO(10, v) MICRO(11, v) MICRO(12, v)
+#define ROW_6(v)                                                                                                    \
+    NAME(micro_##v##_1), NAME(micro_##v##_2), NAME(micro_##v##_3), NAME(micro_##v##_4), NAME(micro_##v##_5),         \
+        NAME(micro_##v##_6)
+#define ROW_12(v)                                                                                                   \
+    ROW_6(v), NAME(micro_##v##_7), NAME(micro_##v##_8), NAME(micro_##v##_9), NAME(micro_##v##_10),                   \
+        NAME(micro_##v##_11), NAME(micro_##v##_12)
+#if VECTORS == 4
+MICRO_12(1) MICRO_12(2) MICRO_6(3) MICRO_6(4)
+#else
+MICRO_12(1) MICRO_6(2)
+#endif
+
+/* ---- packing ----------------------------------------------------------------------------------------------- */
+
+#define S_PACK(suffix, S, READ)                                                                                     \
+    typedef S NAME(src_##suffix) __attribute__((aligned(1), may_alias));                                             \
+    static void NAME(pack_##suffix)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src, \
+                                    ptrdiff_t pixel_stride, ptrdiff_t channel_stride) {                              \
+        T *out = dst;                                                                                                \
+        if (channel_stride == (ptrdiff_t)sizeof(S)) {                                                                \
+            for (ptrdiff_t p = 0; p < pixels; p++, out += ldd, src += pixel_stride) {                                \
+                const NAME(src_##suffix) *in = (const NAME(src_##suffix) *)src;                                      \
+                for (ptrdiff_t c = 0; c < channels; c++) out[c] = (T)READ(in[c]);                                    \
+            }                                                                                                        \
+            return;                                                                                                  \
+        }                                                                                                            \
+        /* a transpose: blocks of 16 x 16 keep both sides in the first-level cache */                                \
+        for (ptrdiff_t p0 = 0; p0 < pixels; p0 += 16)                                                                \
+            for (ptrdiff_t c0 = 0; c0 < channels; c0 += 16) {                                                        \
+                ptrdiff_t p1 = p0 + 16 < pixels ? p0 + 16 : pixels, c1 = c0 + 16 < channels ? c0 + 16 : channels;    \
+                for (ptrdiff_t c = c0; c < c1; c++) {                                                                \
+                    const char *in = src + c * channel_stride + p0 * pixel_stride;                                   \
+                    for (ptrdiff_t p = p0; p < p1; p++, in += pixel_stride)                                          \
+                        out[p * ldd + c] = (T)READ(*(const NAME(src_##suffix) *)in);                                 \
+                }                                                                                                    \
+            }                                                                                                        \
+    }                                                                                                                \
+    static int NAME(pack_panel_##suffix)(void *dst, ptrdiff_t width, const char *src, ptrdiff_t taps_y,              \
+                                         const ptrdiff_t *tap_y, ptrdiff_t taps_x, const ptrdiff_t *tap_x,           \
+                                         ptrdiff_t channels, ptrdiff_t channel_stride, ptrdiff_t outputs,            \
+                                         ptrdiff_t output_stride) {                                                  \
+        T *out = dst;                                                                                                \
+        T bad[FC_MAX_VECTORS * LANES] = {0}; /* x*0 is 0 for finite x and NaN otherwise */                           \
+        for (ptrdiff_t c = 0; c < channels; c++)                                                                     \
+            for (ptrdiff_t i = 0; i < taps_y; i++)                                                                   \
+                for (ptrdiff_t j = 0; j < taps_x; j++) {                                                             \
+                    const char *in = src + tap_y[i] + tap_x[j] + c * channel_stride;                                 \
+                    T *to = out + ((i * taps_x + j) * channels + c) * width;                                         \
+                    if (output_stride == (ptrdiff_t)sizeof(S))                                                       \
+                        for (ptrdiff_t o = 0; o < outputs; o++) to[o] = (T)READ(((const NAME(src_##suffix) *)in)[o]);\
+                    else                                                                                             \
+                        for (ptrdiff_t o = 0; o < outputs; o++, in += output_stride)                                 \
+                            to[o] = (T)READ(*(const NAME(src_##suffix) *)in);                                        \
+                    for (ptrdiff_t o = outputs; o < width; o++) to[o] = 0;                                           \
+                    for (ptrdiff_t o = 0; o < width; o++) bad[o] += to[o] * 0;                                       \
+                }                                                                                                    \
+        for (ptrdiff_t o = 0; o < width; o++)                                                                        \
+            if (bad[o] != 0) return 0;                                                                               \
+        return 1;                                                                                                    \
+    }
+#define READ_PLAIN(x) (x)
+
+/* ---- the epilogue ------------------------------------------------------------------------------------------ */
+
+#if IS_FLOAT
+static inline __attribute__((always_inline)) T NAME(activate)(T v, const int activation) {
+    switch (activation) { /* comparisons are written so that NaN passes through */
+    case FC_RELU: return v < 0 ? 0 : v;
+    case FC_RELU6: return v < 0 ? 0 : v > 6 ? 6 : v;
+    case FC_LEAKY_RELU: return v < 0 ? v * (T)0.01 : v;
+    case FC_SILU: return v / (1 + EXP(-v));
+    case FC_SIGMOID: return 1 / (1 + EXP(-v));
+    case FC_HARDSWISH: return v * (v + 3 < 0 ? 0 : v + 3 > 6 ? 6 : v + 3) / 6;
+    default: return v;
+    }
+}
+#else
+static inline __attribute__((always_inline)) T NAME(activate)(T v, const int activation) {
+    if (activation == FC_LINEAR) return v;
+    return v < 0 ? 0 : activation == FC_RELU6 && v > 6 ? 6 : v;
+}
+#endif
+
+#define S_STORE_AS(suffix, S, READ, WRITE, activation)                                                              \
+    if (channel_stride == (ptrdiff_t)sizeof(S) && (!residual || residual_channel_stride == (ptrdiff_t)sizeof(S)))    \
+        for (ptrdiff_t p = 0; p < pixels; p++) {                                                                     \
+            const T *in = (const T *)src + p * lds;                                                                  \
+            NAME(src_##suffix) *to = (NAME(src_##suffix) *)(dst + p * pixel_stride);                                 \
+            const NAME(src_##suffix) *add = (const NAME(src_##suffix) *)(residual + p * residual_pixel_stride);      \
+            if (!bias && !residual)                                                                                  \
+                for (ptrdiff_t c = 0; c < channels; c++) to[c] = (S)WRITE(NAME(activate)(in[c], activation));        \
+            else if (!residual)                                                                                      \
+                for (ptrdiff_t c = 0; c < channels; c++)                                                             \
+                    to[c] = (S)WRITE(NAME(activate)(in[c] + shift[c], activation));                                  \
+            else                                                                                                     \
+                for (ptrdiff_t c = 0; c < channels; c++)                                                             \
+                    to[c] = (S)WRITE(                                                                                \
+                        NAME(activate)(bias ? in[c] + shift[c] + READ(add[c]) : in[c] + READ(add[c]), activation));  \
+        }                                                                                                            \
+    else                                                                                                             \
+        for (ptrdiff_t p0 = 0; p0 < pixels; p0 += 64)                                                                \
+            for (ptrdiff_t c = 0; c < channels; c++) {                                                               \
+                ptrdiff_t p1 = p0 + 64 < pixels ? p0 + 64 : pixels;                                                  \
+                T b = bias ? shift[c] : 0;                                                                           \
+                for (ptrdiff_t p = p0; p < p1; p++) {                                                                \
+                    T v = ((const T *)src)[p * lds + c];                                                             \
+                    if (bias) v += b;                                                                                \
+                    if (residual)                                                                                    \
+                        v += READ(*(const NAME(src_##suffix) *)(residual + p * residual_pixel_stride +               \
+                                                                c * residual_channel_stride));                       \
+                    *(NAME(src_##suffix) *)(dst + p * pixel_stride + c * channel_stride) =                           \
+                        (S)WRITE(NAME(activate)(v, activation));                                                     \
+                }                                                                                                    \
+            }
+
+#define S_STORE(suffix, S, READ, WRITE)                                                                             \
+    static void NAME(store_##suffix)(const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t channels,           \
+                                     char *dst, ptrdiff_t pixel_stride, ptrdiff_t channel_stride, const void *bias,  \
+                                     int activation, const char *residual, ptrdiff_t residual_pixel_stride,          \
+                                     ptrdiff_t residual_channel_stride) {                                            \
+        const T *shift = bias;                                                                                       \
+        if (activation == FC_LINEAR) {                                                                               \
+            S_STORE_AS(suffix, S, READ, WRITE, FC_LINEAR)                                                            \
+        } else if (activation == FC_RELU) {                                                                          \
+            S_STORE_AS(suffix, S, READ, WRITE, FC_RELU)                                                              \
+        } else {                                                                                                     \
+            S_STORE_AS(suffix, S, READ, WRITE, activation)                                                           \
+        }                                                                                                            \
+    }
+
+static void NAME(add)(void *dst, const void *src, ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i++) ((T *)dst)[i] += ((const T *)src)[i];
+}
+
+#if IS_FLOAT == 1 && defined(WITH_HALF)
+S_PACK(f32, float, READ_PLAIN)
+S_PACK(f16, uint16_t, half_to_float)
+S_STORE(f32, float, READ_PLAIN, READ_PLAIN)
+S_STORE(f16, uint16_t, half_to_float, float_to_half)
+#define PACKS(p) .p = {[FC_F32] = NAME(p##_f32), [FC_F16] = NAME(p##_f16)}
+#define STORES .store = {[FC_F32] = NAME(store_f32), [FC_F16] = NAME(store_f16)}
+#elif IS_FLOAT
+S_PACK(f64, double, READ_PLAIN)
+S_STORE(f64, double, READ_PLAIN, READ_PLAIN)
+#define PACKS(p) .p = {[FC_F64] = NAME(p##_f64)}
+#define STORES .store = {[FC_F64] = NAME(store_f64)}
+#else
+S_PACK(i8, int8_t, READ_PLAIN)
+S_PACK(u8, uint8_t, READ_PLAIN)
+S_PACK(i16, int16_t, READ_PLAIN)
+S_PACK(u16, uint16_t, READ_PLAIN)
+S_PACK(i32, int32_t, READ_PLAIN)
+#ifdef WIDE
+S_PACK(u32, uint32_t, READ_PLAIN)
+S_PACK(i64, int64_t, READ_PLAIN)
+S_PACK(u64, uint64_t, READ_PLAIN)
+S_STORE(i64, int64_t, READ_PLAIN, READ_PLAIN)
+#define PACKS(p)                                                                                                    \
+    .p = {[FC_I8] = NAME(p##_i8), [FC_U8] = NAME(p##_u8), [FC_I16] = NAME(p##_i16), [FC_U16] = NAME(p##_u16),        \
+          [FC_I32] = NAME(p##_i32), [FC_U32] = NAME(p##_u32), [FC_I64] = NAME(p##_i64), [FC_U64] = NAME(p##_u64)}
+#define STORES .store = {[FC_I64] = NAME(store_i64)}
+#else
+S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
+#define PACKS(p)                                                                                                    \
+    .p = {[FC_I8] = NAME(p##_i8), [FC_U8] = NAME(p##_u8), [FC_I16] = NAME(p##_i16), [FC_U16] = NAME(p##_u16),        \
+          [FC_I32] = NAME(p##_i32)}
+#define STORES .store = {[FC_I32] = NAME(store_i32)}
+#endif
+#endif
+
+#ifdef WITH_HALF
+#include "winograd.h"
+#define WINOGRAD                                                                                                    \
+    , .winograd_input = winograd_input, .winograd_output = winograd_output, .winograd_weights = winograd_weights
+#else
+#define WINOGRAD
+#endif
+
+#if VECTORS == 4
+#define NAME_TABLE(n)                                                                                               \
+    {.size = sizeof(T), .lanes = LANES, .vectors = 4, .rows = {0, 12, 12, 6, 6},                                     \
+     .micro = {{0}, {0, ROW_12(1)}, {0, ROW_12(2)}, {0, ROW_6(3)}, {0, ROW_6(4)}},                                   \
+     PACKS(pack), PACKS(pack_panel), STORES, .add = NAME(add) WINOGRAD}
+#else
+#define NAME_TABLE(n)                                                                                               \
+    {.size = sizeof(T), .lanes = LANES, .vectors = 2, .rows = {0, 12, 6},                                            \
+     .micro = {{0}, {0, ROW_12(1)}, {0, ROW_6(2)}}, PACKS(pack), PACKS(pack_panel), STORES, .add = NAME(add) WINOGRAD}
+#endif
+static const fc_kernels NAME(kernels) = NAME_TABLE();
+
+#undef WINOGRAD
+#undef NAME_TABLE
+#undef PACKS
+#undef STORES
+#undef MICRO
+#undef MICRO_6
+#undef MICRO_12
+#undef ROW_6
+#undef ROW_12
+#undef S_PACK
+#undef S_STORE
+#undef S_STORE_AS
+#undef READ_PLAIN
+#undef T
+#undef NAME
+#undef LANES
+#undef IS_FLOAT
+#undef EXP

@@ -1,0 +1,40 @@
+/* IEEE 754 binary16 <-> binary32 in integer arithmetic (round to nearest even), so that storage in half precision
+   needs no instruction set extension. */
+#ifndef FASTCONV_HALF_H
+#define FASTCONV_HALF_H
+#include <stdint.h>
+#include <string.h>
+
+static inline float half_to_float(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, magnitude = h & 0x7fffu, bits;
+    float value;
+    if (magnitude >= 0x7c00u) {                      /* infinity, NaN */
+        bits = sign | 0x7f800000u | (magnitude & 0x3ffu) << 13;
+        memcpy(&value, &bits, 4);
+        return value;
+    }
+    if (magnitude < 0x400u) {                        /* zero, subnormal: magnitude * 2^-24 is exact */
+        value = (float)magnitude * 0x1p-24f;
+        return sign ? -value : value;
+    }
+    bits = sign | ((magnitude << 13) + 0x38000000u);  /* exponent bias 15 -> 127 */
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static inline uint16_t float_to_half(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);    /* NaN */
+    if (magnitude >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);   /* rounds to infinity from 65520 up */
+    if (magnitude < 0x38800000u) {                                     /* subnormal: let the adder round */
+        float tiny;
+        memcpy(&tiny, &magnitude, 4);
+        tiny += 0.5f;                                                  /* unit in the last place: 2^-24 */
+        memcpy(&bits, &tiny, 4);
+        return (uint16_t)(sign | (bits - 0x3f000000u));
+    }
+    return (uint16_t)(sign | (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13);
+}
+#endif

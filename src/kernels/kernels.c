@@ -1,0 +1,161 @@
+/* All kernels of one instruction set. Compiled once for each with -DFASTCONV_ISA=<name> and its -m flags; what
+   differs between sets is the three numbers below and the compiler's choice of instructions. */
+#include <math.h>
+#include <string.h>
+#include "fastconv.h"
+#include "half.h"
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define VECTORS 4    /* 6 x 4 accumulators of 32 registers */
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#define VECTORS 2    /* 6 x 2 accumulators of 16 registers */
+#elif defined(__aarch64__)
+#define VECTOR_BYTES 16
+#define VECTORS 4    /* 6 x 4 accumulators of 32 registers */
+#else
+#define VECTOR_BYTES 16
+#define VECTORS 2
+#endif
+
+/* Register tiles live in registers only if every loop over them is unrolled. */
+#define UNROLL _Pragma("GCC unroll 12")
+
+#define T float
+#define NAME(x) x##_float
+#define LANES (VECTOR_BYTES / 4)
+#define IS_FLOAT 1
+#define WITH_HALF
+#define EXP expf
+#include "compute.h"
+#undef WITH_HALF
+
+#define T double
+#define NAME(x) x##_double
+#define LANES (VECTOR_BYTES / 8)
+#define IS_FLOAT 1
+#define EXP exp
+#include "compute.h"
+
+#define T int32_t
+#define NAME(x) x##_int32
+#define LANES (VECTOR_BYTES / 4)
+#define IS_FLOAT 0
+#include "compute.h"
+
+#define T int64_t
+#define NAME(x) x##_int64
+#define LANES (VECTOR_BYTES / 8)
+#define IS_FLOAT 0
+#define WIDE
+#include "compute.h"
+
+#define PLAIN(x) (x)
+#define POOL_AVERAGES 1
+#define IS_NAN(v) ((v) != (v))
+#define READ PLAIN
+#define WRITE PLAIN
+#define S float
+#define A float
+#define POOL(x) pool_##x##_f32
+#define LOWEST (-INFINITY)
+#include "pool.h"
+#define S double
+#define A double
+#define POOL(x) pool_##x##_f64
+#define LOWEST (-INFINITY)
+#include "pool.h"
+#undef READ
+#undef WRITE
+#define READ half_to_float
+#define WRITE float_to_half
+#define S uint16_t
+#define A float
+#define POOL(x) pool_##x##_f16
+#define LOWEST (-INFINITY)
+#include "pool.h"
+#undef READ
+#undef WRITE
+#undef IS_NAN
+#undef POOL_AVERAGES
+#define POOL_AVERAGES 0
+#define IS_NAN(v) 0
+#define READ PLAIN
+#define WRITE PLAIN
+#define S int8_t
+#define A int8_t
+#define POOL(x) pool_##x##_i8
+#define LOWEST INT8_MIN
+#include "pool.h"
+#define S uint8_t
+#define A uint8_t
+#define POOL(x) pool_##x##_u8
+#define LOWEST 0
+#include "pool.h"
+#define S int16_t
+#define A int16_t
+#define POOL(x) pool_##x##_i16
+#define LOWEST INT16_MIN
+#include "pool.h"
+#define S uint16_t
+#define A uint16_t
+#define POOL(x) pool_##x##_u16
+#define LOWEST 0
+#include "pool.h"
+#define S int32_t
+#define A int32_t
+#define POOL(x) pool_##x##_i32
+#define LOWEST INT32_MIN
+#include "pool.h"
+#define S uint32_t
+#define A uint32_t
+#define POOL(x) pool_##x##_u32
+#define LOWEST 0
+#include "pool.h"
+#define S int64_t
+#define A int64_t
+#define POOL(x) pool_##x##_i64
+#define LOWEST INT64_MIN
+#include "pool.h"
+#define S uint64_t
+#define A uint64_t
+#define POOL(x) pool_##x##_u64
+#define LOWEST 0
+#include "pool.h"
+
+#if defined(__aarch64__)
+#define VECTOR_REGISTER "w"
+#else
+#define VECTOR_REGISTER "x"
+#endif
+
+/* Independent multiply-adds on registers alone: what this instruction set can do at best. */
+static double fma_burst(long rounds) {
+    enum { CHAINS = 10 };
+    vec_float acc[CHAINS], scale = {0}, shift = {0};
+    for (int j = 0; j < VECTOR_BYTES / 4; j++) scale[j] = 1.0000001f, shift[j] = 1e-9f;
+    UNROLL for (int i = 0; i < CHAINS; i++) acc[i] = scale + (float)i;
+    for (long r = 0; r < rounds; r++)
+        UNROLL for (int i = 0; i < CHAINS; i++) {
+            acc[i] = acc[i] * scale + shift;
+            __asm__ volatile("" : "+" VECTOR_REGISTER(acc[i]));
+        }
+    float sum = 0;
+    UNROLL for (int i = 0; i < CHAINS; i++) sum += acc[i][0];
+    return sum == 0 ? 0 : 2.0 * rounds * CHAINS * (VECTOR_BYTES / 4);
+}
+
+#define QUOTE_(x) #x
+#define QUOTE(x) QUOTE_(x)
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+const fc_isa JOIN(fc_isa_, FASTCONV_ISA) = {
+    .name = QUOTE(FASTCONV_ISA),
+    .compute = {&kernels_float, &kernels_double, &kernels_int32, &kernels_int64},
+    .pool = {[FC_F32] = &pool_kernels_f32, [FC_F64] = &pool_kernels_f64, [FC_F16] = &pool_kernels_f16,
+             [FC_I8] = &pool_kernels_i8, [FC_U8] = &pool_kernels_u8, [FC_I16] = &pool_kernels_i16,
+             [FC_U16] = &pool_kernels_u16, [FC_I32] = &pool_kernels_i32, [FC_U32] = &pool_kernels_u32,
+             [FC_I64] = &pool_kernels_i64, [FC_U64] = &pool_kernels_u64},
+    .fma_burst = fma_burst,
+};

@@ -1,0 +1,116 @@
+/* Pooling over one row of output pixels, for one storage type. Included once a type with
+     S        storage type       A       type to compute in        POOL(x)  x with the type's suffix
+     READ/WRITE                  convert S to A and back
+     LOWEST                      the value below all others        IS_NAN(v)
+   Channels are taken in chunks when they lie side by side, one by one otherwise, so that both layouts stream. */
+
+typedef S POOL(at) __attribute__((aligned(1), may_alias));
+enum { POOL(chunk) = 64 };
+#define LOAD(p) READ(*(const POOL(at) *)(p))
+
+static void POOL(max_row)(const fc_pool_row *r) {
+    ptrdiff_t chunk = r->xc == (ptrdiff_t)sizeof(S) ? POOL(chunk) : 1;
+    for (ptrdiff_t c0 = 0; c0 < r->channels; c0 += chunk) {
+        ptrdiff_t n = r->channels - c0 < chunk ? r->channels - c0 : chunk;
+        for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
+            A best[POOL(chunk)];
+            int64_t where[POOL(chunk)];
+            int found = 0;
+            for (ptrdiff_t c = 0; c < n; c++) best[c] = LOWEST, where[c] = 0;
+            for (ptrdiff_t i = 0; i < r->kernel_y; i++) {
+                ptrdiff_t iy = r->y0 + i * r->dilation_y;
+                if (iy < 0 || iy >= r->height) continue;
+                for (ptrdiff_t j = 0; j < r->kernel_x; j++) {
+                    ptrdiff_t ix = ox * r->stride_x - r->pad_x + j * r->dilation_x;
+                    if (ix < 0 || ix >= r->width) continue;
+                    const char *in = r->x + iy * r->xh + ix * r->xw + c0 * r->xc;
+                    int64_t index = (int64_t)iy * r->width + ix;
+                    if (!found)
+                        for (ptrdiff_t c = 0; c < n; c++) best[c] = LOAD(in + c * r->xc), where[c] = index;
+                    else if (!r->index)
+                        for (ptrdiff_t c = 0; c < n; c++) {
+                            A v = LOAD(in + c * r->xc);
+                            best[c] = v > best[c] || IS_NAN(v) ? v : best[c];
+                        }
+                    else
+                        for (ptrdiff_t c = 0; c < n; c++) {
+                            A v = LOAD(in + c * r->xc);
+                            if (v > best[c] || (IS_NAN(v) && !IS_NAN(best[c]))) best[c] = v, where[c] = index;
+                        }
+                    found = 1;
+                }
+            }
+            char *out = r->y + ox * r->yw + c0 * r->yc;
+            for (ptrdiff_t c = 0; c < n; c++) *(POOL(at) *)(out + c * r->yc) = (S)WRITE(best[c]);
+            if (r->index)
+                for (ptrdiff_t c = 0; c < n; c++)
+                    *(int64_t *)(r->index + ox * r->iw + (c0 + c) * r->ic) = where[c];
+        }
+    }
+}
+
+static void POOL(max_scatter)(const fc_pool_row *r) {
+    for (ptrdiff_t ox = 0; ox < r->out_width; ox++)
+        for (ptrdiff_t c = 0; c < r->channels; c++) {
+            int64_t index = *(const int64_t *)(r->index + ox * r->iw + c * r->ic);
+            POOL(at) *to = (POOL(at) *)(r->y + index / r->width * r->yh + index % r->width * r->yw + c * r->yc);
+            *to = (S)WRITE(READ(*to) + LOAD(r->x + ox * r->xw + c * r->xc));
+        }
+}
+
+#if POOL_AVERAGES
+/* The window of output pixel ox: its first and last+1 tap inside the input, and what the sum is divided by. */
+static inline ptrdiff_t POOL(window)(const fc_pool_row *r, ptrdiff_t ox, ptrdiff_t *y0, ptrdiff_t *y1, ptrdiff_t *x0,
+                                     ptrdiff_t *x1) {
+    ptrdiff_t top = r->y0, left = ox * r->stride_x - r->pad_x;
+    ptrdiff_t bottom = top + r->kernel_y, right = left + r->kernel_x;
+    if (bottom > r->limit_y) bottom = r->limit_y;
+    if (right > r->limit_x) right = r->limit_x;
+    *y0 = top < 0 ? 0 : top, *x0 = left < 0 ? 0 : left;
+    *y1 = bottom > r->height ? r->height : bottom, *x1 = right > r->width ? r->width : right;
+    if (r->divisor) return r->divisor;
+    if (r->count_include_pad) return (bottom - top) * (right - left);
+    return *y1 > *y0 && *x1 > *x0 ? (*y1 - *y0) * (*x1 - *x0) : 1;
+}
+
+static void POOL(avg_row)(const fc_pool_row *r) {
+    ptrdiff_t chunk = r->xc == (ptrdiff_t)sizeof(S) ? POOL(chunk) : 1, y0, y1, x0, x1;
+    for (ptrdiff_t c0 = 0; c0 < r->channels; c0 += chunk) {
+        ptrdiff_t n = r->channels - c0 < chunk ? r->channels - c0 : chunk;
+        for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
+            A sum[POOL(chunk)];
+            for (ptrdiff_t c = 0; c < n; c++) sum[c] = 0;
+            A divisor = (A)POOL(window)(r, ox, &y0, &y1, &x0, &x1);
+            for (ptrdiff_t iy = y0; iy < y1; iy++)
+                for (ptrdiff_t ix = x0; ix < x1; ix++) {
+                    const char *in = r->x + iy * r->xh + ix * r->xw + c0 * r->xc;
+                    for (ptrdiff_t c = 0; c < n; c++) sum[c] += LOAD(in + c * r->xc);
+                }
+            char *out = r->y + ox * r->yw + c0 * r->yc;
+            for (ptrdiff_t c = 0; c < n; c++) *(POOL(at) *)(out + c * r->yc) = (S)WRITE(sum[c] / divisor);
+        }
+    }
+}
+
+static void POOL(avg_scatter)(const fc_pool_row *r) {
+    ptrdiff_t y0, y1, x0, x1;
+    for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
+        A divisor = (A)POOL(window)(r, ox, &y0, &y1, &x0, &x1);
+        for (ptrdiff_t iy = y0; iy < y1; iy++)
+            for (ptrdiff_t ix = x0; ix < x1; ix++)
+                for (ptrdiff_t c = 0; c < r->channels; c++) {
+                    POOL(at) *to = (POOL(at) *)(r->y + iy * r->yh + ix * r->yw + c * r->yc);
+                    *to = (S)WRITE(READ(*to) + LOAD(r->x + ox * r->xw + c * r->xc) / divisor);
+                }
+    }
+}
+static const fc_pool_kernels POOL(kernels) = {POOL(max_row), POOL(avg_row), POOL(max_scatter), POOL(avg_scatter)};
+#else
+static const fc_pool_kernels POOL(kernels) = {POOL(max_row), NULL, POOL(max_scatter), NULL};
+#endif
+
+#undef LOAD
+#undef S
+#undef A
+#undef POOL
+#undef LOWEST

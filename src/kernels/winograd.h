@@ -1,0 +1,97 @@
+/* Winograd transforms F(4x4, 3x3) on points 0, +-sqrt(1/2), +-sqrt(2), infinity (Lavin & Gray, arXiv 1509.09308; points
+   of the form -1/c, -c, c, 1/c after Alam et al., arXiv 2201.10369). Vectors run along channels. For a = sqrt(1/2),
+   b = sqrt(2): a^2 + b^2 = 5/2, a^2 b^2 = 1. Included where T is float. */
+
+static const T WINOGRAD_A = 0.70710678118654752440, WINOGRAD_B = 1.41421356237309504880;
+
+static inline __attribute__((always_inline)) void winograd_input_1d(const vec_float *d, ptrdiff_t step,
+                                                                    vec_float *o) {
+    vec_float d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
+    o[0] = d0 - (T)2.5 * d2 + d4;
+    vec_float e = d4 - (T)2 * d2, f = WINOGRAD_A * (d3 - (T)2 * d1);
+    o[1] = e + f, o[2] = e - f;
+    e = d4 - (T)0.5 * d2, f = WINOGRAD_B * (d3 - (T)0.5 * d1);
+    o[3] = e + f, o[4] = e - f;
+    o[5] = d1 - (T)2.5 * d3 + d5;
+}
+
+/* V[f][channel] = (B^T d B)[f] of one 6x6 tile d; channels is a multiple of the vector. */
+static void winograd_input(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t channels,
+                           void *dst, ptrdiff_t element_stride) {
+    for (ptrdiff_t c = 0; c < channels; c += LANES) {
+        vec_float half[36], column[6];
+        const T *in = (const T *)src + c;
+        T *out = (T *)dst + c;
+        UNROLL for (int j = 0; j < 6; j++) {
+            vec_float d[6];
+            UNROLL for (int i = 0; i < 6; i++) d[i] = *(const vec_float *)(in + i * row_stride + j * column_stride);
+            winograd_input_1d(d, 1, column);
+            UNROLL for (int i = 0; i < 6; i++) half[i * 6 + j] = column[i];
+        }
+        UNROLL for (int i = 0; i < 6; i++) {
+            winograd_input_1d(half + i * 6, 1, column);
+            UNROLL for (int j = 0; j < 6; j++) *(vec_float *)(out + (i * 6 + j) * element_stride) = column[j];
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void winograd_output_1d(const vec_float *m, vec_float *o) {
+    vec_float s = m[1] + m[2], d = m[1] - m[2], t = m[3] + m[4], e = m[3] - m[4];
+    o[0] = m[0] + s + t;
+    o[1] = WINOGRAD_A * d + WINOGRAD_B * e;
+    o[2] = (T)0.5 * s + (T)2 * t;
+    o[3] = (T)0.5 * WINOGRAD_A * d + (T)2 * WINOGRAD_B * e + m[5];
+}
+
+/* The rows x columns first outputs A^T m A of one tile; returns 0 when one of them is not finite. */
+static int winograd_output(const void *src, ptrdiff_t element_stride, int vectors, void *dst, ptrdiff_t row_stride,
+                           ptrdiff_t column_stride, ptrdiff_t rows, ptrdiff_t columns, const void *bias) {
+    vec_float bad = {0};
+    for (int v = 0; v < vectors; v++) {
+        const T *in = (const T *)src + v * LANES;
+        vec_float half[24], o[4], shift = {0};
+        if (bias) shift = *(const vec_float *)((const T *)bias + v * LANES);
+        UNROLL for (int j = 0; j < 6; j++) {
+            vec_float m[6];
+            UNROLL for (int i = 0; i < 6; i++) m[i] = *(const vec_float *)(in + (i * 6 + j) * element_stride);
+            winograd_output_1d(m, o);
+            UNROLL for (int i = 0; i < 4; i++) half[i * 6 + j] = o[i];
+        }
+        UNROLL for (int i = 0; i < 4; i++) {
+            if (i >= rows) break;
+            winograd_output_1d(half + i * 6, o);
+            UNROLL for (int j = 0; j < 4; j++) {
+                if (j >= columns) break;
+                vec_float y = o[j] + shift;
+                bad += y * 0;
+                *(vec_float *)((T *)dst + i * row_stride + j * column_stride + v * LANES) = y;
+            }
+        }
+    }
+    for (int l = 0; l < LANES; l++)
+        if (bad[l] != 0) return 0;
+    return 1;
+}
+
+/* U[f][channel][width] = (G g G^T)[f] for one panel of weights, in double and rounded once. */
+static void winograd_weights(void *dst, ptrdiff_t width, const void *packed, ptrdiff_t channels) {
+    enum { WIDTH = FC_MAX_VECTORS * LANES };
+    const double a = 0.70710678118654752440, b = 1.41421356237309504880;
+    const double g[6][3] = {{1, 0, 0}, {-1 / 1.5, -a / 1.5, -0.5 / 1.5}, {-1 / 1.5, a / 1.5, -0.5 / 1.5},
+                            {1 / 6., b / 6., 2 / 6.}, {1 / 6., -b / 6., 2 / 6.}, {0, 0, 1}};
+    const T *w = packed; /* [tap][channel][width], as pack_panel leaves it */
+    for (ptrdiff_t c = 0; c < channels; c++)
+        for (int j = 0; j < 6; j++) {
+            double rows[3][WIDTH];
+            for (int i = 0; i < 3; i++)
+                for (ptrdiff_t o = 0; o < width; o++)
+                    rows[i][o] = g[j][0] * w[((i * 3 + 0) * channels + c) * width + o] +
+                                 g[j][1] * w[((i * 3 + 1) * channels + c) * width + o] +
+                                 g[j][2] * w[((i * 3 + 2) * channels + c) * width + o];
+            for (int i = 0; i < 6; i++) {
+                T *out = (T *)dst + ((i * 6 + j) * channels + c) * width;
+                for (ptrdiff_t o = 0; o < width; o++)
+                    out[o] = (T)(g[i][0] * rows[0][o] + g[i][1] * rows[1][o] + g[i][2] * rows[2][o]);
+            }
+        }
+}

@@ -1,0 +1,454 @@
+"""One seeded source of problems for the reference comparison, the guard pages, and thread and batch invariance.
+
+Every case is reproducible alone: it is drawn from its kind and index, and so are its arrays. The sizes are small (a
+cost limit in multiply-adds) so that thousands run in a minute; the odd ones are the point: channel counts beside the
+widths of vectors, planes smaller than the kernel, strides longer than it, crops, empty axes.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65)
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
+ACTIVATIONS = ("relu", "relu6", "leaky_relu", "silu", "sigmoid", "hardswish")
+EXACT_ACTIVATIONS = (None, "relu", "relu6")
+INTEGER_PAIRS = (
+    ("int8", "int8"),
+    ("uint8", "int8"),
+    ("int8", "uint8"),
+    ("uint8", "uint8"),
+    ("int16", "int16"),
+    ("uint16", "int8"),
+    ("int32", "int32"),
+    ("int64", "int64"),
+    ("uint32", "int16"),
+    ("uint64", "int64"),
+)
+MOST_MACS = 400_000
+
+
+@dataclass(frozen=True)
+class ConvCase:
+    """A call of conv2d or conv_transpose2d (`transposed`); channels are the caller's input and output channels."""
+
+    index: int
+    transposed: bool
+    batch: int | None  # None: the batch axis is left out
+    in_channels: int
+    out_channels: int
+    groups: int
+    size: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: Any
+    padding: Any
+    dilation: Any
+    output_padding: Any
+    padding_mode: str
+    data_format: str
+    dtypes: tuple[str, str]
+    with_bias: bool
+    with_residual: bool
+    activation: str | None
+    large: bool  # integers near the largest that fit
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtypes[0].startswith("float")
+
+    @property
+    def channels_last(self) -> bool:
+        return self.data_format in ("NHWC", "channels_last")
+
+    @property
+    def terms(self) -> int:
+        """Products summed in one output value, at most."""
+        return self.in_channels // self.groups * self.kernel[0] * self.kernel[1]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        spatial = (*self.size, self.in_channels) if self.channels_last else (self.in_channels, *self.size)
+        return spatial if self.batch is None else (self.batch, *spatial)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        first, second = self.out_channels, self.in_channels // self.groups
+        if self.transposed:
+            first, second = self.in_channels, self.out_channels // self.groups
+        return (*self.kernel, second, first) if self.channels_last else (first, second, *self.kernel)
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of the call, arrays and what follows the convolution left out."""
+        named: dict[str, Any] = {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "data_format": self.data_format,
+        }
+        if self.transposed:
+            named["output_padding"] = self.output_padding
+        else:
+            named["padding_mode"] = self.padding_mode
+        return named
+
+    def arrays(self, values: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Input, weight and bias filled with `values`: 'integers' or 'reals'."""
+        rng = self.rng("arrays")
+        input = fill(rng, self.input_shape, self.dtypes[0], values, self.large)
+        weight = fill(rng, self.weight_shape, self.dtypes[1], values, self.large)
+        bias = fill(rng, (self.out_channels,), self.dtypes[1], values) if self.with_bias else None
+        return input, weight, bias
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        return np.random.default_rng([self.index, *purpose.encode()])
+
+    def __str__(self) -> str:
+        name = "conv_transpose2d" if self.transposed else "conv2d"
+        options = ", ".join(f"{key}={value!r}" for key, value in self.options().items())
+        return (
+            f"case {self.index}: {name}(input {self.dtypes[0]}{self.input_shape}, "
+            f"weight {self.dtypes[1]}{self.weight_shape}, {options}; bias={self.with_bias}, "
+            f"residual={self.with_residual}, activation={self.activation}, large={self.large})"
+        )
+
+
+@dataclass(frozen=True)
+class TiledCase:
+    index: int
+    batch: int | None
+    in_channels: int
+    out_channels: int
+    tile: tuple[int, int]
+    size: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: Any
+    padding: Any
+    dilation: Any
+    data_format: str
+    dtype: str
+    with_bias: bool
+
+    input_shape = ConvCase.input_shape
+    channels_last = ConvCase.channels_last
+    rng = ConvCase.rng
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        if self.channels_last:
+            return (*self.tile, *self.kernel, self.in_channels, self.out_channels)
+        return (*self.tile, self.out_channels, self.in_channels, *self.kernel)
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "data_format": self.data_format,
+        }
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{key}={value!r}" for key, value in self.options().items())
+        return (
+            f"case {self.index}: tiled_conv2d({self.dtype}, input {self.input_shape}, weight {self.weight_shape}, "
+            f"{options}, bias={self.with_bias})"
+        )
+
+
+@dataclass(frozen=True)
+class PoolCase:
+    index: int
+    batch: int | None
+    in_channels: int
+    size: tuple[int, int]
+    kernel: Any
+    stride: Any
+    padding: Any
+    dilation: Any  # of a max pool; an average pool has none and is drawn without
+    ceil_mode: bool
+    count_include_pad: bool
+    divisor_override: int | None
+    data_format: str
+    dtype: str
+
+    input_shape = ConvCase.input_shape
+    channels_last = ConvCase.channels_last
+    rng = ConvCase.rng
+
+    def options(self) -> dict[str, Any]:
+        """What both kinds of pooling take, after input and kernel size."""
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "ceil_mode": self.ceil_mode,
+            "data_format": self.data_format,
+        }
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{key}={value!r}" for key, value in self.options().items())
+        return (
+            f"case {self.index}: pool({self.dtype}{self.input_shape}, {self.kernel}, {options}, "
+            f"dilation={self.dilation}, count_include_pad={self.count_include_pad}, "
+            f"divisor_override={self.divisor_override})"
+        )
+
+
+def fill(
+    rng: np.random.Generator, shape: tuple[int, ...], dtype: str, values: str = "reals", large: bool = False
+) -> np.ndarray:
+    """Values of a type: standard normal reals, or integers so small that every partial sum of a case is exact."""
+    kind = np.dtype(dtype)
+    if values == "reals" and kind.kind == "f":
+        return rng.standard_normal(shape).astype(kind)
+    # Of 8 bits every value is right: 255 * 255 * (at most 65 * 49 terms) < 2**31.
+    most = 8 if kind.kind == "f" else 255 if kind.itemsize == 1 else 400 if kind.itemsize == 2 else 1000
+    if large and kind.itemsize >= 4:
+        most = 2**23
+    low = 0 if kind.kind == "u" else -most
+    if kind.kind != "f":
+        low, most = max(low, int(np.iinfo(kind).min)), min(most, int(np.iinfo(kind).max))
+    return rng.integers(low, most, shape, endpoint=True).astype(kind)
+
+
+@cache
+def conv_cases(count: int) -> tuple[ConvCase, ...]:
+    return tuple(_draw_conv(index, transposed=False) for index in range(count))
+
+
+@cache
+def transposed_cases(count: int) -> tuple[ConvCase, ...]:
+    return tuple(_draw_conv(index, transposed=True) for index in range(count))
+
+
+@cache
+def tiled_cases(count: int) -> tuple[TiledCase, ...]:
+    return tuple(_draw_tiled(index) for index in range(count))
+
+
+@cache
+def pool_cases(count: int) -> tuple[PoolCase, ...]:
+    return tuple(_draw_pool(index) for index in range(count))
+
+
+# ---- Drawing --------------------------------------------------------------------------------------------------------
+
+
+def _draw_conv(index: int, transposed: bool) -> ConvCase:
+    rng = np.random.default_rng([1 + transposed, index])
+    while True:
+        kernel = _draw_kernel(rng)
+        stride, dilation = _draw_step(rng), _draw_step(rng)
+        padding = _draw_padding(rng)
+        mode = "zeros" if transposed or rng.random() < 0.6 else _pick(rng, PADDING_MODES[1:])
+        output_padding = tuple(int(rng.integers(0, max(s, d))) for s, d in zip(stride, dilation, strict=True))
+        effective = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+        least = [1, 1]
+        for axis in (0, 1):
+            before, after = pads_of(padding, axis, effective[axis])
+            if not transposed:
+                least[axis] = max(1, effective[axis] - before - after, -before, -after)
+                if mode == "zeros" and rng.random() < 0.01:  # an empty plane under padding alone
+                    least[axis] = max(0, effective[axis] - before - after, -before, -after)
+            elif not isinstance(padding, str):
+                # (size - 1) * stride - pads + effective + output_padding must leave at least one pixel.
+                missing = 1 + before + after - effective[axis] - output_padding[axis]
+                least[axis] = max(1, 1 - (-missing // stride[axis]))
+            elif padding.lower() == "full":
+                missing = 1 + 2 * (effective[axis] - 1) - effective[axis] - output_padding[axis]
+                least[axis] = max(1, 1 - (-missing // stride[axis]))
+        size = tuple(_draw_size(rng, least[axis]) for axis in (0, 1))
+        in_channels, out_channels, groups = _draw_channels(rng, transposed)
+        batch = _pick(rng, (0, 1, 1, 1, 2, 2, 3, None))
+        dtypes = _draw_dtypes(rng)
+        counted = size if transposed else _about(size, stride, effective, padding)
+        macs = (batch or 1) * counted[0] * counted[1] * kernel[0] * kernel[1] * in_channels * out_channels // groups
+        if macs > MOST_MACS or (macs > MOST_MACS // 8 and not dtypes[0].startswith("float")):
+            continue
+        activation = None
+        if not transposed and rng.random() < 0.3:
+            activation = _pick(rng, ACTIVATIONS if dtypes[0].startswith("float") else ACTIVATIONS[:2])
+        return ConvCase(
+            index=index,
+            transposed=transposed,
+            batch=batch,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            groups=groups,
+            size=size,
+            kernel=kernel,
+            stride=_spelled(rng, stride),
+            padding=padding,
+            dilation=_spelled(rng, dilation),
+            output_padding=_spelled(rng, output_padding) if transposed else 0,
+            padding_mode=mode,
+            data_format=_pick(rng, ("NCHW", "NCHW", "NHWC", "NHWC", "channels_first", "channels_last")),
+            dtypes=dtypes,
+            with_bias=bool(rng.random() < 0.6),
+            with_residual=bool(not transposed and rng.random() < 0.2),
+            activation=activation,
+            large=bool(rng.random() < 0.25),
+        )
+
+
+def _draw_tiled(index: int) -> TiledCase:
+    rng = np.random.default_rng([3, index])
+    while True:
+        conv = _draw_conv(int(rng.integers(1 << 30)), transposed=False)
+        tile = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
+        # The reference convolves with every kernel of the tile.
+        if conv.groups != 1 or conv.padding_mode != "zeros" or 0 in conv.size:
+            continue
+        if conv.in_channels * conv.out_channels * conv.size[0] * conv.size[1] * max(1, conv.batch or 1) > 60_000:
+            continue
+        return TiledCase(
+            index, conv.batch, conv.in_channels, conv.out_channels, tile, conv.size, conv.kernel, conv.stride,
+            conv.padding, conv.dilation, conv.data_format, conv.dtypes[0], conv.with_bias,
+        )  # fmt: skip
+
+
+def _draw_pool(index: int) -> PoolCase:
+    rng = np.random.default_rng([4, index])
+    while True:
+        kernel = (int(rng.integers(1, 6)), int(rng.integers(1, 6)))
+        if rng.random() < 0.4:
+            kernel = (kernel[0], kernel[0])
+        stride = None if rng.random() < 0.3 else _draw_step(rng)
+        dilation = (1, 1) if rng.random() < 0.6 else _draw_step(rng)
+        size = tuple(int(rng.integers(1, 41)) for _ in (0, 1))
+        if rng.random() < 0.5:  # tiny planes, where every window meets an edge
+            size = tuple(int(rng.integers(1, 8)) for _ in (0, 1))
+        padding = _draw_pool_padding(rng, kernel)
+        steps = kernel if stride is None else stride
+        if not all(_pool_fits(size[a], kernel[a], steps[a], dilation[a], padding, a) for a in (0, 1)):
+            continue
+        channels = _pick(rng, CHANNELS)
+        batch = _pick(rng, (0, 1, 1, 1, 2, 2, 3, None))
+        if channels * size[0] * size[1] * max(1, batch or 1) > 20_000:
+            continue
+        return PoolCase(
+            index=index,
+            batch=batch,
+            in_channels=channels,
+            size=size,
+            kernel=_spelled(rng, kernel),
+            stride=None if stride is None else _spelled(rng, stride),
+            padding=padding,
+            dilation=_spelled(rng, dilation),
+            ceil_mode=bool(rng.random() < 0.4),
+            count_include_pad=bool(rng.random() < 0.5),
+            divisor_override=int(rng.integers(1, 9)) if rng.random() < 0.2 else None,
+            data_format=_pick(rng, ("NCHW", "NHWC")),
+            dtype=_pick(rng, ("float32", "float32", "float32", "float64", "float16", "int8", "uint16", "int64")),
+        )
+
+
+def _pick(rng: np.random.Generator, choices: tuple[Any, ...]) -> Any:
+    return choices[int(rng.integers(len(choices)))]
+
+
+def _spelled(rng: np.random.Generator, pair: tuple[int, ...]) -> Any:
+    """(2, 2) may be written 2."""
+    return pair[0] if pair[0] == pair[1] and rng.random() < 0.6 else pair
+
+
+def _draw_kernel(rng: np.random.Generator) -> tuple[int, int]:
+    if rng.random() < 0.5:
+        k = _pick(rng, (1, 1, 2, 3, 3, 3, 4, 5, 6, 7))
+        return (k, k)
+    return (int(rng.integers(1, 8)), int(rng.integers(1, 8)))
+
+
+def _draw_step(rng: np.random.Generator) -> tuple[int, int]:
+    """A stride or a dilation."""
+    return tuple(int(v) for v in rng.choice([1, 2, 3], 2, p=[0.6, 0.25, 0.15]))  # type: ignore[return-value]
+
+
+def _draw_padding(rng: np.random.Generator) -> Any:
+    kind = int(rng.integers(6))
+    if kind == 0:
+        return 0
+    if kind == 1:
+        return int(rng.integers(1, 5))
+    if kind == 2:
+        return tuple(int(v) for v in rng.integers(0, 4, 2))
+    if kind == 3:
+        return tuple(tuple(int(v) for v in rng.integers(-2, 4, 2)) for _ in (0, 1))
+    return _pick(rng, ("valid", "same", "SAME", "Same_Lower", "same_lower", "full"))
+
+
+def pads_of(padding: Any, axis: int, effective: int) -> tuple[int, int]:
+    """What a padding surely adds along an axis; 'same' never makes a plane too small, so its worth is not needed."""
+    if isinstance(padding, str):
+        word = padding.lower()
+        return (0, 0) if word == "valid" else (effective - 1, effective - 1)
+    if isinstance(padding, int):
+        return padding, padding
+    return padding[axis] if isinstance(padding[axis], tuple) else (padding[axis], padding[axis])
+
+
+def _draw_size(rng: np.random.Generator, least: int) -> int:
+    """Mostly small planes, up to 40; often just as large as the kernel needs."""
+    if rng.random() < 0.2:
+        return least
+    return least + int(rng.integers(0, max(1, min(41, _pick(rng, (8, 16, 41))) - least)))
+
+
+def _draw_channels(rng: np.random.Generator, transposed: bool) -> tuple[int, int, int]:
+    kind = rng.random()
+    if kind < 0.02:
+        return _pick(rng, ((0, 3, 1), (3, 0, 1), (0, 0, 1)))
+    if kind < 0.6:
+        return _pick(rng, CHANNELS), _pick(rng, CHANNELS), 1
+    if kind < 0.8:  # depthwise, with one or more outputs an input (a transposed one the other way round)
+        channels, multiplier = _pick(rng, CHANNELS), int(rng.integers(1, 4))
+        one_to_many = (channels, channels * multiplier, channels)
+        return (one_to_many[1], one_to_many[0], channels) if transposed and rng.random() < 0.5 else one_to_many
+    groups = int(rng.integers(2, 5))
+    widths = (1, 2, 3, 4, 7, 8, 9, 16, 17)
+    return groups * _pick(rng, widths), groups * _pick(rng, widths), groups
+
+
+def _draw_dtypes(rng: np.random.Generator) -> tuple[str, str]:
+    kind = rng.random()
+    if kind < 0.5:
+        return "float32", "float32"
+    if kind < 0.67:
+        return "float64", "float64"
+    if kind < 0.82:
+        return "float16", "float16"
+    return _pick(rng, INTEGER_PAIRS)
+
+
+def _about(size: Any, stride: Any, effective: Any, padding: Any) -> tuple[int, int]:
+    """The size of the output, roughly, for the cost limit."""
+    padded = [size[a] + sum(pads_of(padding, a, effective[a])) for a in (0, 1)]
+    return tuple(max(1, (padded[a] - effective[a]) // stride[a] + 1) for a in (0, 1))  # type: ignore[return-value]
+
+
+def _draw_pool_padding(rng: np.random.Generator, kernel: tuple[int, int]) -> Any:
+    kind = int(rng.integers(5))
+    if kind == 0:
+        return 0
+    if kind == 1:
+        return int(rng.integers(0, min(kernel) // 2 + 1))
+    if kind == 2:
+        return tuple(int(rng.integers(0, k // 2 + 1)) for k in kernel)
+    if kind == 3:
+        return tuple(tuple(int(v) for v in rng.integers(0, k // 2 + 1, 2)) for k in kernel)
+    return _pick(rng, ("valid", "same"))
+
+
+def _pool_fits(size: int, kernel: int, stride: int, dilation: int, padding: Any, axis: int) -> bool:
+    """Whether there is a window and each has a tap inside the plane (dilated taps may all step over a tiny one)."""
+    effective = dilation * (kernel - 1) + 1
+    if isinstance(padding, str):
+        short = 0 if padding == "valid" else max((-(-size // stride) - 1) * stride + effective - size, 0)
+        before, after = short // 2, short - short // 2
+    else:
+        before, after = pads_of(padding, axis, effective)
+    if size + before + after < effective:
+        return False
+    starts = range(-before, size, stride)
+    return all(any(0 <= start + tap * dilation < size for tap in range(kernel)) for start in starts)
