@@ -97,6 +97,22 @@ def weight_gradient(
     parts: int,
     threads: int,
 ) -> None: ...
+def winograd_weight_gradient(
+    compute: int,
+    x: Array,
+    x_code: int,
+    dy: Array,
+    dy_code: int,
+    dw: Array,
+    dw_code: int,
+    pad_y: int,
+    pad_x: int,
+    mode: int,
+    channel_block: int,
+    group_tiles: int,
+    parts: int,
+    threads: int,
+) -> None: ...
 def bias_gradient(
     compute: int, dy: Array, dy_code: int, out: Array, out_code: int, parts: int, threads: int
 ) -> None: ...

@@ -43,7 +43,7 @@ def as_array(name: str, value: object) -> Array:
         raise
     except Exception as error:
         raise ConvTypeError(
-            f"{name} must be an array of numbers, but got a {type(value).__name__} that NumPy cannot convert ({error}); "
+            f"{name} must be an array of numbers, but NumPy cannot convert this {type(value).__name__} ({error}); "
             "pass a NumPy array."
         ) from error
     if array.dtype not in SUPPORTED:
@@ -146,6 +146,10 @@ class Layout:
             return array.transpose(3, 2, 0, 1) if self.channels_last else array
         return (array.transpose(2, 1, 0) if self.channels_last else array)[:, :, None]
 
+    def weight_from_logical(self, array: Array) -> Array:
+        """A logical weight of two dimensions in the caller's axes."""
+        return array.transpose(2, 3, 1, 0) if self.channels_last else array
+
     def wrong_weight_axes(self, name: str, shape: Shape) -> ConvError:
         """The refusal of an array or a shape without the axes of a weight."""
         return ConvError(
@@ -155,13 +159,18 @@ class Layout:
 
     def tiled_weight(self, name: str, array: Array) -> Array:
         """(tH, tW, O, I, kH, kW) view of the kernels of a tiled convolution."""
-        if array.ndim != 6:
+        self.logical_tiled_shape(name, array.shape)
+        return array.transpose(0, 1, 5, 4, 2, 3) if self.channels_last else array
+
+    def logical_tiled_shape(self, name: str, shape: Shape) -> Shape:
+        """The shape of the kernels of a tiled convolution as (tH, tW, O, I, kH, kW)."""
+        if len(shape) != 6:
             axes = "(tH, tW, kH, kW, I, O)" if self.channels_last else "(tH, tW, O, I, kH, kW)"
             raise ConvError(
-                f"{name} must have the axes {axes} for data_format='{self.name}', but got {name} of shape "
-                f"{array.shape}; a plain kernel becomes a tile of 1 x 1 with {name}[None, None]."
+                f"{name} must have the axes {axes} for data_format='{self.name}', but got {name} of shape {shape}; "
+                "a plain kernel becomes a tile of 1 x 1 with weight[None, None]."
             )
-        return array.transpose(0, 1, 5, 4, 2, 3) if self.channels_last else array
+        return (*shape[:2], shape[5], shape[4], *shape[2:4]) if self.channels_last else shape
 
     def logical_shape(self, name: str, shape: Shape) -> tuple[Shape, bool]:
         """The shape of an activation in the logical order, and whether it has a batch axis."""

@@ -39,7 +39,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-# ---- The functions of fastconv ------------------------------------------------------------------------------------
+# ---- The functions of fastconv --------------------------------------------------------------------------------------
 
 
 def conv2d(
@@ -263,7 +263,7 @@ def conv_transpose1d(
     return _into(np.squeeze(y, -3 if channels_last else -2), out)
 
 
-# ---- The functions of fastconv.grad -------------------------------------------------------------------------------
+# ---- The functions of fastconv.grad ---------------------------------------------------------------------------------
 
 
 def conv2d_input(

@@ -50,6 +50,7 @@ cdef extern from "fastconv.h" nogil:
                                        Py_ssize_t) noexcept nogil
     ctypedef int (*fc_winograd_output)(const void*, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                        Py_ssize_t, const void*) noexcept nogil
+    ctypedef void (*fc_winograd_taps)(const void*, Py_ssize_t, int, void*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, const void*, Py_ssize_t) noexcept nogil
     ctypedef struct fc_kernels:
         int size
@@ -64,6 +65,8 @@ cdef extern from "fastconv.h" nogil:
         fc_winograd_input winograd_input
         fc_winograd_output winograd_output
         fc_winograd_weights winograd_weights
+        fc_winograd_input winograd_gradient
+        fc_winograd_taps winograd_taps
     ctypedef struct fc_pool_row:
         const char* x
         Py_ssize_t xh, xw, xc
@@ -224,4 +227,5 @@ include "drivers/region.pxi"
 include "drivers/direct.pxi"
 include "drivers/winograd.pxi"
 include "drivers/weight_gradient.pxi"
+include "drivers/winograd_gradient.pxi"
 include "drivers/pool.pxi"

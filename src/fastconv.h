@@ -50,6 +50,8 @@ typedef void (*fc_winograd_input)(const void *src, ptrdiff_t row_stride, ptrdiff
 typedef int (*fc_winograd_output)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
                                   ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t rows, ptrdiff_t columns,
                                   const void *bias);
+typedef void (*fc_winograd_taps)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
+                                 ptrdiff_t tap_stride);
 typedef void (*fc_winograd_weights)(void *dst, ptrdiff_t width, const void *packed, ptrdiff_t channels);
 
 typedef struct {
@@ -62,10 +64,12 @@ typedef struct {
     fc_pack_panel pack_panel[FC_DTYPES];
     fc_store store[FC_DTYPES];
     fc_add add;
-    /* Winograd F(4x4, 3x3) for one tile or panel; NULL where the type has none. Strides in elements. */
+    /* Winograd F(4x4, 3x3) and F(3x3, 4x4) for one tile or panel; NULL where the type has none. Strides in elements. */
     fc_winograd_input winograd_input;
     fc_winograd_output winograd_output;
     fc_winograd_weights winograd_weights;
+    fc_winograd_input winograd_gradient;
+    fc_winograd_taps winograd_taps;
 } fc_kernels;
 
 /* One spatial window pass: what pooling kernels need to know of a row of output pixels. */

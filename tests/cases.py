@@ -166,7 +166,7 @@ class PoolCase:
     kernel: Any
     stride: Any
     padding: Any
-    dilation: Any  # of a max pool; an average pool has none and is drawn without
+    dilation: Any  # of a max pool
     ceil_mode: bool
     count_include_pad: bool
     divisor_override: int | None
@@ -321,7 +321,8 @@ def _draw_pool(index: int) -> PoolCase:
             size = tuple(int(rng.integers(1, 8)) for _ in (0, 1))
         padding = _draw_pool_padding(rng, kernel)
         steps = kernel if stride is None else stride
-        if not all(_pool_fits(size[a], kernel[a], steps[a], dilation[a], padding, a) for a in (0, 1)):
+        dilations = {dilation, (1, 1)}  # an average pool has none
+        if not all(_pool_fits(size[a], kernel[a], steps[a], d[a], padding, a) for a in (0, 1) for d in dilations):
             continue
         channels = _pick(rng, CHANNELS)
         batch = _pick(rng, (0, 1, 1, 1, 2, 2, 3, None))

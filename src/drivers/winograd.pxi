@@ -13,6 +13,7 @@
 
 cdef enum:
     WINOGRAD_ELEMENTS = 36
+    WINOGRAD_SLICE = 64    # channels packed at a time
 
 cdef struct Winograd:
     const fc_kernels* kernels
@@ -25,7 +26,7 @@ cdef struct Winograd:
     char* flags
     size tile_rows, tile_columns, tiles, block, blocks, kc
     size panels, panels_per_task, panel_chunks, width
-    size ldv, slice, run_columns
+    size ldv, run_columns
     size v_bytes, m_bytes, region_bytes, output_bytes, scratch_bytes
 
 
@@ -104,11 +105,11 @@ cdef void winograd_prepare(Winograd* job, size panels_per_task) noexcept nogil:
     job.tiles = job.y.n[0] * job.tile_rows * job.tile_columns
     job.blocks = (job.tiles + job.block - 1) // job.block
     job.ldv = round_up(job.channels, kernels.lanes) + kernels.lanes
-    job.slice = min(64, round_up(job.channels, kernels.lanes))  # channels packed at a time
     job.run_columns = 4 * min(job.block, job.tile_columns) + 2
     job.v_bytes = round_up(WINOGRAD_ELEMENTS * job.block * job.ldv * kernels.size, 64)
     job.m_bytes = round_up(WINOGRAD_ELEMENTS * job.block * job.width * kernels.size, 64)
-    job.region_bytes = round_up(6 * job.run_columns * job.slice * kernels.size, 64)
+    job.region_bytes = round_up(6 * job.run_columns * min(WINOGRAD_SLICE, round_up(job.channels, kernels.lanes))
+                                * kernels.size, 64)
     job.output_bytes = round_up(16 * min(job.block, job.tile_columns) * job.width * kernels.size, 64)
     job.scratch_bytes = (job.v_bytes + job.m_bytes + job.region_bytes + job.output_bytes
                          + round_up(2 * job.block * sizeof(size), 64))
@@ -133,7 +134,11 @@ cdef void winograd_task(const Winograd* job, char* scratch, size task) noexcept 
     t = 0
     while t < count:                       # runs of neighbouring tiles
         run = min(count - t, job.tile_columns - (first + t) % job.tile_columns)
-        winograd_input_run(job, first + t, run, region, v + t * job.ldv * kernels.size)
+        row = (first + t) // job.tile_columns
+        winograd_transform_run(kernels, kernels.winograd_input, 6, &job.x, job.x_code, job.mode, row // job.tile_rows,
+                               0, job.channels, row % job.tile_rows * 4 + job.origin_y,
+                               (first + t) % job.tile_columns * 4 + job.origin_x, run, region,
+                               v + t * job.ldv * kernels.size, job.ldv, job.block * job.ldv)
         t += run
     for panel in range(chunk * job.panels_per_task, min((chunk + 1) * job.panels_per_task, job.panels)):
         width = round_up(min(job.width, job.outputs - panel * job.width), kernels.lanes)
@@ -159,34 +164,33 @@ cdef void winograd_task(const Winograd* job, char* scratch, size task) noexcept 
             t += run
 
 
-cdef void winograd_input_run(const Winograd* job, size tile, size run, char* region, char* v) noexcept nogil:
-    """Transform `run` neighbouring tiles of one row of tiles, reading the input as it lies where that is possible."""
-    cdef const fc_kernels* kernels = job.kernels
-    cdef size column = tile % job.tile_columns, row = tile // job.tile_columns % job.tile_rows
-    cdef size image = tile // job.tile_columns // job.tile_rows
-    cdef size y = row * 4 + job.origin_y, x = column * 4 + job.origin_x, columns = 4 * run + 2
-    cdef size c = 0, n, padded, t
+cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input transform, size extent, const View* x,
+                                 int code, int mode, size image, size channel, size channels, size y, size left,
+                                 size run, char* region, char* v, size ldv, size plane) noexcept nogil:
+    """Transform `run` tiles side by side, extent x extent pixels each and 4 apart, reading the array as it lies where
+    that is possible; tile t goes to row t of every plane of v."""
+    cdef size columns = 4 * (run - 1) + extent, c = 0, n, padded, t
     cdef const char* at
-    cdef bint in_place = (job.x_code != FLOAT16 and job.x.s[1] == kernels.size and y >= 0 and x >= 0
-                          and y + 6 <= job.x.n[2] and x + columns <= job.x.n[3]
-                          and job.channels % kernels.lanes == 0 and job.x.s[2] % kernels.size == 0
-                          and job.x.s[3] % kernels.size == 0 and <size>job.x.p % kernels.size == 0
-                          and job.x.s[0] % kernels.size == 0)
+    cdef bint in_place = (code != FLOAT16 and x.s[1] == kernels.size and y >= 0 and left >= 0
+                          and y + extent <= x.n[2] and left + columns <= x.n[3] and channels % kernels.lanes == 0
+                          and x.s[0] % kernels.size == 0 and x.s[2] % kernels.size == 0
+                          and x.s[3] % kernels.size == 0 and <size>x.p % kernels.size == 0)
     if in_place:
-        at = job.x.p + image * job.x.s[0] + y * job.x.s[2] + x * job.x.s[3]
+        at = x.p + image * x.s[0] + channel * x.s[1] + y * x.s[2] + left * x.s[3]
         for t in range(run):
-            kernels.winograd_input(at + 4 * t * job.x.s[3], job.x.s[2] // kernels.size, job.x.s[3] // kernels.size,
-                                   job.channels, v + t * job.ldv * kernels.size, job.block * job.ldv)
+            transform(at + 4 * t * x.s[3], x.s[2] // kernels.size, x.s[3] // kernels.size, channels,
+                      v + t * ldv * kernels.size, plane)
         return
-    while c < job.channels:
-        n = min(job.slice, job.channels - c)
+    while c < channels:
+        n = min(WINOGRAD_SLICE, channels - c)
         padded = round_up(n, kernels.lanes)
         if padded != n:
-            memset(region, 0, 6 * columns * padded * kernels.size)
-        pack_region(kernels, job.x_code, &job.x, image, c, n, y, 1, 6, x, 1, columns, columns, job.mode, padded, region)
+            memset(region, 0, extent * columns * padded * kernels.size)
+        pack_region(kernels, code, x, image, channel + c, n, y, 1, extent, left, 1, columns, columns, mode, padded,
+                    region)
         for t in range(run):
-            kernels.winograd_input(region + 4 * t * padded * kernels.size, columns * padded, padded, padded,
-                                   v + (t * job.ldv + c) * kernels.size, job.block * job.ldv)
+            transform(region + 4 * t * padded * kernels.size, columns * padded, padded, padded,
+                      v + (t * ldv + c) * kernels.size, plane)
         c += n
 
 

@@ -214,7 +214,8 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #ifdef WITH_HALF
 #include "winograd.h"
 #define WINOGRAD                                                                                                    \
-    , .winograd_input = winograd_input, .winograd_output = winograd_output, .winograd_weights = winograd_weights
+    , .winograd_input = winograd_input, .winograd_output = winograd_output, .winograd_weights = winograd_weights,        \
+        .winograd_gradient = winograd_gradient, .winograd_taps = winograd_taps
 #else
 #define WINOGRAD
 #endif

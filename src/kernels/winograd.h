@@ -95,3 +95,61 @@ static void winograd_weights(void *dst, ptrdiff_t width, const void *packed, ptr
             }
         }
 }
+
+static inline __attribute__((always_inline)) void winograd_gradient_1d(const vec_float *y, ptrdiff_t step,
+                                                                       vec_float *o) {
+    vec_float y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
+    o[0] = y0;
+    vec_float s = y0 + (T)0.5 * y2, d = WINOGRAD_A * (y1 + (T)0.5 * y3);
+    o[1] = s + d, o[2] = s - d;
+    s = y0 + (T)2 * y2, d = WINOGRAD_B * (y1 + (T)2 * y3);
+    o[3] = s + d, o[4] = s - d;
+    o[5] = y3;
+}
+
+/* D[f][channel] = (A y A^T)[f] of one 4x4 tile y of the output's gradient, for F(3x3, 4x4): the same matrices as the
+   convolution, in the transposed roles. */
+static void winograd_gradient(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t channels,
+                              void *dst, ptrdiff_t element_stride) {
+    for (ptrdiff_t c = 0; c < channels; c += LANES) {
+        vec_float half[24], o[6];
+        const T *in = (const T *)src + c;
+        T *out = (T *)dst + c;
+        UNROLL for (int j = 0; j < 4; j++) {
+            vec_float y[4];
+            UNROLL for (int i = 0; i < 4; i++) y[i] = *(const vec_float *)(in + i * row_stride + j * column_stride);
+            winograd_gradient_1d(y, 1, o);
+            UNROLL for (int i = 0; i < 6; i++) half[i * 4 + j] = o[i];
+        }
+        UNROLL for (int i = 0; i < 6; i++) {
+            winograd_gradient_1d(half + i * 4, 1, o);
+            UNROLL for (int j = 0; j < 6; j++) *(vec_float *)(out + (i * 6 + j) * element_stride) = o[j];
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void winograd_taps_1d(const vec_float *m, vec_float *o) {
+    vec_float s = (T)(-1 / 1.5) * (m[1] + m[2]), d = (T)(-1 / 1.5) * (m[1] - m[2]);
+    vec_float t = (T)(1 / 6.) * (m[3] + m[4]), e = (T)(1 / 6.) * (m[3] - m[4]);
+    o[0] = m[0] + s + t;
+    o[1] = WINOGRAD_A * d + WINOGRAD_B * e;
+    o[2] = (T)0.5 * s + (T)2 * t + m[5];
+}
+
+/* dst[tap] = (G^T m G)[tap]: the nine weight gradients of one input channel and a panel of output channels. */
+static void winograd_taps(const void *src, ptrdiff_t element_stride, int vectors, void *dst, ptrdiff_t tap_stride) {
+    for (int v = 0; v < vectors; v++) {
+        const T *in = (const T *)src + v * LANES;
+        vec_float half[18], o[3];
+        UNROLL for (int j = 0; j < 6; j++) {
+            vec_float m[6];
+            UNROLL for (int i = 0; i < 6; i++) m[i] = *(const vec_float *)(in + (i * 6 + j) * element_stride);
+            winograd_taps_1d(m, o);
+            UNROLL for (int i = 0; i < 3; i++) half[i * 6 + j] = o[i];
+        }
+        UNROLL for (int i = 0; i < 3; i++) {
+            winograd_taps_1d(half + i * 6, o);
+            UNROLL for (int j = 0; j < 3; j++) *(vec_float *)((T *)dst + (i * 3 + j) * tap_stride + v * LANES) = o[j];
+        }
+    }
+}

@@ -1,0 +1,346 @@
+"""Which algorithm computes a convolution, in which passes and with which loop sizes.
+
+Pure functions of shapes, element type, instruction set and allowed threads: nothing here sees an array. No choice
+depends on the batch size, so that a batch computed in slices has the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from . import _native
+from .geometry import Geometry
+
+# Where the register tiles read their pixels (drivers/direct.pxi).
+IN_PLACE, REGION, GATHER = 0, 1, 2
+SOURCES = ("in place", "packed region", "gathered")
+
+# Cache budgets in bytes, for 32-48 KB of first-level and at least 1 MB of second-level cache a core.
+WEIGHT_SLICE_BYTES = 24 << 10  # the weights under a register tile stay in the first level
+REGION_BYTES = 512 << 10  # the packed input under a tile of outputs stays in the second level
+SUMS_BYTES = 320 << 10  # weight-gradient sums of a block, likewise
+GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
+PARTIAL_SUMS_BYTES = 16 << 20  # all partial sums of a weight gradient
+MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 KB
+WINOGRAD_BYTES = 768 << 10  # transformed input of a block of tiles
+# Winograd is chosen from here on; all are of one image, so that a batch split changes nothing.
+WINOGRAD_CHANNELS = 32
+WINOGRAD_SIZE = 40  # a single call transforms its weights, four times their bytes, for one image
+WINOGRAD_SIZE_PREPARED = 20
+WINOGRAD_MACS = 64_000_000
+SERIAL_BELOW_MACS = 1 << 20  # about 10 microseconds: starting a team costs as much
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One run of the direct driver: output pixel i sums x[i * stride + tap] over its taps."""
+
+    tap_y: tuple[int, ...]
+    tap_x: tuple[int, ...]
+    rows: tuple[int, ...]  # which rows and columns of the kernel the taps belong to
+    columns: tuple[int, ...]
+    stride: tuple[int, int]
+    phase: tuple[int, int]  # the outputs it writes: every `step`-th row and column from here
+    step: tuple[int, int]
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of an output of `size` that this pass writes."""
+        return (
+            max(0, -(-(size[0] - self.phase[0]) // self.step[0])),
+            max(0, -(-(size[1] - self.phase[1]) // self.step[1])),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Blocking:
+    """Loop sizes of one pass of the direct driver."""
+
+    source: int
+    tile: tuple[int, int]
+    reduction: int
+    panels_per_task: int
+    threads: int
+    scratch_bytes: int  # of one thread
+
+
+def forward_passes(g: Geometry) -> list[Pass]:
+    """The convolution itself: one pass."""
+    rows, columns = range(g.kernel_size[0]), range(g.kernel_size[1])
+    return [
+        Pass(
+            tuple(i * g.dilation[0] - g.padding[0][0] for i in rows),
+            tuple(j * g.dilation[1] - g.padding[1][0] for j in columns),
+            tuple(rows),
+            tuple(columns),
+            g.stride,
+            (0, 0),
+            (1, 1),
+        )
+    ]
+
+
+def _phases(kernel: int, stride: int, dilation: int, pad: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """For every residue of the input position modulo the stride: its taps, by rising offset into grad_output."""
+    for residue in range(stride):
+        taps = [i for i in reversed(range(kernel)) if (residue + pad - i * dilation) % stride == 0]
+        yield tuple(taps), tuple((residue + pad - i * dilation) // stride for i in taps)
+
+
+def input_gradient_passes(g: Geometry) -> list[Pass]:
+    """The input gradient in stride x stride phases, each a stride-1 convolution of grad_output: no inserted zeros."""
+    vertical = list(_phases(g.kernel_size[0], g.stride[0], g.dilation[0], g.padding[0][0]))
+    horizontal = list(_phases(g.kernel_size[1], g.stride[1], g.dilation[1], g.padding[1][0]))
+    return [
+        Pass(tap_y, tap_x, rows, columns, (1, 1), (y, x), g.stride)
+        for y, (rows, tap_y) in enumerate(vertical)
+        for x, (columns, tap_x) in enumerate(horizontal)
+    ]
+
+
+def _span(taps: Sequence[int]) -> int:
+    return max(taps) - min(taps) + 1 if taps else 0
+
+
+def _region_shape(p: Pass, tile: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns packed under a tile; a single tap packs every stride-th row (column) alone."""
+    steps = (1 if len(p.tap_y) == 1 else p.stride[0], 1 if len(p.tap_x) == 1 else p.stride[1])
+    return (tile[0] - 1) * steps[0] + _span(p.tap_y), (tile[1] - 1) * steps[1] + _span(p.tap_x)
+
+
+def _split(total: int, most: int) -> int:
+    """The size of equal pieces of `total`, none above `most`."""
+    most = max(1, most)
+    return -(-total // -(-total // most)) if total else 1
+
+
+def direct_blocking(
+    p: Pass, channels: int, outputs: int, groups: int, size: tuple[int, int], compute: int, threads: int, in_place: bool
+) -> Blocking:
+    """Loop sizes for one image of a pass: `channels`, `outputs` of a group, `size` the pass's output rows, columns."""
+    element, lanes, vectors, rows = _native.tile_shape(compute)
+    width = lanes * vectors
+    reduction = max(32, WEIGHT_SLICE_BYTES // (width * element))
+    leading = channels + (lanes if channels >= 64 and channels * element % 1024 == 0 else 0)
+    panels = -(-outputs // width) if outputs else 1
+
+    def region_bytes(tile: tuple[int, int]) -> int:
+        height, breadth = _region_shape(p, tile)
+        return height * breadth * leading * element
+
+    source = IN_PLACE if in_place else REGION
+    tile_x = _split(size[1], MOST_PIXELS)
+    if in_place:
+        most = max(rows, min(MOST_PIXELS, REGION_BYTES // max(1, channels * element)))
+        tile_x = _split(size[1], most)
+        tile_y = max(1, most // tile_x)
+    else:
+        while tile_x > 2 * rows and region_bytes((1, tile_x)) > REGION_BYTES:
+            tile_x = _split(size[1], tile_x // 2)
+        tile_y = 1
+        while (
+            tile_y < size[0]
+            and (tile_y + 1) * tile_x <= MOST_PIXELS
+            and region_bytes((tile_y + 1, tile_x)) <= REGION_BYTES
+        ):
+            tile_y += 1
+        if region_bytes((1, tile_x)) > GATHER_ABOVE_BYTES:
+            source, tile_x, tile_y = GATHER, _split(size[1], 4 * rows), 1
+            reduction = 256
+    tile_y = _split(size[0], tile_y)
+
+    # enough tasks for the threads: panels where weights weigh more than pixels, rows elsewhere
+    panels_per_task = panels
+    if threads > 1:
+
+        def tasks() -> int:
+            return (
+                groups * -(-max(1, size[0]) // tile_y) * -(-max(1, size[1]) // tile_x) * -(-panels // panels_per_task)
+            )
+
+        weight_bytes = len(p.rows) * len(p.columns) * channels * outputs * element
+        wanted = 4 * threads
+        if weight_bytes > 1 << 20 and tasks() < wanted:
+            panels_per_task = max(1, panels * tasks() // wanted)
+        while tasks() < wanted and tile_y > 1 and tile_y * tile_x > 8 * rows:
+            tile_y = _split(size[0], tile_y - 1)
+        if tasks() < wanted:
+            panels_per_task = max(1, panels * tasks() // wanted)
+    tile = (tile_y, tile_x)
+    pixels = tile_y * tile_x
+    region = 0 if in_place else pixels * reduction * element if source == GATHER else region_bytes(tile)
+    taps = len(p.tap_y) * len(p.tap_x)
+    segments = reduction + 2 if source == GATHER else max(taps, taps * (channels // reduction + 2) + 1)
+    return Blocking(
+        source,
+        tile,
+        reduction,
+        panels_per_task,
+        threads,
+        region + pixels * (width * element + 16) + 24 * segments + 256,
+    )
+
+
+def why_not_winograd(p: Pass, channels: int, outputs: int, groups: int, dtype: np.dtype[Any]) -> str | None:
+    """Why Winograd F(4x4, 3x3) cannot compute a pass; None if it can."""
+    if dtype != np.float32:
+        return f"the element type is {dtype}, not float32"
+    if p.stride != (1, 1) or p.step != (1, 1):
+        return f"the stride is {p.stride if p.stride != (1, 1) else p.step}, not (1, 1)"
+    for taps in (p.tap_y, p.tap_x):
+        if len(taps) != 3:
+            return f"the kernel is {len(p.tap_y)} x {len(p.tap_x)}, not 3 x 3"
+        if taps[1] - taps[0] != 1 or taps[2] - taps[1] != 1:
+            return "the kernel is dilated"
+    if groups != 1:
+        return f"groups is {groups}, not 1"
+    if channels == 0 or outputs == 0:
+        return "there are no channels"
+    return None
+
+
+def choose_algorithm(
+    p: Pass,
+    channels: int,
+    outputs: int,
+    groups: int,
+    size: tuple[int, int],
+    dtype: np.dtype[Any],
+    algorithm: str,
+    prepared: bool = False,
+) -> tuple[str, str]:
+    """('direct' or 'winograd', the reason) from the shapes of one image, the element type and the caller's wish.
+
+    `prepared` weights are transformed once for many runs; a single call must earn the transform back in one image.
+    """
+    if algorithm != "auto":
+        return algorithm, "asked for"
+    if why := why_not_winograd(p, channels, outputs, groups, dtype):
+        return "direct", f"Winograd does not apply: {why}"
+    macs = 9 * channels * outputs * prod(size)
+    least = WINOGRAD_SIZE_PREPARED if prepared else WINOGRAD_SIZE
+    if min(channels, outputs) < WINOGRAD_CHANNELS or min(size) < least or macs < WINOGRAD_MACS:
+        return "direct", (
+            f"too small for Winograd, which starts at {WINOGRAD_CHANNELS} channels, {least} x {least} "
+            f"outputs and {WINOGRAD_MACS:,} multiply-adds an image"
+        )
+    return "winograd", "3x3 at stride 1 in float32 with enough work: 36 multiplications for 16 outputs instead of 144"
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradBlocking:
+    """Loop sizes of the Winograd driver."""
+
+    tiles: int  # of a block
+    reduction: int
+    panels_per_task: int
+    scratch_bytes: int  # of one thread
+
+
+def winograd_blocking(
+    channels: int, outputs: int, shape: tuple[int, ...], element: int, lanes: int, vectors: int, rows: int, threads: int
+) -> WinogradBlocking:
+    """Loop sizes for an output of `shape` (N, O, H, W): a block's transformed input stays in the second-level cache."""
+    across = -(-shape[3] // 4)
+    tiles = shape[0] * -(-shape[2] // 4) * across
+    width = lanes * vectors
+    leading = -(-channels // lanes) * lanes + lanes
+    block = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (36 * element * leading) // rows * rows))
+    panels = -(-outputs // width)
+    if threads > 1:
+        while block > 4 * rows and -(-tiles // block) < 4 * threads:
+            block -= rows
+    blocks = -(-tiles // block)
+    panels_per_task = panels if blocks >= 3 * threads else max(1, panels * blocks // (3 * threads))
+    run = min(block, across)
+    scratch = element * (
+        36 * block * (leading + width) + 6 * (4 * run + 2) * min(64, leading - lanes) + 16 * run * width
+    )
+    return WinogradBlocking(
+        block, max(32, WEIGHT_SLICE_BYTES // (element * width)), panels_per_task, scratch + 16 * block + 320
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WeightGradientBlocking:
+    """Loop sizes of the weight gradient; `parts` cuts its sum, by shape alone."""
+
+    taps: tuple[int, int]
+    channels: int
+    panels: int
+    tile: tuple[int, int]
+    chunk_rows: int
+    parts: int
+
+
+def weight_gradient_blocking(g: Geometry, compute: int) -> WeightGradientBlocking:
+    """Loop sizes from the shapes and the register tile; the batch counts only for the number of parts."""
+    element, lanes, vectors, rows = _native.tile_shape(compute)
+    width = lanes * vectors
+    channels, outputs = max(1, g.in_channels // g.groups), max(1, g.out_channels // g.groups)
+    panels = -(-outputs // width)
+    panel_bytes = min(width, -(-outputs // lanes) * lanes) * element
+    pixels = max(rows, WEIGHT_SLICE_BYTES // panel_bytes)  # a chunk of one panel stays in the first level
+    tile_x = _split(g.output_size[1], min(pixels, 128) * 5 // 4)
+    chunk_rows = max(1, pixels // tile_x)
+
+    def span(tile: int, taps: int, axis: int) -> int:
+        step = 1 if taps == 1 else g.stride[axis]
+        return (tile - 1) * step + (taps - 1) * g.dilation[axis] + 1
+
+    def region(tile_y: int, taps: tuple[int, int], count: int) -> int:
+        return span(tile_y, taps[0], 0) * span(tile_x, taps[1], 1) * count * element
+
+    taps = g.kernel_size
+    for smaller in ((1, g.kernel_size[1]), (1, 1)):
+        if prod(taps) * rows * panel_bytes > SUMS_BYTES or region(1, taps, rows) > GATHER_ABOVE_BYTES:
+            taps = smaller
+    count = min(channels, max(rows, SUMS_BYTES // (prod(taps) * panel_bytes) // rows * rows), 256)
+    while count > rows and region(1, taps, count) > REGION_BYTES:
+        count = max(rows, count // 2)
+    count = -(-channels // -(-channels // count))
+    panel_block = max(1, min(panels, SUMS_BYTES // (prod(taps) * count * panel_bytes)))
+    tile_y = min(max(1, g.output_size[0]), chunk_rows)
+    while (
+        tile_y + chunk_rows <= g.output_size[0]
+        and region(tile_y + chunk_rows, taps, count) <= REGION_BYTES
+        and (tile_y + chunk_rows) * tile_x * panel_bytes <= REGION_BYTES // 2
+    ):
+        tile_y += chunk_rows
+    blocks = (
+        g.groups * -(-g.kernel_size[0] // taps[0]) * -(-g.kernel_size[1] // taps[1])
+        * -(-channels // count) * -(-panels // panel_block)
+    )  # fmt: skip
+    tiles = g.batch * -(-g.output_size[0] // tile_y) * -(-g.output_size[1] // tile_x)
+    block_bytes = prod(taps) * count * panel_block * width * element
+    parts = max(1, min(tiles, -(-32 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes)))
+    return WeightGradientBlocking(taps, count, panel_block, (tile_y, tile_x), chunk_rows, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradGradientBlocking:
+    """Loop sizes of the Winograd weight gradient; `parts` cuts its sum, by shape alone."""
+
+    channels: int
+    tiles: int  # transformed together
+    parts: int
+
+
+def winograd_gradient_blocking(g: Geometry, compute: int) -> WinogradGradientBlocking:
+    """Sums of 36 x 64 channels x one panel (590 KB in AVX-512) and 24 transformed tiles share the second-level cache."""
+    element, lanes, vectors, _ = _native.tile_shape(compute)
+    width = lanes * vectors
+    channels = min(64, g.in_channels)
+    blocks = -(-g.in_channels // channels) * -(-g.out_channels // width)
+    tiles = g.batch * -(-g.output_size[0] // 4) * -(-g.output_size[1] // 4)
+    block_bytes = 36 * channels * width * element
+    parts = min(-(-tiles // 24), -(-16 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes))
+    return WinogradGradientBlocking(channels, 24, max(1, parts))
+
+
+def threads_for(macs: int, threads: int) -> int:
+    return 1 if macs < SERIAL_BELOW_MACS else threads

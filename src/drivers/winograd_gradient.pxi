@@ -1,0 +1,157 @@
+# The weight gradient as Winograd F(3x3, 4x4): with the matrices of F(4x4, 3x3) in transposed roles,
+# dW = G^T [ sum over tiles of (B^T X B) * (A dY A^T) ] G, so that the sum over all tiles is 36 matrix products.
+#
+#   for part of the tiles x block of input channels x panel of output channels     threads take these
+#     for group of tiles
+#       V[36][tiles][channels], D[36][tiles][width] = transformed tiles            second-level cache
+#       for each of the 36 elements: M += V^T D                                    micro-kernel: K = tiles
+#   for block: add the parts in order, transform back 36 -> 9, store
+#
+# The parts depend on shapes alone: the bits do not depend on threads.
+
+cdef struct WinogradGradient:
+    const fc_kernels* kernels
+    View x, dy, dw
+    int x_code, dy_code, dw_code, mode
+    size channels, outputs, pad_y, pad_x
+    size channel_block, group_tiles, parts
+    size tile_rows, tile_columns, tiles, channel_blocks, panels, width, blocks
+    size ldv, ldd, v_bytes, d_bytes, m_bytes, region_bytes, scratch_bytes
+    char* sums
+
+
+def winograd_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, int dw_code, size pad_y, size pad_x,
+                             int mode, size channel_block, size group_tiles, size parts, int threads):
+    """Write dW (O, C, 3, 3), any strides, of a 3x3 convolution at stride 1 from x (N, C, H, W), dy (N, O, OH, OW)."""
+    cdef WinogradGradient job
+    cdef Arrays arrays = Arrays()
+    cdef char* scratch = NULL
+    cdef size task, tasks, team
+    job.kernels = isa.compute[compute]
+    job.sums = NULL
+    try:
+        arrays.view(x, &job.x, False)
+        arrays.view(dy, &job.dy, False)
+        arrays.view(dw, &job.dw, True)
+        job.x_code, job.dy_code, job.dw_code, job.mode, job.pad_y, job.pad_x = x_code, dy_code, dw_code, mode, pad_y, pad_x
+        job.channels, job.outputs = job.dw.n[1], job.dw.n[0]
+        job.channel_block, job.group_tiles, job.parts = channel_block, group_tiles, parts
+        winograd_gradient_prepare(&job)
+        tasks = job.blocks * parts
+        team = max(1, min(threads, tasks))
+        scratch = <char*>allocate(job.scratch_bytes * team)
+        if parts > 1:
+            job.sums = <char*>allocate(job.m_bytes * tasks)
+        with nogil:
+            if team == 1:
+                for task in range(tasks):
+                    winograd_gradient_task(&job, scratch, task)
+            else:
+                for task in prange(tasks, schedule='dynamic', num_threads=team):
+                    winograd_gradient_task(&job, scratch + threadid() * job.scratch_bytes, task)
+            if parts > 1:
+                for task in prange(job.blocks, schedule='dynamic', num_threads=team):
+                    winograd_gradient_reduce(&job, scratch + threadid() * job.scratch_bytes, task)
+    finally:
+        free(scratch)
+        free(job.sums)
+        arrays.release()
+
+
+cdef void winograd_gradient_prepare(WinogradGradient* job) noexcept nogil:
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size run
+    job.width = kernels.vectors * kernels.lanes
+    job.panels = (job.outputs + job.width - 1) // job.width
+    job.channel_blocks = (job.channels + job.channel_block - 1) // job.channel_block
+    job.blocks = job.channel_blocks * job.panels
+    job.tile_rows = (job.dy.n[2] + 3) // 4
+    job.tile_columns = (job.dy.n[3] + 3) // 4
+    job.tiles = job.dy.n[0] * job.tile_rows * job.tile_columns
+    job.ldv = round_up(job.channel_block, kernels.lanes) + kernels.lanes
+    job.ldd = job.width + kernels.lanes
+    run = min(job.group_tiles, job.tile_columns)
+    job.v_bytes = round_up(WINOGRAD_ELEMENTS * job.group_tiles * job.ldv * kernels.size, 64)
+    job.d_bytes = round_up(WINOGRAD_ELEMENTS * job.group_tiles * job.ldd * kernels.size, 64)
+    job.m_bytes = round_up(WINOGRAD_ELEMENTS * job.channel_block * job.width * kernels.size, 64)
+    job.region_bytes = round_up(6 * (4 * run + 2) * WINOGRAD_SLICE * kernels.size, 64)
+    job.region_bytes = max(job.region_bytes, round_up(9 * job.channel_block * job.width * kernels.size, 64))
+    # the taps of a reduced block are laid out in the same scratch, from its beginning
+    job.scratch_bytes = job.v_bytes + job.d_bytes + job.m_bytes + job.region_bytes
+
+
+cdef void winograd_gradient_task(const WinogradGradient* job, char* scratch, size task) noexcept nogil:
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size block = task % job.blocks, part = task // job.blocks
+    cdef size channel = block // job.panels * job.channel_block, panel = block % job.panels
+    cdef size channels = min(job.channel_block, job.channels - channel)
+    cdef size count = min(job.width, job.outputs - panel * job.width), width = round_up(count, kernels.lanes)
+    cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], rows
+    cdef size first = part * job.tiles // job.parts, last = (part + 1) * job.tiles // job.parts
+    cdef size n, t, run, row, column, e, c
+    cdef char* v = scratch
+    cdef char* d = v + job.v_bytes
+    cdef char* m = d + job.d_bytes
+    cdef char* region = m + job.m_bytes
+    cdef fc_segment segment
+    cdef size a_row[12]
+    cdef size c_row[12]
+    if job.parts > 1:
+        m = job.sums + task * job.m_bytes
+    for c in range(12):
+        a_row[c] = c
+        c_row[c] = c * width
+    memset(m, 0, job.m_bytes)
+    while first < last:
+        n = min(job.group_tiles, last - first)
+        t = 0
+        while t < n:
+            column = (first + t) % job.tile_columns
+            row = (first + t) // job.tile_columns
+            run = min(n - t, job.tile_columns - column)
+            winograd_transform_run(kernels, kernels.winograd_input, 6, &job.x, job.x_code, job.mode,
+                                   row // job.tile_rows, channel, channels, row % job.tile_rows * 4 - job.pad_y,
+                                   column * 4 - job.pad_x, run, region, v + t * job.ldv * kernels.size, job.ldv,
+                                   job.group_tiles * job.ldv)
+            winograd_transform_run(kernels, kernels.winograd_gradient, 4, &job.dy, job.dy_code, FC_ZEROS,
+                                   row // job.tile_rows, panel * job.width, count, row % job.tile_rows * 4,
+                                   column * 4, run, region, d + t * job.ldd * kernels.size, job.ldd,
+                                   job.group_tiles * job.ldd)
+            t += run
+        segment.a = 0
+        segment.b = 0
+        segment.k = n
+        for e in range(WINOGRAD_ELEMENTS):
+            c = 0
+            while c < channels:
+                rows = min(most, channels - c)
+                kernels.micro[vectors][rows](v + (e * job.group_tiles * job.ldv + c) * kernels.size, a_row, job.ldv,
+                                             d + e * job.group_tiles * job.ldd * kernels.size, job.ldd, &segment, 1,
+                                             m + (e * job.channel_block + c) * width * kernels.size, c_row, 1)
+                c += rows
+        first += n
+    if job.parts == 1:
+        winograd_gradient_store(job, block, m, region)
+
+
+cdef void winograd_gradient_store(const WinogradGradient* job, size block, const char* m, char* taps) noexcept nogil:
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size channel = block // job.panels * job.channel_block, panel = block % job.panels, c, tap
+    cdef size channels = min(job.channel_block, job.channels - channel)
+    cdef size count = min(job.width, job.outputs - panel * job.width), width = round_up(count, kernels.lanes)
+    for c in range(channels):
+        kernels.winograd_taps(m + c * width * kernels.size, job.channel_block * width, <int>(width // kernels.lanes),
+                              taps + c * width * kernels.size, job.channel_block * width)
+    for tap in range(9):
+        kernels.store[job.dw_code](taps + tap * job.channel_block * width * kernels.size, width, channels, count,
+                                   job.dw.p + panel * job.width * job.dw.s[0] + channel * job.dw.s[1]
+                                   + tap // 3 * job.dw.s[2] + tap % 3 * job.dw.s[3], job.dw.s[1], job.dw.s[0], NULL,
+                                   0, NULL, 0, 0)
+
+
+cdef void winograd_gradient_reduce(const WinogradGradient* job, char* scratch, size block) noexcept nogil:
+    cdef char* m = job.sums + block * job.m_bytes
+    cdef size part
+    for part in range(1, job.parts):
+        job.kernels.add(m, m + part * job.blocks * job.m_bytes, job.m_bytes // job.kernels.size)
+    winograd_gradient_store(job, block, m, scratch)

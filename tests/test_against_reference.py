@@ -1,0 +1,549 @@
+"""The compiled code against the NumPy reference over thousands of generated problems, and hand-made worst cases.
+
+Integer-valued data must come out exactly equal, whatever the order of the sums. Real-valued data must keep the bound
+of direct algorithms, |y - y_ref| <= (n + 2) u S with S = conv(|input|, |weight|) + |bias| and n summed terms.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import (
+    EXACT_ACTIVATIONS,
+    PADDING_MODES,
+    ConvCase,
+    PoolCase,
+    TiledCase,
+    conv_cases,
+    fill,
+    pool_cases,
+    tiled_cases,
+    transposed_cases,
+)
+
+import fastconv
+from fastconv import grad, reference
+
+# A sanitizer or an emulator may ask for fewer.
+COUNT = int(os.environ.get("FASTCONV_TEST_CASES", "3000"))
+CHUNK = 50
+CHUNKS = [range(start, min(start + CHUNK, COUNT)) for start in range(0, COUNT, CHUNK)]
+UNIT_ROUNDOFF = {"float16": 2.0**-24, "float32": 2.0**-24, "float64": 2.0**-53}  # of the type that is summed in
+DIRECT = {"algorithm": "direct"}
+
+in_chunks = pytest.mark.parametrize("chunk", CHUNKS, ids=[f"{c.start}-{c.stop - 1}" for c in CHUNKS])
+
+
+def each(cases: Iterable[Any], check: Callable[[Any], None]) -> None:
+    """Check every case; a failure or a crash names its case."""
+    for case in cases:
+        try:
+            check(case)
+        except Exception as error:
+            raise AssertionError(f"{case}\n{type(error).__name__}: {error}") from error
+
+
+def assert_equal(what: str, got: np.ndarray, expected: np.ndarray) -> None:
+    assert got.dtype == expected.dtype, f"{what}: dtype {got.dtype}, expected {expected.dtype}"
+    assert got.shape == expected.shape, f"{what}: shape {got.shape}, expected {expected.shape}"
+    if not np.array_equal(got, expected, equal_nan=got.dtype.kind == "f"):
+        wrong = np.argwhere(~((got == expected) | ((got != got) & (expected != expected))))
+        at = tuple(int(i) for i in wrong[0])
+        raise AssertionError(f"{what}: {len(wrong)} of {got.size} differ, first at {at}: {got[at]} not {expected[at]}")
+
+
+def assert_close(
+    what: str, got: np.ndarray, expected: np.ndarray, scale: np.ndarray, terms: int, slope: float = 1, ulps: int = 0
+) -> None:
+    """Within the bound of direct sums of `terms` terms.
+
+    `slope` is the steepest slope of what follows the sum, `ulps` the roundings that this takes itself. The result of
+    half precision is rounded once more, and in double precision the reference's own error is as large as ours.
+    """
+    assert got.dtype == expected.dtype, f"{what}: dtype {got.dtype}, expected {expected.dtype}"
+    assert got.shape == expected.shape, f"{what}: shape {got.shape}, expected {expected.shape}"
+    if got.size == 0:
+        return
+    name = got.dtype.name
+    y, y_ref = got.astype(np.float64), expected.astype(np.float64)
+    u = UNIT_ROUNDOFF[name]
+    bound = (terms + 2) * u * slope * scale.astype(np.float64) + ulps * u * np.abs(y_ref)
+    if name == "float16":
+        bound += 2.0**-11 * (np.abs(y_ref) + bound) * 2 + 2.0**-24
+    if name == "float64":
+        bound *= 2
+    excess = np.abs(y - y_ref) - bound
+    excess[(y == y_ref) | (np.isnan(y) & np.isnan(y_ref))] = 0
+    if not np.all(excess <= 0):
+        at = np.unravel_index(int(np.argmax(np.where(np.isnan(excess), np.inf, excess))), excess.shape)
+        raise AssertionError(f"{what}: at {tuple(map(int, at))} {y[at]} not {y_ref[at]} +- {bound[at]}")
+
+
+def compare(
+    what: str,
+    exact: bool,
+    compiled: Callable[..., Any],
+    plain: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+    terms: int,
+) -> np.ndarray:
+    """One function and its twin on the same arguments: equal, or within the bound."""
+    expected = plain(*arguments, **options)
+    got = compiled(*arguments, **options, **DIRECT)
+    if exact:
+        assert_equal(what, got, expected)
+    else:
+        assert_close(what, got, expected, reference.abs_sum(plain, *arguments, **options), terms)
+    return expected
+
+
+# ---- Generated problems ---------------------------------------------------------------------------------------------
+
+
+def value_kinds(case: ConvCase | TiledCase, dtype: str) -> tuple[str, ...]:
+    """Integer-valued data for every case; real numbers too for every other one of floating type."""
+    return ("integers", "reals") if dtype.startswith("float") and case.index % 2 else ("integers",)
+
+
+@in_chunks
+def test_conv2d(chunk):
+    def check(case: ConvCase) -> None:
+        for values in value_kinds(case, case.dtypes[0]):
+            x, w, b = case.arrays(values)
+            options = {**case.options(), "activation": case.activation}
+            if case.with_residual:
+                shape = reference.conv2d(x, w, **case.options()).shape
+                options["residual"] = fill(case.rng("residual"), shape, case.dtypes[0], values)
+            expected = reference.conv2d(x, w, b, **options)
+            got = fastconv.conv2d(x, w, b, **options, **DIRECT)
+            if not case.is_float or (values == "integers" and case.activation in EXACT_ACTIVATIONS):
+                assert_equal("forward", got, expected)
+            else:
+                scale = reference.abs_sum(reference.conv2d, x, w, b, **options)
+                terms = case.terms + case.with_bias + case.with_residual
+                slope, ulps = (1.5, 8) if case.activation else (1, 0)
+                assert_close("forward", got, expected, scale, terms, slope, ulps)
+
+    each((conv_cases(COUNT)[i] for i in chunk), check)
+
+
+@in_chunks
+def test_conv2d_gradients(chunk):
+    def check(case: ConvCase) -> None:
+        for values in value_kinds(case, case.dtypes[0]):
+            x, w, _ = case.arrays(values)
+            y = reference.conv2d(x, w, **case.options())
+            dy = fill(case.rng("grad_output"), y.shape, case.dtypes[0], values)
+            expected = reference.conv2d_backward(dy, x, w, **case.options())
+            got = fastconv.conv2d_backward(dy, x, w, **case.options(), **DIRECT)
+            if values == "integers":
+                for what, ours, theirs in zip(("grad_input", "grad_weight", "grad_bias"), got, expected, strict=True):
+                    assert_equal(what, ours, theirs)
+                continue
+            scale = reference.abs_sum(reference.conv2d_backward, dy, x, w, **case.options())
+            pixels = dy.size // max(1, case.out_channels)
+            # A repeated padding folds several gradients of the padded input onto one pixel.
+            folds = 1 if case.padding_mode == "zeros" else max(1, pixels)
+            terms = (case.out_channels // case.groups * case.kernel[0] * case.kernel[1] * folds, pixels, pixels)
+            for what, ours, theirs, s, n in zip(
+                ("grad_input", "grad_weight", "grad_bias"), got, expected, scale, terms, strict=True
+            ):
+                assert_close(what, ours, theirs, s, n)
+
+    each((conv_cases(COUNT)[i] for i in chunk), check)
+
+
+@in_chunks
+def test_separate_gradients(chunk):
+    """grad.conv2d_input and grad.conv2d_weight, a third of the cases: they share their work with conv2d_backward."""
+
+    def check(case: ConvCase) -> None:
+        x, w, _ = case.arrays("integers")
+        y = reference.conv2d(x, w, **case.options())
+        dy = fill(case.rng("grad_output"), y.shape, case.dtypes[0], "integers")
+        compare("input", True, grad.conv2d_input, reference.conv2d_input, (x.shape, w, dy), case.options(), 0)
+        compare("weight", True, grad.conv2d_weight, reference.conv2d_weight, (x, w.shape, dy), case.options(), 0)
+
+    each((conv_cases(COUNT)[i] for i in chunk if i % 3 == 0), check)
+
+
+@in_chunks
+def test_conv_transpose2d(chunk):
+    def check(case: ConvCase) -> None:
+        for values in value_kinds(case, case.dtypes[0]):
+            x, w, b = case.arrays(values)
+            exact = values == "integers"
+            options = case.options()
+            y = compare(
+                "forward", exact, fastconv.conv_transpose2d, reference.conv_transpose2d, (x, w, b), options,
+                case.terms + 1,
+            )  # fmt: skip
+            dy = fill(case.rng("grad_output"), y.shape, case.dtypes[0], values)
+            compare(
+                "grad_input", exact, grad.conv_transpose2d_input, reference.conv_transpose2d_input,
+                (x.shape, w, dy), options, case.out_channels // case.groups * case.kernel[0] * case.kernel[1],
+            )  # fmt: skip
+            compare(
+                "grad_weight", exact, grad.conv_transpose2d_weight, reference.conv_transpose2d_weight,
+                (x, w.shape, dy), options, x.size // max(1, case.in_channels),
+            )  # fmt: skip
+
+    each((transposed_cases(COUNT)[i] for i in chunk), check)
+
+
+@in_chunks
+def test_tiled_conv2d(chunk):
+    def check(case: TiledCase) -> None:
+        for values in value_kinds(case, case.dtype):
+            x = fill(case.rng("input"), case.input_shape, case.dtype, values)
+            w = fill(case.rng("weight"), case.weight_shape, case.dtype, values)
+            b = fill(case.rng("bias"), (case.out_channels,), case.dtype, values) if case.with_bias else None
+            exact = values == "integers"
+            taps = case.kernel[0] * case.kernel[1]
+            options = case.options()
+            y = compare(
+                "forward", exact, fastconv.tiled_conv2d, reference.tiled_conv2d, (x, w, b), options,
+                case.in_channels * taps + 1,
+            )  # fmt: skip
+            dy = fill(case.rng("grad_output"), y.shape, case.dtype, values)
+            compare(
+                "grad_input", exact, grad.tiled_conv2d_input, reference.tiled_conv2d_input, (x.shape, w, dy), options,
+                case.out_channels * taps,
+            )  # fmt: skip
+            compare(
+                "grad_weight", exact, grad.tiled_conv2d_weight, reference.tiled_conv2d_weight, (x, w.shape, dy),
+                options, dy.size // max(1, case.out_channels),
+            )  # fmt: skip
+
+    each((tiled_cases(COUNT)[i] for i in chunk), check)
+
+
+@in_chunks
+def test_max_pool2d(chunk):
+    def check(case: PoolCase) -> None:
+        # A range of few integers makes ties common.
+        x = fill(case.rng("input"), case.input_shape, case.dtype, "integers" if case.index % 2 else "reals")
+        options = {**case.options(), "dilation": case.dilation}
+        expected = reference.max_pool2d(x, case.kernel, return_indices=True, **options)
+        got = fastconv.max_pool2d(x, case.kernel, return_indices=True, **options)
+        assert_equal("maximum", got[0], expected[0])
+        assert_equal("index", got[1], expected[1])
+        assert_equal("maximum alone", fastconv.max_pool2d(x, case.kernel, **options), expected[0])
+        if case.dtype.startswith("float"):
+            dy = fill(case.rng("grad_output"), expected[0].shape, case.dtype, "integers")
+            dx = reference.max_pool2d_input(x, case.kernel, dy, **options)
+            assert_equal("grad_input", grad.max_pool2d_input(x, case.kernel, dy, **options), dx)
+
+    each((pool_cases(COUNT)[i] for i in chunk), check)
+
+
+@in_chunks
+def test_avg_pool2d(chunk):
+    def check(case: PoolCase) -> None:
+        dtype = case.dtype if case.dtype.startswith("float") else "float32"
+        x = fill(case.rng("input"), case.input_shape, dtype)
+        options = {
+            **case.options(),
+            "count_include_pad": case.count_include_pad,
+            "divisor_override": case.divisor_override,
+        }
+        window = case.kernel**2 if isinstance(case.kernel, int) else case.kernel[0] * case.kernel[1]
+        expected = reference.avg_pool2d(x, case.kernel, **options)
+        scale = reference.abs_sum(reference.avg_pool2d, x, case.kernel, **options)
+        assert_close("mean", fastconv.avg_pool2d(x, case.kernel, **options), expected, scale, window + 1)
+        dy = fill(case.rng("grad_output"), expected.shape, dtype)
+        dx = reference.avg_pool2d_input(x.shape, case.kernel, dy, **options)
+        scale = reference.abs_sum(reference.avg_pool2d_input, x.shape, case.kernel, dy, **options)
+        assert_close(
+            "grad_input", grad.avg_pool2d_input(x.shape, case.kernel, dy, **options), dx, scale, 2 * window + 1
+        )
+
+    each((pool_cases(COUNT)[i] for i in chunk), check)
+
+
+def test_the_cases_reach_every_option():
+    convs = conv_cases(3000)
+    for kernel in range(1, 8):
+        assert any(c.kernel == (kernel, kernel) for c in convs)
+    assert sum(c.kernel[0] != c.kernel[1] for c in convs) > 500
+    for step in (1, 2, 3):
+        for name in ("stride", "dilation"):
+            assert sum(step in np.atleast_1d(getattr(c, name)) for c in convs) > 300
+    for mode in PADDING_MODES:
+        assert sum(c.padding_mode == mode for c in convs) > 200
+    for word in ("valid", "same", "same_lower", "full"):
+        assert sum(isinstance(c.padding, str) and c.padding.lower() == word for c in convs) > 100
+    assert sum(isinstance(c.padding, tuple) and np.min(c.padding) < 0 for c in convs) > 200
+    for channels in (7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65):
+        assert any(c.in_channels == channels for c in convs) and any(c.out_channels == channels for c in convs)
+    for batch in (0, 1, 2, 3, None):
+        assert sum(c.batch == batch for c in convs) > 200
+    assert {extent for c in convs for extent in c.size} >= set(range(1, 41))
+    assert sum(c.groups == c.in_channels > 1 for c in convs) > 200
+    assert sum(c.groups > 1 and c.groups != c.in_channels for c in convs) > 200
+    for dtype in ("float32", "float64", "float16", "int8", "uint8", "int16", "uint16", "int32", "int64"):
+        assert any(c.dtypes[0] == dtype for c in convs)
+    assert any(not c.is_float and c.large for c in convs)
+
+
+# ---- NaN, infinities and zeros --------------------------------------------------------------------------------------
+
+FLOATS = ("float16", "float32", "float64")
+SPECIAL_GEOMETRIES: list[dict[str, Any]] = [
+    {"padding": 1},
+    {"padding": "same", "stride": 2},
+    {"padding": 2, "dilation": 2},
+    {"padding": ((3, 0), (1, 4)), "stride": (1, 2)},
+    {"padding": "full", "groups": 2},
+    {"padding": 0},
+    {"padding": 2, "padding_mode": "reflect"},
+    {"padding": 1, "padding_mode": "circular"},
+    {"padding": ((-1, 2), (0, 1)), "padding_mode": "replicate"},
+]
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "direct"])
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("options", SPECIAL_GEOMETRIES, ids=str)
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("channels", [(4, 6), (34, 18)], ids=str)
+def test_a_special_value_reaches_exactly_the_windows_that_hold_it(
+    channels, special, options, dtype, data_format, algorithm
+):
+    rng = np.random.default_rng(0)
+    groups = options.get("groups", 1)
+    x = fill(rng, (2, channels[0], 9, 8), dtype)
+    w = fill(rng, (channels[1], channels[0] // groups, 3, 3), dtype)
+    w[w == 0] = 1
+    places = [(0, 0, 0, 0), (1, channels[0] - 1, 8, 7), (0, 1, 4, 3)]
+    for place in places:
+        x[place] = special
+    if data_format == "NHWC":
+        x, w = x.transpose(0, 2, 3, 1).copy(), w.transpose(2, 3, 1, 0).copy()
+    options = {**options, "data_format": data_format}
+    held = reference.conv2d((~np.isfinite(x)).astype(int), np.ones(w.shape, int), **options) > 0
+    y = fastconv.conv2d(x, w, **options, algorithm=algorithm)
+    expected = reference.conv2d(x, w, **options)
+    np.testing.assert_array_equal(~np.isfinite(y), held)
+    assert_equal("special values", np.where(held, y, 0), np.where(held, expected, 0))
+
+    dy = np.ones_like(y)
+    got = fastconv.conv2d_backward(dy, x, w, **options, algorithm=algorithm)
+    want = reference.conv2d_backward(dy, x, w, **options)
+    assert np.isfinite(got[0]).all()  # the input gradient does not see the input
+    np.testing.assert_array_equal(np.isnan(got[1]), np.isnan(want[1]))
+    np.testing.assert_array_equal(np.isinf(got[1]), np.isinf(want[1]))
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "direct"])
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("options", SPECIAL_GEOMETRIES, ids=str)
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("tap", [(0, 0), (1, 1), (2, 2), (0, 1)], ids=str)
+def test_a_special_weight_over_padding_contributes_nothing(tap, special, options, dtype, data_format, algorithm):
+    rng = np.random.default_rng(0)
+    groups = options.get("groups", 1)
+    x = fill(rng, (2, 20, 7, 9), dtype)
+    x[np.abs(x) < 0.1] = 1
+    w = fill(rng, (34, 20 // groups, 3, 3), dtype)
+    w[:, :, *tap] = special
+    if data_format == "NHWC":
+        x, w = x.transpose(0, 2, 3, 1).copy(), w.transpose(2, 3, 1, 0).copy()
+    options = {**options, "data_format": data_format}
+    y = fastconv.conv2d(x, w, **options, algorithm=algorithm)
+    expected = reference.conv2d(x, w, **options)
+    for test in (np.isnan, np.isposinf, np.isneginf):
+        np.testing.assert_array_equal(test(y), test(expected))
+    dy = np.ones_like(y)
+    dx = fastconv.conv2d_backward(dy, x, w, **options, output_mask=(True, False, False), algorithm=algorithm)[0]
+    dx_ref = reference.conv2d_backward(dy, x, w, **options, output_mask=(True, False, False))[0]
+    for test in (np.isnan, np.isposinf, np.isneginf):
+        np.testing.assert_array_equal(test(dx), test(dx_ref))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_special_values_in_transposed_convolution(dtype):
+    rng = np.random.default_rng(0)
+    for stride, padding, dilation in ((1, 1, 1), (2, 1, 1), (3, 0, 2), (2, "same", 1)):
+        x, w = fill(rng, (1, 5, 6, 7), dtype), fill(rng, (5, 4, 3, 3), dtype)
+        x[0, 2, 0, 6] = np.nan
+        x[0, 0, 3, 3] = np.inf
+        w[1, 1, 0, 0] = -np.inf
+        options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+        y, expected = fastconv.conv_transpose2d(x, w, **options), reference.conv_transpose2d(x, w, **options)
+        for test in (np.isnan, np.isposinf, np.isneginf):
+            np.testing.assert_array_equal(test(y), test(expected))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+def test_pooling_keeps_nan_and_infinity(dtype, data_format):
+    rng = np.random.default_rng(0)
+    x = fill(rng, (2, 9, 8, 3), dtype)
+    x[0, 2, 3, 1], x[1, 0, 0, 0], x[1, 7, 7, 2], x[0, 5] = np.nan, np.inf, -np.inf, -np.inf
+    options: dict[str, Any] = {"stride": 1, "padding": 1, "data_format": data_format}
+    for got, expected in zip(
+        fastconv.max_pool2d(x, 3, return_indices=True, **options),
+        reference.max_pool2d(x, 3, return_indices=True, **options),
+        strict=True,
+    ):
+        assert_equal("max pool", got, expected)
+    mean, expected = fastconv.avg_pool2d(x, 3, **options), reference.avg_pool2d(x, 3, **options)
+    for test in (np.isnan, np.isposinf, np.isneginf):
+        np.testing.assert_array_equal(test(mean), test(expected))
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", "leaky_relu", "silu", "sigmoid", "hardswish"])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_activations_keep_nan_and_saturate(activation, dtype):
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e4, -1e4, 3, -3, 6, -6, 0.5, -0.5, 90, -90], dtype)
+    x = np.tile(x, 5)[None, None, None]
+    got = fastconv.conv2d(x, np.ones((1, 1, 1, 1), dtype), activation=activation)
+    expected = reference.conv2d(x, np.ones((1, 1, 1, 1), dtype), activation=activation)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
+    # Far out, exp() underflows in single precision; such tails may be zero.
+    np.testing.assert_allclose(got, expected, rtol=2e-3 if dtype == "float16" else 1e-6, atol=1e-35)
+
+
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+def test_negative_zero_counts_as_zero(data_format):
+    x = np.full((1, 6, 6, 6), -0.0, np.float32)
+    w = np.full((3, 3, 6, 6), np.float32(2.0))
+    w = w if data_format == "NHWC" else w.transpose(3, 2, 0, 1)
+    assert_equal("zeros", fastconv.conv2d(x, w, padding=1, data_format=data_format), np.zeros((1, 6, 6, 6), np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_subnormal_numbers_are_not_flushed(dtype):
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = np.full((1, 3, 5, 5), tiny * 3, dtype)
+    y = fastconv.conv2d(x, np.ones((17, 3, 3, 3), dtype), padding=1)
+    assert_equal("subnormals", y, reference.conv2d(x, np.ones((17, 3, 3, 3), dtype), padding=1))
+    assert (y > 0).all()
+
+
+# ---- Larger problems, where blocking, panels and the edges of tiles matter ------------------------------------------
+
+LARGER: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((1, 64, 57, 59), (70, 64, 3, 3), {"padding": 1}),
+    ((2, 130, 20, 21), (129, 130, 3, 3), {"padding": 1, "stride": 2}),
+    ((1, 300, 14, 14), (257, 300, 1, 1), {}),
+    ((1, 96, 15, 40), (96, 1, 5, 5), {"padding": 2, "groups": 96}),
+    ((1, 3, 111, 113), (24, 3, 7, 7), {"padding": 3, "stride": 2}),
+    ((3, 40, 33, 17), (48, 20, 3, 2), {"padding": "same", "dilation": (2, 3), "groups": 2}),
+    ((1, 520, 5, 6), (40, 520, 5, 5), {"padding": 2, "padding_mode": "reflect"}),
+    ((1, 2, 9, 700), (3, 2, 1, 31), {"padding": "same"}),
+    ((1, 2, 300, 260), (5, 2, 40, 3), {"padding": ((20, 3), (1, 1))}),
+    ((1, 1100, 3, 3), (20, 1100, 3, 3), {"padding": 1, "dilation": 1}),
+]
+
+
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("x_shape, w_shape, options", LARGER, ids=str)
+def test_larger_problems(x_shape, w_shape, options, dtype, data_format):
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 4, x_shape).astype(dtype)
+    w = rng.integers(-3, 4, w_shape).astype(dtype)
+    if data_format == "NHWC":
+        x, w = x.transpose(0, 2, 3, 1).copy(), w.transpose(2, 3, 1, 0).copy()
+    options = {**options, "data_format": data_format}
+    y = compare("forward", True, fastconv.conv2d, reference.conv2d, (x, w), options, 0)
+    dy = rng.integers(-3, 4, y.shape).astype(dtype)
+    expected = reference.conv2d_backward(dy, x, w, **options)
+    for what, ours, theirs in zip(
+        ("grad_input", "grad_weight", "grad_bias"),
+        fastconv.conv2d_backward(dy, x, w, **options, **DIRECT),
+        expected,
+        strict=True,
+    ):
+        assert_equal(what, ours, theirs)
+
+
+# ---- 1-D, plans, out ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", range(40))
+def test_one_dimension(index):
+    rng = np.random.default_rng([5, index])
+    groups = int(rng.integers(1, 3))
+    c, o, k = (int(v) for v in rng.integers(1, 6, 3))
+    stride, dilation = (int(v) for v in rng.integers(1, 4, 2))
+    length = int(rng.integers(dilation * (k - 1) + 1, 40))
+    padding = (0, 2, "same", "full", "SAME_LOWER", ((1, 3),))[index % 6]
+    x = fill(rng, (2, groups * c, length), "float32", "integers")
+    w = fill(rng, (groups * o, c, k), "float32", "integers")
+    wt = fill(rng, (groups * c, o, k), "float32", "integers")
+    b = fill(rng, (groups * o,), "float32", "integers")
+    rest: tuple[Any, ...] = (stride, padding, dilation, groups)
+    y = fastconv.conv1d(x, w, b, *rest)
+    assert_equal("conv1d", y, reference.conv1d(x, w, b, *rest))
+    try:
+        expected = reference.conv_transpose1d(x, wt, b, stride, padding, 0, groups, dilation)
+    except fastconv.ConvError:  # 'full' may crop all of a short transposed output
+        return
+    assert_equal("transposed", fastconv.conv_transpose1d(x, wt, b, stride, padding, 0, groups, dilation), expected)
+    last = fastconv.conv1d(x.transpose(0, 2, 1), w.transpose(2, 1, 0), b, *rest, data_format="NLC")
+    assert_equal("channels last", last.transpose(0, 2, 1), y)
+
+
+@in_chunks
+def test_plans_do_what_calls_do(chunk):
+    """One case in ten: a plan gives the bits of the call."""
+
+    def check(case: ConvCase) -> None:
+        x, w, b = case.arrays("integers")
+        options = {**case.options(), "activation": case.activation}
+        expected = fastconv.conv2d(x, w, b, **options)
+        plan = fastconv.plan_conv2d(x.shape, w, b, dtype=x.dtype, **options)
+        assert_equal("plan", plan.run(x), expected)
+        out = np.full_like(expected, 77)
+        assert plan.run(x, out=out) is out
+        assert_equal("plan out", out, expected)
+
+    each((conv_cases(COUNT)[i] for i in chunk if i % 10 == 0), check)
+
+
+@in_chunks
+def test_out_is_kept_and_may_overlap_the_inputs(chunk):
+    """One case in ten."""
+
+    def check(case: ConvCase) -> None:
+        x, w, b = case.arrays("integers")
+        options = case.options()
+        expected = fastconv.conv2d(x, w, b, **options)
+        out = np.full_like(expected, 77)
+        assert fastconv.conv2d(x, w, b, **options, out=out) is out
+        assert_equal("out", out, expected)
+        # One buffer that input and output share, the output beginning inside the input.
+        shift = x.nbytes // 2 // 8 * 8
+        buffer = np.zeros(shift + max(x.nbytes, expected.nbytes) + 8, np.uint8)
+        x_shared = buffer[: x.nbytes].view(x.dtype).reshape(x.shape)
+        x_shared[...] = x
+        out = buffer[shift : shift + expected.nbytes].view(expected.dtype).reshape(expected.shape)
+        assert fastconv.conv2d(x_shared, w, b, **options, out=out) is out
+        assert_equal("overlapping out", out, expected)
+
+    each((conv_cases(COUNT)[i] for i in chunk if i % 10 == 0), check)
+
+
+def test_auto_stays_within_the_bound_it_states():
+    """Whatever 'auto' takes: the direct bound, or the factor on it that the plan module states for the algorithm."""
+    rng = np.random.default_rng(0)
+    for x_shape, w_shape, options in LARGER:
+        x, w = fill(rng, x_shape, "float32"), fill(rng, w_shape, "float32")
+        taken = fastconv.explain_conv2d(x_shape, w_shape, **options).algorithm
+        factor = 1.0
+        if taken != "direct":
+            from fastconv import plan
+
+            factor = plan.error_bound_factor(taken)
+        expected = reference.conv2d(x, w, **options)
+        scale = reference.abs_sum(reference.conv2d, x, w, **options)
+        terms = w_shape[1] * w_shape[2] * w_shape[3]
+        assert_close(f"auto ({taken})", fastconv.conv2d(x, w, **options), expected, factor * scale, terms)
