@@ -559,32 +559,6 @@ def plan_conv2d(
     )  # fmt: skip
 
 
-def prepare_plan_arrays(
-    g: Geometry, dtype: DType, channels_last: bool, batched: bool, input: object, out: object
-) -> tuple[Array, Array, Array, Callable[[], None]]:
-    """For `ConvPlan.run`: the logical input, where to compute, the caller's result, and the step that ends the call."""
-    name = "ConvPlan.run"
-    frame = LAYOUTS_2D["NHWC" if channels_last else "NCHW"]
-    own = as_array("input", input)
-    if own.dtype != dtype:
-        raise ConvTypeError(
-            f"{name}: input must have the dtype {dtype} of the planned weight, but got input of dtype {own.dtype} and "
-            f"shape {own.shape}; convert it with .astype('{dtype}')."
-        )
-    x, came_batched = frame.activation("input", own)
-    if x.shape[1:] != (g.in_channels, *g.input_size):
-        planned = frame.from_logical(np.broadcast_to(np.int8(0), (g.batch, g.in_channels, *g.input_size)), batched)
-        raise ConvError(
-            f"{name}: input must have the planned shape {planned.shape}, in which only the batch may change, but got "
-            f"input of shape {own.shape}; make another plan with plan_conv2d for this shape."
-        )
-    target, result, finish = destination(
-        name, out, frame, (x.shape[0], g.out_channels, *g.output_size), result_dtype("input", own, "input", own),
-        came_batched, channels_last or lies_channels_last(x), (x,),
-    )  # fmt: skip
-    return x, target, result, finish
-
-
 def explain_conv2d(
     input_shape: Sequence[int],
     weight_shape: Sequence[int],

@@ -11,7 +11,7 @@ position y*s + i*d - p0, and there are floor((H + p0 + p1 - d*(k-1) - 1) / s) + 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Final
@@ -314,13 +314,14 @@ def _layout_hint(channels: int, shown: Shape) -> str:
     return " Pass a weight made for this input, or the groups it was made for."
 
 
-def _check_bytes(name: str, what: str, size: Sequence[int], options: str) -> None:
+def _check_bytes(name: str, arrays: dict[str, Shape], described: Callable[[], str]) -> None:
     """No array of a call may need more bytes than a 64-bit integer counts."""
-    if prod(size) * LARGEST_ELEMENT > LARGEST_BYTES:
-        raise ConvError(
-            f"{name}: {what} of shape {tuple(size)} would need more than 2**63 bytes ({options}); "
-            "reduce the sizes or the padding."
-        )
+    for what, size in arrays.items():
+        if prod(size) > LARGEST_BYTES // LARGEST_ELEMENT:
+            raise ConvError(
+                f"{name}: the {what} of shape {size} would need more than 2**63 bytes ({described()}); "
+                "reduce the sizes or the padding."
+            )
 
 
 def _kernel_extent(kernel: Pair, dilation: Pair) -> Pair:
@@ -376,36 +377,38 @@ def conv_geometry(
             f"groups={count}"
         )
 
-    outputs = []
-    for axis in (0, 1):
-        before, after = pads[axis]
-        padded = size[axis] + before + after
-        if max(padded, extent[axis]) > LARGEST_POSITION:
+    def axis_outputs(axis: int) -> int:
+        """Outputs along one axis, or why there are none."""
+        (before, after), length, spanned = pads[axis], size[axis], extent[axis]
+        padded = length + before + after
+        if padded > LARGEST_POSITION or spanned > LARGEST_POSITION:
             raise ConvError(
-                f"{name}: the padded {AXES[axis]} {padded} or the dilated kernel's {extent[axis]} is above 2**60 "
+                f"{name}: the padded {AXES[axis]} {padded} or the dilated kernel's {spanned} is above 2**60 "
                 f"({described()}); reduce padding or dilation."
             )
-        if max(-before, 0) + max(-after, 0) > size[axis]:
-            raise ConvError(
-                f"{name}: padding={padding!r} crops {max(-before, 0) + max(-after, 0)} of the {size[axis]} "
-                f"positions of the input's {AXES[axis]} (input {shown[0]}); crop at most {size[axis]}."
-            )
-        if mode != "zeros" and size[axis] == 0 and max(before, after) > 0:
+        if before < 0 or after < 0:
+            crop = max(-before, 0) + max(-after, 0)
+            if crop > length:
+                raise ConvError(
+                    f"{name}: padding={padding!r} crops {crop} of the {length} positions of the input's {AXES[axis]} "
+                    f"(input {shown[0]}); crop at most {length}."
+                )
+        if length == 0 and mode != "zeros" and (before > 0 or after > 0):
             raise ConvError(
                 f"{name}: padding_mode={mode!r} has nothing to repeat: the {AXES[axis]} of input {shown[0]} is 0 "
                 f"with padding={padding!r}; use padding_mode='zeros'."
             )
-        if padded < extent[axis] and not (size[axis] == 0 and parsed in ("same", "same_lower")):
+        if padded < spanned and not (length == 0 and parsed in ("same", "same_lower")):
             raise ConvError(
-                f"{name}: the kernel of weight is larger than the padded input: its {AXES[axis]} spans "
-                f"{extent[axis]}, the padded input's is {padded} ({described()}). "
+                f"{name}: the kernel of weight is larger than the padded input: its {AXES[axis]} spans {spanned}, "
+                f"the padded input's is {padded} ({described()}). "
                 "Pad more, for instance padding='same', or use a smaller kernel or dilation."
             )
-        outputs.append((padded - extent[axis]) // strides[axis] + 1)
-    output_size = (outputs[0], outputs[1])
-    _check_bytes(name, "the output", (batch, out_channels, *output_size), described())
-    _check_bytes(name, "the input", input_shape, described())
-    _check_bytes(name, "the weight", weight_shape, described())
+        return (padded - spanned) // strides[axis] + 1
+
+    output_size = (axis_outputs(0), axis_outputs(1))
+    output_shape = (batch, out_channels, *output_size)
+    _check_bytes(name, {"output": output_shape, "input": input_shape, "weight": weight_shape}, described)
     return Geometry(
         batch, in_channels, out_channels, count, size, kernel, output_size, strides, dilations, pads, mode
     )
@@ -485,9 +488,8 @@ def conv_transpose_geometry(
         pads.append(sides)
         outputs.append(output)
     out_channels = weight_shape[1] * count
-    _check_bytes(name, "the output", (batch, out_channels, *outputs), described())
-    _check_bytes(name, "the input", input_shape, described())
-    _check_bytes(name, "the weight", weight_shape, described())
+    output_shape = (batch, out_channels, *outputs)
+    _check_bytes(name, {"output": output_shape, "input": input_shape, "weight": weight_shape}, described)
     return Geometry(
         batch, out_channels, in_channels, count, (outputs[0], outputs[1]), kernel, size, strides, dilations,
         (pads[0], pads[1]), "zeros",
@@ -597,7 +599,9 @@ def pool_geometry(
             )
         _require_pixels(name, axis, size[axis], dilations[axis], strides[axis], before, output)
         outputs.append(output)
-    options = f"input {shown}, kernel_size={kernel}, stride={strides}, padding={padding!r}"
-    _check_bytes(name, "the output", (batch, channels, *outputs), options)
-    _check_bytes(name, "the input", input_shape, options)
+
+    def described() -> str:
+        return f"input {shown}, kernel_size={kernel}, stride={strides}, padding={padding!r}"
+
+    _check_bytes(name, {"output": (batch, channels, *outputs), "input": input_shape}, described)
     return PoolGeometry(batch, channels, size, kernel, (outputs[0], outputs[1]), strides, dilations, pads)

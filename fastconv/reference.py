@@ -73,7 +73,7 @@ def conv2d(
         if r is not None:
             y = y + _wide(r)
         if activation is not None:
-            y = ACTIVATIONS[activation](y)
+            y = ACTIVATIONS[activation.lower()](y)
         return _finish(y, dtype, data_format, batched, out)
 
 
@@ -214,23 +214,23 @@ def conv1d(
     dilation: Size = 1,
     groups: int = 1,
     *,
+    padding_mode: str = "zeros",
     data_format: str = "NCL",
+    activation: str | None = None,
+    residual: ArrayLike | None = None,
+    algorithm: str = "auto",
+    num_threads: int | None = None,
     out: Array | None = None,
-    **options: Any,
 ) -> Array:
     """conv2d with a height of one."""
-    channels_last = _channels_last(data_format)
+    last = _channels_last(data_format)
     y = conv2d(
-        *_with_height(input, weight, channels_last),
-        bias,
-        (1, _one(stride)),
-        geometry.padding_1d(padding),
-        (1, _one(dilation)),
-        groups,
-        data_format="NHWC" if channels_last else "NCHW",
-        **options,
-    )
-    return _into(np.squeeze(y, -3 if channels_last else -2), out)
+        _with_height(input, last), _weight_with_height(weight, last), bias,
+        (1, _one(stride)), geometry.padding_1d(padding), (1, _one(dilation)), groups,
+        padding_mode=padding_mode, data_format="NHWC" if last else "NCHW", activation=activation,
+        residual=None if residual is None else _with_height(residual, last),
+    )  # fmt: skip
+    return _into(np.squeeze(y, -3 if last else -2), out)
 
 
 def conv_transpose1d(
@@ -244,23 +244,18 @@ def conv_transpose1d(
     dilation: Size = 1,
     *,
     data_format: str = "NCL",
+    algorithm: str = "auto",
+    num_threads: int | None = None,
     out: Array | None = None,
-    **options: Any,
 ) -> Array:
     """conv_transpose2d with a height of one."""
-    channels_last = _channels_last(data_format)
+    last = _channels_last(data_format)
     y = conv_transpose2d(
-        *_with_height(input, weight, channels_last),
-        bias,
-        (1, _one(stride)),
-        geometry.padding_1d(padding),
-        (0, _one(output_padding)),
-        groups,
-        (1, _one(dilation)),
-        data_format="NHWC" if channels_last else "NCHW",
-        **options,
-    )
-    return _into(np.squeeze(y, -3 if channels_last else -2), out)
+        _with_height(input, last), _weight_with_height(weight, last), bias,
+        (1, _one(stride)), geometry.padding_1d(padding), (0, _one(output_padding)), groups, (1, _one(dilation)),
+        data_format="NHWC" if last else "NCHW",
+    )  # fmt: skip
+    return _into(np.squeeze(y, -3 if last else -2), out)
 
 
 # ---- The functions of fastconv.grad ---------------------------------------------------------------------------------
@@ -570,7 +565,8 @@ def _divisors(g: PoolGeometry, count_include_pad: bool, divisor_override: int | 
         start = np.arange(g.output_size[axis]) * g.stride[axis] - g.padding[axis][0]
         end = np.minimum(start + g.kernel_size[axis], g.input_size[axis] + after)
         lengths.append(np.maximum(end - np.maximum(start, -before), 0))
-    return np.maximum(np.outer(*lengths), 1).astype(np.float64)
+    area: Array = np.maximum(np.multiply.outer(*lengths), 1).astype(np.float64)
+    return area
 
 
 def _tiles(weight: ArrayLike, data_format: str) -> Array:
@@ -684,9 +680,13 @@ def _tap_weight(g: Geometry, w: Array, i: int, j: int) -> Array:
     return w[:, :, i, j].reshape(g.groups, g.out_channels // g.groups, g.in_channels // g.groups)
 
 
-def _with_height(input: ArrayLike, weight: ArrayLike, channels_last: bool) -> tuple[Array, Array]:
-    x, w = np.asarray(input), np.asarray(weight)
-    return (np.expand_dims(x, -3), w[None]) if channels_last else (np.expand_dims(x, -2), w[:, :, None])
+def _with_height(array: ArrayLike, channels_last: bool) -> Array:
+    """(N, C, L) as (N, C, 1, L), (N, L, C) as (N, 1, L, C)."""
+    return np.expand_dims(np.asarray(array), -3 if channels_last else -2)
+
+
+def _weight_with_height(weight: ArrayLike, channels_last: bool) -> Array:
+    return np.expand_dims(np.asarray(weight), 0 if channels_last else 2)
 
 
 def _one(value: Size) -> int:

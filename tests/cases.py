@@ -204,7 +204,7 @@ def fill(
         return rng.standard_normal(shape).astype(kind)
     # Of 8 bits every value is right: 255 * 255 * (at most 65 * 49 terms) < 2**31.
     most = 8 if kind.kind == "f" else 255 if kind.itemsize == 1 else 400 if kind.itemsize == 2 else 1000
-    if large and kind.itemsize >= 4:
+    if large and kind.kind != "f" and kind.itemsize >= 4:
         most = 2**23
     low = 0 if kind.kind == "u" else -most
     if kind.kind != "f":

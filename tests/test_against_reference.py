@@ -41,6 +41,8 @@ def each(cases: Iterable[Any], check: Callable[[Any], None]) -> None:
     for case in cases:
         try:
             check(case)
+        except AssertionError as error:
+            raise AssertionError(f"{case}\n{error}") from None
         except Exception as error:
             raise AssertionError(f"{case}\n{type(error).__name__}: {error}") from error
 
@@ -500,13 +502,14 @@ def test_plans_do_what_calls_do(chunk):
         x, w, b = case.arrays("integers")
         options = {**case.options(), "activation": case.activation}
         expected = fastconv.conv2d(x, w, b, **options)
-        plan = fastconv.plan_conv2d(x.shape, w, b, dtype=x.dtype, **options)
+        plan = fastconv.plan_conv2d(x.shape, w, b, **options)
         assert_equal("plan", plan.run(x), expected)
         out = np.full_like(expected, 77)
         assert plan.run(x, out=out) is out
         assert_equal("plan out", out, expected)
 
-    each((conv_cases(COUNT)[i] for i in chunk if i % 10 == 0), check)
+    cases = (conv_cases(COUNT)[i] for i in chunk if i % 10 == 0)
+    each((case for case in cases if case.dtypes[0] == case.dtypes[1]), check)  # a plan takes its weight's type
 
 
 @in_chunks

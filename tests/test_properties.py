@@ -1,0 +1,628 @@
+"""What must hold of any convolution, without a reference: identities of algebra, and the promises about bits,
+threads, processes and memory layouts."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import ConvCase, conv_cases, fill, pool_cases, transposed_cases
+
+import fastconv
+from fastconv import grad
+
+THREADS = (1, 2, 3, 4, 7)
+FLOAT_CASES = [case for case in conv_cases(1000) if case.is_float]
+FLOAT32_CASES = [case for case in FLOAT_CASES if case.dtypes[0] == "float32"]
+# Large enough that the work is shared among threads, with channel counts and rows that no tile divides.
+THREADED: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((3, 35, 31, 29), (67, 35, 3, 3), {"padding": 1}),
+    ((2, 130, 13, 11), (200, 130, 1, 1), {}),
+    ((3, 66, 40, 23), (66, 1, 3, 3), {"padding": 1, "groups": 66}),
+    ((2, 3, 65, 67), (40, 3, 7, 7), {"padding": 3, "stride": 2}),
+    ((2, 24, 30, 30), (36, 12, 3, 2), {"padding": 2, "dilation": 2, "groups": 2, "padding_mode": "reflect"}),
+    ((1, 256, 7, 9), (300, 256, 3, 3), {"padding": "same"}),
+    ((5, 16, 16, 16), (16, 16, 3, 3), {"padding": "full"}),
+]
+shapes = pytest.mark.parametrize("x_shape, w_shape, options", THREADED, ids=str)
+formats = pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+floats = pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+
+
+def problem(x_shape: Any, w_shape: Any, data_format: str = "NCHW", dtype: str = "float32") -> Any:
+    rng = np.random.default_rng(0)
+    x, w, b = fill(rng, x_shape, dtype), fill(rng, w_shape, dtype), fill(rng, w_shape[:1], dtype)
+    if data_format == "NHWC":
+        x, w = x.transpose(0, 2, 3, 1).copy(), w.transpose(2, 3, 1, 0).copy()
+    return x, w, b
+
+
+def same_bits(*arrays: np.ndarray) -> bool:
+    first = arrays[0]
+    return all(a.dtype == first.dtype and a.shape == first.shape and a.tobytes() == first.tobytes() for a in arrays)
+
+
+def inner(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a.astype(np.float64) * b.astype(np.float64)).sum())
+
+
+def split_cases(cases: list[ConvCase], size: int) -> list[list[ConvCase]]:
+    return [cases[start : start + size] for start in range(0, len(cases), size)]
+
+
+# ---- Algebra --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cases", split_cases(FLOAT_CASES, 100), ids=lambda c: f"{c[0].index}-{c[-1].index}")
+def test_adjoint_identity(cases):
+    """<dy, conv(x, w)> = <x, conv*(dy, w)> = <w, dconv/dw(x, dy)>, exactly, on integer values."""
+    for case in cases:
+        x, w, _ = case.arrays("integers")
+        if case.dtypes[0] == "float16":  # whose results would be rounded
+            x, w = x.astype(np.float32), w.astype(np.float32)
+        y = fastconv.conv2d(x, w, **case.options(), algorithm="direct")
+        dy = fill(case.rng("dy"), y.shape, str(x.dtype), "integers")
+        dx, dw, db = fastconv.conv2d_backward(dy, x, w, **case.options(), algorithm="direct")
+        assert inner(dy, y) == inner(dx, x) == inner(dw, w), str(case)
+        axis = -1 if case.channels_last else -3
+        np.testing.assert_array_equal(db, np.moveaxis(dy, axis, -1).reshape(-1, case.out_channels).sum(0), str(case))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": 1},
+        {"padding": "same", "stride": 2, "dilation": 2},
+        {"padding": ((2, 0), (-1, 3)), "stride": (1, 3), "padding_mode": "reflect"},
+        {"padding": 2, "groups": 2, "padding_mode": "circular"},
+    ],
+    ids=str,
+)
+@formats
+def test_gradients_are_finite_differences(options, data_format):
+    groups = options.get("groups", 1)
+    x, w, b = problem((2, 4, 6, 7), (6, 4 // groups, 3, 2), data_format, "float64")
+    options = {**options, "data_format": data_format}
+    target = np.random.default_rng(1).standard_normal(fastconv.conv2d(x, w, b, **options).shape)
+
+    def loss(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> float:
+        # Not linear, so that the gradient depends on where it is taken.
+        return float(((fastconv.conv2d(x, w, b, **options) - target) ** 2).sum())
+
+    dy = 2 * (fastconv.conv2d(x, w, b, **options) - target)
+    analytic = fastconv.conv2d_backward(dy, x, w, **options)
+    arrays = [x, w, b]
+    step = 1e-5
+    for which, array in enumerate(arrays):
+        for at in np.random.default_rng(2).choice(array.size, 12, replace=False) if array.size > 12 else range(6):
+            sides = []
+            for sign in (1, -1):
+                moved = [a.copy() for a in arrays]
+                moved[which].flat[at] += sign * step
+                sides.append(loss(*moved))
+            numeric = (sides[0] - sides[1]) / (2 * step)
+            assert analytic[which].flat[at] == pytest.approx(numeric, rel=1e-6, abs=1e-6)
+
+
+def test_pool_gradients_are_finite_differences():
+    x = np.random.default_rng(0).permutation(2 * 3 * 7 * 6).reshape(2, 3, 7, 6) / 10  # no ties
+    for forward, backward in (
+        (
+            lambda x: fastconv.max_pool2d(x, 3, 2, 1, ceil_mode=True),
+            lambda dy: grad.max_pool2d_input(x, 3, dy, 2, 1, ceil_mode=True),
+        ),
+        (
+            lambda x: fastconv.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+            lambda dy: grad.avg_pool2d_input(x.shape, 3, dy, 2, 1, ceil_mode=True, count_include_pad=False),
+        ),
+    ):
+        dy = np.random.default_rng(1).standard_normal(forward(x).shape)
+        dx = backward(dy)
+        for at in range(0, x.size, 7):
+            sides = []
+            for step in (1e-4, -1e-4):
+                moved = x.copy()
+                moved.flat[at] += step
+                sides.append(inner(forward(moved), dy))
+            assert dx.flat[at] == pytest.approx((sides[0] - sides[1]) / 2e-4, abs=1e-6)
+
+
+def test_linear_in_input_and_in_weight():
+    for case in FLOAT32_CASES[:150]:
+        options = {**case.options(), "algorithm": "direct"}
+        x, w, _ = case.arrays("integers")
+        x2 = fill(case.rng("x2"), x.shape, "float32", "integers")
+        w2 = fill(case.rng("w2"), w.shape, "float32", "integers")
+        y = fastconv.conv2d(x, w, **options)
+        both = 2 * y - 3 * fastconv.conv2d(x2, w, **options)
+        np.testing.assert_array_equal(fastconv.conv2d(2 * x - 3 * x2, w, **options), both, str(case))
+        both = 2 * y - 3 * fastconv.conv2d(x, w2, **options)
+        np.testing.assert_array_equal(fastconv.conv2d(x, 2 * w - 3 * w2, **options), both, str(case))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@formats
+def test_a_shifted_input_shifts_the_output(stride, data_format):
+    x, w, b = problem((2, 9, 30, 31), (10, 9, 3, 3), data_format)
+    rows = 1 if data_format == "NHWC" else 2
+    y = fastconv.conv2d(x, w, b, stride, data_format=data_format)
+    shifted = np.take(x, range(stride, x.shape[rows]), rows)
+    moved = fastconv.conv2d(shifted, w, b, stride, data_format=data_format)
+    assert same_bits(moved, np.take(y, range(1, moved.shape[rows] + 1), rows))
+
+
+@pytest.mark.parametrize("groups, per_group, outputs", [(2, 5, 9), (3, 1, 2), (16, 1, 1), (4, 8, 8)])
+def test_groups_are_a_block_diagonal_weight(groups, per_group, outputs):
+    rng = np.random.default_rng(0)
+    x = fill(rng, (2, groups * per_group, 8, 9), "float32", "integers")
+    w = fill(rng, (groups * outputs, per_group, 3, 3), "float32", "integers")
+    dense = np.zeros((groups * outputs, groups * per_group, 3, 3), np.float32)
+    for g in range(groups):
+        rows, columns = slice(g * outputs, (g + 1) * outputs), slice(g * per_group, (g + 1) * per_group)
+        dense[rows, columns] = w[rows]
+    y = fastconv.conv2d(x, w, padding=1, groups=groups, algorithm="direct")
+    np.testing.assert_array_equal(y, fastconv.conv2d(x, dense, padding=1, algorithm="direct"))
+    dy = fill(rng, y.shape, "float32", "integers")
+    dx, dw, _ = fastconv.conv2d_backward(dy, x, w, padding=1, groups=groups, algorithm="direct")
+    dx_dense, dw_dense, _ = fastconv.conv2d_backward(dy, x, dense, padding=1, algorithm="direct")
+    np.testing.assert_array_equal(dx, dx_dense)
+    for g in range(groups):
+        rows, columns = slice(g * outputs, (g + 1) * outputs), slice(g * per_group, (g + 1) * per_group)
+        np.testing.assert_array_equal(dw[rows], dw_dense[rows, columns])
+
+
+@pytest.mark.parametrize("dilation", [(2, 1), (3, 2), (2, 3)])
+def test_dilation_is_a_kernel_with_zeros_between(dilation):
+    rng = np.random.default_rng(0)
+    x, w = fill(rng, (2, 5, 17, 16), "float32", "integers"), fill(rng, (7, 5, 3, 4), "float32", "integers")
+    spread = np.zeros((7, 5, 2 * dilation[0] + 1, 3 * dilation[1] + 1), np.float32)
+    spread[:, :, :: dilation[0], :: dilation[1]] = w
+    for stride in (1, 2):
+        for padding in (0, 2, "same", "full"):
+            np.testing.assert_array_equal(
+                fastconv.conv2d(x, w, None, stride, padding, dilation, algorithm="direct"),
+                fastconv.conv2d(x, spread, None, stride, padding, algorithm="direct"),
+            )
+
+
+def test_transposed_convolution_is_the_input_gradient():
+    for case in (c for c in FLOAT_CASES[:400] if c.padding_mode == "zeros" and 0 not in c.size):
+        x, w, _ = case.arrays("reals")
+        options = case.options()
+        y = fastconv.conv2d(x, w, **options)
+        dy = fill(case.rng("dy"), y.shape, case.dtypes[0])
+        dx = grad.conv2d_input(x.shape, w, dy, **options)
+        del options["padding_mode"]
+        plane, out = (np.array(s[-3:-1] if case.channels_last else s[-2:]) for s in (x.shape, y.shape))
+        stride, dilation = (np.broadcast_to(case.options()[name], 2) for name in ("stride", "dilation"))
+        if isinstance(case.padding, str) and (case.padding.lower().startswith("same") or (stride > 1).any()):
+            continue  # the words count from the other side
+        pads = np.zeros((2, 2), int) + _pads(case, dilation)
+        extra = plane - ((out - 1) * stride - pads.sum(1) + dilation * (np.array(case.kernel) - 1) + 1)
+        if (extra >= np.maximum(stride, dilation)).any():
+            continue
+        options["padding"] = tuple(map(tuple, pads.tolist()))
+        again = fastconv.conv_transpose2d(dy, w, output_padding=tuple(extra.tolist()), **options)
+        assert same_bits(dx, again), str(case)
+
+
+def _pads(case: ConvCase, dilation: np.ndarray) -> np.ndarray:
+    if isinstance(case.padding, str):
+        full = dilation * (np.array(case.kernel) - 1)
+        return (np.stack([full, full], 1) if case.padding.lower() == "full" else np.zeros((2, 2), int)).astype(int)
+    if isinstance(case.padding, int):
+        return np.full((2, 2), case.padding)
+    return np.array([p if isinstance(p, tuple) else (p, p) for p in case.padding])
+
+
+def test_one_tile_is_a_convolution_and_as_many_as_pixels_are_local_weights():
+    rng = np.random.default_rng(0)
+    x = fill(rng, (2, 4, 6, 7), "float32", "integers")
+    w = fill(rng, (4, 5, 3, 4, 3, 3), "float32", "integers")
+    y = fastconv.tiled_conv2d(x, w)
+    for p, q in np.ndindex(4, 5):
+        window = x[:, :, p : p + 3, q : q + 3]
+        np.testing.assert_array_equal(y[:, :, p, q], fastconv.conv2d(window, w[p, q])[:, :, 0, 0])
+    one = fastconv.tiled_conv2d(x, w[:1, :1], padding=1)
+    np.testing.assert_array_equal(one, fastconv.conv2d(x, w[0, 0], padding=1))
+
+
+# ---- The same bits --------------------------------------------------------------------------------------------------
+
+
+@shapes
+@formats
+@floats
+def test_bits_do_not_depend_on_threads_or_run(x_shape, w_shape, options, data_format, dtype):
+    x, w, b = problem(x_shape, w_shape, data_format, dtype)
+    options = {**options, "data_format": data_format}
+    y = fastconv.conv2d(x, w, b, **options, num_threads=1)
+    dy = fill(np.random.default_rng(1), y.shape, dtype)
+    gradients = fastconv.conv2d_backward(dy, x, w, **options, num_threads=1)
+    for threads in (*THREADS, 2, 2):
+        assert same_bits(y, fastconv.conv2d(x, w, b, **options, num_threads=threads)), threads
+        again = fastconv.conv2d_backward(dy, x, w, **options, num_threads=threads)
+        for what, one, other in zip(("grad_input", "grad_weight", "grad_bias"), gradients, again, strict=True):
+            assert same_bits(one, other), (what, threads)
+
+
+@shapes
+@formats
+def test_bits_do_not_depend_on_how_the_batch_is_split(x_shape, w_shape, options, data_format):
+    x, w, b = problem((4, *x_shape[1:]), w_shape, data_format)
+    options = {**options, "data_format": data_format}
+    y = fastconv.conv2d(x, w, b, **options)
+    dy = fill(np.random.default_rng(1), y.shape, "float32")
+    dx = grad.conv2d_input(x.shape, w, dy, **options)
+    for cuts in ((1, 2, 3), (2,), (3,), (0, 4)):
+        for threads in (1, 3):
+            parts = [fastconv.conv2d(part, w, b, **options, num_threads=threads) for part in np.split(x, cuts)]
+            assert same_bits(y, np.concatenate(parts)), cuts
+            parts = [grad.conv2d_input(part.shape, w, part_dy, **options, num_threads=threads)
+                     for part, part_dy in zip(np.split(x, cuts), np.split(dy, cuts), strict=True)]  # fmt: skip
+            assert same_bits(dx, np.concatenate(parts)), cuts
+    assert same_bits(y[1], fastconv.conv2d(x[1], w, b, **options))  # and not on a batch axis being there
+
+
+@pytest.mark.parametrize("cases", split_cases(FLOAT_CASES, 100), ids=lambda c: f"{c[0].index}-{c[-1].index}")
+def test_bits_of_small_cases(cases):
+    """Threads and batch splits, over the generated geometries."""
+    for case in cases:
+        x, w, b = case.arrays("reals")
+        options = {**case.options(), "activation": case.activation}
+        y = fastconv.conv2d(x, w, b, **options, num_threads=1)
+        for threads in (2, 7):
+            assert same_bits(y, fastconv.conv2d(x, w, b, **options, num_threads=threads)), str(case)
+        if case.batch:
+            parts = [fastconv.conv2d(x[i : i + 1], w, b, **options) for i in range(case.batch)]
+            assert same_bits(y, np.concatenate(parts)), str(case)
+
+
+def test_bits_of_transposed_convolution_and_pooling():
+    for case in [c for c in transposed_cases(400) if c.is_float]:
+        x, w, b = case.arrays("reals")
+        y = fastconv.conv_transpose2d(x, w, b, **case.options(), num_threads=1)
+        for threads in (2, 3):
+            assert same_bits(y, fastconv.conv_transpose2d(x, w, b, **case.options(), num_threads=threads)), str(case)
+        if case.batch:
+            parts = [fastconv.conv_transpose2d(x[i : i + 1], w, b, **case.options()) for i in range(case.batch)]
+            assert same_bits(y, np.concatenate(parts)), str(case)
+    rng = np.random.default_rng(0)
+    x = fill(rng, (3, 70, 33, 31), "float32")
+    dy = fill(rng, (3, 70, 17, 16), "float32")
+    before = fastconv.get_num_threads()
+    results = []
+    try:
+        for threads in THREADS:
+            fastconv.set_num_threads(threads)
+            results.append((
+                fastconv.max_pool2d(x, 3, 2, 1),
+                fastconv.avg_pool2d(x, 3, 2, 1),
+                grad.max_pool2d_input(x, 3, dy, 2, 1),
+                grad.avg_pool2d_input(x.shape, 3, dy, 2, 1),
+            ))  # fmt: skip
+    finally:
+        fastconv.set_num_threads(before)
+    for other in results[1:]:
+        assert all(same_bits(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_the_cap_on_threads_holds_in_every_thread():
+    before = fastconv.get_num_threads()
+    try:
+        fastconv.set_num_threads(1)
+        seen: list[int] = []
+        thread = threading.Thread(target=lambda: seen.append(fastconv.get_num_threads()))
+        thread.start()
+        thread.join(60)
+        assert seen == [1]
+    finally:
+        fastconv.set_num_threads(before)
+
+
+# ---- Threads and processes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_computes():
+    """GNU OpenMP hangs in a child whose parent used threads; we must not."""
+    x, w, b = problem(*THREADED[0][:2])
+    expected = fastconv.conv2d(x, w, b, padding=1, num_threads=4)
+    dy = np.ones_like(expected)
+    gradients = fastconv.conv2d_backward(dy, x, w, padding=1, num_threads=4)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            ours = [fastconv.conv2d(x, w, b, padding=1, num_threads=threads) for threads in (4, 1, 2)]
+            again = fastconv.conv2d_backward(dy, x, w, padding=1, num_threads=4)
+            if same_bits(expected, *ours) and all(same_bits(a, b) for a, b in zip(gradients, again, strict=True)):
+                code = 0
+        finally:
+            os._exit(code)
+    status = _wait(child, seconds=60)
+    assert status is not None, "the child hangs"
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert same_bits(expected, fastconv.conv2d(x, w, b, padding=1, num_threads=4))  # the parent goes on
+
+
+def _wait(child: int, seconds: float) -> int | None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def _convolve_in_worker(seed: int) -> bytes:
+    rng = np.random.default_rng(seed)
+    x, w = fill(rng, (2, 40, 20, 20), "float32"), fill(rng, (50, 40, 3, 3), "float32")
+    return bytes(fastconv.conv2d(x, w, padding=1, num_threads=3).tobytes())
+
+
+@pytest.mark.parametrize("method", [m for m in ("fork", "spawn") if m in multiprocessing.get_all_start_methods()])
+def test_worker_processes(method):
+    expected = [_convolve_in_worker(seed) for seed in range(4)]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map_async(_convolve_in_worker, range(4)).get(timeout=120) == expected
+
+
+def test_threads_of_python_may_call_at_once():
+    problems = [(problem(x_shape, w_shape), options) for x_shape, w_shape, options in THREADED]
+    expected = [fastconv.conv2d(*arrays, **options) for arrays, options in problems]
+    wrong: list[int] = []
+
+    def work(first: int) -> None:
+        for step in range(2 * len(problems)):
+            which = (first + step) % len(problems)
+            arrays, options = problems[which]
+            if not same_bits(expected[which], fastconv.conv2d(*arrays, **options, num_threads=1 + step % 3)):
+                wrong.append(which)
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in threads)
+    assert wrong == []
+
+
+def _calls() -> dict[str, Callable[[], Any]]:
+    """A call of each kind that takes a good part of a second."""
+    rng = np.random.default_rng(0)
+    x, w = fill(rng, (8, 128, 64, 64), "float32"), fill(rng, (128, 128, 3, 3), "float32")
+    y = np.ones((8, 128, 64, 64), np.float32)
+    return {
+        "conv2d": lambda: fastconv.conv2d(x, w, padding=1, num_threads=1),
+        "grad_input": lambda: grad.conv2d_input(x.shape, w, y, padding=1, num_threads=1),
+        "grad_weight": lambda: grad.conv2d_weight(x, w.shape, y, padding=1, num_threads=1),
+    }
+
+
+@pytest.mark.parametrize("name", ["conv2d", "grad_input", "grad_weight"])
+def test_the_interpreter_lock_is_released(name):
+    """Another thread of Python runs while a call does: it must see a moment well inside the call."""
+    call = _calls()[name]
+    call()
+    ticks: list[float] = []
+    stop = threading.Event()
+
+    def tick() -> None:
+        while not stop.wait(0.001):
+            ticks.append(time.monotonic())
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    try:
+        for _ in range(5):
+            begin = time.monotonic()
+            call()
+            end = time.monotonic()
+            inside = [t for t in ticks if begin + 0.2 * (end - begin) < t < end - 0.2 * (end - begin)]
+            if inside:
+                return
+    finally:
+        stop.set()
+        ticker.join(60)
+    pytest.fail(f"no other thread ran during {end - begin:.3f} seconds of {name}")
+
+
+def test_importing_changes_no_floating_point_mode():
+    """A library linked with fast-math flags would flush subnormal numbers in the whole process."""
+    code = """
+        import numpy as np
+        tiny = np.float64(5e-324)
+        assert tiny * 1.0 > 0
+        import fastconv
+        fastconv.conv2d(np.ones((1, 8, 40, 40), np.float32), np.ones((8, 8, 3, 3), np.float32), num_threads=2)
+        assert np.float64(5e-324) * 1.0 > 0 and np.float32(1e-45) * np.float32(1) > 0
+        assert (np.full(100, 1e-45, np.float32) * np.float32(1) > 0).all()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=120)
+
+
+# ---- Empty axes -----------------------------------------------------------------------------------------------------
+
+
+@formats
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8", "int64"])
+@pytest.mark.parametrize("batch, c, o", [(0, 3, 4), (2, 0, 4), (2, 3, 0), (0, 0, 0), (0, 0, 4)])
+def test_empty_axes(batch, c, o, dtype, data_format):
+    x, w = np.ones((batch, c, 5, 6), dtype), np.ones((o, c, 3, 3), dtype)
+    bias = np.arange(o).astype(dtype)
+    y_shape, transposed = (batch, o, 5, 6), np.ones((c, o, 3, 3), dtype)
+    if data_format == "NHWC":
+        x, w, transposed = x.transpose(0, 2, 3, 1), w.transpose(2, 3, 1, 0), transposed.transpose(2, 3, 1, 0)
+        y_shape = (batch, 5, 6, o)
+    options: dict[str, Any] = {"padding": 1, "data_format": data_format}
+    y = fastconv.conv2d(x, w, bias, **options)
+    assert y.shape == y_shape
+    z = fastconv.conv_transpose2d(x, transposed, bias, **options)
+    assert z.shape == y_shape
+    if c == 0 and y.size:
+        expected = np.broadcast_to(bias if data_format == "NHWC" else bias[:, None, None], y_shape)
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(z, expected)
+    dx, dw, db = fastconv.conv2d_backward(np.ones(y_shape, dtype), x, w, **options)
+    assert dx.shape == x.shape and dw.shape == w.shape and db.shape == (o,)
+    if batch == 0:
+        assert not dw.any() and not db.any()
+    if o == 0:
+        assert not dx.any()
+
+
+def test_empty_planes_and_pools():
+    x, w = np.ones((2, 3, 0, 5), np.float32), np.ones((4, 3, 3, 3), np.float32)
+    bias = np.arange(4, dtype=np.float32)
+    y = fastconv.conv2d(x, w, bias, padding=2)
+    np.testing.assert_array_equal(y, np.broadcast_to(bias[:, None, None], (2, 4, 2, 7)))
+    dx, dw, _ = fastconv.conv2d_backward(np.ones_like(y), x, w, padding=2)
+    assert dx.shape == x.shape and not dw.any()
+    for shape in ((0, 3, 4, 4), (2, 0, 4, 4)):
+        assert fastconv.max_pool2d(np.ones(shape, np.float32), 2).shape == (*shape[:2], 2, 2)
+        assert fastconv.avg_pool2d(np.ones(shape, np.float32), 2).shape == (*shape[:2], 2, 2)
+
+
+# ---- Memory layouts -------------------------------------------------------------------------------------------------
+
+
+def _strided(a: np.ndarray) -> np.ndarray:
+    wide = np.full(tuple(2 * n + 1 for n in a.shape), 99, a.dtype)
+    view = wide[tuple(slice(1, None, 2) for _ in a.shape)]
+    view[...] = a
+    return view
+
+
+def _negative(a: np.ndarray) -> np.ndarray:
+    flip = tuple(slice(None, None, -1) for _ in a.shape)
+    return np.ascontiguousarray(a[flip])[flip]
+
+
+def _unaligned(a: np.ndarray) -> np.ndarray:
+    raw = np.zeros(a.nbytes + 1, np.uint8)
+    view = raw[1:].view(a.dtype).reshape(a.shape)
+    view[...] = a
+    return view
+
+
+def _read_only(a: np.ndarray) -> np.ndarray:
+    locked = a.copy()
+    locked.flags.writeable = False
+    return locked
+
+
+def _channels_last_memory(a: np.ndarray) -> np.ndarray:
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, -3, -1)), -1, -3) if a.ndim >= 3 else a.copy()
+
+
+def _in_a_record(a: np.ndarray) -> np.ndarray:
+    """A field of a record: neighbours are 3 bytes more than an item apart."""
+    records = np.zeros(a.shape, np.dtype([("pad", "u1", 3), ("value", a.dtype)]))
+    records["value"] = a
+    return records["value"]
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "strided": _strided,
+    "negative": _negative,
+    "fortran": np.asfortranarray,
+    "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder()),
+    "unaligned": _unaligned,
+    "read-only": _read_only,
+    "channels-last memory": _channels_last_memory,
+    "field of a record": _in_a_record,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_in_memory_do_not_matter(layout):
+    """Every array argument of every function, bit for bit."""
+    change = LAYOUTS[layout]
+    for case in conv_cases(240):
+        x, w, b = case.arrays("reals")
+        options = case.options()
+        y = fastconv.conv2d(x, w, b, **options)
+        b2 = None if b is None else change(b)
+        assert same_bits(y, fastconv.conv2d(change(x), change(w), b2, **options)), str(case)
+        dy = fill(case.rng("dy"), y.shape, case.dtypes[0])
+        gradients = fastconv.conv2d_backward(dy, x, w, **options)
+        again = fastconv.conv2d_backward(change(dy), change(x), change(w), **options)
+        assert all(same_bits(a, b) for a, b in zip(gradients, again, strict=True)), str(case)
+        residual = fill(case.rng("residual"), y.shape, case.dtypes[0])
+        y = fastconv.conv2d(x, w, residual=residual, **options)
+        assert same_bits(y, fastconv.conv2d(x, w, residual=change(residual), **options)), str(case)
+        if layout not in ("read-only", "byte-swapped"):
+            out = change(np.zeros_like(y))
+            assert fastconv.conv2d(x, w, residual=residual, **options, out=out) is out
+            assert same_bits(y, np.ascontiguousarray(out)), str(case)
+    for case in transposed_cases(80):
+        x, w, b = case.arrays("reals")
+        y = fastconv.conv_transpose2d(x, w, b, **case.options())
+        b2 = None if b is None else change(b)
+        assert same_bits(y, fastconv.conv_transpose2d(change(x), change(w), b2, **case.options())), str(case)
+    for pool in pool_cases(80):
+        x = fill(pool.rng("input"), pool.input_shape, pool.dtype)
+        options = {**pool.options(), "return_indices": True}
+        for a, b in zip(
+            fastconv.max_pool2d(x, pool.kernel, **options), fastconv.max_pool2d(change(x), pool.kernel, **options),
+            strict=True,
+        ):  # fmt: skip
+            assert same_bits(a, b), str(pool)
+        if pool.dtype.startswith("float"):
+            y = fastconv.avg_pool2d(x, pool.kernel, **pool.options())
+            assert same_bits(y, fastconv.avg_pool2d(change(x), pool.kernel, **pool.options())), str(pool)
+
+
+@floats
+def test_broadcast_arrays(dtype):
+    """Zero strides along every axis, and all together."""
+    rng = np.random.default_rng(0)
+    w = fill(rng, (9, 10, 3, 3), dtype)
+    for axes in ((0,), (1,), (2,), (3,), (0, 1), (2, 3), (0, 1, 2, 3)):
+        small = fill(rng, tuple(1 if axis in axes else n for axis, n in enumerate((3, 10, 8, 9))), dtype)
+        x = np.broadcast_to(small, (3, 10, 8, 9))
+        assert same_bits(fastconv.conv2d(x, w, padding=1), fastconv.conv2d(x.copy(), w, padding=1))
+        dy = np.broadcast_to(small[:, :1], (3, 9, 8, 9))
+        ours = fastconv.conv2d_backward(dy, x, w, padding=1)
+        theirs = fastconv.conv2d_backward(dy.copy(), x.copy(), w, padding=1)
+        assert all(same_bits(a, b) for a, b in zip(ours, theirs, strict=True))
+        assert same_bits(fastconv.max_pool2d(x, 2), fastconv.max_pool2d(x.copy(), 2))
+
+
+def test_lying_strides_of_axes_of_length_one():
+    """NumPy may leave any stride on an axis of one element."""
+    x = np.lib.stride_tricks.as_strided(
+        np.arange(36, dtype=np.float32), (1, 1, 6, 6), (7, 2**40, 24, 4), writeable=False
+    )
+    w = np.ones((2, 1, 3, 3), np.float32)
+    assert same_bits(fastconv.conv2d(x, w, padding=1), fastconv.conv2d(x.copy(), w, padding=1))
+
+
+def test_channels_last_memory_gives_channels_last_memory():
+    x, w, b = problem((2, 5, 7, 8), (6, 5, 3, 3))
+    y = fastconv.conv2d(_channels_last_memory(x), w, b)
+    assert y.transpose(0, 2, 3, 1).flags.c_contiguous
+    assert fastconv.conv2d(x, w, b).flags.c_contiguous
+
+
+def test_inputs_are_left_alone():
+    for case in conv_cases(200):
+        x, w, b = case.arrays("reals")
+        copies = [None if a is None else a.copy() for a in (x, w, b)]
+        y = fastconv.conv2d(x, w, b, **case.options())
+        fastconv.conv2d_backward(np.ones_like(y, dtype=x.dtype), x, w, **case.options())
+        for array, copy in zip((x, w, b), copies, strict=True):
+            assert array is None or same_bits(array, copy)
