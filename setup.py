@@ -1,7 +1,8 @@
 """Builds the native extension `fastconv._native`; every piece of metadata is in pyproject.toml.
 
-The micro-kernels (src/kernels/kernels.c) are one source compiled once per instruction set (ISA); the objects are linked into the
-extension, and src/dispatch.c picks one at run time. So the build needs no -march=native, and the result runs on any machine.
+The micro-kernels (src/kernels/kernels.c) are one source compiled once per instruction set (ISA); the objects are
+linked into the extension, and src/dispatch.c picks one at run time. So the build needs no -march=native, and the
+result runs on any machine.
 
 Environment variables, for development only:
   FASTCONV_SANITIZE=address,undefined   build with these sanitizers (see CONTRIBUTING.md)
@@ -81,7 +82,7 @@ PROBE_X86 = "#ifndef __x86_64__\n#error not x86-64\n#endif\nint fastconv_probe(v
 
 
 def openmp_choices() -> Iterator[tuple[list[str], list[str]]]:
-    """Compile and link flags that may turn OpenMP on: GCC and Clang first, then Apple's Clang with Homebrew's libomp."""
+    """Compile and link flags that may turn OpenMP on: GCC and Clang, then Apple's Clang with Homebrew's libomp."""
     yield ["-fopenmp"], ["-fopenmp"]
     prefixes = []
     if brew := shutil.which("brew"):
@@ -162,7 +163,7 @@ class BuildNative(build_ext):
     def probe(self) -> tuple[list[str], list[str]]:
         """OpenMP's compile and link flags, or one message that says what to install."""
         if self.compiler.compiler_type == "msvc":
-            raise SystemExit("fastconv needs GCC or Clang (on Windows: MSYS2's mingw-w64); the MSVC compiler will not do.")
+            raise SystemExit("fastconv needs GCC or Clang (on Windows: MSYS2's mingw-w64); MSVC will not do.")
         command = self.compiler.compiler_so[0]
         if not self.compiles(PROBE_COMPILER):
             raise SystemExit(NO_COMPILER.format(command=command, reason=self.reason))
@@ -173,15 +174,18 @@ class BuildNative(build_ext):
             reason = reason or self.reason
         raise SystemExit(NO_OPENMP.format(command=command, reason=reason))
 
-    def compiles(self, text: str, *, flags: tuple[str, ...] | list[str] = (), link_flags: list[str] | None = None) -> bool:
-        """Whether the text compiles (and, given link flags, links); what the compiler said is left in `self.reason`."""
+    def compiles(
+        self, text: str, *, flags: tuple[str, ...] | list[str] = (), link_flags: list[str] | None = None
+    ) -> bool:
+        """Whether the text compiles (and, given link flags, links); the compiler's words are left in `self.reason`."""
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder, "probe.c"), Path(folder, "probe.o")
             source.write_text(text)
             include = [f"-I{path}" for path in self.compiler.include_dirs]
             commands = [[*self.compiler.compiler_so, *include, *flags, "-c", str(source), "-o", str(target)]]
             if link_flags is not None:
-                commands.append([*self.compiler.linker_so, str(target), "-o", str(Path(folder, "probe.so")), *link_flags])
+                probe = str(Path(folder, "probe.so"))
+                commands.append([*self.compiler.linker_so, str(target), "-o", probe, *link_flags])
             for command in commands:
                 with contextlib.suppress(OSError):
                     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -200,7 +204,12 @@ if sys.maxsize < 2**32:
 
 setup(
     ext_modules=[
-        Extension("fastconv._native", [str(SOURCE / "_native.pyx"), str(SOURCE / "dispatch.c")], include_dirs=INCLUDE, depends=DEPENDS)
+        Extension(
+            "fastconv._native",
+            [str(SOURCE / "_native.pyx"), str(SOURCE / "dispatch.c")],
+            include_dirs=INCLUDE,
+            depends=DEPENDS,
+        )
     ],
     cmdclass={"build_ext": BuildNative},
 )

@@ -331,7 +331,7 @@ class WinogradGradientBlocking:
 
 
 def winograd_gradient_blocking(g: Geometry, compute: int) -> WinogradGradientBlocking:
-    """Sums of 36 x 64 channels x one panel (590 KB in AVX-512) and 24 transformed tiles share the second-level cache."""
+    """Sums of 36 x 64 channels x one panel (590 KB in AVX-512) and 24 transformed tiles share the second level."""
     element, lanes, vectors, _ = _native.tile_shape(compute)
     width = lanes * vectors
     channels = min(64, g.in_channels)

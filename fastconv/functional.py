@@ -20,7 +20,7 @@ caller's axes, except that an NCHW-shaped view of channels-last memory gives ano
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -30,7 +30,6 @@ from . import _native, plan, threads
 from .arrays import (
     FLOATS,
     LAYOUTS_1D,
-    LAYOUTS_2D,
     Array,
     DType,
     Layout,
@@ -45,7 +44,6 @@ from .arrays import (
 )
 from .errors import ConvError, ConvTypeError
 from .geometry import (
-    Geometry,
     Padding,
     Shape,
     Size,

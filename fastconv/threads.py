@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import os
-from pathlib import Path
 
 from .errors import ConvError, ConvTypeError
 
@@ -22,18 +21,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
+
+
 def _cgroup_quota() -> int | None:
     """Whole CPUs granted by the control group's bandwidth limit (version 2, then 1), None without one."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = _read("/sys/fs/cgroup/cpu.max").split()
         if quota != "max":
             return max(1, -(-int(quota) // int(period)))
         return None
     except (OSError, ValueError):
         pass
     try:
-        quota_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
-        period_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
+        quota_us = int(_read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
+        period_us = int(_read("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
         return max(1, -(-quota_us // period_us)) if quota_us > 0 and period_us > 0 else None
     except (OSError, ValueError):
         return None
