@@ -31,6 +31,7 @@ THREADED: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((2, 24, 30, 30), (36, 12, 3, 2), {"padding": 2, "dilation": 2, "groups": 2, "padding_mode": "reflect"}),
     ((1, 256, 7, 9), (300, 256, 3, 3), {"padding": "same"}),
     ((5, 16, 16, 16), (16, 16, 3, 3), {"padding": "full"}),
+    ((2, 72, 44, 43), (60, 72, 3, 3), {"padding": 1}),  # 'auto' takes Winograd in single precision
 ]
 shapes = pytest.mark.parametrize("x_shape, w_shape, options", THREADED, ids=str)
 formats = pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
@@ -73,7 +74,7 @@ def test_adjoint_identity(cases):
         dx, dw, db = fastconv.conv2d_backward(dy, x, w, **case.options(), algorithm="direct")
         assert inner(dy, y) == inner(dx, x) == inner(dw, w), str(case)
         axis = -1 if case.channels_last else -3
-        np.testing.assert_array_equal(db, np.moveaxis(dy, axis, -1).reshape(-1, case.out_channels).sum(0), str(case))
+        np.testing.assert_array_equal(db, np.moveaxis(dy, axis, 0).sum(tuple(range(1, dy.ndim))), str(case))
 
 
 @pytest.mark.parametrize(
@@ -284,6 +285,26 @@ def test_bits_of_small_cases(cases):
         if case.batch:
             parts = [fastconv.conv2d(x[i : i + 1], w, b, **options) for i in range(case.batch)]
             assert same_bits(y, np.concatenate(parts)), str(case)
+
+
+@formats
+@pytest.mark.parametrize("x_shape, outputs", [((4, 9, 13, 22), 10), ((4, 40, 9, 9), 70), ((4, 3, 64, 7), 33)])
+def test_bits_of_winograd(x_shape, outputs, data_format):
+    x, w, b = problem(x_shape, (outputs, x_shape[1], 3, 3), data_format)
+    options: dict[str, Any] = {"padding": (1, 2), "data_format": data_format, "algorithm": "winograd"}
+    y = fastconv.conv2d(x, w, b, **options)
+    dy = fill(np.random.default_rng(1), y.shape, "float32")
+    gradients = fastconv.conv2d_backward(dy, x, w, **options)
+    for threads in THREADS:
+        assert same_bits(y, fastconv.conv2d(x, w, b, **options, num_threads=threads)), threads
+        again = fastconv.conv2d_backward(dy, x, w, **options, num_threads=threads)
+        assert all(same_bits(one, other) for one, other in zip(gradients, again, strict=True)), threads
+        for cuts in ((1, 2, 3), (3,)):
+            parts = [fastconv.conv2d(part, w, b, **options, num_threads=threads) for part in np.split(x, cuts)]
+            assert same_bits(y, np.concatenate(parts)), (threads, cuts)
+            parts = [grad.conv2d_input(part.shape, w, part_dy, **options, num_threads=threads)
+                     for part, part_dy in zip(np.split(x, cuts), np.split(dy, cuts), strict=True)]  # fmt: skip
+            assert same_bits(gradients[0], np.concatenate(parts)), (threads, cuts)
 
 
 def test_bits_of_transposed_convolution_and_pooling():
