@@ -113,7 +113,7 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
     case FC_LEAKY_RELU: return v < 0 ? v * (T)0.01 : v;
     case FC_SILU: return v / (1 + EXP(-v));
     case FC_SIGMOID: return 1 / (1 + EXP(-v));
-    case FC_HARDSWISH: return v * (v + 3 < 0 ? 0 : v + 3 > 6 ? 6 : v + 3) / 6;
+    case FC_HARDSWISH: return v * ((v + 3 < 0 ? 0 : v + 3 > 6 ? 6 : v + 3) / 6);
     default: return v;
     }
 }
