@@ -315,9 +315,10 @@ def _layout_hint(channels: int, shown: Shape) -> str:
 
 
 def _check_bytes(name: str, arrays: dict[str, Shape], described: Callable[[], str]) -> None:
-    """No array of a call may need more bytes than a 64-bit integer counts."""
+    """No array of a call may need more bytes than a 64-bit integer counts; NumPy leaves empty axes out of the count."""
     for what, size in arrays.items():
-        if prod(size) > LARGEST_BYTES // LARGEST_ELEMENT:
+        count = prod(size) if 0 not in size else prod(filter(None, size))
+        if count > LARGEST_BYTES // LARGEST_ELEMENT:
             raise ConvError(
                 f"{name}: the {what} of shape {size} would need more than 2**63 bytes ({described()}); "
                 "reduce the sizes or the padding."
@@ -408,7 +409,10 @@ def conv_geometry(
 
     output_size = (axis_outputs(0), axis_outputs(1))
     output_shape = (batch, out_channels, *output_size)
-    _check_bytes(name, {"output": output_shape, "input": input_shape, "weight": weight_shape}, described)
+    arrays = {"output": output_shape, "input": input_shape, "weight": weight_shape}
+    if mode != "zeros":  # the input gradient is made on the padded image, then folded
+        arrays["padded input"] = (in_channels, height + sum(pads[0]), width + sum(pads[1]))
+    _check_bytes(name, arrays, described)
     return Geometry(
         batch, in_channels, out_channels, count, size, kernel, output_size, strides, dilations, pads, mode
     )

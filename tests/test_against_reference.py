@@ -308,25 +308,23 @@ SPECIAL_GEOMETRIES: list[dict[str, Any]] = [
 ]
 
 
-algorithms = pytest.mark.parametrize("algorithm", ["auto", "direct", "winograd"])
+SPECIAL_CALLS = [
+    pytest.param(options, dtype, algorithm, id=f"{options}-{dtype}-{algorithm}")
+    for options in SPECIAL_GEOMETRIES
+    for dtype in FLOATS
+    for algorithm in ("auto", "direct", "winograd")
+    if algorithm != "winograd" or (dtype == "float32" and not {"stride", "dilation", "groups"} & set(options))
+]
+special_calls = pytest.mark.parametrize("options, dtype, algorithm", SPECIAL_CALLS)
 
 
-def skip_where_it_does_not_apply(algorithm: str, options: dict[str, Any], dtype: str) -> None:
-    plain = not {"stride", "dilation", "groups"} & set(options) and dtype == "float32"
-    if algorithm == "winograd" and not plain:
-        pytest.skip("Winograd does not apply")
-
-
-@algorithms
+@special_calls
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("options", SPECIAL_GEOMETRIES, ids=str)
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("channels", [(4, 6), (34, 18)], ids=str)
 def test_a_special_value_reaches_exactly_the_windows_that_hold_it(
     channels, special, options, dtype, data_format, algorithm
 ):
-    skip_where_it_does_not_apply(algorithm, options, dtype)
     rng = np.random.default_rng(0)
     groups = options.get("groups", 1)
     x = fill(rng, (2, channels[0], 9, 8), dtype)
@@ -352,14 +350,11 @@ def test_a_special_value_reaches_exactly_the_windows_that_hold_it(
     np.testing.assert_array_equal(np.isinf(got[1]), np.isinf(want[1]))
 
 
-@algorithms
+@special_calls
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("options", SPECIAL_GEOMETRIES, ids=str)
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("tap", [(0, 0), (1, 1), (2, 2), (0, 1)], ids=str)
 def test_a_special_weight_over_padding_contributes_nothing(tap, special, options, dtype, data_format, algorithm):
-    skip_where_it_does_not_apply(algorithm, options, dtype)
     rng = np.random.default_rng(0)
     groups = options.get("groups", 1)
     x = fill(rng, (2, 20, 7, 9), dtype)

@@ -112,7 +112,7 @@ def test_every_public_name_exists_and_is_documented():
 
 def test_the_reference_is_imported_only_when_asked_for():
     script = "import sys, fastconv; assert 'fastconv.reference' not in sys.modules; fastconv.reference.conv2d"
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(fastconv.__file__).parents[1])
+    subprocess.run([sys.executable, "-P", "-c", script], check=True, cwd=Path(fastconv.__file__).parents[1])
 
 
 def test_info_tells_what_runs():

@@ -151,6 +151,8 @@ def test_empty_axes():
         ((1, 1, 4, 4), (1, 1, 2, 2), {"dilation": 2**60, "padding": 2**59}),
         ((1, 1, 4, 4), (1, 1, 2, 2), {"padding": 2**60}),
         ((1, 1, 4, 4), (1, 1, 2, 2), {"padding": "full", "dilation": 2**60}),
+        ((0, 1, 4, 4), (1, 1, 2, 2), {"padding": 2**40}),  # an empty batch is no way round
+        ((1, 1, 4, 4), (1, 1, 2, 2), {"padding": 2**40, "stride": 2**39, "padding_mode": "circular"}),
     ],
 )
 def test_sizes_that_overflow_are_refused(shape, weight, options):

@@ -472,7 +472,7 @@ def test_importing_changes_no_floating_point_mode():
         assert np.float64(5e-324) * 1.0 > 0 and np.float32(1e-45) * np.float32(1) > 0
         assert (np.full(100, 1e-45, np.float32) * np.float32(1) > 0).all()
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-P", "-c", textwrap.dedent(code)], check=True, timeout=120)
 
 
 # ---- Empty axes -----------------------------------------------------------------------------------------------------
