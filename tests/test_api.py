@@ -1,6 +1,7 @@
 """What a caller sees: signatures, layouts, forms of arrays, `out=`, words in any case, plans. Values: other tests."""
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -112,7 +113,8 @@ def test_every_public_name_exists_and_is_documented():
 
 def test_the_reference_is_imported_only_when_asked_for():
     script = "import sys, fastconv; assert 'fastconv.reference' not in sys.modules; fastconv.reference.conv2d"
-    subprocess.run([sys.executable, "-P", "-c", script], check=True, cwd=Path(fastconv.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": str(Path(fastconv.__file__).parents[1])}  # this fastconv, not another
+    subprocess.run([sys.executable, "-P", "-c", script], check=True, env=environment)
 
 
 def test_info_tells_what_runs():

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -472,7 +473,8 @@ def test_importing_changes_no_floating_point_mode():
         assert np.float64(5e-324) * 1.0 > 0 and np.float32(1e-45) * np.float32(1) > 0
         assert (np.full(100, 1e-45, np.float32) * np.float32(1) > 0).all()
     """
-    subprocess.run([sys.executable, "-P", "-c", textwrap.dedent(code)], check=True, timeout=120)
+    environment = os.environ | {"PYTHONPATH": str(Path(fastconv.__file__).parents[1])}  # this fastconv, not another
+    subprocess.run([sys.executable, "-P", "-c", textwrap.dedent(code)], check=True, timeout=120, env=environment)
 
 
 # ---- Empty axes -----------------------------------------------------------------------------------------------------
