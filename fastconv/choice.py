@@ -88,21 +88,27 @@ def forward_passes(g: Geometry) -> list[Pass]:
     ]
 
 
-def _phases(kernel: int, stride: int, dilation: int, pad: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """For every residue of the input position modulo the stride: its taps, by rising offset into grad_output."""
-    for residue in range(stride):
+Phase = tuple[int, tuple[int, ...], tuple[int, ...]]
+
+
+def _phases(kernel: int, stride: int, dilation: int, pad: int) -> Iterator[Phase]:
+    """Residues of the input position modulo the stride that meet a tap: the taps, by rising offset in grad_output."""
+    for residue in sorted({(i * dilation - pad) % stride for i in range(kernel)}):
         taps = [i for i in reversed(range(kernel)) if (residue + pad - i * dilation) % stride == 0]
-        yield tuple(taps), tuple((residue + pad - i * dilation) // stride for i in taps)
+        yield residue, tuple(taps), tuple((residue + pad - i * dilation) // stride for i in taps)
 
 
 def input_gradient_passes(g: Geometry) -> list[Pass]:
-    """The input gradient in stride x stride phases, each a stride-1 convolution of grad_output: no inserted zeros."""
+    """The input gradient in phases of the stride, each a stride-1 convolution of grad_output: no inserted zeros.
+
+    Phases without a tap are left out: at most as many passes as the kernel has taps, however long the stride.
+    """
     vertical = list(_phases(g.kernel_size[0], g.stride[0], g.dilation[0], g.padding[0][0]))
     horizontal = list(_phases(g.kernel_size[1], g.stride[1], g.dilation[1], g.padding[1][0]))
     return [
         Pass(tap_y, tap_x, rows, columns, (1, 1), (y, x), g.stride)
-        for y, (rows, tap_y) in enumerate(vertical)
-        for x, (columns, tap_x) in enumerate(horizontal)
+        for y, rows, tap_y in vertical
+        for x, columns, tap_x in horizontal
     ]
 
 

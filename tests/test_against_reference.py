@@ -456,6 +456,19 @@ def test_subnormal_numbers_are_not_flushed(dtype):
     assert (y > 0).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int32"])
+@pytest.mark.parametrize("stride", [(1, 5), (9, 2), (300, 250)], ids=str)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_strides_longer_than_the_kernel_leave_the_bias_between(stride, with_bias, dtype):
+    """A transposed convolution has at most one pass a tap: the rows and columns that no tap reaches hold the bias."""
+    rng = np.random.default_rng(3)
+    x, w, b = (fill(rng, shape, dtype, "integers") for shape in ((2, 5, 3, 4), (5, 7, 3, 2), (7,)))
+    bias = b if with_bias else None
+    options: dict[str, Any] = {"stride": stride, "dilation": (2, 1), "output_padding": (0, 1)}
+    got = fastconv.conv_transpose2d(x, w, bias, **options)
+    assert_equal("transposed", got, reference.conv_transpose2d(x, w, bias, **options))
+
+
 # ---- Larger problems, where blocking, panels and the edges of tiles matter ------------------------------------------
 
 LARGER: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
