@@ -25,8 +25,11 @@ WEIGHT_SLICE_BYTES = 24 << 10  # the weights under a register tile stay in the f
 REGION_BYTES = 512 << 10  # the packed input under a tile of outputs stays in the second level
 SUMS_BYTES = 320 << 10  # weight-gradient sums of a block, likewise
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
+PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call
 PARTIAL_SUMS_BYTES = 16 << 20  # all partial sums of a weight gradient
 MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 KB
+WINOGRAD_SUMS_BYTES = 442368  # sums of a block of 48 tiles in AVX-512, beside a slice of transformed weights
+WINOGRAD_SLICE_BYTES = 294912  # 32 channels of it
 WINOGRAD_BYTES = 768 << 10  # transformed input of a block of tiles
 # Winograd is chosen from here on; all are of one image, so that a batch split changes nothing.
 WINOGRAD_CHANNELS = 32
@@ -247,21 +250,43 @@ class WinogradBlocking:
 
     tiles: int  # of a block
     reduction: int
+    slice: int  # channels whose weights are transformed at a time, where no plan holds them
     panels_per_task: int
     scratch_bytes: int  # of one thread
 
 
+def panel_width(compute: int, outputs: int) -> int:
+    """Output channels of the widest panel."""
+    _, lanes, vectors, _ = _native.tile_shape(compute)
+    return min(lanes * vectors, outputs)
+
+
 def winograd_blocking(
-    channels: int, outputs: int, shape: tuple[int, ...], element: int, lanes: int, vectors: int, rows: int, threads: int
+    channels: int,
+    outputs: int,
+    shape: tuple[int, ...],
+    element: int,
+    lanes: int,
+    vectors: int,
+    rows: int,
+    threads: int,
+    transformed: bool,
 ) -> WinogradBlocking:
-    """Loop sizes for an output of `shape` (N, O, H, W): a block's transformed input stays in the second-level cache."""
+    """Loop sizes for an output of `shape` (N, O, H, W).
+
+    With `transformed` weights at hand, a block's transformed input stays in the second-level cache. Without, its sums
+    and a slice of transformed weights do, and a block has as many tiles as that allows, to use the slice often.
+    """
     across = -(-shape[3] // 4)
     tiles = shape[0] * -(-shape[2] // 4) * across
     width = lanes * vectors
     leading = -(-channels // lanes) * lanes + lanes
     block = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (36 * element * leading) // rows * rows))
+    if not transformed:
+        block = max(rows, WINOGRAD_SUMS_BYTES // (36 * element * width) // rows * rows)
+        block = min(block, -(-tiles // rows) * rows)
     panels = -(-outputs // width)
-    if threads > 1:
+    if threads > 1 and transformed:
         while block > 4 * rows and -(-tiles // block) < 4 * threads:
             block -= rows
     blocks = -(-tiles // block)
@@ -270,8 +295,11 @@ def winograd_blocking(
     scratch = element * (
         36 * block * (leading + width) + 6 * (4 * run + 2) * min(64, leading - lanes) + 16 * run * width
     )
+    part = max(1, min(channels, WINOGRAD_SLICE_BYTES // (36 * element * width)))
+    if not transformed:
+        scratch += 45 * part * width * element + lanes * 36 * element
     return WinogradBlocking(
-        block, max(32, WEIGHT_SLICE_BYTES // (element * width)), panels_per_task, scratch + 16 * block + 320
+        block, max(32, WEIGHT_SLICE_BYTES // (element * width)), part, panels_per_task, scratch + 16 * block + 448
     )
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from . import _native
 from .arrays import as_array, destination, layout, lies_channels_last
 from .choice import (
+    PANEL_BYTES,
     PARTIAL_SUMS_BYTES,
     SOURCES,
     Pass,
@@ -26,6 +27,7 @@ from .choice import (
     direct_blocking,
     forward_passes,
     input_gradient_passes,
+    panel_width,
     threads_for,
     weight_gradient_blocking,
     why_not_winograd,
@@ -114,32 +116,49 @@ def _aligned(count: int) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class PackedWeights:
-    """The weights of one pass in panels, whether all are finite, and their Winograd transform where that is used."""
+class PassWeights:
+    """The weights of one pass: the array as it lies or, of a plan, its panels and their Winograd transform."""
 
-    data: Array
-    finite: bool
+    array: Array  # (O, I/groups, kH, kW); of a plan the shape alone
+    transposed: bool  # input and output channels in swapped roles, as the input gradient needs
+    packed: Array | None = None
+    finite: bool = True
     transformed: Array | None = None
 
 
-def pack(
-    p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int, algorithm: str = "direct"
-) -> PackedWeights:
-    """Pack the taps of a pass; `transposed` swaps input and output channels as the input gradient needs."""
+def prepare(
+    p: Pass,
+    weight: Array,
+    groups: int,
+    transposed: bool,
+    compute: int,
+    threads: int,
+    algorithm: str = "direct",
+    keep: bool = False,
+) -> PassWeights:
+    """Weights for `run_pass`: packed, and transformed for Winograd, to `keep` them for many runs.
+
+    For a single run they stay as they are, and the drivers pack a panel when they need it, unless a panel is so large
+    that no thread should hold one of its own.
+    """
     outputs, channels = weight.shape[0] // groups, weight.shape[1]
     if transposed:
         outputs, channels = channels, outputs
-    count = _native.packed_bytes(compute, groups, len(p.rows) * len(p.columns), channels, outputs)
-    data = _aligned(count)
+    taps = len(p.rows) * len(p.columns)
+    if not keep and _native.packed_bytes(compute, 1, taps, channels, panel_width(compute, outputs)) <= PANEL_BYTES:
+        return PassWeights(weight, transposed)
+    count = _native.packed_bytes(compute, groups, taps, channels, outputs)
+    packed = _aligned(count)
     team = threads if count > 1 << 16 else 1
     finite = _native.pack_weights(
-        compute, weight, STORAGE[weight.dtype], data, groups, transposed, p.rows, p.columns, team
+        compute, weight, STORAGE[weight.dtype], packed, groups, transposed, p.rows, p.columns, team
     )
-    if algorithm != "winograd" or not finite:
-        return PackedWeights(data, finite)
-    transformed = _aligned(count * 4)
-    _native.winograd_weights(compute, data, transformed, channels, outputs, team)
-    return PackedWeights(data, finite, transformed)
+    transformed = None
+    if algorithm == "winograd" and finite and keep:
+        transformed = _aligned(count * 4)
+        _native.winograd_weights(compute, packed, transformed, channels, outputs, team)
+    shape_alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
+    return PassWeights(shape_alone, transposed, packed, finite, transformed)
 
 
 def _reads_in_place(p: Pass, x: Array, size: tuple[int, int], compute: int) -> bool:
@@ -156,7 +175,7 @@ def _reads_in_place(p: Pass, x: Array, size: tuple[int, int], compute: int) -> b
 
 def run_pass(
     p: Pass,
-    packed: PackedWeights,
+    weights: PassWeights,
     x: Array,
     out: Array,
     bias: Array | None,
@@ -166,37 +185,41 @@ def run_pass(
     mode: int,
     compute: int,
     threads: int,
+    algorithm: str,
 ) -> None:
-    """One pass into its phase of `out`, by the algorithm that its weights were packed for."""
-    if packed.transformed is None:
-        run_direct(p, packed, x, out, bias, residual, activation, groups, mode, compute, threads)
+    """One pass into its phase of `out`."""
+    if algorithm != "winograd" or not weights.finite:
+        run_direct(p, weights, x, out, bias, residual, activation, groups, mode, compute, threads)
         return
     if out.size == 0:
         return
     element, lanes, vectors, rows = _native.tile_shape(compute)
     flags = np.zeros((out.shape[0], -(-out.shape[2] // 4)), np.uint8)
-    b = winograd_blocking(x.shape[1], out.shape[1], out.shape, element, lanes, vectors, rows, threads)
+    b = winograd_blocking(
+        x.shape[1], out.shape[1], out.shape, element, lanes, vectors, rows, threads, weights.transformed is not None
+    )
     padded_bias = bias
     if bias is not None and bias.size % lanes:
         padded_bias = np.zeros(-(-bias.size // lanes) * lanes, bias.dtype)
         padded_bias[: bias.size] = bias
     _native.winograd(
-        compute, x, STORAGE[x.dtype], packed.transformed, padded_bias, out, STORAGE[out.dtype], residual, activation,
-        p.tap_y[0], p.tap_x[0], mode, flags, b.tiles, b.reduction, b.panels_per_task, threads,
+        compute, x, STORAGE[x.dtype], weights.array, STORAGE[weights.array.dtype], weights.packed, weights.transformed,
+        weights.transposed, p.rows, p.columns, padded_bias, out, STORAGE[out.dtype], residual, activation,
+        p.tap_y[0], p.tap_x[0], mode, flags, b.tiles, b.reduction, b.slice, b.panels_per_task, threads,
     )  # fmt: skip
     if flags.any():
         for n, row in np.argwhere(flags):
             part = slice(4 * row, 4 * row + 4)
             shifted = replace(p, tap_y=tuple(tap + 4 * int(row) for tap in p.tap_y))
             run_direct(
-                shifted, packed, x[n : n + 1], out[n : n + 1, :, part], bias,
+                shifted, weights, x[n : n + 1], out[n : n + 1, :, part], bias,
                 None if residual is None else residual[n : n + 1, :, part], activation, groups, mode, compute, threads,
             )  # fmt: skip
 
 
 def run_direct(
     p: Pass,
-    packed: PackedWeights,
+    weights: PassWeights,
     x: Array,
     out: Array,
     bias: Array | None,
@@ -215,31 +238,12 @@ def run_direct(
     channels, outputs = x.shape[1] // groups, y.shape[1] // groups
     in_place = _reads_in_place(p, x, size, compute)
     macs = y.size * channels * len(p.rows) * len(p.columns)
-    blocking = direct_blocking(p, channels, outputs, groups, size, compute, threads_for(macs, threads), in_place)
+    b = direct_blocking(p, channels, outputs, groups, size, compute, threads_for(macs, threads), in_place)
     _native.direct(
-        compute,
-        x,
-        STORAGE[x.dtype],
-        packed.data,
-        bias,
-        y,
-        STORAGE[y.dtype],
-        residual,
-        activation,
-        groups,
-        p.tap_y,
-        p.tap_x,
-        p.stride[0],
-        p.stride[1],
-        mode,
-        packed.finite,
-        blocking.source,
-        blocking.tile[0],
-        blocking.tile[1],
-        blocking.reduction,
-        blocking.panels_per_task,
-        blocking.threads,
-    )
+        compute, x, STORAGE[x.dtype], weights.array, STORAGE[weights.array.dtype], weights.packed, weights.finite,
+        weights.transposed, p.rows, p.columns, bias, y, STORAGE[y.dtype], residual, activation, groups, p.tap_y, p.tap_x,
+        *p.stride, mode, b.source, *b.tile, b.reduction, b.panels_per_task, b.threads,
+    )  # fmt: skip
 
 
 # ---- operations --------------------------------------------------------------------------------------------------
@@ -282,10 +286,10 @@ def forward(
         how, _ = choose_algorithm(
             p, w.shape[1], g.out_channels // g.groups, g.groups, g.output_size, to.dtype, algorithm
         )
-        packed = pack(p, w, g.groups, False, compute, threads_for(to.size, threads), how)
+        weights = prepare(p, w, g.groups, False, compute, threads_for(to.size, threads), how)
         run_pass(
-            p, packed, x, to, _bias_for(b, compute), add, ACTIVATIONS[activation], g.groups,
-            PADDING_MODES[g.padding_mode], compute, threads,
+            p, weights, x, to, _bias_for(b, compute), add, ACTIVATIONS[activation], g.groups,
+            PADDING_MODES[g.padding_mode], compute, threads, how,
         )  # fmt: skip
 
     if out.dtype.kind == "f":
@@ -367,8 +371,8 @@ def _zero_padded_input_gradient(
             continue
         size = (out.shape[2], out.shape[3])
         how, _ = choose_algorithm(p, w.shape[0] // groups, w.shape[1], groups, size, out.dtype, algorithm)
-        packed = pack(p, w, groups, True, compute, threads_for(out.size, threads), how)
-        run_pass(p, packed, dy, out, bias, None, 0, groups, 0, compute, threads)
+        weights = prepare(p, w, groups, True, compute, threads_for(out.size, threads), how)
+        run_pass(p, weights, dy, out, bias, None, 0, groups, 0, compute, threads, how)
 
 
 def _fold(padded: Array, before: int, size: int, mode: str, axis: int) -> Array:
@@ -566,7 +570,7 @@ def explain(
     team = threads_for(macs, threads)
     if how == "winograd":
         shape = (g.batch, g.out_channels, *g.output_size)
-        w = winograd_blocking(channels, outputs, shape, element, lanes, vectors, rows, threads)
+        w = winograd_blocking(channels, outputs, shape, element, lanes, vectors, rows, threads, prepared)
         tiles = g.batch * -(-g.output_size[0] // 4) * -(-g.output_size[1] // 4)
         return ConvExplanation(
             algorithm=how, isa=_native.isa_name(), dtype=str(dtype), threads=threads, tile=(4, 4),
@@ -616,8 +620,8 @@ class ConvPlan:
         if self.dtype.kind == "f":
             self._compute = COMPUTE[self.dtype]
             (self._pass,) = forward_passes(g)
-            self._packed = pack(
-                self._pass, weight, g.groups, False, self._compute, threads, self._explanation.algorithm
+            self._weights = prepare(
+                self._pass, weight, g.groups, False, self._compute, threads, self._explanation.algorithm, keep=True
             )
             self._bias = _bias_for(self._bias, self._compute)
         else:
@@ -666,8 +670,8 @@ class ConvPlan:
             )  # fmt: skip
         else:
             run_pass(
-                self._pass, self._packed, x, y, self._bias, None, ACTIVATIONS[self._activation], g.groups,
-                PADDING_MODES[g.padding_mode], self._compute, self._threads,
+                self._pass, self._weights, x, y, self._bias, None, ACTIVATIONS[self._activation], g.groups,
+                PADDING_MODES[g.padding_mode], self._compute, self._threads, self._explanation.algorithm,
             )  # fmt: skip
         finish()
         return result

@@ -51,7 +51,8 @@ cdef extern from "fastconv.h" nogil:
     ctypedef int (*fc_winograd_output)(const void*, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                        Py_ssize_t, const void*) noexcept nogil
     ctypedef void (*fc_winograd_taps)(const void*, Py_ssize_t, int, void*, Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, const void*, Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
+                                         Py_ssize_t) noexcept nogil
     ctypedef struct fc_kernels:
         int size
         int lanes
@@ -166,7 +167,7 @@ cdef struct View:
 
 cdef class Arrays:
     """Holds the buffers of one call: 4-D views with byte strides, released together."""
-    cdef Py_buffer buffers[6]
+    cdef Py_buffer buffers[8]
     cdef int count
 
     def __cinit__(self):

@@ -52,7 +52,8 @@ typedef int (*fc_winograd_output)(const void *src, ptrdiff_t element_stride, int
                                   const void *bias);
 typedef void (*fc_winograd_taps)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
                                  ptrdiff_t tap_stride);
-typedef void (*fc_winograd_weights)(void *dst, ptrdiff_t width, const void *packed, ptrdiff_t channels);
+typedef void (*fc_winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
+                                    ptrdiff_t tap_stride, ptrdiff_t channels);
 
 typedef struct {
     int size;        /* bytes of a computing element */

@@ -4,7 +4,7 @@
 #
 #   for tile of output pixels x group x run of panels      threads take these      region: second-level cache
 #     pack the region of the input under the tile
-#     for panel of output channels
+#     for panel of output channels                         packed by a plan, or now (drivers/weights.pxi)
 #       for block of the reduction (taps, channels)        kc x width weights      first-level cache
 #         for rows of the register tile                    micro-kernel            registers
 #       epilogue: bias, residual, activation, layout, element type
@@ -22,28 +22,36 @@ cdef enum:
 cdef struct Direct:
     const fc_kernels* kernels
     View x, y, residual
+    Weights weights
     int x_code, y_code, activation, mode, source
-    bint has_residual, finite
+    bint has_residual
     size groups, channels, outputs             # of one group: reduction and output channels
     size stride_y, stride_x, taps_y, taps_x
     const size* tap_y                          # offset of every tap from output * stride
     const size* tap_x
     size min_y, min_x, span_y, span_x
-    const char* packed
     const char* bias
     size tile_y, tile_x, tiles_y, tiles_x, kc
-    size panels, panels_per_task, panel_chunks, width, group_elements
+    size panels, panels_per_task, panel_chunks, width
     size row_step, column_step, step_y, step_x, region_columns, ld   # region geometry
     fc_segment* segments
     size* block                                # first segment of every reduction block
     size blocks
-    size region_bytes, scratch_bytes, max_segments
+    size panel_bytes, region_bytes, scratch_bytes, max_segments
 
 
-def direct(int compute, x, int x_code, packed, bias, y, int y_code, residual, int activation, size groups,
-           tuple tap_y, tuple tap_x, size stride_y, size stride_x, int mode, bint finite, int source, size tile_y,
-           size tile_x, size kc, size panels_per_task, int threads):
-    """y = activation(convolution(x, packed) + bias + residual), every element of y written.
+cdef struct HeldPanel:
+    size number     # of the panel in a thread's scratch, counted over all groups; -1 at first
+    bint finite
+
+
+def direct(int compute, x, int x_code, weight, int w_code, packed, bint finite, bint transposed, tuple rows,
+           tuple columns, bias, y, int y_code, residual, int activation, size groups, tuple tap_y, tuple tap_x,
+           size stride_y, size stride_x, int mode, int source, size tile_y, size tile_x, size kc,
+           size panels_per_task, int threads):
+    """y = activation(convolution(x, weight) + bias + residual), every element of y written.
+
+    The weights are `packed` (with `finite` as `pack_weights` returned it) or, where that is None, packed on the way.
 
     `x` (N, C, H, W) and `y` (N, O, OH, OW) are views with any strides; output pixel (i, j) sums
     x[.., i*stride_y + tap_y[a], j*stride_x + tap_x[b]] over the taps. Raises MemoryError before anything is written.
@@ -58,11 +66,12 @@ def direct(int compute, x, int x_code, packed, bias, y, int y_code, residual, in
     job.kernels = isa.compute[compute]
     job.segments = NULL
     job.block = NULL
+    job.weights.offsets = NULL
     try:
         arrays.view(x, &job.x, False)
         arrays.view(y, &job.y, True)
-        arrays.view(packed, &view, False)
-        job.packed = view.p
+        open_weights(&job.weights, arrays, job.kernels, weight, w_code, packed, finite, groups, transposed, rows,
+                     columns)
         job.bias = NULL
         if bias is not None:
             arrays.view(bias, &view, False)
@@ -71,7 +80,7 @@ def direct(int compute, x, int x_code, packed, bias, y, int y_code, residual, in
         if job.has_residual:
             arrays.view(residual, &job.residual, False)
         job.x_code, job.y_code, job.activation, job.mode, job.source = x_code, y_code, activation, mode, source
-        job.groups, job.finite = groups, finite
+        job.groups = groups
         job.channels, job.outputs = job.x.n[1] // groups, job.y.n[1] // groups
         job.stride_y, job.stride_x = stride_y, stride_x
         job.taps_y, job.taps_x = len(tap_y), len(tap_x)
@@ -89,6 +98,8 @@ def direct(int compute, x, int x_code, packed, bias, y, int y_code, residual, in
         tasks = job.y.n[0] * job.tiles_y * job.tiles_x * groups * job.panel_chunks
         threads = <int>min(threads, tasks)
         scratch = <char*>allocate(job.scratch_bytes * threads)
+        for i in range(threads):
+            (<HeldPanel*>(scratch + i * job.scratch_bytes)).number = -1
         with nogil:
             if threads == 1:
                 for task in range(tasks):
@@ -99,6 +110,7 @@ def direct(int compute, x, int x_code, packed, bias, y, int y_code, residual, in
     finally:
         free(scratch)
         free(taps)
+        free(job.weights.offsets)
         free(job.segments)
         free(job.block)
         arrays.release()
@@ -109,11 +121,10 @@ cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
     cdef const fc_kernels* kernels = job.kernels
     cdef size i, j, limit, run, runs, at, left, piece, filled, b
     cdef bint merged
-    job.width = kernels.vectors * kernels.lanes
-    job.panels = (job.outputs + job.width - 1) // job.width
+    job.width = job.weights.width
+    job.panels = job.weights.panels
     job.panels_per_task = max(1, min(panels_per_task, job.panels))
     job.panel_chunks = (job.panels + job.panels_per_task - 1) // job.panels_per_task
-    job.group_elements = packed_elements(kernels, job.taps_y * job.taps_x, job.channels, job.outputs)
     job.tiles_y = (job.y.n[2] + job.tile_y - 1) // job.tile_y
     job.tiles_x = (job.y.n[3] + job.tile_x - 1) // job.tile_x
     job.min_y = job.min_x = job.span_y = job.span_x = 0
@@ -179,7 +190,11 @@ cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
             job.region_bytes = (((job.tile_y - 1) * job.step_y + job.span_y) * job.region_columns * job.ld
                                 * kernels.size)
     job.region_bytes = round_up(job.region_bytes, 64)
-    job.scratch_bytes = (job.region_bytes + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
+    job.panel_bytes = 0
+    if job.weights.packed == NULL:
+        job.panel_bytes = round_up(job.taps_y * job.taps_x * job.channels
+                                   * min(job.width, round_up(job.outputs, kernels.lanes)) * kernels.size, 64)
+    job.scratch_bytes = (64 + job.panel_bytes + job.region_bytes + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
                          + round_up(2 * job.tile_y * job.tile_x * sizeof(size), 64)
                          + round_up(job.max_segments * sizeof(fc_segment), 64))
     return 0
@@ -192,13 +207,26 @@ cdef inline size region_offset(const Direct* job, size i, size j) noexcept nogil
     return ((job.tap_y[i] - job.min_y) * job.region_columns + job.tap_x[j] - job.min_x) * job.ld
 
 
+cdef const char* direct_panel(const Direct* job, char* scratch, size group, size panel, bint* finite) noexcept nogil:
+    """The packed weights of one panel, and whether all are finite."""
+    cdef HeldPanel* held = <HeldPanel*>scratch
+    if job.weights.packed != NULL:
+        finite[0] = job.weights.finite
+        return packed_panel(&job.weights, group, panel)
+    if held.number != group * job.panels + panel:
+        held.number = group * job.panels + panel
+        held.finite = pack_panel(&job.weights, group, panel, 0, job.channels, scratch + 64) != 0
+    finite[0] = held.finite
+    return scratch + 64
+
+
 cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
     cdef size chunk = task // (job.y.n[0] * job.tiles_y * job.tiles_x * job.groups)
     cdef size group, image, oy, ox, rows, columns, pixels, p, r, panel, last, first, count, vectors, width
     cdef size i
-    cdef char* region = scratch
-    cdef char* temporary = scratch + job.region_bytes
+    cdef char* region = scratch + 64 + job.panel_bytes
+    cdef char* temporary = region + job.region_bytes
     cdef size* a_row
     cdef size* c_row
     cdef fc_segment* spare
@@ -207,7 +235,7 @@ cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogi
     cdef const char* residual
     cdef char* to
     cdef char* c
-    cdef bint in_output, skip
+    cdef bint in_output, skip, finite = True
     a_row = <size*>(temporary + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64))
     c_row = a_row + job.tile_y * job.tile_x
     spare = <fc_segment*>(<char*>a_row + round_up(2 * job.tile_y * job.tile_x * sizeof(size), 64))
@@ -241,7 +269,6 @@ cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogi
     else:
         for p in range(pixels):
             a_row[p] = p * job.kc
-    skip = not job.finite and job.mode == FC_ZEROS
 
     last = min((chunk + 1) * job.panels_per_task, job.panels)
     for panel in range(chunk * job.panels_per_task, last):
@@ -249,7 +276,8 @@ cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogi
         count = min(job.width, job.outputs - first)
         vectors = (count + kernels.lanes - 1) // kernels.lanes
         width = vectors * kernels.lanes
-        b = job.packed + (group * job.group_elements + first * job.taps_y * job.taps_x * job.channels) * kernels.size
+        b = direct_panel(job, scratch, group, panel, &finite)
+        skip = not finite and job.mode == FC_ZEROS
         first += group * job.outputs
         to = job.y.p + image * job.y.s[0] + first * job.y.s[1] + oy * job.y.s[2] + ox * job.y.s[3]
         # a full panel of a channels-last output of the computing type is summed where it will lie

@@ -1,5 +1,19 @@
 # Weights packed for the register tile: panels of `vectors * lanes` output channels, inside a panel
 # [tap y][tap x][input channel][output lane]. The last panel is as many vectors wide as it needs.
+#
+# A plan packs all panels once. A single call gives the drivers the array as it lies, and every task packs the panel it
+# is about to use into its own scratch: a few percent of the task's arithmetic, and no memory as large as the weights.
+
+cdef struct Weights:
+    const fc_kernels* kernels
+    const char* packed       # all panels; NULL: packed when used, from `array`
+    bint finite              # of the packed ones: none is NaN or infinite
+    View array
+    int code
+    size groups, taps_y, taps_x, channels, outputs, width, panels   # channels and outputs of one group
+    size channel_stride, output_stride
+    size group_elements
+    size* offsets            # bytes of every tap row, then of every tap column
 
 
 cdef inline size packed_elements(const fc_kernels* kernels, size taps, size channels, size outputs) noexcept nogil:
@@ -12,58 +26,80 @@ def packed_bytes(int compute, size groups, size taps, size channels, size output
     return groups * packed_elements(kernels, taps, channels, outputs) * kernels.size
 
 
+cdef int open_weights(Weights* w, Arrays arrays, const fc_kernels* kernels, array, int code, packed, bint finite,
+                      size groups, bint transposed, tuple rows, tuple columns) except -1:
+    """Weights (O, I/groups, kH, kW), any strides, for the taps rows x columns; or those already packed of that array.
+
+    `transposed` swaps the roles of input and output channels, as the input gradient needs. The caller frees `offsets`.
+    """
+    cdef View view
+    cdef size i
+    w.kernels, w.code, w.groups, w.finite, w.packed, w.offsets = kernels, code, groups, finite, NULL, NULL
+    w.taps_y, w.taps_x = len(rows), len(columns)
+    arrays.view(array, &w.array, False)
+    if packed is not None:
+        arrays.view(packed, &view, False)
+        w.packed = view.p
+    w.outputs, w.output_stride = w.array.n[0] // groups, w.array.s[0]
+    w.channels, w.channel_stride = w.array.n[1], w.array.s[1]
+    if transposed:
+        w.outputs, w.output_stride, w.channels, w.channel_stride = (
+            w.channels, w.channel_stride, w.outputs, w.output_stride)
+    w.width = kernels.vectors * kernels.lanes
+    w.panels = (w.outputs + w.width - 1) // w.width
+    w.group_elements = packed_elements(kernels, w.taps_y * w.taps_x, w.channels, w.outputs)
+    w.offsets = <size*>allocate((w.taps_y + w.taps_x) * sizeof(size))
+    for i in range(w.taps_y):
+        w.offsets[i] = <size>rows[i] * w.array.s[2]
+    for i in range(w.taps_x):
+        w.offsets[w.taps_y + i] = <size>columns[i] * w.array.s[3]
+    return 0
+
+
+cdef inline size panel_vectors(const Weights* w, size panel) noexcept nogil:
+    return (min(w.width, w.outputs - panel * w.width) + w.kernels.lanes - 1) // w.kernels.lanes
+
+
+cdef int pack_panel(const Weights* w, size group, size panel, size channel, size channels, char* dst) noexcept nogil:
+    """Pack some channels of one panel as [tap][channel][width]; 0 when a weight is NaN or infinite."""
+    cdef size first = panel * w.width, count = min(w.width, w.outputs - first)
+    cdef const char* src = (w.array.p + group * (w.array.n[0] // w.groups) * w.array.s[0] + channel * w.channel_stride
+                            + first * w.output_stride)
+    return w.kernels.pack_panel[w.code](dst, panel_vectors(w, panel) * w.kernels.lanes, src, w.taps_y, w.offsets,
+                                        w.taps_x, w.offsets + w.taps_y, channels, w.channel_stride, count,
+                                        w.output_stride)
+
+
+cdef inline const char* packed_panel(const Weights* w, size group, size panel) noexcept nogil:
+    return w.packed + (group * w.group_elements + panel * w.width * w.taps_y * w.taps_x * w.channels) * w.kernels.size
+
+
 def pack_weights(int compute, weight, int code, packed, size groups, bint transposed, tuple rows, tuple columns,
                  int threads):
     """Pack `weight` (O, I/groups, kH, kW), any strides, for the taps rows x columns.
 
-    `transposed` swaps the roles of input and output channels, as the input gradient needs. Returns False when a
-    weight is NaN or infinite: padded taps must then be skipped instead of multiplied by zero.
+    Returns False when a weight is NaN or infinite: padded taps must then be skipped instead of multiplied by zero.
     """
-    cdef const fc_kernels* kernels = isa.compute[compute]
-    cdef View w, to
+    cdef Weights w
+    cdef View to
     cdef Arrays arrays = Arrays()
-    cdef size taps_y = len(rows), taps_x = len(columns), i
-    cdef size* offsets = NULL
-    cdef size outputs, channels, output_stride, channel_stride, width, panels, task, tasks, group, panel, group_elements
+    cdef size task
     cdef int finite = 1
+    w.offsets = NULL
     try:
-        arrays.view(weight, &w, False)
         arrays.view(packed, &to, True)
-        offsets = <size*>allocate((taps_y + taps_x) * sizeof(size))
-        for i in range(taps_y):
-            offsets[i] = <size>rows[i] * w.s[2]
-        for i in range(taps_x):
-            offsets[taps_y + i] = <size>columns[i] * w.s[3]
-        outputs, output_stride, channels, channel_stride = w.n[0] // groups, w.s[0], w.n[1], w.s[1]
-        if transposed:
-            outputs, output_stride, channels, channel_stride = channels, channel_stride, outputs, output_stride
-        width = kernels.vectors * kernels.lanes
-        panels = (outputs + width - 1) // width
-        group_elements = packed_elements(kernels, taps_y * taps_x, channels, outputs)
-        tasks = groups * panels
+        open_weights(&w, arrays, isa.compute[compute], weight, code, None, True, groups, transposed, rows, columns)
+        w.packed = to.p
         with nogil:
             if threads == 1:
-                for task in range(tasks):
-                    finite &= pack_one_panel(kernels, code, &w, to.p, groups, panels, task, group_elements, width,
-                                             taps_y, offsets, taps_x, channels, channel_stride, outputs,
-                                             output_stride)
+                for task in range(groups * w.panels):
+                    finite &= pack_panel(&w, task // w.panels, task % w.panels, 0, w.channels,
+                                         <char*>packed_panel(&w, task // w.panels, task % w.panels))
             else:
-                for task in prange(tasks, schedule='dynamic', num_threads=threads):
-                    finite &= pack_one_panel(kernels, code, &w, to.p, groups, panels, task, group_elements, width,
-                                             taps_y, offsets, taps_x, channels, channel_stride, outputs,
-                                             output_stride)
+                for task in prange(groups * w.panels, schedule='dynamic', num_threads=threads):
+                    finite &= pack_panel(&w, task // w.panels, task % w.panels, 0, w.channels,
+                                         <char*>packed_panel(&w, task // w.panels, task % w.panels))
         return finite != 0
     finally:
-        free(offsets)
+        free(w.offsets)
         arrays.release()
-
-
-cdef int pack_one_panel(const fc_kernels* kernels, int code, View* w, char* to, size groups, size panels, size task,
-                        size group_elements, size width, size taps_y, size* offsets, size taps_x, size channels,
-                        size channel_stride, size outputs, size output_stride) noexcept nogil:
-    cdef size group = task // panels, first = task % panels * width
-    cdef size count = min(width, outputs - first)
-    cdef char* dst = to + (group * group_elements + first * taps_y * taps_x * channels) * kernels.size
-    cdef const char* src = w.p + group * (w.n[0] // groups) * w.s[0] + first * output_stride
-    return kernels.pack_panel[code](dst, round_up(count, kernels.lanes), src, taps_y, offsets, taps_x,
-                                    offsets + taps_y, channels, channel_stride, count, output_stride)

@@ -4,8 +4,13 @@
 #   for block of tiles x run of panels                      threads take these
 #     V[36][tiles][channels] = transformed 6x6 input tiles  second-level cache
 #     for panel of output channels
-#       for each of the 36 elements: M = V * U              micro-kernel, U[36][channels][width] streamed once a block
+#       for slice of the channels                           one slice if a plan holds U
+#         U[36][slice][width] = transformed weights         second-level cache
+#         for each of the 36 elements: M += V * U           micro-kernel
 #       4x4 outputs = transformed M, bias, epilogue
+#
+# U is four times as large as the weights: where a block has tiles enough, transforming the weights again for every block
+# costs less than reading U from memory.
 #
 # Each tile is computed alike whatever block it falls in: the bits depend neither on the threads nor on the batch. A row
 # of tiles with an output that is not finite is reported, and the caller computes it directly, so that NaN and infinity
@@ -18,6 +23,7 @@ cdef enum:
 cdef struct Winograd:
     const fc_kernels* kernels
     View x, y, residual
+    Weights weights
     int x_code, y_code, activation, mode
     bint has_residual
     size channels, outputs, origin_y, origin_x
@@ -26,8 +32,8 @@ cdef struct Winograd:
     char* flags
     size tile_rows, tile_columns, tiles, block, blocks, kc
     size panels, panels_per_task, panel_chunks, width
-    size ldv, run_columns
-    size v_bytes, m_bytes, region_bytes, output_bytes, scratch_bytes
+    size ldv, run_columns, slice
+    size v_bytes, m_bytes, u_bytes, taps_bytes, region_bytes, output_bytes, scratch_bytes
 
 
 def winograd_weights(int compute, packed, transformed, size channels, size outputs, int threads):
@@ -41,16 +47,24 @@ def winograd_weights(int compute, packed, transformed, size channels, size outpu
         arrays.view(transformed, &u, True)
         with nogil:
             for panel in prange(panels, schedule='dynamic', num_threads=threads):
-                kernels.winograd_weights(u.p + panel * width * WINOGRAD_ELEMENTS * channels * kernels.size,
-                                         round_up(min(width, outputs - panel * width), kernels.lanes),
-                                         w.p + panel * width * 9 * channels * kernels.size, channels)
+                winograd_panel(kernels, u.p + panel * width * WINOGRAD_ELEMENTS * channels * kernels.size,
+                               w.p + panel * width * 9 * channels * kernels.size, channels,
+                               round_up(min(width, outputs - panel * width), kernels.lanes))
     finally:
         arrays.release()
 
 
-def winograd(int compute, x, int x_code, transformed, bias, y, int y_code, residual, int activation, size origin_y,
-             size origin_x, int mode, flags, size block, size kc, size panels_per_task, int threads):
+cdef void winograd_panel(const fc_kernels* kernels, char* u, const char* w, size channels, size width) noexcept nogil:
+    kernels.winograd_weights(u, channels * width, width, w, channels * width, channels)
+
+
+def winograd(int compute, x, int x_code, weight, int w_code, packed, transformed, bint transposed, tuple rows,
+             tuple columns, bias, y, int y_code, residual, int activation, size origin_y, size origin_x, int mode, flags,
+             size block, size kc, size slice, size panels_per_task, int threads):
     """y = activation(convolution + bias + residual) for 3x3 taps at stride 1; tile (0, 0) reads x[origin_y:, origin_x:].
+
+    The weights are `transformed`, or `packed`, or where both are None the array `weight`, as `direct` takes it; without
+    `transformed` they are transformed on the way, `slice` channels at a time.
 
     flags (N, rows of tiles) of uint8, zeroed, receives 1 where an output is not finite.
     """
@@ -61,11 +75,15 @@ def winograd(int compute, x, int x_code, transformed, bias, y, int y_code, resid
     cdef size task, tasks
     cdef int team
     job.kernels = isa.compute[compute]
+    job.weights.offsets = NULL
     try:
         arrays.view(x, &job.x, False)
         arrays.view(y, &job.y, True)
-        arrays.view(transformed, &view, False)
-        job.transformed = view.p
+        open_weights(&job.weights, arrays, job.kernels, weight, w_code, packed, True, 1, transposed, rows, columns)
+        job.transformed = NULL
+        if transformed is not None:
+            arrays.view(transformed, &view, False)
+            job.transformed = view.p
         arrays.view(flags, &view, True)
         job.flags = view.p
         job.bias = NULL
@@ -78,6 +96,7 @@ def winograd(int compute, x, int x_code, transformed, bias, y, int y_code, resid
         job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
         job.channels, job.outputs, job.origin_y, job.origin_x = job.x.n[1], job.y.n[1], origin_y, origin_x
         job.block, job.kc = block, kc
+        job.slice = job.channels if transformed is not None else max(1, min(slice, job.channels))
         winograd_prepare(&job, panels_per_task)
         tasks = job.blocks * job.panel_chunks
         team = <int>max(1, min(threads, tasks))
@@ -91,13 +110,14 @@ def winograd(int compute, x, int x_code, transformed, bias, y, int y_code, resid
                     winograd_task(&job, scratch + threadid() * job.scratch_bytes, task)
     finally:
         free(scratch)
+        free(job.weights.offsets)
         arrays.release()
 
 
 cdef void winograd_prepare(Winograd* job, size panels_per_task) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
-    job.width = kernels.vectors * kernels.lanes
-    job.panels = (job.outputs + job.width - 1) // job.width
+    job.width = job.weights.width
+    job.panels = job.weights.panels
     job.panels_per_task = max(1, min(panels_per_task, job.panels))
     job.panel_chunks = (job.panels + job.panels_per_task - 1) // job.panels_per_task
     job.tile_rows = (job.y.n[2] + 3) // 4
@@ -111,7 +131,11 @@ cdef void winograd_prepare(Winograd* job, size panels_per_task) noexcept nogil:
     job.region_bytes = round_up(6 * job.run_columns * min(WINOGRAD_SLICE, round_up(job.channels, kernels.lanes))
                                 * kernels.size, 64)
     job.output_bytes = round_up(16 * min(job.block, job.tile_columns) * job.width * kernels.size, 64)
-    job.scratch_bytes = (job.v_bytes + job.m_bytes + job.region_bytes + job.output_bytes
+    job.u_bytes = job.taps_bytes = 0
+    if job.transformed == NULL:
+        job.u_bytes = round_up(WINOGRAD_ELEMENTS * (job.slice * job.width + kernels.lanes) * kernels.size, 64)
+        job.taps_bytes = round_up(9 * job.slice * job.width * kernels.size, 64)
+    job.scratch_bytes = (job.v_bytes + job.m_bytes + job.u_bytes + job.taps_bytes + job.region_bytes + job.output_bytes
                          + round_up(2 * job.block * sizeof(size), 64))
 
 
@@ -121,11 +145,13 @@ cdef void winograd_task(const Winograd* job, char* scratch, size task) noexcept 
     cdef size count = min(job.block, job.tiles - first)
     cdef char* v = scratch
     cdef char* m = v + job.v_bytes
-    cdef char* region = m + job.m_bytes
+    cdef char* scratch_u = m + job.m_bytes
+    cdef char* taps = scratch_u + job.u_bytes
+    cdef char* region = taps + job.taps_bytes
     cdef char* output = region + job.region_bytes
     cdef size* v_row = <size*>(output + job.output_bytes)
     cdef size* m_row = v_row + job.block
-    cdef size t, run, row, panel, width, vectors, e, k0, plane_v, plane_m
+    cdef size t, run, row, panel, width, vectors, e, k0, plane_v, plane_m, plane_u, c, n
     cdef const char* u
     cdef fc_segment segment
     for t in range(count):
@@ -146,22 +172,45 @@ cdef void winograd_task(const Winograd* job, char* scratch, size task) noexcept 
         plane_m = job.block * width * kernels.size
         for t in range(count):
             m_row[t] = t * width
-        u = job.transformed + panel * job.width * WINOGRAD_ELEMENTS * job.channels * kernels.size
-        for e in range(WINOGRAD_ELEMENTS):
-            k0 = 0
-            while k0 < job.channels:
-                segment.a = k0
-                segment.b = k0
-                segment.k = min(job.kc, job.channels - k0)
-                direct_block(kernels, v + e * plane_v, v_row, u + e * job.channels * width * kernels.size, vectors,
-                             width, &segment, 1, count, m + e * plane_m, m_row, k0 > 0)
-                k0 += job.kc
+        c = 0
+        while c < job.channels:
+            n = min(job.slice, job.channels - c)
+            if job.transformed != NULL:
+                u = job.transformed + panel * job.width * WINOGRAD_ELEMENTS * job.channels * kernels.size
+                plane_u = job.channels * width
+            else:
+                u = scratch_u
+                plane_u = n * width + kernels.lanes   # planes a power of two apart would share cache sets
+                winograd_slice(job, panel, width, c, n, taps, scratch_u, plane_u)
+            for e in range(WINOGRAD_ELEMENTS):
+                k0 = 0
+                while k0 < n:
+                    segment.a = c + k0
+                    segment.b = k0
+                    segment.k = min(job.kc, n - k0)
+                    direct_block(kernels, v + e * plane_v, v_row, u + e * plane_u * kernels.size, vectors, width,
+                                 &segment, 1, count, m + e * plane_m, m_row, c + k0 > 0)
+                    k0 += job.kc
+            c += n
         t = 0
         while t < count:
             run = min(count - t, job.tile_columns - (first + t) % job.tile_columns)
             winograd_output_run(job, first + t, run, panel, vectors, m + t * width * kernels.size,
                                 job.block * width, output)
             t += run
+
+
+cdef void winograd_slice(const Winograd* job, size panel, size width, size channel, size channels, char* taps, char* u,
+                         size plane) noexcept nogil:
+    """u[e * plane:] = the transformed weights of some channels of a panel."""
+    cdef const char* w = taps
+    cdef size tap_stride = channels * width
+    if job.weights.packed != NULL:
+        w = packed_panel(&job.weights, 0, panel) + channel * width * job.kernels.size
+        tap_stride = job.channels * width
+    else:
+        pack_panel(&job.weights, 0, panel, channel, channels, taps)
+    job.kernels.winograd_weights(u, plane, width, w, tap_stride, channels)
 
 
 cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input transform, size extent, const View* x,

@@ -55,6 +55,46 @@ MICRO_12(1) MICRO_6(2)
 
 /* ---- packing ----------------------------------------------------------------------------------------------- */
 
+#include "transpose.h"
+
+/* Lines of one panel of weights, line (tap y, tap x) * channels + channel, for weights of the computing type whose taps
+   lie side by side in memory, as in OIHW, or whose channels do; -1 where neither holds. */
+static int NAME(pack_panel_transposed)(T *dst, ptrdiff_t width, const char *src, ptrdiff_t taps_y,
+                                       const ptrdiff_t *tap_y, ptrdiff_t taps_x, const ptrdiff_t *tap_x,
+                                       ptrdiff_t channels, ptrdiff_t channel_stride, ptrdiff_t outputs,
+                                       ptrdiff_t output_stride) {
+    enum { LONGEST = 128 };
+    const ptrdiff_t element = sizeof(T), whole = channel_stride < output_stride ? channel_stride : output_stride;
+    ptrdiff_t line[LONGEST], period = whole / element;
+    int finite = 1;
+    if (channel_stride == element && output_stride > 0) {
+        for (ptrdiff_t i = 0; i < taps_y; i++)
+            for (ptrdiff_t j = 0; j < taps_x; j++) {
+                line[0] = (i * taps_x + j) * channels;
+                finite &= NAME(transpose_lines)(dst, width, src + tap_y[i] + tap_x[j], output_stride, outputs, channels,
+                                                line, 1);
+            }
+        return finite;
+    }
+    if (whole <= 0 || whole % element || period > LONGEST) return -1;
+    for (ptrdiff_t k = 0; k < period; k++) line[k] = -1;
+    ptrdiff_t first = tap_y[0] + tap_x[0], last = 0;
+    for (ptrdiff_t i = 0; i < taps_y; i++)
+        for (ptrdiff_t j = 0; j < taps_x; j++) {
+            ptrdiff_t at = tap_y[i] + tap_x[j];
+            if (at < 0 || at % element || at >= whole) return -1;
+            line[at / element] = (i * taps_x + j) * channels;
+            first = at < first ? at : first, last = at > last ? at : last;
+        }
+    if (channel_stride == whole) /* taps and channels follow one another: (I, kH, kW) of every output */
+        if (first == 0 && last == whole - element)
+            return NAME(transpose_lines)(dst, width, src, output_stride, outputs, channels * period, line, period);
+    for (ptrdiff_t c = 0; c < channels; c++)
+        finite &= NAME(transpose_lines)(dst + c * width, width, src + c * channel_stride + first, output_stride,
+                                        outputs, (last - first) / element + 1, line + first / element, period);
+    return finite;
+}
+
 #define S_PACK(suffix, S, READ)                                                                                     \
     typedef S NAME(src_##suffix) __attribute__((aligned(1), may_alias));                                             \
     static void NAME(pack_##suffix)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src, \
@@ -65,6 +105,11 @@ MICRO_12(1) MICRO_6(2)
                 const NAME(src_##suffix) *in = (const NAME(src_##suffix) *)src;                                      \
                 for (ptrdiff_t c = 0; c < channels; c++) out[c] = (T)READ(in[c]);                                    \
             }                                                                                                        \
+            return;                                                                                                  \
+        }                                                                                                            \
+        if (__builtin_types_compatible_p(S, T) && pixel_stride == (ptrdiff_t)sizeof(S) && channel_stride > 0 &&      \
+            channels >= LANES / 2 && pixels >= LANES / 2) {                                                          \
+            NAME(transpose)(out, ldd, src, channel_stride, channels, pixels);                                        \
             return;                                                                                                  \
         }                                                                                                            \
         /* a transpose: blocks of 16 x 16 keep both sides in the first-level cache */                                \
@@ -82,13 +127,19 @@ MICRO_12(1) MICRO_6(2)
                                          const ptrdiff_t *tap_y, ptrdiff_t taps_x, const ptrdiff_t *tap_x,           \
                                          ptrdiff_t channels, ptrdiff_t channel_stride, ptrdiff_t outputs,            \
                                          ptrdiff_t output_stride) {                                                  \
-        T *out = dst;                                                                                                \
+        T *to = dst;                                                                                                 \
         T bad[FC_MAX_VECTORS * LANES] = {0}; /* x*0 is 0 for finite x and NaN otherwise */                           \
-        for (ptrdiff_t c = 0; c < channels; c++)                                                                     \
-            for (ptrdiff_t i = 0; i < taps_y; i++)                                                                   \
-                for (ptrdiff_t j = 0; j < taps_x; j++) {                                                             \
-                    const char *in = src + tap_y[i] + tap_x[j] + c * channel_stride;                                 \
-                    T *to = out + ((i * taps_x + j) * channels + c) * width;                                         \
+        if (taps_y * taps_x * channels == 0) return 1;                                                               \
+        if (__builtin_types_compatible_p(S, T) && output_stride != (ptrdiff_t)sizeof(S)) {                           \
+            int finite = NAME(pack_panel_transposed)(dst, width, src, taps_y, tap_y, taps_x, tap_x, channels,        \
+                                                     channel_stride, outputs, output_stride);                        \
+            if (finite >= 0) return finite;                                                                          \
+        }                                                                                                            \
+        for (ptrdiff_t i = 0; i < taps_y; i++)                                                                       \
+            for (ptrdiff_t j = 0; j < taps_x; j++) {                                                                 \
+                const char *line = src + tap_y[i] + tap_x[j];                                                        \
+                for (ptrdiff_t c = 0; c < channels; c++, line += channel_stride, to += width) {                      \
+                    const char *in = line;                                                                           \
                     if (output_stride == (ptrdiff_t)sizeof(S))                                                       \
                         for (ptrdiff_t o = 0; o < outputs; o++) to[o] = (T)READ(((const NAME(src_##suffix) *)in)[o]);\
                     else                                                                                             \
@@ -97,6 +148,7 @@ MICRO_12(1) MICRO_6(2)
                     for (ptrdiff_t o = outputs; o < width; o++) to[o] = 0;                                           \
                     for (ptrdiff_t o = 0; o < width; o++) bad[o] += to[o] * 0;                                       \
                 }                                                                                                    \
+            }                                                                                                        \
         for (ptrdiff_t o = 0; o < width; o++)                                                                        \
             if (bad[o] != 0) return 0;                                                                               \
         return 1;                                                                                                    \
@@ -140,6 +192,33 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
                     to[c] = (S)WRITE(                                                                                \
                         NAME(activate)(bias ? in[c] + shift[c] + READ(add[c]) : in[c] + READ(add[c]), activation));  \
         }                                                                                                            \
+    else if (__builtin_types_compatible_p(S, T) && pixel_stride == (ptrdiff_t)sizeof(S) && pixels >= LANES / 2 &&    \
+             channels >= LANES / 2 && (!residual || residual_pixel_stride == (ptrdiff_t)sizeof(S)))                  \
+        for (ptrdiff_t p0 = 0; p0 < pixels; p0 += LANES)                                                             \
+            for (ptrdiff_t c0 = 0; c0 < channels; c0 += LANES) {                                                     \
+                ptrdiff_t wide = pixels - p0 < LANES ? pixels - p0 : LANES;                                          \
+                ptrdiff_t most = channels - c0 < LANES ? channels - c0 : LANES;                                      \
+                NAME(vec) v[LANES];                                                                                  \
+                NAME(load_rows)(v, (const char *)((const T *)src + p0 * lds + c0), lds * sizeof(T), wide, most,      \
+                                (const char *)((const T *)src + (pixels - 1) * lds + channels));                     \
+                NAME(transpose_block)(v);                                                                            \
+                for (ptrdiff_t c = 0; c < most; c++) {                                                               \
+                    NAME(src_##suffix) *to = (NAME(src_##suffix) *)(dst + (c0 + c) * channel_stride) + p0;           \
+                    const NAME(src_##suffix) *add =                                                                  \
+                        (const NAME(src_##suffix) *)(residual + (c0 + c) * residual_channel_stride) + p0;            \
+                    T line[LANES], b = bias ? shift[c0 + c] : 0;                                                     \
+                    memcpy(line, &v[c], sizeof line);                                                                \
+                    if (bias)                                                                                        \
+                        for (int i = 0; i < LANES; i++) line[i] += b;                                                \
+                    if (residual)                                                                                    \
+                        for (ptrdiff_t i = 0; i < wide; i++) line[i] += READ(add[i]);                                \
+                    for (int i = 0; i < LANES; i++) line[i] = NAME(activate)(line[i], activation);                   \
+                    if (wide == LANES)                                                                               \
+                        for (int i = 0; i < LANES; i++) to[i] = (S)WRITE(line[i]);                                   \
+                    else                                                                                             \
+                        for (ptrdiff_t i = 0; i < wide; i++) to[i] = (S)WRITE(line[i]);                              \
+                }                                                                                                    \
+            }                                                                                                        \
     else                                                                                                             \
         for (ptrdiff_t p0 = 0; p0 < pixels; p0 += 64)                                                                \
             for (ptrdiff_t c = 0; c < channels; c++) {                                                               \

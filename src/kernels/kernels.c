@@ -21,6 +21,7 @@
 
 /* Register tiles live in registers only if every loop over them is unrolled. */
 #define UNROLL _Pragma("GCC unroll 12")
+#define UNROLL_LANES _Pragma("GCC unroll 16")
 
 #define T float
 #define NAME(x) x##_float

@@ -73,27 +73,34 @@ static int winograd_output(const void *src, ptrdiff_t element_stride, int vector
     return 1;
 }
 
-/* U[f][channel][width] = (G g G^T)[f] for one panel of weights, in double and rounded once. */
-static void winograd_weights(void *dst, ptrdiff_t width, const void *packed, ptrdiff_t channels) {
-    enum { WIDTH = FC_MAX_VECTORS * LANES };
+static inline __attribute__((always_inline)) void winograd_weights_1d(double g0, double g1, double g2, double *o) {
     const double a = 0.70710678118654752440, b = 1.41421356237309504880;
-    const double g[6][3] = {{1, 0, 0}, {-1 / 1.5, -a / 1.5, -0.5 / 1.5}, {-1 / 1.5, a / 1.5, -0.5 / 1.5},
-                            {1 / 6., b / 6., 2 / 6.}, {1 / 6., -b / 6., 2 / 6.}, {0, 0, 1}};
-    const T *w = packed; /* [tap][channel][width], as pack_panel leaves it */
-    for (ptrdiff_t c = 0; c < channels; c++)
-        for (int j = 0; j < 6; j++) {
-            double rows[3][WIDTH];
-            for (int i = 0; i < 3; i++)
-                for (ptrdiff_t o = 0; o < width; o++)
-                    rows[i][o] = g[j][0] * w[((i * 3 + 0) * channels + c) * width + o] +
-                                 g[j][1] * w[((i * 3 + 1) * channels + c) * width + o] +
-                                 g[j][2] * w[((i * 3 + 2) * channels + c) * width + o];
-            for (int i = 0; i < 6; i++) {
-                T *out = (T *)dst + ((i * 6 + j) * channels + c) * width;
-                for (ptrdiff_t o = 0; o < width; o++)
-                    out[o] = (T)(g[i][0] * rows[0][o] + g[i][1] * rows[1][o] + g[i][2] * rows[2][o]);
-            }
+    double s = (g0 + 0.5 * g2) * (-1 / 1.5), d = g1 * (-a / 1.5);
+    double t = (g0 + 2 * g2) * (1 / 6.), e = g1 * (b / 6.);
+    o[0] = g0, o[1] = s + d, o[2] = s - d, o[3] = t + e, o[4] = t - e, o[5] = g2;
+}
+
+/* dst[f * element_stride + channel * width] = (G g G^T)[f] for one panel of weights g = src[tap * tap_stride + channel *
+   width], in double and rounded once. */
+static void winograd_weights(void *restrict dst, ptrdiff_t element_stride, ptrdiff_t width, const void *restrict src,
+                             ptrdiff_t tap_stride, ptrdiff_t channels) {
+    for (ptrdiff_t c = 0; c < channels; c++) {
+        const T *restrict w = (const T *)src + c * width;
+        T *restrict u = (T *)dst + c * width;
+        for (ptrdiff_t l = 0; l < width; l++) { /* written out, so that this loop is the one that is vectorised */
+            double x[6], y[6], z[6], o[6];
+            winograd_weights_1d(w[l], w[3 * tap_stride + l], w[6 * tap_stride + l], x);
+            winograd_weights_1d(w[tap_stride + l], w[4 * tap_stride + l], w[7 * tap_stride + l], y);
+            winograd_weights_1d(w[2 * tap_stride + l], w[5 * tap_stride + l], w[8 * tap_stride + l], z);
+#define WEIGHT_ROW(i)                                                                                               \
+            winograd_weights_1d(x[i], y[i], z[i], o);                                                                \
+            u[(6 * i + 0) * element_stride + l] = (T)o[0], u[(6 * i + 1) * element_stride + l] = (T)o[1];            \
+            u[(6 * i + 2) * element_stride + l] = (T)o[2], u[(6 * i + 3) * element_stride + l] = (T)o[3];            \
+            u[(6 * i + 4) * element_stride + l] = (T)o[4], u[(6 * i + 5) * element_stride + l] = (T)o[5];
+            WEIGHT_ROW(0) WEIGHT_ROW(1) WEIGHT_ROW(2) WEIGHT_ROW(3) WEIGHT_ROW(4) WEIGHT_ROW(5)
+#undef WEIGHT_ROW
         }
+    }
 }
 
 static inline __attribute__((always_inline)) void winograd_gradient_1d(const vec_float *y, ptrdiff_t step,
