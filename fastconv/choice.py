@@ -28,14 +28,18 @@ GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call
 PARTIAL_SUMS_BYTES = 16 << 20  # all partial sums of a weight gradient
 MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 KB
-WINOGRAD_SUMS_BYTES = 442368  # sums of a block of 48 tiles in AVX-512, beside a slice of transformed weights
-WINOGRAD_SLICE_BYTES = 294912  # 32 channels of it
+WINOGRAD_SUMS_BYTES = 648 << 10  # sums of a block of 72 tiles in AVX-512, read and written once a slice
+WINOGRAD_SLICE_BYTES = 576 << 10  # 64 channels of transformed weights
 WINOGRAD_BYTES = 768 << 10  # transformed input of a block of tiles
-# Winograd is chosen from here on; all are of one image, so that a batch split changes nothing.
-WINOGRAD_CHANNELS = 32
-WINOGRAD_SIZE = 40  # a single call transforms its weights, four times their bytes, for one image
-WINOGRAD_SIZE_PREPARED = 20
-WINOGRAD_MACS = 64_000_000
+# Winograd is chosen from here on (measured on Zen 4, one image, against the direct kernels); all are of one image, so
+# that a batch split changes nothing. Fewer tiles than these do not earn back the transforms.
+WINOGRAD_CHANNELS = 16
+WINOGRAD_SIZE_PREPARED = 7  # outputs a side where a plan holds the transformed weights
+WINOGRAD_SIZE = 12  # a single call transforms its weights for one image;
+WINOGRAD_SIZE_WIDE = 7  # with so many channels that arithmetic outweighs all else, also from here
+WINOGRAD_WIDE = 128
+WINOGRAD_SIZE_GRADIENT = 14  # of the weight, whose sums are transformed once
+WINOGRAD_CHANNELS_GRADIENT = 32
 # Winograd's error bound: |y - y_ref| <= (C + WINOGRAD_TERMS) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed
 # channels (tiles for the weight gradient), u the unit roundoff, the maximum over the plane: a tile's error follows the
 # largest of its 36 pixels. Random, one-signed and constant data stayed below 0.8 of it (tests).
@@ -224,22 +228,27 @@ def choose_algorithm(
     size: tuple[int, int],
     dtype: np.dtype[Any],
     algorithm: str,
-    prepared: bool = False,
+    purpose: str = "call",
 ) -> tuple[str, str]:
     """('direct' or 'winograd', the reason) from the shapes of one image, the element type and the caller's wish.
 
-    `prepared` weights are transformed once for many runs; a single call must earn the transform back in one image.
+    `purpose` is 'plan' (weights transformed once for many runs), 'call' (which must earn the transform back in one
+    image) or 'weight gradient'.
     """
     if algorithm != "auto":
         return algorithm, "asked for"
     if why := why_not_winograd(p, channels, outputs, groups, dtype):
         return "direct", f"Winograd does not apply: {why}"
-    macs = 9 * channels * outputs * prod(size)
-    least = WINOGRAD_SIZE_PREPARED if prepared else WINOGRAD_SIZE
-    if min(channels, outputs) < WINOGRAD_CHANNELS or min(size) < least or macs < WINOGRAD_MACS:
+    fewest = min(channels, outputs)
+    least, least_channels = WINOGRAD_SIZE_PREPARED, WINOGRAD_CHANNELS
+    if purpose == "call":
+        least = WINOGRAD_SIZE_WIDE if fewest >= WINOGRAD_WIDE else WINOGRAD_SIZE
+    elif purpose == "weight gradient":
+        least, least_channels = WINOGRAD_SIZE_GRADIENT, WINOGRAD_CHANNELS_GRADIENT
+    if fewest < least_channels or min(size) < least:
         return "direct", (
-            f"too small for Winograd, which starts at {WINOGRAD_CHANNELS} channels, {least} x {least} "
-            f"outputs and {WINOGRAD_MACS:,} multiply-adds an image"
+            f"too small for Winograd, which pays from {least_channels} channels and {least} x {least} outputs on "
+            f"for a {purpose}"
         )
     return "winograd", "3x3 at stride 1 in float32 with enough work: 36 multiplications for 16 outputs instead of 144"
 

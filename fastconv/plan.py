@@ -437,7 +437,8 @@ def weight_gradient(
 
     (p,) = forward_passes(g)
     how, _ = choose_algorithm(
-        p, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size, out.dtype, algorithm, True
+        p, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size, out.dtype, algorithm,
+        "weight gradient",
     )
     if how == "winograd":
         w = winograd_gradient_blocking(g, COMPUTE[out.dtype])
@@ -563,7 +564,9 @@ def explain(
     element, lanes, vectors, rows = _native.tile_shape(compute)
     (p,) = forward_passes(g)
     channels, outputs = g.in_channels // g.groups, g.out_channels // g.groups
-    how, reason = choose_algorithm(p, channels, outputs, g.groups, g.output_size, out, algorithm, prepared)
+    how, reason = choose_algorithm(
+        p, channels, outputs, g.groups, g.output_size, out, algorithm, "plan" if prepared else "call"
+    )
     packed = _native.packed_bytes(compute, g.groups, prod(g.kernel_size), channels, outputs)
     pixels = g.batch * prod(g.output_size)
     macs = pixels * g.out_channels * channels * prod(g.kernel_size)

@@ -73,32 +73,34 @@ static int winograd_output(const void *src, ptrdiff_t element_stride, int vector
     return 1;
 }
 
-static inline __attribute__((always_inline)) void winograd_weights_1d(double g0, double g1, double g2, double *o) {
+typedef T half_of_vec __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(T)), may_alias));
+typedef double vec_wide __attribute__((vector_size(VECTOR_BYTES)));
+
+static inline __attribute__((always_inline)) void winograd_weights_1d(vec_wide g0, vec_wide g1, vec_wide g2,
+                                                                      vec_wide *o) {
     const double a = 0.70710678118654752440, b = 1.41421356237309504880;
-    double s = (g0 + 0.5 * g2) * (-1 / 1.5), d = g1 * (-a / 1.5);
-    double t = (g0 + 2 * g2) * (1 / 6.), e = g1 * (b / 6.);
+    vec_wide s = (g0 + 0.5 * g2) * (-1 / 1.5), d = g1 * (-a / 1.5);
+    vec_wide t = (g0 + 2. * g2) * (1 / 6.), e = g1 * (b / 6.);
     o[0] = g0, o[1] = s + d, o[2] = s - d, o[3] = t + e, o[4] = t - e, o[5] = g2;
 }
 
 /* dst[f * element_stride + channel * width] = (G g G^T)[f] for one panel of weights g = src[tap * tap_stride + channel *
    width], in double and rounded once. */
-static void winograd_weights(void *restrict dst, ptrdiff_t element_stride, ptrdiff_t width, const void *restrict src,
+static void winograd_weights(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
                              ptrdiff_t tap_stride, ptrdiff_t channels) {
-    for (ptrdiff_t c = 0; c < channels; c++) {
-        const T *restrict w = (const T *)src + c * width;
-        T *restrict u = (T *)dst + c * width;
-        for (ptrdiff_t l = 0; l < width; l++) { /* written out, so that this loop is the one that is vectorised */
-            double x[6], y[6], z[6], o[6];
-            winograd_weights_1d(w[l], w[3 * tap_stride + l], w[6 * tap_stride + l], x);
-            winograd_weights_1d(w[tap_stride + l], w[4 * tap_stride + l], w[7 * tap_stride + l], y);
-            winograd_weights_1d(w[2 * tap_stride + l], w[5 * tap_stride + l], w[8 * tap_stride + l], z);
-#define WEIGHT_ROW(i)                                                                                               \
-            winograd_weights_1d(x[i], y[i], z[i], o);                                                                \
-            u[(6 * i + 0) * element_stride + l] = (T)o[0], u[(6 * i + 1) * element_stride + l] = (T)o[1];            \
-            u[(6 * i + 2) * element_stride + l] = (T)o[2], u[(6 * i + 3) * element_stride + l] = (T)o[3];            \
-            u[(6 * i + 4) * element_stride + l] = (T)o[4], u[(6 * i + 5) * element_stride + l] = (T)o[5];
-            WEIGHT_ROW(0) WEIGHT_ROW(1) WEIGHT_ROW(2) WEIGHT_ROW(3) WEIGHT_ROW(4) WEIGHT_ROW(5)
-#undef WEIGHT_ROW
+    for (ptrdiff_t i = 0; i < channels * width; i += LANES / 2) {
+        const T *in = (const T *)src + i;
+        T *out = (T *)dst + i;
+        vec_wide column[3][6], g[3], o[6];
+        UNROLL for (int k = 0; k < 3; k++) {
+            UNROLL for (int r = 0; r < 3; r++)
+                g[r] = __builtin_convertvector(*(const half_of_vec *)(in + (3 * r + k) * tap_stride), vec_wide);
+            winograd_weights_1d(g[0], g[1], g[2], column[k]);
+        }
+        UNROLL for (int r = 0; r < 6; r++) {
+            winograd_weights_1d(column[0][r], column[1][r], column[2][r], o);
+            UNROLL for (int k = 0; k < 6; k++)
+                *(half_of_vec *)(out + (6 * r + k) * element_stride) = __builtin_convertvector(o[k], half_of_vec);
         }
     }
 }
