@@ -21,8 +21,8 @@ IN_PLACE, REGION, GATHER = 0, 1, 2
 SOURCES = ("in place", "packed region", "gathered")
 
 # Cache budgets in bytes, for 32-48 KB of first-level and at least 1 MB of second-level cache a core.
-WEIGHT_SLICE_BYTES = 24 << 10  # the weights under a register tile stay in the first level
-REGION_BYTES = 512 << 10  # the packed input under a tile of outputs stays in the second level
+WEIGHT_SLICE_BYTES = 64 << 10  # the weights under a register tile stream from the second level, 256 rows of a panel
+REGION_BYTES = 384 << 10  # the packed input under a tile of outputs stays in the second level
 SUMS_BYTES = 320 << 10  # weight-gradient sums of a block, likewise
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call

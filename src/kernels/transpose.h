@@ -63,14 +63,22 @@ static inline __attribute__((always_inline)) void NAME(load_rows)(NAME(vec) *v, 
     }
 }
 
+/* Columns of the next block from `src` on: up to a multiple of the vector's bytes first, so that every cache line is read
+   once, whole: rows a power of two apart share a set, and a line read in two halves would be gone in between. */
+static inline __attribute__((always_inline)) ptrdiff_t NAME(block_columns)(const char *src, ptrdiff_t left) {
+    ptrdiff_t most = LANES - (ptrdiff_t)((uintptr_t)src % (LANES * sizeof(T)) / sizeof(T));
+    return left < most ? left : most;
+}
+
 /* dst[j * ldd + i] = element j of row i; rows lie row_stride > 0 bytes apart, their elements side by side. */
 static void NAME(transpose)(T *dst, ptrdiff_t ldd, const char *src, ptrdiff_t row_stride, ptrdiff_t rows,
                             ptrdiff_t columns) {
     const char *end = src + (rows - 1) * row_stride + columns * sizeof(T);
-    for (ptrdiff_t j0 = 0; j0 < columns; j0 += LANES)
-        for (ptrdiff_t i0 = 0; i0 < rows; i0 += LANES) {
+    for (ptrdiff_t i0 = 0; i0 < rows; i0 += LANES) /* as many streams as lanes, read to their end */
+        for (ptrdiff_t j0 = 0, most; j0 < columns; j0 += most) {
             NAME(vec) v[LANES];
-            ptrdiff_t count = rows - i0, most = columns - j0 < LANES ? columns - j0 : LANES;
+            ptrdiff_t count = rows - i0;
+            most = NAME(block_columns)(src + i0 * row_stride + j0 * sizeof(T), columns - j0);
             T *to = dst + j0 * ldd + i0;
             NAME(load_rows)(v, src + i0 * row_stride + j0 * sizeof(T), row_stride, count, most, end);
             NAME(transpose_block)(v);
@@ -89,22 +97,26 @@ static int NAME(transpose_lines)(T *dst, ptrdiff_t width, const char *src, ptrdi
                                  ptrdiff_t columns, const ptrdiff_t *line, ptrdiff_t period) {
     const char *end = src + (rows - 1) * row_stride + columns * sizeof(T);
     NAME(vec) bad = {0}; /* x*0 is 0 for finite x and NaN otherwise */
-    ptrdiff_t phase = 0, base = 0;
-    for (ptrdiff_t j0 = 0; j0 < columns; j0 += LANES) {
-        ptrdiff_t most = columns - j0 < LANES ? columns - j0 : LANES, at[LANES];
-        for (ptrdiff_t j = 0; j < most; j++) {
-            at[j] = line[phase] < 0 ? -1 : (line[phase] + base) * width;
-            if (++phase == period) phase = 0, base++;
-        }
-        for (ptrdiff_t i0 = 0; i0 < width; i0 += LANES) {
+    for (ptrdiff_t i0 = 0; i0 < width; i0 += LANES) {
+        ptrdiff_t phase = 0, base = 0;
+        for (ptrdiff_t j0 = 0, most; j0 < columns; j0 += most) {
             NAME(vec) v[LANES];
+            most = NAME(block_columns)(src + i0 * row_stride + j0 * sizeof(T), columns - j0);
             NAME(load_rows)(v, src + i0 * row_stride + j0 * sizeof(T), row_stride, rows - i0, most, end);
             NAME(transpose_block)(v);
-            for (ptrdiff_t j = 0; j < most; j++)
-                if (at[j] >= 0) {
-                    *(NAME(vec) *)(dst + at[j] + i0) = v[j];
+            if (period == 1 && most == LANES) {
+                T *to = dst + (line[0] + j0) * width + i0;
+                UNROLL_LANES for (int j = 0; j < LANES; j++) *(NAME(vec) *)(to + j * width) = v[j], bad += v[j] * 0;
+                base += LANES;
+                continue;
+            }
+            for (ptrdiff_t j = 0; j < most; j++) {
+                if (line[phase] >= 0) {
+                    *(NAME(vec) *)(dst + (line[phase] + base) * width + i0) = v[j];
                     bad += v[j] * 0;
                 }
+                if (++phase == period) phase = 0, base++;
+            }
         }
     }
     for (int i = 0; i < LANES; i++)
