@@ -25,8 +25,34 @@ def pack_weights(
     columns: tuple[int, ...],
     threads: int,
 ) -> bool: ...
+def isa_number() -> int: ...
+def threads_for(macs: int, threads: int) -> int: ...
+
+class DirectPass:
+    def __init__(
+        self,
+        compute: int,
+        groups: int,
+        channels: int,
+        outputs: int,
+        size_: tuple[int, int],
+        tap_y: tuple[int, ...],
+        tap_x: tuple[int, ...],
+        rows: tuple[int, ...],
+        columns: tuple[int, ...],
+        stride: tuple[int, int],
+        phase: tuple[int, int],
+        step: tuple[int, int],
+        mode: int,
+        source: int,
+        tile: tuple[int, int],
+        kc: int,
+        panels_per_task: int,
+    ) -> None: ...
+
 def direct(
-    compute: int,
+    passes: tuple[DirectPass, ...],
+    in_place: tuple[DirectPass | None, ...],
     x: Array,
     x_code: int,
     weight: Array,
@@ -34,24 +60,12 @@ def direct(
     packed: Array | None,
     finite: bool,
     transposed: bool,
-    rows: tuple[int, ...],
-    columns: tuple[int, ...],
     bias: Array | None,
     y: Array,
     y_code: int,
     residual: Array | None,
     activation: int,
-    groups: int,
-    tap_y: tuple[int, ...],
-    tap_x: tuple[int, ...],
-    stride_y: int,
-    stride_x: int,
-    mode: int,
-    source: int,
-    tile_y: int,
-    tile_x: int,
-    kc: int,
-    panels_per_task: int,
+    channels_last: bool,
     threads: int,
 ) -> None: ...
 def winograd_weights(
@@ -73,6 +87,7 @@ def winograd(
     y_code: int,
     residual: Array | None,
     activation: int,
+    channels_last: bool,
     origin_y: int,
     origin_x: int,
     mode: int,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -44,7 +45,6 @@ WINOGRAD_CHANNELS_GRADIENT = 32
 # channels (tiles for the weight gradient), u the unit roundoff, the maximum over the plane: a tile's error follows the
 # largest of its 36 pixels. Random, one-signed and constant data stayed below 0.8 of it (tests).
 WINOGRAD_TERMS = 16
-SERIAL_BELOW_MACS = 1 << 20  # about 10 microseconds: starting a team costs as much
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,6 @@ class Blocking:
     tile: tuple[int, int]
     reduction: int
     panels_per_task: int
-    threads: int
     scratch_bytes: int  # of one thread
 
 
@@ -197,7 +196,6 @@ def direct_blocking(
         tile,
         reduction,
         panels_per_task,
-        threads,
         region + pixels * (width * element + 16) + 24 * segments + 256,
     )
 
@@ -270,24 +268,23 @@ def panel_width(compute: int, outputs: int) -> int:
     return min(lanes * vectors, outputs)
 
 
+@lru_cache(maxsize=256)
 def winograd_blocking(
     channels: int,
     outputs: int,
-    shape: tuple[int, ...],
-    element: int,
-    lanes: int,
-    vectors: int,
-    rows: int,
+    shape: tuple[int, int, int],
+    register_tile: tuple[int, int, int, int],
     threads: int,
     transformed: bool,
 ) -> WinogradBlocking:
-    """Loop sizes for an output of `shape` (N, O, H, W).
+    """Loop sizes for an output of `shape` (batch, height, width).
 
     With `transformed` weights at hand, a block's transformed input stays in the second-level cache. Without, its sums
     and a slice of transformed weights do, and a block has as many tiles as that allows, to use the slice often.
     """
-    across = -(-shape[3] // 4)
-    tiles = shape[0] * -(-shape[2] // 4) * across
+    element, lanes, vectors, rows = register_tile
+    across = -(-shape[2] // 4)
+    tiles = shape[0] * -(-shape[1] // 4) * across
     width = lanes * vectors
     leading = -(-channels // lanes) * lanes + lanes
     block = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (36 * element * leading) // rows * rows))
@@ -387,7 +384,3 @@ def winograd_gradient_blocking(g: Geometry, compute: int) -> WinogradGradientBlo
     block_bytes = 36 * channels * width * element
     parts = min(-(-tiles // 24), -(-16 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes))
     return WinogradGradientBlocking(channels, 24, max(1, parts))
-
-
-def threads_for(macs: int, threads: int) -> int:
-    return 1 if macs < SERIAL_BELOW_MACS else threads

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -28,7 +29,6 @@ from .choice import (
     forward_passes,
     input_gradient_passes,
     panel_width,
-    threads_for,
     weight_gradient_blocking,
     why_not_winograd,
     winograd_blocking,
@@ -56,6 +56,7 @@ COMPUTE = {
 }
 COMPUTE_DTYPES: list[np.dtype[Any]] = [np.dtype("float32"), np.dtype("float64"), np.dtype("int32"), np.dtype("int64")]
 ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2, "leaky_relu": 3, "silu": 4, "sigmoid": 5, "hardswish": 6}
+MOST_LANES = 16  # of any instruction set's vectors
 PADDING_MODES = {"zeros": 0, "reflect": 1, "replicate": 2, "circular": 3, "symmetric": 4}
 
 
@@ -127,123 +128,202 @@ class PassWeights:
 
 
 def prepare(
-    p: Pass,
-    weight: Array,
-    groups: int,
-    transposed: bool,
-    compute: int,
-    threads: int,
-    algorithm: str = "direct",
-    keep: bool = False,
+    p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int, transform: bool
 ) -> PassWeights:
-    """Weights for `run_pass`: packed, and transformed for Winograd, to `keep` them for many runs.
-
-    For a single run they stay as they are, and the drivers pack a panel when they need it, unless a panel is so large
-    that no thread should hold one of its own.
-    """
+    """The weights of one pass packed for many runs and, for Winograd, transformed."""
     outputs, channels = weight.shape[0] // groups, weight.shape[1]
     if transposed:
         outputs, channels = channels, outputs
-    taps = len(p.rows) * len(p.columns)
-    if not keep and _native.packed_bytes(compute, 1, taps, channels, panel_width(compute, outputs)) <= PANEL_BYTES:
-        return PassWeights(weight, transposed)
-    count = _native.packed_bytes(compute, groups, taps, channels, outputs)
+    count = _native.packed_bytes(compute, groups, len(p.rows) * len(p.columns), channels, outputs)
     packed = _aligned(count)
     team = threads if count > 1 << 16 else 1
     finite = _native.pack_weights(
         compute, weight, STORAGE[weight.dtype], packed, groups, transposed, p.rows, p.columns, team
     )
     transformed = None
-    if algorithm == "winograd" and finite and keep:
+    if transform and finite:
         transformed = _aligned(count * 4)
         _native.winograd_weights(compute, packed, transformed, channels, outputs, team)
     shape_alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
     return PassWeights(shape_alone, transposed, packed, finite, transformed)
 
 
-def _reads_in_place(p: Pass, x: Array, size: tuple[int, int], compute: int) -> bool:
-    """One tap, nothing padded, channels side by side: the kernels read the array as it lies."""
-    if len(p.tap_y) != 1 or len(p.tap_x) != 1 or x.dtype != COMPUTE_DTYPES[compute] or 0 in size:
-        return False
-    inside = all(
-        tap[0] >= 0 and tap[0] + (count - 1) * stride < extent
-        for tap, count, stride, extent in zip((p.tap_y, p.tap_x), size, p.stride, x.shape[2:], strict=True)
-    )
-    aligned = x.flags.aligned and all(s % x.itemsize == 0 for s in x.strides)
-    return inside and aligned and (x.shape[1] == 1 or x.strides[1] == x.itemsize)
+# ---- calls ------------------------------------------------------------------------------------------------------
 
 
-def run_pass(
-    p: Pass,
-    weights: PassWeights,
-    x: Array,
-    out: Array,
-    bias: Array | None,
-    residual: Array | None,
-    activation: int,
-    groups: int,
-    mode: int,
-    compute: int,
-    threads: int,
-    algorithm: str,
-) -> None:
-    """One pass into its phase of `out`."""
-    if algorithm != "winograd" or not weights.finite:
-        run_direct(p, weights, x, out, bias, residual, activation, groups, mode, compute, threads)
-        return
-    if out.size == 0:
-        return
-    element, lanes, vectors, rows = _native.tile_shape(compute)
-    flags = np.zeros((out.shape[0], -(-out.shape[2] // 4)), np.uint8)
-    b = winograd_blocking(
-        x.shape[1], out.shape[1], out.shape, element, lanes, vectors, rows, threads, weights.transformed is not None
-    )
-    padded_bias = bias
-    if bias is not None and bias.size % lanes:
-        padded_bias = np.zeros(-(-bias.size // lanes) * lanes, bias.dtype)
-        padded_bias[: bias.size] = bias
-    _native.winograd(
-        compute, x, STORAGE[x.dtype], weights.array, STORAGE[weights.array.dtype], weights.packed, weights.transformed,
-        weights.transposed, p.rows, p.columns, padded_bias, out, STORAGE[out.dtype], residual, activation,
-        p.tap_y[0], p.tap_x[0], mode, flags, b.tiles, b.reduction, b.slice, b.panels_per_task, threads,
-    )  # fmt: skip
-    if flags.any():
-        for n, row in np.argwhere(flags):
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A convolution or an input gradient resolved to the numbers that the drivers take; it waits for its arrays."""
+
+    algorithm: str
+    reason: str
+    passes: tuple[Pass, ...]
+    transposed: bool
+    channels: int  # of one group, as the passes see them: the reduction
+    outputs: int
+    groups: int
+    mode: int
+    compute: int
+    threads: int
+    packs: bool  # a panel is so large that weights are packed before, even for one run
+    covers: bool  # every output belongs to a pass
+    direct: tuple[_native.DirectPass, ...]
+    in_place: tuple[_native.DirectPass | None, ...]
+
+    def run(
+        self,
+        weights: PassWeights,
+        x: Array,
+        out: Array,
+        bias: Array | None,
+        residual: Array | None,
+        activation: int,
+        channels_last: bool = False,
+    ) -> None:
+        """Compute `out`; arrays in the logical axis order or, `channels_last`, as (N, H, W, C) and (kH, kW, I, O)."""
+        if self.algorithm == "winograd" and weights.finite:
+            self._run_winograd(weights, x, out, bias, residual, activation, channels_last)
+            return
+        _native.direct(
+            self.direct, self.in_place, x, STORAGE[x.dtype], weights.array, STORAGE[weights.array.dtype],
+            weights.packed, weights.finite, self.transposed, bias, out, STORAGE[out.dtype], residual, activation,
+            channels_last, self.threads,
+        )  # fmt: skip
+
+    def _run_winograd(
+        self,
+        weights: PassWeights,
+        x: Array,
+        out: Array,
+        bias: Array | None,
+        residual: Array | None,
+        activation: int,
+        channels_last: bool,
+    ) -> None:
+        (p,) = self.passes
+        batch, height, width = (out.shape[0], *out.shape[1:3]) if channels_last else (out.shape[0], *out.shape[2:])
+        flags = np.zeros((batch, -(-height // 4)), np.uint8)
+        b = winograd_blocking(
+            self.channels, self.outputs, (batch, height, width), _native.tile_shape(self.compute), self.threads,
+            weights.transformed is not None,
+        )  # fmt: skip
+        _native.winograd(
+            self.compute, x, STORAGE[x.dtype], weights.array, STORAGE[weights.array.dtype], weights.packed,
+            weights.transformed, self.transposed, p.rows, p.columns, bias, out, STORAGE[out.dtype], residual,
+            activation, channels_last, p.tap_y[0], p.tap_x[0], self.mode, flags, b.tiles, b.reduction, b.slice,
+            b.panels_per_task, self.threads,
+        )  # fmt: skip
+        if not flags.any():
+            return
+        if channels_last:
+            x, out = x.transpose(0, 3, 1, 2), out.transpose(0, 3, 1, 2)
+            residual = None if residual is None else residual.transpose(0, 3, 1, 2)
+            weights = replace(weights, array=weights.array.transpose(3, 2, 0, 1))
+        for n, row in np.argwhere(flags):  # rows of tiles with an output that is not finite
             part = slice(4 * row, 4 * row + 4)
+            rows = out[n : n + 1, :, part]
             shifted = replace(p, tap_y=tuple(tap + 4 * int(row) for tap in p.tap_y))
-            run_direct(
-                shifted, weights, x[n : n + 1], out[n : n + 1, :, part], bias,
-                None if residual is None else residual[n : n + 1, :, part], activation, groups, mode, compute, threads,
+            direct, in_place = _direct_passes(
+                (shifted,), self.channels, self.outputs, 1, rows.shape[2:], x.shape[2:], self.mode, self.compute,
+                self.threads,
+            )  # fmt: skip
+            _native.direct(
+                direct, in_place, x[n : n + 1], STORAGE[x.dtype], weights.array, STORAGE[weights.array.dtype],
+                weights.packed, weights.finite, self.transposed, bias, rows, STORAGE[out.dtype],
+                None if residual is None else residual[n : n + 1, :, part], activation, False, self.threads,
             )  # fmt: skip
 
 
-def run_direct(
-    p: Pass,
-    weights: PassWeights,
-    x: Array,
-    out: Array,
-    bias: Array | None,
-    residual: Array | None,
-    activation: int,
+def _direct_passes(
+    passes: tuple[Pass, ...],
+    channels: int,
+    outputs: int,
     groups: int,
+    size: tuple[int, ...],
+    input_size: tuple[int, ...],
     mode: int,
     compute: int,
     threads: int,
-) -> None:
-    """One pass of the direct driver into its phase of `out`."""
-    y = out if p.step == (1, 1) else out[:, :, p.phase[0] :: p.step[0], p.phase[1] :: p.step[1]]
-    if y.size == 0:
-        return
-    size = (y.shape[2], y.shape[3])
-    channels, outputs = x.shape[1] // groups, y.shape[1] // groups
-    in_place = _reads_in_place(p, x, size, compute)
-    macs = y.size * channels * len(p.rows) * len(p.columns)
-    b = direct_blocking(p, channels, outputs, groups, size, compute, threads_for(macs, threads), in_place)
-    _native.direct(
-        compute, x, STORAGE[x.dtype], weights.array, STORAGE[weights.array.dtype], weights.packed, weights.finite,
-        weights.transposed, p.rows, p.columns, bias, y, STORAGE[y.dtype], residual, activation, groups, p.tap_y, p.tap_x,
-        *p.stride, mode, b.source, *b.tile, b.reduction, b.panels_per_task, b.threads,
+) -> tuple[tuple[_native.DirectPass, ...], tuple[_native.DirectPass | None, ...]]:
+    """The passes into an output of `size`, and for each the one that reads its input in place, where it could."""
+
+    def native(p: Pass, in_place: bool) -> _native.DirectPass:
+        own = p.output_size((size[0], size[1]))
+        macs = prod(own) * channels * outputs * groups * len(p.rows) * len(p.columns)
+        team = _native.threads_for(macs, threads)
+        b = direct_blocking(p, channels, outputs, groups, own, compute, team, in_place)
+        return _native.DirectPass(
+            compute, groups, channels, outputs, own, p.tap_y, p.tap_x, p.rows, p.columns, p.stride, p.phase, p.step,
+            mode, b.source, b.tile, b.reduction, b.panels_per_task,
+        )  # fmt: skip
+
+    def inside(p: Pass) -> bool:
+        """One tap and nothing padded."""
+        own = p.output_size((size[0], size[1]))
+        return len(p.tap_y) == len(p.tap_x) == 1 and all(
+            tap[0] >= 0 and tap[0] + (count - 1) * stride < extent
+            for tap, count, stride, extent in zip((p.tap_y, p.tap_x), own, p.stride, input_size, strict=True)
+        )
+
+    return (
+        tuple(native(p, False) for p in passes),
+        tuple(native(p, True) if inside(p) else None for p in passes),
+    )
+
+
+def _call(
+    passes: list[Pass],
+    transposed: bool,
+    channels: int,
+    outputs: int,
+    groups: int,
+    size: tuple[int, int],
+    input_size: tuple[int, int],
+    mode: int,
+    dtype: np.dtype[Any],
+    algorithm: str,
+    purpose: str,
+    threads: int,
+) -> Call:
+    compute = COMPUTE[dtype]
+    kept = tuple(p for p in passes if 0 not in p.output_size(size))
+    how, reason = ("direct", "nothing to compute")
+    if kept:
+        how, reason = choose_algorithm(kept[0], channels, outputs, groups, size, dtype, algorithm, purpose)
+    direct, in_place = _direct_passes(kept, channels, outputs, groups, size, input_size, mode, compute, threads)
+    panel = panel_width(compute, outputs)
+    packs = any(
+        _native.packed_bytes(compute, 1, len(p.rows) * len(p.columns), channels, panel) > PANEL_BYTES for p in kept
+    )
+    covers = sum(prod(p.output_size(size)) for p in kept) == prod(size)
+    return Call(
+        how, reason, kept, transposed, channels, outputs, groups, mode, compute, threads, packs, covers, direct,
+        in_place,
     )  # fmt: skip
+
+
+# Calls hold numbers alone, a few kilobytes each, and are forgotten oldest first.
+@lru_cache(maxsize=256)
+def _forward_call(
+    g: Geometry, dtype: np.dtype[Any], algorithm: str, purpose: str, threads: int, isa: int
+) -> Call:
+    return _call(
+        forward_passes(g), False, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size,
+        g.input_size, PADDING_MODES[g.padding_mode], dtype, algorithm, purpose, threads,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _input_gradient_call(g: Geometry, dtype: np.dtype[Any], algorithm: str, threads: int, isa: int) -> Call:
+    return _call(
+        input_gradient_passes(g), True, g.out_channels // g.groups, g.in_channels // g.groups, g.groups, g.input_size,
+        g.output_size, PADDING_MODES["zeros"], dtype, algorithm, "call", threads,
+    )  # fmt: skip
+
+
+def forward_call(g: Geometry, dtype: np.dtype[Any], algorithm: str, threads: int, purpose: str = "call") -> Call:
+    """The convolution of `g` with results of `dtype`; `purpose` as `choose_algorithm` takes it."""
+    return _forward_call(g, dtype, algorithm, purpose, threads, _native.isa_number())
 
 
 # ---- operations --------------------------------------------------------------------------------------------------
@@ -261,8 +341,32 @@ def check_algorithm(g: Geometry, dtype: np.dtype[Any], algorithm: str) -> None:
         )
 
 
+def _run_once(
+    call: Call, weight: Array, x: Array, out: Array, bias: Array | None, residual: Array | None, activation: int
+) -> None:
+    """Run a call with weights as they lie, packed panel by panel on the way unless a panel is too large for that."""
+    if out.size == 0:
+        return
+    if not call.packs:
+        call.run(PassWeights(weight, call.transposed), x, out, bias, residual, activation)
+        return
+    for p, direct, in_place in zip(call.passes, call.direct, call.in_place, strict=True):
+        weights = prepare(p, weight, call.groups, call.transposed, call.compute, call.threads, False)
+        replace(call, passes=(p,), direct=(direct,), in_place=(in_place,)).run(
+            weights, x, out, bias, residual, activation
+        )
+
+
 def _bias_for(bias: Array | None, compute: int) -> Array | None:
-    return None if bias is None else np.ascontiguousarray(bias, COMPUTE_DTYPES[compute])
+    """The bias in the computing type, in memory that vectors may be read from up to its end."""
+    if bias is None:
+        return None
+    dtype = COMPUTE_DTYPES[compute]
+    if bias.dtype == dtype and bias.flags.c_contiguous and bias.size % MOST_LANES == 0:
+        return bias
+    padded = np.zeros(-(-bias.size // MOST_LANES) * MOST_LANES, dtype)
+    padded[: bias.size] = bias
+    return padded[: bias.size]
 
 
 def forward(
@@ -281,16 +385,8 @@ def forward(
     check_algorithm(g, input.dtype, algorithm)
 
     def run(x: Array, w: Array, to: Array, b: Array | None, add: Array | None) -> None:
-        compute = COMPUTE[to.dtype]
-        (p,) = forward_passes(g)
-        how, _ = choose_algorithm(
-            p, w.shape[1], g.out_channels // g.groups, g.groups, g.output_size, to.dtype, algorithm
-        )
-        weights = prepare(p, w, g.groups, False, compute, threads_for(to.size, threads), how)
-        run_pass(
-            p, weights, x, to, _bias_for(b, compute), add, ACTIVATIONS[activation], g.groups,
-            PADDING_MODES[g.padding_mode], compute, threads, how,
-        )  # fmt: skip
+        call = forward_call(g, to.dtype, algorithm, threads)
+        _run_once(call, w, x, to, _bias_for(b, call.compute), add, ACTIVATIONS[activation])
 
     if out.dtype.kind == "f":
         run(input, weight, out, bias, residual)
@@ -361,18 +457,14 @@ def input_gradient(
 def _zero_padded_input_gradient(
     g: Geometry, dy: Array, w: Array, bias: Array | None, out: Array, groups: int, algorithm: str, threads: int
 ) -> None:
-    compute = COMPUTE[out.dtype]
-    bias = _bias_for(bias, compute)
-    passes = input_gradient_passes(g)
-    if len(passes) < g.stride[0] * g.stride[1]:  # what no pass writes is the bias alone
+    call = _input_gradient_call(
+        replace(g, groups=groups, in_channels=out.shape[1], out_channels=dy.shape[1]), out.dtype, algorithm, threads,
+        _native.isa_number(),
+    )  # fmt: skip
+    bias = _bias_for(bias, call.compute)
+    if not call.covers:  # what no pass writes is the bias alone
         out[...] = 0 if bias is None else bias[:, None, None]
-    for p in passes:
-        if 0 in p.output_size((out.shape[2], out.shape[3])):
-            continue
-        size = (out.shape[2], out.shape[3])
-        how, _ = choose_algorithm(p, w.shape[0] // groups, w.shape[1], groups, size, out.dtype, algorithm)
-        weights = prepare(p, w, groups, True, compute, threads_for(out.size, threads), how)
-        run_pass(p, weights, dy, out, bias, None, 0, groups, 0, compute, threads, how)
+    _run_once(call, w, dy, out, bias, None, 0)
 
 
 def _fold(padded: Array, before: int, size: int, mode: str, axis: int) -> Array:
@@ -456,7 +548,7 @@ def weight_gradient(
         _native.weight_gradient(
             compute, x, STORAGE[x.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], g.groups, *g.stride,
             *g.dilation, g.padding[0][0], g.padding[1][0], PADDING_MODES[g.padding_mode], *b.taps, b.channels,
-            b.panels, *b.tile, b.chunk_rows, b.parts, threads_for(dy.size * prod(to.shape[1:]), threads),
+            b.panels, *b.tile, b.chunk_rows, b.parts, _native.threads_for(dy.size * prod(to.shape[1:]), threads),
         )  # fmt: skip
 
     if out.dtype.kind == "f":
@@ -474,7 +566,7 @@ def bias_gradient(grad_output: Array, out: Array, *, threads: int = 1) -> None:
         out[...] = 0
         return
     parts = max(1, min(rows, 32, PARTIAL_SUMS_BYTES // (8 * grad_output.shape[1])))
-    team = threads_for(grad_output.size, threads)
+    team = _native.threads_for(grad_output.size, threads)
 
     def run(dy: Array, to: Array) -> None:
         _native.bias_gradient(COMPUTE[to.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], parts, team)
@@ -498,7 +590,7 @@ def _pool(
     limit = (pg.input_size[0] + bottom, pg.input_size[1] + right)
     _native.pool(
         kind, STORAGE[x.dtype], x.itemsize, x, y, indices, pg.kernel_size, pg.stride, (top, left), pg.dilation, limit,
-        include, divisor, threads_for(4 * max(x.size, y.size), threads),
+        include, divisor, _native.threads_for(4 * max(x.size, y.size), threads),
     )  # fmt: skip
 
 
@@ -560,33 +652,36 @@ def explain(
     dtype = np.dtype(dtype)
     check_algorithm(g, dtype, algorithm)
     out = dtype if dtype.kind == "f" else np.dtype("int32") if dtype.itemsize <= 2 else np.dtype("int64")
-    compute = COMPUTE[out]
-    element, lanes, vectors, rows = _native.tile_shape(compute)
-    (p,) = forward_passes(g)
-    channels, outputs = g.in_channels // g.groups, g.out_channels // g.groups
-    how, reason = choose_algorithm(
-        p, channels, outputs, g.groups, g.output_size, out, algorithm, "plan" if prepared else "call"
-    )
+    call = forward_call(g, out, algorithm, threads, "plan" if prepared else "call")
+    return _explain_call(g, call, dtype, prepared)
+
+
+def _explain_call(g: Geometry, call: Call, dtype: np.dtype[Any], prepared: bool) -> ConvExplanation:
+    compute, channels, outputs = call.compute, call.channels, call.outputs
+    _, lanes, vectors, rows = shape = _native.tile_shape(compute)
     packed = _native.packed_bytes(compute, g.groups, prod(g.kernel_size), channels, outputs)
-    pixels = g.batch * prod(g.output_size)
-    macs = pixels * g.out_channels * channels * prod(g.kernel_size)
-    team = threads_for(macs, threads)
-    if how == "winograd":
-        shape = (g.batch, g.out_channels, *g.output_size)
-        w = winograd_blocking(channels, outputs, shape, element, lanes, vectors, rows, threads, prepared)
+    macs = g.batch * prod(g.output_size) * g.out_channels * channels * prod(g.kernel_size)
+    if call.algorithm == "winograd":
+        w = winograd_blocking(channels, outputs, (g.batch, *g.output_size), shape, call.threads, prepared)
         tiles = g.batch * -(-g.output_size[0] // 4) * -(-g.output_size[1] // 4)
         return ConvExplanation(
-            algorithm=how, isa=_native.isa_name(), dtype=str(dtype), threads=threads, tile=(4, 4),
+            algorithm="winograd", isa=_native.isa_name(), dtype=str(dtype), threads=call.threads, tile=(4, 4),
             block=f"{w.tiles} tiles", register_tile=(rows, vectors * lanes), source="transformed 6 x 6 tiles",
-            workspace_bytes=w.scratch_bytes * threads, packed_weight_bytes=5 * packed, macs=macs,
-            multiplications=36 * tiles * channels * outputs, reason=reason,
+            workspace_bytes=w.scratch_bytes * call.threads, packed_weight_bytes=5 * packed if prepared else 0,
+            macs=macs, multiplications=36 * tiles * channels * outputs, reason=call.reason,
         )  # fmt: skip
+    team = _native.threads_for(macs, call.threads)
+    (p,) = forward_passes(g)
     b = direct_blocking(p, channels, outputs, g.groups, g.output_size, compute, team, False)
+    panel = 0 if prepared or call.packs else _native.packed_bytes(
+        compute, 1, prod(g.kernel_size), channels, panel_width(compute, outputs)
+    )
     return ConvExplanation(
-        algorithm=how, isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=b.tile,
+        algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=b.tile,
         block=f"{b.reduction} reduction steps", register_tile=(rows, vectors * lanes), source=SOURCES[b.source],
-        workspace_bytes=b.scratch_bytes * team, packed_weight_bytes=packed, macs=macs, multiplications=macs,
-        reason=reason,
+        workspace_bytes=(b.scratch_bytes + panel) * team,
+        packed_weight_bytes=packed if prepared or call.packs else 0, macs=macs, multiplications=macs,
+        reason=call.reason,
     )  # fmt: skip
 
 
@@ -617,18 +712,19 @@ class ConvPlan:
         self._activation = activation
         self._algorithm = algorithm
         self._threads = threads
-        self._explanation = explain(g, dtype, algorithm=algorithm, threads=threads, prepared=True)
         self._weight: Array | None = None
         self._bias: Array | None = None if bias is None else bias.copy()
-        if self.dtype.kind == "f":
-            self._compute = COMPUTE[self.dtype]
-            (self._pass,) = forward_passes(g)
-            self._weights = prepare(
-                self._pass, weight, g.groups, False, self._compute, threads, self._explanation.algorithm, keep=True
-            )
-            self._bias = _bias_for(self._bias, self._compute)
-        else:
+        if self.dtype.kind != "f":
+            self._explanation = explain(g, dtype, algorithm=algorithm, threads=threads)
             self._weight = weight.copy()
+            return
+        check_algorithm(g, self.dtype, algorithm)
+        self._call = forward_call(g, self.dtype, algorithm, threads, "plan")
+        self._explanation = _explain_call(g, self._call, self.dtype, True)
+        (p,) = forward_passes(g)
+        transform = self._call.algorithm == "winograd"
+        self._weights = prepare(p, weight, g.groups, False, self._call.compute, threads, transform)
+        self._bias = _bias_for(self._bias, self._call.compute)
 
     @property
     def workspace_bytes(self) -> int:
@@ -672,9 +768,6 @@ class ConvPlan:
                 algorithm=self._algorithm, threads=self._threads,
             )  # fmt: skip
         else:
-            run_pass(
-                self._pass, self._weights, x, y, self._bias, None, ACTIVATIONS[self._activation], g.groups,
-                PADDING_MODES[g.padding_mode], self._compute, self._threads, self._explanation.algorithm,
-            )  # fmt: skip
+            self._call.run(self._weights, x, y, self._bias, None, ACTIVATIONS[self._activation])
         finish()
         return result

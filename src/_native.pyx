@@ -54,6 +54,7 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
                                          Py_ssize_t) noexcept nogil
     ctypedef struct fc_kernels:
+        int dtype
         int size
         int lanes
         int vectors
@@ -97,6 +98,14 @@ cdef extern from "fastconv.h" nogil:
 
 ctypedef Py_ssize_t size
 
+cdef enum:
+    PARALLEL_FROM_MACS = 1 << 20   # about 10 microseconds: starting a team costs as much
+
+
+def threads_for(size macs, int threads):
+    """The threads worth starting for so many multiply-adds."""
+    return threads if macs >= PARALLEL_FROM_MACS else 1
+
 cdef const fc_isa* isa = fc_isa_best()
 
 
@@ -118,6 +127,14 @@ def isas_available():
 def isa_name():
     """Name of the instruction set in use."""
     return isa.name.decode()
+
+
+def isa_number():
+    """Position of the instruction set in use among those built."""
+    cdef int i = 0
+    while fc_isa_select(fc_isa_built(i)) != isa:
+        i += 1
+    return i
 
 
 def isa_use(str name):
@@ -187,11 +204,35 @@ cdef class Arrays:
             out.s[axis] = 0 if axis < first else buffer.strides[axis - first]
         return 0
 
+    cdef int activation(self, object array, View* out, bint writable, bint channels_last) except -1:
+        """(N, C, H, W) of an array that has these axes, or its channels last."""
+        self.view(array, out, writable)
+        if channels_last:
+            out.n[1], out.n[2], out.n[3] = out.n[3], out.n[1], out.n[2]
+            out.s[1], out.s[2], out.s[3] = out.s[3], out.s[1], out.s[2]
+        return 0
+
+    cdef int weight(self, object array, View* out, bint channels_last) except -1:
+        """(O, I, kH, kW) of an array that has these axes, or of (kH, kW, I, O)."""
+        self.view(array, out, False)
+        if channels_last:
+            out.n[0], out.n[1], out.n[2], out.n[3] = out.n[3], out.n[2], out.n[0], out.n[1]
+            out.s[0], out.s[1], out.s[2], out.s[3] = out.s[3], out.s[2], out.s[0], out.s[1]
+        return 0
+
     cdef void release(self):
         cdef int i
         for i in range(self.count):
             PyBuffer_Release(&self.buffers[i])
         self.count = 0
+
+
+cdef void phase_view(View* out, const View* array, size y, size x, size step_y, size step_x) noexcept nogil:
+    """array[:, :, y::step_y, x::step_x]."""
+    out[0] = array[0]
+    out.p = array.p + y * array.s[2] + x * array.s[3]
+    out.n[2], out.s[2] = max(0, (array.n[2] - y + step_y - 1) // step_y), array.s[2] * step_y
+    out.n[3], out.s[3] = max(0, (array.n[3] - x + step_x - 1) // step_x), array.s[3] * step_x
 
 
 cdef void* allocate(size bytes) except NULL:

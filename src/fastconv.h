@@ -56,7 +56,8 @@ typedef void (*fc_winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff
                                     ptrdiff_t tap_stride, ptrdiff_t channels);
 
 typedef struct {
-    int size;        /* bytes of a computing element */
+    int dtype;       /* the fc_dtype of a computing element */
+    int size;        /* bytes of it */
     int lanes;       /* elements of a vector */
     int vectors;     /* vectors of a full panel */
     int rows[FC_MAX_VECTORS + 1];  /* most rows of a register tile that is so many vectors wide */

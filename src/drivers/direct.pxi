@@ -26,6 +26,8 @@ cdef struct Direct:
     int x_code, y_code, activation, mode, source
     bint has_residual
     size groups, channels, outputs             # of one group: reduction and output channels
+    size size_y, size_x                        # of the output of this pass
+    size first_task, first_panel               # counted over all passes
     size stride_y, stride_x, taps_y, taps_x
     const size* tap_y                          # offset of every tap from output * stride
     const size* tap_x
@@ -41,79 +43,141 @@ cdef struct Direct:
 
 
 cdef struct HeldPanel:
-    size number     # of the panel in a thread's scratch, counted over all groups; -1 at first
+    size number     # of the panel in a thread's scratch, counted over all passes and groups; -1 at first
     bint finite
 
 
-def direct(int compute, x, int x_code, weight, int w_code, packed, bint finite, bint transposed, tuple rows,
-           tuple columns, bias, y, int y_code, residual, int activation, size groups, tuple tap_y, tuple tap_x,
-           size stride_y, size stride_x, int mode, int source, size tile_y, size tile_x, size kc,
-           size panels_per_task, int threads):
-    """y = activation(convolution(x, weight) + bias + residual), every element of y written.
+cdef class DirectPass:
+    """One pass with every number resolved but the arrays: made once, run many times, by several threads at once.
 
-    The weights are `packed` (with `finite` as `pack_weights` returned it) or, where that is None, packed on the way.
-
-    `x` (N, C, H, W) and `y` (N, O, OH, OW) are views with any strides; output pixel (i, j) sums
-    x[.., i*stride_y + tap_y[a], j*stride_x + tap_x[b]] over the taps. Raises MemoryError before anything is written.
+    The output pixel (i, j) of `size` sums x[.., i*stride + tap_y[a], j*stride + tap_x[b]] over the taps, which are the
+    rows x columns of the kernel; it lies at `phase` + (i, j) * `step` of y. With source IN_PLACE the taps lie inside the
+    input, and `usable` says whether an array can be read so.
     """
     cdef Direct job
-    cdef Arrays arrays = Arrays()
-    cdef View view
-    cdef size* taps = NULL
-    cdef char* scratch = NULL
-    cdef size i, task, tasks
-    cdef int thread
-    job.kernels = isa.compute[compute]
-    job.segments = NULL
-    job.block = NULL
-    job.weights.offsets = NULL
-    try:
-        arrays.view(x, &job.x, False)
-        arrays.view(y, &job.y, True)
-        open_weights(&job.weights, arrays, job.kernels, weight, w_code, packed, finite, groups, transposed, rows,
-                     columns)
-        job.bias = NULL
-        if bias is not None:
-            arrays.view(bias, &view, False)
-            job.bias = view.p
-        job.has_residual = residual is not None
-        if job.has_residual:
-            arrays.view(residual, &job.residual, False)
-        job.x_code, job.y_code, job.activation, job.mode, job.source = x_code, y_code, activation, mode, source
-        job.groups = groups
-        job.channels, job.outputs = job.x.n[1] // groups, job.y.n[1] // groups
-        job.stride_y, job.stride_x = stride_y, stride_x
+    cdef size* numbers   # tap_y, tap_x, then rows and columns of the kernel
+    cdef size phase_y, phase_x, step_y, step_x
+
+    def __cinit__(self):
+        self.numbers = NULL
+        self.job.segments = NULL
+        self.job.block = NULL
+
+    def __init__(self, int compute, size groups, size channels, size outputs, tuple size_, tuple tap_y, tuple tap_x,
+                 tuple rows, tuple columns, tuple stride, tuple phase, tuple step, int mode, int source, tuple tile,
+                 size kc, size panels_per_task):
+        cdef Direct* job = &self.job
+        cdef size i = 0
+        job.kernels = isa.compute[compute]
+        job.mode, job.source, job.kc = mode, source, kc
+        job.groups, job.channels, job.outputs = groups, channels, outputs
+        job.size_y, job.size_x = size_
+        job.stride_y, job.stride_x = stride
+        job.tile_y, job.tile_x = tile
+        self.phase_y, self.phase_x = phase
+        self.step_y, self.step_x = step
         job.taps_y, job.taps_x = len(tap_y), len(tap_x)
-        taps = <size*>allocate((job.taps_y + job.taps_x) * sizeof(size))
-        for i in range(job.taps_y):
-            taps[i] = tap_y[i]
-        for i in range(job.taps_x):
-            taps[job.taps_y + i] = tap_x[i]
-        job.tap_y, job.tap_x = taps, taps + job.taps_y
-        job.kc = kc
-        job.tile_y, job.tile_x = tile_y, tile_x
-        if job.y.n[0] * job.y.n[1] * job.y.n[2] * job.y.n[3] == 0:
+        self.numbers = <size*>allocate(2 * (job.taps_y + job.taps_x) * sizeof(size))
+        for numbers in (tap_y, tap_x, rows, columns):
+            for number in numbers:
+                self.numbers[i] = number
+                i += 1
+        job.tap_y, job.tap_x = self.numbers, self.numbers + job.taps_y
+        direct_prepare(job, panels_per_task)
+
+    def __dealloc__(self):
+        free(self.numbers)
+        free(self.job.segments)
+        free(self.job.block)
+
+
+cdef bint direct_usable(const fc_kernels* kernels, const View* x, int code) noexcept nogil:
+    """Whether a pass that reads the input in place can read this array."""
+    cdef size unit = kernels.size
+    return (code == kernels.dtype and (x.n[1] == 1 or x.s[1] == unit) and x.s[0] % unit == 0
+            and x.s[2] % unit == 0 and x.s[3] % unit == 0 and <size>x.p % unit == 0)
+
+
+def direct(tuple passes, tuple in_place, x, int x_code, weight, int w_code, packed, bint finite, bint transposed, bias, y,
+           int y_code, residual, int activation, bint channels_last, int threads):
+    """y = activation(convolution(x, weight) + bias + residual), in passes that each write their phase of y.
+
+    `in_place` holds, for every pass, None or the pass to run instead on an input that can be read as it lies. The
+    weights are `packed` (with `finite` as `pack_weights` returned it) or, where that is None, packed on the way.
+    `channels_last`: x, y, residual are (N, H, W, C) and weight (kH, kW, I, O), else (N, C, H, W) and (O, I, kH, kW).
+    Raises MemoryError before anything is written.
+    """
+    cdef Arrays arrays = Arrays()
+    cdef View vx, vy, vr, vp, vb, vw
+    cdef DirectPass p, other
+    cdef Direct* jobs = NULL
+    cdef char* scratch = NULL
+    cdef size i, n, count = len(passes), task, tasks, panels = 0, macs = 0, scratch_bytes = 0
+    try:
+        arrays.activation(x, &vx, False, channels_last)
+        arrays.activation(y, &vy, True, channels_last)
+        arrays.weight(weight, &vw, channels_last)
+        if residual is not None:
+            arrays.activation(residual, &vr, False, channels_last)
+        vp.p = vb.p = NULL
+        if packed is not None:
+            arrays.view(packed, &vp, False)
+        if bias is not None:
+            arrays.view(bias, &vb, False)
+        if vy.n[0] * vy.n[1] * vy.n[2] * vy.n[3] == 0:
             return
-        direct_prepare(&job, panels_per_task)
-        tasks = job.y.n[0] * job.tiles_y * job.tiles_x * groups * job.panel_chunks
-        threads = <int>min(threads, tasks)
-        scratch = <char*>allocate(job.scratch_bytes * threads)
+        jobs = <Direct*>allocate(count * sizeof(Direct))
+        n = 0
+        for i in range(count):
+            jobs[i].weights.offsets = NULL
+        for i in range(count):
+            p = passes[i]
+            other = in_place[i]
+            if other is not None and direct_usable(other.job.kernels, &vx, x_code):
+                p = other
+            jobs[i] = p.job
+            jobs[i].x, jobs[i].x_code, jobs[i].y_code, jobs[i].activation = vx, x_code, y_code, activation
+            jobs[i].bias = vb.p
+            jobs[i].has_residual = residual is not None
+            phase_view(&jobs[i].y, &vy, p.phase_y, p.phase_x, p.step_y, p.step_x)
+            if jobs[i].has_residual:
+                phase_view(&jobs[i].residual, &vr, p.phase_y, p.phase_x, p.step_y, p.step_x)
+            bind_weights(&jobs[i].weights, jobs[i].kernels, &vw, w_code, vp.p, finite, jobs[i].groups, transposed,
+                         jobs[i].taps_y, jobs[i].taps_x, p.numbers + jobs[i].taps_y + jobs[i].taps_x)
+            n += jobs[i].size_y * jobs[i].size_x * jobs[i].taps_y * jobs[i].taps_x
+            direct_scratch(&jobs[i])
+            scratch_bytes = max(scratch_bytes, jobs[i].scratch_bytes)
+        macs = vy.n[0] * vy.n[1] * jobs[0].channels * n
+        tasks = 0
+        for i in range(count):
+            jobs[i].first_task, jobs[i].first_panel = tasks, panels
+            panels += jobs[i].groups * jobs[i].panels
+            tasks += vy.n[0] * jobs[i].tiles_y * jobs[i].tiles_x * jobs[i].groups * jobs[i].panel_chunks
+        threads = <int>min(threads if macs >= PARALLEL_FROM_MACS else 1, tasks)
+        scratch = <char*>allocate(scratch_bytes * threads)
         for i in range(threads):
-            (<HeldPanel*>(scratch + i * job.scratch_bytes)).number = -1
+            (<HeldPanel*>(scratch + i * scratch_bytes)).number = -1
         with nogil:
             if threads == 1:
                 for task in range(tasks):
-                    direct_task(&job, scratch, task)
+                    direct_any_task(jobs, count, scratch, task)
             else:
                 for task in prange(tasks, schedule='dynamic', num_threads=threads):
-                    direct_task(&job, scratch + threadid() * job.scratch_bytes, task)
+                    direct_any_task(jobs, count, scratch + threadid() * scratch_bytes, task)
     finally:
         free(scratch)
-        free(taps)
-        free(job.weights.offsets)
-        free(job.segments)
-        free(job.block)
+        if jobs != NULL:
+            for i in range(count):
+                free(jobs[i].weights.offsets)
+        free(jobs)
         arrays.release()
+
+
+cdef void direct_any_task(const Direct* jobs, size count, char* scratch, size task) noexcept nogil:
+    cdef size i = count - 1
+    while jobs[i].first_task > task:
+        i -= 1
+    direct_task(jobs + i, scratch, task - jobs[i].first_task)
 
 
 cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
@@ -121,12 +185,12 @@ cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
     cdef const fc_kernels* kernels = job.kernels
     cdef size i, j, limit, run, runs, at, left, piece, filled, b
     cdef bint merged
-    job.width = job.weights.width
-    job.panels = job.weights.panels
+    job.width = kernels.vectors * kernels.lanes
+    job.panels = (job.outputs + job.width - 1) // job.width
     job.panels_per_task = max(1, min(panels_per_task, job.panels))
     job.panel_chunks = (job.panels + job.panels_per_task - 1) // job.panels_per_task
-    job.tiles_y = (job.y.n[2] + job.tile_y - 1) // job.tile_y
-    job.tiles_x = (job.y.n[3] + job.tile_x - 1) // job.tile_x
+    job.tiles_y = (job.size_y + job.tile_y - 1) // job.tile_y
+    job.tiles_x = (job.size_x + job.tile_x - 1) // job.tile_x
     job.min_y = job.min_x = job.span_y = job.span_x = 0
     for i in range(job.taps_y):
         job.min_y = job.tap_y[i] if i == 0 else min(job.min_y, job.tap_y[i])
@@ -190,6 +254,12 @@ cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
             job.region_bytes = (((job.tile_y - 1) * job.step_y + job.span_y) * job.region_columns * job.ld
                                 * kernels.size)
     job.region_bytes = round_up(job.region_bytes, 64)
+    return 0
+
+
+cdef void direct_scratch(Direct* job) noexcept nogil:
+    """Scratch of one thread: the panel that it packs, its region, its sums and offsets."""
+    cdef const fc_kernels* kernels = job.kernels
     job.panel_bytes = 0
     if job.weights.packed == NULL:
         job.panel_bytes = round_up(job.taps_y * job.taps_x * job.channels
@@ -197,7 +267,6 @@ cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
     job.scratch_bytes = (64 + job.panel_bytes + job.region_bytes + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
                          + round_up(2 * job.tile_y * job.tile_x * sizeof(size), 64)
                          + round_up(job.max_segments * sizeof(fc_segment), 64))
-    return 0
 
 
 cdef inline size region_offset(const Direct* job, size i, size j) noexcept nogil:
@@ -213,8 +282,9 @@ cdef const char* direct_panel(const Direct* job, char* scratch, size group, size
     if job.weights.packed != NULL:
         finite[0] = job.weights.finite
         return packed_panel(&job.weights, group, panel)
-    if held.number != group * job.panels + panel:
-        held.number = group * job.panels + panel
+    cdef size number = job.first_panel + group * job.panels + panel
+    if held.number != number:
+        held.number = number
         held.finite = pack_panel(&job.weights, group, panel, 0, job.channels, scratch + 64) != 0
     finite[0] = held.finite
     return scratch + 64

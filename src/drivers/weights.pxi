@@ -26,34 +26,45 @@ def packed_bytes(int compute, size groups, size taps, size channels, size output
     return groups * packed_elements(kernels, taps, channels, outputs) * kernels.size
 
 
-cdef int open_weights(Weights* w, Arrays arrays, const fc_kernels* kernels, array, int code, packed, bint finite,
-                      size groups, bint transposed, tuple rows, tuple columns) except -1:
-    """Weights (O, I/groups, kH, kW), any strides, for the taps rows x columns; or those already packed of that array.
+cdef int bind_weights(Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
+                      bint finite, size groups, bint transposed, size taps_y, size taps_x,
+                      const size* taps) except -1:
+    """Weights (O, I/groups, kH, kW), any strides, for some taps: rows of the kernel in `taps`, then columns.
 
     `transposed` swaps the roles of input and output channels, as the input gradient needs. The caller frees `offsets`.
     """
-    cdef View view
     cdef size i
-    w.kernels, w.code, w.groups, w.finite, w.packed, w.offsets = kernels, code, groups, finite, NULL, NULL
-    w.taps_y, w.taps_x = len(rows), len(columns)
-    arrays.view(array, &w.array, False)
-    if packed is not None:
-        arrays.view(packed, &view, False)
-        w.packed = view.p
-    w.outputs, w.output_stride = w.array.n[0] // groups, w.array.s[0]
-    w.channels, w.channel_stride = w.array.n[1], w.array.s[1]
+    w.kernels, w.array, w.code, w.packed, w.finite, w.groups = kernels, array[0], code, packed, finite, groups
+    w.taps_y, w.taps_x = taps_y, taps_x
+    w.outputs, w.output_stride = array.n[0] // groups, array.s[0]
+    w.channels, w.channel_stride = array.n[1], array.s[1]
     if transposed:
         w.outputs, w.output_stride, w.channels, w.channel_stride = (
             w.channels, w.channel_stride, w.outputs, w.output_stride)
     w.width = kernels.vectors * kernels.lanes
     w.panels = (w.outputs + w.width - 1) // w.width
-    w.group_elements = packed_elements(kernels, w.taps_y * w.taps_x, w.channels, w.outputs)
-    w.offsets = <size*>allocate((w.taps_y + w.taps_x) * sizeof(size))
-    for i in range(w.taps_y):
-        w.offsets[i] = <size>rows[i] * w.array.s[2]
-    for i in range(w.taps_x):
-        w.offsets[w.taps_y + i] = <size>columns[i] * w.array.s[3]
+    w.group_elements = packed_elements(kernels, taps_y * taps_x, w.channels, w.outputs)
+    w.offsets = <size*>allocate((taps_y + taps_x) * sizeof(size))
+    for i in range(taps_y):
+        w.offsets[i] = taps[i] * array.s[2]
+    for i in range(taps_y, taps_y + taps_x):
+        w.offsets[i] = taps[i] * array.s[3]
     return 0
+
+
+cdef int bind_taps(Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
+                   size groups, bint transposed, tuple rows, tuple columns) except -1:
+    """`bind_weights` with the rows and columns of the kernel as tuples."""
+    cdef size i, taps_y = len(rows), taps_x = len(columns)
+    cdef size* taps = <size*>allocate((taps_y + taps_x) * sizeof(size))
+    try:
+        for i in range(taps_y):
+            taps[i] = rows[i]
+        for i in range(taps_x):
+            taps[taps_y + i] = columns[i]
+        return bind_weights(w, kernels, array, code, packed, True, groups, transposed, taps_y, taps_x, taps)
+    finally:
+        free(taps)
 
 
 cdef inline size panel_vectors(const Weights* w, size panel) noexcept nogil:
@@ -81,15 +92,15 @@ def pack_weights(int compute, weight, int code, packed, size groups, bint transp
     Returns False when a weight is NaN or infinite: padded taps must then be skipped instead of multiplied by zero.
     """
     cdef Weights w
-    cdef View to
+    cdef View to, array
     cdef Arrays arrays = Arrays()
     cdef size task
     cdef int finite = 1
     w.offsets = NULL
     try:
         arrays.view(packed, &to, True)
-        open_weights(&w, arrays, isa.compute[compute], weight, code, None, True, groups, transposed, rows, columns)
-        w.packed = to.p
+        arrays.view(weight, &array, False)
+        bind_taps(&w, isa.compute[compute], &array, code, to.p, groups, transposed, rows, columns)
         with nogil:
             if threads == 1:
                 for task in range(groups * w.panels):

@@ -59,8 +59,8 @@ cdef void winograd_panel(const fc_kernels* kernels, char* u, const char* w, size
 
 
 def winograd(int compute, x, int x_code, weight, int w_code, packed, transformed, bint transposed, tuple rows,
-             tuple columns, bias, y, int y_code, residual, int activation, size origin_y, size origin_x, int mode, flags,
-             size block, size kc, size slice, size panels_per_task, int threads):
+             tuple columns, bias, y, int y_code, residual, int activation, bint channels_last, size origin_y,
+             size origin_x, int mode, flags, size block, size kc, size slice, size panels_per_task, int threads):
     """y = activation(convolution + bias + residual) for 3x3 taps at stride 1; tile (0, 0) reads x[origin_y:, origin_x:].
 
     The weights are `transformed`, or `packed`, or where both are None the array `weight`, as `direct` takes it; without
@@ -70,16 +70,20 @@ def winograd(int compute, x, int x_code, weight, int w_code, packed, transformed
     """
     cdef Winograd job
     cdef Arrays arrays = Arrays()
-    cdef View view
+    cdef View view, array
     cdef char* scratch = NULL
     cdef size task, tasks
     cdef int team
     job.kernels = isa.compute[compute]
     job.weights.offsets = NULL
     try:
-        arrays.view(x, &job.x, False)
-        arrays.view(y, &job.y, True)
-        open_weights(&job.weights, arrays, job.kernels, weight, w_code, packed, True, 1, transposed, rows, columns)
+        arrays.activation(x, &job.x, False, channels_last)
+        arrays.activation(y, &job.y, True, channels_last)
+        arrays.weight(weight, &array, channels_last)
+        view.p = NULL
+        if packed is not None:
+            arrays.view(packed, &view, False)
+        bind_taps(&job.weights, job.kernels, &array, w_code, view.p, 1, transposed, rows, columns)
         job.transformed = NULL
         if transformed is not None:
             arrays.view(transformed, &view, False)
@@ -92,7 +96,7 @@ def winograd(int compute, x, int x_code, weight, int w_code, packed, transformed
             job.bias = view.p
         job.has_residual = residual is not None
         if job.has_residual:
-            arrays.view(residual, &job.residual, False)
+            arrays.activation(residual, &job.residual, False, channels_last)
         job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
         job.channels, job.outputs, job.origin_y, job.origin_x = job.x.n[1], job.y.n[1], origin_y, origin_x
         job.block, job.kc = block, kc

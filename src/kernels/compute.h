@@ -301,12 +301,12 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 
 #if VECTORS == 4
 #define NAME_TABLE(n)                                                                                               \
-    {.size = sizeof(T), .lanes = LANES, .vectors = 4, .rows = {0, 12, 12, 6, 6},                                     \
+    {.dtype = DTYPE, .size = sizeof(T), .lanes = LANES, .vectors = 4, .rows = {0, 12, 12, 6, 6},                                     \
      .micro = {{0}, {0, ROW_12(1)}, {0, ROW_12(2)}, {0, ROW_6(3)}, {0, ROW_6(4)}},                                   \
      PACKS(pack), PACKS(pack_panel), STORES, .add = NAME(add) WINOGRAD}
 #else
 #define NAME_TABLE(n)                                                                                               \
-    {.size = sizeof(T), .lanes = LANES, .vectors = 2, .rows = {0, 12, 6},                                            \
+    {.dtype = DTYPE, .size = sizeof(T), .lanes = LANES, .vectors = 2, .rows = {0, 12, 6},                                            \
      .micro = {{0}, {0, ROW_12(1)}, {0, ROW_6(2)}}, PACKS(pack), PACKS(pack_panel), STORES, .add = NAME(add) WINOGRAD}
 #endif
 static const fc_kernels NAME(kernels) = NAME_TABLE();
@@ -328,4 +328,5 @@ static const fc_kernels NAME(kernels) = NAME_TABLE();
 #undef NAME
 #undef LANES
 #undef IS_FLOAT
+#undef DTYPE
 #undef EXP

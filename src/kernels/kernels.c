@@ -24,6 +24,7 @@
 #define UNROLL_LANES _Pragma("GCC unroll 16")
 
 #define T float
+#define DTYPE FC_F32
 #define NAME(x) x##_float
 #define LANES (VECTOR_BYTES / 4)
 #define IS_FLOAT 1
@@ -33,6 +34,7 @@
 #undef WITH_HALF
 
 #define T double
+#define DTYPE FC_F64
 #define NAME(x) x##_double
 #define LANES (VECTOR_BYTES / 8)
 #define IS_FLOAT 1
@@ -40,12 +42,14 @@
 #include "compute.h"
 
 #define T int32_t
+#define DTYPE FC_I32
 #define NAME(x) x##_int32
 #define LANES (VECTOR_BYTES / 4)
 #define IS_FLOAT 0
 #include "compute.h"
 
 #define T int64_t
+#define DTYPE FC_I64
 #define NAME(x) x##_int64
 #define LANES (VECTOR_BYTES / 8)
 #define IS_FLOAT 0
