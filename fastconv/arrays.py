@@ -146,6 +146,12 @@ class Layout:
             return array.transpose(3, 2, 0, 1) if self.channels_last else array
         return (array.transpose(2, 1, 0) if self.channels_last else array)[:, :, None]
 
+    def from_logical_shape(self, shape: Shape) -> Shape:
+        """The shape of a batch, (N, C, H, W), in the caller's axes."""
+        batch, channels, height, width = shape
+        sizes = (height, width)[2 - self.dimensions :]
+        return (batch, *sizes, channels) if self.channels_last else (batch, channels, *sizes)
+
     def weight_from_logical(self, array: Array) -> Array:
         """A logical weight of two dimensions in the caller's axes."""
         return array.transpose(2, 3, 1, 0) if self.channels_last else array

@@ -117,19 +117,17 @@ def _aligned(count: int) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class PassWeights:
-    """The weights of one pass: the array as it lies or, of a plan, its panels and their Winograd transform."""
+class PackedWeights:
+    """The weights of one pass in panels, whether all are finite, and their Winograd transform where that is used."""
 
-    array: Array  # (O, I/groups, kH, kW); of a plan the shape alone
-    transposed: bool  # input and output channels in swapped roles, as the input gradient needs
-    packed: Array | None = None
-    finite: bool = True
-    transformed: Array | None = None
+    panels: Array
+    finite: bool
+    transformed: Array | None
 
 
 def prepare(
     p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int, transform: bool
-) -> PassWeights:
+) -> PackedWeights:
     """The weights of one pass packed for many runs and, for Winograd, transformed."""
     outputs, channels = weight.shape[0] // groups, weight.shape[1]
     if transposed:
@@ -144,8 +142,7 @@ def prepare(
     if transform and finite:
         transformed = _aligned(count * 4)
         _native.winograd_weights(compute, packed, transformed, channels, outputs, team)
-    shape_alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
-    return PassWeights(shape_alone, transposed, packed, finite, transformed)
+    return PackedWeights(packed, finite, transformed)
 
 
 # ---- calls ------------------------------------------------------------------------------------------------------
@@ -172,53 +169,59 @@ class Call:
 
     def run(
         self,
-        weights: PassWeights,
+        weight: Array,
         x: Array,
         out: Array,
         bias: Array | None,
-        residual: Array | None,
-        activation: int,
+        residual: Array | None = None,
+        activation: int = 0,
+        packed: PackedWeights | None = None,
         channels_last: bool = False,
     ) -> None:
-        """Compute `out`; arrays in the logical axis order or, `channels_last`, as (N, H, W, C) and (kH, kW, I, O)."""
-        if self.algorithm == "winograd" and weights.finite:
-            self._run_winograd(weights, x, out, bias, residual, activation, channels_last)
+        """Compute `out`; arrays in the logical axis order or, `channels_last`, as (N, H, W, C) and (kH, kW, I, O).
+
+        Of a `packed` weight the array gives the shape alone.
+        """
+        if self.algorithm == "winograd" and (packed is None or packed.finite):
+            self._run_winograd(weight, x, out, bias, residual, activation, packed, channels_last)
             return
         _native.direct(
-            self.direct, self.in_place, x, STORAGE[x.dtype], weights.array, STORAGE[weights.array.dtype],
-            weights.packed, weights.finite, self.transposed, bias, out, STORAGE[out.dtype], residual, activation,
-            channels_last, self.threads,
+            self.direct, self.in_place, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype],
+            None if packed is None else packed.panels, packed is None or packed.finite, self.transposed, bias, out,
+            STORAGE[out.dtype], residual, activation, channels_last, self.threads,
         )  # fmt: skip
 
     def _run_winograd(
         self,
-        weights: PassWeights,
+        weight: Array,
         x: Array,
         out: Array,
         bias: Array | None,
         residual: Array | None,
         activation: int,
+        packed: PackedWeights | None,
         channels_last: bool,
     ) -> None:
         (p,) = self.passes
         batch, height, width = (out.shape[0], *out.shape[1:3]) if channels_last else (out.shape[0], *out.shape[2:])
         flags = np.zeros((batch, -(-height // 4)), np.uint8)
+        panels = None if packed is None else packed.panels
+        transformed = None if packed is None else packed.transformed
         b = winograd_blocking(
             self.channels, self.outputs, (batch, height, width), _native.tile_shape(self.compute), self.threads,
-            weights.transformed is not None,
+            transformed is not None,
         )  # fmt: skip
         _native.winograd(
-            self.compute, x, STORAGE[x.dtype], weights.array, STORAGE[weights.array.dtype], weights.packed,
-            weights.transformed, self.transposed, p.rows, p.columns, bias, out, STORAGE[out.dtype], residual,
-            activation, channels_last, p.tap_y[0], p.tap_x[0], self.mode, flags, b.tiles, b.reduction, b.slice,
-            b.panels_per_task, self.threads,
+            self.compute, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels, transformed, self.transposed,
+            p.rows, p.columns, bias, out, STORAGE[out.dtype], residual, activation, channels_last, p.tap_y[0],
+            p.tap_x[0], self.mode, flags, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
         )  # fmt: skip
         if not flags.any():
             return
         if channels_last:
             x, out = x.transpose(0, 3, 1, 2), out.transpose(0, 3, 1, 2)
             residual = None if residual is None else residual.transpose(0, 3, 1, 2)
-            weights = replace(weights, array=weights.array.transpose(3, 2, 0, 1))
+            weight = weight.transpose(3, 2, 0, 1)
         for n, row in np.argwhere(flags):  # rows of tiles with an output that is not finite
             part = slice(4 * row, 4 * row + 4)
             rows = out[n : n + 1, :, part]
@@ -228,8 +231,8 @@ class Call:
                 self.threads,
             )  # fmt: skip
             _native.direct(
-                direct, in_place, x[n : n + 1], STORAGE[x.dtype], weights.array, STORAGE[weights.array.dtype],
-                weights.packed, weights.finite, self.transposed, bias, rows, STORAGE[out.dtype],
+                direct, in_place, x[n : n + 1], STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels,
+                packed is None or packed.finite, self.transposed, bias, rows, STORAGE[out.dtype],
                 None if residual is None else residual[n : n + 1, :, part], activation, False, self.threads,
             )  # fmt: skip
 
@@ -348,16 +351,16 @@ def _run_once(
     if out.size == 0:
         return
     if not call.packs:
-        call.run(PassWeights(weight, call.transposed), x, out, bias, residual, activation)
+        call.run(weight, x, out, bias, residual, activation)
         return
     for p, direct, in_place in zip(call.passes, call.direct, call.in_place, strict=True):
-        weights = prepare(p, weight, call.groups, call.transposed, call.compute, call.threads, False)
+        packed = prepare(p, weight, call.groups, call.transposed, call.compute, call.threads, False)
         replace(call, passes=(p,), direct=(direct,), in_place=(in_place,)).run(
-            weights, x, out, bias, residual, activation
+            weight, x, out, bias, residual, activation, packed
         )
 
 
-def _bias_for(bias: Array | None, compute: int) -> Array | None:
+def bias_for(bias: Array | None, compute: int) -> Array | None:
     """The bias in the computing type, in memory that vectors may be read from up to its end."""
     if bias is None:
         return None
@@ -386,7 +389,7 @@ def forward(
 
     def run(x: Array, w: Array, to: Array, b: Array | None, add: Array | None) -> None:
         call = forward_call(g, to.dtype, algorithm, threads)
-        _run_once(call, w, x, to, _bias_for(b, call.compute), add, ACTIVATIONS[activation])
+        _run_once(call, w, x, to, bias_for(b, call.compute), add, ACTIVATIONS[activation])
 
     if out.dtype.kind == "f":
         run(input, weight, out, bias, residual)
@@ -461,7 +464,7 @@ def _zero_padded_input_gradient(
         replace(g, groups=groups, in_channels=out.shape[1], out_channels=dy.shape[1]), out.dtype, algorithm, threads,
         _native.isa_number(),
     )  # fmt: skip
-    bias = _bias_for(bias, call.compute)
+    bias = bias_for(bias, call.compute)
     if not call.covers:  # what no pass writes is the bias alone
         out[...] = 0 if bias is None else bias[:, None, None]
     _run_once(call, w, dy, out, bias, None, 0)
@@ -723,8 +726,13 @@ class ConvPlan:
         self._explanation = _explain_call(g, self._call, self.dtype, True)
         (p,) = forward_passes(g)
         transform = self._call.algorithm == "winograd"
-        self._weights = prepare(p, weight, g.groups, False, self._call.compute, threads, transform)
-        self._bias = _bias_for(self._bias, self._call.compute)
+        self._packed = prepare(p, weight, g.groups, False, self._call.compute, threads, transform)
+        self._bias = bias_for(self._bias, self._call.compute)
+        shape_alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
+        self._shape_alone = shape_alone
+        self._own_shape_alone = self._layout.weight_from_logical(shape_alone)
+        self._own_input = self._layout.from_logical_shape((g.batch, g.in_channels, *g.input_size))[1:]
+        self._own_output = self._layout.from_logical_shape((g.batch, g.out_channels, *g.output_size))[1:]
 
     @property
     def workspace_bytes(self) -> int:
@@ -735,11 +743,39 @@ class ConvPlan:
         """Algorithm, instruction set, tiles, memory and the reason."""
         return self._explanation
 
+    def _plain(self, input: Any, out: Any) -> bool:
+        """Whether the arrays are as most are, so that they go to the driver as they lie: a few microseconds less."""
+        if (
+            self._weight is not None
+            or type(input) is not np.ndarray
+            or input.dtype != self.dtype
+            or input.ndim != 4
+            or input.shape[1:] != self._own_input
+            or not self._batched
+            or not (self._layout.channels_last or input.flags.c_contiguous)
+        ):
+            return False
+        return out is None or (
+            type(out) is np.ndarray
+            and out.dtype == self.dtype
+            and out.shape == (input.shape[0], *self._own_output)
+            and out.flags.carray
+            and _native.lie_apart(input, out)
+        )
+
     def run(self, input: Any, out: Array | None = None) -> Array:
         """Convolve `input`: the planned shape and element type, any batch size.
 
         Raises `ConvError` for another shape, `ConvTypeError` for another element type.
         """
+        if self._plain(input, out):
+            if out is None:
+                out = np.empty((input.shape[0], *self._own_output), self.dtype)
+            self._call.run(
+                self._own_shape_alone, input, out, self._bias, None, ACTIVATIONS[self._activation], self._packed,
+                self._layout.channels_last,
+            )  # fmt: skip
+            return out
         g = self.geometry
         array = as_array("input", input)
         if array.dtype != self.dtype:
@@ -768,6 +804,8 @@ class ConvPlan:
                 algorithm=self._algorithm, threads=self._threads,
             )  # fmt: skip
         else:
-            self._call.run(self._weights, x, y, self._bias, None, ACTIVATIONS[self._activation])
+            self._call.run(
+                self._shape_alone, x, y, self._bias, None, ACTIVATIONS[self._activation], self._packed
+            )
         finish()
         return result

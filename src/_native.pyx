@@ -242,6 +242,36 @@ cdef void* allocate(size bytes) except NULL:
     return memory
 
 
+def lie_apart(a, b):
+    """Whether the memory that two arrays span does not overlap."""
+    cdef Arrays arrays = Arrays()
+    cdef View u, v
+    cdef char* low[2]
+    cdef char* high[2]
+    try:
+        arrays.view(a, &u, False)
+        arrays.view(b, &v, False)
+        span(&u, arrays.buffers[0].itemsize, &low[0], &high[0])
+        span(&v, arrays.buffers[1].itemsize, &low[1], &high[1])
+        return high[0] <= low[1] or high[1] <= low[0]
+    finally:
+        arrays.release()
+
+
+cdef void span(const View* array, size itemsize, char** low, char** high) noexcept nogil:
+    """The bytes that an array's elements lie in."""
+    cdef int axis
+    low[0], high[0] = array.p, array.p + itemsize
+    for axis in range(4):
+        if array.n[axis] == 0:
+            high[0] = low[0]
+            return
+        if array.s[axis] < 0:
+            low[0] += (array.n[axis] - 1) * array.s[axis]
+        else:
+            high[0] += (array.n[axis] - 1) * array.s[axis]
+
+
 cdef inline size round_up(size value, size unit) noexcept nogil:
     return (value + unit - 1) // unit * unit
 
