@@ -8,9 +8,12 @@ which is dropped because it wakes the candidate's own threads and warms its memo
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
+import os
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -65,14 +68,31 @@ def check(candidate: Candidate, reference: Array, dtype: str) -> None:
 
 
 def rest(limit: float = REST_LIMIT) -> None:
-    """Wait until no thread of this process spins."""
-    start = time.perf_counter()
-    while True:
-        before, cpu = time.perf_counter(), time.process_time()
+    """Wait until every other thread of this process sleeps, `limit` seconds at most.
+
+    The process' CPU time would not do: Linux adds a running thread's share only every few milliseconds.
+    """
+    until = time.perf_counter() + limit
+    time.sleep(0.001)
+    while _others_run() and time.perf_counter() < until:
         time.sleep(0.001)
-        now = time.perf_counter()
-        if time.process_time() - cpu < 0.25 * (now - before) or now - start > limit:
-            return
+
+
+def _others_run() -> bool:
+    """Whether another thread of this process is running or wants to; on systems that do not say, whether it just did."""
+    own = str(threading.get_native_id())
+    try:
+        threads = os.listdir("/proc/self/task")
+    except OSError:
+        before, cpu = time.perf_counter(), time.process_time()
+        time.sleep(0.01)
+        return time.process_time() - cpu > 0.1 * (time.perf_counter() - before)
+    for thread in threads:
+        # "pid (name) state …"; the name may hold blanks and parentheses.
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/stat", encoding="utf-8") as file:
+            if thread != own and file.read().rpartition(")")[2].split()[0] == "R":
+                return True
+    return False
 
 
 def take_turn(candidate: Candidate, expected: float) -> None:
