@@ -62,7 +62,9 @@ class Case:
 
     @property
     def weight_shape(self) -> tuple[int, int, int, int]:
-        first, second = (self.in_channels, self.out_channels) if self.transposed else (self.out_channels, self.in_channels)
+        first, second = self.out_channels, self.in_channels
+        if self.transposed:
+            first, second = second, first
         return (first, second // self.groups, self.kernel, self.kernel)
 
     @property
@@ -164,7 +166,9 @@ def _mobilenet() -> list[Case]:
                 kernel // 2, groups=channels,
             )
         )  # fmt: skip
-    pointwise = [(32, 64, 112), (64, 128, 56), (24, 144, 56), (144, 24, 56), (256, 256, 28), (512, 512, 14), (1024, 1024, 7)]
+    pointwise = [
+        (32, 64, 112), (64, 128, 56), (24, 144, 56), (144, 24, 56), (256, 256, 28), (512, 512, 14), (1024, 1024, 7),
+    ]  # fmt: skip
     cases += [Case("mobilenet", f"1×1 {i}→{o} @{size}", "1×1", i, o, size, 1) for i, o, size in pointwise]
     return cases
 

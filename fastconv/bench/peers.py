@@ -116,7 +116,7 @@ class Torch:
     """PyTorch in both memory formats, without autograd's records; gradients by the operator that autograd calls."""
 
     name = "torch"
-    passes = PASSES
+    passes: tuple[str, ...] = PASSES
 
     def __init__(self, threads: int) -> None:
         self.torch = _module("torch")
@@ -128,9 +128,13 @@ class Torch:
     def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
         formats = {"contiguous": self.torch.contiguous_format, "channels_last": self.torch.channels_last}
         return [
-            Candidate(self.name, name, self._call(case, data, pass_name, memory_format), lambda y: np.asarray(y.numpy()))
+            Candidate(self.name, name, self._call(case, data, pass_name, memory_format), self._read)
             for name, memory_format in formats.items()
         ]
+
+    @staticmethod
+    def _read(result: Any) -> Array:
+        return np.asarray(result.numpy())
 
     def _call(self, case: Case, data: Data, pass_name: str, memory_format: Any) -> Callable[[], Any]:
         torch = self.torch
@@ -193,7 +197,7 @@ class OnnxRuntime:
     """ONNX Runtime with input and output bound to buffers made once."""
 
     name = "onnxruntime"
-    passes = ("fwd",)
+    passes: tuple[str, ...] = ("fwd",)
 
     def __init__(self, threads: int) -> None:
         _module("onnx")
@@ -227,7 +231,7 @@ class OpenVino:
     """OpenVINO with tensors made once, in both memory formats."""
 
     name = "openvino"
-    passes = ("fwd",)
+    passes: tuple[str, ...] = ("fwd",)
 
     def __init__(self, threads: int) -> None:
         _module("onnx")
@@ -250,7 +254,8 @@ class OpenVino:
     def _candidate(self, serialized: bytes, case: Case, data: Data, layout: str) -> Candidate:
         ov = self.ov
         model = self.core.read_model(serialized, b"")
-        x, shape = data.x, case.output_shape
+        x = data.x
+        shape: tuple[int, ...] = case.output_shape
         if layout == "NHWC":
             x = np.ascontiguousarray(x.transpose(NHWC))
             shape = tuple(shape[axis] for axis in NHWC)
@@ -279,7 +284,7 @@ class Ncnn:
     """
 
     name = "ncnn"
-    passes = ("fwd",)
+    passes: tuple[str, ...] = ("fwd",)
 
     def __init__(self, threads: int) -> None:
         self.ncnn, self.threads = _module("ncnn"), threads
@@ -353,7 +358,7 @@ class Im2col:
     """Patches copied into a matrix made once, times NumPy's BLAS, in NHWC: what one writes without a library."""
 
     name = "im2col"
-    passes = ("fwd", "eager")
+    passes: tuple[str, ...] = ("fwd", "eager")
 
     def __init__(self, threads: int) -> None:
         limits = _module("threadpoolctl").threadpool_limits
@@ -404,7 +409,7 @@ class Reference:
     """`fastconv.reference`, the NumPy twin: written to be read, not to be fast."""
 
     name = "reference"
-    passes = PASSES
+    passes: tuple[str, ...] = PASSES
 
     def __init__(self, threads: int) -> None:
         self.threads = threads

@@ -119,7 +119,8 @@ class Report:
                 Timing(**{**timing, "error": math.inf if timing["error"] is None else timing["error"]})
                 for timing in stored["timings"]
             ]
-            rows.append(Row(**{key: value for key, value in stored.items() if key not in derived} | {"timings": timings}))
+            measured = {key: value for key, value in stored.items() if key not in derived}
+            rows.append(Row(**measured | {"timings": timings}))
         return Report(**{key: value for key, value in content.items() if key != "summary"} | {"rows": rows})
 
 
@@ -186,7 +187,7 @@ def _summary(set_name: str, pass_name: str, family: str | None, rows: Sequence[R
 def network_seconds(rows: Sequence[Row], peer: str) -> float | None:
     """The time of all convolutions of the network whose distinct layers these are; None if one is missing."""
     timings = [(row.count, row.of(peer)) for row in rows]
-    if any(timing is None for _, timing in timings):
+    if not all(timing for _, timing in timings):
         return None
     return sum(count * timing.seconds for count, timing in timings if timing)
 
@@ -198,7 +199,10 @@ def seconds_text(seconds: float) -> str:
     """Three digits in a readable unit."""
     if not math.isfinite(seconds):
         return "–"
-    return f"{seconds * 1e3:.3g} ms" if 1e-4 <= seconds < 1 else f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e6:.3g} µs"
+    for unit, length in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= 0.1 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
 
 
 def _times(ratio: float | None) -> str:
@@ -330,10 +334,12 @@ Every number on this page was produced by `python -m fastconv bench` and is read
   its memory, and then several calls that are timed. So nobody suffers from another's thread pool, and nobody's own
   pool is told not to spin.
 - Times are medians; ratios are ratios of medians of the same run. GFLOP/s count two operations for each multiply-add
-  of *direct* convolution, whatever the algorithm does: Winograd may pass the FMA peak, which is measured in the same run.
-- PyTorch runs in both memory formats in inference mode, its gradients through `aten::convolution_backward` with only the
-  wanted gradient asked for; ONNX Runtime and OpenVINO on models of one layer with constant weights and buffers bound
-  beforehand, OpenVINO in both memory formats; ncnn on plain arrays and on its own packed format. The better variant counts.
+  of *direct* convolution, whatever the algorithm does: Winograd may pass the FMA peak, and so may whoever skips the
+  padding of small maps. The peak is measured in the same run.
+- PyTorch runs in both memory formats in inference mode, its gradients through `aten::convolution_backward` with only
+  the wanted gradient asked for; ONNX Runtime and OpenVINO on models of one layer with constant weights and buffers
+  bound beforehand, OpenVINO in both memory formats; ncnn on plain arrays and on its own packed format. The better
+  variant counts. Each library has its arrays in its own memory format before the clock starts.
 - "fwd" is a prepared plan with `out=`, "eager" the plain function call with a fresh result, "dx" and "dw" the gradients
   with respect to input and weights.
 - "best peer" is the fastest of PyTorch, ONNX Runtime, OpenVINO and ncnn; im2col + BLAS is NumPy alone."""
@@ -344,7 +350,8 @@ def page(reports: Iterable[tuple[str, Report]]) -> str:
     parts = ["# Performance", METHOD]
     for name, report in reports:
         parts += [f"## {name}", "\n".join(f"- {line}" for line in heading_lines(report))]
-        parts += ["Geometric means of the ratios (how many times faster fastconv is):", markdown_table(summary_table(report.rows))]
+        parts += ["Geometric means of the ratios (how many times faster fastconv is):"]
+        parts += [markdown_table(summary_table(report.rows))]
         for set_name, pass_name, rows in groups(report.rows):
             parts += [f"### {title(set_name, pass_name)}", markdown_table(layer_table(rows))]
             parts += ["\n\n".join(_group_lines(rows))]
