@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,10 @@ import numpy as np
 import pytest
 
 from fastconv import conv2d, conv_transpose2d
+from fastconv.bench import measure
 from fastconv.bench import peers as peers_module
 from fastconv.bench.cases import PASSES, SETS, Case, make_data
-from fastconv.bench.measure import Candidate, best_of, check, geometric_mean, relative_error, rest, time_interleaved
+from fastconv.bench.measure import Candidate, check, geometric_mean, relative_error, rest, time_interleaved
 from fastconv.bench.peers import PEERS, NotOffered, Ours, load_peers, logical_reference
 from fastconv.bench.report import Report, Row, Timing, network_seconds, page, summaries
 from fastconv.bench.suite import new_report, run_case, select
@@ -65,8 +69,9 @@ def test_select() -> None:
 # ---- statistics ----------------------------------------------------------------------------------------------------
 
 
-def candidate(peer: str, seconds: list[float], correct: bool = True) -> Candidate:
-    return Candidate(peer, "", lambda: None, np.asarray, correct=correct, samples=seconds)
+def row(layer: str, seconds: dict[str, float], count: int = 1, counted: bool = True, family: str = "3×3") -> Row:
+    timings = [Timing(peer, "", value, value, 1, 1e-9 / value, 0.0, True) for peer, value in seconds.items()]
+    return Row("vgg16", layer, family, "fwd", counted, count, 500_000_000, {}, 100.0, timings)
 
 
 def test_geometric_mean() -> None:
@@ -83,11 +88,21 @@ def test_relative_error() -> None:
     assert relative_error(np.ones(2), np.zeros(2)) == math.inf
 
 
-def test_best_of_believes_only_right_answers() -> None:
-    fast_and_wrong = candidate("a", [1.0], correct=False)
-    middle, slow = candidate("b", [1.0, 2.0, 30.0]), candidate("c", [3.0])
-    assert best_of([slow, fast_and_wrong, middle]) is middle
-    assert best_of([fast_and_wrong]) is None
+def test_best_peer_is_a_library_with_a_right_answer() -> None:
+    seconds = {"fastconv": 1.0, "torch": 4.0, "ncnn": 2.0, "onnxruntime": 3.0, "im2col": 0.1}
+    full = row("a", seconds)
+    wrong = [replace(t, correct=t.peer != "ncnn") for t in full.timings]
+    best = replace(full, timings=wrong).best_peer
+    assert best is not None and best.peer == "onnxruntime"
+    best = row("b", {"fastconv": 1.0, "im2col": 0.1, "reference": 5.0}).best_peer
+    assert best is not None and best.peer == "im2col"
+    assert row("c", {"fastconv": 1.0}).best_peer is None
+
+
+def test_the_better_memory_format_counts() -> None:
+    one = row("a", {"fastconv": 1.0, "torch": 4.0})
+    other = replace(one.timings[1], variant="channels_last", seconds=3.0)
+    assert replace(one, timings=[*one.timings, other]).of("torch") == other
 
 
 def test_candidates_take_turns() -> None:
@@ -105,26 +120,24 @@ def test_candidates_take_turns() -> None:
     assert all(seconds > 0 for seconds in both[0].samples)
 
 
-def test_rest_ends_although_a_thread_spins() -> None:
-    import threading
-    import time
+def test_rest_waits_for_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [True, True, False]
+    monkeypatch.setattr(measure, "_others_run", lambda: answers.pop(0))
+    rest(limit=60.0)
+    assert not answers
+    monkeypatch.setattr(measure, "_others_run", lambda: True)
+    rest(limit=0.005)  # and gives up when its time is over
 
-    stop = threading.Event()
 
-    def spin() -> None:
-        while not stop.is_set():
-            pass
-
-    thread = threading.Thread(target=spin)
-    thread.start()
-    try:
-        before = time.perf_counter()
-        rest(limit=0.05)
-        waited = time.perf_counter() - before
-    finally:
-        stop.set()
-        thread.join()
-    assert waited >= 0.05
+def test_a_busy_thread_is_seen() -> None:
+    # Key derivation computes without the GIL, so that the thread runs while this one looks.
+    work = threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 3_000_000))
+    work.start()
+    seen = False
+    while work.is_alive() and not seen:
+        seen = measure._others_run()
+    work.join()
+    assert seen
 
 
 # ---- peers ---------------------------------------------------------------------------------------------------------
@@ -218,11 +231,6 @@ def test_wrong_and_failing_peers_are_not_counted() -> None:
 
 
 # ---- reports -------------------------------------------------------------------------------------------------------
-
-
-def row(layer: str, seconds: dict[str, float], count: int = 1, counted: bool = True, family: str = "3×3") -> Row:
-    timings = [Timing(peer, "", value, value, 1, 1e-9 / value, 0.0, True) for peer, value in seconds.items()]
-    return Row("vgg16", layer, family, "fwd", counted, count, 500_000_000, {}, 100.0, timings)
 
 
 def test_summary_counts_what_is_counted() -> None:

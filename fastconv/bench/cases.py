@@ -127,9 +127,7 @@ def _resnet50() -> list[Case]:
         strided = " s2" if stride == 2 else ""
         kind = f"{kernel}×{kernel}{strided}"
         family = {"7×7 s2": "stem"}.get(kind, kind)
-        return Case(
-            "resnet50", f"{kind} {i}→{o} @{size}", family, i, o, size, kernel, stride, kernel // 2, count=count
-        )
+        return Case("resnet50", f"{kind} {i}→{o} @{size}", family, i, o, size, kernel, stride, kernel // 2, count=count)
 
     cases = [conv(3, 64, 224, 7, 2, 1)]
     size, before = 56, 64

@@ -79,7 +79,7 @@ def rest(limit: float = REST_LIMIT) -> None:
 
 
 def _others_run() -> bool:
-    """Whether another thread of this process is running or wants to; on systems that do not say, whether it just did."""
+    """Whether another thread of this process runs or wants to; where the system does not say, whether it just did."""
     own = str(threading.get_native_id())
     try:
         threads = os.listdir("/proc/self/task")
@@ -144,12 +144,6 @@ def time_interleaved(candidates: Sequence[Candidate], rounds: int, seconds: floa
         if collecting:
             gc.enable()
     return made
-
-
-def best_of(candidates: Iterable[Candidate]) -> Candidate | None:
-    """The fastest candidate whose answer is right."""
-    right = [candidate for candidate in candidates if candidate.correct and candidate.samples]
-    return min(right, key=lambda candidate: candidate.median, default=None)
 
 
 def geometric_mean(values: Iterable[float]) -> float:

@@ -1,8 +1,9 @@
 """Who is timed: fastconv and those it is compared with, one class each.
 
-`candidates(case, data, pass)` (for a pass in `passes`) prepares everything outside the timing and returns calls to time, one for each memory
-format that the library takes; the faster one counts. Each library gets its arrays as it likes them best, reuses
-outputs where it can, and keeps its own threads' habits. A layer or pass that it does not offer raises `NotOffered`.
+`candidates(case, data, pass)`, for a pass in `passes`, prepares everything outside the timing and returns calls to
+time, one for each memory format that the library takes; the faster one counts. Each library gets its arrays as it
+likes them best, reuses outputs where it can, and keeps its own threads' habits. A layer that it does not offer raises
+`NotOffered`.
 """
 
 from __future__ import annotations
@@ -166,9 +167,9 @@ class Torch:
 
         def gradient() -> Any:
             with mode():
-                return backward(
-                    dy, x, w, None, stride, padding, dilation, case.transposed, [0, 0], case.groups, mask
-                )[wanted]
+                return backward(dy, x, w, None, stride, padding, dilation, case.transposed, [0, 0], case.groups, mask)[
+                    wanted
+                ]
 
         return gradient
 

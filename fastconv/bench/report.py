@@ -225,13 +225,16 @@ def layer_table(rows: Sequence[Row]) -> list[list[str]]:
     """One line a layer under a heading: our time and GFLOP/s, everybody's GFLOP/s, and the ratios."""
     peers = list(dict.fromkeys(t.peer for row in rows for t in row.timings if t.peer != OURS))
     torch = "torch" in peers
-    heading = ["layer", "time", "GFLOP/s", "of peak", *peers, "best peer", "× best", *(["× torch"] if torch else [])]
+    algorithms = any(t.note for row in rows for t in row.timings if t.peer == OURS)
+    heading = ["layer", *(["algorithm"] if algorithms else []), "time", "GFLOP/s", "of peak", *peers]
+    heading += ["best peer", "× best", *(["× torch"] if torch else [])]
     lines = [heading]
     for row in rows:
         ours, best = row.of(OURS), row.best_peer
         lines.append(
             [
-                row.layer, seconds_text(ours.seconds) if ours else "wrong", _peer_cell(row, OURS),
+                row.layer, *([ours.note if ours else ""] if algorithms else []),
+                seconds_text(ours.seconds) if ours else "wrong", _peer_cell(row, OURS),
                 _percent(row.share_of_peak), *(_peer_cell(row, peer) for peer in peers), best.peer if best else "–",
                 _times(row.ratio(best)), *([_times(row.ratio(row.of("torch")))] if torch else []),
             ]
@@ -356,5 +359,3 @@ def page(reports: Iterable[tuple[str, Report]]) -> str:
             parts += [f"### {title(set_name, pass_name)}", markdown_table(layer_table(rows))]
             parts += ["\n\n".join(_group_lines(rows))]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
