@@ -19,8 +19,13 @@ from fastconv.bench.cases import PASSES, SETS, Case, make_data
 from fastconv.bench.peers import Ours
 
 
+def plain(case: Case) -> str:
+    """A name that pytest shows unescaped."""
+    return f"{case.set}-{case.name}".replace("×", "x").replace("→", "-")
+
+
 @pytest.mark.parametrize("pass_name", PASSES)
-@pytest.mark.parametrize("case", [case for cases in SETS.values() for case in cases], ids=lambda c: f"{c.set}-{c.name}")
+@pytest.mark.parametrize("case", [case for cases in SETS.values() for case in cases], ids=plain)
 def test_layer(benchmark: Any, case: Case, pass_name: str) -> None:
     (ours,) = Ours(get_num_threads()).candidates(case, make_data(case), pass_name)
     benchmark.group = f"{case.set} {pass_name}"
