@@ -199,9 +199,10 @@ def seconds_text(seconds: float) -> str:
     """Three digits in a readable unit."""
     if not math.isfinite(seconds):
         return "–"
-    for unit, length in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= 0.1 * length:
-            return f"{seconds / length:.3g} {unit}"
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    if seconds >= 1e-4:
+        return f"{seconds * 1e3:.3g} ms"
     return f"{seconds * 1e6:.3g} µs"
 
 
