@@ -19,8 +19,8 @@ from fastconv.bench import peers as peers_module
 from fastconv.bench.cases import PASSES, SETS, Case, make_data
 from fastconv.bench.measure import Candidate, check, geometric_mean, relative_error, rest, time_interleaved
 from fastconv.bench.peers import PEERS, NotOffered, Ours, load_peers, logical_reference
-from fastconv.bench.report import Report, Row, Timing, network_seconds, page, summaries
-from fastconv.bench.suite import new_report, run_case, select
+from fastconv.bench.report import Report, Row, Timing, group_text, network_seconds, page, summaries
+from fastconv.bench.suite import ProcessorSeconds, new_report, outside_share, run_case, select
 from fastconv.cli import main
 
 SMALL = Case("misc", "small 3→5 @6", "small", 3, 5, 6, 3, padding=1)
@@ -138,6 +138,17 @@ def test_a_busy_thread_is_seen() -> None:
         seen = measure._others_run()
     work.join()
     assert seen
+
+
+def test_other_processes_are_noticed() -> None:
+    start = ProcessorSeconds(all=100.0, busy=50.0, own=5.0)
+    end = ProcessorSeconds(all=110.0, busy=57.0, own=8.0)
+    assert outside_share(start, end) == pytest.approx(0.4)
+    assert outside_share(start, start) is None and outside_share(None, end) is None
+    disturbed = replace(row("a", {"fastconv": 1.0, "torch": 2.0}), outside=0.4)
+    quiet = replace(disturbed, layer="b", outside=0.01)
+    text = group_text("vgg16", "fwd", [disturbed, quiet])
+    assert "40 % of the machine during a;" in text and "during b" not in text
 
 
 # ---- peers ---------------------------------------------------------------------------------------------------------

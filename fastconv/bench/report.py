@@ -16,6 +16,9 @@ SCHEMA: Final = 1
 # The best peer is the fastest of these; the NumPy baselines stand in only where none of them ran.
 LIBRARIES: Final = ("torch", "onnxruntime", "openvino", "ncnn")
 OURS: Final = "fastconv"
+# Share of the machine's processor time from which on other processes may have spoilt the figures: on two cores a
+# thread that waits for a foreign process costs whole ticks of the scheduler, thousands of times a small layer.
+DISTURBED: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Row:
     peak_gflops: float
     timings: list[Timing]
     absent: dict[str, str] = field(default_factory=dict)
+    outside: float | None = None  # share of the machine that other processes took meanwhile, where the system says
 
     def of(self, peer: str) -> Timing | None:
         """The fastest correct timing of a peer, over its memory formats."""
@@ -287,7 +291,7 @@ def group_text(set_name: str, pass_name: str, rows: Sequence[Row]) -> str:
 
 
 def _group_lines(rows: Sequence[Row]) -> list[str]:
-    """What goes under a table: means, the whole network, wrong answers, peers that do not offer a layer."""
+    """What goes under a table: means, the whole network, doubtful figures, peers that do not offer a layer."""
     lines = []
     whole = next(iter(summaries(rows)), None)
     if whole and whole.over_best is not None:
@@ -306,6 +310,10 @@ def _group_lines(rows: Sequence[Row]) -> list[str]:
             f"Wrong: {t.peer} ({t.variant}) on {row.layer}, error {t.error:.1e} of the largest magnitude; not counted."
             for t in row.timings if not t.correct
         ]  # fmt: skip
+    lines += [
+        f"Disturbed: other processes took {_percent(row.outside)} of the machine during {row.layer}; measure it again."
+        for row in rows if row.outside is not None and row.outside > DISTURBED
+    ]  # fmt: skip
     reasons = dict.fromkeys((peer, reason) for row in rows for peer, reason in row.absent.items())
     lines += [f"{peer}: {reason}." for peer, reason in reasons]
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -50,13 +51,45 @@ def run_case(
             candidates += offered
     del answer
     peak = fma_peak(ours.threads, case.dtype)
+    before = processor_seconds()
     time_interleaved(candidates, rounds, seconds)
+    outside = outside_share(before, processor_seconds())
     peak = max(peak, fma_peak(ours.threads, case.dtype))  # the clock may have changed meanwhile
     return Row(
         set=case.set, layer=case.name, family=case.family, pass_name=pass_name, counted=case.counted, count=case.count,
-        macs=case.macs, shape=case.describe(), peak_gflops=peak, absent=absent,
+        macs=case.macs, shape=case.describe(), peak_gflops=peak, absent=absent, outside=outside,
         timings=[_timing(candidate, case) for candidate in candidates],
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ProcessorSeconds:
+    """Processor time since some moment: of all cores, of them busy or taken by the host, and of this process."""
+
+    all: float
+    busy: float
+    own: float
+
+
+def processor_seconds() -> ProcessorSeconds | None:
+    """The system's counters; None where it has none."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:
+            user, nice, system, idle, waiting, *interrupts_and_stolen = map(int, file.readline().split()[1:9])
+    except (OSError, ValueError):
+        return None
+    busy = user + nice + system + sum(interrupts_and_stolen)
+    tick = os.sysconf("SC_CLK_TCK")
+    times = os.times()
+    return ProcessorSeconds((busy + idle + waiting) / tick, busy / tick, times.user + times.system)
+
+
+def outside_share(before: ProcessorSeconds | None, after: ProcessorSeconds | None) -> float | None:
+    """The share of the machine that other processes had between two readings; None if that is not known."""
+    if before is None or after is None or after.all <= before.all:
+        return None
+    others = (after.busy - before.busy) - (after.own - before.own)
+    return max(0.0, others) / (after.all - before.all)
 
 
 def fma_peak(threads: int, dtype: str = "float32") -> float:
