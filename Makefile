@@ -32,7 +32,7 @@ build: $(VENV)/.created  ## compile in place (editable install); only what chang
 	  $(PIP) install --no-build-isolation -e . && rm -f $(VENV)/.demo $(VENV)/.test $(VENV)/.bench && touch $(VENV)/.editable; }
 	$(PY) setup.py --quiet build_ext --inplace
 
-bench: $(VENV)/.bench  ## time the layers of VGG beside im2col + BLAS (and PyTorch where .venv has it)
+bench: $(VENV)/.bench  ## time the layers of VGG-16 beside im2col + BLAS and the libraries in .venv; make bench ARGS=--help
 	$(RUN) fastconv bench $(ARGS)
 
 check: $(VENV)/.installed  ## compare the compiled code with the NumPy reference on this machine

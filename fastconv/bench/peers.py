@@ -1,0 +1,444 @@
+"""Who is timed: fastconv and those it is compared with, one class each.
+
+`candidates(case, data, pass)`, for a pass in `passes`, prepares everything outside the timing and returns calls to
+time, one for each memory format that the library takes; the faster one counts. Each library gets its arrays as it
+likes them best, reuses outputs where it can, and keeps its own threads' habits. A layer that it does not offer raises
+`NotOffered`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+import fastconv
+
+from .. import reference
+from ..arrays import Array
+from .cases import PASSES, Case, Data
+from .measure import Candidate
+
+# Axis orders between the logical NCHW / OIHW and channels-last NHWC / HWIO.
+NHWC: Final = (0, 2, 3, 1)
+FROM_NHWC: Final = (0, 3, 1, 2)
+HWIO: Final = (2, 3, 1, 0)
+FROM_HWIO: Final = (3, 2, 0, 1)
+
+
+class NotOffered(Exception):
+    """The library has no such layer, dtype or pass."""
+
+
+class Peer(Protocol):
+    """A library that computes convolutions."""
+
+    name: str
+    passes: tuple[str, ...]
+
+    def version(self) -> str: ...
+
+    def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]: ...
+
+
+def _module(name: str) -> Any:
+    """An optional module, imported only when it is used; typed as Any because it may be absent."""
+    return importlib.import_module(name)
+
+
+def _itself(result: Any) -> Array:
+    return np.asarray(result)
+
+
+def logical_reference(case: Case, data: Data, pass_name: str) -> Array:
+    """What `fastconv.reference` says, computed in float64: the answer that everyone is held to."""
+    geometry: dict[str, Any] = {
+        "stride": case.stride, "padding": case.padding, "dilation": case.dilation, "groups": case.groups
+    }  # fmt: skip
+    x, w, dy = (array.astype(np.float64) for array in (data.x, data.weight, data.dy))
+    if pass_name in ("fwd", "eager"):
+        function: Any = reference.conv_transpose2d if case.transposed else reference.conv2d
+        return np.asarray(function(x, w, data.bias.astype(np.float64), **geometry))
+    if pass_name == "dx":
+        function = reference.conv_transpose2d_input if case.transposed else reference.conv2d_input
+        return np.asarray(function(case.input_shape, w, dy, **geometry))
+    function = reference.conv_transpose2d_weight if case.transposed else reference.conv2d_weight
+    return np.asarray(function(x, case.weight_shape, dy, **geometry))
+
+
+class Ours:
+    """fastconv in one memory format: a plan with `out=`, the plain call, and the gradient functions."""
+
+    name = "fastconv"
+
+    def __init__(self, threads: int, layout: str = "NHWC") -> None:
+        self.threads, self.layout = threads, layout
+
+    def version(self) -> str:
+        return fastconv.__version__
+
+    def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
+        last = self.layout == "NHWC"
+        x, dy = (np.ascontiguousarray(a.transpose(NHWC)) if last else a for a in (data.x, data.dy))
+        w = np.ascontiguousarray(data.weight.transpose(HWIO)) if last else data.weight
+        geometry: dict[str, Any] = {
+            "stride": case.stride, "padding": case.padding, "dilation": case.dilation, "groups": case.groups,
+            "data_format": self.layout, "num_threads": self.threads,
+        }  # fmt: skip
+        run, note = self._call(case, pass_name, x, w, data.bias, dy, geometry)
+        axes = FROM_HWIO if pass_name == "dw" else FROM_NHWC
+        return [Candidate(self.name, self.layout, run, lambda y: y.transpose(axes) if last else y, note)]
+
+    def _call(
+        self, case: Case, pass_name: str, x: Array, w: Array, bias: Array, dy: Array, geometry: dict[str, Any]
+    ) -> tuple[Callable[[], Array], str]:
+        gradients: Any = fastconv.grad
+        if pass_name == "dx":
+            function = gradients.conv_transpose2d_input if case.transposed else gradients.conv2d_input
+            return lambda: function(x.shape, w, dy, **geometry), ""
+        if pass_name == "dw":
+            function = gradients.conv_transpose2d_weight if case.transposed else gradients.conv2d_weight
+            return lambda: function(x, w.shape, dy, **geometry), ""
+        call: Any = fastconv.conv_transpose2d if case.transposed else fastconv.conv2d
+        if pass_name == "eager":
+            return lambda: call(x, w, bias, **geometry), ""
+        out = np.empty_like(dy)
+        if case.transposed:  # has no plan
+            return lambda: call(x, w, bias, out=out, **geometry), "no plan"
+        plan = fastconv.plan_conv2d(x.shape, w, bias, **geometry)
+        return lambda: plan.run(x, out=out), str(plan.explain().algorithm)
+
+
+class Torch:
+    """PyTorch in both memory formats, without autograd's records; gradients by the operator that autograd calls."""
+
+    name = "torch"
+    passes: tuple[str, ...] = PASSES
+
+    def __init__(self, threads: int) -> None:
+        self.torch = _module("torch")
+        self.torch.set_num_threads(threads)
+
+    def version(self) -> str:
+        return str(self.torch.__version__)
+
+    def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
+        formats = {"contiguous": self.torch.contiguous_format, "channels_last": self.torch.channels_last}
+        return [
+            Candidate(self.name, name, self._call(case, data, pass_name, memory_format), self._read)
+            for name, memory_format in formats.items()
+        ]
+
+    @staticmethod
+    def _read(result: Any) -> Array:
+        return np.asarray(result.numpy())
+
+    def _call(self, case: Case, data: Data, pass_name: str, memory_format: Any) -> Callable[[], Any]:
+        torch = self.torch
+        x, w, dy = (
+            torch.from_numpy(array).clone(memory_format=torch.contiguous_format).to(memory_format=memory_format)
+            for array in (data.x, data.weight, data.dy)
+        )
+        bias = torch.from_numpy(data.bias)
+        stride, padding, dilation = [case.stride] * 2, [case.padding] * 2, [case.dilation] * 2
+        mode = torch.inference_mode
+        if pass_name in ("fwd", "eager"):
+            if case.transposed:
+                function = torch.nn.functional.conv_transpose2d
+
+                def forward() -> Any:
+                    with mode():
+                        return function(x, w, bias, stride, padding, 0, case.groups, dilation)
+
+                return forward
+            function = torch.nn.functional.conv2d
+
+            def forward() -> Any:
+                with mode():
+                    return function(x, w, bias, stride, padding, dilation, case.groups)
+
+            return forward
+        backward = torch.ops.aten.convolution_backward
+        wanted, mask = (0, [True, False, False]) if pass_name == "dx" else (1, [False, True, False])
+
+        def gradient() -> Any:
+            with mode():
+                return backward(dy, x, w, None, stride, padding, dilation, case.transposed, [0, 0], case.groups, mask)[
+                    wanted
+                ]
+
+        return gradient
+
+
+def onnx_model(case: Case, data: Data) -> bytes:
+    """A model of the one layer, its weights constants."""
+    onnx = _module("onnx")
+    helper, numpy_helper, kind = onnx.helper, onnx.numpy_helper, onnx.TensorProto.FLOAT
+    node = helper.make_node(
+        "ConvTranspose" if case.transposed else "Conv", ["x", "w", "b"], ["y"],
+        kernel_shape=[case.kernel] * 2, strides=[case.stride] * 2, pads=[case.padding] * 4,
+        dilations=[case.dilation] * 2, group=case.groups,
+    )  # fmt: skip
+    graph = helper.make_graph(
+        [node], "layer",
+        [helper.make_tensor_value_info("x", kind, case.input_shape)],
+        [helper.make_tensor_value_info("y", kind, case.output_shape)],
+        [numpy_helper.from_array(data.weight, "w"), numpy_helper.from_array(data.bias, "b")],
+    )  # fmt: skip
+    # Operator set 17 and format 8 are old enough for every release of the last years, and Conv has not changed since.
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+class OnnxRuntime:
+    """ONNX Runtime with input and output bound to buffers made once."""
+
+    name = "onnxruntime"
+    passes: tuple[str, ...] = ("fwd",)
+
+    def __init__(self, threads: int) -> None:
+        _module("onnx")
+        self.ort, self.threads = _module("onnxruntime"), threads
+
+    def version(self) -> str:
+        return str(self.ort.__version__)
+
+    def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
+        if case.dtype != "float32":
+            raise NotOffered("float32 only")
+        options = self.ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        session = self.ort.InferenceSession(onnx_model(case, data), options, providers=["CPUExecutionProvider"])
+        binding = session.io_binding()
+        x = self.ort.OrtValue.ortvalue_from_numpy(data.x)
+        y = self.ort.OrtValue.ortvalue_from_shape_and_type(case.output_shape, np.float32, "cpu")
+        binding.bind_ortvalue_input("x", x)
+        binding.bind_ortvalue_output("y", y)
+
+        def run() -> Any:
+            session.run_with_iobinding(binding)
+            return y
+
+        return [Candidate(self.name, "NCHW", run, lambda value: np.asarray(value.numpy()))]
+
+
+class OpenVino:
+    """OpenVINO with tensors made once, in both memory formats."""
+
+    name = "openvino"
+    passes: tuple[str, ...] = ("fwd",)
+
+    def __init__(self, threads: int) -> None:
+        _module("onnx")
+        self.ov = _module("openvino")
+        self.core = self.ov.Core()
+        self.options = {
+            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": 1,
+        }  # fmt: skip
+
+    def version(self) -> str:
+        return str(self.ov.__version__).split("-")[0]
+
+    def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
+        if case.dtype != "float32":
+            raise NotOffered("float32 only")
+        model = onnx_model(case, data)
+        return [self._candidate(model, case, data, layout) for layout in ("NCHW", "NHWC")]
+
+    def _candidate(self, serialized: bytes, case: Case, data: Data, layout: str) -> Candidate:
+        ov = self.ov
+        model = self.core.read_model(serialized, b"")
+        x = data.x
+        shape: tuple[int, ...] = case.output_shape
+        if layout == "NHWC":
+            x = np.ascontiguousarray(x.transpose(NHWC))
+            shape = tuple(shape[axis] for axis in NHWC)
+            steps = ov.preprocess.PrePostProcessor(model)
+            steps.input().tensor().set_layout(ov.Layout("NHWC"))
+            steps.input().model().set_layout(ov.Layout("NCHW"))
+            steps.output().model().set_layout(ov.Layout("NCHW"))
+            steps.output().tensor().set_layout(ov.Layout("NHWC"))
+            model = steps.build()
+        request = self.core.compile_model(model, "CPU", self.options).create_infer_request()
+        y = np.empty(shape, np.float32)
+        request.set_input_tensor(ov.Tensor(x, shared_memory=True))
+        request.set_output_tensor(ov.Tensor(y, shared_memory=True))
+
+        def run(held: Array = x) -> Any:  # a shared tensor does not keep its array alive; the default argument does
+            request.infer(share_outputs=True)
+            return y
+
+        return Candidate(self.name, layout, run, lambda v: v.transpose(FROM_NHWC) if layout == "NHWC" else v)
+
+
+class Ncnn:
+    """ncnn on plain arrays, and on its own blocked format (`packed`) as layers within a network pass it on.
+
+    It convolves one image a call: a batch is a loop.
+    """
+
+    name = "ncnn"
+    passes: tuple[str, ...] = ("fwd",)
+
+    def __init__(self, threads: int) -> None:
+        self.ncnn, self.threads = _module("ncnn"), threads
+
+    def version(self) -> str:
+        return str(self.ncnn.__version__)
+
+    def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
+        if case.dtype != "float32":
+            raise NotOffered("float32 only")
+        if case.transposed and case.groups > 1:
+            raise NotOffered("not set up for grouped transposed layers")
+        net = self._net(case, data)
+        plain = [self._mat(image) for image in data.x]
+        candidates = [self._candidate(net, plain, "plain")]
+        pack = next((pack for pack in (16, 8, 4) if case.in_channels % pack == 0), 1)
+        if pack > 1:
+            packed = [self.ncnn.convert_packing(image, pack, net.opt) for image in plain]
+            candidates.append(self._candidate(net, packed, "packed"))
+        return candidates
+
+    def _net(self, case: Case, data: Data) -> Any:
+        net = self.ncnn.Net()
+        options = net.opt
+        options.num_threads = self.threads
+        options.use_winograd_convolution = options.use_sgemm_convolution = options.use_packing_layout = True
+        options.use_vulkan_compute = False
+        for narrow in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed"):
+            if hasattr(options, f"use_{narrow}"):
+                setattr(options, f"use_{narrow}", False)
+        grouped = case.groups > 1
+        kind = "Deconvolution" if case.transposed else "ConvolutionDepthWise" if grouped else "Convolution"
+        layer = (
+            f"{kind} layer 1 1 x y 0={case.out_channels} 1={case.kernel} 2={case.dilation} 3={case.stride} "
+            f"4={case.padding} 5=1 6={data.weight.size}" + (f" 7={case.groups}" if grouped else "")
+        )
+        weight = data.weight.swapaxes(0, 1) if case.transposed else data.weight  # ncnn has (O, I, kH, kW) throughout
+        with tempfile.TemporaryDirectory() as folder:
+            param, model = Path(folder, "layer.param"), Path(folder, "layer.bin")
+            param.write_text(f"7767517\n2 2\nInput x 0 1 x\n{layer}\n")
+            # Four zero bytes say that float32 weights follow; the bias has no such mark.
+            model.write_bytes(b"\0\0\0\0" + np.ascontiguousarray(weight).tobytes() + data.bias.tobytes())
+            if net.load_param(str(param)) or net.load_model(str(model)):
+                raise NotOffered("the layer does not load")
+        return net
+
+    def _mat(self, image: Array) -> Any:
+        channels, height, width = image.shape
+        mat = self.ncnn.Mat(width, height, channels)
+        np.asarray(mat)[...] = image
+        return mat
+
+    def _candidate(self, net: Any, images: list[Any], variant: str) -> Candidate:
+        keep_packing = 1 if variant == "packed" else 0
+
+        def run() -> list[Any]:
+            results = []
+            for image in images:
+                extractor = net.create_extractor()
+                extractor.input("x", image)
+                results.append(extractor.extract("y", keep_packing)[1])
+            return results
+
+        def read(results: list[Any]) -> Array:
+            return np.stack([np.array(self.ncnn.convert_packing(result, 1, net.opt)) for result in results])
+
+        return Candidate(self.name, variant, run, read)
+
+
+class Im2col:
+    """Patches copied into a matrix made once, times NumPy's BLAS, in NHWC: what one writes without a library."""
+
+    name = "im2col"
+    passes: tuple[str, ...] = ("fwd", "eager")
+
+    def __init__(self, threads: int) -> None:
+        limits = _module("threadpoolctl").threadpool_limits
+        self.limit = limits(limits=threads, user_api="blas")  # holds for the process: the reference is held to it too
+
+    def version(self) -> str:
+        return f"NumPy {np.__version__}"
+
+    def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
+        if case.transposed:
+            raise NotOffered("not written for transposed layers")
+        p, g, taps, size = case.padding, case.groups, case.kernel**2, case.output_size
+        x = np.ascontiguousarray(data.x.transpose(NHWC))
+        padded = np.pad(x, [(0, 0), (p, p), (p, p), (0, 0)]) if p else x
+        inside = padded[:, p : p + case.size, p : p + case.size]
+        inner, outer, pixels = case.in_channels // g, case.out_channels // g, case.batch * size * size
+        # (g, taps * inner, outer): a matrix a group, in the order of the patches.
+        w = data.weight.transpose(HWIO).reshape(taps, inner, g, outer).transpose(2, 0, 1, 3).reshape(g, -1, outer)
+        w = np.ascontiguousarray(w)
+        n, row, column, channel = padded.strides
+        patches = np.lib.stride_tricks.as_strided(
+            padded, (g, case.batch, size, size, case.kernel, case.kernel, inner),
+            (inner * channel, n, case.stride * row, case.stride * column, case.dilation * row, case.dilation * column,
+             channel),
+        )  # fmt: skip
+        as_it_lies = case.kernel == case.stride == g == 1 and p == 0
+        columns = x.reshape(1, pixels, inner) if as_it_lies else np.empty((g, pixels, taps * inner), x.dtype)
+        y = np.empty((g, pixels, outer), x.dtype)
+        bias = data.bias.reshape(g, 1, outer)
+
+        def run() -> Array:
+            if p:
+                np.copyto(inside, x)
+            if not as_it_lies:
+                np.copyto(columns.reshape(patches.shape), patches)
+            np.matmul(columns, w, out=y)
+            np.add(y, bias, out=y)
+            return y
+
+        def read(result: Array) -> Array:
+            images = result.reshape(g, case.batch, size, size, outer)
+            return images.transpose(1, 0, 4, 2, 3).reshape(case.output_shape)
+
+        return [Candidate(self.name, "NHWC", run, read)]
+
+
+class Reference:
+    """`fastconv.reference`, the NumPy twin: written to be read, not to be fast."""
+
+    name = "reference"
+    passes: tuple[str, ...] = PASSES
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def version(self) -> str:
+        return f"NumPy {np.__version__}"
+
+    def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
+        return [Candidate(self.name, "NCHW", lambda: logical_reference(case, data, pass_name), _itself, "once")]
+
+
+PEERS: Final[dict[str, Callable[[int], Peer]]] = {
+    "torch": Torch,
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+    "ncnn": Ncnn,
+    "im2col": Im2col,
+    "reference": Reference,
+}
+
+
+def load_peers(names: Iterable[str], threads: int) -> tuple[list[Peer], dict[str, str]]:
+    """The peers that are installed, and why each of the others is not there."""
+    found: list[Peer] = []
+    missing: dict[str, str] = {}
+    for name in names:
+        try:
+            found.append(PEERS[name](threads))
+        except ImportError as error:
+            missing[name] = f"{error.name or name} is not installed" if error.name else str(error)
+    return found, missing

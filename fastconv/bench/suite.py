@@ -1,0 +1,134 @@
+"""Runs cases through everyone who offers them and collects what came out."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from .. import _native
+from ..functional import info
+from .cases import SETS, Case, make_data
+from .measure import Candidate, check, rest, time_interleaved
+from .peers import NotOffered, Ours, Peer, logical_reference
+from .report import Report, Row, Timing
+
+# Variables that change how fast somebody is; a results file records those that were set.
+SPEED_VARIABLES: Final = (
+    "FASTCONV_ISA", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_PROC_BIND",
+)  # fmt: skip
+
+
+def select(sets: Sequence[str], only: str | None = None) -> list[Case]:
+    """The cases of the sets whose name or family holds the text `only`."""
+    cases = [case for name in sets for case in SETS[name]]
+    return [case for case in cases if only is None or only in case.name or only in case.family]
+
+
+def run_case(
+    case: Case, pass_name: str, ours: Ours, peers: Iterable[Peer], rounds: int, seconds: float | None = None
+) -> Row:
+    """Check everybody's answer against the reference, then time them beside each other."""
+    data = make_data(case)
+    answer = logical_reference(case, data, pass_name)
+    candidates = ours.candidates(case, data, pass_name)
+    check(candidates[0], answer, case.dtype)
+    absent: dict[str, str] = {}
+    for peer in (peer for peer in peers if pass_name in peer.passes):
+        try:
+            offered = peer.candidates(case, data, pass_name)
+            for candidate in offered:
+                check(candidate, answer, case.dtype)
+        except NotOffered as reason:
+            absent[peer.name] = str(reason)
+        except Exception as error:  # whatever another library raises: it is named, and the others go on
+            absent[peer.name] = f"failed: {type(error).__name__}: {error}".splitlines()[0]
+        else:
+            candidates += offered
+    del answer
+    peak = fma_peak(ours.threads, case.dtype)
+    before = processor_seconds()
+    time_interleaved(candidates, rounds, seconds)
+    outside = outside_share(before, processor_seconds())
+    peak = max(peak, fma_peak(ours.threads, case.dtype))  # the clock may have changed meanwhile
+    return Row(
+        set=case.set, layer=case.name, family=case.family, pass_name=pass_name, counted=case.counted, count=case.count,
+        macs=case.macs, shape=case.describe(), peak_gflops=peak, absent=absent, outside=outside,
+        timings=[_timing(candidate, case) for candidate in candidates],
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ProcessorSeconds:
+    """Processor time since some moment: of all cores, of them busy or taken by the host, and of this process."""
+
+    all: float
+    busy: float
+    own: float
+
+
+def processor_seconds() -> ProcessorSeconds | None:
+    """The system's counters; None where it has none."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:
+            user, nice, system, idle, waiting, *interrupts_and_stolen = map(int, file.readline().split()[1:9])
+    except (OSError, ValueError):
+        return None
+    busy = user + nice + system + sum(interrupts_and_stolen)
+    tick = os.sysconf("SC_CLK_TCK")
+    times = os.times()
+    return ProcessorSeconds((busy + idle + waiting) / tick, busy / tick, times.user + times.system)
+
+
+def outside_share(before: ProcessorSeconds | None, after: ProcessorSeconds | None) -> float | None:
+    """The share of the machine that other processes had between two readings; None if that is not known."""
+    if before is None or after is None or after.all <= before.all:
+        return None
+    others = (after.busy - before.busy) - (after.own - before.own)
+    return max(0.0, others) / (after.all - before.all)
+
+
+def fma_peak(threads: int, dtype: str = "float32") -> float:
+    """GFLOP/s of fused multiply-adds in registers: the best of three runs, undisturbed; half of it in float64."""
+    rest()
+    return max(_native.fma_peak(threads) for _ in range(3)) / (2 if dtype == "float64" else 1)
+
+
+def _timing(candidate: Candidate, case: Case) -> Timing:
+    seconds = candidate.median
+    return Timing(
+        peer=candidate.peer, variant=candidate.variant, seconds=seconds, fastest=min(candidate.samples),
+        samples=len(candidate.samples), gflops=2e-9 * case.macs / seconds, error=candidate.error,
+        correct=candidate.correct, note=candidate.note,
+    )  # fmt: skip
+
+
+def new_report(ours: Ours, peers: Sequence[Peer], missing: dict[str, str], timing: dict[str, Any]) -> Report:
+    """A report without rows: who runs where and when."""
+    return Report(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine={"cpu": cpu_name(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"},
+        fastconv={key: value for key, value in info().items() if key != "threads"},
+        threads=ours.threads,
+        layout=ours.layout,
+        python=platform.python_version(),
+        versions={peer.name: peer.version() for peer in peers},
+        missing=missing,
+        environment={name: os.environ[name] for name in SPEED_VARIABLES if name in os.environ},
+        timing=timing,
+    )
+
+
+def cpu_name() -> str:
+    """What the machine calls its processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,111 @@
+"""Time fastconv beside other libraries on the layers of VGG-16, ResNet-50, MobileNets and others.
+
+Every answer is checked first; a wrong one is not counted, and a library that is not installed is named and skipped.
+The tables give medians as effective GFLOP/s (counted as direct convolution) and how many times faster fastconv is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ..bench.cases import PASSES, SETS
+from ..bench.peers import PEERS, Ours, load_peers
+from ..bench.plot import save_plot
+from ..bench.report import Report, group_text, groups, heading_lines, summary_table, text_table
+from ..bench.suite import new_report, run_case, select
+from ..threads import effective
+from .common import CommandError, progress, require
+
+DEFAULT_AGAINST = "torch,onnxruntime,openvino,ncnn,im2col"
+DEFAULT_ROUNDS = 5
+
+
+def _words(known: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Reads a comma-separated list of known words, 'all' for every one."""
+
+    def read(text: str) -> list[str]:
+        words = [word.strip() for word in text.split(",") if word.strip()]
+        for word in words:
+            if word not in (*known, "all"):
+                raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(known)} and all")
+        return list(known) if "all" in words else list(dict.fromkeys(words))
+
+    return read
+
+
+def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind(0)
+        if not 0 < value < 1e6:
+            raise argparse.ArgumentTypeError(f"must be a positive number, but got {text!r}")
+        return value
+
+    return read
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", type=_words(tuple(SETS)), default=["vgg16"], metavar="SETS", dest="sets",
+        help=f"layers to time: {', '.join(SETS)} or all, several with commas (default: vgg16)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pass", type=_words(PASSES), default=["fwd"], metavar="PASSES", dest="passes",
+        help="fwd (a prepared plan), eager (plain calls), dx, dw (gradients) or all (default: fwd)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--against", type=_words(tuple(PEERS)), default=DEFAULT_AGAINST.split(","), metavar="PEERS",
+        help=f"with whom: {', '.join(PEERS)} or all (default: {DEFAULT_AGAINST})",
+    )  # fmt: skip
+    parser.add_argument("--only", metavar="TEXT", help="only layers whose name or family holds TEXT")
+    parser.add_argument("--layout", choices=("nhwc", "nchw"), default="nhwc", help="our memory format (default: nhwc)")
+    parser.add_argument("--threads", type=_positive(int), metavar="N", help="threads of everybody (default: all)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--rounds", type=_positive(int), default=DEFAULT_ROUNDS, metavar="N",
+        help="turns of each candidate a layer (default: %(default)s)",
+    )  # fmt: skip
+    length.add_argument("--seconds", type=_positive(float), metavar="S", help="go on for S seconds a layer instead")
+    parser.add_argument("--json", metavar="FILE", help="write every figure into FILE")
+    parser.add_argument("--plot", metavar="FILE", help="draw a chart into FILE (.png, .svg or .pdf)")
+
+
+def run(args: argparse.Namespace) -> int:
+    cases = select(args.sets, args.only)
+    if not cases:
+        raise CommandError(f"no layer of {', '.join(args.sets)} has {args.only!r} in its name or family")
+    for path in filter(None, (args.json, args.plot)):  # before minutes of measuring
+        if not Path(path).parent.is_dir():
+            raise CommandError(f"the folder of {path!r} does not exist")
+    if args.plot:
+        require("matplotlib", "bench")
+    ours = Ours(effective(args.threads), args.layout.upper())
+    peers, missing = load_peers(args.against, ours.threads)
+    report = new_report(ours, peers, missing, {"rounds": args.rounds, "seconds": args.seconds})
+    print("\n".join(heading_lines(report)))
+
+    work = [(case, name) for name in args.passes for case in cases]
+    for done, (case, name) in enumerate(progress(work, len(work), "bench", "layer"), start=1):
+        report.rows.append(run_case(case, name, ours, peers, args.rounds, args.seconds))
+        last = done == len(work) or (work[done][0].set, work[done][1]) != (case.set, name)
+        if last:
+            _print_group(report)
+    print()
+    print(text_table(summary_table(report.rows)))
+    if args.json:
+        report.save(args.json)
+    if args.plot:
+        save_plot(report, args.plot)
+    return 0
+
+
+def _print_group(report: Report) -> None:
+    """The set and pass that was finished last, clear of the progress line."""
+    if sys.stderr.isatty():
+        print(end="\r\033[K", file=sys.stderr, flush=True)
+    print("\n" + group_text(*groups(report.rows)[-1]), flush=True)

@@ -1,0 +1,66 @@
+"""What commands share: errors for people, optional packages, output folders and progress."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+
+class CommandError(Exception):
+    """What went wrong, in one line for the person at the terminal."""
+
+
+def require(name: str, extra: str) -> Any:
+    """The optional module `name`, or a `CommandError` that says which extra installs it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise CommandError(f"needs {package} ({error}); install it with: pip install fastconv[{extra}]") from error
+
+
+def output_folder(path: str) -> Path:
+    """The folder `path`, made if absent; a `CommandError` if nothing can be written in it."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise CommandError(
+            f"cannot write in the output folder {path!r}: {error.strerror or error}; choose another with --output"
+        ) from error
+    return folder
+
+
+def progress(items: Iterable[Item], total: int, description: str, unit: str = "case") -> Iterator[Item]:
+    """The items, with a progress bar on standard error if that is a terminal (tqdm's where it is installed)."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    try:
+        tqdm = import_module("tqdm").tqdm
+    except ImportError:
+        yield from _percent(items, total, description, unit)
+    else:
+        yield from tqdm(items, total=total, desc=description, unit=unit, leave=False)
+
+
+def _percent(items: Iterable[Item], total: int, description: str, unit: str) -> Iterator[Item]:
+    """The plain progress display: one line, rewritten when the percentage changes."""
+    shown = -1
+    try:
+        for done, item in enumerate(items):
+            if (percent := 100 * done // max(1, total)) != shown:
+                shown = percent
+                print(f"\r{description}: {percent:3d} % of {total} {unit}s", end="", file=sys.stderr, flush=True)
+            yield item
+    finally:
+        print(end="\r\033[K", file=sys.stderr, flush=True)

@@ -1,0 +1,321 @@
+"""The benchmark: what it counts, whom it believes, and what it writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastconv import conv2d, conv_transpose2d
+from fastconv.bench import measure
+from fastconv.bench import peers as peers_module
+from fastconv.bench.cases import PASSES, SETS, Case, make_data
+from fastconv.bench.measure import Candidate, check, geometric_mean, relative_error, rest, time_interleaved
+from fastconv.bench.peers import PEERS, NotOffered, Ours, load_peers, logical_reference
+from fastconv.bench.report import Report, Row, Timing, group_text, network_seconds, page, summaries
+from fastconv.bench.suite import ProcessorSeconds, new_report, outside_share, run_case, select
+from fastconv.cli import main
+
+SMALL = Case("misc", "small 3→5 @6", "small", 3, 5, 6, 3, padding=1)
+
+
+# ---- the layers ----------------------------------------------------------------------------------------------------
+
+
+def test_vgg16_has_the_network_s_multiply_adds() -> None:
+    # 15.470 GMAC (configuration D) less the fully-connected layers 25088·4096 + 4096·4096 + 4096·1000.
+    assert sum(case.count * case.macs for case in SETS["vgg16"]) == 15_470_264_320 - 123_633_664
+    assert sum(case.count for case in SETS["vgg16"]) == 13
+    assert [case.counted for case in SETS["vgg16"]] == [False] + [True] * 8
+
+
+def test_resnet50_has_the_network_s_multiply_adds() -> None:
+    total = sum(case.count * case.macs for case in SETS["resnet50"])
+    assert round((total + 2048 * 1000) / 1e9, 3) == 4.089
+    assert sum(case.count for case in SETS["resnet50"]) == 53
+    assert len({case.name for case in SETS["resnet50"]}) == len(SETS["resnet50"]) == 23
+
+
+@pytest.mark.parametrize("case", [case for some in SETS.values() for case in some], ids=lambda case: case.name)
+def test_shapes_are_those_of_the_library(case: Case) -> None:
+    x = np.broadcast_to(np.float32(0), (0, *case.input_shape[1:]))  # an empty batch: the shape without the work
+    weight = np.broadcast_to(np.float32(0), case.weight_shape)
+    function = conv_transpose2d if case.transposed else conv2d
+    y = function(x, weight, stride=case.stride, padding=case.padding, dilation=case.dilation, groups=case.groups)
+    assert y.shape[1:] == case.output_shape[1:]
+
+
+def test_names_are_unique_and_data_repeat() -> None:
+    for cases in SETS.values():
+        assert len({case.name for case in cases}) == len(cases)
+    first, again = make_data(SMALL), make_data(SMALL)
+    for name in ("x", "weight", "bias", "dy"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+    assert make_data(select(["misc"], "float64")[0]).x.dtype == np.float64
+
+
+def test_select() -> None:
+    assert {case.family for case in select(["mobilenet"], "5×5")} == {"depthwise 5×5"}
+    assert len(select(["vgg16", "resnet50"])) == 32
+
+
+# ---- statistics ----------------------------------------------------------------------------------------------------
+
+
+def row(layer: str, seconds: dict[str, float], count: int = 1, counted: bool = True, family: str = "3×3") -> Row:
+    timings = [Timing(peer, "", value, value, 1, 1e-9 / value, 0.0, True) for peer, value in seconds.items()]
+    return Row("vgg16", layer, family, "fwd", counted, count, 500_000_000, {}, 100.0, timings)
+
+
+def test_geometric_mean() -> None:
+    assert geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
+    assert math.isnan(geometric_mean([]))
+
+
+def test_relative_error() -> None:
+    reference = np.array([1.0, -4.0])
+    assert relative_error(np.array([1.0, -3.0], np.float32), reference) == 0.25
+    assert relative_error(np.array([1.0, np.nan]), reference) == math.inf
+    assert relative_error(np.array([[1.0, -4.0]]), reference) == math.inf
+    assert relative_error(np.zeros(2), np.zeros(2)) == 0.0
+    assert relative_error(np.ones(2), np.zeros(2)) == math.inf
+
+
+def test_best_peer_is_a_library_with_a_right_answer() -> None:
+    seconds = {"fastconv": 1.0, "torch": 4.0, "ncnn": 2.0, "onnxruntime": 3.0, "im2col": 0.1}
+    full = row("a", seconds)
+    wrong = [replace(t, correct=t.peer != "ncnn") for t in full.timings]
+    best = replace(full, timings=wrong).best_peer
+    assert best is not None and best.peer == "onnxruntime"
+    best = row("b", {"fastconv": 1.0, "im2col": 0.1, "reference": 5.0}).best_peer
+    assert best is not None and best.peer == "im2col"
+    assert row("c", {"fastconv": 1.0}).best_peer is None
+
+
+def test_the_better_memory_format_counts() -> None:
+    one = row("a", {"fastconv": 1.0, "torch": 4.0})
+    other = replace(one.timings[1], variant="channels_last", seconds=3.0)
+    assert replace(one, timings=[*one.timings, other]).of("torch") == other
+
+
+def test_candidates_take_turns() -> None:
+    calls: list[str] = []
+
+    def caller(name: str) -> Any:
+        return lambda: calls.append(name)
+
+    both = [Candidate(name, "", caller(name), np.asarray) for name in ("a", "b")]
+    assert time_interleaved(both, rounds=3) == 3
+    order = [name for place, name in enumerate(calls) if place == 0 or calls[place - 1] != name]
+    # Both once for the expected time, then turns ab, ba, ab: equal neighbours run together.
+    assert "".join(order) == "ababab"[:2] + "abab"[: len(order) - 2]
+    assert len(both[0].samples) == len(both[1].samples) >= 6
+    assert all(seconds > 0 for seconds in both[0].samples)
+
+
+def test_rest_waits_for_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [True, True, False]
+    monkeypatch.setattr(measure, "_others_run", lambda: answers.pop(0))
+    rest(limit=60.0)
+    assert not answers
+    monkeypatch.setattr(measure, "_others_run", lambda: True)
+    rest(limit=0.005)  # and gives up when its time is over
+
+
+def test_a_busy_thread_is_seen() -> None:
+    # Key derivation computes without the GIL, so that the thread runs while this one looks.
+    work = threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 3_000_000))
+    work.start()
+    seen = False
+    while work.is_alive() and not seen:
+        seen = measure._others_run()
+    work.join()
+    assert seen
+
+
+def test_other_processes_are_noticed() -> None:
+    start = ProcessorSeconds(all=100.0, busy=50.0, own=5.0)
+    end = ProcessorSeconds(all=110.0, busy=57.0, own=8.0)
+    assert outside_share(start, end) == pytest.approx(0.4)
+    assert outside_share(start, start) is None and outside_share(None, end) is None
+    disturbed = replace(row("a", {"fastconv": 1.0, "torch": 2.0}), outside=0.4)
+    quiet = replace(disturbed, layer="b", outside=0.01)
+    text = group_text("vgg16", "fwd", [disturbed, quiet])
+    assert "40 % of the machine during a;" in text and "during b" not in text
+
+
+# ---- peers ---------------------------------------------------------------------------------------------------------
+
+
+def test_missing_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> Any:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(peers_module, "_module", absent)
+    found, missing = load_peers(PEERS, threads=1)
+    assert [peer.name for peer in found] == ["reference"]
+    assert missing["torch"] == "torch is not installed"
+    assert missing["openvino"] == "onnx is not installed"
+    assert set(missing) == set(PEERS) - {"reference"}
+
+
+@pytest.mark.parametrize("name", sorted(set(PEERS) - {"reference"}))
+@pytest.mark.parametrize(
+    "case",
+    [
+        SMALL,
+        Case("misc", "s2", "", 8, 16, 9, 3, stride=2, padding=1, batch=2),
+        Case("misc", "grouped", "", 8, 8, 7, 3, padding=1, groups=4),
+        Case("misc", "depthwise", "", 16, 16, 8, 5, padding=2, groups=16),
+        Case("misc", "dilated", "", 4, 8, 9, 3, padding=2, dilation=2),
+        Case("misc", "1×1", "", 16, 24, 5, 1),
+        Case("misc", "1×1 s2", "", 16, 24, 6, 1, stride=2),
+        Case("misc", "transposed", "", 6, 10, 5, 4, stride=2, padding=1, transposed=True),
+        Case("misc", "float64", "", 3, 5, 6, 3, padding=1, dtype="float64"),
+    ],
+    ids=lambda case: case.name,
+)
+def test_installed_peers_agree_with_the_reference(name: str, case: Case) -> None:
+    found, missing = load_peers([name], threads=1)
+    if missing:
+        pytest.skip(missing[name])
+    data = make_data(case)
+    for pass_name in found[0].passes:
+        try:
+            candidates = found[0].candidates(case, data, pass_name)
+        except NotOffered:
+            continue
+        for one in candidates:
+            check(one, logical_reference(case, data, pass_name), case.dtype)
+            assert one.correct, (one.variant, pass_name, one.error)
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("pass_name", PASSES)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_ours_agrees_with_the_reference(layout: str, pass_name: str, transposed: bool) -> None:
+    case = Case("misc", "s2", "", 6, 10, 7, 4, stride=2, padding=1, batch=2, transposed=transposed)
+    data = make_data(case)
+    (ours,) = Ours(2, layout).candidates(case, data, pass_name)
+    check(ours, logical_reference(case, data, pass_name), case.dtype)
+    assert ours.correct and ours.error < 1e-5
+
+
+class Wrong:
+    """A peer that is fast because it computes nothing."""
+
+    name = "torch"
+    passes = PASSES
+
+    def version(self) -> str:
+        return "0"
+
+    def candidates(self, case: Case, data: Any, pass_name: str) -> list[Candidate]:
+        zeros = np.zeros(case.output_shape, np.float32)
+        return [Candidate(self.name, "zeros", lambda: zeros, np.asarray)]
+
+
+class Failing(Wrong):
+    """A peer that raises."""
+
+    name = "ncnn"
+
+    def candidates(self, case: Case, data: Any, pass_name: str) -> list[Candidate]:
+        raise RuntimeError("no such layer\nand more")
+
+
+def test_wrong_and_failing_peers_are_not_counted() -> None:
+    baselines, _ = load_peers(["reference"], 1)
+    row = run_case(SMALL, "fwd", Ours(1), [Wrong(), Failing(), *baselines], rounds=1)
+    assert [t.correct for t in row.timings if t.peer == "torch"] == [False]
+    assert row.of("torch") is None and math.isnan(row.ratio(row.of("torch")))
+    assert row.best_peer is not None and row.best_peer.peer == "reference"
+    assert row.absent == {"ncnn": "failed: RuntimeError: no such layer"}
+    assert "torch" not in summaries([row])[0].over
+
+
+# ---- reports -------------------------------------------------------------------------------------------------------
+
+
+def test_summary_counts_what_is_counted() -> None:
+    rows = [
+        row("first", {"fastconv": 1.0, "torch": 0.001}, counted=False),
+        row("a", {"fastconv": 1.0, "torch": 8.0, "ncnn": 2.0, "im2col": 0.5}),
+        row("b", {"fastconv": 1.0, "torch": 8.0}, count=3),
+    ]
+    (mean,) = summaries(rows)
+    assert mean.layers == 2 and mean.over_best == pytest.approx(4.0)
+    assert (mean.least, mean.least_layer) == (2.0, "a")
+    assert mean.over == pytest.approx({"torch": 8.0, "ncnn": 2.0, "im2col": 0.5})
+    assert network_seconds(rows[1:], "torch") == 32.0
+    assert network_seconds(rows, "ncnn") is None
+
+
+def test_results_file_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "results.json"
+    arguments = ["--set", "misc", "--only", "tiny", "--pass", "all", "--against", "im2col,reference", "--rounds", "1"]
+    assert main(["bench", *arguments, "--threads", "1", "--json", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "tiny 8→8 @8" in printed and "Geometric mean" in printed
+
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["schema"] == 1 and content["threads"] == 1 and content["layout"] == "NHWC"
+    assert set(content["machine"]) == {"cpu", "cores", "system"}
+    assert content["fastconv"]["isa"] and "reference" in content["versions"]
+    assert [stored["pass_name"] for stored in content["rows"]] == list(PASSES)
+    forward = content["rows"][0]
+    assert forward["macs"] == 8 * 8 * 8 * 8 * 9 and forward["shape"]["input"] == [1, 8, 8, 8]
+    assert forward["ratio_best"] > 0 and forward["share_of_peak"] > 0 and forward["ratio_torch"] is None
+    for timing in forward["timings"]:
+        assert timing["correct"] and 0 < timing["fastest"] <= timing["seconds"] and timing["samples"] >= 1
+    assert content["summary"][0]["over_best"] == pytest.approx(forward["ratio_best"])
+
+    report = Report.load(path)
+    assert [r.layer for r in report.rows] == ["tiny 8→8 @8"] * 4
+    report.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == path.read_text()
+    text = page([("here", report)])
+    assert "## here" in text and "| tiny 8→8 @8 |" in text
+
+
+def test_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text('{"schema": 0}')
+    with pytest.raises(ValueError, match="schema 0"):
+        Report.load(path)
+
+
+def test_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from fastconv.bench.plot import save_plot
+
+    report = new_report(Ours(1), [], {}, {})
+    report.rows = [row("a", {"fastconv": 1.0, "torch": 8.0}), row("b", {"torch": 8.0})]
+    save_plot(report, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--set", "alexnet"], 2, "alexnet"),
+        (["--against", "tensorflow"], 2, "tensorflow"),
+        (["--threads", "0"], 2, "positive"),
+        (["--rounds", "two"], 2, "positive"),
+        (["--only", "nothing like it"], 1, "nothing like it"),
+        (["--json", "/no/such/folder/file.json"], 1, "does not exist"),
+    ],
+)
+def test_bad_usage_is_one_line(
+    arguments: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *arguments]) == status
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
