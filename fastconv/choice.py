@@ -348,6 +348,8 @@ def weight_gradient_blocking(g: Geometry, compute: int) -> WeightGradientBlockin
         count = max(rows, count // 2)
     count = -(-channels // -(-channels // count))
     panel_block = max(1, min(panels, SUMS_BYTES // (prod(taps) * count * panel_bytes)))
+    while panel_block > 1 and -(-channels // count) * -(-panels // panel_block) * g.groups < 8:
+        panel_block -= 1  # blocks to share out, rather than partial sums
     tile_y = min(max(1, g.output_size[0]), chunk_rows)
     while (
         tile_y + chunk_rows <= g.output_size[0]
@@ -355,6 +357,7 @@ def weight_gradient_blocking(g: Geometry, compute: int) -> WeightGradientBlockin
         and (tile_y + chunk_rows) * tile_x * panel_bytes <= REGION_BYTES // 2
     ):
         tile_y += chunk_rows
+    tile_y = _split(g.output_size[0], tile_y)
     blocks = (
         g.groups * -(-g.kernel_size[0] // taps[0]) * -(-g.kernel_size[1] // taps[1])
         * -(-channels // count) * -(-panels // panel_block)

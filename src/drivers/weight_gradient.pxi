@@ -11,6 +11,9 @@
 # Taps over padding have no pixels, so nothing is ever multiplied by a padded zero. The parts depend on shapes alone:
 # the bits do not depend on threads.
 
+cdef enum:
+    MERGED_ROWS = 64   # lines of sums, of several taps of a row, that share register tiles where channels are few
+
 cdef struct WeightGradient:
     const fc_kernels* kernels
     View x, dy, dw
@@ -22,6 +25,8 @@ cdef struct WeightGradient:
     size tap_blocks_y, tap_blocks_x, channel_blocks, panel_blocks, panels, width
     size blocks, block_bytes
     size row_step, column_step, step_y, step_x, gap_y, gap_x, region_columns
+    size ld                # elements between the pixels of a region
+    bint merged
     size region_bytes, panel_bytes, scratch_bytes
     char* sums
 
@@ -101,8 +106,14 @@ cdef void weight_gradient_prepare(WeightGradient* job) noexcept nogil:
     job.step_y = job.stride_y // job.row_step
     job.step_x = job.stride_x // job.column_step
     job.region_columns = (job.tile_x - 1) * job.step_x + (job.tap_columns - 1) * job.dilation_x + 1
+    # register tiles walk down the pixels: those a power of two apart would share cache sets
+    job.ld = job.channel_block
+    if job.ld * kernels.size % 256 == 0:
+        job.ld += kernels.lanes
+    job.merged = (job.channel_block < kernels.rows[kernels.vectors]
+                  and job.tap_columns * job.channel_block <= MERGED_ROWS)
     job.region_bytes = round_up(((job.tile_y - 1) * job.step_y + (job.tap_rows - 1) * job.dilation_y + 1)
-                                * job.region_columns * job.channel_block * kernels.size, 64)
+                                * job.region_columns * job.ld * kernels.size, 64)
     job.panel_bytes = round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
     job.scratch_bytes = (job.region_bytes + job.panel_bytes + job.block_bytes
                          + round_up(job.tile_y * sizeof(fc_segment), 64))
@@ -151,7 +162,7 @@ cdef void weight_gradient_task(const WeightGradient* job, char* scratch, size ta
                     (rows - 1) * job.step_y + (block.taps_y - 1) * job.dilation_y + 1,
                     ox * job.stride_x + block.column * job.dilation_x - job.pad_x, job.column_step,
                     (columns - 1) * job.step_x + (block.taps_x - 1) * job.dilation_x + 1, job.region_columns,
-                    job.mode, block.channels, region)
+                    job.mode, job.ld, region)
         panel_sums = sums
         for panel in range(block.panel, block.panel + block.panels):
             count = min(job.width, job.outputs - panel * job.width)
@@ -177,41 +188,78 @@ cdef void weight_gradient_chunk(const WeightGradient* job, const WeightBlock* bl
                                 const char* panel_pixels, char* sums, fc_segment* segments, size oy, size ox,
                                 size first, size last, size columns, size width) noexcept nogil:
     """All taps and input channels of the block for rows first..last-1 of the tile and one panel."""
-    cdef const fc_kernels* kernels = job.kernels
-    cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors]
-    cdef size i, j, r, iy, ix, lo, hi, n, c, rows, step = job.step_x * block.channels
-    cdef size a_row[12]
-    cdef size c_row[12]
-    for c in range(12):
-        a_row[c] = c
-        c_row[c] = c * width
-    for i in range(block.taps_y):
+    cdef size i, j, c, lo, hi, low = 0, high = columns, rows = block.channels
+    cdef size offsets[MERGED_ROWS]
+    cdef bint merged = job.merged and block.taps_x > 1
+    if merged:
+        # few channels: the taps of a row share a register tile, over the pixels that all of them reach
+        rows = block.taps_x * block.channels
         for j in range(block.taps_x):
-            ix = ox * job.stride_x + (block.column + j) * job.dilation_x - job.pad_x
-            lo, hi = 0, columns
-            if job.mode == FC_ZEROS:
-                if ix < 0:
-                    lo = min(columns, (-ix + job.stride_x - 1) // job.stride_x)
-                hi = 0 if ix >= job.x.n[3] else min(columns, (job.x.n[3] - 1 - ix) // job.stride_x + 1)
-            n = 0
-            if hi > lo:
-                for r in range(first, last):
-                    iy = (oy + r) * job.stride_y + (block.row + i) * job.dilation_y - job.pad_y
-                    if job.mode == FC_ZEROS and (iy < 0 or iy >= job.x.n[2]):
-                        continue
-                    segments[n].a = (((r * job.step_y + i * job.dilation_y) * job.region_columns
-                                      + lo * job.step_x + j * job.dilation_x) * block.channels)
-                    segments[n].b = r * columns + lo
-                    segments[n].k = hi - lo
-                    n += 1
-            if n > 0:
-                c = 0
-                while c < block.channels:
-                    rows = min(most, block.channels - c)
-                    kernels.micro[vectors][rows](region + c * kernels.size, a_row, step, panel_pixels, width, segments,
-                                                 n, sums + c * width * kernels.size, c_row, 1)
-                    c += rows
-            sums += block.channels * width * kernels.size
+            tap_columns(job, block.column + j, ox, columns, &lo, &hi)
+            low, high = max(low, lo), min(high, hi)
+            for c in range(block.channels):
+                offsets[j * block.channels + c] = j * job.dilation_x * job.ld + c
+        high = max(low, high)
+    else:
+        for c in range(min(rows, MERGED_ROWS)):
+            offsets[c] = c
+    for i in range(block.taps_y):
+        if merged:
+            weight_gradient_rows(job, block, region, panel_pixels, sums, segments, oy, first, last, columns, width, i, 0,
+                                 low, high, offsets, rows)
+        for j in range(block.taps_x):
+            tap_columns(job, block.column + j, ox, columns, &lo, &hi)
+            if merged:
+                weight_gradient_rows(job, block, region, panel_pixels, sums, segments, oy, first, last, columns, width,
+                                     i, j, lo, min(low, hi), offsets, block.channels)
+                lo = max(lo, high)
+            weight_gradient_rows(job, block, region, panel_pixels, sums, segments, oy, first, last, columns, width, i, j,
+                                 lo, hi, offsets, block.channels)
+            sums += block.channels * width * job.kernels.size
+
+
+cdef inline void tap_columns(const WeightGradient* job, size tap, size ox, size columns, size* lo,
+                             size* hi) noexcept nogil:
+    """The columns of the tile whose tap lies inside the input."""
+    cdef size ix = ox * job.stride_x + tap * job.dilation_x - job.pad_x
+    lo[0], hi[0] = 0, columns
+    if job.mode == FC_ZEROS:
+        if ix < 0:
+            lo[0] = min(columns, (-ix + job.stride_x - 1) // job.stride_x)
+        hi[0] = 0 if ix >= job.x.n[3] else min(columns, (job.x.n[3] - 1 - ix) // job.stride_x + 1)
+
+
+cdef void weight_gradient_rows(const WeightGradient* job, const WeightBlock* block, const char* region,
+                               const char* panel_pixels, char* sums, fc_segment* segments, size oy, size first,
+                               size last, size columns, size width, size i, size j, size lo, size hi,
+                               const size* offsets, size count) noexcept nogil:
+    """Add the columns lo..hi-1 to `count` lines of sums, which read the region at tap (i, j) and their offset."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], n = 0, r, iy, c, rows
+    cdef size c_row[12]
+    if hi <= lo:
+        return
+    for r in range(first, last):
+        iy = (oy + r) * job.stride_y + (block.row + i) * job.dilation_y - job.pad_y
+        if job.mode == FC_ZEROS and (iy < 0 or iy >= job.x.n[2]):
+            continue
+        segments[n].a = ((r * job.step_y + i * job.dilation_y) * job.region_columns + lo * job.step_x
+                         + j * job.dilation_x) * job.ld
+        segments[n].b = r * columns + lo
+        segments[n].k = hi - lo
+        n += 1
+    if n == 0:
+        return
+    for c in range(12):
+        c_row[c] = c * width
+    c = 0
+    while c < count:
+        rows = min(most, count - c)
+        # beyond MERGED_ROWS there are channels alone, one after the other
+        kernels.micro[vectors][rows](region + (0 if c + rows <= MERGED_ROWS else c) * kernels.size,
+                                     offsets + (c if c + rows <= MERGED_ROWS else 0), job.step_x * job.ld, panel_pixels,
+                                     width, segments, n, sums + c * width * kernels.size, c_row, 1)
+        c += rows
 
 
 cdef void weight_gradient_store(const WeightGradient* job, const WeightBlock* block, char* sums) noexcept nogil:

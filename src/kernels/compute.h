@@ -101,6 +101,7 @@ static int NAME(pack_panel_transposed)(T *dst, ptrdiff_t width, const char *src,
                                     ptrdiff_t pixel_stride, ptrdiff_t channel_stride) {                              \
         T *out = dst;                                                                                                \
         if (channel_stride == (ptrdiff_t)sizeof(S)) {                                                                \
+            if (pixel_stride == channels * channel_stride && ldd == channels) channels *= pixels, pixels = 1;        \
             for (ptrdiff_t p = 0; p < pixels; p++, out += ldd, src += pixel_stride) {                                \
                 const NAME(src_##suffix) *in = (const NAME(src_##suffix) *)src;                                      \
                 for (ptrdiff_t c = 0; c < channels; c++) out[c] = (T)READ(in[c]);                                    \
