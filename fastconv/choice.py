@@ -287,16 +287,17 @@ def winograd_blocking(
     tiles = shape[0] * -(-shape[1] // 4) * across
     width = lanes * vectors
     leading = -(-channels // lanes) * lanes + lanes
-    block = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (36 * element * leading) // rows * rows))
-    if not transformed:
-        block = max(rows, WINOGRAD_SUMS_BYTES // (36 * element * width) // rows * rows)
-        block = min(block, -(-tiles // rows) * rows)
     panels = -(-outputs // width)
-    if threads > 1 and transformed:
-        while block > 4 * rows and -(-tiles // block) < 4 * threads:
-            block -= rows
-    blocks = -(-tiles // block)
-    panels_per_task = panels if blocks >= 3 * threads else max(1, panels * blocks // (3 * threads))
+    if transformed:
+        most = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (36 * element * leading)))
+    else:
+        most = max(rows, WINOGRAD_SUMS_BYTES // (36 * element * width))
+    # the same number of equal blocks for every thread, near that size; few tiles stay together and share out the panels
+    blocks = round(tiles / most / threads) * threads
+    if blocks == 0:
+        blocks = -(-tiles // most) if panels >= 2 * threads else min(threads, -(-tiles // rows))
+    block = -(-tiles // blocks)
+    panels_per_task = panels if blocks % threads == 0 else max(1, panels * blocks // (2 * threads))
     run = min(block, across)
     scratch = element * (
         36 * block * (leading + width) + 6 * (4 * run + 2) * min(64, leading - lanes) + 16 * run * width
