@@ -20,7 +20,11 @@
 #endif
 
 /* Register tiles live in registers only if every loop over them is unrolled. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 12")
+#endif
 
 #define T float
 #define NAME(x) x##_float
