@@ -62,7 +62,6 @@ sanitize:  ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer, i
 	  .venv-sanitize/bin/python -P -m pytest -x $(or $(T),tests)
 
 aarch64: $(VENV)/.test  ## cross-compile for 64-bit ARM and test there, emulated: make aarch64 [T=tests/test_api.py]
-	$(PIP) install "setuptools>=77"
 	PYTHON=$(PY) tools/test_aarch64.sh $(T)
 
 sdist: $(VENV)/.created  ## a source distribution in dist/

@@ -13,7 +13,6 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 BUILD=$PWD/build/aarch64
 ROOT=$BUILD/root
-SITE=$BUILD/site
 MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 DEFAULT_TESTS=(tests/test_machine_code.py tests/test_guard_pages.py tests/test_against_reference.py tests/test_api.py)
 
@@ -25,6 +24,7 @@ need aarch64-linux-gnu-objdump binutils-aarch64-linux-gnu
 need qemu-aarch64 qemu-user
 need apt-get apt
 version=$("$PYTHON" -c 'import sys; print(f"{sys.version_info.major}.{sys.version_info.minor}")')
+SITE=$ROOT/usr/local/lib/python$version/dist-packages
 "$PYTHON" -c 'import Cython, setuptools, pip' || { echo "$0: $PYTHON needs cython, setuptools and pip" >&2; exit 2; }
 
 # ARM's Python with its headers, and OpenMP, resolved against an empty package database of our own.
@@ -43,13 +43,14 @@ unpack_root() {
         "python$version" "libpython$version-dev" libgomp1 libstdc++6
     for package in "$apt"/archives/*.deb; do dpkg -x "$package" "$ROOT.new"; done
     mv "$ROOT.new" "$ROOT"
+    rm -rf "$apt/archives"
 }
 [ -d "$ROOT" ] || unpack_root
 
 # What the tests import: NumPy built for ARM, and pure Python.
-[ -d "$SITE" ] || { "$PYTHON" -m pip --quiet install --target "$SITE.new" --only-binary=:all: \
+[ -d "$SITE/pytest" ] || "$PYTHON" -m pip --quiet install --target "$SITE" --only-binary=:all: \
     --python-version "$version" --platform manylinux_2_28_aarch64 --platform manylinux2014_aarch64 \
-    numpy pytest pytest-timeout && mv "$SITE.new" "$SITE"; }
+    numpy pytest pytest-timeout
 
 # The cross build: this machine's Python runs setup.py with the build settings of ARM's.
 mkdir -p "$BUILD/settings"
@@ -68,7 +69,7 @@ chmod +x "$BUILD/python"
 echo "import sys; sys.executable = '$BUILD/python'" >"$SITE/sitecustomize.py"
 
 export OBJDUMP=aarch64-linux-gnu-objdump
-export PYTHONPATH="$BUILD/lib:$SITE:$PWD/tests" PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH="$BUILD/lib:$PWD/tests" PYTHONDONTWRITEBYTECODE=1
 export FASTCONV_TEST_CASES=${FASTCONV_TEST_CASES:-200}
 [ $# -gt 0 ] || set -- "${DEFAULT_TESTS[@]}"
 exec "$BUILD/python" -P -m pytest -p no:cacheprovider "$@"
