@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fastconv import choice
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -38,3 +40,15 @@ def test_the_pages_link_to_files_that_exist():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_accuracy_page_states_the_constants_of_the_code():
+    text = " ".join((ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8").split())
+    for words in (
+        f"from {choice.WINOGRAD_CHANNELS} channels on",
+        f"{choice.WINOGRAD_SIZE_PREPARED} × {choice.WINOGRAD_SIZE_PREPARED} outputs",
+        f"({choice.WINOGRAD_SIZE} × {choice.WINOGRAD_SIZE} in a single call",
+        f"{choice.WINOGRAD_MACS // 10**6} million multiply-adds an image",
+        f"(C + {choice.WINOGRAD_TERMS}) u",
+    ):
+        assert words in text, words
