@@ -17,7 +17,7 @@ EVERY_ISA := tests/test_against_reference.py tests/test_guard_pages.py tests/tes
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo  ## install with what the demo needs and run it; results land in demo-output/
 	$(RUN) fastconv demo --output demo-output
