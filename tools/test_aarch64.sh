@@ -66,7 +66,7 @@ cat >"$BUILD/python" <<END
 exec qemu-aarch64 -L "$ROOT" -E LC_ALL=C.UTF-8 "$ROOT/usr/bin/python$version" "\$@"
 END
 chmod +x "$BUILD/python"
-echo "import sys; sys.executable = '$BUILD/python'" >"$SITE/sitecustomize.py"
+echo "import sys; sys.executable = '$BUILD/python'" >"$SITE/emulated.pth"
 
 export OBJDUMP=aarch64-linux-gnu-objdump
 export PYTHONPATH="$BUILD/lib:$PWD/tests" PYTHONDONTWRITEBYTECODE=1
