@@ -10,18 +10,22 @@ RUN    := $(PY) -P -m
 SOURCES := pyproject.toml setup.py MANIFEST.in $(shell find src fastconv -type f \
              \( -name '*.c' -o -name '*.h' -o -name '*.py' -o -name '*.pyx' -o -name '*.px[id]' -o -name '*.pyi' -o -name py.typed \))
 WHEEL   := build/wheel
+# What runs again under each further instruction set that this machine has, with fewer generated cases.
+EVERY_ISA := tests/test_against_reference.py tests/test_guard_pages.py tests/test_properties.py
 
-.PHONY: help demo test test-one build bench check lint types cython-check sanitize sdist clean
+.PHONY: help demo test test-one build bench check lint types cython-check sanitize aarch64 sdist clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo  ## install with what the demo needs and run it; results land in demo-output/
 	$(RUN) fastconv demo --output demo-output
 
-test: lint types cython-check $(VENV)/.test  ## static checks and the whole test suite, in .venv
+test: lint types cython-check $(VENV)/.test  ## static checks and the whole test suite, in .venv; then every other ISA
 	$(RUN) pytest tests
+	@set -e; for isa in $$($(PY) -P -c 'import fastconv; i = fastconv.info(); print(*set(i["isas_available"]) - {i["isa"]})'); do \
+	  echo "FASTCONV_ISA=$$isa"; FASTCONV_ISA=$$isa FASTCONV_TEST_CASES=600 $(RUN) pytest $(EVERY_ISA); done
 
 test-one: $(VENV)/.test  ## one test file or test: make test-one T=tests/test_geometry.py
 	@test -n "$(T)" || { echo "say which: make test-one T=tests/test_geometry.py[::test_name]"; exit 2; }
@@ -56,6 +60,9 @@ sanitize:  ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer, i
 	LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
 	  .venv-sanitize/bin/python -P -m pytest -x $(or $(T),tests)
+
+aarch64: $(VENV)/.test  ## cross-compile for 64-bit ARM and test there, emulated: make aarch64 [T=tests/test_api.py]
+	PYTHON=$(PY) tools/test_aarch64.sh $(T)
 
 sdist: $(VENV)/.created  ## a source distribution in dist/
 	$(PIP) install build

@@ -5,7 +5,6 @@ of direct algorithms, |y - y_ref| <= (n + 2) u S with S = conv(|input|, |weight|
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,12 +22,11 @@ from cases import (
     tiled_cases,
     transposed_cases,
 )
+from settings import COUNT
 
 import fastconv
 from fastconv import grad, reference
 
-# A sanitizer or an emulator may ask for fewer.
-COUNT = int(os.environ.get("FASTCONV_TEST_CASES", "3000"))
 CHUNK = 50
 CHUNKS = [range(start, min(start + CHUNK, COUNT)) for start in range(0, COUNT, CHUNK)]
 UNIT_ROUNDOFF = {"float16": 2.0**-24, "float32": 2.0**-24, "float64": 2.0**-53}  # of the type that is summed in

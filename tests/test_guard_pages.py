@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import ConvCase, PoolCase, TiledCase, conv_cases, fill, pool_cases, tiled_cases, transposed_cases
+from settings import COUNT
 
 import fastconv
 from fastconv import grad
@@ -28,8 +29,11 @@ from fastconv import grad
 PAGE = mmap.PAGESIZE
 PROT_NONE, PROT_READ_WRITE = 0, 3
 # (kind of operation, first case, last + 1); each is run with the pages behind the arrays and with the pages before.
-COUNTS = {"conv2d": 1500, "conv_transpose2d": 500, "tiled_conv2d": 250, "pool2d": 500, "winograd": 250}
-BATCHES = [(kind, start, start + 250) for kind, count in COUNTS.items() for start in range(0, count, 250)]
+SHARES = {"conv2d": 2, "conv_transpose2d": 6, "tiled_conv2d": 12, "pool2d": 6, "winograd": 12}  # 1 case in so many
+COUNTS = {kind: max(1, COUNT // share) for kind, share in SHARES.items()}
+BATCHES = [
+    (kind, start, min(start + 250, count)) for kind, count in COUNTS.items() for start in range(0, count, 250)
+]
 
 
 class GuardedMemory:

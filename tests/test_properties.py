@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import ConvCase, conv_cases, fill, pool_cases, transposed_cases
+from settings import COUNT
 
 import fastconv
 from fastconv import grad
 
 THREADS = (1, 2, 3, 4, 7)
-FLOAT_CASES = [case for case in conv_cases(1000) if case.is_float]
+FLOAT_CASES = [case for case in conv_cases(min(1000, COUNT)) if case.is_float]
 FLOAT32_CASES = [case for case in FLOAT_CASES if case.dtypes[0] == "float32"]
 # Large enough that the work is shared among threads, with channel counts and rows that no tile divides.
 THREADED: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
@@ -309,7 +310,7 @@ def test_bits_of_winograd(x_shape, outputs, data_format):
 
 
 def test_bits_of_transposed_convolution_and_pooling():
-    for case in [c for c in transposed_cases(400) if c.is_float]:
+    for case in [c for c in transposed_cases(min(400, COUNT)) if c.is_float]:
         x, w, b = case.arrays("reals")
         y = fastconv.conv_transpose2d(x, w, b, **case.options(), num_threads=1)
         for threads in (2, 3):

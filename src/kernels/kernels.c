@@ -20,8 +20,13 @@
 #endif
 
 /* Register tiles live in registers only if every loop over them is unrolled. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_LANES UNROLL
+#else
 #define UNROLL _Pragma("GCC unroll 12")
 #define UNROLL_LANES _Pragma("GCC unroll 16")
+#endif
 
 #define T float
 #define DTYPE FC_F32

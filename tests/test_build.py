@@ -1,0 +1,76 @@
+"""What setup.py asks of a compiler, shown by compilers that only write down how they were called, and what it says when
+there is none. Nothing is compiled here but the translation from Cython."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastconv
+
+ROOT = Path(__file__).parents[1]
+pytest.importorskip("setuptools")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="the compilers here are shell scripts")
+# Writes every argument list to $LOG and makes the output file; knows OpenMP unless NO_OPENMP is set.
+COMPILER = """#!/bin/sh
+echo "$*" >> "$LOG"
+case "$* $NO_OPENMP" in *-fopenmp*1) echo "cc: error: libgomp.spec: No such file or directory" >&2; exit 1;; esac
+while [ $# -gt 1 ]; do [ "$1" = -o ] && : > "$2"; shift; done
+"""
+
+
+def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("FASTCONV_", "CFLAGS", "LDSHARED"))}
+    return subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--build-temp", str(folder), "--build-lib", str(folder / "lib")],
+        cwd=ROOT, env={**clean, "LOG": str(folder / "log"), **environment}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def compiler(tmp_path: Path) -> str:
+    path = tmp_path / "cc"
+    path.write_text(COMPILER)
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("command", ["/bin/false", "/no/such/compiler"])
+def test_a_machine_without_a_compiler_is_told_what_to_install(command, tmp_path):
+    done = build(tmp_path, CC=command, LDSHARED=command)
+    assert done.returncode != 0
+    assert "no working C compiler was found" in done.stderr and command in done.stderr
+    assert "apt install build-essential python3-dev" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_compiler_without_openmp_is_told_what_to_install(compiler, tmp_path):
+    done = build(tmp_path, CC=compiler, LDSHARED=compiler, NO_OPENMP="1")
+    assert done.returncode != 0
+    assert "uses OpenMP" in done.stderr and "libomp-dev" in done.stderr
+    assert "libgomp.spec" in done.stderr  # what the compiler said
+    assert "Traceback" not in done.stderr
+
+
+def test_the_flags_keep_the_promises(compiler, tmp_path):
+    """One object for each instruction set; nothing for this machine alone, nothing that changes arithmetic."""
+    done = build(tmp_path, CC=compiler, LDSHARED=compiler)
+    assert done.returncode == 0, done.stderr
+    commands = (tmp_path / "log").read_text().splitlines()
+    kernels = [line for line in commands if "kernels.c" in line]
+    assert {re.search(r"-DFASTCONV_ISA=(\w+)", line)[1] for line in kernels} == {"baseline", "avx2", "avx512"}
+    for line in commands:
+        assert not re.search(r"=native|-ffast-math|-Ofast|-funsafe|-ffinite-math|-fassociative|-freciprocal", line)
+        if "probe.c" not in line and line not in kernels:
+            assert "-mavx" not in line and "-mfma" not in line, line
+    (baseline,) = (line for line in kernels if "FASTCONV_ISA=baseline" in line)
+    assert "-mavx" not in baseline and "-mfma" not in baseline
+
+
+def test_the_installed_package_is_small():
+    """Under 10 MB, the compiled module included."""
+    folder = Path(fastconv.__file__).parent
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.suffix != ".pyc") < 10e6

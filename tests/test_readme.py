@@ -1,0 +1,47 @@
+"""The Python examples of the documentation run, and say what is true: they end in assertions of their own."""
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from fastconv import choice
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def examples() -> list[object]:
+    """(code, its first line's number) of every block of Python, line numbers kept for the traceback."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for block in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text.count("\n", 0, block.start(1))
+            found.append(pytest.param(page, "\n" * line + block[1], id=f"{page.name}:{line + 1}"))
+    return found
+
+
+@pytest.mark.parametrize("page, code", examples())
+def test_the_examples_run(page, code):
+    if "layers" in code and find_spec("fastconv.layers") is None:
+        pytest.skip("this package has no layers")
+    exec(compile(code, str(page), "exec"), {"__name__": "example"})
+
+
+def test_the_readme_has_an_example_for_each_reader():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for reader in ("PyTorch", "Keras", "SciPy"):
+        assert re.search(rf"^## Coming from {reader}\n[^#]*?^```python\n", text, re.MULTILINE), reader
+
+
+def test_the_pages_link_to_files_that_exist():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_accuracy_page_states_the_bound_of_the_code():
+    text = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    assert f"(C + {choice.WINOGRAD_TERMS}) u" in text
