@@ -65,7 +65,8 @@ def _select_isa() -> None:
         why = "this machine does not offer it" if name in built else "it was not built"
         raise ImportError(
             f"FASTCONV_ISA={name}: {why}. Built: {', '.join(built)}; offered here: {', '.join(offered)}. "
-            "Choose one of the latter or unset FASTCONV_ISA."
+            "Choose one of the latter or unset FASTCONV_ISA.",
+            name="fastconv",  # so that `python -m fastconv` reports it in one line
         )
 
 
