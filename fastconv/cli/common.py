@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,21 @@ Item = TypeVar("Item")
 
 class CommandError(Exception):
     """What went wrong, in one line for the person at the terminal."""
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An argparse type: an integer not below `least`."""
+
+    def integer(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{number} is below {least}")
+        return number
+
+    return integer
 
 
 def require(name: str, extra: str) -> Any:

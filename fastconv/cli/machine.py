@@ -52,10 +52,10 @@ def describe() -> dict[str, Any]:
     }
 
 
-def one_line() -> str:
-    """The machine and the build in one line, for the head of a report."""
+def one_line(isa: bool = True) -> str:
+    """The machine and the build in one line, for the head of a report; `isa` false leaves out the instruction set."""
     about = info()
-    return (
-        f"fastconv {about['version']}, {about['isa']}, {about['threads']} thread(s), {about['openmp']}, "
-        f"NumPy {np.__version__}, {cpu_name()}"
-    )
+    return ", ".join([
+        f"fastconv {about['version']}", *([about["isa"]] if isa else []), f"{about['threads']} thread(s)",
+        about["openmp"], f"NumPy {np.__version__}", cpu_name(),
+    ])  # fmt: skip
