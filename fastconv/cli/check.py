@@ -96,7 +96,7 @@ def _check(isa: str, count: int, first: int) -> Iterator[Outcome]:
     """The outcome of every operation, under one progress bar."""
     problems = [(operation, case) for operation in OPERATIONS for case in operation.cases(count, first)]
     outcome = None
-    for operation, case in progress(problems, len(problems), isa):
+    for operation, case in progress(problems, isa, "cases"):
         if outcome is None or outcome.operation != operation.name:
             if outcome is not None:
                 yield outcome

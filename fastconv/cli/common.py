@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
+
+from ..progress import Progress
 
 Item = TypeVar("Item")
 
@@ -56,27 +58,9 @@ def output_folder(path: str) -> Path:
     return folder
 
 
-def progress(items: Iterable[Item], total: int, description: str, unit: str = "case") -> Iterator[Item]:
-    """The items, with a progress bar on standard error if that is a terminal (tqdm's where it is installed)."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    try:
-        tqdm = import_module("tqdm").tqdm
-    except ImportError:
-        yield from _percent(items, total, description, unit)
-    else:
-        yield from tqdm(items, total=total, desc=description, unit=unit, leave=False)
-
-
-def _percent(items: Iterable[Item], total: int, description: str, unit: str) -> Iterator[Item]:
-    """The plain progress display: one line, rewritten when the percentage changes."""
-    shown = -1
-    try:
-        for done, item in enumerate(items):
-            if (percent := 100 * done // max(1, total)) != shown:
-                shown = percent
-                print(f"\r{description}: {percent:3d} % of {total} {unit}s", end="", file=sys.stderr, flush=True)
+def progress(items: Sequence[Item], title: str, unit: str, show: bool | None = None) -> Iterator[Item]:
+    """The items, with a progress bar on standard error; by default only if that is a terminal."""
+    with Progress(len(items), title, sys.stderr.isatty() if show is None else show, unit) as bar:
+        for item in items:
             yield item
-    finally:
-        print(end="\r\033[K", file=sys.stderr, flush=True)
+            bar.step(1)
