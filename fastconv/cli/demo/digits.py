@@ -246,6 +246,7 @@ def run(folder: Path, seed: int, quick: bool, show: bool) -> tuple[list[str], fl
     seconds = time.perf_counter() - start
     correct, found, read = judge(page, reading)
     one_by_one, difference = _each_window(net, page, reading)
+    height, width = page.image.shape
     lines = [
         "A net of 3x3 convolutions, two of them with stride 2 in place of pooling, a 1x1 head and its global average,",
         f"trained on {trained.learned:,} handwritten digits",
