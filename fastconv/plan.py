@@ -9,6 +9,7 @@ computed in slices has the same bits.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -63,11 +64,13 @@ def _select_isa() -> None:
     if name and not _native.isa_use(name):
         built, offered = _native.isas_built(), _native.isas_available()
         why = "this machine does not offer it" if name in built else "it was not built"
-        raise ImportError(
+        message = (
             f"FASTCONV_ISA={name}: {why}. Built: {', '.join(built)}; offered here: {', '.join(offered)}. "
-            "Choose one of the latter or unset FASTCONV_ISA.",
-            name="fastconv",  # so that `python -m fastconv` reports it in one line
+            "Choose one of the latter or unset FASTCONV_ISA."
         )
+        if os.path.basename(sys.argv[0]) == "fastconv":  # the installed command: one line in place of a traceback
+            raise SystemExit(f"fastconv: error: {message}")
+        raise ImportError(message, name="fastconv")  # by this name `python -m fastconv` reports it in one line too
 
 
 _select_isa()

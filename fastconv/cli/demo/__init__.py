@@ -16,6 +16,7 @@ from datetime import datetime
 
 from ..common import CommandError, at_least, output_folder, require
 from ..machine import one_line
+from .data import DIGITS, PHOTOGRAPH, inside
 
 ACCURACY = 0.97  # what the net must reach; it stays above 98 % with every seed tried
 
@@ -37,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the three parts; 1 if the net learnt too little."""
     for name in ("matplotlib", "threadpoolctl"):  # said before minutes have passed, not after
         require(name, "demo")
+    for file in (PHOTOGRAPH, DIGITS):
+        inside(*file)
     folder = output_folder(args.output)
     from . import digits, photo, timing
 

@@ -32,7 +32,7 @@ class Digits:
     labels: Array
 
 
-def _inside(package: str, project: str, path: str) -> Path:
+def inside(package: str, project: str, path: str) -> Path:
     """The file `path` inside an installed package."""
     spec = find_spec(package)
     for folder in (spec and spec.submodule_search_locations) or ():
@@ -44,7 +44,7 @@ def _inside(package: str, project: str, path: str) -> Path:
 
 def photograph() -> Array:
     """A cat's face, (300, 451, 3) of float32 from 0 to 1."""
-    image = require("matplotlib.image", "demo").imread(_inside(*PHOTOGRAPH))
+    image = require("matplotlib.image", "demo").imread(inside(*PHOTOGRAPH))
     return np.ascontiguousarray(image[..., :3], np.float32)
 
 
@@ -53,7 +53,7 @@ def digits(seed: int, count: int | None = None) -> tuple[Digits, Digits]:
 
     The file is sorted by class, a digit a line: 784 grey values and the label.
     """
-    with gzip.open(_inside(*DIGITS), "rt", encoding="ascii") as file:
+    with gzip.open(inside(*DIGITS), "rt", encoding="ascii") as file:
         table = np.fromstring(file.read().replace("\n", ","), dtype=np.float32, sep=",").reshape(-1, SIZE * SIZE + 1)
     table = table[np.random.default_rng(seed).permutation(len(table))]
     images = (table[:, :-1] / 255).reshape(-1, SIZE, SIZE, 1)

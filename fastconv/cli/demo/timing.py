@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from ... import grad, reference
 from ...functional import conv2d
 from ...threads import get_num_threads
-from ..common import progress, require
+from ..common import CommandError, progress, require
 
 Array = NDArray[Any]
 
 ROUNDS = 7  # every competitor takes its turn in each; medians of so many are steady enough for a table
-TURN_SECONDS = 0.02  # a turn repeats short calls for so long
+TURN_SECONDS = 0.03  # a turn repeats short calls for so long
+REST_SECONDS = 0.06  # before a turn: threads of BLAS and OpenMP wait for work for some 25 ms, each on a core of its own
 TOLERANCE = 1e-4  # of the largest value: a competitor that is wrong is not timed
 
 
@@ -121,7 +122,9 @@ def calls(c: Convolution) -> dict[str, list[Callable[[], Array]]]:
 
 
 def _turn(call: Callable[[], Array]) -> float:
-    """Seconds of one call, averaged over a turn."""
+    """Seconds of one call, averaged over a turn; the first, which wakes the threads, does not count."""
+    time.sleep(REST_SECONDS)
+    call()
     count, start = 0, time.perf_counter()
     while True:
         call()
@@ -139,16 +142,16 @@ def _blas_threads(count: int) -> Iterator[None]:
 
 
 def measure(quick: bool, show: bool) -> dict[tuple[Convolution, str], list[float]]:
-    """Median seconds of the competitors by convolution and pass; results that differ raise `ArithmeticError`."""
+    """Median seconds of the competitors by convolution and pass; results that differ raise `CommandError`."""
     jobs = [(c, name) for c in (CONVOLUTIONS[:1] if quick else CONVOLUTIONS) for name in PASSES]
     medians = {}
     with _blas_threads(get_num_threads()):
         for c, name in progress(jobs, "timing", "measurements", show):
             competitors = calls(c)[name]
             expected = competitors[-1]()
-            for who, call in zip(COMPETITORS, competitors, strict=True):  # the first call also warms up
+            for who, call in zip(COMPETITORS, competitors, strict=True):
                 if np.abs(call() - expected).max() > TOLERANCE * np.abs(expected).max():
-                    raise ArithmeticError(f"{who}: the {name} of {c} differs from the reference")
+                    raise CommandError(f"{who}: the {name} of {c} differs from the reference")
             rounds = [[_turn(call) for call in competitors] for _ in range(3 if quick else ROUNDS)]
             medians[c, name] = [median(times) for times in zip(*rounds, strict=True)]
     return medians
