@@ -165,9 +165,12 @@ class Trainable:
         layers = self.layers
         if loss.from_softmax and ends_in_softmax(layers[-1]) and not hasattr(layers[-1], "forward_logits"):
             layers = layers[:-1]
-        for layer in reversed(layers):
+        first, *rest = layers or [self.layers[-1]]
+        for layer in reversed(rest):
             with locating(layer):
                 grad = layer.backward(grad)
+        with locating(first):
+            first.backward_weights(grad)
 
     def train_on_batch(self, x: ArrayLike, y: ArrayLike) -> list[float]:
         """One step of the optimiser on this batch; gives [loss, *metrics] from before the step."""
@@ -258,7 +261,8 @@ class Trainable:
                 values = self._epoch(inputs, target, order, size, f"epoch {epoch + 1}/{rounds}", shown, random, augment,
                                      held, interrupt)  # fmt: skip
                 self.history.add(epoch, values)
-                if any([callback(epoch, values) for callback in callbacks]):
+                stop = [callback(epoch, values) for callback in callbacks]  # all are called
+                if any(stop):
                     break
         return self.history
 
@@ -347,8 +351,8 @@ UNSHOWN = ("images_per_second", "learning_rate")
 def _verbosity(verbose: object) -> int:
     if verbose == "auto":
         return 1
-    if verbose in (0, 1, 2):
-        return int(cast(int, verbose))
+    if isinstance(verbose, int) and verbose in (0, 1, 2):
+        return verbose
     raise ConvError(f"verbose must be 0 (nothing), 1 (a bar) or 2 (a line an epoch), but got verbose={verbose!r}.")
 
 

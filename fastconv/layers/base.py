@@ -300,6 +300,10 @@ class Layer:
         """The gradient with respect to the last input; every parameter's `grad` is set on the way."""
         raise NotImplementedError
 
+    def backward_weights(self, grad: ArrayLike) -> None:
+        """`backward` for a first layer: nobody needs the gradient of its input."""
+        self.backward(grad)
+
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         return self.forward(x, training)
 

@@ -85,6 +85,15 @@ class Dense(Layer):
     _own_order = _nhwc
 
     def backward(self, grad: ArrayLike) -> Array:
+        dz = self._backward_weights(grad)
+        assert self.kernel is not None
+        return dz @ self.kernel.array.T
+
+    def backward_weights(self, grad: ArrayLike) -> None:
+        self._backward_weights(grad)
+
+    def _backward_weights(self, grad: ArrayLike) -> Array:
+        """The gradient before the activation; the gradients of the weights are set."""
         dz = self._gradient(grad, self._output_shape)
         if self._kept is not None:
             dz = self.activation.gradient(dz, self._kept)
@@ -94,7 +103,7 @@ class Dense(Layer):
         kernel.grad = x.reshape(rows.shape[0], -1).T @ rows
         if self.bias is not None:
             self.bias.grad = rows.sum(axis=0)
-        return dz @ kernel.array.T
+        return dz
 
     def release(self) -> None:
         self._kept_input = self._kept = self._output_shape = None
@@ -141,7 +150,7 @@ class Reshape(Layer):
 
 
 class Flatten(Reshape):
-    """Every sample as one vector, in Keras' order: rows, columns, channels (channels_first is brought to that first)."""
+    """Every sample as one vector in the order rows, columns, channels, whatever the data format, as in Keras."""
 
     def __init__(self, data_format: str = "channels_last", **options: Any) -> None:
         super().__init__((-1,), data_format=data_format, **options)
