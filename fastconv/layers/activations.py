@@ -28,6 +28,15 @@ class Function:
     from_output: bool
     fused: str | None = None
 
+    def into(self, x: Array, out: Array) -> None:
+        """Write the value to `out`, which may be `x`."""
+        if self.name == "relu" and self.fused:
+            np.maximum(x, 0, out=out)
+        elif self.name == "tanh":
+            np.tanh(x, out=out)
+        else:
+            out[...] = self.value(x)
+
 
 def _sigmoid(x: Array) -> Array:
     e: Array = np.exp(-np.abs(x))  # never overflows

@@ -131,6 +131,9 @@ class Reshape(Layer):
             raise ConvError(f"{self.name}: the {count} values of {sample} do not fill {self.target_shape}.")
         return tuple(count // known if size == -1 else size for size in self.target_shape)
 
+    def activation_values(self, input_shape: Sequence[int | None]) -> tuple[int, int]:
+        return 0, 0  # a view
+
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._take(x)
         self._input_shape = taken.shape
@@ -155,6 +158,13 @@ class Flatten(Reshape):
     def __init__(self, data_format: str = "channels_last", **options: Any) -> None:
         super().__init__((-1,), data_format=data_format, **options)
 
+    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
+        sample = self._without_batch(input_shape)[1]
+        if len(sample) != 3:
+            return (1, 1), (1, 1)
+        height, width, _ = self._image(sample)
+        return (height, width), (height, width)  # the layers behind see the whole image
+
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._nhwc(self._take(x))
         self._input_shape = taken.shape
@@ -174,7 +184,11 @@ class Dropout(Layer):
         super().__init__(**options)
         self.rate = real("rate", rate, 0, 1)
         self.random = np.random.default_rng(seed)
+        self.seeded = seed is not None
         self._scale: Array | None = None
+
+    def activation_values(self, input_shape: Sequence[int | None]) -> tuple[int, int]:
+        return 0, 3 * super().activation_values(input_shape)[0]  # passes on; in training also the mask
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._take(x)

@@ -64,12 +64,9 @@ def dcgan_discriminator(
     steps = _doublings(input_shape[0])
     layers: list[Layer] = []
     for i in range(steps):
-        layers.append(
-            Conv2D(
-                positive("filters", filters) * 2**i, 5, 2, padding="same", use_bias=i == 0,
-                kernel_initializer="dcgan_normal", name=f"down{i + 1}",
-            )  # fmt: skip
-        )
+        width, name = positive("filters", filters) * 2**i, f"down{i + 1}"
+        start = "dcgan_normal"
+        layers.append(Conv2D(width, 5, 2, padding="same", use_bias=i == 0, kernel_initializer=start, name=name))
         if i:
             layers.append(_norm(f"bn{i + 1}"))
         layers.append(LeakyReLU(0.2, name=f"leaky{i + 1}"))

@@ -1,9 +1,9 @@
-"""VGG (Simonyan and Zisserman, 2015, table 1): six configurations of 3x3 convolutions, pooling and three dense layers."""
+"""VGG (Simonyan and Zisserman, 2015, table 1): 3x3 convolutions, max pooling and three dense layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from ..geometry import word
 from ..layers import Conv2D, Dense, Dropout, Flatten, Layer, LocalResponseNormalization, MaxPooling2D
@@ -39,12 +39,8 @@ def vgg(
     for i, group in enumerate(CONFIGURATIONS[chosen], 1):
         for j, filters in enumerate(group, 1):
             kernel = 3 if filters > 0 else 1
-            layers.append(
-                Conv2D(
-                    abs(filters), kernel, padding="same", activation="relu", kernel_initializer="he_normal",
-                    name=f"block{i}_conv{j}",
-                )  # fmt: skip
-            )
+            options: dict[str, Any] = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal"}
+            layers.append(Conv2D(abs(filters), kernel, name=f"block{i}_conv{j}", **options))
             if chosen == "A-LRN" and i == 1:
                 layers.append(LocalResponseNormalization(name="block1_lrn"))
         layers.append(MaxPooling2D(2, 2, name=f"block{i}_pool"))
