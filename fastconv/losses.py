@@ -29,7 +29,7 @@ class Loss:
         """Targets of a model whose samples come out in this shape."""
         target = as_array("y", y)
         if target.shape[1:] != outputs:
-            if target.shape[1:] + (1,) == outputs:
+            if (*target.shape[1:], 1) == outputs:
                 return target[..., None]
             raise ConvError(f"y must have the shape (N, *{outputs}) for loss {self.name}, but got {target.shape}.")
         return target
@@ -48,7 +48,7 @@ class SoftmaxCrossEntropy(Loss):
 
     name = "softmax_cross_entropy"
     from_softmax = True
-    takes = ("classes", "probabilities")
+    takes: tuple[str, ...] = ("classes", "probabilities")
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
         self.from_logits = flag("from_logits", from_logits)
@@ -62,13 +62,12 @@ class SoftmaxCrossEntropy(Loss):
             target, spread = target[..., 0], False
         kind = "probabilities" if spread else "classes"
         if (not spread and target.shape[1:] != outputs[:-1]) or kind not in self.takes:
-            wanted = " or ".join(
-                f"(N, {', '.join(map(str, outputs))})" if k == "probabilities" else f"{('N', *outputs[:-1])} of integers"
-                for k in self.takes
-            )
+            shapes = {"classes": f"({', '.join(map(str, ('N', *outputs[:-1])))}) of integers",
+                      "probabilities": f"({', '.join(map(str, ('N', *outputs)))})"}
+            wanted = " or ".join(shapes[k] for k in self.takes)
             raise ConvError(
                 f"y must have the shape {wanted} for loss {self.name} and {classes} classes, but got shape "
-                f"{np.shape(y)}."
+                f"{target.shape}."
             )
         if spread:
             return target
@@ -116,14 +115,14 @@ class SparseCategoricalCrossentropy(SoftmaxCrossEntropy):
     """Softmax cross-entropy with class numbers as targets."""
 
     name = "sparse_categorical_crossentropy"
-    takes = ("classes",)  # type: ignore[assignment]
+    takes = ("classes",)
 
 
 class CategoricalCrossentropy(SoftmaxCrossEntropy):
     """Softmax cross-entropy with one-hot targets or probabilities."""
 
     name = "categorical_crossentropy"
-    takes = ("probabilities",)  # type: ignore[assignment]
+    takes = ("probabilities",)
 
 
 class MeanSquaredError(Loss):

@@ -134,7 +134,7 @@ class AdamW(Adam):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, weight_decay)
 
 
-OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+OPTIMIZERS: Final[dict[str, Callable[[], Optimizer]]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 
 
 def optimizer(value: object) -> Optimizer:

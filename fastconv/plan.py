@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from .arrays import as_array, destination, layout, lies_channels_last
+from .arrays import as_array, checked_residual, destination, layout, lies_channels_last
 from .choice import (
     PARTIAL_SUMS_BYTES,
     SOURCES,
@@ -636,8 +636,10 @@ class ConvPlan:
         """Algorithm, instruction set, tiles, memory and the reason."""
         return self._explanation
 
-    def run(self, input: Any, out: Array | None = None) -> Array:
+    def run(self, input: Any, out: Array | None = None, *, residual: Any = None) -> Array:
         """Convolve `input`: the planned shape and element type, any batch size.
+
+        `residual`, of the result's shape and element type, is added before the activation.
 
         Raises `ConvError` for another shape, `ConvTypeError` for another element type.
         """
@@ -659,18 +661,22 @@ class ConvPlan:
             )
         result_type = self.dtype if self._weight is None else np.dtype("int32" if self.dtype.itemsize <= 2 else "int64")
         channels_last = self._layout.channels_last or lies_channels_last(x)
-        y, result, finish = destination(
-            "ConvPlan.run", out, self._layout, (x.shape[0], g.out_channels, *g.output_size), result_type, batched,
-            channels_last, (x,),
+        result_shape = (x.shape[0], g.out_channels, *g.output_size)
+        add = (
+            None if residual is None
+            else checked_residual("ConvPlan.run", residual, self._layout, result_shape, batched, result_type)
         )  # fmt: skip
+        y, result, finish = destination(
+            "ConvPlan.run", out, self._layout, result_shape, result_type, batched, channels_last, (x, add)
+        )
         if self._weight is not None:
             forward(
-                replace(g, batch=x.shape[0]), x, self._weight, self._bias, self._activation, None, y,
+                replace(g, batch=x.shape[0]), x, self._weight, self._bias, self._activation, add, y,
                 algorithm=self._algorithm, threads=self._threads,
             )  # fmt: skip
         else:
             run_pass(
-                self._pass, self._packed, x, y, self._bias, None, ACTIVATIONS[self._activation], g.groups,
+                self._pass, self._packed, x, y, self._bias, add, ACTIVATIONS[self._activation], g.groups,
                 PADDING_MODES[g.padding_mode], self._compute, self._threads,
             )  # fmt: skip
         finish()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from . import losses, optimizers
 from .arrays import as_array
 from .errors import ConvError, ConvTypeError
 from .geometry import flag
+from .inference import InferencePlan
 from .layers.activations import SOFTMAX, Activation, Softmax
 from .layers.base import Layer, Parameter, locating, positive
 from .progress import Progress
@@ -165,9 +167,12 @@ class Trainable:
         layers = self.layers
         if loss.from_softmax and ends_in_softmax(layers[-1]) and not hasattr(layers[-1], "forward_logits"):
             layers = layers[:-1]
-        for layer in reversed(layers):
+        first, *rest = layers or [self.layers[-1]]
+        for layer in reversed(rest):
             with locating(layer):
                 grad = layer.backward(grad)
+        with locating(first):
+            first.backward_weights(grad)
 
     def train_on_batch(self, x: ArrayLike, y: ArrayLike) -> list[float]:
         """One step of the optimiser on this batch; gives [loss, *metrics] from before the step."""
@@ -258,7 +263,8 @@ class Trainable:
                 values = self._epoch(inputs, target, order, size, f"epoch {epoch + 1}/{rounds}", shown, random, augment,
                                      held, interrupt)  # fmt: skip
                 self.history.add(epoch, values)
-                if any([callback(epoch, values) for callback in callbacks]):
+                stop = [callback(epoch, values) for callback in callbacks]  # all are called
+                if any(stop):
                     break
         return self.history
 
@@ -332,23 +338,67 @@ class Trainable:
         return values if self.metrics else values[0]
 
     def predict(self, x: ArrayLike | Iterable[ArrayLike], batch_size: int = 32, verbose: int | str = 0) -> Any:
-        """The outputs for a batch of samples."""
+        """The outputs, computed by the prepared net (`compile_inference`).
+
+        `x` is a batch as an array, or a list or generator of single samples: then a bar shows progress (unless
+        `verbose` is 0), and where the sizes of samples differ the result is a list.
+        """
+        size, shown = positive("batch_size", batch_size), _verbosity(verbose) > 0
+        if isinstance(x, np.ndarray):
+            with Progress(len(x) if x.ndim else None, "predict", shown) as progress:
+                return self._predict_array(x, size, progress)
+        if isinstance(x, (str, bytes)) or not isinstance(x, Iterable):
+            raise ConvTypeError(f"x must be an array or an iterable of samples, but got a {type(x).__name__}.")
+        with Progress(len(x) if isinstance(x, (list, tuple)) else None, "predict", shown) as progress:
+            parts = [self._predict_array(np.stack(group), size, progress) for group in _runs(x, size)]
+        if not parts:
+            raise ConvError("x holds no samples to predict.")
+        if len({part.shape[1:] for part in parts}) == 1:
+            return np.concatenate(parts)
+        return [sample for part in parts for sample in part]
+
+    def _predict_array(self, x: Array, size: int, progress: Progress) -> Array:
         inputs = as_array("x", x)
-        size = positive("batch_size", batch_size)
         model = self._model()
-        parts = [model.forward(inputs[begin : begin + size]) for begin in range(0, len(inputs), size)]
-        model.release()
-        return np.concatenate(parts) if parts else model.forward(inputs)
+        if inputs.ndim not in (2, 4):
+            model.forward(inputs)  # refuses it
+        plan = self.compile_inference(inputs.shape)
+        if len(inputs) <= size:
+            result = plan.run(inputs)
+            progress.step(len(inputs))
+            return result
+        result = np.empty((len(inputs), *cast("tuple[int, ...]", model.output_shape(inputs.shape)[1:])), model.dtype)
+        for begin in range(0, len(inputs), size):
+            part = plan.run(inputs[begin : begin + size])
+            result[begin : begin + size] = part
+            progress.step(len(part))
+        return result
+
+    @abstractmethod
+    def compile_inference(self, input_shape: Sequence[int | None] | None = None) -> InferencePlan: ...
 
 
 UNSHOWN = ("images_per_second", "learning_rate")
 
 
+def _runs(samples: Iterable[ArrayLike], most: int) -> Iterator[list[Array]]:
+    """Samples in their order, those of equal shape that follow each other together, `most` at a time."""
+    group: list[Array] = []
+    for sample in samples:
+        array = as_array("x", sample)
+        if group and (len(group) == most or array.shape != group[0].shape):
+            yield group
+            group = []
+        group.append(array)
+    if group:
+        yield group
+
+
 def _verbosity(verbose: object) -> int:
     if verbose == "auto":
         return 1
-    if verbose in (0, 1, 2):
-        return int(cast(int, verbose))
+    if isinstance(verbose, int) and verbose in (0, 1, 2):
+        return verbose
     raise ConvError(f"verbose must be 0 (nothing), 1 (a bar) or 2 (a line an epoch), but got verbose={verbose!r}.")
 
 

@@ -8,6 +8,7 @@ from .activations import Activation, LeakyReLU, ReLU, Softmax
 from .base import Layer, Parameter
 from .convolution import Conv2D, Conv2DTranspose
 from .core import Dense, Dropout, Flatten, Reshape, Residual
+from .kinds import DepthwiseConv2D, SeparableConv2D, TiledConv2D
 from .normalization import BatchNormalization, LocalResponseNormalization
 from .pooling import AveragePooling2D, GlobalAveragePooling2D, MaxPooling2D, UpSampling2D, ZeroPadding2D
 
@@ -18,6 +19,7 @@ __all__ = [
     "Conv2D",
     "Conv2DTranspose",
     "Dense",
+    "DepthwiseConv2D",
     "Dropout",
     "Flatten",
     "GlobalAveragePooling2D",
@@ -29,7 +31,9 @@ __all__ = [
     "ReLU",
     "Reshape",
     "Residual",
+    "SeparableConv2D",
     "Softmax",
+    "TiledConv2D",
     "UpSampling2D",
     "ZeroPadding2D",
 ]

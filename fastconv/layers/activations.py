@@ -28,28 +28,42 @@ class Function:
     from_output: bool
     fused: str | None = None
 
+    def into(self, x: Array, out: Array) -> None:
+        """Write the value to `out`, which may be `x`."""
+        if self.name == "relu" and self.fused:
+            np.maximum(x, 0, out=out)
+        elif self.name == "tanh":
+            np.tanh(x, out=out)
+        else:
+            out[...] = self.value(x)
+
 
 def _sigmoid(x: Array) -> Array:
-    e = np.exp(-np.abs(x))  # never overflows
-    return np.where(x >= 0, 1, e) / (1 + e)
+    e: Array = np.exp(-np.abs(x))  # never overflows
+    numerator: Array = np.where(x >= 0, x.dtype.type(1), e)
+    value: Array = numerator / (1 + e)
+    return value
 
 
 def _silu_gradient(grad: Array, x: Array) -> Array:
     s = _sigmoid(x)
-    return grad * (s * (1 + x * (1 - s)))
+    slope: Array = s * (1 + x * (1 - s))
+    return grad * slope
 
 
 def _hardswish(x: Array) -> Array:
-    return x * (np.clip(x + 3, 0, 6) / 6)
+    gate: Array = np.clip(x + 3, 0, 6) / 6
+    return x * gate
 
 
 def _hardswish_gradient(grad: Array, x: Array) -> Array:
-    return grad * np.where(x <= -3, 0, np.where(x >= 3, 1, (2 * x + 3) / 6)).astype(x.dtype)
+    slope: Array = np.where(x <= -3, 0, np.where(x >= 3, 1, (2 * x + 3) / 6)).astype(x.dtype)
+    return grad * slope
 
 
 def softmax(x: Array, axis: int = -1) -> Array:
     """exp(x) / sum(exp(x)) along an axis; rows of equal infinities are NaN."""
-    e = x - x.max(axis=axis, keepdims=True)
+    e: Array = x - x.max(axis=axis, keepdims=True)
     np.exp(e, out=e)
     e /= e.sum(axis=axis, keepdims=True)
     return e
@@ -57,7 +71,9 @@ def softmax(x: Array, axis: int = -1) -> Array:
 
 def softmax_gradient(grad: Array, y: Array, axis: int = -1) -> Array:
     """The gradient of `softmax` from its output."""
-    return y * (grad - (grad * y).sum(axis=axis, keepdims=True))
+    centred: Array = grad - (grad * y).sum(axis=axis, keepdims=True)
+    centred *= y
+    return centred
 
 
 def leaky_relu(slope: float) -> Function:

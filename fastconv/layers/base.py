@@ -249,6 +249,11 @@ class Layer:
         """Multiply-adds for one sample of this input shape."""
         return 0
 
+    def activation_values(self, input_shape: Sequence[int | None]) -> tuple[int, int]:
+        """Values that one sample occupies: (output in a forward pass, output and its gradient in training)."""
+        count = prod(self._sample_shape(self._without_batch(input_shape)[1]))
+        return count, 2 * count
+
     def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
         """(extent, stride) of what one output pixel looks at, in pixels of the input."""
         return (1, 1), (1, 1)
@@ -299,6 +304,10 @@ class Layer:
     def backward(self, grad: ArrayLike) -> Array:
         """The gradient with respect to the last input; every parameter's `grad` is set on the way."""
         raise NotImplementedError
+
+    def backward_weights(self, grad: ArrayLike) -> None:
+        """`backward` for a first layer: nobody needs the gradient of its input."""
+        self.backward(grad)
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         return self.forward(x, training)

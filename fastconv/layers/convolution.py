@@ -1,4 +1,4 @@
-"""Convolutional layers: Conv2D and Conv2DTranspose; their kin are in `separable` and `tiled`.
+"""Conv2D and Conv2DTranspose; depthwise, separable and tiled convolution are in `kinds`.
 
 Weights are Keras': (kH, kW, in channels of a group, out channels), transposed (kH, kW, out channels, in channels).
 """
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from .. import functional
 from .. import grad as conv_gradient
+from ..choice import forward_passes, why_not_winograd
 from ..errors import ConvError
 from ..geometry import (
     Geometry,
@@ -30,6 +31,20 @@ from ..geometry import (
 from .activations import LINEAR, Function, function
 from .base import Array, Layer, Parameter, positive
 from .initializers import initializer
+
+# A step packs the weights once for the whole batch, so that Winograd's transform of them pays earlier than in a call
+# that must earn it in one image: measured from 4 x 4 outputs and 32 channels on (batch 64, two cores).
+WINOGRAD_CHANNELS = 32
+WINOGRAD_TILES = 64  # 4 x 4 outputs each, over the batch
+
+
+def batch_algorithm(g: Geometry, dtype: np.dtype[Any]) -> str:
+    """'winograd' where a whole batch earns the transform of the weights, else the choice of a single call."""
+    tiles = g.batch * -(-g.output_size[0] // 4) * -(-g.output_size[1] // 4)
+    if min(g.in_channels, g.out_channels) < WINOGRAD_CHANNELS or tiles < WINOGRAD_TILES:
+        return "auto"
+    why = why_not_winograd(forward_passes(g)[0], g.in_channels, g.out_channels, g.groups, dtype)
+    return "auto" if why else "winograd"
 
 
 class Convolution(Layer):
@@ -74,6 +89,14 @@ class Convolution(Layer):
         """The gradient with respect to what the activation was applied to, channels last."""
         given = self._gradient(grad, self._output_shape)
         return given if self._kept is None else self.activation.gradient(given, self._kept)
+
+    def _bias_gradient(self, dz: Array) -> None:
+        if self.bias is not None:
+            self.bias.grad = np.add.reduce(dz, axis=(0, 1, 2))
+
+    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
+        height, width = ((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True))
+        return (height, width), self.strides
 
     def release(self) -> None:
         self._kept_input = self._kept = self._output_shape = None
@@ -138,9 +161,10 @@ class Conv2D(Convolution):
         g = self.geometry(self._without_batch(input_shape)[1])
         return prod(g.output_size) * g.out_channels * (g.in_channels // g.groups) * prod(g.kernel_size)
 
-    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
-        height, width = ((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True))
-        return (height, width), self.strides
+    def _weight(self) -> Array:
+        """The kernel as `conv2d` takes it: (kH, kW, in channels of a group, out channels)."""
+        assert self.kernel is not None
+        return self.kernel.array
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         return self._own_order(self._convolve(self._nhwc(self._take(x)), self.activation))
@@ -149,27 +173,37 @@ class Conv2D(Convolution):
         """`forward` without the activation; the next `backward` leaves it out too."""
         return self._own_order(self._convolve(self._nhwc(self._take(x)), LINEAR))
 
+    def _options(self, x: Array) -> dict[str, Any]:
+        """What forward and both gradients have in common, for an input of this shape."""
+        g = self.geometry(self._own_order(x).shape[1:], len(x))
+        return {
+            "stride": self.strides, "padding": self.padding, "dilation": self.dilation_rate, "groups": g.groups,
+            "data_format": "NHWC", "algorithm": batch_algorithm(g, self.dtype),
+        }  # fmt: skip
+
     def _convolve(self, x: Array, activation: Function) -> Array:
-        assert self.kernel is not None
         self._kept_input = x
         fused = activation.fused if activation.from_output else None
-        y = functional.conv2d(
-            x, self.kernel.array, None if self.bias is None else self.bias.array, self.strides, self.padding,
-            self.dilation_rate, self.groups, data_format="NHWC", activation=fused,
-        )  # fmt: skip
+        bias = None if self.bias is None else self.bias.array
+        y = functional.conv2d(x, self._weight(), bias, activation=fused, **self._options(x))
         return self._finish(y, activation, fused is not None)
 
     def backward(self, grad: ArrayLike) -> Array:
+        dz, x = self._backward_weights(grad)
+        return self._own_order(conv_gradient.conv2d_input(x.shape, self._weight(), dz, **self._options(x)))
+
+    def backward_weights(self, grad: ArrayLike) -> None:
+        self._backward_weights(grad)
+
+    def _backward_weights(self, grad: ArrayLike) -> tuple[Array, Array]:
+        """(gradient before the activation, kept input); the gradients of the weights are set."""
         dz = self._activation_gradient(grad)
-        assert self.kernel is not None and self._kept_input is not None
-        dx, self.kernel.grad, db = functional.conv2d_backward(
-            dz, self._kept_input, self.kernel.array, self.strides, self.padding, self.dilation_rate, self.groups,
-            output_mask=(True, True, self.bias is not None), data_format="NHWC",
-        )  # fmt: skip
-        if self.bias is not None:
-            self.bias.grad = db
-        assert dx is not None
-        return self._own_order(dx)
+        x = self._kept_input
+        assert self.kernel is not None and x is not None
+        dw = conv_gradient.conv2d_weight(x, self._weight().shape, dz, **self._options(x))
+        self.kernel.grad = dw.reshape(self.kernel.shape)
+        self._bias_gradient(dz)
+        return dz, x
 
 
 class Conv2DTranspose(Convolution):
@@ -260,10 +294,7 @@ class Conv2DTranspose(Convolution):
         dz = self._activation_gradient(grad)
         x, kernel = self._kept_input, self.kernel
         assert kernel is not None and x is not None
-        kernel.grad = conv_gradient.conv_transpose2d_weight(
-            x, kernel.shape, dz, *self._options(), data_format="NHWC"
-        )
-        if self.bias is not None:
-            self.bias.grad = np.add.reduce(dz, axis=(0, 1, 2))
+        kernel.grad = conv_gradient.conv_transpose2d_weight(x, kernel.shape, dz, *self._options(), data_format="NHWC")
+        self._bias_gradient(dz)
         dx = conv_gradient.conv_transpose2d_input(x.shape, kernel.array, dz, *self._options(), data_format="NHWC")
         return self._own_order(dx)

@@ -85,6 +85,15 @@ class Dense(Layer):
     _own_order = _nhwc
 
     def backward(self, grad: ArrayLike) -> Array:
+        dz = self._backward_weights(grad)
+        assert self.kernel is not None
+        return dz @ self.kernel.array.T
+
+    def backward_weights(self, grad: ArrayLike) -> None:
+        self._backward_weights(grad)
+
+    def _backward_weights(self, grad: ArrayLike) -> Array:
+        """The gradient before the activation; the gradients of the weights are set."""
         dz = self._gradient(grad, self._output_shape)
         if self._kept is not None:
             dz = self.activation.gradient(dz, self._kept)
@@ -94,7 +103,7 @@ class Dense(Layer):
         kernel.grad = x.reshape(rows.shape[0], -1).T @ rows
         if self.bias is not None:
             self.bias.grad = rows.sum(axis=0)
-        return dz @ kernel.array.T
+        return dz
 
     def release(self) -> None:
         self._kept_input = self._kept = self._output_shape = None
@@ -122,6 +131,9 @@ class Reshape(Layer):
             raise ConvError(f"{self.name}: the {count} values of {sample} do not fill {self.target_shape}.")
         return tuple(count // known if size == -1 else size for size in self.target_shape)
 
+    def activation_values(self, input_shape: Sequence[int | None]) -> tuple[int, int]:
+        return 0, 0  # a view
+
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._take(x)
         self._input_shape = taken.shape
@@ -141,10 +153,17 @@ class Reshape(Layer):
 
 
 class Flatten(Reshape):
-    """Every sample as one vector, in Keras' order: rows, columns, channels (channels_first is brought to that first)."""
+    """Every sample as one vector in the order rows, columns, channels, whatever the data format, as in Keras."""
 
     def __init__(self, data_format: str = "channels_last", **options: Any) -> None:
         super().__init__((-1,), data_format=data_format, **options)
+
+    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
+        sample = self._without_batch(input_shape)[1]
+        if len(sample) != 3:
+            return (1, 1), (1, 1)
+        height, width, _ = self._image(sample)
+        return (height, width), (height, width)  # the layers behind see the whole image
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._nhwc(self._take(x))
@@ -165,7 +184,11 @@ class Dropout(Layer):
         super().__init__(**options)
         self.rate = real("rate", rate, 0, 1)
         self.random = np.random.default_rng(seed)
+        self.seeded = seed is not None
         self._scale: Array | None = None
+
+    def activation_values(self, input_shape: Sequence[int | None]) -> tuple[int, int]:
+        return 0, 3 * super().activation_values(input_shape)[0]  # passes on; in training also the mask
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._take(x)

@@ -79,7 +79,7 @@ INITIALIZERS: Final[dict[str, Initializer]] = {
 def initializer(name: str, value: object) -> Initializer:
     """The initializer that `value` names, or `value` itself if it can be called with (shape, generator)."""
     if callable(value):
-        return value  # type: ignore[return-value]
+        return value
     if not isinstance(value, str):
         raise ConvTypeError(
             f"{name} must be a name or a function of (shape, generator), but got {value!r} of type "

@@ -151,7 +151,7 @@ class ZeroPadding2D(Layer):
 
     def geometry(self, sample: Shape) -> Geometry:
         """The padding as a 1 x 1 convolution sees it."""
-        height, width, channels = self._image(sample)
+        height, width, _ = self._image(sample)
         return conv_geometry((1, 1, height, width), (1, 1, 1, 1), 1, self.padding, 1, 1, name=self.name)
 
     def _sample_shape(self, sample: Shape) -> Shape:
@@ -192,7 +192,8 @@ class UpSampling2D(Layer):
 
     def _matrices(self, shape: Shape) -> tuple[Array, Array]:
         """The interpolation along rows and columns as matrices (outputs, inputs)."""
-        return tuple(_bilinear(length, scale).astype(self.dtype) for length, scale in zip(shape[1:3], self.size, strict=True))  # type: ignore[return-value]
+        rows, columns = (_bilinear(length, scale) for length, scale in zip(shape[1:3], self.size, strict=True))
+        return rows.astype(self.dtype), columns.astype(self.dtype)
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._nhwc(self._take(x))

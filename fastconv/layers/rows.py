@@ -21,11 +21,13 @@ def moments(x: Array) -> tuple[Array, Array]:
     return mean, np.square(centred, out=centred).mean(axis=_axes(x))
 
 
-def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
-    """x * scale + shift."""
-    y = x * scale
+def scale_shift(
+    x: Array, scale: Array, shift: Array, *, relu: bool = False, out: Array | None = None
+) -> Array:
+    """x * scale + shift, at least 0 with `relu`; `out` may be x."""
+    y = np.multiply(x, scale, out=out)
     y += shift
-    return y
+    return np.maximum(y, 0, out=y) if relu else y
 
 
 def sums_with(dy: Array, x: Array, mean: Array) -> tuple[Array, Array]:

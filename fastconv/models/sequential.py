@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .. import storage
 from ..errors import ConvError, ConvTypeError
 from ..geometry import Shape, integer
+from ..inference import InferencePlan
 from ..layers.base import Array, Layer, locating
 from ..layers.core import Dropout, chain, chain_window, unique_names
+from ..summary import Table, table
 from ..training import Trainable
+
+PLANS = 4  # input shapes that a model keeps prepared: each holds packed weights
 
 
 class Sequential(Trainable, Layer):
@@ -24,6 +31,14 @@ class Sequential(Trainable, Layer):
 
     reads_images = False
     is_chain = True
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sequential:
+        """A copy of layers and weights; plans are made anew."""
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        for name, value in self.__dict__.items():
+            setattr(made, name, {} if name == "_plans" else copy.deepcopy(value, memo))
+        return made
 
     def __init__(
         self,
@@ -42,6 +57,7 @@ class Sequential(Trainable, Layer):
         super().__init__(name=name, input_shape=input_shape, **options)
         self.seed = None if seed is None else integer("seed", seed)
         self.layers: list[Layer] = []
+        self._plans: dict[Shape, InferencePlan] = {}
         for layer in layers:
             self.add(layer)
         if self.layers and self.given_input_shape is not None:
@@ -86,7 +102,7 @@ class Sequential(Trainable, Layer):
             parameter.seed = (root, i)
         if self.seed is not None:
             for i, layer in enumerate(all_layers(self)):
-                if isinstance(layer, Dropout):
+                if isinstance(layer, Dropout) and not layer.seeded:
                     layer.random = np.random.default_rng((self.seed, i, 1))
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -99,6 +115,40 @@ class Sequential(Trainable, Layer):
     def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
         return chain_window(self.layers, input_shape)
 
+    # ---- what it is ---------------------------------------------------------------------------------------------
+
+    def _known_shape(self, input_shape: Sequence[int | None] | None) -> Shape:
+        if input_shape is not None:
+            self.build(input_shape)
+            return self._without_batch(input_shape)[1]
+        self._require_built()
+        assert self.built_shape is not None
+        return self.built_shape
+
+    def table(self, input_shape: Sequence[int | None] | None = None) -> Table:
+        """One row a layer for samples of `input_shape` (that of the build if not given); allocates nothing."""
+        return table(self, self._known_shape(input_shape))
+
+    def summary(self, input_shape: Sequence[int | None] | None = None, print_fn: Callable[[str], Any] = print) -> None:
+        """Print the table: output shape, parameters, multiply-adds, activation memory, receptive field, totals."""
+        print_fn(str(self.table(input_shape)))
+
+    def to_fully_convolutional(self) -> Sequential:
+        """The same net for images of any larger size: Flatten + Dense become k x k and 1 x 1 convolutions."""
+        from .convert import to_fully_convolutional
+
+        return to_fully_convolutional(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights to an .npz or .safetensors file."""
+        self._require_built()
+        storage.save(self, path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Read weights that `save` wrote; `ConvError` says what differs from this model, which is then unchanged."""
+        self._require_built()
+        storage.load(self, path)
+
     # ---- running ------------------------------------------------------------------------------------------------
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
@@ -107,6 +157,19 @@ class Sequential(Trainable, Layer):
             with locating(layer):
                 y = layer.forward(y, training)
         return y
+
+    def compile_inference(self, input_shape: Sequence[int | None] | None = None) -> InferencePlan:
+        """The net prepared for samples of this shape (that of the build if not given), as `predict` uses it.
+
+        The plan is kept until a weight changes; `print(plan.explain())` tells what was fused and where values live.
+        """
+        sample = self._known_shape(input_shape)
+        plan = self._plans.get(sample)
+        if plan is None or not plan.current:
+            if len(self._plans) >= PLANS:
+                self._plans.pop(next(iter(self._plans)))
+            plan = self._plans[sample] = InferencePlan(self, sample)
+        return plan
 
     def backward(self, grad: ArrayLike) -> Array:
         gradient = cast(Array, grad)
