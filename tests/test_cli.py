@@ -321,7 +321,7 @@ def test_a_dense_pass_gives_the_scores_of_every_window():
     _, held_out = digits.digits(0)
     drawn = page.draw_page(held_out, np.random.default_rng(1), 2, 3)
     net = digits.build_net(0)
-    reading = page.read_page(net.layers[:-1], drawn)
+    reading = page.read_page(net.to_fully_convolutional(), drawn)
     _, difference = digits._each_window(net, drawn, reading)
     assert difference < 1e-5
 

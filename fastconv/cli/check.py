@@ -21,11 +21,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .. import _native
+from ..progress import Progress
 from ..testing.comparisons import OPERATIONS, Operation
-from .common import CommandError, at_least, progress
+from .common import CommandError, at_least
 from .machine import describe, one_line
 
 SEED_STRIDE = 1_000_000  # problems are drawn by index: a seed starts there, so that no two seeds share any
+DRAWN = 50  # problems drawn at a time: a million of them are not held in memory
 MOST_FAULTS = 5  # printed in full
 
 
@@ -94,16 +96,17 @@ def _wanted(name: str | None) -> tuple[str, ...]:
 
 def _check(isa: str, count: int, first: int) -> Iterator[Outcome]:
     """The outcome of every operation, under one progress bar."""
-    problems = [(operation, case) for operation in OPERATIONS for case in operation.cases(count, first)]
-    outcome = None
-    for operation, case in progress(problems, isa, "cases"):
-        if outcome is None or outcome.operation != operation.name:
-            if outcome is not None:
-                yield outcome
+    with Progress(count * len(OPERATIONS), isa, sys.stderr.isatty(), "cases") as bar:
+        for operation in OPERATIONS:
             outcome = Outcome(operation.name)
-        _compare(operation, case, outcome)
-    if outcome is not None:
-        yield outcome
+            for begin in range(0, count, DRAWN):
+                wanted = min(DRAWN, count - begin)
+                cases = operation.cases(wanted, first + begin)
+                for case in cases:
+                    _compare(operation, case, outcome)
+                    bar.step(1)
+                bar.step(wanted - len(cases))  # some have nothing for Winograd to do
+            yield outcome
 
 
 def _compare(operation: Operation, case: Any, outcome: Outcome) -> None:

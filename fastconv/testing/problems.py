@@ -8,7 +8,7 @@ widths of vectors, planes smaller than the kernel, strides longer than it, crops
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -210,22 +210,22 @@ def fill(
     return rng.integers(low, most, shape, endpoint=True).astype(kind)
 
 
-@cache
+@lru_cache(64)  # as many as the tests ask for again and again
 def conv_cases(count: int, first: int = 0) -> tuple[ConvCase, ...]:
     return tuple(_draw_conv(index, transposed=False) for index in range(first, first + count))
 
 
-@cache
+@lru_cache(64)  # as many as the tests ask for again and again
 def transposed_cases(count: int, first: int = 0) -> tuple[ConvCase, ...]:
     return tuple(_draw_conv(index, transposed=True) for index in range(first, first + count))
 
 
-@cache
+@lru_cache(64)  # as many as the tests ask for again and again
 def tiled_cases(count: int, first: int = 0) -> tuple[TiledCase, ...]:
     return tuple(_draw_tiled(index) for index in range(first, first + count))
 
 
-@cache
+@lru_cache(64)  # as many as the tests ask for again and again
 def pool_cases(count: int, first: int = 0) -> tuple[PoolCase, ...]:
     return tuple(_draw_pool(index) for index in range(first, first + count))
 

@@ -239,10 +239,10 @@ def run(folder: Path, seed: int, quick: bool, show: bool) -> tuple[list[str], fl
     net = trained.net
     wrong = int((trained.predicted != trained.held_out.labels).sum())
     page = draw_page(trained.held_out, np.random.default_rng(seed), 5, 10)
-    body = net.layers[:-1]
-    read_page(body, page)  # the first pass is not timed: it asks the system for memory
+    dense = net.to_fully_convolutional()
+    read_page(dense, page)  # the first pass is not timed: it asks the system for memory
     start = time.perf_counter()
-    reading = read_page(body, page)
+    reading = read_page(dense, page)
     seconds = time.perf_counter() - start
     correct, found, read = judge(page, reading)
     one_by_one, difference = _each_window(net, page, reading)

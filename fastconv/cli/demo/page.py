@@ -1,28 +1,25 @@
 """A page of several digits, read by a net of convolutions alone in one pass over the whole of it.
 
-The net has learnt from single digits of 28 x 28 and has no padding. Its last map holds scores every `STEP` pixels;
-their mean over 2 x 2 cells is what the net with its global average gives for the window of 28 x 28 there, and so one
-pass reads every window at once (Sermanet et al., 2014, OverFeat).
+The net has learnt from single digits of 28 x 28 and has no padding, so that its fully convolutional form gives for a
+page what the net itself would give for every window of 28 x 28, `STEP` pixels apart, in one pass (Sermanet et al.,
+2014, OverFeat).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...functional import avg_pool2d
-from ...layers import Layer
+from ... import Sequential
 from ...layers.activations import softmax
 from .data import SIZE, Digits
 
 Array = NDArray[Any]
 
 STEP = 4  # pixels between two scores: two convolutions of stride 2
-CELLS = 2  # scores along a side of a window
 PITCH, JITTER, MARGIN = 36, 4, 8  # pixels between digits of a page, how far each is moved, and the page's edge
 EMPTY = 0.15  # share of places left blank
 FAR = 9  # a window that far from the centre of every digit shows no digit
@@ -75,13 +72,9 @@ def background(source: Digits, random: np.random.Generator, count: int) -> Array
     return np.stack(windows)
 
 
-def read_page(layers: Sequence[Layer], page: Page, threshold: float = 0.5) -> Reading:
-    """Read a page in one pass of `layers` (those before the global average)."""
-    scores: Array = page.image[None, :, :, None]
-    for layer in layers:
-        scores = layer(scores)
-    means = avg_pool2d(scores, CELLS, stride=1, data_format="NHWC")[0]
-    probability = softmax(means)
+def read_page(net: Sequential, page: Page, threshold: float = 0.5) -> Reading:
+    """Read a page in one pass of a fully convolutional net."""
+    probability = softmax(net.forward(page.image[None, :, :, None])[0])
     presence, labels = 1 - probability[..., BACKGROUND], probability[..., :BACKGROUND].argmax(-1)
     found, sure = [], []
     left = presence.copy()
