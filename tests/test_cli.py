@@ -258,7 +258,7 @@ def test_check_reports_what_is_wrong(kind, monkeypatch, capsys):
 
 
 def test_progress_is_silent_without_a_terminal(capsys):
-    assert list(common.progress([1, 2, 3], "title", "cases")) == [1, 2, 3]
+    assert list(common.progress([1, 2, 3], 3, "title", "cases")) == [1, 2, 3]
     assert capsys.readouterr() == ("", "")
 
 
@@ -266,7 +266,7 @@ def test_progress_is_silent_without_a_terminal(capsys):
 def test_progress_is_shown_on_request(with_tqdm, monkeypatch, capsys):
     if not with_tqdm:
         monkeypatch.setitem(sys.modules, "tqdm", None)
-    assert list(common.progress(range(20), "title", "cases", show=True)) == list(range(20))
+    assert list(common.progress(range(20), 20, "title", "cases", show=True)) == list(range(20))
     out, err = capsys.readouterr()
     assert out == "" and "title" in err and "20/20" in err
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,9 +58,11 @@ def output_folder(path: str) -> Path:
     return folder
 
 
-def progress(items: Sequence[Item], title: str, unit: str, show: bool | None = None) -> Iterator[Item]:
-    """The items, with a progress bar on standard error; by default only if that is a terminal."""
-    with Progress(len(items), title, sys.stderr.isatty() if show is None else show, unit) as bar:
+def progress(
+    items: Iterable[Item], total: int, title: str, unit: str = "cases", show: bool | None = None
+) -> Iterator[Item]:
+    """The `total` items, with a progress bar on standard error; by default only if that is a terminal."""
+    with Progress(total, title, sys.stderr.isatty() if show is None else show, unit) as bar:
         for item in items:
             yield item
             bar.step(1)

@@ -146,7 +146,7 @@ def measure(quick: bool, show: bool) -> dict[tuple[Convolution, str], list[float
     jobs = [(c, name) for c in (CONVOLUTIONS[:1] if quick else CONVOLUTIONS) for name in PASSES]
     medians = {}
     with _blas_threads(get_num_threads()):
-        for c, name in progress(jobs, "timing", "measurements", show):
+        for c, name in progress(jobs, len(jobs), "timing", "measurements", show):
             competitors = calls(c)[name]
             expected = competitors[-1]()
             for who, call in zip(COMPETITORS, competitors, strict=True):
