@@ -6,7 +6,8 @@ stay within the stated error bound, the worst error is printed in units of it: 1
 sums of n terms keep (n + 2) u S, S the sum of the terms' magnitudes and u the unit roundoff; Winograd keeps its own
 bound, which follows the largest values of a plane.
 
-The exit status is 1 if anything differs. The same seed gives the same problems everywhere.
+Each algorithm is asked for by name, so that small problems reach all of them. The exit status is 1 if anything
+differs. The same seed gives the same problems everywhere.
 """
 
 from __future__ import annotations
