@@ -118,7 +118,6 @@ def conv2d(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
     for values in value_kinds(case.index, case.dtypes[0]):
         x, w, b = case.arrays(values)
         options: dict[str, Any] = {**case.options(), "activation": case.activation}
-        plain = dict(options)
         if case.with_residual:
             shape = reference.conv2d(x, w, **case.options()).shape
             options["residual"] = fill(case.rng("residual"), shape, case.dtypes[0], values)
@@ -131,7 +130,7 @@ def conv2d(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
         got = functional.conv2d(x, w, b, **options, algorithm=algorithm)
         yield Comparison(f"conv2d of {values}", got, expected, bound)
         if case.dtypes[0] == case.dtypes[1] and not case.with_residual:  # a plan takes its weight's type
-            plan = functional.plan_conv2d(x.shape, w, b, **plain, algorithm=algorithm)
+            plan = functional.plan_conv2d(x.shape, w, b, **options, algorithm=algorithm)
             yield Comparison(f"plan_conv2d of {values}", plan.run(x), expected, bound)
 
 
