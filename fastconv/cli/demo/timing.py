@@ -23,9 +23,10 @@ from ..common import CommandError, progress, require
 
 Array = NDArray[Any]
 
-ROUNDS = 7  # every competitor takes its turn in each; medians of so many are steady enough for a table
+ROUNDS = 5  # every competitor takes its turn in each
 TURN_SECONDS = 0.03  # a turn repeats short calls for so long
-REST_SECONDS = 0.06  # before a turn: threads of BLAS and OpenMP wait for work for some 25 ms, each on a core of its own
+REST_SECONDS = 0.02  # a look at whether threads of BLAS or OpenMP, which spin for 0.1 s after a call, are at rest
+MOST_LOOKS = 25
 TOLERANCE = 1e-4  # of the largest value: a competitor that is wrong is not timed
 
 
@@ -121,9 +122,18 @@ def calls(c: Convolution) -> dict[str, list[Callable[[], Array]]]:
     }
 
 
+def _rest() -> None:
+    """Wait until this process uses no CPU: a thread still spinning would take a core from the next competitor."""
+    for _ in range(MOST_LOOKS):
+        before = time.process_time()
+        time.sleep(REST_SECONDS)
+        if time.process_time() - before < REST_SECONDS / 4:
+            return
+
+
 def _turn(call: Callable[[], Array]) -> float:
     """Seconds of one call, averaged over a turn; the first, which wakes the threads, does not count."""
-    time.sleep(REST_SECONDS)
+    _rest()
     call()
     count, start = 0, time.perf_counter()
     while True:
