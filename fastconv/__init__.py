@@ -29,7 +29,8 @@ from .plan import ConvExplanation, ConvPlan
 from .threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from . import reference
+    from . import layers, losses, models, optimizers, reference
+    from .models import Sequential
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ __all__ = [
     "ConvExplanation",
     "ConvPlan",
     "ConvTypeError",
+    "Sequential",
     "__version__",
     "avg_pool2d",
     "conv1d",
@@ -50,7 +52,11 @@ __all__ = [
     "get_num_threads",
     "grad",
     "info",
+    "layers",
+    "losses",
     "max_pool2d",
+    "models",
+    "optimizers",
     "plan_conv2d",
     "reference",
     "set_num_threads",
@@ -58,12 +64,18 @@ __all__ = [
 ]
 
 
+# Imported when first asked for, so that `import fastconv` stays cheap.
+_LAZY = ("layers", "losses", "models", "optimizers", "reference")
+
+
 def __getattr__(name: str) -> Any:
-    """Import the reference when it is first asked for: few callers need it."""
-    if name == "reference":
-        return import_module(".reference", __name__)
+    """Import what is not needed for the functions when it is first asked for."""
+    if name in _LAZY:
+        return import_module(f".{name}", __name__)
+    if name == "Sequential":
+        return import_module(".models", __name__).Sequential
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "reference"})
+    return sorted({*globals(), *_LAZY, "Sequential"})

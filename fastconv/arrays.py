@@ -265,6 +265,20 @@ def empty_weight(shape: Shape, dtype: DType, channels_last: bool) -> Array:
     return np.empty(shape, dtype)
 
 
+def checked_residual(name: str, residual: object, frame: Layout, wanted: Shape, batched: bool, dtype: DType) -> Array:
+    """`residual` as a logical view, if it can be added to a result of this logical shape and type."""
+    own = as_array("residual", residual)
+    logical, own_batched = frame.activation("residual", own)
+    if logical.shape != wanted or own_batched != batched:
+        own_wanted = frame.from_logical(np.broadcast_to(np.int8(0), wanted), batched).shape
+        raise ConvError(
+            f"{name}: residual must have the shape {own_wanted} of the result, but got residual of shape {own.shape}; "
+            "use np.broadcast_to if it is to be repeated."
+        )
+    require_addend("residual", own, dtype)
+    return logical
+
+
 # ---- out= --------------------------------------------------------------------------------------------------------
 
 

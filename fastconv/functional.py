@@ -34,6 +34,7 @@ from .arrays import (
     DType,
     Layout,
     as_array,
+    checked_residual,
     destination,
     empty_activation,
     empty_weight,
@@ -96,19 +97,6 @@ def _checked_bias(name: str, bias: object, channels: int, dtype: DType, weight_s
         )
     require_addend("bias", array, dtype)
     return array
-
-
-def _checked_residual(name: str, residual: object, frame: Layout, wanted: Shape, batched: bool, dtype: DType) -> Array:
-    own = as_array("residual", residual)
-    logical, own_batched = frame.activation("residual", own)
-    if logical.shape != wanted or own_batched != batched:
-        own_wanted = frame.from_logical(np.broadcast_to(np.int8(0), wanted), batched).shape
-        raise ConvError(
-            f"{name}: residual must have the shape {own_wanted} of the result, but got residual of shape {own.shape}; "
-            "use np.broadcast_to if it is to be repeated."
-        )
-    require_addend("residual", own, dtype)
-    return logical
 
 
 # ---- convolution -------------------------------------------------------------------------------------------------
@@ -182,7 +170,7 @@ def _convolve(
     b = _checked_bias(name, bias, g.out_channels, dtype, own_weight.shape)
     act = _checked_activation(activation, dtype)
     result_shape = (g.batch, g.out_channels, *g.output_size)
-    add = None if residual is None else _checked_residual(name, residual, frame, result_shape, batched, dtype)
+    add = None if residual is None else checked_residual(name, residual, frame, result_shape, batched, dtype)
     chosen = checked_algorithm(algorithm)
     team = threads.effective(num_threads)
     channels_last = frame.channels_last or lies_channels_last(x)

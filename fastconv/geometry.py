@@ -205,7 +205,7 @@ def _not_negative(value: object, numbers: Sequence[int]) -> None:
     _bounded("padding", value, numbers, 0)
 
 
-def _parse_padding(value: object) -> str | Pads:
+def parse_padding(value: object) -> str | Pads:
     """One of `PADDING_WORDS`, or ((top, bottom), (left, right))."""
     if type(value) is int and 0 <= value <= LARGEST_POSITION:
         side = (value, value)
@@ -363,7 +363,7 @@ def conv_geometry(
     kernel = (weight_shape[2], weight_shape[3])
     extent = _kernel_extent(kernel, dilations)
     size = (height, width)
-    parsed = _parse_padding(padding)
+    parsed = parse_padding(padding)
     if isinstance(parsed, str):
         pads = (
             _sides_of_word(parsed, height, extent[0], strides[0]),
@@ -455,7 +455,7 @@ def conv_transpose_geometry(
     kernel = (weight_shape[2], weight_shape[3])
     extent = _kernel_extent(kernel, dilations)
     size = (height, width)
-    parsed = _parse_padding(padding)
+    parsed = parse_padding(padding)
 
     def described() -> str:
         return (
@@ -522,7 +522,7 @@ def tiled_geometries(g: Geometry, tiles: Pair) -> Iterator[tuple[int, int, Geome
 
 
 def _pool_pads(name: str, padding: object, size: Pair, extent: Pair, strides: Pair) -> Pads:
-    parsed = _parse_padding(padding)
+    parsed = parse_padding(padding)
     if isinstance(parsed, str):
         if parsed == "full":
             raise ConvError(

@@ -9,6 +9,7 @@ computed in slices has the same bits.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from .arrays import as_array, destination, layout, lies_channels_last
+from .arrays import as_array, checked_residual, destination, layout, lies_channels_last
 from .choice import (
     PANEL_BYTES,
     PARTIAL_SUMS_BYTES,
@@ -66,10 +67,13 @@ def _select_isa() -> None:
     if name and not _native.isa_use(name):
         built, offered = _native.isas_built(), _native.isas_available()
         why = "this machine does not offer it" if name in built else "it was not built"
-        raise ImportError(
+        message = (
             f"FASTCONV_ISA={name}: {why}. Built: {', '.join(built)}; offered here: {', '.join(offered)}. "
             "Choose one of the latter or unset FASTCONV_ISA."
         )
+        if os.path.basename(sys.argv[0]) == "fastconv":  # the installed command: one line in place of a traceback
+            raise SystemExit(f"fastconv: error: {message}")
+        raise ImportError(message, name="fastconv")  # by this name `python -m fastconv` reports it in one line too
 
 
 _select_isa()
@@ -743,7 +747,7 @@ class ConvPlan:
         """Algorithm, instruction set, tiles, memory and the reason."""
         return self._explanation
 
-    def _plain(self, input: Any, out: Any) -> bool:
+    def _plain(self, input: Any, out: Any, residual: Any) -> bool:
         """Whether the arrays are as most are, so that they go to the driver as they lie: a few microseconds less."""
         if (
             self._weight is not None
@@ -755,24 +759,35 @@ class ConvPlan:
             or not (self._layout.channels_last or input.flags.c_contiguous)
         ):
             return False
-        return out is None or (
-            type(out) is np.ndarray
-            and out.dtype == self.dtype
-            and out.shape == (input.shape[0], *self._own_output)
-            and out.flags.carray
+        shape = (input.shape[0], *self._own_output)
+        for array in (out, residual):
+            if array is not None and not (
+                type(array) is np.ndarray
+                and array.dtype == self.dtype
+                and array.shape == shape
+                and array.flags.c_contiguous
+            ):
+                return False
+        if out is None:
+            return True
+        return (
+            out.flags.carray
             and _native.lie_apart(input, out)
+            and (residual is None or _native.lie_apart(residual, out))
         )
 
-    def run(self, input: Any, out: Array | None = None) -> Array:
+    def run(self, input: Any, out: Array | None = None, *, residual: Any = None) -> Array:
         """Convolve `input`: the planned shape and element type, any batch size.
+
+        `residual`, of the result's shape and element type, is added before the activation.
 
         Raises `ConvError` for another shape, `ConvTypeError` for another element type.
         """
-        if self._plain(input, out):
+        if self._plain(input, out, residual):
             if out is None:
                 out = np.empty((input.shape[0], *self._own_output), self.dtype)
             self._call.run(
-                self._own_shape_alone, input, out, self._bias, None, ACTIVATIONS[self._activation], self._packed,
+                self._own_shape_alone, input, out, self._bias, residual, ACTIVATIONS[self._activation], self._packed,
                 self._layout.channels_last,
             )  # fmt: skip
             return out
@@ -794,18 +809,22 @@ class ConvPlan:
             )
         result_type = self.dtype if self._weight is None else np.dtype("int32" if self.dtype.itemsize <= 2 else "int64")
         channels_last = self._layout.channels_last or lies_channels_last(x)
-        y, result, finish = destination(
-            "ConvPlan.run", out, self._layout, (x.shape[0], g.out_channels, *g.output_size), result_type, batched,
-            channels_last, (x,),
+        result_shape = (x.shape[0], g.out_channels, *g.output_size)
+        add = (
+            None if residual is None
+            else checked_residual("ConvPlan.run", residual, self._layout, result_shape, batched, result_type)
         )  # fmt: skip
+        y, result, finish = destination(
+            "ConvPlan.run", out, self._layout, result_shape, result_type, batched, channels_last, (x, add)
+        )
         if self._weight is not None:
             forward(
-                replace(g, batch=x.shape[0]), x, self._weight, self._bias, self._activation, None, y,
+                replace(g, batch=x.shape[0]), x, self._weight, self._bias, self._activation, add, y,
                 algorithm=self._algorithm, threads=self._threads,
             )  # fmt: skip
         else:
             self._call.run(
-                self._shape_alone, x, y, self._bias, None, ACTIVATIONS[self._activation], self._packed
+                self._shape_alone, x, y, self._bias, add, ACTIVATIONS[self._activation], self._packed
             )
         finish()
         return result

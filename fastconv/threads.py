@@ -43,17 +43,46 @@ def _cgroup_quota() -> int | None:
         return None
 
 
+def _wish() -> int | None:
+    """The first number of OMP_NUM_THREADS, None if it holds no positive number."""
+    wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(wish) if wish.isdigit() and int(wish) > 0 else None
+
+
+def _cpus() -> int:
+    """CPUs of the affinity mask, or of the machine where there is no such mask."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
 def _default() -> int:
     """OMP_NUM_THREADS if set, else the CPUs of the affinity mask within the control group's quota."""
-    wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if wish.isdigit() and int(wish) > 0:
-        return int(wish)
-    try:
-        cpus = len(os.sched_getaffinity(0))
-    except AttributeError:
-        cpus = os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return min(cpus, quota) if quota else cpus
+    return _wish() or min(_cpus(), _cgroup_quota() or 1 << 16)
+
+
+def explain() -> dict[str, int | bool | str | None]:
+    """The threads of a call and all that has a say in their number; `why` names what decided."""
+    threads, wish, cpus, quota = effective(None), _wish(), _cpus(), _cgroup_quota()
+    if _forked:
+        why = "a forked child computes on its own thread"
+    elif threads != _default():
+        why = "set_num_threads"
+    elif wish:
+        why = "OMP_NUM_THREADS"
+    elif quota and quota < cpus:
+        why = "the control group's CPU quota"
+    else:
+        why = "the CPUs that this process may run on"
+    return {
+        "threads": threads,
+        "why": why,
+        "cpus": os.cpu_count(),
+        "affinity": cpus,
+        "cgroup_quota": quota,
+        "omp_num_threads": wish,
+    }
 
 
 def _positive(name: str, value: object) -> int:

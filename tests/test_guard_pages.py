@@ -20,11 +20,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import ConvCase, PoolCase, TiledCase, conv_cases, fill, pool_cases, tiled_cases, transposed_cases
 from settings import COUNT
 
 import fastconv
 from fastconv import grad
+from fastconv.testing.problems import (
+    ConvCase,
+    PoolCase,
+    TiledCase,
+    conv_cases,
+    fill,
+    pool_cases,
+    tiled_cases,
+    transposed_cases,
+)
 
 PAGE = mmap.PAGESIZE
 PROT_NONE, PROT_READ_WRITE = 0, 3

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import ConvCase, conv_cases, fill, pool_cases, transposed_cases
 from settings import COUNT
 
 import fastconv
 from fastconv import grad
+from fastconv.testing.problems import ConvCase, conv_cases, fill, pool_cases, transposed_cases
 
 THREADS = (1, 2, 3, 4, 7)
 FLOAT_CASES = [case for case in conv_cases(min(1000, COUNT)) if case.is_float]

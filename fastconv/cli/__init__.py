@@ -78,5 +78,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (CommandError, ConvError, ConvTypeError, OSError, MemoryError) as error:
-        print(f"{command}: error: {error or type(error).__name__}", file=sys.stderr)
+        print(f"{command}: error: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
+
+from ..progress import Progress
 
 Item = TypeVar("Item")
 
 
 class CommandError(Exception):
     """What went wrong, in one line for the person at the terminal."""
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An argparse type: an integer not below `least`."""
+
+    def integer(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{number} is below {least}")
+        return number
+
+    return integer
 
 
 def require(name: str, extra: str) -> Any:
@@ -40,27 +58,11 @@ def output_folder(path: str) -> Path:
     return folder
 
 
-def progress(items: Iterable[Item], total: int, description: str, unit: str = "case") -> Iterator[Item]:
-    """The items, with a progress bar on standard error if that is a terminal (tqdm's where it is installed)."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    try:
-        tqdm = import_module("tqdm").tqdm
-    except ImportError:
-        yield from _percent(items, total, description, unit)
-    else:
-        yield from tqdm(items, total=total, desc=description, unit=unit, leave=False)
-
-
-def _percent(items: Iterable[Item], total: int, description: str, unit: str) -> Iterator[Item]:
-    """The plain progress display: one line, rewritten when the percentage changes."""
-    shown = -1
-    try:
-        for done, item in enumerate(items):
-            if (percent := 100 * done // max(1, total)) != shown:
-                shown = percent
-                print(f"\r{description}: {percent:3d} % of {total} {unit}s", end="", file=sys.stderr, flush=True)
+def progress(
+    items: Iterable[Item], total: int, title: str, unit: str = "cases", show: bool | None = None
+) -> Iterator[Item]:
+    """The `total` items, with a progress bar on standard error; by default only if that is a terminal."""
+    with Progress(total, title, sys.stderr.isatty() if show is None else show, unit) as bar:
+        for item in items:
             yield item
-    finally:
-        print(end="\r\033[K", file=sys.stderr, flush=True)
+            bar.step(1)

@@ -1,0 +1,61 @@
+"""The machine and the build that a report must name, for `info`, `check`, `demo` and `bench`."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from typing import Any
+
+import numpy as np
+
+from .. import _native, threads
+from ..functional import info
+from ..plan import COMPUTE_DTYPES
+
+
+def cpu_name() -> str:
+    """The processor's name as its maker spells it, or the architecture where the system does not tell."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() in ("model name", "Model") and value.strip():
+                    return value.strip()
+    except OSError:
+        pass
+    try:  # macOS
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return platform.processor() or platform.machine()
+
+
+def register_tiles() -> dict[str, tuple[int, int]]:
+    """(pixels, output channels) of the largest register tile of the instruction set in use, by element type."""
+    tiles = {}
+    for compute, dtype in enumerate(COMPUTE_DTYPES):
+        _, lanes, vectors, rows = _native.tile_shape(compute)
+        tiles[dtype.name] = (rows, lanes * vectors)
+    return tiles
+
+
+def describe() -> dict[str, Any]:
+    """All of it: `fastconv.info()`, where the threads come from, register tiles, NumPy, Python and the processor."""
+    return {
+        **info(),
+        "threads_explained": threads.explain(),
+        "register_tiles": register_tiles(),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "cpu": cpu_name(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def one_line(isa: bool = True) -> str:
+    """The machine and the build in one line, for the head of a report; `isa` false leaves out the instruction set."""
+    about = info()
+    return ", ".join([
+        f"fastconv {about['version']}", *([about["isa"]] if isa else []), f"{about['threads']} thread(s)",
+        about["openmp"], f"NumPy {np.__version__}", cpu_name(),
+    ])  # fmt: skip

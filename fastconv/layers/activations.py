@@ -1,0 +1,219 @@
+"""Activation functions with their gradients, and the layers that are nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import ConvError, ConvTypeError
+from ..geometry import Shape, integer
+from .base import Array, Layer, real
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """An elementwise function (or softmax) and its gradient.
+
+    `gradient(grad, kept)` needs the output where `from_output`, else the input. `fused` is the word by which a
+    convolution computes it while storing its result.
+    """
+
+    name: str
+    value: Callable[[Array], Array]
+    gradient: Callable[[Array, Array], Array]
+    from_output: bool
+    fused: str | None = None
+
+    def into(self, x: Array, out: Array) -> None:
+        """Write the value to `out`, which may be `x`."""
+        if self.name == "relu" and self.fused:
+            np.maximum(x, 0, out=out)
+        elif self.name == "tanh":
+            np.tanh(x, out=out)
+        else:
+            out[...] = self.value(x)
+
+
+def _sigmoid(x: Array) -> Array:
+    e: Array = np.exp(-np.abs(x))  # never overflows
+    numerator: Array = np.where(x >= 0, x.dtype.type(1), e)
+    value: Array = numerator / (1 + e)
+    return value
+
+
+def _silu_gradient(grad: Array, x: Array) -> Array:
+    s = _sigmoid(x)
+    slope: Array = s * (1 + x * (1 - s))
+    return grad * slope
+
+
+def _hardswish(x: Array) -> Array:
+    gate: Array = np.clip(x + 3, 0, 6) / 6
+    return x * gate
+
+
+def _hardswish_gradient(grad: Array, x: Array) -> Array:
+    slope: Array = np.where(x <= -3, 0, np.where(x >= 3, 1, (2 * x + 3) / 6)).astype(x.dtype)
+    return grad * slope
+
+
+def softmax(x: Array, axis: int = -1) -> Array:
+    """exp(x) / sum(exp(x)) along an axis; rows of equal infinities are NaN."""
+    e: Array = x - x.max(axis=axis, keepdims=True)
+    np.exp(e, out=e)
+    e /= e.sum(axis=axis, keepdims=True)
+    return e
+
+
+def softmax_gradient(grad: Array, y: Array, axis: int = -1) -> Array:
+    """The gradient of `softmax` from its output."""
+    centred: Array = grad - (grad * y).sum(axis=axis, keepdims=True)
+    centred *= y
+    return centred
+
+
+def leaky_relu(slope: float) -> Function:
+    """x where positive, slope * x elsewhere; a slope of at least 0, so that the output tells the sign of the input."""
+    return Function(
+        "leaky_relu",
+        lambda x: np.where(x < 0, x * x.dtype.type(slope), x),
+        lambda grad, y: np.where(y > 0, grad, grad * y.dtype.type(slope)),
+        from_output=True,
+        fused="leaky_relu" if slope == 0.01 else None,
+    )
+
+
+LINEAR: Final = Function("linear", lambda x: x, lambda grad, y: grad, from_output=True)
+RELU: Final = Function(
+    "relu", lambda x: np.maximum(x, 0), lambda grad, y: grad * (y > 0), from_output=True, fused="relu"
+)
+SOFTMAX: Final = Function("softmax", softmax, softmax_gradient, from_output=True)
+FUNCTIONS: Final[dict[str, Function]] = {
+    "linear": LINEAR,
+    "relu": RELU,
+    "relu6": Function(
+        "relu6", lambda x: np.clip(x, 0, 6), lambda grad, y: grad * ((y > 0) & (y < 6)), from_output=True, fused="relu6"
+    ),
+    "leaky_relu": leaky_relu(0.2),
+    "sigmoid": Function("sigmoid", _sigmoid, lambda grad, y: grad * (y * (1 - y)), from_output=True, fused="sigmoid"),
+    "tanh": Function("tanh", np.tanh, lambda grad, y: grad * (1 - y * y), from_output=True),
+    "silu": Function("silu", lambda x: x * _sigmoid(x), _silu_gradient, from_output=False, fused="silu"),
+    "hard_swish": Function("hard_swish", _hardswish, _hardswish_gradient, from_output=False, fused="hardswish"),
+    "softmax": SOFTMAX,
+}
+ALIASES: Final = {"swish": "silu", "hard_silu": "hard_swish", "hardswish": "hard_swish"}
+
+
+def function(activation: object) -> Function:
+    """The function that `activation` (None, a name, a `Function`) stands for."""
+    if activation is None:
+        return LINEAR
+    if isinstance(activation, Function):
+        return activation
+    if not isinstance(activation, str):
+        raise ConvTypeError(
+            f"activation must be None or one of {', '.join(map(repr, FUNCTIONS))}, but got {activation!r} of type "
+            f"{type(activation).__name__}."
+        )
+    name = activation.lower()
+    found = FUNCTIONS.get(ALIASES.get(name, name))
+    if found is None:
+        raise ConvError(
+            f"activation must be None or one of {', '.join(map(repr, FUNCTIONS))}, but got activation={activation!r}."
+        )
+    return found
+
+
+class Activation(Layer):
+    """activation(x), elementwise: 'relu', 'relu6', 'leaky_relu' (slope 0.2), 'sigmoid', 'tanh', 'silu', 'hard_swish',
+    'linear', or 'softmax' over the last axis."""
+
+    reads_images = False
+
+    def __init__(self, activation: str | Function | None, **options: Any) -> None:
+        super().__init__(**options)
+        self.function = function(activation)
+        self._kept: Array | None = None
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        taken = self._nhwc(self._take(x))
+        y = self.function.value(taken)
+        self._kept = y if self.function.from_output else taken
+        return self._own_order(y)
+
+    def backward(self, grad: ArrayLike) -> Array:
+        given = self._gradient(grad, None if self._kept is None else self._kept.shape)
+        assert self._kept is not None
+        return self._own_order(self.function.gradient(given, self._kept))
+
+    def release(self) -> None:
+        self._kept = None
+
+
+class ReLU(Activation):
+    """max(x, 0); with `max_value` at most that, with `negative_slope` that slope below 0, as in Keras."""
+
+    def __init__(self, max_value: float | None = None, negative_slope: float = 0.0, **options: Any) -> None:
+        most = None if max_value is None else real("max_value", max_value, 0)
+        slope = real("negative_slope", negative_slope, 0)
+        if most is not None and slope:
+            raise ConvError(
+                f"max_value={max_value!r} and negative_slope={negative_slope!r} do not go together here; use one."
+            )
+        if most is None:
+            chosen = RELU if slope == 0 else leaky_relu(slope)
+        elif most == 6:
+            chosen = FUNCTIONS["relu6"]
+        else:
+            chosen = Function(
+                "relu",
+                lambda x: np.clip(x, 0, x.dtype.type(most)),
+                lambda grad, y: grad * ((y > 0) & (y < most)),
+                from_output=True,
+            )
+        super().__init__(chosen, **options)
+
+
+class LeakyReLU(Activation):
+    """x where positive, negative_slope * x elsewhere; Keras' default slope 0.3."""
+
+    def __init__(self, negative_slope: float = 0.3, **options: Any) -> None:
+        super().__init__(leaky_relu(real("negative_slope", negative_slope, 0)), **options)
+
+
+class Softmax(Layer):
+    """exp(x) / sum(exp(x)) along `axis` (-1: the last)."""
+
+    reads_images = False
+
+    def __init__(self, axis: int = -1, **options: Any) -> None:
+        super().__init__(**options)
+        self.axis = integer("axis", axis)
+        self._kept: Array | None = None
+
+    def _sample_shape(self, sample: Shape) -> Shape:
+        if self.axis == 0 or not -len(sample) <= self.axis <= len(sample):
+            raise ConvError(
+                f"{self.name}: axis={self.axis} must name an axis of {sample}, counted from 1 (0 is the batch) or "
+                "from the end."
+            )
+        return sample
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        self._kept = softmax(self._take(x), self.axis)
+        return self._kept
+
+    def backward(self, grad: ArrayLike) -> Array:
+        if self._kept is None:
+            raise ConvError(f"{self.name}: backward needs a forward call before it.")
+        given = np.asarray(grad, self.dtype)
+        if given.shape != self._kept.shape:
+            raise ConvError(f"{self.name}: grad must have the shape {self._kept.shape}, but got {given.shape}.")
+        return softmax_gradient(given, self._kept, self.axis)
+
+    def release(self) -> None:
+        self._kept = None

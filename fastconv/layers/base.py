@@ -1,0 +1,338 @@
+"""What every layer is: weights that are made when first needed, shapes known before, forward and backward.
+
+A layer works on batches: (N, H, W, C), or (N, C, H, W) with data_format='channels_first', and (N, F) after `Flatten`.
+Shapes may be given with the batch axis (any integer or None) or without it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..arrays import as_array, layout
+from ..errors import ConvError, ConvTypeError
+from ..geometry import Shape, flag, integer
+from .initializers import Initializer
+
+Array = NDArray[Any]
+DTYPES: Final = ("float32", "float64")
+
+
+def positive(name: str, value: object) -> int:
+    """`value` as an integer from 1."""
+    number = integer(name, value)
+    if number < 1:
+        raise ConvError(f"{name} must be at least 1, but got {name}={value!r}.")
+    return number
+
+
+def real(name: str, value: object, least: float = float("-inf"), most: float = float("inf")) -> float:
+    """`value` as a float within [least, most]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ConvTypeError(f"{name} must be a number, but got {value!r} of type {type(value).__name__}.")
+    number = float(value)
+    if not least <= number <= most:
+        raise ConvError(f"{name} must lie between {least} and {most}, but got {name}={value!r}.")
+    return number
+
+
+class Parameter:
+    """A named array of a layer. Its values are made on first use; `grad` holds the last gradient."""
+
+    __slots__ = ("_array", "dtype", "grad", "initializer", "name", "seed", "shape", "trainable", "version")
+
+    def __init__(self, name: str, shape: Shape, dtype: np.dtype[Any], initializer: Initializer, trainable: bool):
+        self.name, self.shape, self.dtype = name, shape, dtype
+        self.initializer, self.trainable = initializer, trainable
+        self.seed: Sequence[int] | None = None
+        self.grad: Array | None = None
+        self.version = 0  # rises with every change, so that prepared copies know when they are stale
+        self._array: Array | None = None
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def allocated(self) -> bool:
+        return self._array is not None
+
+    @property
+    def array(self) -> Array:
+        """The values, to be read; write through `assign` or `updated`."""
+        if self._array is None:
+            made = np.asarray(self.initializer(self.shape, np.random.default_rng(self.seed)))
+            if made.shape != self.shape:
+                raise ConvError(f"the initializer of {self.name} made shape {made.shape} in place of {self.shape}.")
+            self._array = np.ascontiguousarray(made, self.dtype)
+        return self._array
+
+    def updated(self) -> Array:
+        """The values, about to be changed in place."""
+        self.version += 1
+        return self.array
+
+    def accepts(self, value: object) -> Array:
+        """`value` as an array of this shape and type, not yet assigned."""
+        given = as_array(self.name, value)
+        if given.shape != self.shape:
+            raise ConvError(f"{self.name} has shape {self.shape}, but got an array of shape {given.shape}.")
+        return given
+
+    def assign(self, value: object) -> None:
+        """Copy `value` in."""
+        given = self.accepts(value)
+        if self._array is None:
+            self._array = np.array(given, self.dtype, order="C")
+        else:
+            self._array[...] = given
+        self.version += 1
+
+
+class Layer:
+    """The common part of all layers; subclasses give `_sample_shape`, `forward`, `backward` and perhaps `_build`.
+
+    `name` shows in summaries, weight files and errors; `trainable=False` leaves the weights to themselves in training;
+    `dtype` is 'float32' or 'float64'; `input_shape` (without the batch) may be given to the first layer of a model.
+    """
+
+    reads_images: ClassVar[bool] = True  # needs (H, W, C); False: any number of axes
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str = "float32",
+        data_format: str = "channels_last",
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
+        if name is not None and not isinstance(name, str):
+            raise ConvTypeError(f"name must be a string, but got {name!r} of type {type(name).__name__}.")
+        self._given_name = name
+        self.name = name or self.default_name()
+        self.trainable = flag("trainable", trainable)
+        try:
+            self.dtype = np.dtype(dtype)
+        except TypeError as error:
+            raise ConvTypeError(f"dtype must be 'float32' or 'float64', but got {dtype!r}.") from error
+        if self.dtype.name not in DTYPES:
+            raise ConvTypeError(f"dtype of a layer must be 'float32' or 'float64', but got {dtype!r}.")
+        self.channels_last = layout(data_format).channels_last
+        self.given_input_shape = None if input_shape is None else self._without_batch(input_shape)[1]
+        self.built_shape: Shape | None = None
+        self._own: list[Parameter] = []
+
+    @classmethod
+    def default_name(cls) -> str:
+        """The name of a layer that was given none."""
+        return snake_case(cls.__name__)
+
+    # ---- shapes and weights -------------------------------------------------------------------------------------
+
+    def _without_batch(self, shape: Sequence[int | None]) -> tuple[tuple[int | None, ...], Shape]:
+        """((batch,) or (), the shape of one sample): shapes with an even number of axes have a batch."""
+        if not isinstance(shape, (tuple, list)):
+            raise ConvTypeError(f"input_shape must be a tuple such as (32, 32, 3), but got {shape!r}.")
+        batched = len(shape) in (2, 4)
+        if len(shape) not in (1, 2, 3, 4) or (self.reads_images and len(shape) < 3):
+            axes = "(H, W, C)" if self.channels_last else "(C, H, W)"
+            wanted = axes if self.reads_images else f"{axes} or (F,)"
+            raise ConvError(
+                f"{self.name}: input_shape must be {wanted}, with or without a batch axis before it, but got "
+                f"{tuple(shape)}."
+            )
+        sizes = tuple(integer("input_shape", size) for size in (shape[1:] if batched else shape))
+        if min(sizes) < 0:
+            raise ConvError(f"{self.name}: input_shape must not be negative, but got {tuple(shape)}.")
+        return ((shape[0],) if batched else ()), sizes
+
+    def _image(self, sample: Shape) -> tuple[int, int, int]:
+        """(H, W, C) of a sample shape in the layer's data format."""
+        first, second, third = sample
+        return (first, second, third) if self.channels_last else (second, third, first)
+
+    def _sample(self, height: int, width: int, channels: int) -> Shape:
+        """(H, W, C) in the layer's data format."""
+        return (height, width, channels) if self.channels_last else (channels, height, width)
+
+    def _sample_shape(self, sample: Shape) -> Shape:
+        """The output shape of one sample of this input shape, or a refusal."""
+        return sample
+
+    def output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        """The shape of the output for an input of this shape, with a batch axis if that has one. Allocates nothing."""
+        batch, sample = self._without_batch(input_shape)
+        return (*batch, *self._sample_shape(sample))
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Fix the shapes of the weights for this input. Allocates nothing."""
+        _, sample = self._without_batch(input_shape)
+        self._sample_shape(sample)
+        if self.built_shape is None:
+            self._build(sample)
+            self.built_shape = sample
+
+    def _build(self, sample: Shape) -> None:
+        """Add the weights with `_add_weight`."""
+
+    def _add_weight(self, name: str, shape: Shape, initializer: Initializer, trainable: bool = True) -> Parameter:
+        parameter = Parameter(name, shape, self.dtype, initializer, trainable)
+        self._own.append(parameter)
+        return parameter
+
+    def sublayers(self) -> Sequence[Layer]:
+        """The layers that this one is made of."""
+        return ()
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """(path, parameter) of this layer and of those inside it; the path is that of weight files."""
+        for parameter in self._own:
+            yield f"{prefix}{self.name}/{parameter.name}", parameter
+        for layer in self.sublayers():
+            yield from layer.named_parameters(f"{prefix}{self.name}/")
+
+    def parameters(self) -> list[Parameter]:
+        """All parameters, those that no optimiser trains (running statistics) included."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def trained_parameters(self) -> list[Parameter]:
+        """What an optimiser may change: nothing where `trainable` is False."""
+        if not self.trainable:
+            return []
+        own = [parameter for parameter in self._own if parameter.trainable]
+        return own + [parameter for layer in self.sublayers() for parameter in layer.trained_parameters()]
+
+    def _require_built(self) -> None:
+        if self.built_shape is None and self.given_input_shape is not None:
+            self.build(self.given_input_shape)
+        if self.built_shape is None:
+            raise ConvError(f"{self.name} has no weights yet: call build(input_shape) or run it on an input first.")
+
+    def get_weights(self) -> list[Array]:
+        """Copies of all weights in Keras' order."""
+        self._require_built()
+        return [parameter.array.copy() for parameter in self.parameters()]
+
+    def set_weights(self, weights: Sequence[ArrayLike]) -> None:
+        """Copy in a list as `get_weights` gives it; nothing is changed if any shape differs."""
+        self._require_built()
+        parameters = self.parameters()
+        if not isinstance(weights, (list, tuple)):
+            raise ConvTypeError(f"{self.name}: weights must be a list of arrays, but got a {type(weights).__name__}.")
+        if len(weights) != len(parameters):
+            shapes = [parameter.shape for parameter in parameters]
+            raise ConvError(f"{self.name} has {len(parameters)} weights {shapes}, but got a list of {len(weights)}.")
+        try:
+            given = [parameter.accepts(value) for parameter, value in zip(parameters, weights, strict=True)]
+        except (ConvError, ConvTypeError) as error:
+            raise type(error)(f"{self.name}: {error}") from error
+        for parameter, value in zip(parameters, given, strict=True):
+            parameter.assign(value)
+
+    def count_params(self) -> int:
+        """Weights, biases and every other number that training changes; running statistics are not counted."""
+        self._require_built()
+        return sum(parameter.size for parameter in self.parameters() if parameter.trainable)
+
+    def count_non_trainable(self) -> int:
+        """Running statistics."""
+        return sum(parameter.size for parameter in self.parameters() if not parameter.trainable)
+
+    def macs(self, input_shape: Sequence[int | None]) -> int:
+        """Multiply-adds for one sample of this input shape."""
+        return 0
+
+    def activation_values(self, input_shape: Sequence[int | None]) -> tuple[int, int]:
+        """Values that one sample occupies: (output in a forward pass, output and its gradient in training)."""
+        count = prod(self._sample_shape(self._without_batch(input_shape)[1]))
+        return count, 2 * count
+
+    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(extent, stride) of what one output pixel looks at, in pixels of the input."""
+        return (1, 1), (1, 1)
+
+    # ---- running ------------------------------------------------------------------------------------------------
+
+    def _take(self, x: ArrayLike) -> Array:
+        """`x` as a batch of this layer's element type, its shape checked and the layer built."""
+        array = as_array("x", x)
+        if array.ndim not in (2, 4) or (self.reads_images and array.ndim != 4):
+            axes = "(N, H, W, C)" if self.channels_last else "(N, C, H, W)"
+            wanted = axes if self.reads_images else f"{axes} or (N, F)"
+            raise ConvError(
+                f"{self.name}: x must be a batch {wanted}, but got shape {array.shape}; a single sample becomes a "
+                "batch with x[None]."
+            )
+        if self.built_shape is None:
+            self.build(array.shape)
+        return array if array.dtype == self.dtype else array.astype(self.dtype)
+
+    def _nhwc(self, array: Array) -> Array:
+        """An activation of this layer as a channels-last view."""
+        return array if self.channels_last or array.ndim != 4 else array.transpose(0, 2, 3, 1)
+
+    def _own_order(self, array: Array) -> Array:
+        """A channels-last activation as a view in the layer's data format."""
+        return array if self.channels_last or array.ndim != 4 else array.transpose(0, 3, 1, 2)
+
+    def _gradient(self, grad: ArrayLike, shape: Shape | None) -> Array:
+        """`grad` as an array of the shape (channels last) of the last output."""
+        if shape is None:
+            raise ConvError(f"{self.name}: backward needs a forward call before it.")
+        array = as_array("grad", grad)
+        if array.dtype != self.dtype:
+            array = array.astype(self.dtype)
+        array = self._nhwc(array)
+        if array.shape != shape:
+            raise ConvError(
+                f"{self.name}: grad must have the shape {self._own_order(np.broadcast_to(np.int8(0), shape)).shape} "
+                f"of the last output, but got {np.shape(grad)}."
+            )
+        return array
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        """The output for a batch; what `backward` needs is kept until the next call."""
+        raise NotImplementedError
+
+    def backward(self, grad: ArrayLike) -> Array:
+        """The gradient with respect to the last input; every parameter's `grad` is set on the way."""
+        raise NotImplementedError
+
+    def backward_weights(self, grad: ArrayLike) -> None:
+        """`backward` for a first layer: nobody needs the gradient of its input."""
+        self.backward(grad)
+
+    def __call__(self, x: ArrayLike, training: bool = False) -> Array:
+        return self.forward(x, training)
+
+    def release(self) -> None:
+        """Forget what the last forward call kept for `backward`."""
+        for layer in self.sublayers():
+            layer.release()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+@contextmanager
+def locating(layer: Layer) -> Iterator[None]:
+    """Errors from here on name the layer."""
+    try:
+        yield
+    except (ConvError, ConvTypeError) as error:
+        if layer.name in str(error):
+            raise
+        raise type(error)(f"{layer.name}: {error}") from error
+
+
+def snake_case(name: str) -> str:
+    """Keras' default layer name: Conv2D becomes conv2d, MaxPooling2D max_pooling2d."""
+    name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

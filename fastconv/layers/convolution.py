@@ -1,0 +1,300 @@
+"""Conv2D and Conv2DTranspose; depthwise, separable and tiled convolution are in `kinds`.
+
+Weights are Keras': (kH, kW, in channels of a group, out channels), transposed (kH, kW, out channels, in channels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import functional
+from .. import grad as conv_gradient
+from ..choice import forward_passes, why_not_winograd
+from ..errors import ConvError
+from ..geometry import (
+    Geometry,
+    Padding,
+    Shape,
+    Size,
+    channel_groups,
+    conv_geometry,
+    conv_transpose_geometry,
+    flag,
+    pair,
+    parse_padding,
+)
+from .activations import LINEAR, Function, function
+from .base import Array, Layer, Parameter, positive
+from .initializers import initializer
+
+# A step packs the weights once for the whole batch, so that Winograd's transform of them pays earlier than in a call
+# that must earn it in one image: measured from 4 x 4 outputs and 32 channels on (batch 64, two cores).
+WINOGRAD_CHANNELS = 32
+WINOGRAD_TILES = 64  # 4 x 4 outputs each, over the batch
+
+
+def batch_algorithm(g: Geometry, dtype: np.dtype[Any]) -> str:
+    """'winograd' where a whole batch earns the transform of the weights, else the choice of a single call."""
+    tiles = g.batch * -(-g.output_size[0] // 4) * -(-g.output_size[1] // 4)
+    if min(g.in_channels, g.out_channels) < WINOGRAD_CHANNELS or tiles < WINOGRAD_TILES:
+        return "auto"
+    why = why_not_winograd(forward_passes(g)[0], g.in_channels, g.out_channels, g.groups, dtype)
+    return "auto" if why else "winograd"
+
+
+class Convolution(Layer):
+    """What every convolutional layer has: a window, a bias, an activation that is fused where possible."""
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        strides: Size,
+        padding: Padding,
+        dilation_rate: Size,
+        activation: str | Function | None,
+        use_bias: bool,
+        kernel_initializer: Any,
+        bias_initializer: Any,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.kernel_size = pair("kernel_size", kernel_size, 1)
+        self.strides = pair("strides", strides, 1)
+        self.padding = padding
+        parse_padding(padding)
+        self.dilation_rate = pair("dilation_rate", dilation_rate, 1)
+        self.activation = function(activation)
+        self.use_bias = flag("use_bias", use_bias)
+        self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
+        self.bias_initializer = initializer("bias_initializer", bias_initializer)
+        self.kernel: Parameter | None = None
+        self.bias: Parameter | None = None
+        self._kept_input: Array | None = None
+        self._kept: Array | None = None  # what the gradient of the activation needs
+        self._output_shape: Shape | None = None
+
+    def _finish(self, y: Array, activation: Function, applied: bool) -> Array:
+        """Apply the activation unless it was fused, and keep what its gradient needs."""
+        value = y if applied or activation is LINEAR else activation.value(y)
+        self._kept = None if activation is LINEAR else value if activation.from_output else y
+        self._output_shape = value.shape
+        return value
+
+    def _activation_gradient(self, grad: ArrayLike) -> Array:
+        """The gradient with respect to what the activation was applied to, channels last."""
+        given = self._gradient(grad, self._output_shape)
+        return given if self._kept is None else self.activation.gradient(given, self._kept)
+
+    def _bias_gradient(self, dz: Array) -> None:
+        if self.bias is not None:
+            self.bias.grad = np.add.reduce(dz, axis=(0, 1, 2))
+
+    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
+        height, width = ((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True))
+        return (height, width), self.strides
+
+    def release(self) -> None:
+        self._kept_input = self._kept = self._output_shape = None
+
+
+class Conv2D(Convolution):
+    """2-D convolution with Keras' arguments and defaults.
+
+    `padding` is 'valid' (the default), 'same', or anything that `fastconv.conv2d` takes; strides and dilation may be
+    combined. Weights: kernel (kH, kW, in channels / groups, filters), bias (filters,).
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Size,
+        strides: Size = (1, 1),
+        padding: Padding = "valid",
+        data_format: str = "channels_last",
+        dilation_rate: Size = (1, 1),
+        groups: int = 1,
+        activation: str | Function | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            kernel_size, strides, padding, dilation_rate, activation, use_bias, kernel_initializer, bias_initializer,
+            data_format=data_format, **options,
+        )  # fmt: skip
+        self.filters = positive("filters", filters)
+        self.groups = channel_groups(groups)
+        if self.filters % self.groups:
+            raise ConvError(f"filters={filters} must be divisible by groups={groups}.")
+
+    def geometry(self, sample: Shape, batch: int = 1) -> Geometry:
+        """The convolution for samples of this shape."""
+        height, width, channels = self._image(sample)
+        own = self.kernel.shape[2] if self.kernel is not None else channels // self.groups
+        if channels != own * self.groups:
+            raise ConvError(
+                f"{self.name} takes {own * self.groups} channels with groups={self.groups}, but the input {sample} "
+                f"has {channels}."
+            )
+        return conv_geometry(
+            (batch, channels, height, width), (self.filters, own, *self.kernel_size), self.strides, self.padding,
+            self.dilation_rate, self.groups, name=self.name,
+        )  # fmt: skip
+
+    def _sample_shape(self, sample: Shape) -> Shape:
+        g = self.geometry(sample)
+        return self._sample(*g.output_size, g.out_channels)
+
+    def _build(self, sample: Shape) -> None:
+        channels = self._image(sample)[2] // self.groups
+        self.kernel = self._add_weight("kernel", (*self.kernel_size, channels, self.filters), self.kernel_initializer)
+        if self.use_bias:
+            self.bias = self._add_weight("bias", (self.filters,), self.bias_initializer)
+
+    def macs(self, input_shape: Sequence[int | None]) -> int:
+        g = self.geometry(self._without_batch(input_shape)[1])
+        return prod(g.output_size) * g.out_channels * (g.in_channels // g.groups) * prod(g.kernel_size)
+
+    def _weight(self) -> Array:
+        """The kernel as `conv2d` takes it: (kH, kW, in channels of a group, out channels)."""
+        assert self.kernel is not None
+        return self.kernel.array
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        return self._own_order(self._convolve(self._nhwc(self._take(x)), self.activation))
+
+    def forward_logits(self, x: ArrayLike) -> Array:
+        """`forward` without the activation; the next `backward` leaves it out too."""
+        return self._own_order(self._convolve(self._nhwc(self._take(x)), LINEAR))
+
+    def _options(self, x: Array) -> dict[str, Any]:
+        """What forward and both gradients have in common, for an input of this shape."""
+        g = self.geometry(self._own_order(x).shape[1:], len(x))
+        return {
+            "stride": self.strides, "padding": self.padding, "dilation": self.dilation_rate, "groups": g.groups,
+            "data_format": "NHWC", "algorithm": batch_algorithm(g, self.dtype),
+        }  # fmt: skip
+
+    def _convolve(self, x: Array, activation: Function) -> Array:
+        self._kept_input = x
+        fused = activation.fused if activation.from_output else None
+        bias = None if self.bias is None else self.bias.array
+        y = functional.conv2d(x, self._weight(), bias, activation=fused, **self._options(x))
+        return self._finish(y, activation, fused is not None)
+
+    def backward(self, grad: ArrayLike) -> Array:
+        dz, x = self._backward_weights(grad)
+        return self._own_order(conv_gradient.conv2d_input(x.shape, self._weight(), dz, **self._options(x)))
+
+    def backward_weights(self, grad: ArrayLike) -> None:
+        self._backward_weights(grad)
+
+    def _backward_weights(self, grad: ArrayLike) -> tuple[Array, Array]:
+        """(gradient before the activation, kept input); the gradients of the weights are set."""
+        dz = self._activation_gradient(grad)
+        x = self._kept_input
+        assert self.kernel is not None and x is not None
+        dw = conv_gradient.conv2d_weight(x, self._weight().shape, dz, **self._options(x))
+        self.kernel.grad = dw.reshape(self.kernel.shape)
+        self._bias_gradient(dz)
+        return dz, x
+
+
+class Conv2DTranspose(Convolution):
+    """The transpose of a strided convolution, with Keras' arguments and defaults.
+
+    'valid' gives (H - 1)*stride + kernel rows (at least H*stride, as in Keras, where the stride exceeds the kernel),
+    'same' H*stride. Weights: kernel (kH, kW, filters, in channels), bias (filters,).
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Size,
+        strides: Size = (1, 1),
+        padding: Padding = "valid",
+        output_padding: Size | None = None,
+        data_format: str = "channels_last",
+        dilation_rate: Size = (1, 1),
+        activation: str | Function | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            kernel_size, strides, padding, dilation_rate, activation, use_bias, kernel_initializer, bias_initializer,
+            data_format=data_format, **options,
+        )  # fmt: skip
+        self.filters = positive("filters", filters)
+        self.output_padding = self._checked_output_padding(output_padding)
+
+    def _checked_output_padding(self, value: Size | None) -> tuple[int, int]:
+        if value is not None:
+            chosen = pair("output_padding", value, 0)
+            for extra, stride, dilation in zip(chosen, self.strides, self.dilation_rate, strict=True):
+                if extra >= max(stride, dilation):
+                    raise ConvError(
+                        f"output_padding={value!r} must be smaller than strides={self.strides} or "
+                        f"dilation_rate={self.dilation_rate}."
+                    )
+            return chosen
+        if self.padding != "valid":
+            return 0, 0
+        # Keras' 'valid' output has H*stride + max(kernel - stride, 0) rows.
+        height, width = (
+            max(stride - ((kernel - 1) * dilation + 1), 0)
+            for stride, kernel, dilation in zip(self.strides, self.kernel_size, self.dilation_rate, strict=True)
+        )
+        return height, width
+
+    def geometry(self, sample: Shape, batch: int = 1) -> Geometry:
+        """The convolution that is transposed: its output is this layer's input."""
+        height, width, channels = self._image(sample)
+        if self.kernel is not None and channels != self.kernel.shape[3]:
+            raise ConvError(
+                f"{self.name} takes {self.kernel.shape[3]} channels, but the input {sample} has {channels}."
+            )
+        return conv_transpose_geometry(
+            (batch, channels, height, width), (channels, self.filters, *self.kernel_size), self.strides, self.padding,
+            self.output_padding, 1, self.dilation_rate, name=self.name,
+        )  # fmt: skip
+
+    def _sample_shape(self, sample: Shape) -> Shape:
+        return self._sample(*self.geometry(sample).input_size, self.filters)
+
+    def _build(self, sample: Shape) -> None:
+        channels = self._image(sample)[2]
+        self.kernel = self._add_weight("kernel", (*self.kernel_size, self.filters, channels), self.kernel_initializer)
+        if self.use_bias:
+            self.bias = self._add_weight("bias", (self.filters,), self.bias_initializer)
+
+    def macs(self, input_shape: Sequence[int | None]) -> int:
+        g = self.geometry(self._without_batch(input_shape)[1])
+        return prod(g.output_size) * g.out_channels * g.in_channels * prod(g.kernel_size)
+
+    def _options(self) -> tuple[Any, ...]:
+        return self.strides, self.padding, self.output_padding, 1, self.dilation_rate
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        taken = self._nhwc(self._take(x))
+        assert self.kernel is not None
+        self._kept_input = taken
+        bias = None if self.bias is None else self.bias.array
+        y = functional.conv_transpose2d(taken, self.kernel.array, bias, *self._options(), data_format="NHWC")
+        return self._own_order(self._finish(y, self.activation, False))
+
+    def backward(self, grad: ArrayLike) -> Array:
+        dz = self._activation_gradient(grad)
+        x, kernel = self._kept_input, self.kernel
+        assert kernel is not None and x is not None
+        kernel.grad = conv_gradient.conv_transpose2d_weight(x, kernel.shape, dz, *self._options(), data_format="NHWC")
+        self._bias_gradient(dz)
+        dx = conv_gradient.conv_transpose2d_input(x.shape, kernel.array, dz, *self._options(), data_format="NHWC")
+        return self._own_order(dx)

@@ -1,0 +1,358 @@
+"""Dense, Flatten, Reshape, Dropout and Residual."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import ConvError, ConvTypeError
+from ..geometry import Shape, flag
+from ..geometry import shape as checked_shape
+from .activations import LINEAR, Function, function
+from .base import Array, Layer, Parameter, locating, positive, real
+from .initializers import initializer
+
+
+class Dense(Layer):
+    """activation(x @ kernel + bias) over the last axis. Weights: kernel (inputs, units), bias (units,)."""
+
+    reads_images = False
+
+    def __init__(
+        self,
+        units: int,
+        activation: str | Function | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.units = positive("units", units)
+        self.activation = function(activation)
+        self.use_bias = flag("use_bias", use_bias)
+        self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
+        self.bias_initializer = initializer("bias_initializer", bias_initializer)
+        self.kernel: Parameter | None = None
+        self.bias: Parameter | None = None
+        self._kept_input: Array | None = None
+        self._kept: Array | None = None
+        self._output_shape: Shape | None = None
+
+    def _sample_shape(self, sample: Shape) -> Shape:
+        if self.kernel is not None and sample[-1] != self.kernel.shape[0]:
+            raise ConvError(
+                f"{self.name} takes {self.kernel.shape[0]} values on the last axis, but the input {sample} has "
+                f"{sample[-1]}; a net ending in Flatten and Dense takes images of one size "
+                "(to_fully_convolutional() makes one for any size)."
+            )
+        return (*sample[:-1], self.units)
+
+    def _build(self, sample: Shape) -> None:
+        self.kernel = self._add_weight("kernel", (sample[-1], self.units), self.kernel_initializer)
+        if self.use_bias:
+            self.bias = self._add_weight("bias", (self.units,), self.bias_initializer)
+
+    def macs(self, input_shape: Sequence[int | None]) -> int:
+        return prod(self._without_batch(input_shape)[1]) * self.units
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        return self._multiply(self._take(x), self.activation)
+
+    def forward_logits(self, x: ArrayLike) -> Array:
+        """`forward` without the activation; the next `backward` leaves it out too."""
+        return self._multiply(self._take(x), LINEAR)
+
+    def _multiply(self, x: Array, activation: Function) -> Array:
+        self._sample_shape(x.shape[1:])
+        assert self.kernel is not None
+        self._kept_input = x
+        z = x @ self.kernel.array
+        if self.bias is not None:
+            z += self.bias.array
+        y = z if activation is LINEAR else activation.value(z)
+        self._kept = None if activation is LINEAR else y if activation.from_output else z
+        self._output_shape = y.shape
+        return y
+
+    def _nhwc(self, array: Array) -> Array:
+        return array  # the last axis is the last axis, whatever it means
+
+    _own_order = _nhwc
+
+    def backward(self, grad: ArrayLike) -> Array:
+        dz = self._backward_weights(grad)
+        assert self.kernel is not None
+        return dz @ self.kernel.array.T
+
+    def backward_weights(self, grad: ArrayLike) -> None:
+        self._backward_weights(grad)
+
+    def _backward_weights(self, grad: ArrayLike) -> Array:
+        """The gradient before the activation; the gradients of the weights are set."""
+        dz = self._gradient(grad, self._output_shape)
+        if self._kept is not None:
+            dz = self.activation.gradient(dz, self._kept)
+        x, kernel = self._kept_input, self.kernel
+        assert x is not None and kernel is not None
+        rows = dz.reshape(-1, self.units)
+        kernel.grad = x.reshape(rows.shape[0], -1).T @ rows
+        if self.bias is not None:
+            self.bias.grad = rows.sum(axis=0)
+        return dz
+
+    def release(self) -> None:
+        self._kept_input = self._kept = self._output_shape = None
+
+
+class Reshape(Layer):
+    """Every sample as `target_shape`; one size may be -1."""
+
+    reads_images = False
+
+    def __init__(self, target_shape: Sequence[int], **options: Any) -> None:
+        super().__init__(**options)
+        sizes = tuple(int(size) for size in target_shape)
+        self.target_shape = checked_shape("target_shape", [size for size in sizes if size != -1])
+        if sizes.count(-1) > 1 or len(sizes) not in (1, 3):
+            raise ConvError(f"target_shape must have one or three sizes with at most one -1, but got {target_shape!r}.")
+        self.target_shape = sizes
+        self._input_shape: Shape | None = None
+
+    def _sample_shape(self, sample: Shape) -> Shape:
+        known = prod(size for size in self.target_shape if size != -1)
+        count = prod(sample)
+        free = -1 in self.target_shape
+        if (free and (known == 0 or count % known)) or (not free and known != count):
+            raise ConvError(f"{self.name}: the {count} values of {sample} do not fill {self.target_shape}.")
+        return tuple(count // known if size == -1 else size for size in self.target_shape)
+
+    def activation_values(self, input_shape: Sequence[int | None]) -> tuple[int, int]:
+        return 0, 0  # a view
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        taken = self._take(x)
+        self._input_shape = taken.shape
+        return taken.reshape(taken.shape[0], *self._sample_shape(taken.shape[1:]))
+
+    def backward(self, grad: ArrayLike) -> Array:
+        if self._input_shape is None:
+            raise ConvError(f"{self.name}: backward needs a forward call before it.")
+        given = np.asarray(grad, self.dtype)
+        wanted = (self._input_shape[0], *self._sample_shape(self._input_shape[1:]))
+        if given.shape != wanted:
+            raise ConvError(f"{self.name}: grad must have the shape {wanted} of the output, but got {given.shape}.")
+        return given.reshape(self._input_shape)
+
+    def release(self) -> None:
+        self._input_shape = None
+
+
+class Flatten(Reshape):
+    """Every sample as one vector in the order rows, columns, channels, whatever the data format, as in Keras."""
+
+    def __init__(self, data_format: str = "channels_last", **options: Any) -> None:
+        super().__init__((-1,), data_format=data_format, **options)
+
+    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
+        sample = self._without_batch(input_shape)[1]
+        if len(sample) != 3:
+            return (1, 1), (1, 1)
+        height, width, _ = self._image(sample)
+        return (height, width), (height, width)  # the layers behind see the whole image
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        taken = self._nhwc(self._take(x))
+        self._input_shape = taken.shape
+        return taken.reshape(taken.shape[0], prod(taken.shape[1:]))
+
+    def backward(self, grad: ArrayLike) -> Array:
+        return self._own_order(super().backward(grad))
+
+
+class Dropout(Layer):
+    """In training, sets each value to zero with probability `rate` and scales the others by 1 / (1 - rate)
+    (Srivastava et al., 2014). `seed` makes the draws repeatable."""
+
+    reads_images = False
+
+    def __init__(self, rate: float, seed: int | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.rate = real("rate", rate, 0, 1)
+        self.random = np.random.default_rng(seed)
+        self.seeded = seed is not None
+        self._scale: Array | None = None
+
+    def activation_values(self, input_shape: Sequence[int | None]) -> tuple[int, int]:
+        return 0, 3 * super().activation_values(input_shape)[0]  # passes on; in training also the mask
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        taken = self._take(x)
+        self._scale = None
+        if not training or self.rate == 0:
+            return taken
+        if self.rate == 1:
+            self._scale = np.zeros(taken.shape, taken.dtype)
+        else:
+            kept = self.random.random(taken.shape, np.float32) >= self.rate
+            self._scale = kept * taken.dtype.type(1 / (1 - self.rate))
+        return taken * self._scale
+
+    def backward(self, grad: ArrayLike) -> Array:
+        given = np.asarray(grad, self.dtype)
+        if self._scale is None:
+            return given
+        if given.shape != self._scale.shape:
+            raise ConvError(f"{self.name}: grad must have the shape {self._scale.shape}, but got {given.shape}.")
+        return given * self._scale
+
+    def release(self) -> None:
+        self._scale = None
+
+
+class Residual(Layer):
+    """activation(body(x) + shortcut(x)) (He et al., 2016); without a shortcut x itself is added.
+
+    `body` and `shortcut` are a layer or a list of layers.
+    """
+
+    def __init__(
+        self,
+        body: Layer | Sequence[Layer],
+        shortcut: Layer | Sequence[Layer] | None = None,
+        activation: str | Function | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.body = chain("body", body)
+        self.shortcut = () if shortcut is None else chain("shortcut", shortcut)
+        self.activation = function(activation)
+        unique_names([*self.body, *self.shortcut])
+        self._kept: Array | None = None
+        self._output_shape: Shape | None = None
+
+    def sublayers(self) -> Sequence[Layer]:
+        return (*self.body, *self.shortcut)
+
+    def _sample_shape(self, sample: Shape) -> Shape:
+        ends = []
+        for path in (self.body, self.shortcut):
+            shape: tuple[int | None, ...] = sample
+            for layer in path:
+                with locating(layer):
+                    shape = layer.output_shape(shape)
+            ends.append(shape)
+        if ends[0] != ends[1]:
+            raise ConvError(
+                f"{self.name}: body makes {ends[0]} of {sample}, the shortcut {ends[1]}; they must agree to be added. "
+                "Give a shortcut with the same strides and filters, such as [Conv2D(filters, 1, strides)]."
+            )
+        return tuple(size for size in ends[0] if size is not None)
+
+    def _build(self, sample: Shape) -> None:
+        for path in (self.body, self.shortcut):
+            shape: tuple[int | None, ...] = sample
+            for layer in path:
+                layer.build(shape)
+                shape = layer.output_shape(shape)
+
+    def macs(self, input_shape: Sequence[int | None]) -> int:
+        total = 0
+        for path in (self.body, self.shortcut):
+            shape = tuple(input_shape)
+            for layer in path:
+                total += layer.macs(shape)
+                shape = layer.output_shape(shape)
+        return total
+
+    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
+        (extent, stride), (other, _) = chain_window(self.body, input_shape), chain_window(self.shortcut, input_shape)
+        return (max(extent[0], other[0]), max(extent[1], other[1])), stride
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        taken = self._take(x)
+        body = side = taken
+        for layer in self.body:
+            with locating(layer):
+                body = layer.forward(body, training)
+        for layer in self.shortcut:
+            with locating(layer):
+                side = layer.forward(side, training)
+        if body.shape != side.shape:
+            self._sample_shape(taken.shape[1:])
+        z = body + side
+        y = self.activation.value(z)
+        self._kept = y if self.activation.from_output else z
+        return y
+
+    def backward(self, grad: ArrayLike) -> Array:
+        kept = self._kept
+        given = self._gradient(grad, None if kept is None else self._nhwc(kept).shape)
+        assert kept is not None
+        given = self.activation.gradient(self._own_order(given), kept)
+        body = side = given
+        for layer in reversed(self.body):
+            body = layer.backward(body)
+        for layer in reversed(self.shortcut):
+            side = layer.backward(side)
+        return body + side
+
+    def release(self) -> None:
+        self._kept = None
+        super().release()
+
+
+# ---- chains of layers ---------------------------------------------------------------------------------------------
+
+
+def chain(name: str, layers: object) -> tuple[Layer, ...]:
+    """A layer or a sequence of layers as a tuple."""
+    if isinstance(layers, Layer):
+        return tuple(layers.sublayers()) if getattr(layers, "is_chain", False) else (layers,)
+    if not isinstance(layers, (list, tuple)):
+        raise ConvTypeError(f"{name} must be a layer or a list of layers, but got a {type(layers).__name__}.")
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            raise ConvTypeError(
+                f"{name} must hold layers, but got {layer!r} of type {type(layer).__name__}"
+                + ("; write it with parentheses." if isinstance(layer, type) else ".")
+            )
+    if len(set(map(id, layers))) != len(layers):
+        raise ConvError(f"{name} holds the same layer twice; make two layers.")
+    return tuple(layers)
+
+
+def unique_names(layers: Sequence[Layer]) -> None:
+    """Give the layers of one chain names of their own: conv2d, conv2d_1, ... as Keras does."""
+    taken = {layer._given_name for layer in layers if layer._given_name is not None}
+    given = [layer._given_name for layer in layers if layer._given_name is not None]
+    for name in taken:
+        if given.count(name) > 1:
+            raise ConvError(f"two layers are named {name!r}; give them different names.")
+    counts: dict[str, int] = {}
+    for layer in layers:
+        if layer._given_name is not None:
+            continue
+        stem = type(layer).default_name()
+        while True:
+            count = counts.get(stem, 0)
+            counts[stem] = count + 1
+            name = f"{stem}_{count}" if count else stem
+            if name not in taken:
+                break
+        layer.name = name
+
+
+def chain_window(layers: Sequence[Layer], shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(extent, stride) of what one pixel at the end of a chain looks at."""
+    extent, jump = (1, 1), (1, 1)
+    for layer in layers:
+        own, stride = layer.window(shape)
+        extent = (extent[0] + (own[0] - 1) * jump[0], extent[1] + (own[1] - 1) * jump[1])
+        jump = (jump[0] * stride[0], jump[1] * stride[1])
+        shape = layer.output_shape(shape)
+    return extent, jump

@@ -1,0 +1,205 @@
+"""Other kinds of convolution: depthwise, separable and tiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import functional
+from .. import grad as conv_gradient
+from ..errors import ConvError
+from ..geometry import Geometry, Padding, Shape, Size, conv_geometry, pair
+from .activations import Function
+from .base import Array, Layer, positive
+from .convolution import Conv2D, Convolution
+
+
+class DepthwiseConv2D(Conv2D):
+    """Every channel convolved on its own, into `depth_multiplier` channels each.
+
+    Weights: depthwise_kernel (kH, kW, in channels, depth_multiplier), bias (in channels * depth_multiplier,).
+    """
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        strides: Size = (1, 1),
+        padding: Padding = "valid",
+        depth_multiplier: int = 1,
+        data_format: str = "channels_last",
+        dilation_rate: Size = (1, 1),
+        activation: str | Function | None = None,
+        use_bias: bool = True,
+        depthwise_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        **options: Any,
+    ) -> None:
+        Convolution.__init__(
+            self, kernel_size, strides, padding, dilation_rate, activation, use_bias, depthwise_initializer,
+            bias_initializer, data_format=data_format, **options,
+        )  # fmt: skip
+        self.depth_multiplier = positive("depth_multiplier", depth_multiplier)
+
+    def geometry(self, sample: Shape, batch: int = 1) -> Geometry:
+        height, width, channels = self._image(sample)
+        if self.kernel is not None and channels != self.kernel.shape[2]:
+            raise ConvError(
+                f"{self.name} takes {self.kernel.shape[2]} channels, but the input {sample} has {channels}."
+            )
+        return conv_geometry(
+            (batch, channels, height, width), (channels * self.depth_multiplier, 1, *self.kernel_size), self.strides,
+            self.padding, self.dilation_rate, max(1, channels), name=self.name,
+        )  # fmt: skip
+
+    def _build(self, sample: Shape) -> None:
+        channels = self._image(sample)[2]
+        shape = (*self.kernel_size, channels, self.depth_multiplier)
+        self.kernel = self._add_weight("depthwise_kernel", shape, self.kernel_initializer)
+        if self.use_bias:
+            self.bias = self._add_weight("bias", (channels * self.depth_multiplier,), self.bias_initializer)
+
+    def _weight(self) -> Array:
+        assert self.kernel is not None
+        return self.kernel.array.reshape(*self.kernel_size, 1, -1)
+
+
+class SeparableConv2D(Layer):
+    """A depthwise convolution and a 1x1 convolution over its channels.
+
+    Weights: depthwise_kernel (kH, kW, in channels, depth_multiplier), kernel (1, 1, in channels * depth_multiplier,
+    filters), bias (filters,).
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Size,
+        strides: Size = (1, 1),
+        padding: Padding = "valid",
+        data_format: str = "channels_last",
+        dilation_rate: Size = (1, 1),
+        depth_multiplier: int = 1,
+        activation: str | Function | None = None,
+        use_bias: bool = True,
+        depthwise_initializer: Any = "glorot_uniform",
+        pointwise_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        **options: Any,
+    ) -> None:
+        super().__init__(data_format=data_format, **options)
+        shared: dict[str, Any] = {"data_format": data_format, "dtype": self.dtype.name}
+        self.depthwise = DepthwiseConv2D(
+            kernel_size, strides, padding, depth_multiplier, dilation_rate=dilation_rate, use_bias=False,
+            depthwise_initializer=depthwise_initializer, name="depthwise", **shared,
+        )  # fmt: skip
+        self.pointwise = Conv2D(
+            filters, 1, activation=activation, use_bias=use_bias, kernel_initializer=pointwise_initializer,
+            bias_initializer=bias_initializer, name="pointwise", **shared,
+        )  # fmt: skip
+
+    def sublayers(self) -> Sequence[Layer]:
+        return (self.depthwise, self.pointwise)
+
+    def _sample_shape(self, sample: Shape) -> Shape:
+        return self.pointwise._sample_shape(self.depthwise._sample_shape(sample))
+
+    def _build(self, sample: Shape) -> None:
+        self.depthwise.build(sample)
+        self.pointwise.build(self.depthwise.output_shape(sample))
+
+    def macs(self, input_shape: Sequence[int | None]) -> int:
+        return self.depthwise.macs(input_shape) + self.pointwise.macs(self.depthwise.output_shape(input_shape))
+
+    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
+        return self.depthwise.window(input_shape)
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        return self.pointwise.forward(self.depthwise.forward(self._take(x), training), training)
+
+    def backward(self, grad: ArrayLike) -> Array:
+        return self.depthwise.backward(self.pointwise.backward(grad))
+
+
+class TiledConv2D(Convolution):
+    """Kernels that take turns over the output: pixel (y, x) is made with kernel [y mod tH, x mod tW] (Goodfellow,
+    Bengio and Courville: Deep Learning, section 9.5). tiles=1 is Conv2D, as many as outputs a locally connected layer.
+
+    Weights: kernel (tH, tW, kH, kW, in channels, filters), bias (filters,).
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Size,
+        tiles: Size = (2, 2),
+        strides: Size = (1, 1),
+        padding: Padding = "valid",
+        data_format: str = "channels_last",
+        dilation_rate: Size = (1, 1),
+        activation: str | Function | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            kernel_size, strides, padding, dilation_rate, activation, use_bias, kernel_initializer, bias_initializer,
+            data_format=data_format, **options,
+        )  # fmt: skip
+        self.filters = positive("filters", filters)
+        self.tiles = pair("tiles", tiles, 1)
+
+    def geometry(self, sample: Shape) -> Geometry:
+        """The convolution that each kernel does a part of."""
+        height, width, channels = self._image(sample)
+        if self.kernel is not None and channels != self.kernel.shape[4]:
+            raise ConvError(
+                f"{self.name} takes {self.kernel.shape[4]} channels, but the input {sample} has {channels}."
+            )
+        return conv_geometry(
+            (1, channels, height, width), (self.filters, channels, *self.kernel_size), self.strides, self.padding,
+            self.dilation_rate, 1, name=self.name,
+        )  # fmt: skip
+
+    def _sample_shape(self, sample: Shape) -> Shape:
+        return self._sample(*self.geometry(sample).output_size, self.filters)
+
+    def _initial(self, shape: Shape, random: Any) -> Array:
+        """Every kernel drawn as if it were alone: a unit sees the inputs of one kernel."""
+        kernels = [self.kernel_initializer(shape[2:], random) for _ in range(prod(self.tiles))]
+        return np.stack(kernels).reshape(shape)
+
+    def _build(self, sample: Shape) -> None:
+        shape = (*self.tiles, *self.kernel_size, self._image(sample)[2], self.filters)
+        self.kernel = self._add_weight("kernel", shape, self._initial)
+        if self.use_bias:
+            self.bias = self._add_weight("bias", (self.filters,), self.bias_initializer)
+
+    def macs(self, input_shape: Sequence[int | None]) -> int:
+        g = self.geometry(self._without_batch(input_shape)[1])
+        return prod(g.output_size) * g.out_channels * g.in_channels * prod(g.kernel_size)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "stride": self.strides, "padding": self.padding, "dilation": self.dilation_rate, "data_format": "NHWC"
+        }  # fmt: skip
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        taken = self._nhwc(self._take(x))
+        assert self.kernel is not None
+        self._kept_input = taken
+        bias = None if self.bias is None else self.bias.array
+        y = functional.tiled_conv2d(taken, self.kernel.array, bias, **self._options())
+        return self._own_order(self._finish(y, self.activation, False))
+
+    def backward(self, grad: ArrayLike) -> Array:
+        dz = self._activation_gradient(grad)
+        x, kernel = self._kept_input, self.kernel
+        assert kernel is not None and x is not None
+        kernel.grad = conv_gradient.tiled_conv2d_weight(x, kernel.shape, dz, **self._options())
+        self._bias_gradient(dz)
+        return self._own_order(conv_gradient.tiled_conv2d_input(x.shape, kernel.array, dz, **self._options()))

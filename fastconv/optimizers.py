@@ -1,0 +1,213 @@
+"""Optimisers and learning-rate schedules with Keras' names, arguments and defaults.
+
+A schedule is anything that can be called with the number of steps done and gives the learning rate.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from math import cos, pi
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ConvError, ConvTypeError
+from .geometry import flag
+from .layers.base import Parameter, positive, real
+
+Array = NDArray[Any]
+Schedule = Callable[[int], float]
+
+
+class Optimizer:
+    """Moves parameters against their gradients. `weight_decay` w takes w * learning_rate of every weight at each step,
+    apart from its gradient (Loshchilov and Hutter, 2019); `exclude_from_weight_decay` names those to spare."""
+
+    def __init__(self, learning_rate: float | Schedule, weight_decay: float | None) -> None:
+        if not callable(learning_rate):
+            learning_rate = real("learning_rate", learning_rate, 0)
+        self.learning_rate = learning_rate
+        self.weight_decay = 0.0 if weight_decay is None else real("weight_decay", weight_decay, 0)
+        self.iterations = 0
+        self._spared: tuple[str, ...] = ()
+        self._slots: dict[int, tuple[Parameter, list[Array]]] = {}
+
+    def exclude_from_weight_decay(self, var_names: Sequence[str]) -> None:
+        """Leave parameters alone whose name holds one of these words, such as ['bias', 'gamma', 'beta']."""
+        self._spared = tuple(var_names)
+
+    def current_rate(self) -> float:
+        """The learning rate of the next step."""
+        rate = self.learning_rate
+        return float(rate(self.iterations)) if callable(rate) else rate
+
+    def apply(self, parameters: Sequence[Parameter]) -> None:
+        """One step with the gradients that the parameters hold."""
+        rate = self.current_rate()
+        self.iterations += 1
+        for parameter in parameters:
+            if parameter.grad is None or parameter.size == 0:
+                continue
+            decay = 0.0 if any(word in parameter.name for word in self._spared) else self.weight_decay
+            self._update(parameter, parameter.grad, rate, decay)
+
+    def _state(self, parameter: Parameter, count: int) -> list[Array]:
+        """`count` arrays of zeros that live as long as the optimiser, for this parameter."""
+        found = self._slots.get(id(parameter))
+        if found is None:
+            found = self._slots[id(parameter)] = (
+                parameter, [np.zeros(parameter.shape, parameter.dtype) for _ in range(count)]
+            )  # fmt: skip
+        return found[1]
+
+    @abstractmethod
+    def _update(self, parameter: Parameter, grad: Array, rate: float, decay: float) -> None: ...
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: v = momentum * v - rate * g; w += v, or momentum * v - rate * g with `nesterov`."""
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay)
+        self.momentum = real("momentum", momentum, 0, 1)
+        self.nesterov = flag("nesterov", nesterov)
+
+    def _update(self, parameter: Parameter, grad: Array, rate: float, decay: float) -> None:
+        w = parameter.updated()
+        if decay:
+            w *= 1 - decay * rate
+        step = grad * w.dtype.type(-rate)
+        if self.momentum:
+            (velocity,) = self._state(parameter, 1)
+            velocity *= self.momentum
+            velocity += step
+            step = velocity * self.momentum + step if self.nesterov else velocity
+        w += step
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, 2015) with Keras' epsilon 1e-7."""
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        weight_decay: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay)
+        self.beta_1, self.beta_2 = real("beta_1", beta_1, 0, 1), real("beta_2", beta_2, 0, 1)
+        self.epsilon = real("epsilon", epsilon, 0)
+
+    def _update(self, parameter: Parameter, grad: Array, rate: float, decay: float) -> None:
+        w = parameter.updated()
+        if decay:
+            w *= 1 - decay * rate
+        first, second = self._state(parameter, 2)
+        first += (grad - first) * (1 - self.beta_1)
+        second += (grad * grad - second) * (1 - self.beta_2)
+        t = self.iterations
+        scaled = rate * np.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
+        w -= w.dtype.type(scaled) * first / (np.sqrt(second) + w.dtype.type(self.epsilon))
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); Keras' default 0.004."""
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.001,
+        weight_decay: float = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+    ) -> None:
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, weight_decay)
+
+
+OPTIMIZERS: Final[dict[str, Callable[[], Optimizer]]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+
+
+def optimizer(value: object) -> Optimizer:
+    """An optimiser, or the one that a name stands for with its defaults."""
+    if isinstance(value, Optimizer):
+        return value
+    names = ", ".join(map(repr, OPTIMIZERS))
+    if not isinstance(value, str):
+        raise ConvTypeError(f"optimizer must be an optimizer or one of {names}, but got {value!r}.")
+    found = OPTIMIZERS.get(value.lower())
+    if found is None:
+        raise ConvError(f"optimizer must be an optimizer or one of {names}, but got optimizer={value!r}.")
+    return found()
+
+
+# ---- schedules ----------------------------------------------------------------------------------------------------
+
+
+class ExponentialDecay:
+    """initial * decay_rate^(step / decay_steps), in whole powers with `staircase`."""
+
+    def __init__(
+        self, initial_learning_rate: float, decay_steps: int, decay_rate: float, staircase: bool = False
+    ) -> None:
+        self.initial = real("initial_learning_rate", initial_learning_rate, 0)
+        self.steps = positive("decay_steps", decay_steps)
+        self.rate = real("decay_rate", decay_rate, 0)
+        self.staircase = flag("staircase", staircase)
+
+    def __call__(self, step: int) -> float:
+        power = step // self.steps if self.staircase else step / self.steps
+        return float(self.initial * self.rate**power)
+
+
+class CosineDecay:
+    """Half a cosine from the initial rate to alpha * rate over `decay_steps`, after a linear warm-up of `warmup_steps`
+    from the initial rate to `warmup_target` (Loshchilov and Hutter, 2017)."""
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        alpha: float = 0.0,
+        warmup_target: float | None = None,
+        warmup_steps: int = 0,
+    ) -> None:
+        self.initial = real("initial_learning_rate", initial_learning_rate, 0)
+        self.steps = positive("decay_steps", decay_steps)
+        self.alpha = real("alpha", alpha)
+        self.target = None if warmup_target is None else real("warmup_target", warmup_target, 0)
+        self.warmup = int(real("warmup_steps", warmup_steps, 0))
+
+    def __call__(self, step: int) -> float:
+        peak = self.initial if self.target is None else self.target
+        if self.target is not None:
+            if step < self.warmup:
+                return self.initial + (peak - self.initial) * step / self.warmup
+            step -= self.warmup
+        fraction = min(step, self.steps) / self.steps
+        return peak * ((1 - self.alpha) * 0.5 * (1 + cos(pi * fraction)) + self.alpha)
+
+
+class PiecewiseConstantDecay:
+    """values[0] up to boundaries[0] steps, values[1] up to boundaries[1], and so on; one value more than boundaries."""
+
+    def __init__(self, boundaries: Sequence[int], values: Sequence[float]) -> None:
+        self.boundaries = [int(real("boundaries", boundary, 0)) for boundary in boundaries]
+        self.values = [real("values", value, 0) for value in values]
+        if len(self.values) != len(self.boundaries) + 1 or self.boundaries != sorted(self.boundaries):
+            raise ConvError(
+                f"values must hold one rate more than boundaries, which must rise, but got {len(self.values)} values "
+                f"and boundaries={list(boundaries)!r}."
+            )
+
+    def __call__(self, step: int) -> float:
+        return self.values[sum(step > boundary for boundary in self.boundaries)]

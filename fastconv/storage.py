@@ -1,0 +1,104 @@
+"""Weights in files: NumPy's .npz, or .safetensors with the package of that name. Never pickle.
+
+Every array lies under the path of its parameter, such as `conv2d_1/kernel`. A file is written beside its place and
+moved there when complete; it is read and compared as a whole before any weight is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ConvError, ConvTypeError
+from .layers.base import Layer
+
+Array = NDArray[Any]
+SUFFIXES = (".npz", ".safetensors")
+SHOWN = 8  # differences listed in one message
+
+
+def _suffix(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    try:
+        place = Path(path)
+    except TypeError as error:
+        raise ConvTypeError(f"path must be a file name, but got {path!r}.") from error
+    if place.suffix.lower() not in SUFFIXES:
+        raise ConvError(f"path must end in {' or '.join(SUFFIXES)}, but got {str(place)!r}.")
+    return place, place.suffix.lower()
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError("reading and writing .safetensors needs: pip install fastconv[safetensors]") from error
+    return safetensors.numpy
+
+
+def save(model: Layer, path: str | os.PathLike[str]) -> None:
+    """Write all weights and running statistics of a built model."""
+    place, suffix = _suffix(path)
+    arrays: dict[str, Any] = {name: parameter.array for name, parameter in model.named_parameters()}
+    writer = _safetensors() if suffix == ".safetensors" else None
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fastconv-") as folder:
+        beside = Path(folder, "weights" + suffix)
+        if writer is not None:
+            writer.save_file(arrays, str(beside))
+        else:
+            np.savez(beside, **arrays)
+        os.replace(beside, place)
+
+
+def load(model: Layer, path: str | os.PathLike[str]) -> None:
+    """Read weights written by `save` into a built model; if anything differs, say what, and change nothing."""
+    place, suffix = _suffix(path)
+    parameters = dict(model.named_parameters())
+    if not place.exists():
+        raise FileNotFoundError(f"there is no weights file {str(place)!r}.")
+    arrays = _read(place, suffix)
+    differences = _differences({name: (p.shape, p.dtype) for name, p in parameters.items()}, arrays)
+    if differences:
+        more = len(differences) - SHOWN
+        listed = "".join(f"\n  {line}" for line in differences[:SHOWN]) + (f"\n  and {more} more" if more > 0 else "")
+        raise ConvError(f"{str(place)!r} does not hold the weights of {model.name}:{listed}")
+    for name, parameter in parameters.items():
+        parameter.assign(arrays[name])
+
+
+def _read(place: Path, suffix: str) -> Mapping[str, Array]:
+    try:
+        if suffix == ".safetensors":
+            loaded: dict[str, Array] = _safetensors().load_file(str(place))
+            return loaded
+        with np.load(place, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ConvError(f"{str(place)!r} is a single array, not a file of named weights.")
+            return {name: file[name] for name in file.files}
+    except (ImportError, MemoryError, ConvError):
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ConvError(f"{str(place)!r} cannot be read as {suffix}: {error}. It may be truncated.") from error
+    except Exception as error:  # SafetensorError and zlib.error have no public common class
+        raise ConvError(f"{str(place)!r} is damaged: {error}.") from error
+
+
+def _differences(wanted: Mapping[str, tuple[tuple[int, ...], Any]], arrays: Mapping[str, Array]) -> list[str]:
+    """A line for every name, shape and element type that is not as the model has it."""
+    lines = [f"{name} is missing" for name in wanted if name not in arrays]
+    lines += [f"{name} is not in the model" for name in arrays if name not in wanted]
+    for name, (shape, dtype) in wanted.items():
+        array = arrays.get(name)
+        if array is None:
+            continue
+        if array.shape != shape:
+            lines.append(f"{name} has shape {array.shape}, the model's {shape}")
+        if array.dtype != dtype:
+            lines.append(f"{name} has dtype {array.dtype}, the model's {dtype}")
+    return lines

@@ -1,0 +1,398 @@
+"""The compiled code beside the reference on one problem, and by how much they may differ.
+
+Integer-valued data must come out exactly equal, whatever the order of the sums. Real-valued data must keep the bound
+of direct algorithms, |y - y_ref| <= (n + 2) u S with S = conv(|input|, |weight|) + |bias|, n summed terms and u the
+unit roundoff of the type that is summed in; Winograd's bound is stated beside `choice.WINOGRAD_TERMS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import functional, grad, reference
+from ..choice import WINOGRAD_TERMS
+from .problems import (
+    EXACT_ACTIVATIONS,
+    ConvCase,
+    PoolCase,
+    TiledCase,
+    conv_cases,
+    fill,
+    pool_cases,
+    tiled_cases,
+    transposed_cases,
+)
+
+Array = NDArray[Any]
+
+UNIT_ROUNDOFF = {"float16": 2.0**-24, "float32": 2.0**-24, "float64": 2.0**-53}  # of the type that is summed in
+# An activation's steepest slope (silu, hardswish: below 1.1 and 1.5), and the roundings that it takes itself.
+ACTIVATION_SLOPE, ACTIVATION_ULPS = 1.5, 8
+MOST_WINOGRAD_VALUES = 100_000  # channels x outputs x pixels of a Winograd problem, to keep it quick
+Gradients = tuple[Array, Array, Array]  # conv2d_backward with nothing masked
+GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
+
+
+def direct_bound(expected: Array, scale: Array, terms: int, slope: float = 1, ulps: int = 0) -> Array:
+    """The most that a direct sum of `terms` terms may differ from `expected`, elementwise; `scale` is S.
+
+    `slope` is the steepest slope of what follows the sum, `ulps` the roundings that this takes itself. A result of
+    half precision is rounded once more, and in double precision the reference's own error is as large as ours.
+    """
+    name = expected.dtype.name
+    u, magnitude = UNIT_ROUNDOFF[name], np.abs(expected.astype(np.float64))
+    bound: Array = (terms + 2) * u * slope * scale.astype(np.float64) + ulps * u * magnitude
+    if name == "float16":
+        bound = bound + 2.0**-11 * (magnitude + bound) * 2 + 2.0**-24
+    return 2 * bound if name == "float64" else bound
+
+
+def winograd_bound(expected: Array, scale: Array, terms: int, slope: float = 1, ulps: int = 0) -> Array:
+    """Winograd's bound for `terms` summed channels (tiles for the weight gradient); `scale` as `plane_scale`."""
+    return direct_bound(expected, scale, terms + WINOGRAD_TERMS - 2, slope, ulps)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A result beside the reference's; without a bound they must be equal, type and shape included."""
+
+    what: str
+    got: Array
+    expected: Array
+    bound: Array | None = None  # elementwise, on |got - expected|
+
+    @property
+    def same_kind(self) -> bool:
+        return self.got.dtype == self.expected.dtype and self.got.shape == self.expected.shape
+
+    def errors(self) -> Array:
+        """The error of every value in units of its bound; without a bound, zero where equal and infinite elsewhere."""
+        y, y_ref = self.got, self.expected
+        with np.errstate(invalid="ignore"):
+            equal = (y == y_ref) | ((y != y) & (y_ref != y_ref))
+            if self.bound is None:
+                return np.where(equal, 0.0, np.inf)
+            error = np.abs(y.astype(np.float64) - y_ref.astype(np.float64))
+            inside = np.where(self.bound > 0, error / np.where(self.bound > 0, self.bound, 1), np.inf)
+        return np.where(equal, 0.0, np.where(np.isnan(inside), np.inf, inside))
+
+    def worst(self) -> float:
+        """The largest of `errors`: 1 is the bound itself."""
+        return float(np.max(self.errors(), initial=0)) if self.same_kind else np.inf
+
+    def fault(self) -> str | None:
+        """What is wrong, with the place and both values, or None."""
+        if not self.same_kind:
+            return f"{self.what}: {_kind(self.got)}, expected {_kind(self.expected)}"
+        errors = self.errors()
+        wrong = int(np.count_nonzero(errors > 1))
+        if not wrong:
+            return None
+        at = tuple(int(i) for i in np.unravel_index(int(np.argmax(errors)), errors.shape))
+        allowed = "" if self.bound is None else f" +- {self.bound[at]}"
+        return (
+            f"{self.what}: {wrong} of {errors.size} differ, most at {at}: "
+            f"{self.got[at]}, not {self.expected[at]}{allowed}"
+        )
+
+
+def _kind(array: Array) -> str:
+    return f"{array.dtype}{array.shape}"
+
+
+def value_kinds(index: int, dtype: str) -> tuple[str, ...]:
+    """Integer-valued data for every case; real numbers too for every other one of floating type."""
+    return ("integers", "reals") if dtype.startswith("float") and index % 2 else ("integers",)
+
+
+# ---- Convolution ----------------------------------------------------------------------------------------------------
+
+
+def conv2d(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """conv2d with bias, residual and activation as the case has them, and the plan of the same convolution."""
+    for values in value_kinds(case.index, case.dtypes[0]):
+        x, w, b = case.arrays(values)
+        options: dict[str, Any] = {**case.options(), "activation": case.activation}
+        if case.with_residual:
+            shape = reference.conv2d(x, w, **case.options()).shape
+            options["residual"] = fill(case.rng("residual"), shape, case.dtypes[0], values)
+        expected = reference.conv2d(x, w, b, **options)
+        bound = None
+        if case.is_float and not (values == "integers" and case.activation in EXACT_ACTIVATIONS):
+            scale = reference.abs_sum(reference.conv2d, x, w, b, **options)
+            slope, ulps = (ACTIVATION_SLOPE, ACTIVATION_ULPS) if case.activation else (1, 0)
+            bound = direct_bound(expected, scale, case.terms + case.with_bias + case.with_residual, slope, ulps)
+        got = functional.conv2d(x, w, b, **options, algorithm=algorithm)
+        yield Comparison(f"conv2d of {values}", got, expected, bound)
+        if case.dtypes[0] == case.dtypes[1] and not case.with_residual:  # a plan takes its weight's type
+            plan = functional.plan_conv2d(x.shape, w, b, **options, algorithm=algorithm)
+            yield Comparison(f"plan_conv2d of {values}", plan.run(x), expected, bound)
+
+
+def conv2d_backward(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """The three gradients of conv2d."""
+    for values in value_kinds(case.index, case.dtypes[0]):
+        x, w, _ = case.arrays(values)
+        shape = reference.conv2d(x, w, **case.options()).shape
+        dy = fill(case.rng("grad_output"), shape, case.dtypes[0], values)
+        expected = cast(Gradients, reference.conv2d_backward(dy, x, w, **case.options()))
+        got = cast(Gradients, functional.conv2d_backward(dy, x, w, **case.options(), algorithm=algorithm))
+        bounds: list[Array | None] = [None, None, None]
+        if values == "reals":
+            scale = reference.abs_sum(reference.conv2d_backward, dy, x, w, **case.options())
+            pixels = dy.size // max(1, case.out_channels)
+            terms = (
+                case.out_channels // case.groups * case.kernel[0] * case.kernel[1] * _folds(case, dy),
+                pixels,
+                pixels,
+            )
+            bounds = [direct_bound(y, s, n) for y, s, n in zip(expected, scale, terms, strict=True)]
+        for what, ours, theirs, bound in zip(GRADIENTS, got, expected, bounds, strict=True):
+            yield Comparison(f"{what} of {values}", ours, theirs, bound)
+
+
+def _folds(case: ConvCase, dy: Array) -> int:
+    """A repeated padding folds the gradient of several padded pixels onto one: at most so many."""
+    return 1 if case.padding_mode == "zeros" else max(1, dy.size // max(1, case.out_channels))
+
+
+def separate_gradients(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """grad.conv2d_input and grad.conv2d_weight, which share their work with conv2d_backward."""
+    x, w, _ = case.arrays("integers")
+    dy = fill(case.rng("grad_output"), reference.conv2d(x, w, **case.options()).shape, case.dtypes[0], "integers")
+    options = case.options()
+    yield _twin("conv2d_input", grad.conv2d_input, reference.conv2d_input, (x.shape, w, dy), options, algorithm)
+    yield _twin("conv2d_weight", grad.conv2d_weight, reference.conv2d_weight, (x, w.shape, dy), options, algorithm)
+
+
+def _twin(
+    what: str,
+    compiled: Callable[..., Any],
+    plain: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+    algorithm: str,
+    terms: int | None = None,
+) -> Comparison:
+    """A function and its twin on the same arguments: equal, or within the bound of `terms` where given."""
+    expected = plain(*arguments, **options)
+    bound = None
+    if terms is not None:
+        bound = direct_bound(expected, reference.abs_sum(plain, *arguments, **options), terms)
+    return Comparison(what, compiled(*arguments, **options, algorithm=algorithm), expected, bound)
+
+
+def conv_transpose2d(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """conv_transpose2d and its two gradients."""
+    taps, options = case.kernel[0] * case.kernel[1], case.options()
+    for values in value_kinds(case.index, case.dtypes[0]):
+        x, w, b = case.arrays(values)
+        real = values == "reals"
+        y = _twin(
+            f"conv_transpose2d of {values}", functional.conv_transpose2d, reference.conv_transpose2d, (x, w, b),
+            options, algorithm, case.terms + 1 if real else None,
+        )  # fmt: skip
+        yield y
+        dy = fill(case.rng("grad_output"), y.expected.shape, case.dtypes[0], values)
+        yield _twin(
+            f"grad_input of {values}", grad.conv_transpose2d_input, reference.conv_transpose2d_input,
+            (x.shape, w, dy), options, algorithm, case.out_channels // case.groups * taps if real else None,
+        )  # fmt: skip
+        yield _twin(
+            f"grad_weight of {values}", grad.conv_transpose2d_weight, reference.conv_transpose2d_weight,
+            (x, w.shape, dy), options, algorithm, x.size // max(1, case.in_channels) if real else None,
+        )  # fmt: skip
+
+
+def tiled_conv2d(case: TiledCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """tiled_conv2d and its two gradients."""
+    taps, options = case.kernel[0] * case.kernel[1], case.options()
+    for values in value_kinds(case.index, case.dtype):
+        x = fill(case.rng("input"), case.input_shape, case.dtype, values)
+        w = fill(case.rng("weight"), case.weight_shape, case.dtype, values)
+        b = fill(case.rng("bias"), (case.out_channels,), case.dtype, values) if case.with_bias else None
+        real = values == "reals"
+        y = _twin(
+            f"tiled_conv2d of {values}", functional.tiled_conv2d, reference.tiled_conv2d, (x, w, b), options,
+            algorithm, case.in_channels * taps + 1 if real else None,
+        )  # fmt: skip
+        yield y
+        dy = fill(case.rng("grad_output"), y.expected.shape, case.dtype, values)
+        yield _twin(
+            f"grad_input of {values}", grad.tiled_conv2d_input, reference.tiled_conv2d_input, (x.shape, w, dy),
+            options, algorithm, case.out_channels * taps if real else None,
+        )  # fmt: skip
+        yield _twin(
+            f"grad_weight of {values}", grad.tiled_conv2d_weight, reference.tiled_conv2d_weight, (x, w.shape, dy),
+            options, algorithm, dy.size // max(1, case.out_channels) if real else None,
+        )  # fmt: skip
+
+
+def conv1d(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """conv1d, or conv_transpose1d of a transposed case: the last spatial axis of the case alone."""
+    first, last = case.input_shape, case.weight_shape
+    channels_last = case.channels_last
+    cut_x = len(first) - (3 if channels_last else 2)  # where the height stands
+    cut_w = 0 if channels_last else 2
+    x = fill(case.rng("input"), first[:cut_x] + first[cut_x + 1 :], case.dtypes[0], "integers")
+    w = fill(case.rng("weight"), last[:cut_w] + last[cut_w + 1 :], case.dtypes[1], "integers")
+    b = fill(case.rng("bias"), (case.out_channels,), case.dtypes[1], "integers") if case.with_bias else None
+    options = case.options()
+    for name in ("stride", "dilation", "output_padding"):
+        if name in options:
+            options[name] = int(np.broadcast_to(options[name], 2)[1])
+    padding = options["padding"]
+    if isinstance(padding, tuple):
+        options["padding"] = (padding[1],) if isinstance(padding[1], tuple) else padding[1]
+    options["data_format"] = "NLC" if channels_last else "NCL"
+    if case.transposed:
+        yield _twin(
+            "conv_transpose1d", functional.conv_transpose1d, reference.conv_transpose1d, (x, w, b), options, algorithm
+        )
+    else:
+        yield _twin("conv1d", functional.conv1d, reference.conv1d, (x, w, b), options, algorithm)
+
+
+# ---- Pooling --------------------------------------------------------------------------------------------------------
+
+
+def max_pool2d(case: PoolCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """max_pool2d with and without indices, and its gradient: all exact. `algorithm` has no meaning here."""
+    # A range of few integers makes ties common.
+    x = fill(case.rng("input"), case.input_shape, case.dtype, "integers" if case.index % 2 else "reals")
+    options = {**case.options(), "dilation": case.dilation}
+    expected = reference.max_pool2d(x, case.kernel, return_indices=True, **options)
+    got = functional.max_pool2d(x, case.kernel, return_indices=True, **options)
+    yield Comparison("maximum", got[0], expected[0])
+    yield Comparison("index", got[1], expected[1])
+    alone = functional.max_pool2d(x, case.kernel, **options)
+    assert isinstance(alone, np.ndarray)
+    yield Comparison("maximum alone", alone, expected[0])
+    if case.dtype.startswith("float"):
+        dy = fill(case.rng("grad_output"), expected[0].shape, case.dtype, "integers")
+        dx = reference.max_pool2d_input(x, case.kernel, dy, **options)
+        yield Comparison("grad_input", grad.max_pool2d_input(x, case.kernel, dy, **options), dx)
+
+
+def avg_pool2d(case: PoolCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """avg_pool2d and its gradient within the bound. `algorithm` has no meaning here."""
+    dtype = case.dtype if case.dtype.startswith("float") else "float32"
+    x = fill(case.rng("input"), case.input_shape, dtype)
+    options = {
+        **case.options(),
+        "count_include_pad": case.count_include_pad,
+        "divisor_override": case.divisor_override,
+    }
+    window = case.kernel**2 if isinstance(case.kernel, int) else case.kernel[0] * case.kernel[1]
+    expected = reference.avg_pool2d(x, case.kernel, **options)
+    scale = reference.abs_sum(reference.avg_pool2d, x, case.kernel, **options)
+    got = functional.avg_pool2d(x, case.kernel, **options)
+    yield Comparison("mean", got, expected, direct_bound(expected, scale, window + 1))
+    dy = fill(case.rng("grad_output"), expected.shape, dtype)
+    dx = reference.avg_pool2d_input(x.shape, case.kernel, dy, **options)
+    scale = reference.abs_sum(reference.avg_pool2d_input, x.shape, case.kernel, dy, **options)
+    got = grad.avg_pool2d_input(x.shape, case.kernel, dy, **options)
+    yield Comparison("grad_input", got, dx, direct_bound(dx, scale, 2 * window + 1))
+
+
+# ---- Winograd -------------------------------------------------------------------------------------------------------
+
+
+def winograd_case(case: ConvCase) -> ConvCase | None:
+    """The case with a kernel that Winograd can take; None where nothing or too much would be computed."""
+    size = (max(case.size[0], 7), max(case.size[1], 7))
+    if not 0 < case.in_channels * case.out_channels * size[0] * size[1] < MOST_WINOGRAD_VALUES:
+        return None
+    return replace(case, kernel=(3, 3), stride=1, dilation=1, groups=1, size=size, dtypes=("float32", "float32"))
+
+
+def plane_maxima(array: Array, channels_last: bool) -> Array:
+    """max|x[n, c]| over the plane, in the shape of x."""
+    axes = (-3, -2) if channels_last else (-2, -1)
+    magnitude = np.abs(array.astype(np.float64))
+    return np.broadcast_to(magnitude.max(axis=axes, keepdims=True, initial=0), array.shape)
+
+
+def plane_scale(x: Array, w: Array, channels_last: bool) -> Array:
+    """sum over c of max|x[n, c]| * sum|w[o, c]|, to be broadcast over the output."""
+    magnitude = np.abs(w.astype(np.float64))
+    scale: Array
+    if channels_last:
+        scale = plane_maxima(x, True)[..., :1, :1, :] @ magnitude.sum((0, 1))
+        return scale
+    scale = np.moveaxis(plane_maxima(x, False)[..., :1, :1], -3, -1) @ magnitude.sum((2, 3)).T
+    return np.moveaxis(scale, -1, -3)
+
+
+def winograd(case: ConvCase, algorithm: str = "winograd") -> Iterator[Comparison]:
+    """Winograd's forward, input gradient and weight gradient, of real numbers and of their magnitudes.
+
+    `case` comes from `winograd_case`. Numbers of one sign are the harder ones: their roundings add up.
+    """
+    for values in ("reals", "magnitudes"):
+        x, w, b = case.arrays("reals")
+        dy = fill(case.rng("grad_output"), reference.conv2d(x, w, **case.options()).shape, "float32")
+        if values == "magnitudes":
+            x, w, dy = np.abs(x), np.abs(w), np.abs(dy)
+        last = case.channels_last
+        expected = reference.conv2d(x, w, b, **case.options(), activation=case.activation)
+        got = functional.conv2d(x, w, b, **case.options(), activation=case.activation, algorithm=algorithm)
+        scale = plane_scale(x, w, last)
+        if b is not None:
+            scale = scale + np.abs(b if last else b[:, None, None])
+        scale = np.broadcast_to(scale, expected.shape)
+        bound = winograd_bound(expected, scale, case.in_channels, ACTIVATION_SLOPE, ACTIVATION_ULPS)
+        yield Comparison(f"forward of {values}", got, expected, bound)
+        theirs = cast(Gradients, reference.conv2d_backward(dy, x, w, **case.options()))
+        ours = cast(Gradients, functional.conv2d_backward(dy, x, w, **case.options(), algorithm=algorithm))
+        turned = w.swapaxes(2, 3) if last else w.swapaxes(0, 1)
+        scale = np.broadcast_to(plane_scale(dy, turned, last) * _folds(case, dy), x.shape)
+        bound = winograd_bound(theirs[0], scale, case.out_channels)
+        yield Comparison(f"grad_input of {values}", ours[0], theirs[0], bound)
+        mask, shape = (False, True, False), np.zeros(w.shape)
+        planes = plane_maxima(dy, last), plane_maxima(x, last)
+        scale = cast(Array, reference.conv2d_backward(*planes, shape, **case.options(), output_mask=mask)[1])
+        bound = winograd_bound(theirs[1], scale, dy.size // max(1, case.out_channels))
+        yield Comparison(f"grad_weight of {values}", ours[1], theirs[1], bound)
+
+
+# ---- All of it ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A row of the check: its problems by count and first index, and the comparisons of one by a named algorithm.
+
+    'auto' would not do: it may take Winograd, which is not exact on integer-valued data.
+    """
+
+    name: str
+    cases: Callable[[int, int], tuple[Any, ...]]
+    compare: Callable[[Any], Iterator[Comparison]]
+
+
+def _winograd_cases(count: int, first: int) -> tuple[ConvCase, ...]:
+    return tuple(case for case in map(winograd_case, conv_cases(count, first)) if case)
+
+
+def _one_dimensional(count: int, first: int) -> tuple[ConvCase, ...]:
+    half = count // 2
+    return conv_cases(count - half, first) + transposed_cases(half, first)
+
+
+OPERATIONS = (
+    Operation("conv2d, plan_conv2d", conv_cases, conv2d),
+    Operation("conv2d_backward", conv_cases, conv2d_backward),
+    Operation("grad.conv2d_input, _weight", conv_cases, separate_gradients),
+    Operation("conv_transpose2d, gradients", transposed_cases, conv_transpose2d),
+    Operation("conv1d, conv_transpose1d", _one_dimensional, conv1d),
+    Operation("tiled_conv2d, gradients", tiled_cases, tiled_conv2d),
+    Operation("max_pool2d, gradient", pool_cases, max_pool2d),
+    Operation("avg_pool2d, gradient", pool_cases, avg_pool2d),
+    Operation("Winograd, gradients", _winograd_cases, winograd),
+)
