@@ -31,7 +31,7 @@ PARTIAL_SUMS_BYTES = 16 << 20  # all partial sums of a weight gradient
 MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 KB
 WINOGRAD_SUMS_BYTES = 648 << 10  # sums of a block of 72 tiles in AVX-512, read and written once a slice
 WINOGRAD_SLICE_BYTES = 576 << 10  # 64 channels of transformed weights
-WINOGRAD_BYTES = 768 << 10  # transformed input of a block of tiles
+WINOGRAD_BYTES = 512 << 10  # transformed input of a block of tiles
 # Winograd is chosen from here on (measured on Zen 4, one image, against the direct kernels); all are of one image, so
 # that a batch split changes nothing. Fewer tiles than these do not earn back the transforms.
 WINOGRAD_CHANNELS = 16

@@ -386,12 +386,13 @@ cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogi
 cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,
                        size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,
                        bint accumulate) noexcept nogil:
-    """All pixels of the tile for one block of the reduction."""
-    cdef size most = kernels.rows[vectors], p = 0, rows
-    while p < pixels:
-        rows = min(most, pixels - p)
+    """All pixels of the tile for one block of the reduction, in register tiles as equal as can be."""
+    cdef size most = kernels.rows[vectors], p = 0, rows, tiles = (pixels + most - 1) // most
+    while tiles > 0:
+        rows = (pixels - p + tiles - 1) // tiles
         kernels.micro[vectors][rows](a, a_row + p, 1, b, width, segments, count, c, c_row + p, accumulate)
         p += rows
+        tiles -= 1
 
 
 cdef void direct_skip(const Direct* job, const char* a, const char* b, size vectors, size width, size oy, size ox,

@@ -222,18 +222,36 @@ cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input tr
                                  size run, char* region, char* v, size ldv, size plane) noexcept nogil:
     """Transform `run` tiles side by side, extent x extent pixels each and 4 apart, reading the array as it lies where
     that is possible; tile t goes to row t of every plane of v."""
-    cdef size columns = 4 * (run - 1) + extent, c = 0, n, padded, t
+    cdef size first = 0, last = run, t
     cdef const char* at
-    cdef bint in_place = (code != FLOAT16 and x.s[1] == kernels.size and y >= 0 and left >= 0
-                          and y + extent <= x.n[2] and left + columns <= x.n[3] and channels % kernels.lanes == 0
-                          and x.s[0] % kernels.size == 0 and x.s[2] % kernels.size == 0
-                          and x.s[3] % kernels.size == 0 and <size>x.p % kernels.size == 0)
-    if in_place:
-        at = x.p + image * x.s[0] + channel * x.s[1] + y * x.s[2] + left * x.s[3]
-        for t in range(run):
-            transform(at + 4 * t * x.s[3], x.s[2] // kernels.size, x.s[3] // kernels.size, channels,
-                      v + t * ldv * kernels.size, plane)
-        return
+    # tiles first..last-1 lie inside the array
+    if (code != FLOAT16 and x.s[1] == kernels.size and y >= 0 and y + extent <= x.n[2] and channels % kernels.lanes == 0
+            and x.s[0] % kernels.size == 0 and x.s[2] % kernels.size == 0 and x.s[3] % kernels.size == 0
+            and <size>x.p % kernels.size == 0):
+        if left < 0:
+            first = min(run, (3 - left) // 4)
+        last = first if left + extent > x.n[3] else max(first, min(run, (x.n[3] - extent - left) // 4 + 1))
+    else:
+        last = 0
+    if first > 0:
+        winograd_pack_run(kernels, transform, extent, x, code, mode, image, channel, channels, y, left,
+                          first if last > first else run, region, v, ldv, plane)
+        if last <= first:
+            return
+    at = x.p + image * x.s[0] + channel * x.s[1] + y * x.s[2] + left * x.s[3]
+    for t in range(first, last):
+        transform(at + 4 * t * x.s[3], x.s[2] // kernels.size, x.s[3] // kernels.size, channels,
+                  v + t * ldv * kernels.size, plane)
+    if last < run:
+        winograd_pack_run(kernels, transform, extent, x, code, mode, image, channel, channels, y, left + 4 * last,
+                          run - last, region, v + last * ldv * kernels.size, ldv, plane)
+
+
+cdef void winograd_pack_run(const fc_kernels* kernels, fc_winograd_input transform, size extent, const View* x, int code,
+                            int mode, size image, size channel, size channels, size y, size left, size run,
+                            char* region, char* v, size ldv, size plane) noexcept nogil:
+    """The tiles that reach over a border, or an array that no vector can be loaded from: by way of a packed region."""
+    cdef size columns = 4 * (run - 1) + extent, c = 0, n, padded, t
     while c < channels:
         n = min(WINOGRAD_SLICE, channels - c)
         padded = round_up(n, kernels.lanes)
