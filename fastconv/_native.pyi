@@ -12,6 +12,7 @@ def isa_name() -> str: ...
 def isa_use(name: str) -> bool: ...
 def openmp_runtime() -> str: ...
 def tile_shape(compute: int) -> tuple[int, int, int, int]: ...
+def lane_width(compute: int) -> int: ...
 def fma_peak(threads: int = 1) -> float: ...
 def packed_bytes(compute: int, groups: int, taps: int, channels: int, outputs: int) -> int: ...
 def pack_weights(
@@ -47,6 +48,27 @@ def direct(
     tile_x: int,
     kc: int,
     panels_per_task: int,
+    threads: int,
+) -> None: ...
+def depthwise(
+    compute: int,
+    x: Array,
+    x_code: int,
+    packed: Array,
+    bias: Array | None,
+    y: Array,
+    y_code: int,
+    residual: Array | None,
+    activation: int,
+    groups: int,
+    tap_y: tuple[int, ...],
+    tap_x: tuple[int, ...],
+    stride_y: int,
+    stride_x: int,
+    mode: int,
+    tile_y: int,
+    tile_x: int,
+    chunks_per_task: int,
     threads: int,
 ) -> None: ...
 def winograd_weights(

@@ -195,6 +195,62 @@ def direct_blocking(
     )
 
 
+# A lane an output channel (drivers/depthwise.pxi): groups whose outputs would not fill a vector of the direct kernel.
+LANE_REGION_BYTES = 128 << 10  # the packed input of one chunk stays in the second level, its output beside it
+
+
+def by_lanes(p: Pass, channels: int, outputs: int, groups: int, compute: int) -> bool:
+    """Whether a direct pass runs in the kernels with a lane an output channel: depthwise, or many small groups."""
+    if groups == 1 or channels == 0 or outputs == 0 or not p.tap_y or not p.tap_x:
+        return False
+    element, lanes, _, _ = _native.tile_shape(compute)
+    if channels > 1 and (outputs >= lanes or channels > 2 * lanes):
+        return False
+    height, breadth = _region_shape(p, (1, 16))
+    return height * breadth * channels * _native.lane_width(compute) * element <= GATHER_ABOVE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class LaneBlocking:
+    """Loop sizes of one pass of the depthwise driver; a chunk is `_native.lane_width` output channels."""
+
+    tile: tuple[int, int]
+    chunks_per_task: int
+    threads: int
+    scratch_bytes: int  # of one thread
+
+
+def lane_blocking(
+    p: Pass, channels: int, outputs: int, groups: int, size: tuple[int, int], compute: int, threads: int, in_place: bool
+) -> LaneBlocking:
+    """Loop sizes for one image; `in_place` reads a channels-last input as it lies."""
+    element, _, _, _ = _native.tile_shape(compute)
+    width = _native.lane_width(compute)
+    chunks = -(-groups * outputs // width)
+
+    def region_bytes(tile: tuple[int, int]) -> int:
+        height = (tile[0] - 1) * p.stride[0] + _span(p.tap_y)
+        return height * ((tile[1] - 1) * p.stride[1] + _span(p.tap_x)) * channels * width * element
+
+    tile_x = _split(size[1], MOST_PIXELS)
+    while tile_x > 16 and not in_place and region_bytes((1, tile_x)) > LANE_REGION_BYTES:
+        tile_x = _split(size[1], tile_x // 2)
+    tile_y = max(1, min(size[0], MOST_PIXELS // tile_x))
+    while tile_y > 1 and not in_place and region_bytes((tile_y, tile_x)) > LANE_REGION_BYTES:
+        tile_y -= 1
+    tile_y = _split(size[0], tile_y)
+    chunks_per_task = chunks
+    if threads > 1:
+        tiles = -(-max(1, size[1]) // tile_x)
+        while -(-max(1, size[0]) // tile_y) * tiles < 4 * threads and tile_y > 8:
+            tile_y = _split(size[0], tile_y - 1)
+        tiles *= -(-max(1, size[0]) // tile_y)
+        chunks_per_task = max(1, chunks // -(-4 * threads // tiles))
+    tile = (tile_y, tile_x)
+    scratch = region_bytes(tile) * (2 if channels * outputs > 1 else 1) + tile_y * tile_x * width * element
+    return LaneBlocking(tile, chunks_per_task, threads, scratch + 24 * len(p.tap_y) * len(p.tap_x) + 256)
+
+
 def why_not_winograd(p: Pass, channels: int, outputs: int, groups: int, dtype: np.dtype[Any]) -> str | None:
     """Why Winograd F(4x4, 3x3) cannot compute a pass; None if it can."""
     if dtype != np.float32:

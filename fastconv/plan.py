@@ -22,10 +22,12 @@ from .choice import (
     PARTIAL_SUMS_BYTES,
     SOURCES,
     Pass,
+    by_lanes,
     choose_algorithm,
     direct_blocking,
     forward_passes,
     input_gradient_passes,
+    lane_blocking,
     threads_for,
     weight_gradient_blocking,
     why_not_winograd,
@@ -120,6 +122,7 @@ class PackedWeights:
     data: Array
     finite: bool
     transformed: Array | None = None
+    lanes: bool = False  # one group of all output channels, for the depthwise kernels
 
 
 def pack(
@@ -129,6 +132,8 @@ def pack(
     outputs, channels = weight.shape[0] // groups, weight.shape[1]
     if transposed:
         outputs, channels = channels, outputs
+    if by_lanes(p, channels, outputs, groups, compute):
+        return _pack_lanes(p, weight, groups, transposed, compute)
     count = _native.packed_bytes(compute, groups, len(p.rows) * len(p.columns), channels, outputs)
     data = _aligned(count)
     team = threads if count > 1 << 16 else 1
@@ -140,6 +145,34 @@ def pack(
     transformed = _aligned(count * 4)
     _native.winograd_weights(compute, data, transformed, channels, outputs, team)
     return PackedWeights(data, finite, transformed)
+
+
+def _pack_lanes(p: Pass, weight: Array, groups: int, transposed: bool, compute: int) -> PackedWeights:
+    """Pack every output channel beside the next, as one group: [tap y][tap x][channel of its group][lane]."""
+    if transposed:  # (group, k, c) to (group, c, k): a copy of few weights
+        o, c, *taps = weight.shape
+        weight = weight.reshape(groups, o // groups, c, *taps).swapaxes(1, 2).reshape(groups * c, o // groups, *taps)
+    outputs, channels = weight.shape[:2]
+    data = _aligned(_native.packed_bytes(compute, 1, len(p.rows) * len(p.columns), channels, outputs))
+    finite = _native.pack_weights(compute, weight, STORAGE[weight.dtype], data, 1, False, p.rows, p.columns, 1)
+    return PackedWeights(data, finite, lanes=True)
+
+
+def _run_lanes(
+    p: Pass, packed: PackedWeights, x: Array, y: Array, bias: Array | None, residual: Array | None, activation: int,
+    groups: int, mode: int, compute: int, threads: int,
+) -> None:  # fmt: skip
+    """One pass of the depthwise driver into `y`."""
+    channels, outputs = x.shape[1] // groups, y.shape[1] // groups
+    macs = y.size * channels * len(p.rows) * len(p.columns)
+    in_place = x.dtype == COMPUTE_DTYPES[compute] and x.strides[1] == x.itemsize and channels == outputs == 1
+    b = lane_blocking(
+        p, channels, outputs, groups, y.shape[2:], compute, threads_for(4 * macs, threads), in_place and mode == 0
+    )
+    _native.depthwise(
+        compute, x, STORAGE[x.dtype], packed.data, bias, y, STORAGE[y.dtype], residual, activation, groups,
+        p.tap_y, p.tap_x, *p.stride, mode, *b.tile, b.chunks_per_task, b.threads,
+    )  # fmt: skip
 
 
 def _reads_in_place(p: Pass, x: Array, size: tuple[int, int], compute: int) -> bool:
@@ -210,6 +243,9 @@ def run_direct(
     """One pass of the direct driver into its phase of `out`."""
     y = out if p.step == (1, 1) else out[:, :, p.phase[0] :: p.step[0], p.phase[1] :: p.step[1]]
     if y.size == 0:
+        return
+    if packed.lanes:
+        _run_lanes(p, packed, x, y, bias, residual, activation, groups, mode, compute, threads)
         return
     size = (y.shape[2], y.shape[3])
     channels, outputs = x.shape[1] // groups, y.shape[1] // groups

@@ -23,6 +23,7 @@
 #define UNROLL _Pragma("GCC unroll 12")
 
 #define T float
+#define INDEX int32_t
 #define NAME(x) x##_float
 #define LANES (VECTOR_BYTES / 4)
 #define IS_FLOAT 1
@@ -32,6 +33,7 @@
 #undef WITH_HALF
 
 #define T double
+#define INDEX int64_t
 #define NAME(x) x##_double
 #define LANES (VECTOR_BYTES / 8)
 #define IS_FLOAT 1
@@ -39,12 +41,14 @@
 #include "compute.h"
 
 #define T int32_t
+#define INDEX int32_t
 #define NAME(x) x##_int32
 #define LANES (VECTOR_BYTES / 4)
 #define IS_FLOAT 0
 #include "compute.h"
 
 #define T int64_t
+#define INDEX int64_t
 #define NAME(x) x##_int64
 #define LANES (VECTOR_BYTES / 8)
 #define IS_FLOAT 0
