@@ -71,6 +71,25 @@ def depthwise(
     chunks_per_task: int,
     threads: int,
 ) -> None: ...
+def depthwise_weight_gradient(
+    compute: int,
+    x: Array,
+    x_code: int,
+    dy: Array,
+    dy_code: int,
+    dw: Array,
+    dw_code: int,
+    groups: int,
+    tap_y: tuple[int, ...],
+    tap_x: tuple[int, ...],
+    stride_y: int,
+    stride_x: int,
+    mode: int,
+    tile_y: int,
+    tile_x: int,
+    parts: int,
+    threads: int,
+) -> None: ...
 def winograd_weights(
     compute: int, packed: Array, transformed: Array, channels: int, outputs: int, threads: int
 ) -> None: ...

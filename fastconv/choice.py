@@ -251,6 +251,16 @@ def lane_blocking(
     return LaneBlocking(tile, chunks_per_task, threads, scratch + 24 * len(p.tap_y) * len(p.tap_x) + 256)
 
 
+def lane_gradient_parts(g: Geometry, tile: tuple[int, int], compute: int) -> int:
+    """Pieces of the pixels that the depthwise weight gradient sums apart, by shape alone."""
+    element, _, _, _ = _native.tile_shape(compute)
+    width = _native.lane_width(compute)
+    chunks = -(-g.out_channels // width)
+    tiles = g.batch * -(-g.output_size[0] // tile[0]) * -(-g.output_size[1] // tile[1])
+    sums_bytes = chunks * prod(g.kernel_size) * (g.in_channels // g.groups) * width * element
+    return max(1, min(tiles, -(-32 // chunks), PARTIAL_SUMS_BYTES // sums_bytes))
+
+
 def why_not_winograd(p: Pass, channels: int, outputs: int, groups: int, dtype: np.dtype[Any]) -> str | None:
     """Why Winograd F(4x4, 3x3) cannot compute a pass; None if it can."""
     if dtype != np.float32:

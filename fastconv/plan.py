@@ -28,6 +28,7 @@ from .choice import (
     forward_passes,
     input_gradient_passes,
     lane_blocking,
+    lane_gradient_parts,
     threads_for,
     weight_gradient_blocking,
     why_not_winograd,
@@ -172,6 +173,17 @@ def _run_lanes(
     _native.depthwise(
         compute, x, STORAGE[x.dtype], packed.data, bias, y, STORAGE[y.dtype], residual, activation, groups,
         p.tap_y, p.tap_x, *p.stride, mode, *b.tile, b.chunks_per_task, b.threads,
+    )  # fmt: skip
+
+
+def _lane_weight_gradient(g: Geometry, p: Pass, x: Array, dy: Array, to: Array, compute: int, threads: int) -> None:
+    channels, outputs = g.in_channels // g.groups, g.out_channels // g.groups
+    # parts are pieces of the tiles, so these must not depend on layout or threads
+    tile = lane_blocking(p, channels, outputs, g.groups, g.output_size, compute, 4, False).tile
+    _native.depthwise_weight_gradient(
+        compute, x, STORAGE[x.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], g.groups, p.tap_y, p.tap_x,
+        *p.stride, PADDING_MODES[g.padding_mode], *tile, lane_gradient_parts(g, tile, compute),
+        threads_for(4 * dy.size * prod(to.shape[1:]), threads),
     )  # fmt: skip
 
 
@@ -483,6 +495,9 @@ def weight_gradient(
 
     def run(x: Array, dy: Array, to: Array) -> None:
         compute = COMPUTE[to.dtype]
+        if by_lanes(p, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, compute):
+            _lane_weight_gradient(g, p, x, dy, to, compute, threads)
+            return
         b = weight_gradient_blocking(g, compute)
         _native.weight_gradient(
             compute, x, STORAGE[x.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], g.groups, *g.stride,

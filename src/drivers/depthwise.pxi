@@ -60,7 +60,7 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
     cdef View view
     cdef size* taps = NULL
     cdef char* scratch = NULL
-    cdef size i, task, tasks
+    cdef size task, tasks
     job.kernels = isa.compute[compute]
     job.runs_y = NULL
     try:
@@ -83,14 +83,7 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
         job.tile_y, job.tile_x = tile_y, tile_x
         if job.y.n[0] * job.y.n[1] * job.y.n[2] * job.y.n[3] == 0:
             return
-        taps = <size*>allocate((job.taps_y + job.taps_x) * sizeof(size))
-        for i in range(job.taps_y):
-            taps[i] = tap_y[i]
-        for i in range(job.taps_x):
-            taps[job.taps_y + i] = tap_x[i]
-        job.tap_y, job.tap_x = taps, taps + job.taps_y
-        job.runs_y = <Run*>allocate((2 * (job.taps_y + job.taps_x) + 2) * sizeof(Run))
-        job.runs_x = job.runs_y + 2 * job.taps_y + 1
+        taps = tap_offsets(&job, tap_y, tap_x)
         depthwise_prepare(&job, chunks_per_task)
         tasks = job.y.n[0] * job.tiles_y * job.tiles_x * job.chunk_groups
         threads = <int>min(threads, tasks)
@@ -107,6 +100,24 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
         free(taps)
         free(job.runs_y)
         arrays.release()
+
+
+cdef size* tap_offsets(Depthwise* job, tuple tap_y, tuple tap_x) except NULL:
+    """The taps as numbers, to be freed by the caller, and room for the runs."""
+    cdef size i
+    cdef size* taps = <size*>allocate((job.taps_y + job.taps_x) * sizeof(size))
+    for i in range(job.taps_y):
+        taps[i] = tap_y[i]
+    for i in range(job.taps_x):
+        taps[job.taps_y + i] = tap_x[i]
+    job.tap_y, job.tap_x = taps, taps + job.taps_y
+    try:
+        job.runs_y = <Run*>allocate((2 * (job.taps_y + job.taps_x) + 2) * sizeof(Run))
+    except MemoryError:
+        free(taps)
+        raise
+    job.runs_x = job.runs_y + 2 * job.taps_y + 1
+    return taps
 
 
 cdef void tap_runs(Run* runs, const size* tap, size taps, size stride, size inputs, size outputs,
@@ -190,6 +201,30 @@ cdef void depthwise_task(const Depthwise* job, char* scratch, size task) noexcep
         depthwise_chunk(job, scratch, image, chunk * job.width, oy, ox, rows, columns)
 
 
+cdef void lanes_in(const Depthwise* job, char* scratch, size image, size first, size count, size oy, size ox, size rows,
+                   size columns, Lanes* at) noexcept nogil:
+    """Where the outputs from `first` on find their inputs: the array itself, or its region packed into scratch."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size width, region_columns
+    at.vectors = (count + kernels.lanes - 1) // kernels.lanes
+    width = at.vectors * kernels.lanes
+    at.k = job.channels
+    if job.in_place and count == width:
+        at.a = job.x.p + image * job.x.s[0] + first * job.x.s[1]
+        at.a_y, at.a_x = job.x.s[2] // kernels.size, job.x.s[3] // kernels.size
+        at.a_step = at.a_x * job.step_x
+        return
+    region_columns = (columns - 1) * job.stride_x + job.span_x
+    pack_lanes(kernels, job.x_code, &job.x, image, job.channels, job.outputs, first, count, width,
+               oy * job.stride_y + job.min_y, (rows - 1) * job.stride_y + job.span_y,
+               ox * job.stride_x + job.min_x, region_columns, job.mode, scratch + job.region_bytes, scratch)
+    at.a_x = job.channels * width
+    at.a_y = region_columns * at.a_x
+    at.a_step = width if job.channels > 1 else at.a_x * job.step_x
+    at.a = scratch - ((oy * job.stride_y + job.min_y) * at.a_y
+                      + (ox * job.stride_x + job.min_x) * at.a_x) * kernels.size
+
+
 cdef void depthwise_chunk(const Depthwise* job, char* scratch, size image, size first, size oy, size ox, size rows,
                           size columns) noexcept nogil:
     """The output channels from `first` on, at most `width`, of one tile."""
@@ -197,34 +232,18 @@ cdef void depthwise_chunk(const Depthwise* job, char* scratch, size image, size 
     cdef size count = min(job.width, job.total - first), size_ = kernels.size
     cdef size panel = first - first % (kernels.vectors * kernels.lanes)
     cdef Lanes at
-    cdef char* region = scratch
     cdef char* temporary = scratch + job.region_bytes + job.row_bytes
     cdef fc_segment* segments = <fc_segment*>(temporary + round_up(job.tile_y * job.tile_x * job.width * size_, 64))
     cdef char* to = job.y.p + image * job.y.s[0] + first * job.y.s[1] + oy * job.y.s[2] + ox * job.y.s[3]
     cdef const char* residual
-    cdef size width, region_columns, r, step
-    cdef bint in_output, whole
-    at.vectors = (count + kernels.lanes - 1) // kernels.lanes
+    cdef size width, r, step
+    cdef bint in_output
+    lanes_in(job, scratch, image, first, count, oy, ox, rows, columns, &at)
     width = at.vectors * kernels.lanes
-    whole = count == width
     at.ldb = min(kernels.vectors * kernels.lanes, round_up(job.total - panel, kernels.lanes))
     at.b = job.packed + (panel * job.taps_y * job.taps_x * job.channels + first - panel) * size_
-    at.k = job.channels
-    if job.in_place and whole:
-        at.a = job.x.p + image * job.x.s[0] + first * job.x.s[1]
-        at.a_y, at.a_x = job.x.s[2] // size_, job.x.s[3] // size_
-        at.a_step = at.a_x * job.step_x
-    else:
-        region_columns = (columns - 1) * job.stride_x + job.span_x
-        pack_lanes(kernels, job.x_code, &job.x, image, job.channels, job.outputs, first, count, width,
-                   oy * job.stride_y + job.min_y, (rows - 1) * job.stride_y + job.span_y,
-                   ox * job.stride_x + job.min_x, region_columns, job.mode, scratch + job.region_bytes, region)
-        at.a_x = job.channels * width
-        at.a_y = region_columns * at.a_x
-        at.a_step = width if job.channels > 1 else at.a_x * job.step_x
-        at.a = region - ((oy * job.stride_y + job.min_y) * at.a_y + (ox * job.stride_x + job.min_x) * at.a_x) * size_
     # whole vectors of a channels-last output of the computing type are summed where they will lie
-    in_output = (whole and not job.has_residual
+    in_output = (width == count and not job.has_residual
                  and lies_in_vectors(kernels, &job.y, computes_in(job.y_code, kernels)))
     at.c_y, at.c_x = columns * width, width
     at.c = temporary
