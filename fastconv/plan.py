@@ -134,7 +134,7 @@ def pack(
     if transposed:
         outputs, channels = channels, outputs
     if by_lanes(p, channels, outputs, groups, compute):
-        return _pack_lanes(p, weight, groups, transposed, compute)
+        return _pack_lanes(p.rows, p.columns, weight, groups, transposed, compute)
     count = _native.packed_bytes(compute, groups, len(p.rows) * len(p.columns), channels, outputs)
     data = _aligned(count)
     team = threads if count > 1 << 16 else 1
@@ -148,31 +148,44 @@ def pack(
     return PackedWeights(data, finite, transformed)
 
 
-def _pack_lanes(p: Pass, weight: Array, groups: int, transposed: bool, compute: int) -> PackedWeights:
+def _pack_lanes(
+    rows: tuple[int, ...], columns: tuple[int, ...], weight: Array, groups: int, transposed: bool, compute: int
+) -> PackedWeights:
     """Pack every output channel beside the next, as one group: [tap y][tap x][channel of its group][lane]."""
-    if transposed:  # (group, k, c) to (group, c, k): a copy of few weights
+    if transposed:  # (group, k, c) to (group, c, k): a copy of few weights, none where c is 1
         o, c, *taps = weight.shape
         weight = weight.reshape(groups, o // groups, c, *taps).swapaxes(1, 2).reshape(groups * c, o // groups, *taps)
     outputs, channels = weight.shape[:2]
-    data = _aligned(_native.packed_bytes(compute, 1, len(p.rows) * len(p.columns), channels, outputs))
-    finite = _native.pack_weights(compute, weight, STORAGE[weight.dtype], data, 1, False, p.rows, p.columns, 1)
+    data = _aligned(_native.packed_bytes(compute, 1, len(rows) * len(columns), channels, outputs))
+    finite = _native.pack_weights(compute, weight, STORAGE[weight.dtype], data, 1, False, rows, columns, 1)
     return PackedWeights(data, finite, lanes=True)
 
 
 def _run_lanes(
-    p: Pass, packed: PackedWeights, x: Array, y: Array, bias: Array | None, residual: Array | None, activation: int,
-    groups: int, mode: int, compute: int, threads: int,
+    passes: list[Pass], packed: PackedWeights, x: Array, out: Array, bias: Array | None, residual: Array | None,
+    activation: int, groups: int, mode: int, compute: int, threads: int,
 ) -> None:  # fmt: skip
-    """One pass of the depthwise driver into `y`."""
-    channels, outputs = x.shape[1] // groups, y.shape[1] // groups
-    macs = y.size * channels * len(p.rows) * len(p.columns)
+    """The passes of one convolution or input gradient, whose taps are packed one after the other along both axes."""
+    channels, outputs = x.shape[1] // groups, out.shape[1] // groups
+    first_row = dict.fromkeys((p.phase[0], p.rows) for p in passes)
+    first_column = dict.fromkeys((p.phase[1], p.columns) for p in passes)
+    rows = columns = 0
+    row_at, column_at = {}, {}
+    for phase, taps in first_row:
+        row_at[phase] = rows
+        rows += len(taps)
+    for phase, taps in first_column:
+        column_at[phase] = columns
+        columns += len(taps)
+    p = max(passes, key=lambda each: len(each.rows) * len(each.columns))
+    size = p.output_size((out.shape[2], out.shape[3]))
+    macs = out.shape[0] * out.shape[1] * prod(size) * channels * rows * columns
     in_place = x.dtype == COMPUTE_DTYPES[compute] and x.strides[1] == x.itemsize and channels == outputs == 1
-    b = lane_blocking(
-        p, channels, outputs, groups, y.shape[2:], compute, threads_for(4 * macs, threads), in_place and mode == 0
-    )
+    b = lane_blocking(p, channels, outputs, groups, size, compute, threads_for(2 * macs, threads), in_place and not mode)
     _native.depthwise(
-        compute, x, STORAGE[x.dtype], packed.data, bias, y, STORAGE[y.dtype], residual, activation, groups,
-        p.tap_y, p.tap_x, *p.stride, mode, *b.tile, b.chunks_per_task, b.threads,
+        compute, x, STORAGE[x.dtype], packed.data, bias, out, STORAGE[out.dtype], residual, activation, groups,
+        tuple((p.tap_y, p.tap_x, *p.phase, row_at[p.phase[0]], column_at[p.phase[1]]) for p in passes), rows, columns,
+        *p.stride, *p.step, mode, *b.tile, b.chunks_per_task, b.threads,
     )  # fmt: skip
 
 
@@ -213,6 +226,9 @@ def run_pass(
     threads: int,
 ) -> None:
     """One pass into its phase of `out`, by the algorithm that its weights were packed for."""
+    if packed.lanes:
+        _run_lanes([p], packed, x, out, bias, residual, activation, groups, mode, compute, threads)
+        return
     if packed.transformed is None:
         run_direct(p, packed, x, out, bias, residual, activation, groups, mode, compute, threads)
         return
@@ -255,9 +271,6 @@ def run_direct(
     """One pass of the direct driver into its phase of `out`."""
     y = out if p.step == (1, 1) else out[:, :, p.phase[0] :: p.step[0], p.phase[1] :: p.step[1]]
     if y.size == 0:
-        return
-    if packed.lanes:
-        _run_lanes(p, packed, x, y, bias, residual, activation, groups, mode, compute, threads)
         return
     size = (y.shape[2], y.shape[3])
     channels, outputs = x.shape[1] // groups, y.shape[1] // groups
@@ -410,6 +423,12 @@ def _zero_padded_input_gradient(
     passes = input_gradient_passes(g)
     if len(passes) < g.stride[0] * g.stride[1]:  # what no pass writes is the bias alone
         out[...] = 0 if bias is None else bias[:, None, None]
+    if all(by_lanes(p, w.shape[0] // groups, w.shape[1], groups, compute) for p in passes):
+        rows = [i for taps in dict.fromkeys(p.rows for p in passes) for i in taps]
+        columns = [j for taps in dict.fromkeys(p.columns for p in passes) for j in taps]
+        packed = _pack_lanes(tuple(rows), tuple(columns), w, groups, True, compute)
+        _run_lanes(passes, packed, dy, out, bias, None, 0, groups, 0, compute, threads)
+        return
     for p in passes:
         if 0 in p.output_size((out.shape[2], out.shape[3])):
             continue

@@ -30,6 +30,8 @@ cdef struct Depthwise:
     const size* tap_y                          # offset of every tap from output * stride, rising
     const size* tap_x
     size min_y, min_x, span_y, span_x, step_x  # step_x: columns between taps, 0 if they differ
+    size first_row, first_column               # of the packed taps, of which these are a part
+    size packed_rows, packed_columns
     const char* packed
     const char* bias
     size tile_y, tile_x, tiles_y, tiles_x, chunks, chunks_per_task, chunk_groups, width
@@ -49,63 +51,94 @@ cdef struct Lanes:
 
 
 def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual, int activation, size groups,
-              tuple tap_y, tuple tap_x, size stride_y, size stride_x, int mode, size tile_y, size tile_x,
-              size chunks_per_task, int threads):
-    """y = activation(convolution(x, packed) + bias + residual), every element of y written.
+              tuple passes, size packed_rows, size packed_columns, size stride_y, size stride_x, size step_y,
+              size step_x, int mode, size tile_y, size tile_x, size chunks_per_task, int threads):
+    """y = activation(convolution(x, packed) + bias + residual), every element written that a pass reaches.
 
-    As `direct`, for weights packed as one group of all output channels; taps rise along both axes.
+    As `direct`, for weights packed as one group of all output channels. A pass is (tap_y, tap_x, phase_y, phase_x,
+    first_row, first_column): its taps, rising along both axes, the outputs it writes (every step-th from its phase on)
+    and where its taps begin among the packed ones.
     """
-    cdef Depthwise job
+    cdef Depthwise* jobs = NULL
+    cdef Depthwise* job
     cdef Arrays arrays = Arrays()
-    cdef View view
-    cdef size* taps = NULL
+    cdef View view, packed_view
+    cdef View views[3]
+    cdef const char* bias_data = NULL
     cdef char* scratch = NULL
-    cdef size task, tasks
-    job.kernels = isa.compute[compute]
-    job.runs_y = NULL
+    cdef size scratch_bytes = 0, count = 0, n = len(passes), task, tasks = 0
     try:
-        arrays.view(x, &job.x, False)
-        arrays.view(y, &job.y, True)
-        arrays.view(packed, &view, False)
-        job.packed = view.p
-        job.bias = NULL
+        arrays.view(x, &views[0], False)
+        arrays.view(y, &views[1], True)
+        arrays.view(packed, &packed_view, False)
         if bias is not None:
             arrays.view(bias, &view, False)
-            job.bias = view.p
-        job.has_residual = residual is not None
-        if job.has_residual:
-            arrays.view(residual, &job.residual, False)
-        job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
-        job.total = job.y.n[1]
-        job.channels, job.outputs = job.x.n[1] // groups, job.total // groups
-        job.stride_y, job.stride_x = stride_y, stride_x
-        job.taps_y, job.taps_x = len(tap_y), len(tap_x)
-        job.tile_y, job.tile_x = tile_y, tile_x
-        if job.y.n[0] * job.y.n[1] * job.y.n[2] * job.y.n[3] == 0:
+            bias_data = view.p
+        if residual is not None:
+            arrays.view(residual, &views[2], False)
+        if views[1].n[0] * views[1].n[1] * views[1].n[2] * views[1].n[3] == 0:
             return
-        taps = tap_offsets(&job, tap_y, tap_x)
-        depthwise_prepare(&job, chunks_per_task)
-        tasks = job.y.n[0] * job.tiles_y * job.tiles_x * job.chunk_groups
+        jobs = <Depthwise*>allocate(n * sizeof(Depthwise))
+        for tap_y, tap_x, phase_y, phase_x, first_row, first_column in passes:
+            job = &jobs[count]
+            job.kernels = isa.compute[compute]
+            job.x, job.y = views[0], views[1]
+            job.has_residual = residual is not None
+            if job.has_residual:
+                job.residual = views[2]
+            job.packed, job.bias = packed_view.p, bias_data
+            job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
+            job.total = job.y.n[1]
+            job.channels, job.outputs = job.x.n[1] // groups, job.total // groups
+            job.stride_y, job.stride_x = stride_y, stride_x
+            job.first_row, job.first_column = first_row, first_column
+            job.packed_rows, job.packed_columns = packed_rows, packed_columns
+            job.tile_y, job.tile_x = tile_y, tile_x
+            take_phase(&job.y, 2, phase_y, step_y)
+            take_phase(&job.y, 3, phase_x, step_x)
+            if job.y.n[2] * job.y.n[3] == 0:
+                continue
+            tap_offsets(job, tap_y, tap_x)
+            count += 1
+            depthwise_prepare(job, chunks_per_task)
+            scratch_bytes = max(scratch_bytes, job.scratch_bytes)
+            tasks = max(tasks, job.y.n[0] * job.tiles_y * job.tiles_x * job.chunk_groups)
+        if count == 0:
+            return
+        # passes innermost: what one has read, the next finds in the cache
+        tasks *= count
         threads = <int>min(threads, tasks)
-        scratch = <char*>allocate(job.scratch_bytes * threads)
+        scratch = <char*>allocate(scratch_bytes * threads)
         with nogil:
             if threads == 1:
                 for task in range(tasks):
-                    depthwise_task(&job, scratch, task)
+                    depthwise_task(&jobs[task % count], scratch, task // count)
             else:
-                for task in prange(tasks, schedule='dynamic', num_threads=threads):
-                    depthwise_task(&job, scratch + threadid() * job.scratch_bytes, task)
+                # memory is the limit: runs of neighbours, so that a core meets its own rows of the last layer again
+                for task in prange(tasks, schedule='static', num_threads=threads):
+                    depthwise_task(&jobs[task % count], scratch + threadid() * scratch_bytes, task // count)
     finally:
+        for task in range(count):
+            free(<void*>jobs[task].tap_y)
+            free(jobs[task].runs_y)
         free(scratch)
-        free(taps)
-        free(job.runs_y)
+        free(jobs)
         arrays.release()
 
 
-cdef size* tap_offsets(Depthwise* job, tuple tap_y, tuple tap_x) except NULL:
-    """The taps as numbers, to be freed by the caller, and room for the runs."""
+cdef void take_phase(View* v, int axis, size phase, size step) noexcept nogil:
+    """Every step-th element of an axis from `phase` on."""
+    v.p += phase * v.s[axis]
+    v.n[axis] = max(0, (v.n[axis] - phase + step - 1) // step)
+    v.s[axis] *= step
+
+
+cdef int tap_offsets(Depthwise* job, tuple tap_y, tuple tap_x) except -1:
+    """The taps as numbers (job.tap_y, to be freed by the caller) and room for the runs (job.runs_y)."""
     cdef size i
-    cdef size* taps = <size*>allocate((job.taps_y + job.taps_x) * sizeof(size))
+    cdef size* taps
+    job.taps_y, job.taps_x = len(tap_y), len(tap_x)
+    taps = <size*>allocate((job.taps_y + job.taps_x) * sizeof(size))
     for i in range(job.taps_y):
         taps[i] = tap_y[i]
     for i in range(job.taps_x):
@@ -117,7 +150,7 @@ cdef size* tap_offsets(Depthwise* job, tuple tap_y, tuple tap_x) except NULL:
         free(taps)
         raise
     job.runs_x = job.runs_y + 2 * job.taps_y + 1
-    return taps
+    return 0
 
 
 cdef void tap_runs(Run* runs, const size* tap, size taps, size stride, size inputs, size outputs,
@@ -191,6 +224,8 @@ cdef void depthwise_task(const Depthwise* job, char* scratch, size task) noexcep
     cdef size tiles = job.y.n[0] * job.tiles_y * job.tiles_x
     cdef size chunk, first = task // tiles * job.chunks_per_task, last = min(first + job.chunks_per_task, job.chunks)
     cdef size image, oy, ox, rows, columns
+    if first >= job.chunks:  # another pass has more tasks
+        return
     task = task % tiles
     ox = task % job.tiles_x * job.tile_x
     oy = task // job.tiles_x % job.tiles_y * job.tile_y
@@ -241,7 +276,7 @@ cdef void depthwise_chunk(const Depthwise* job, char* scratch, size image, size 
     lanes_in(job, scratch, image, first, count, oy, ox, rows, columns, &at)
     width = at.vectors * kernels.lanes
     at.ldb = min(kernels.vectors * kernels.lanes, round_up(job.total - panel, kernels.lanes))
-    at.b = job.packed + (panel * job.taps_y * job.taps_x * job.channels + first - panel) * size_
+    at.b = job.packed + (panel * job.packed_rows * job.packed_columns * job.channels + first - panel) * size_
     # whole vectors of a channels-last output of the computing type are summed where they will lie
     in_output = (width == count and not job.has_residual
                  and lies_in_vectors(kernels, &job.y, computes_in(job.y_code, kernels)))
@@ -306,7 +341,7 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
     for i in range(run_y.lo, run_y.hi):
         for j in range(run_x.lo, run_x.lo + min(taps, 1) if merged else run_x.hi):
             segments[count].a = job.tap_y[i] * at.a_y + job.tap_x[j] * at.a_x
-            segments[count].b = (i * job.taps_x + j) * at.k
+            segments[count].b = ((job.first_row + i) * job.packed_columns + job.first_column + j) * at.k
             segments[count].k = taps * at.k if merged else at.k
             count += 1
     if (at.k == 1 and job.step_x == 1 and taps <= FC_MAX_WINDOW and job.stride_x <= 2

@@ -24,11 +24,11 @@ def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, i
     """Write dW, shaped (O, C/groups, kH, kW) with any strides, from x (N, C, H, W) and dy (N, O, OH, OW)."""
     cdef DepthwiseGradient job
     cdef Arrays arrays = Arrays()
-    cdef size* taps = NULL
     cdef char* scratch = NULL
-    cdef size i, task, tasks, team
+    cdef size task, tasks, team
     job.pass_.kernels = isa.compute[compute]
     job.pass_.runs_y = NULL
+    job.pass_.tap_y = NULL
     job.sums = NULL
     try:
         arrays.view(x, &job.pass_.x, False)
@@ -39,9 +39,8 @@ def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, i
         job.pass_.total = job.dw.n[0]
         job.pass_.channels, job.pass_.outputs = job.dw.n[1], job.dw.n[0] // groups
         job.pass_.stride_y, job.pass_.stride_x = stride_y, stride_x
-        job.pass_.taps_y, job.pass_.taps_x = len(tap_y), len(tap_x)
         job.pass_.tile_y, job.pass_.tile_x = tile_y, tile_x
-        taps = tap_offsets(&job.pass_, tap_y, tap_x)
+        tap_offsets(&job.pass_, tap_y, tap_x)
         depthwise_prepare(&job.pass_, 1)
         job.sums_bytes = round_up(job.pass_.taps_y * job.pass_.taps_x * job.pass_.channels * job.pass_.width
                                   * job.pass_.kernels.size, 64)
@@ -56,13 +55,13 @@ def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, i
                 for task in range(tasks):
                     depthwise_gradient_task(&job, scratch, task)
             else:
-                for task in prange(tasks, schedule='dynamic', num_threads=team):
+                for task in prange(tasks, schedule='static', num_threads=team):
                     depthwise_gradient_task(&job, scratch + threadid() * job.pass_.scratch_bytes, task)
             for task in range(job.pass_.chunks):
                 depthwise_gradient_store(&job, task)
     finally:
         free(scratch)
-        free(taps)
+        free(<void*>job.pass_.tap_y)
         free(job.pass_.runs_y)
         free(job.sums)
         arrays.release()
