@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -196,7 +197,7 @@ def direct_blocking(
 
 
 # A lane an output channel (drivers/depthwise.pxi): groups whose outputs would not fill a vector of the direct kernel.
-LANE_REGION_BYTES = 128 << 10  # the packed input of one chunk stays in the second level, its output beside it
+LANE_REGION_BYTES = 384 << 10  # the packed input of one chunk stays in the second level, its output beside it
 
 
 def by_lanes(p: Pass, channels: int, outputs: int, groups: int, compute: int) -> bool:
@@ -228,16 +229,19 @@ def lane_blocking(
     width = _native.lane_width(compute)
     chunks = -(-groups * outputs // width)
 
-    def region_bytes(tile: tuple[int, int]) -> int:
-        height = (tile[0] - 1) * p.stride[0] + _span(p.tap_y)
-        return height * ((tile[1] - 1) * p.stride[1] + _span(p.tap_x)) * channels * width * element
+    span_y, span_x = _span(p.tap_y), _span(p.tap_x)
+
+    def row_bytes(columns: int) -> int:
+        return ((columns - 1) * p.stride[1] + span_x) * channels * width * element
 
     tile_x = _split(size[1], MOST_PIXELS)
-    while tile_x > 16 and not in_place and region_bytes((1, tile_x)) > LANE_REGION_BYTES:
-        tile_x = _split(size[1], tile_x // 2)
-    tile_y = max(1, min(size[0], MOST_PIXELS // tile_x))
-    while tile_y > 1 and not in_place and region_bytes((tile_y, tile_x)) > LANE_REGION_BYTES:
-        tile_y -= 1
+    if not in_place:
+        while tile_x > 16 and span_y * row_bytes(tile_x) > LANE_REGION_BYTES:
+            tile_x = _split(size[1], tile_x // 2)
+    tile_y = MOST_PIXELS // tile_x
+    if not in_place:
+        tile_y = min(tile_y, (LANE_REGION_BYTES // row_bytes(tile_x) - span_y) // p.stride[0] + 1)
+    tile_y = max(1, min(size[0], tile_y))
     tile_y = _split(size[0], tile_y)
     chunks_per_task = chunks
     if threads > 1:
@@ -247,18 +251,38 @@ def lane_blocking(
         tiles *= -(-max(1, size[0]) // tile_y)
         chunks_per_task = max(1, chunks // -(-4 * threads // tiles))
     tile = (tile_y, tile_x)
-    scratch = region_bytes(tile) * (2 if channels * outputs > 1 else 1) + tile_y * tile_x * width * element
-    return LaneBlocking(tile, chunks_per_task, threads, scratch + 24 * len(p.tap_y) * len(p.tap_x) + 256)
+    region = ((tile_y - 1) * p.stride[0] + span_y) * row_bytes(tile_x) + 2 * row_bytes(tile_x)
+    scratch = region + tile_y * tile_x * width * element
+    return LaneBlocking(tile, chunks_per_task, threads, scratch + 24 * len(p.tap_y) * len(p.tap_x) * channels + 512)
 
 
-def lane_gradient_parts(g: Geometry, tile: tuple[int, int], compute: int) -> int:
-    """Pieces of the pixels that the depthwise weight gradient sums apart, by shape alone."""
+LanePass = tuple[tuple[int, ...], tuple[int, ...], int, int, int, int]
+
+
+@lru_cache(maxsize=64)
+def lane_passes(passes: tuple[Pass, ...]) -> tuple[tuple[LanePass, ...], tuple[int, ...], tuple[int, ...], Pass]:
+    """The passes as the depthwise driver takes them, the kernel rows and columns to pack for all, the largest pass."""
+    rows: dict[tuple[int, ...], int] = {}
+    columns: dict[tuple[int, ...], int] = {}
+    for p in passes:
+        rows.setdefault(p.rows, sum(map(len, rows)))
+        columns.setdefault(p.columns, sum(map(len, columns)))
+    return (
+        tuple((p.tap_y, p.tap_x, *p.phase, rows[p.rows], columns[p.columns]) for p in passes),
+        tuple(i for taps in rows for i in taps),
+        tuple(j for taps in columns for j in taps),
+        max(passes, key=lambda p: len(p.rows) * len(p.columns)),
+    )
+
+
+def lane_gradient_parts(g: Geometry, compute: int) -> int:
+    """Pieces of the pixel rows that the depthwise weight gradient sums apart, by shape alone: some rows each."""
     element, _, _, _ = _native.tile_shape(compute)
     width = _native.lane_width(compute)
     chunks = -(-g.out_channels // width)
-    tiles = g.batch * -(-g.output_size[0] // tile[0]) * -(-g.output_size[1] // tile[1])
     sums_bytes = chunks * prod(g.kernel_size) * (g.in_channels // g.groups) * width * element
-    return max(1, min(tiles, -(-32 // chunks), PARTIAL_SUMS_BYTES // sums_bytes))
+    rows = g.batch * g.output_size[0]
+    return max(1, min(rows // 7, 32, -(-64 // chunks), PARTIAL_SUMS_BYTES // sums_bytes))
 
 
 def why_not_winograd(p: Pass, channels: int, outputs: int, groups: int, dtype: np.dtype[Any]) -> str | None:

@@ -29,6 +29,7 @@ from .choice import (
     input_gradient_passes,
     lane_blocking,
     lane_gradient_parts,
+    lane_passes,
     threads_for,
     weight_gradient_blocking,
     why_not_winograd,
@@ -151,51 +152,47 @@ def pack(
 def _pack_lanes(
     rows: tuple[int, ...], columns: tuple[int, ...], weight: Array, groups: int, transposed: bool, compute: int
 ) -> PackedWeights:
-    """Pack every output channel beside the next, as one group: [tap y][tap x][channel of its group][lane]."""
+    """Pack every output channel beside the next, as one group: [tap y][channel of its group][tap x][lane]."""
     if transposed:  # (group, k, c) to (group, c, k): a copy of few weights, none where c is 1
         o, c, *taps = weight.shape
         weight = weight.reshape(groups, o // groups, c, *taps).swapaxes(1, 2).reshape(groups * c, o // groups, *taps)
     outputs, channels = weight.shape[:2]
     data = _aligned(_native.packed_bytes(compute, 1, len(rows) * len(columns), channels, outputs))
-    finite = _native.pack_weights(compute, weight, STORAGE[weight.dtype], data, 1, False, rows, columns, 1)
+    # channels and columns change places, and with them the order of the sums
+    if columns != tuple(range(weight.shape[3])):
+        weight = weight[..., columns]
+    weight = weight.swapaxes(1, 3)
+    finite = _native.pack_weights(
+        compute, weight, STORAGE[weight.dtype], data, 1, False, rows, tuple(range(channels)), 1
+    )
     return PackedWeights(data, finite, lanes=True)
 
 
 def _run_lanes(
-    passes: list[Pass], packed: PackedWeights, x: Array, out: Array, bias: Array | None, residual: Array | None,
+    passes: tuple[Pass, ...], packed: PackedWeights, x: Array, out: Array, bias: Array | None, residual: Array | None,
     activation: int, groups: int, mode: int, compute: int, threads: int,
 ) -> None:  # fmt: skip
     """The passes of one convolution or input gradient, whose taps are packed one after the other along both axes."""
     channels, outputs = x.shape[1] // groups, out.shape[1] // groups
-    first_row = dict.fromkeys((p.phase[0], p.rows) for p in passes)
-    first_column = dict.fromkeys((p.phase[1], p.columns) for p in passes)
-    rows = columns = 0
-    row_at, column_at = {}, {}
-    for phase, taps in first_row:
-        row_at[phase] = rows
-        rows += len(taps)
-    for phase, taps in first_column:
-        column_at[phase] = columns
-        columns += len(taps)
-    p = max(passes, key=lambda each: len(each.rows) * len(each.columns))
+    native, rows, columns, p = lane_passes(passes)
     size = p.output_size((out.shape[2], out.shape[3]))
-    macs = out.shape[0] * out.shape[1] * prod(size) * channels * rows * columns
+    macs = out.shape[0] * out.shape[1] * prod(size) * channels * len(rows) * len(columns)
+    team = threads_for(4 * macs, threads)
     in_place = x.dtype == COMPUTE_DTYPES[compute] and x.strides[1] == x.itemsize and channels == outputs == 1
-    b = lane_blocking(p, channels, outputs, groups, size, compute, threads_for(2 * macs, threads), in_place and not mode)
+    b = lane_blocking(p, channels, outputs, groups, size, compute, team, in_place and not mode)
     _native.depthwise(
         compute, x, STORAGE[x.dtype], packed.data, bias, out, STORAGE[out.dtype], residual, activation, groups,
-        tuple((p.tap_y, p.tap_x, *p.phase, row_at[p.phase[0]], column_at[p.phase[1]]) for p in passes), rows, columns,
-        *p.stride, *p.step, mode, *b.tile, b.chunks_per_task, b.threads,
+        native, len(rows), len(columns), *p.stride, *p.step, mode, *b.tile, b.chunks_per_task, b.threads,
     )  # fmt: skip
 
 
 def _lane_weight_gradient(g: Geometry, p: Pass, x: Array, dy: Array, to: Array, compute: int, threads: int) -> None:
     channels, outputs = g.in_channels // g.groups, g.out_channels // g.groups
-    # parts are pieces of the tiles, so these must not depend on layout or threads
+    # a tile is a piece of the sum, so that it must not depend on layout or threads
     tile = lane_blocking(p, channels, outputs, g.groups, g.output_size, compute, 4, False).tile
     _native.depthwise_weight_gradient(
         compute, x, STORAGE[x.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], g.groups, p.tap_y, p.tap_x,
-        *p.stride, PADDING_MODES[g.padding_mode], *tile, lane_gradient_parts(g, tile, compute),
+        *p.stride, PADDING_MODES[g.padding_mode], *tile, lane_gradient_parts(g, compute),
         threads_for(4 * dy.size * prod(to.shape[1:]), threads),
     )  # fmt: skip
 
@@ -227,7 +224,7 @@ def run_pass(
 ) -> None:
     """One pass into its phase of `out`, by the algorithm that its weights were packed for."""
     if packed.lanes:
-        _run_lanes([p], packed, x, out, bias, residual, activation, groups, mode, compute, threads)
+        _run_lanes((p,), packed, x, out, bias, residual, activation, groups, mode, compute, threads)
         return
     if packed.transformed is None:
         run_direct(p, packed, x, out, bias, residual, activation, groups, mode, compute, threads)
@@ -424,10 +421,9 @@ def _zero_padded_input_gradient(
     if len(passes) < g.stride[0] * g.stride[1]:  # what no pass writes is the bias alone
         out[...] = 0 if bias is None else bias[:, None, None]
     if all(by_lanes(p, w.shape[0] // groups, w.shape[1], groups, compute) for p in passes):
-        rows = [i for taps in dict.fromkeys(p.rows for p in passes) for i in taps]
-        columns = [j for taps in dict.fromkeys(p.columns for p in passes) for j in taps]
-        packed = _pack_lanes(tuple(rows), tuple(columns), w, groups, True, compute)
-        _run_lanes(passes, packed, dy, out, bias, None, 0, groups, 0, compute, threads)
+        _, rows, columns, _ = lane_passes(tuple(passes))
+        packed = _pack_lanes(rows, columns, w, groups, True, compute)
+        _run_lanes(tuple(passes), packed, dy, out, bias, None, 0, groups, 0, compute, threads)
         return
     for p in passes:
         if 0 in p.output_size((out.shape[2], out.shape[3])):
@@ -643,6 +639,18 @@ def explain(
             block=f"{w.tiles} tiles", register_tile=(rows, vectors * lanes), source="transformed 6 x 6 tiles",
             workspace_bytes=w.scratch_bytes * threads, packed_weight_bytes=5 * packed, macs=macs,
             multiplications=36 * tiles * channels * outputs, reason=reason,
+        )  # fmt: skip
+    if by_lanes(p, channels, outputs, g.groups, compute):
+        kind = "depthwise" if channels == 1 else "grouped"
+        team = threads_for(4 * macs, threads)
+        lanes_b = lane_blocking(p, channels, outputs, g.groups, g.output_size, compute, team, False)
+        width = _native.lane_width(compute)
+        return ConvExplanation(
+            algorithm=how, isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=lanes_b.tile,
+            block=f"{lanes_b.chunks_per_task} chunks of {width} output channels", register_tile=(8, width),
+            source="in place if channels lie side by side" if channels == outputs == 1 else SOURCES[1],
+            workspace_bytes=lanes_b.scratch_bytes * team, packed_weight_bytes=packed, macs=macs, multiplications=macs,
+            reason=f"{reason}; {kind} kernels, every lane an output channel with inputs of its own",
         )  # fmt: skip
     b = direct_blocking(p, channels, outputs, g.groups, g.output_size, compute, team, False)
     return ConvExplanation(

@@ -28,7 +28,9 @@ from fastconv import grad
 PAGE = mmap.PAGESIZE
 PROT_NONE, PROT_READ_WRITE = 0, 3
 # (kind of operation, first case, last + 1); each is run with the pages behind the arrays and with the pages before.
-COUNTS = {"conv2d": 1500, "conv_transpose2d": 500, "tiled_conv2d": 250, "pool2d": 500, "winograd": 250}
+COUNTS = {
+    "conv2d": 1500, "conv_transpose2d": 500, "tiled_conv2d": 250, "pool2d": 500, "winograd": 250, "depthwise": 500,
+}  # fmt: skip
 BATCHES = [(kind, start, start + 250) for kind, count in COUNTS.items() for start in range(0, count, 250)]
 
 
@@ -124,6 +126,14 @@ def check_winograd(case: ConvCase, memory: GuardedMemory) -> None:
         check_conv(case, memory, algorithm="winograd")
 
 
+def check_depthwise(case: ConvCase, memory: GuardedMemory) -> None:
+    """Every channel, or every few, a group of its own."""
+    few = case.index % 3 + 1
+    groups = max(1, case.in_channels // few)
+    outputs = groups * (case.index % 4 + 1)
+    check_conv(replace(case, in_channels=few * groups, out_channels=outputs, groups=groups), memory)
+
+
 def check_tiled(case: TiledCase, memory: GuardedMemory) -> None:
     x = fill(case.rng("input"), case.input_shape, case.dtype, "integers")
     w = fill(case.rng("weight"), case.weight_shape, case.dtype, "integers")
@@ -177,6 +187,7 @@ CHECKS = {
     "tiled_conv2d": (tiled_cases, check_tiled),
     "pool2d": (pool_cases, check_pool),
     "winograd": (conv_cases, check_winograd),
+    "depthwise": (conv_cases, check_depthwise),
 }
 
 

@@ -9,8 +9,12 @@
 #     epilogue: bias, residual, activation, layout, element type
 #
 # Rectangles are how padding is met: a tap over padded zeros is no tap of its rectangle, so that nothing is multiplied by
-# a padded zero and the input needs no copy with a border. Every output is one sum in the order (tap y, tap x, channel).
+# a padded zero and the input needs no copy with a border. Every output is one sum in the order (tap y, channel, tap x).
 # The input crosses the first-level cache once a row of taps; a row of the output is written once.
+
+cdef enum:
+    NEIGHBOUR_BYTES = 512   # channels of a pixel done together: its window of 10 x 3 pixels takes half a first level
+
 
 cdef extern from "fastconv.h" nogil:
     int FC_F32, FC_F64, FC_I32, FC_I64
@@ -43,8 +47,9 @@ cdef struct Depthwise:
 # Where the lanes of one chunk read and write: offsets in elements from (row 0, column 0) of the input and the output.
 cdef struct Lanes:
     const char* a
-    size a_y, a_x, a_step, k, vectors          # k: segments' steps a tap, a_step elements apart
-    const char* b
+    size a_y, a_x, a_channel, vectors
+    size first, chunks                         # output channel and number of chunks done pixel by pixel
+    const char* b                              # dY of the weight gradient
     size ldb
     char* c
     size c_y, c_x
@@ -55,7 +60,7 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
               size step_x, int mode, size tile_y, size tile_x, size chunks_per_task, int threads):
     """y = activation(convolution(x, packed) + bias + residual), every element written that a pass reaches.
 
-    As `direct`, for weights packed as one group of all output channels. A pass is (tap_y, tap_x, phase_y, phase_x,
+    As `direct`, for weights packed as one group of all output channels, in the order of the sums. A pass is (tap_y, tap_x, phase_y, phase_x,
     first_row, first_column): its taps, rising along both axes, the outputs it writes (every step-th from its phase on)
     and where its taps begin among the packed ones.
     """
@@ -114,8 +119,7 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
                 for task in range(tasks):
                     depthwise_task(&jobs[task % count], scratch, task // count)
             else:
-                # memory is the limit: runs of neighbours, so that a core meets its own rows of the last layer again
-                for task in prange(tasks, schedule='static', num_threads=threads):
+                for task in prange(tasks, schedule='dynamic', num_threads=threads):
                     depthwise_task(&jobs[task % count], scratch + threadid() * scratch_bytes, task // count)
     finally:
         for task in range(count):
@@ -217,14 +221,14 @@ cdef void depthwise_prepare(Depthwise* job, size chunks_per_task) noexcept nogil
                                     * kernels.size, 64)
     job.scratch_bytes = (job.region_bytes + job.row_bytes
                          + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
-                         + round_up(job.taps_y * job.taps_x * sizeof(fc_segment), 64))
+                         + round_up(job.taps_y * job.taps_x * job.channels * sizeof(fc_segment), 64))
 
 
 cdef void depthwise_task(const Depthwise* job, char* scratch, size task) noexcept nogil:
     cdef size tiles = job.y.n[0] * job.tiles_y * job.tiles_x
-    cdef size chunk, first = task // tiles * job.chunks_per_task, last = min(first + job.chunks_per_task, job.chunks)
+    cdef size chunk = task // tiles * job.chunks_per_task, last = min(chunk + job.chunks_per_task, job.chunks)
     cdef size image, oy, ox, rows, columns
-    if first >= job.chunks:  # another pass has more tasks
+    if chunk >= job.chunks:  # another pass has more tasks
         return
     task = task % tiles
     ox = task % job.tiles_x * job.tile_x
@@ -232,68 +236,66 @@ cdef void depthwise_task(const Depthwise* job, char* scratch, size task) noexcep
     image = task // job.tiles_x // job.tiles_y
     rows = min(job.tile_y, job.y.n[2] - oy)
     columns = min(job.tile_x, job.y.n[3] - ox)
-    for chunk in range(first, last):
-        depthwise_chunk(job, scratch, image, chunk * job.width, oy, ox, rows, columns)
+    while chunk < last:
+        chunk += depthwise_chunks(job, scratch, image, chunk, last, oy, ox, rows, columns)
 
 
 cdef void lanes_in(const Depthwise* job, char* scratch, size image, size first, size count, size oy, size ox, size rows,
-                   size columns, Lanes* at) noexcept nogil:
-    """Where the outputs from `first` on find their inputs: the array itself, or its region packed into scratch."""
+                   size columns, bint pack, Lanes* at) noexcept nogil:
+    """Where the outputs from `first` on find their inputs: the array itself, or its region in scratch (`pack`ed now)."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size width, region_columns
     at.vectors = (count + kernels.lanes - 1) // kernels.lanes
     width = at.vectors * kernels.lanes
-    at.k = job.channels
     if job.in_place and count == width:
         at.a = job.x.p + image * job.x.s[0] + first * job.x.s[1]
         at.a_y, at.a_x = job.x.s[2] // kernels.size, job.x.s[3] // kernels.size
-        at.a_step = at.a_x * job.step_x
+        at.a_channel = 0
         return
     region_columns = (columns - 1) * job.stride_x + job.span_x
-    pack_lanes(kernels, job.x_code, &job.x, image, job.channels, job.outputs, first, count, width,
-               oy * job.stride_y + job.min_y, (rows - 1) * job.stride_y + job.span_y,
-               ox * job.stride_x + job.min_x, region_columns, job.mode, scratch + job.region_bytes, scratch)
+    if pack:
+        pack_lanes(kernels, job.x_code, &job.x, image, job.channels, job.outputs, first, count, width,
+                   oy * job.stride_y + job.min_y, (rows - 1) * job.stride_y + job.span_y,
+                   ox * job.stride_x + job.min_x, region_columns, job.mode, scratch + job.region_bytes, scratch)
     at.a_x = job.channels * width
     at.a_y = region_columns * at.a_x
-    at.a_step = width if job.channels > 1 else at.a_x * job.step_x
+    at.a_channel = width
     at.a = scratch - ((oy * job.stride_y + job.min_y) * at.a_y
                       + (ox * job.stride_x + job.min_x) * at.a_x) * kernels.size
 
 
-cdef void depthwise_chunk(const Depthwise* job, char* scratch, size image, size first, size oy, size ox, size rows,
-                          size columns) noexcept nogil:
-    """The output channels from `first` on, at most `width`, of one tile."""
+cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size chunk, size last, size oy, size ox,
+                           size rows, size columns) noexcept nogil:
+    """Some of the chunks from `chunk` to `last` - 1 of one tile; returns how many."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size count = min(job.width, job.total - first), size_ = kernels.size
-    cdef size panel = first - first % (kernels.vectors * kernels.lanes)
+    cdef size first = chunk * job.width, count = min(job.width, job.total - first), size_ = kernels.size
     cdef Lanes at
     cdef char* temporary = scratch + job.region_bytes + job.row_bytes
     cdef fc_segment* segments = <fc_segment*>(temporary + round_up(job.tile_y * job.tile_x * job.width * size_, 64))
     cdef char* to = job.y.p + image * job.y.s[0] + first * job.y.s[1] + oy * job.y.s[2] + ox * job.y.s[3]
-    cdef const char* residual
-    cdef size width, r, step
+    cdef const char* residual = NULL
+    cdef size r = 0, step
     cdef bint in_output
-    lanes_in(job, scratch, image, first, count, oy, ox, rows, columns, &at)
-    width = at.vectors * kernels.lanes
-    at.ldb = min(kernels.vectors * kernels.lanes, round_up(job.total - panel, kernels.lanes))
-    at.b = job.packed + (panel * job.packed_rows * job.packed_columns * job.channels + first - panel) * size_
+    lanes_in(job, scratch, image, first, count, oy, ox, rows, columns, True, &at)
     # whole vectors of a channels-last output of the computing type are summed where they will lie
-    in_output = (width == count and not job.has_residual
+    in_output = (count == at.vectors * kernels.lanes and not job.has_residual
                  and lies_in_vectors(kernels, &job.y, computes_in(job.y_code, kernels)))
-    at.c_y, at.c_x = columns * width, width
+    at.first, at.chunks = first, 1
+    at.c_y, at.c_x = columns * at.vectors * kernels.lanes, at.vectors * kernels.lanes
     at.c = temporary
     if in_output:
         at.c_y, at.c_x = job.y.s[2] // size_, job.y.s[3] // size_
         at.c = to
+        if job.in_place and count == job.width:  # walk both arrays in the order of their memory
+            at.chunks = min(min(last, job.total // job.width) - chunk, max(1, NEIGHBOUR_BYTES // (job.width * size_)))
+            count = at.chunks * job.width
     at.c -= (oy * at.c_y + ox * at.c_x) * size_
     # a few rows at a time, so that the epilogue finds them in the first-level cache
-    r = 0
     while r < rows:
-        step = min(rows - r, max(1, 128 // columns))
+        step = min(rows - r, max(1, 128 // (columns * at.chunks)))
         depthwise_rows(job, &at, segments, oy + r, oy + r + step, ox, ox + columns)
-        if not in_output or job.bias != NULL or job.activation != 0:
-            for r in range(r, r + step):
-                residual = NULL
+        while step > 0:
+            if not in_output or job.bias != NULL or job.activation != 0:
                 if job.has_residual:
                     residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1]
                                 + (oy + r) * job.residual.s[2] + ox * job.residual.s[3])
@@ -303,8 +305,8 @@ cdef void depthwise_chunk(const Depthwise* job, char* scratch, size image, size 
                     residual, job.residual.s[3] if job.has_residual else 0,
                     job.residual.s[1] if job.has_residual else 0)
             r += 1
-        else:
-            r += step
+            step -= 1
+    return at.chunks
 
 
 cdef void depthwise_rows(const Depthwise* job, const Lanes* at, fc_segment* segments, size y0, size y1, size x0,
@@ -333,18 +335,23 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
                               const Run* run_x, size y0, size y1, size x0, size x1) noexcept nogil:
     """Outputs that meet the same taps: windows of a row where a kernel has them, pixel by pixel for the rest."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size taps = run_x.hi - run_x.lo, count = 0, i, j, y, x = x0, n, most = FC_MAX_ROWS
+    cdef size taps = run_x.hi - run_x.lo, count = 0, i, j, channel, y, x = x0, n, q, ldb
     cdef size a_row[12]
     cdef size c_row[12]
     cdef fc_window* window = NULL
-    cdef bint merged = (at.k == 1 and job.step_x > 0) or (at.k > 1 and job.step_x == 1)
+    cdef const char* a
+    cdef const char* b
+    cdef char* c
+    # the taps of a row are one segment where they lie evenly
     for i in range(run_y.lo, run_y.hi):
-        for j in range(run_x.lo, run_x.lo + min(taps, 1) if merged else run_x.hi):
-            segments[count].a = job.tap_y[i] * at.a_y + job.tap_x[j] * at.a_x
-            segments[count].b = ((job.first_row + i) * job.packed_columns + job.first_column + j) * at.k
-            segments[count].k = taps * at.k if merged else at.k
-            count += 1
-    if (at.k == 1 and job.step_x == 1 and taps <= FC_MAX_WINDOW and job.stride_x <= 2
+        for channel in range(job.channels):
+            for j in range(run_x.lo, run_x.lo + min(taps, 1) if job.step_x > 0 else run_x.hi):
+                segments[count].a = job.tap_y[i] * at.a_y + job.tap_x[j] * at.a_x + channel * at.a_channel
+                segments[count].b = (((job.first_row + i) * job.channels + channel) * job.packed_columns
+                                     + job.first_column + j)
+                segments[count].k = taps if job.step_x > 0 else 1
+                count += 1
+    if (job.step_x == 1 and taps <= FC_MAX_WINDOW and job.stride_x <= 2
             and at.vectors == kernels.lane_vectors):
         window = <fc_window*>kernels.window[taps][job.stride_x]
     if window != NULL and window[0] != NULL:
@@ -352,24 +359,34 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
             x = x0
             while x1 - x >= 4:
                 n = 8 if x1 - x >= 8 else 4
-                window[n // 4 - 1](at.a + (y * job.stride_y * at.a_y + x * job.stride_x * at.a_x) * kernels.size,
-                                   at.a_x, at.b, at.ldb, segments, count,
-                                   at.c + (y * at.c_y + x * at.c_x) * kernels.size, at.c_x)
+                a = at.a + (y * job.stride_y * at.a_y + x * job.stride_x * at.a_x) * kernels.size
+                c = at.c + (y * at.c_y + x * at.c_x) * kernels.size
+                for q in range(at.chunks):
+                    b = lane_weights(job, at.first + q * job.width, &ldb)
+                    window[n // 4 - 1](a, at.a_x, b, ldb, segments, count, c, at.c_x)
+                    a += job.width * kernels.size
+                    c += job.width * kernels.size
                 x += n
     x0 = x
-    if x0 == x1:
-        return
     n = 0
     for y in range(y0, y1):
         for x in range(x0, x1):
             a_row[n] = y * job.stride_y * at.a_y + x * job.stride_x * at.a_x
             c_row[n] = y * at.c_y + x * at.c_x
             n += 1
-            if n == most:
-                kernels.lane[at.vectors][n](at.a, a_row, at.a_step, at.b, at.ldb, segments, count, at.c, c_row, 0)
+            if n == FC_MAX_ROWS or (y == y1 - 1 and x == x1 - 1):
+                for q in range(at.chunks):
+                    b = lane_weights(job, at.first + q * job.width, &ldb)
+                    kernels.lane[at.vectors][n](at.a + q * job.width * kernels.size, a_row, job.step_x * at.a_x, b, ldb, segments,
+                                                count, at.c + q * job.width * kernels.size, c_row, 0)
                 n = 0
-    if n > 0:
-        kernels.lane[at.vectors][n](at.a, a_row, at.a_step, at.b, at.ldb, segments, count, at.c, c_row, 0)
+
+
+cdef inline const char* lane_weights(const Depthwise* job, size first, size* ldb) noexcept nogil:
+    """The packed weights of the outputs from `first` on, and the elements between their taps."""
+    cdef size full = job.kernels.vectors * job.kernels.lanes, panel = first - first % full
+    ldb[0] = min(full, round_up(job.total - panel, job.kernels.lanes))
+    return job.packed + (panel * job.packed_rows * job.packed_columns * job.channels + first - panel) * job.kernels.size
 
 
 # ---- packing an input of its own for every lane --------------------------------------------------------------------

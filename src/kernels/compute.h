@@ -84,12 +84,24 @@ MICRO_12(1) MICRO_6(2)
                                          ptrdiff_t output_stride) {                                                  \
         T *out = dst;                                                                                                \
         T bad[FC_MAX_VECTORS * LANES] = {0}; /* x*0 is 0 for finite x and NaN otherwise */                           \
+        /* one output at a time where its channels lie side by side: outputs a power of two apart share cache sets */ \
+        const int by_output = channel_stride == (ptrdiff_t)sizeof(S) && output_stride != (ptrdiff_t)sizeof(S);       \
+        if (by_output)                                                                                               \
+            for (ptrdiff_t t = 0; t < taps_y * taps_x; t++)                                                          \
+                for (ptrdiff_t o = 0; o < outputs; o++) {                                                            \
+                    const char *in = src + tap_y[t / taps_x] + tap_x[t % taps_x] + o * output_stride;                \
+                    T *to = out + t * channels * width + o;                                                          \
+                    for (ptrdiff_t c = 0; c < channels; c++)                                                         \
+                        to[c * width] = (T)READ(((const NAME(src_##suffix) *)in)[c]);                                \
+                }                                                                                                    \
         for (ptrdiff_t c = 0; c < channels; c++)                                                                     \
             for (ptrdiff_t i = 0; i < taps_y; i++)                                                                   \
                 for (ptrdiff_t j = 0; j < taps_x; j++) {                                                             \
                     const char *in = src + tap_y[i] + tap_x[j] + c * channel_stride;                                 \
                     T *to = out + ((i * taps_x + j) * channels + c) * width;                                         \
-                    if (output_stride == (ptrdiff_t)sizeof(S))                                                       \
+                    if (by_output)                                                                                   \
+                        ;                                                                                            \
+                    else if (output_stride == (ptrdiff_t)sizeof(S))                                                       \
                         for (ptrdiff_t o = 0; o < outputs; o++) to[o] = (T)READ(((const NAME(src_##suffix) *)in)[o]);\
                     else                                                                                             \
                         for (ptrdiff_t o = 0; o < outputs; o++, in += output_stride)                                 \
