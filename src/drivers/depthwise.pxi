@@ -275,7 +275,7 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
     cdef char* to = job.y.p + image * job.y.s[0] + first * job.y.s[1] + oy * job.y.s[2] + ox * job.y.s[3]
     cdef const char* residual = NULL
     cdef size r = 0, step
-    cdef bint in_output
+    cdef bint in_output, epilogue
     lanes_in(job, scratch, image, first, count, oy, ox, rows, columns, True, &at)
     # whole vectors of a channels-last output of the computing type are summed where they will lie
     in_output = (count == at.vectors * kernels.lanes and not job.has_residual
@@ -290,12 +290,13 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
             at.chunks = min(min(last, job.total // job.width) - chunk, max(1, NEIGHBOUR_BYTES // (job.width * size_)))
             count = at.chunks * job.width
     at.c -= (oy * at.c_y + ox * at.c_x) * size_
-    # a few rows at a time, so that the epilogue finds them in the first-level cache
+    epilogue = not in_output or job.bias != NULL or job.activation != 0
+    # before an epilogue a few rows at a time, so that it finds them in the first-level cache
     while r < rows:
-        step = min(rows - r, max(1, 128 // (columns * at.chunks)))
+        step = min(rows - r, max(2, 128 // (columns * at.chunks))) if epilogue else rows
         depthwise_rows(job, &at, segments, oy + r, oy + r + step, ox, ox + columns)
         while step > 0:
-            if not in_output or job.bias != NULL or job.activation != 0:
+            if epilogue:
                 if job.has_residual:
                     residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1]
                                 + (oy + r) * job.residual.s[2] + ox * job.residual.s[3])
@@ -355,10 +356,10 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
             and at.vectors == kernels.lane_vectors):
         window = <fc_window*>kernels.window[taps][job.stride_x]
     if window != NULL and window[0] != NULL:
-        for y in range(y0, y1):
-            x = x0
-            while x1 - x >= 4:
-                n = 8 if x1 - x >= 8 else 4
+        # down a strip of columns: a row of the input stays in the first-level cache for all windows that meet it
+        while x1 - x >= 4:
+            n = 8 if x1 - x >= 8 else 4
+            for y in range(y0, y1):
                 a = at.a + (y * job.stride_y * at.a_y + x * job.stride_x * at.a_x) * kernels.size
                 c = at.c + (y * at.c_y + x * at.c_x) * kernels.size
                 for q in range(at.chunks):
@@ -366,7 +367,7 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
                     window[n // 4 - 1](a, at.a_x, b, ldb, segments, count, c, at.c_x)
                     a += job.width * kernels.size
                     c += job.width * kernels.size
-                x += n
+            x += n
     x0 = x
     n = 0
     for y in range(y0, y1):
