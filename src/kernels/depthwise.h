@@ -130,7 +130,6 @@ LANE_12(1)
 #define LANES_TABLE {{0}, {0, LANE_ROW_12(1)}}
 #define WINDOW_VECTORS 1
 #define GRADIENT_PIXELS 4
-#define LEAN /* 16 registers do not hold 3 x 5 sums */
 #endif
 
 #if IS_FLOAT
