@@ -12,6 +12,7 @@ def isa_name() -> str: ...
 def isa_use(name: str) -> bool: ...
 def openmp_runtime() -> str: ...
 def tile_shape(compute: int) -> tuple[int, int, int, int]: ...
+def lane_width(compute: int) -> int: ...
 def fma_peak(threads: int = 1) -> float: ...
 def packed_bytes(compute: int, groups: int, taps: int, channels: int, outputs: int) -> int: ...
 def pack_weights(
@@ -67,6 +68,50 @@ def direct(
     residual: Array | None,
     activation: int,
     channels_last: bool,
+    threads: int,
+) -> None: ...
+def depthwise(
+    compute: int,
+    x: Array,
+    x_code: int,
+    packed: Array,
+    bias: Array | None,
+    y: Array,
+    y_code: int,
+    residual: Array | None,
+    activation: int,
+    channels_last: bool,
+    groups: int,
+    passes: tuple[tuple[tuple[int, ...], tuple[int, ...], int, int, int, int], ...],
+    packed_rows: int,
+    packed_columns: int,
+    stride_y: int,
+    stride_x: int,
+    step_y: int,
+    step_x: int,
+    mode: int,
+    tile_y: int,
+    tile_x: int,
+    chunks_per_task: int,
+    threads: int,
+) -> None: ...
+def depthwise_weight_gradient(
+    compute: int,
+    x: Array,
+    x_code: int,
+    dy: Array,
+    dy_code: int,
+    dw: Array,
+    dw_code: int,
+    groups: int,
+    tap_y: tuple[int, ...],
+    tap_x: tuple[int, ...],
+    stride_y: int,
+    stride_x: int,
+    mode: int,
+    tile_y: int,
+    tile_x: int,
+    parts: int,
     threads: int,
 ) -> None: ...
 def winograd_weights(

@@ -200,6 +200,95 @@ def direct_blocking(
     )
 
 
+# A lane an output channel (drivers/depthwise.pxi): groups whose outputs would not fill a vector of the direct kernel.
+LANE_REGION_BYTES = 384 << 10  # the packed input of one chunk stays in the second level, its output beside it
+
+
+def by_lanes(p: Pass, channels: int, outputs: int, groups: int, compute: int) -> bool:
+    """Whether a direct pass runs in the kernels with a lane an output channel: depthwise, or many small groups."""
+    if groups == 1 or channels == 0 or outputs == 0 or not p.tap_y or not p.tap_x:
+        return False
+    element, lanes, _, _ = _native.tile_shape(compute)
+    if channels > 1 and (outputs >= lanes or channels > 2 * lanes):
+        return False
+    height, breadth = _region_shape(p, (1, 16))
+    return height * breadth * channels * _native.lane_width(compute) * element <= GATHER_ABOVE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class LaneBlocking:
+    """Loop sizes of one pass of the depthwise driver; a chunk is `_native.lane_width` output channels."""
+
+    tile: tuple[int, int]
+    chunks_per_task: int
+    scratch_bytes: int  # of one thread
+
+
+@lru_cache(maxsize=256)
+def lane_blocking(
+    p: Pass, channels: int, outputs: int, groups: int, size: tuple[int, int], compute: int, threads: int, in_place: bool
+) -> LaneBlocking:
+    """Loop sizes for one image; `in_place` reads a channels-last input as it lies."""
+    element, _, _, _ = _native.tile_shape(compute)
+    width = _native.lane_width(compute)
+    chunks = -(-groups * outputs // width)
+
+    span_y, span_x = _span(p.tap_y), _span(p.tap_x)
+
+    def row_bytes(columns: int) -> int:
+        return ((columns - 1) * p.stride[1] + span_x) * channels * width * element
+
+    tile_x = _split(size[1], MOST_PIXELS)
+    if not in_place:
+        while tile_x > 16 and span_y * row_bytes(tile_x) > LANE_REGION_BYTES:
+            tile_x = _split(size[1], tile_x // 2)
+    tile_y = MOST_PIXELS // tile_x
+    if not in_place:
+        tile_y = min(tile_y, (LANE_REGION_BYTES // row_bytes(tile_x) - span_y) // p.stride[0] + 1)
+    tile_y = max(1, min(size[0], tile_y))
+    tile_y = _split(size[0], tile_y)
+    chunks_per_task = chunks
+    if threads > 1:
+        tiles = -(-max(1, size[1]) // tile_x)
+        while -(-max(1, size[0]) // tile_y) * tiles < 4 * threads and tile_y > 8:
+            tile_y = _split(size[0], tile_y - 1)
+        tiles *= -(-max(1, size[0]) // tile_y)
+        chunks_per_task = max(1, chunks // -(-4 * threads // tiles))
+    tile = (tile_y, tile_x)
+    region = ((tile_y - 1) * p.stride[0] + span_y) * row_bytes(tile_x) + 2 * row_bytes(tile_x)
+    scratch = region + tile_y * tile_x * width * element
+    return LaneBlocking(tile, chunks_per_task, scratch + 24 * len(p.tap_y) * len(p.tap_x) * channels + 512)
+
+
+LanePass = tuple[tuple[int, ...], tuple[int, ...], int, int, int, int]
+
+
+@lru_cache(maxsize=64)
+def lane_passes(passes: tuple[Pass, ...]) -> tuple[tuple[LanePass, ...], tuple[int, ...], tuple[int, ...], Pass]:
+    """The passes as the depthwise driver takes them, the kernel rows and columns to pack for all, the largest pass."""
+    rows: dict[tuple[int, ...], int] = {}
+    columns: dict[tuple[int, ...], int] = {}
+    for p in passes:
+        rows.setdefault(p.rows, sum(map(len, rows)))
+        columns.setdefault(p.columns, sum(map(len, columns)))
+    return (
+        tuple((p.tap_y, p.tap_x, *p.phase, rows[p.rows], columns[p.columns]) for p in passes),
+        tuple(i for taps in rows for i in taps),
+        tuple(j for taps in columns for j in taps),
+        max(passes, key=lambda p: len(p.rows) * len(p.columns)),
+    )
+
+
+def lane_gradient_parts(g: Geometry, compute: int) -> int:
+    """Pieces of the pixel rows that the depthwise weight gradient sums apart, by shape alone: some rows each."""
+    element, _, _, _ = _native.tile_shape(compute)
+    width = _native.lane_width(compute)
+    chunks = -(-g.out_channels // width)
+    sums_bytes = chunks * prod(g.kernel_size) * (g.in_channels // g.groups) * width * element
+    rows = g.batch * g.output_size[0]
+    return max(1, min(rows // 7, 32, -(-64 // chunks), PARTIAL_SUMS_BYTES // sums_bytes))
+
+
 def why_not_winograd(p: Pass, channels: int, outputs: int, groups: int, dtype: np.dtype[Any]) -> str | None:
     """Why Winograd F(4x4, 3x3) cannot compute a pass; None if it can."""
     if dtype != np.float32:

@@ -43,6 +43,8 @@ from .arrays import (
     require_addend,
     result_dtype,
 )
+from .call import ACTIVATIONS as ACTIVATION_CODES
+from .call import Call, bias_for, forward_call
 from .errors import ConvError, ConvTypeError
 from .geometry import (
     Padding,
@@ -104,7 +106,7 @@ def _checked_bias(name: str, bias: object, channels: int, dtype: DType, weight_s
 
 # Calls that most programs repeat: contiguous arrays and plain options. What is remembered are numbers, no arrays.
 _MOST_REMEMBERED: Final = 256
-_remembered: dict[tuple[object, ...], tuple[plan.Call, Shape, int, bool]] = {}
+_remembered: dict[tuple[object, ...], tuple[Call, Shape, int, bool]] = {}
 
 
 def _plain(option: object) -> bool:
@@ -180,12 +182,12 @@ def _convolve(
     plan.forward(g, x, w, b, act, add, target, algorithm=chosen, threads=team)
     finish()
     if key is not None and (frame.channels_last or own_input.flags.c_contiguous):
-        call = plan.forward_call(g, dtype, chosen, team)
+        call = forward_call(g, dtype, chosen, team)
         if not call.packs and 0 not in result_shape:
             if len(_remembered) >= _MOST_REMEMBERED:
                 _remembered.clear()
             shape = frame.from_logical_shape(result_shape)
-            _remembered[key] = (call, shape, plan.ACTIVATIONS[act], frame.channels_last)
+            _remembered[key] = (call, shape, ACTIVATION_CODES[act], frame.channels_last)
     return result
 
 
@@ -220,7 +222,7 @@ def conv2d(
         if key is not None and (known := _remembered.get(key)) is not None:
             call, result_shape, activation_code, channels_last = known
             result = np.empty(result_shape, input.dtype)  # type: ignore[union-attr]
-            shift = plan.bias_for(bias, call.compute)  # type: ignore[arg-type]
+            shift = bias_for(bias, call.compute)  # type: ignore[arg-type]
             call.run(weight, input, result, shift, None, activation_code, None, channels_last)  # type: ignore[arg-type]
             return result
     return _convolve(

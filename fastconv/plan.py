@@ -11,24 +11,37 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import _native
 from .arrays import as_array, checked_residual, destination, layout, lies_channels_last
+from .call import (
+    ACTIVATIONS,
+    COMPUTE,
+    COMPUTE_DTYPES,
+    PADDING_MODES,
+    STORAGE,
+    Array,
+    Call,
+    bias_for,
+    forward_call,
+    input_gradient_call,
+    prepare,
+    run_once,
+)
 from .choice import (
-    PANEL_BYTES,
     PARTIAL_SUMS_BYTES,
     SOURCES,
     Pass,
+    by_lanes,
     choose_algorithm,
     direct_blocking,
     forward_passes,
-    input_gradient_passes,
+    lane_blocking,
+    lane_gradient_parts,
     panel_width,
     weight_gradient_blocking,
     why_not_winograd,
@@ -38,27 +51,6 @@ from .choice import (
 from .errors import ConvError, ConvTypeError
 from .geometry import Geometry, PoolGeometry, padded_index
 from .integers import Checked, fits_signed, largest, run_checked
-
-Array = NDArray[Any]
-
-# Element types as the native code numbers them (fc_dtype, fc_compute in src/fastconv.h).
-STORAGE = {
-    np.dtype(name): code
-    for code, name in enumerate(
-        ["float32", "float64", "float16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
-    )
-}
-COMPUTE = {
-    np.dtype("float32"): 0,
-    np.dtype("float16"): 0,
-    np.dtype("float64"): 1,
-    np.dtype("int32"): 2,
-    np.dtype("int64"): 3,
-}
-COMPUTE_DTYPES: list[np.dtype[Any]] = [np.dtype("float32"), np.dtype("float64"), np.dtype("int32"), np.dtype("int64")]
-ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2, "leaky_relu": 3, "silu": 4, "sigmoid": 5, "hardswish": 6}
-MOST_LANES = 16  # of any instruction set's vectors
-PADDING_MODES = {"zeros": 0, "reflect": 1, "replicate": 2, "circular": 3, "symmetric": 4}
 
 
 def _select_isa() -> None:
@@ -110,229 +102,6 @@ class ConvExplanation:
         )
 
 
-# ---- weights packed for a pass ----------------------------------------------------------------------------------
-
-
-def _aligned(count: int) -> Array:
-    """`count` bytes on a 64-byte boundary."""
-    raw = np.empty(count + 64, np.uint8)
-    shift = -raw.ctypes.data % 64
-    return raw[shift : shift + count]
-
-
-@dataclass(frozen=True, slots=True)
-class PackedWeights:
-    """The weights of one pass in panels, whether all are finite, and their Winograd transform where that is used."""
-
-    panels: Array
-    finite: bool
-    transformed: Array | None
-
-
-def prepare(
-    p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int, transform: bool
-) -> PackedWeights:
-    """The weights of one pass packed for many runs and, for Winograd, transformed."""
-    outputs, channels = weight.shape[0] // groups, weight.shape[1]
-    if transposed:
-        outputs, channels = channels, outputs
-    count = _native.packed_bytes(compute, groups, len(p.rows) * len(p.columns), channels, outputs)
-    packed = _aligned(count)
-    team = threads if count > 1 << 16 else 1
-    finite = _native.pack_weights(
-        compute, weight, STORAGE[weight.dtype], packed, groups, transposed, p.rows, p.columns, team
-    )
-    transformed = None
-    if transform and finite:
-        transformed = _aligned(count * 4)
-        _native.winograd_weights(compute, packed, transformed, channels, outputs, team)
-    return PackedWeights(packed, finite, transformed)
-
-
-# ---- calls ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A convolution or an input gradient resolved to the numbers that the drivers take; it waits for its arrays."""
-
-    algorithm: str
-    reason: str
-    passes: tuple[Pass, ...]
-    transposed: bool
-    channels: int  # of one group, as the passes see them: the reduction
-    outputs: int
-    groups: int
-    mode: int
-    compute: int
-    threads: int
-    packs: bool  # a panel is so large that weights are packed before, even for one run
-    covers: bool  # every output belongs to a pass
-    direct: tuple[_native.DirectPass, ...]
-    in_place: tuple[_native.DirectPass | None, ...]
-
-    def run(
-        self,
-        weight: Array,
-        x: Array,
-        out: Array,
-        bias: Array | None,
-        residual: Array | None = None,
-        activation: int = 0,
-        packed: PackedWeights | None = None,
-        channels_last: bool = False,
-    ) -> None:
-        """Compute `out`; arrays in the logical axis order or, `channels_last`, as (N, H, W, C) and (kH, kW, I, O).
-
-        Of a `packed` weight the array gives the shape alone.
-        """
-        if self.algorithm == "winograd" and (packed is None or packed.finite):
-            self._run_winograd(weight, x, out, bias, residual, activation, packed, channels_last)
-            return
-        _native.direct(
-            self.direct, self.in_place, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype],
-            None if packed is None else packed.panels, packed is None or packed.finite, self.transposed, bias, out,
-            STORAGE[out.dtype], residual, activation, channels_last, self.threads,
-        )  # fmt: skip
-
-    def _run_winograd(
-        self,
-        weight: Array,
-        x: Array,
-        out: Array,
-        bias: Array | None,
-        residual: Array | None,
-        activation: int,
-        packed: PackedWeights | None,
-        channels_last: bool,
-    ) -> None:
-        (p,) = self.passes
-        batch, height, width = (out.shape[0], *out.shape[1:3]) if channels_last else (out.shape[0], *out.shape[2:])
-        flags = np.zeros((batch, -(-height // 4)), np.uint8)
-        panels = None if packed is None else packed.panels
-        transformed = None if packed is None else packed.transformed
-        b = winograd_blocking(
-            self.channels, self.outputs, (batch, height, width), _native.tile_shape(self.compute), self.threads,
-            transformed is not None,
-        )  # fmt: skip
-        _native.winograd(
-            self.compute, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels, transformed, self.transposed,
-            p.rows, p.columns, bias, out, STORAGE[out.dtype], residual, activation, channels_last, p.tap_y[0],
-            p.tap_x[0], self.mode, flags, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
-        )  # fmt: skip
-        if not flags.any():
-            return
-        if channels_last:
-            x, out = x.transpose(0, 3, 1, 2), out.transpose(0, 3, 1, 2)
-            residual = None if residual is None else residual.transpose(0, 3, 1, 2)
-            weight = weight.transpose(3, 2, 0, 1)
-        for n, row in np.argwhere(flags):  # rows of tiles with an output that is not finite
-            part = slice(4 * row, 4 * row + 4)
-            rows = out[n : n + 1, :, part]
-            shifted = replace(p, tap_y=tuple(tap + 4 * int(row) for tap in p.tap_y))
-            direct, in_place = _direct_passes(
-                (shifted,), self.channels, self.outputs, 1, rows.shape[2:], x.shape[2:], self.mode, self.compute,
-                self.threads,
-            )  # fmt: skip
-            _native.direct(
-                direct, in_place, x[n : n + 1], STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels,
-                packed is None or packed.finite, self.transposed, bias, rows, STORAGE[out.dtype],
-                None if residual is None else residual[n : n + 1, :, part], activation, False, self.threads,
-            )  # fmt: skip
-
-
-def _direct_passes(
-    passes: tuple[Pass, ...],
-    channels: int,
-    outputs: int,
-    groups: int,
-    size: tuple[int, ...],
-    input_size: tuple[int, ...],
-    mode: int,
-    compute: int,
-    threads: int,
-) -> tuple[tuple[_native.DirectPass, ...], tuple[_native.DirectPass | None, ...]]:
-    """The passes into an output of `size`, and for each the one that reads its input in place, where it could."""
-
-    def native(p: Pass, in_place: bool) -> _native.DirectPass:
-        own = p.output_size((size[0], size[1]))
-        macs = prod(own) * channels * outputs * groups * len(p.rows) * len(p.columns)
-        team = _native.threads_for(macs, threads)
-        b = direct_blocking(p, channels, outputs, groups, own, compute, team, in_place)
-        return _native.DirectPass(
-            compute, groups, channels, outputs, own, p.tap_y, p.tap_x, p.rows, p.columns, p.stride, p.phase, p.step,
-            mode, b.source, b.tile, b.reduction, b.panels_per_task,
-        )  # fmt: skip
-
-    def inside(p: Pass) -> bool:
-        """One tap and nothing padded."""
-        own = p.output_size((size[0], size[1]))
-        return len(p.tap_y) == len(p.tap_x) == 1 and all(
-            tap[0] >= 0 and tap[0] + (count - 1) * stride < extent
-            for tap, count, stride, extent in zip((p.tap_y, p.tap_x), own, p.stride, input_size, strict=True)
-        )
-
-    return (
-        tuple(native(p, False) for p in passes),
-        tuple(native(p, True) if inside(p) else None for p in passes),
-    )
-
-
-def _call(
-    passes: list[Pass],
-    transposed: bool,
-    channels: int,
-    outputs: int,
-    groups: int,
-    size: tuple[int, int],
-    input_size: tuple[int, int],
-    mode: int,
-    dtype: np.dtype[Any],
-    algorithm: str,
-    purpose: str,
-    threads: int,
-) -> Call:
-    compute = COMPUTE[dtype]
-    kept = tuple(p for p in passes if 0 not in p.output_size(size))
-    how, reason = ("direct", "nothing to compute")
-    if kept:
-        how, reason = choose_algorithm(kept[0], channels, outputs, groups, size, dtype, algorithm, purpose)
-    direct, in_place = _direct_passes(kept, channels, outputs, groups, size, input_size, mode, compute, threads)
-    panel = panel_width(compute, outputs)
-    packs = any(
-        _native.packed_bytes(compute, 1, len(p.rows) * len(p.columns), channels, panel) > PANEL_BYTES for p in kept
-    )
-    covers = sum(prod(p.output_size(size)) for p in kept) == prod(size)
-    return Call(
-        how, reason, kept, transposed, channels, outputs, groups, mode, compute, threads, packs, covers, direct,
-        in_place,
-    )  # fmt: skip
-
-
-# Calls hold numbers alone, a few kilobytes each, and are forgotten oldest first.
-@lru_cache(maxsize=256)
-def _forward_call(
-    g: Geometry, dtype: np.dtype[Any], algorithm: str, purpose: str, threads: int, isa: int
-) -> Call:
-    return _call(
-        forward_passes(g), False, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size,
-        g.input_size, PADDING_MODES[g.padding_mode], dtype, algorithm, purpose, threads,
-    )  # fmt: skip
-
-
-@lru_cache(maxsize=256)
-def _input_gradient_call(g: Geometry, dtype: np.dtype[Any], algorithm: str, threads: int, isa: int) -> Call:
-    return _call(
-        input_gradient_passes(g), True, g.out_channels // g.groups, g.in_channels // g.groups, g.groups, g.input_size,
-        g.output_size, PADDING_MODES["zeros"], dtype, algorithm, "call", threads,
-    )  # fmt: skip
-
-
-def forward_call(g: Geometry, dtype: np.dtype[Any], algorithm: str, threads: int, purpose: str = "call") -> Call:
-    """The convolution of `g` with results of `dtype`; `purpose` as `choose_algorithm` takes it."""
-    return _forward_call(g, dtype, algorithm, purpose, threads, _native.isa_number())
-
-
 # ---- operations --------------------------------------------------------------------------------------------------
 
 
@@ -346,34 +115,6 @@ def check_algorithm(g: Geometry, dtype: np.dtype[Any], algorithm: str) -> None:
             f"algorithm={algorithm!r} does not apply to input ({g.batch}, {g.in_channels}, {g.input_size[0]}, "
             f"{g.input_size[1]}) with kernel {g.kernel_size}: {why}. Use algorithm='auto' or 'direct'."
         )
-
-
-def _run_once(
-    call: Call, weight: Array, x: Array, out: Array, bias: Array | None, residual: Array | None, activation: int
-) -> None:
-    """Run a call with weights as they lie, packed panel by panel on the way unless a panel is too large for that."""
-    if out.size == 0:
-        return
-    if not call.packs:
-        call.run(weight, x, out, bias, residual, activation)
-        return
-    for p, direct, in_place in zip(call.passes, call.direct, call.in_place, strict=True):
-        packed = prepare(p, weight, call.groups, call.transposed, call.compute, call.threads, False)
-        replace(call, passes=(p,), direct=(direct,), in_place=(in_place,)).run(
-            weight, x, out, bias, residual, activation, packed
-        )
-
-
-def bias_for(bias: Array | None, compute: int) -> Array | None:
-    """The bias in the computing type, in memory that vectors may be read from up to its end."""
-    if bias is None:
-        return None
-    dtype = COMPUTE_DTYPES[compute]
-    if bias.dtype == dtype and bias.flags.c_contiguous and bias.size % MOST_LANES == 0:
-        return bias
-    padded = np.zeros(-(-bias.size // MOST_LANES) * MOST_LANES, dtype)
-    padded[: bias.size] = bias
-    return padded[: bias.size]
 
 
 def forward(
@@ -393,7 +134,7 @@ def forward(
 
     def run(x: Array, w: Array, to: Array, b: Array | None, add: Array | None) -> None:
         call = forward_call(g, to.dtype, algorithm, threads)
-        _run_once(call, w, x, to, bias_for(b, call.compute), add, ACTIVATIONS[activation])
+        run_once(call, w, x, to, bias_for(b, call.compute), add, ACTIVATIONS[activation])
 
     if out.dtype.kind == "f":
         run(input, weight, out, bias, residual)
@@ -464,14 +205,12 @@ def input_gradient(
 def _zero_padded_input_gradient(
     g: Geometry, dy: Array, w: Array, bias: Array | None, out: Array, groups: int, algorithm: str, threads: int
 ) -> None:
-    call = _input_gradient_call(
-        replace(g, groups=groups, in_channels=out.shape[1], out_channels=dy.shape[1]), out.dtype, algorithm, threads,
-        _native.isa_number(),
-    )  # fmt: skip
+    part = replace(g, groups=groups, in_channels=out.shape[1], out_channels=dy.shape[1])
+    call = input_gradient_call(part, out.dtype, algorithm, threads)
     bias = bias_for(bias, call.compute)
     if not call.covers:  # what no pass writes is the bias alone
         out[...] = 0 if bias is None else bias[:, None, None]
-    _run_once(call, w, dy, out, bias, None, 0)
+    run_once(call, w, dy, out, bias, None, 0)
 
 
 def _fold(padded: Array, before: int, size: int, mode: str, axis: int) -> Array:
@@ -551,6 +290,9 @@ def weight_gradient(
 
     def run(x: Array, dy: Array, to: Array) -> None:
         compute = COMPUTE[to.dtype]
+        if by_lanes(p, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, compute):
+            _lane_weight_gradient(g, p, x, dy, to, compute, threads)
+            return
         b = weight_gradient_blocking(g, compute)
         _native.weight_gradient(
             compute, x, STORAGE[x.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], g.groups, *g.stride,
@@ -564,6 +306,17 @@ def weight_gradient(
     terms = g.batch * prod(g.output_size)
     check = Checked("the weight gradient", "input", input, "grad_output", grad_output, terms, 0, out)
     run_checked(check, lambda to: run(_narrowed(input, to), _narrowed(grad_output, to), to), run)
+
+
+def _lane_weight_gradient(g: Geometry, p: Pass, x: Array, dy: Array, to: Array, compute: int, threads: int) -> None:
+    channels, outputs = g.in_channels // g.groups, g.out_channels // g.groups
+    # a tile is a piece of the sum, so that it must not depend on layout or threads
+    tile = lane_blocking(p, channels, outputs, g.groups, g.output_size, compute, 4, False).tile
+    _native.depthwise_weight_gradient(
+        compute, x, STORAGE[x.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], g.groups, p.tap_y, p.tap_x,
+        *p.stride, PADDING_MODES[g.padding_mode], *tile, lane_gradient_parts(g, compute),
+        _native.threads_for(4 * dy.size * prod(to.shape[1:]), threads),
+    )  # fmt: skip
 
 
 def bias_gradient(grad_output: Array, out: Array, *, threads: int = 1) -> None:
@@ -679,6 +432,18 @@ def _explain_call(g: Geometry, call: Call, dtype: np.dtype[Any], prepared: bool)
         )  # fmt: skip
     team = _native.threads_for(macs, call.threads)
     (p,) = forward_passes(g)
+    if call.lanes:
+        kind = "depthwise" if channels == 1 else "grouped"
+        team = _native.threads_for(4 * macs, call.threads)
+        chunks = lane_blocking(p, channels, outputs, g.groups, g.output_size, compute, team, False)
+        width = _native.lane_width(compute)
+        return ConvExplanation(
+            algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=chunks.tile,
+            block=f"{chunks.chunks_per_task} chunks of {width} output channels", register_tile=(8, width),
+            source="in place if channels lie side by side" if channels == outputs == 1 else SOURCES[1],
+            workspace_bytes=chunks.scratch_bytes * team, packed_weight_bytes=packed, macs=macs, multiplications=macs,
+            reason=f"{call.reason}; {kind} kernels, every lane an output channel with inputs of its own",
+        )  # fmt: skip
     b = direct_blocking(p, channels, outputs, g.groups, g.output_size, compute, team, False)
     panel = 0 if prepared or call.packs else _native.packed_bytes(
         compute, 1, prod(g.kernel_size), channels, panel_width(compute, outputs)

@@ -53,6 +53,13 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_winograd_taps)(const void*, Py_ssize_t, int, void*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
                                          Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_window)(const void*, Py_ssize_t, const void*, Py_ssize_t, const fc_segment*, Py_ssize_t, void*,
+                               Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_window_gradient)(const void*, const Py_ssize_t*, Py_ssize_t, const void*, Py_ssize_t,
+                                        const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*,
+                                        Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_spread)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Py_ssize_t*,
+                               const void*) noexcept nogil
     ctypedef struct fc_kernels:
         int dtype
         int size
@@ -64,6 +71,11 @@ cdef extern from "fastconv.h" nogil:
         fc_pack_panel pack_panel[11]
         fc_store store[11]
         fc_add add
+        int lane_vectors
+        fc_micro_kernel lane[3][13]
+        fc_window window[6][3][2]
+        fc_window_gradient window_gradient[6][3][4]
+        fc_spread spread
         fc_winograd_input winograd_input
         fc_winograd_output winograd_output
         fc_winograd_weights winograd_weights
@@ -94,6 +106,7 @@ cdef extern from "fastconv.h" nogil:
     const fc_isa* fc_isa_select(const char*)
     const fc_isa* fc_isa_best()
     const char* fc_isa_built(int)
+    int FC_MAX_ROWS, FC_MAX_WINDOW
     int FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC
 
 ctypedef Py_ssize_t size
@@ -156,6 +169,11 @@ def tile_shape(int compute):
     """(bytes of an element, lanes of a vector, vectors of a full panel, rows of a full register tile)."""
     cdef const fc_kernels* kernels = isa.compute[compute]
     return kernels.size, kernels.lanes, kernels.vectors, kernels.rows[kernels.vectors]
+
+
+def lane_width(int compute):
+    """Output channels that the depthwise kernels compute together."""
+    return isa.compute[compute].lane_vectors * isa.compute[compute].lanes
 
 
 def fma_peak(int threads=1):
@@ -297,6 +315,8 @@ cdef inline size padded_index(size i, size n, int mode) noexcept nogil:
 include "drivers/weights.pxi"
 include "drivers/region.pxi"
 include "drivers/direct.pxi"
+include "drivers/depthwise.pxi"
+include "drivers/depthwise_gradient.pxi"
 include "drivers/winograd.pxi"
 include "drivers/weight_gradient.pxi"
 include "drivers/winograd_gradient.pxi"

@@ -18,7 +18,7 @@ enum fc_activation { FC_LINEAR, FC_RELU, FC_RELU6, FC_LEAKY_RELU, FC_SILU, FC_SI
 
 enum fc_padding_mode { FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC };
 
-enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12 };
+enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12, FC_WINDOW = 8, FC_MAX_WINDOW = 5 };
 
 /* A run of k reduction steps: it starts at element a of every row and at step b of the panel. */
 typedef struct { ptrdiff_t a, b, k; } fc_segment;
@@ -55,6 +55,15 @@ typedef void (*fc_winograd_taps)(const void *src, ptrdiff_t element_stride, int 
 typedef void (*fc_winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
                                     ptrdiff_t tap_stride, ptrdiff_t channels);
 
+/* Depthwise and grouped convolution (kernels/depthwise.h): `pixels` outputs of a row, adjacent taps. */
+typedef void (*fc_window)(const void *a, ptrdiff_t column, const void *b, ptrdiff_t ldb, const fc_segment *segment,
+                          ptrdiff_t segments, void *c, ptrdiff_t c_column);
+typedef void (*fc_window_gradient)(const void *x, const ptrdiff_t *x_row, ptrdiff_t column, const void *dy,
+                                   ptrdiff_t ldb, const fc_segment *segment, ptrdiff_t segments, void *sums,
+                                   const ptrdiff_t *sums_row, ptrdiff_t tap);
+typedef void (*fc_spread)(void *dst, const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t count,
+                          const ptrdiff_t *from, const void *index);
+
 typedef struct {
     int dtype;       /* the fc_dtype of a computing element */
     int size;        /* bytes of it */
@@ -66,6 +75,12 @@ typedef struct {
     fc_pack_panel pack_panel[FC_DTYPES];
     fc_store store[FC_DTYPES];
     fc_add add;
+    /* A lane an output channel: [vectors][rows] as `micro`, but every lane multiplies an input of its own. */
+    int lane_vectors;
+    fc_micro_kernel lane[3][FC_MAX_ROWS + 1];
+    fc_window window[FC_MAX_WINDOW + 1][3][2];                   /* [taps][stride][4 or 8 pixels], lane_vectors wide */
+    fc_window_gradient window_gradient[FC_MAX_WINDOW + 1][3][4]; /* [taps][stride][rows of taps], one vector wide */
+    fc_spread spread;
     /* Winograd F(4x4, 3x3) and F(3x3, 4x4) for one tile or panel; NULL where the type has none. Strides in elements. */
     fc_winograd_input winograd_input;
     fc_winograd_output winograd_output;

@@ -38,7 +38,9 @@ from fastconv.testing.problems import (
 PAGE = mmap.PAGESIZE
 PROT_NONE, PROT_READ_WRITE = 0, 3
 # (kind of operation, first case, last + 1); each is run with the pages behind the arrays and with the pages before.
-SHARES = {"conv2d": 2, "conv_transpose2d": 6, "tiled_conv2d": 12, "pool2d": 6, "winograd": 12}  # 1 case in so many
+SHARES = {  # 1 case in so many
+    "conv2d": 2, "conv_transpose2d": 6, "tiled_conv2d": 12, "pool2d": 6, "winograd": 12, "depthwise": 6,
+}  # fmt: skip
 COUNTS = {kind: max(1, COUNT // share) for kind, share in SHARES.items()}
 BATCHES = [
     (kind, start, min(start + 250, count)) for kind, count in COUNTS.items() for start in range(0, count, 250)
@@ -137,6 +139,14 @@ def check_winograd(case: ConvCase, memory: GuardedMemory) -> None:
         check_conv(case, memory, algorithm="winograd")
 
 
+def check_depthwise(case: ConvCase, memory: GuardedMemory) -> None:
+    """Every channel, or every few, a group of its own."""
+    few = case.index % 3 + 1
+    groups = max(1, case.in_channels // few)
+    outputs = groups * (case.index % 4 + 1)
+    check_conv(replace(case, in_channels=few * groups, out_channels=outputs, groups=groups), memory)
+
+
 def check_tiled(case: TiledCase, memory: GuardedMemory) -> None:
     x = fill(case.rng("input"), case.input_shape, case.dtype, "integers")
     w = fill(case.rng("weight"), case.weight_shape, case.dtype, "integers")
@@ -190,6 +200,7 @@ CHECKS = {
     "tiled_conv2d": (tiled_cases, check_tiled),
     "pool2d": (pool_cases, check_pool),
     "winograd": (conv_cases, check_winograd),
+    "depthwise": (conv_cases, check_depthwise),
 }
 
 

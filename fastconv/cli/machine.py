@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import _native, threads
+from ..call import COMPUTE_DTYPES
 from ..functional import info
-from ..plan import COMPUTE_DTYPES
 
 
 def cpu_name() -> str:

@@ -300,19 +300,36 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #define WINOGRAD
 #endif
 
+#include "depthwise.h"
+
 #if VECTORS == 4
 #define NAME_TABLE(n)                                                                                               \
     {.dtype = DTYPE, .size = sizeof(T), .lanes = LANES, .vectors = 4, .rows = {0, 12, 12, 6, 6},                                     \
      .micro = {{0}, {0, ROW_12(1)}, {0, ROW_12(2)}, {0, ROW_6(3)}, {0, ROW_6(4)}},                                   \
-     PACKS(pack), PACKS(pack_panel), STORES, .add = NAME(add) WINOGRAD}
+     PACKS(pack), PACKS(pack_panel), STORES, DEPTHWISE .add = NAME(add) WINOGRAD}
 #else
 #define NAME_TABLE(n)                                                                                               \
     {.dtype = DTYPE, .size = sizeof(T), .lanes = LANES, .vectors = 2, .rows = {0, 12, 6},                                            \
-     .micro = {{0}, {0, ROW_12(1)}, {0, ROW_6(2)}}, PACKS(pack), PACKS(pack_panel), STORES, .add = NAME(add) WINOGRAD}
+     .micro = {{0}, {0, ROW_12(1)}, {0, ROW_6(2)}}, PACKS(pack), PACKS(pack_panel), STORES, DEPTHWISE .add = NAME(add) WINOGRAD}
 #endif
 static const fc_kernels NAME(kernels) = NAME_TABLE();
 
 #undef WINOGRAD
+#undef DEPTHWISE
+#undef LANE
+#undef LANE_6
+#undef LANE_12
+#undef LANE_ROW_6
+#undef LANE_ROW_12
+#undef LANES_TABLE
+#undef WINDOW
+#undef WINDOW_PAIR
+#undef WINDOW_ENTRY
+#undef WINDOW_GRADIENT
+#undef WINDOW_VECTORS
+#undef GRADIENT_ENTRY
+#undef GRADIENT_PIXELS
+#undef WINDOWS
 #undef NAME_TABLE
 #undef PACKS
 #undef STORES
@@ -331,3 +348,4 @@ static const fc_kernels NAME(kernels) = NAME_TABLE();
 #undef IS_FLOAT
 #undef DTYPE
 #undef EXP
+#undef INDEX

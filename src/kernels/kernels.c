@@ -30,6 +30,7 @@
 
 #define T float
 #define DTYPE FC_F32
+#define INDEX int32_t
 #define NAME(x) x##_float
 #define LANES (VECTOR_BYTES / 4)
 #define IS_FLOAT 1
@@ -40,6 +41,7 @@
 
 #define T double
 #define DTYPE FC_F64
+#define INDEX int64_t
 #define NAME(x) x##_double
 #define LANES (VECTOR_BYTES / 8)
 #define IS_FLOAT 1
@@ -48,6 +50,7 @@
 
 #define T int32_t
 #define DTYPE FC_I32
+#define INDEX int32_t
 #define NAME(x) x##_int32
 #define LANES (VECTOR_BYTES / 4)
 #define IS_FLOAT 0
@@ -55,6 +58,7 @@
 
 #define T int64_t
 #define DTYPE FC_I64
+#define INDEX int64_t
 #define NAME(x) x##_int64
 #define LANES (VECTOR_BYTES / 8)
 #define IS_FLOAT 0

@@ -1,0 +1,435 @@
+# Depthwise and grouped convolution with few channels a group: every lane of a vector is an output channel with inputs of
+# its own, so that vectors stay full whatever the size of a group.
+#
+#   for tile of output pixels x run of chunks (one or two vectors of output channels)        threads take these
+#     chunk of whole vectors, one channel a group, channels side by side: read the input in place
+#     else pack its region [row][column][channel of the group][lane]                         second-level cache
+#     for rectangle of output pixels that meet the same taps
+#       for pixels of the register tile: taps innermost                                      micro-kernel, registers
+#     epilogue: bias, residual, activation, layout, element type
+#
+# Rectangles are how padding is met: a tap over padded zeros is no tap of its rectangle, so that nothing is multiplied by
+# a padded zero and the input needs no copy with a border. Every output is one sum in the order (tap y, channel, tap x).
+# The input crosses the first-level cache once a row of taps; a row of the output is written once.
+
+cdef enum:
+    NEIGHBOUR_BYTES = 512   # channels of a pixel done together: its window of 10 x 3 pixels takes half a first level
+
+
+cdef extern from "fastconv.h" nogil:
+    int FC_F32, FC_F64, FC_I32, FC_I64
+
+
+cdef struct Run:
+    size end, lo, hi   # outputs up to `end` meet the taps lo..hi-1
+
+
+cdef struct Depthwise:
+    const fc_kernels* kernels
+    View x, y, residual
+    int x_code, y_code, activation, mode
+    bint has_residual, in_place, spread
+    size channels, outputs, total              # of one group: reduction and output channels; all output channels
+    size stride_y, stride_x, taps_y, taps_x
+    const size* tap_y                          # offset of every tap from output * stride, rising
+    const size* tap_x
+    size min_y, min_x, span_y, span_x, step_x  # step_x: columns between taps, 0 if they differ
+    size first_row, first_column               # of the packed taps, of which these are a part
+    size packed_rows, packed_columns
+    const char* packed
+    const char* bias
+    size tile_y, tile_x, tiles_y, tiles_x, chunks, chunks_per_task, chunk_groups, width
+    Run* runs_y
+    Run* runs_x
+    size region_bytes, row_bytes, scratch_bytes
+
+
+# Where the lanes of one chunk read and write: offsets in elements from (row 0, column 0) of the input and the output.
+cdef struct Lanes:
+    const char* a
+    size a_y, a_x, a_channel, vectors
+    size first, chunks                         # output channel and number of chunks done pixel by pixel
+    const char* b                              # dY of the weight gradient
+    size ldb
+    char* c
+    size c_y, c_x
+
+
+def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual, int activation, bint channels_last,
+              size groups, tuple passes, size packed_rows, size packed_columns, size stride_y, size stride_x,
+              size step_y, size step_x, int mode, size tile_y, size tile_x, size chunks_per_task, int threads):
+    """y = activation(convolution(x, packed) + bias + residual), every element written that a pass reaches.
+
+    As `direct`, for weights packed as one group of all output channels, in the order of the sums. A pass is (tap_y, tap_x, phase_y, phase_x,
+    first_row, first_column): its taps, rising along both axes, the outputs it writes (every step-th from its phase on)
+    and where its taps begin among the packed ones.
+    """
+    cdef Depthwise* jobs = NULL
+    cdef Depthwise* job
+    cdef Arrays arrays = Arrays()
+    cdef View view, packed_view
+    cdef View views[3]
+    cdef const char* bias_data = NULL
+    cdef char* scratch = NULL
+    cdef size scratch_bytes = 0, count = 0, n = len(passes), task, tasks = 0
+    try:
+        arrays.activation(x, &views[0], False, channels_last)
+        arrays.activation(y, &views[1], True, channels_last)
+        arrays.view(packed, &packed_view, False)
+        if bias is not None:
+            arrays.view(bias, &view, False)
+            bias_data = view.p
+        if residual is not None:
+            arrays.activation(residual, &views[2], False, channels_last)
+        if views[1].n[0] * views[1].n[1] * views[1].n[2] * views[1].n[3] == 0:
+            return
+        jobs = <Depthwise*>allocate(n * sizeof(Depthwise))
+        for tap_y, tap_x, phase_y, phase_x, first_row, first_column in passes:
+            job = &jobs[count]
+            job.kernels = isa.compute[compute]
+            job.x, job.y = views[0], views[1]
+            job.has_residual = residual is not None
+            if job.has_residual:
+                job.residual = views[2]
+            job.packed, job.bias = packed_view.p, bias_data
+            job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
+            job.total = job.y.n[1]
+            job.channels, job.outputs = job.x.n[1] // groups, job.total // groups
+            job.stride_y, job.stride_x = stride_y, stride_x
+            job.first_row, job.first_column = first_row, first_column
+            job.packed_rows, job.packed_columns = packed_rows, packed_columns
+            job.tile_y, job.tile_x = tile_y, tile_x
+            phase_view(&job.y, &views[1], phase_y, phase_x, step_y, step_x)
+            if job.y.n[2] * job.y.n[3] == 0:
+                continue
+            tap_offsets(job, tap_y, tap_x)
+            count += 1
+            depthwise_prepare(job, chunks_per_task)
+            scratch_bytes = max(scratch_bytes, job.scratch_bytes)
+            tasks = max(tasks, job.y.n[0] * job.tiles_y * job.tiles_x * job.chunk_groups)
+        if count == 0:
+            return
+        # passes innermost: what one has read, the next finds in the cache
+        tasks *= count
+        threads = <int>min(threads, tasks)
+        scratch = <char*>allocate(scratch_bytes * threads)
+        with nogil:
+            if threads == 1:
+                for task in range(tasks):
+                    depthwise_task(&jobs[task % count], scratch, task // count)
+            else:
+                for task in prange(tasks, schedule='dynamic', num_threads=threads):
+                    depthwise_task(&jobs[task % count], scratch + threadid() * scratch_bytes, task // count)
+    finally:
+        for task in range(count):
+            free(<void*>jobs[task].tap_y)
+            free(jobs[task].runs_y)
+        free(scratch)
+        free(jobs)
+        arrays.release()
+
+
+cdef int tap_offsets(Depthwise* job, tuple tap_y, tuple tap_x) except -1:
+    """The taps as numbers (job.tap_y, to be freed by the caller) and room for the runs (job.runs_y)."""
+    cdef size i
+    cdef size* taps
+    job.taps_y, job.taps_x = len(tap_y), len(tap_x)
+    taps = <size*>allocate((job.taps_y + job.taps_x) * sizeof(size))
+    for i in range(job.taps_y):
+        taps[i] = tap_y[i]
+    for i in range(job.taps_x):
+        taps[job.taps_y + i] = tap_x[i]
+    job.tap_y, job.tap_x = taps, taps + job.taps_y
+    try:
+        job.runs_y = <Run*>allocate((2 * (job.taps_y + job.taps_x) + 2) * sizeof(Run))
+    except MemoryError:
+        free(taps)
+        raise
+    job.runs_x = job.runs_y + 2 * job.taps_y + 1
+    return 0
+
+
+cdef void tap_runs(Run* runs, const size* tap, size taps, size stride, size inputs, size outputs,
+                   bint padded) noexcept nogil:
+    """Runs of outputs that meet the same taps; with padding that is filled in (`padded`) all meet all."""
+    cdef size at = 0, i, limit, cross
+    while True:
+        runs.lo, runs.hi, runs.end = 0, taps, outputs
+        if not padded:
+            while runs.lo < taps and at * stride + tap[runs.lo] < 0:
+                runs.lo += 1
+            while runs.hi > runs.lo and at * stride + tap[runs.hi - 1] >= inputs:
+                runs.hi -= 1
+            for i in range(2 * taps):  # the first output whose tap i comes to lie at 0, or at the end
+                limit = (0 if i < taps else inputs) - tap[i % taps]
+                cross = (limit + stride - 1) // stride if limit > 0 else 0
+                if at < cross < runs.end:
+                    runs.end = cross
+        at = runs.end
+        if at == outputs:
+            return
+        runs += 1
+
+
+cdef inline bint lies_in_vectors(const fc_kernels* kernels, const View* v, bint same_type) noexcept nogil:
+    """Whether channels lie side by side in the computing type, so that a vector of them is read as it lies."""
+    return (same_type and (v.s[1] == kernels.size or v.n[1] == 1) and <size>v.p % kernels.size == 0
+            and v.s[0] % kernels.size == 0 and v.s[2] % kernels.size == 0 and v.s[3] % kernels.size == 0)
+
+
+cdef inline bint computes_in(int code, const fc_kernels* kernels) noexcept nogil:
+    """Whether arrays of this fc_dtype hold the computing type of the kernels itself."""
+    return kernels == (isa.compute[0] if code == FC_F32 else isa.compute[1] if code == FC_F64
+                       else isa.compute[2] if code == FC_I32 else isa.compute[3] if code == FC_I64 else NULL)
+
+
+cdef void depthwise_prepare(Depthwise* job, size chunks_per_task) noexcept nogil:
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size i, plain
+    job.width = kernels.lane_vectors * kernels.lanes
+    job.chunks = (job.total + job.width - 1) // job.width
+    job.chunks_per_task = max(1, min(chunks_per_task, job.chunks))
+    job.chunk_groups = (job.chunks + job.chunks_per_task - 1) // job.chunks_per_task
+    job.tiles_y = (job.y.n[2] + job.tile_y - 1) // job.tile_y
+    job.tiles_x = (job.y.n[3] + job.tile_x - 1) // job.tile_x
+    job.min_y, job.min_x = job.tap_y[0], job.tap_x[0]
+    job.span_y = job.tap_y[job.taps_y - 1] - job.min_y + 1
+    job.span_x = job.tap_x[job.taps_x - 1] - job.min_x + 1
+    job.step_x = 1 if job.taps_x == 1 else job.tap_x[1] - job.tap_x[0]
+    for i in range(2, job.taps_x):
+        if job.tap_x[i] - job.tap_x[i - 1] != job.step_x:
+            job.step_x = 0
+    job.spread = job.channels > 1 or job.outputs > 1
+    job.in_place = (not job.spread and job.mode == FC_ZEROS
+                    and lies_in_vectors(kernels, &job.x, computes_in(job.x_code, kernels)))
+    tap_runs(job.runs_y, job.tap_y, job.taps_y, job.stride_y, job.x.n[2], job.y.n[2], job.mode != FC_ZEROS)
+    tap_runs(job.runs_x, job.tap_x, job.taps_x, job.stride_x, job.x.n[3], job.y.n[3], job.mode != FC_ZEROS)
+    spread_bytes(kernels, job.channels, job.outputs, job.width, (job.tile_x - 1) * job.stride_x + job.span_x,
+                 &job.row_bytes)
+    job.region_bytes = 0
+    if not job.in_place or job.total % kernels.lanes != 0:
+        job.region_bytes = round_up(((job.tile_y - 1) * job.stride_y + job.span_y)
+                                    * ((job.tile_x - 1) * job.stride_x + job.span_x) * job.channels * job.width
+                                    * kernels.size, 64)
+    job.scratch_bytes = (job.region_bytes + job.row_bytes
+                         + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
+                         + round_up(job.taps_y * job.taps_x * job.channels * sizeof(fc_segment), 64))
+
+
+cdef void depthwise_task(const Depthwise* job, char* scratch, size task) noexcept nogil:
+    cdef size tiles = job.y.n[0] * job.tiles_y * job.tiles_x
+    cdef size chunk = task // tiles * job.chunks_per_task, last = min(chunk + job.chunks_per_task, job.chunks)
+    cdef size image, oy, ox, rows, columns
+    if chunk >= job.chunks:  # another pass has more tasks
+        return
+    task = task % tiles
+    ox = task % job.tiles_x * job.tile_x
+    oy = task // job.tiles_x % job.tiles_y * job.tile_y
+    image = task // job.tiles_x // job.tiles_y
+    rows = min(job.tile_y, job.y.n[2] - oy)
+    columns = min(job.tile_x, job.y.n[3] - ox)
+    while chunk < last:
+        chunk += depthwise_chunks(job, scratch, image, chunk, last, oy, ox, rows, columns)
+
+
+cdef void lanes_in(const Depthwise* job, char* scratch, size image, size first, size count, size oy, size ox, size rows,
+                   size columns, bint pack, Lanes* at) noexcept nogil:
+    """Where the outputs from `first` on find their inputs: the array itself, or its region in scratch (`pack`ed now)."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size width, region_columns
+    at.vectors = (count + kernels.lanes - 1) // kernels.lanes
+    width = at.vectors * kernels.lanes
+    if job.in_place and count == width:
+        at.a = job.x.p + image * job.x.s[0] + first * job.x.s[1]
+        at.a_y, at.a_x = job.x.s[2] // kernels.size, job.x.s[3] // kernels.size
+        at.a_channel = 0
+        return
+    region_columns = (columns - 1) * job.stride_x + job.span_x
+    if pack:
+        pack_lanes(kernels, job.x_code, &job.x, image, job.channels, job.outputs, first, count, width,
+                   oy * job.stride_y + job.min_y, (rows - 1) * job.stride_y + job.span_y,
+                   ox * job.stride_x + job.min_x, region_columns, job.mode, scratch + job.region_bytes, scratch)
+    at.a_x = job.channels * width
+    at.a_y = region_columns * at.a_x
+    at.a_channel = width
+    at.a = scratch - ((oy * job.stride_y + job.min_y) * at.a_y
+                      + (ox * job.stride_x + job.min_x) * at.a_x) * kernels.size
+
+
+cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size chunk, size last, size oy, size ox,
+                           size rows, size columns) noexcept nogil:
+    """Some of the chunks from `chunk` to `last` - 1 of one tile; returns how many."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size first = chunk * job.width, count = min(job.width, job.total - first), size_ = kernels.size
+    cdef Lanes at
+    cdef char* temporary = scratch + job.region_bytes + job.row_bytes
+    cdef fc_segment* segments = <fc_segment*>(temporary + round_up(job.tile_y * job.tile_x * job.width * size_, 64))
+    cdef char* to = job.y.p + image * job.y.s[0] + first * job.y.s[1] + oy * job.y.s[2] + ox * job.y.s[3]
+    cdef const char* residual = NULL
+    cdef size r = 0, step
+    cdef bint in_output, epilogue
+    lanes_in(job, scratch, image, first, count, oy, ox, rows, columns, True, &at)
+    # whole vectors of a channels-last output of the computing type are summed where they will lie
+    in_output = (count == at.vectors * kernels.lanes and not job.has_residual
+                 and lies_in_vectors(kernels, &job.y, computes_in(job.y_code, kernels)))
+    at.first, at.chunks = first, 1
+    at.c_y, at.c_x = columns * at.vectors * kernels.lanes, at.vectors * kernels.lanes
+    at.c = temporary
+    if in_output:
+        at.c_y, at.c_x = job.y.s[2] // size_, job.y.s[3] // size_
+        at.c = to
+        if job.in_place and count == job.width:  # walk both arrays in the order of their memory
+            at.chunks = min(min(last, job.total // job.width) - chunk, max(1, NEIGHBOUR_BYTES // (job.width * size_)))
+            count = at.chunks * job.width
+    at.c -= (oy * at.c_y + ox * at.c_x) * size_
+    epilogue = not in_output or job.bias != NULL or job.activation != 0
+    # before an epilogue a few rows at a time, so that it finds them in the first-level cache
+    while r < rows:
+        step = min(rows - r, max(2, 128 // (columns * at.chunks))) if epilogue else rows
+        depthwise_rows(job, &at, segments, oy + r, oy + r + step, ox, ox + columns)
+        while step > 0:
+            if epilogue:
+                if job.has_residual:
+                    residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1]
+                                + (oy + r) * job.residual.s[2] + ox * job.residual.s[3])
+                kernels.store[job.y_code](
+                    at.c + ((oy + r) * at.c_y + ox * at.c_x) * size_, at.c_x, columns, count, to + r * job.y.s[2],
+                    job.y.s[3], job.y.s[1], job.bias + first * size_ if job.bias != NULL else NULL, job.activation,
+                    residual, job.residual.s[3] if job.has_residual else 0,
+                    job.residual.s[1] if job.has_residual else 0)
+            r += 1
+            step -= 1
+    return at.chunks
+
+
+cdef void depthwise_rows(const Depthwise* job, const Lanes* at, fc_segment* segments, size y0, size y1, size x0,
+                         size x1) noexcept nogil:
+    """The outputs of rows y0..y1-1 and columns x0..x1-1, rectangle by rectangle."""
+    cdef const Run* run_y = job.runs_y
+    cdef const Run* run_x
+    cdef size y, x, end_y, end_x
+    y = y0
+    while y < y1:
+        while run_y.end <= y:
+            run_y += 1
+        end_y = min(y1, run_y.end)
+        run_x = job.runs_x
+        x = x0
+        while x < x1:
+            while run_x.end <= x:
+                run_x += 1
+            end_x = min(x1, run_x.end)
+            depthwise_rectangle(job, at, segments, run_y, run_x, y, end_y, x, end_x)
+            x = end_x
+        y = end_y
+
+
+cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment* segments, const Run* run_y,
+                              const Run* run_x, size y0, size y1, size x0, size x1) noexcept nogil:
+    """Outputs that meet the same taps: windows of a row where a kernel has them, pixel by pixel for the rest."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size taps = run_x.hi - run_x.lo, count = 0, i, j, channel, y, x = x0, n, q, ldb
+    cdef size a_row[12]
+    cdef size c_row[12]
+    cdef fc_window* window = NULL
+    cdef const char* a
+    cdef const char* b
+    cdef char* c
+    # the taps of a row are one segment where they lie evenly
+    for i in range(run_y.lo, run_y.hi):
+        for channel in range(job.channels):
+            for j in range(run_x.lo, run_x.lo + min(taps, 1) if job.step_x > 0 else run_x.hi):
+                segments[count].a = job.tap_y[i] * at.a_y + job.tap_x[j] * at.a_x + channel * at.a_channel
+                segments[count].b = (((job.first_row + i) * job.channels + channel) * job.packed_columns
+                                     + job.first_column + j)
+                segments[count].k = taps if job.step_x > 0 else 1
+                count += 1
+    if (job.step_x == 1 and taps <= FC_MAX_WINDOW and job.stride_x <= 2
+            and at.vectors == kernels.lane_vectors):
+        window = <fc_window*>kernels.window[taps][job.stride_x]
+    if window != NULL and window[0] != NULL:
+        # down a strip of columns: a row of the input stays in the first-level cache for all windows that meet it
+        while x1 - x >= 4:
+            n = 8 if x1 - x >= 8 else 4
+            for y in range(y0, y1):
+                a = at.a + (y * job.stride_y * at.a_y + x * job.stride_x * at.a_x) * kernels.size
+                c = at.c + (y * at.c_y + x * at.c_x) * kernels.size
+                for q in range(at.chunks):
+                    b = lane_weights(job, at.first + q * job.width, &ldb)
+                    window[n // 4 - 1](a, at.a_x, b, ldb, segments, count, c, at.c_x)
+                    a += job.width * kernels.size
+                    c += job.width * kernels.size
+            x += n
+    x0 = x
+    n = 0
+    for y in range(y0, y1):
+        for x in range(x0, x1):
+            a_row[n] = y * job.stride_y * at.a_y + x * job.stride_x * at.a_x
+            c_row[n] = y * at.c_y + x * at.c_x
+            n += 1
+            if n == FC_MAX_ROWS or (y == y1 - 1 and x == x1 - 1):
+                for q in range(at.chunks):
+                    b = lane_weights(job, at.first + q * job.width, &ldb)
+                    kernels.lane[at.vectors][n](at.a + q * job.width * kernels.size, a_row, job.step_x * at.a_x, b, ldb, segments,
+                                                count, at.c + q * job.width * kernels.size, c_row, 0)
+                n = 0
+
+
+cdef inline const char* lane_weights(const Depthwise* job, size first, size* ldb) noexcept nogil:
+    """The packed weights of the outputs from `first` on, and the elements between their taps."""
+    cdef size full = job.kernels.vectors * job.kernels.lanes, panel = first - first % full
+    ldb[0] = min(full, round_up(job.total - panel, job.kernels.lanes))
+    return job.packed + (panel * job.packed_rows * job.packed_columns * job.channels + first - panel) * job.kernels.size
+
+
+# ---- packing an input of its own for every lane --------------------------------------------------------------------
+
+
+cdef size lane_channels(const fc_kernels* kernels, size channels, size outputs, size width) noexcept nogil:
+    """Input channels under `width` outputs at most, and the vectors read beyond them."""
+    return ((width - 1) // outputs + 2) * channels + 2 * kernels.lanes
+
+
+cdef void spread_bytes(const fc_kernels* kernels, size channels, size outputs, size width, size columns,
+                       size* bytes) noexcept nogil:
+    """Scratch of `pack_lanes`: a row of the input as it lies, and where every lane reads it."""
+    bytes[0] = 0
+    if channels > 1 or outputs > 1:
+        bytes[0] = (round_up((columns * lane_channels(kernels, channels, outputs, width) + 2 * kernels.lanes)
+                             * kernels.size, 64)
+                    + round_up(channels * width * kernels.size, 64)
+                    + round_up(channels * (width // kernels.lanes) * sizeof(size), 64))
+
+
+cdef void pack_lanes(const fc_kernels* kernels, int code, const View* x, size image, size channels, size outputs,
+                     size first, size count, size width, size first_row, size rows, size first_column, size columns,
+                     int mode, char* scratch, char* region) noexcept nogil:
+    """The region under a tile as [row][column][channel of the group][lane], for the `count` outputs from `first` on."""
+    cdef size group = first // outputs * channels, lds, r, c, v, l, o, low, high, n
+    cdef char* index
+    cdef size* begin
+    if channels == 1 and outputs == 1:
+        pack_region(kernels, code, x, image, first, count, first_row, 1, rows, first_column, 1, columns, columns, mode,
+                    width, region)
+        return
+    lds = lane_channels(kernels, channels, outputs, width)
+    index = scratch + round_up((columns * lds + 2 * kernels.lanes) * kernels.size, 64)
+    begin = <size*>(index + round_up(channels * width * kernels.size, 64))
+    n = width // kernels.lanes
+    for c in range(channels):
+        for v in range(n):
+            o = first + v * kernels.lanes
+            low = o // outputs * channels + c
+            begin[c * n + v] = low - group
+            for l in range(kernels.lanes):
+                high = min(o + l, first + count - 1) // outputs * channels + c - low
+                if kernels.size == 4:
+                    (<int*>index)[(c * n + v) * kernels.lanes + l] = <int>high
+                else:
+                    (<long long*>index)[(c * n + v) * kernels.lanes + l] = high
+    high = ((first + count - 1) // outputs + 1) * channels - group
+    for r in range(rows):
+        pack_region(kernels, code, x, image, group, high, first_row + r, 1, 1, first_column, 1, columns, columns, mode,
+                    lds, scratch)
+        kernels.spread(region, scratch, lds, columns, channels * n, begin, index)
+        region += columns * channels * width * kernels.size

@@ -1,0 +1,232 @@
+# The weight gradient of depthwise and small-group convolution, a lane an output channel as in depthwise.pxi:
+# dW[tap, channel of the group, lane] = sum over images and output pixels of dY[lane] * X[pixel's tap, channel, lane].
+#
+#   for part of the pixels x chunk of output channels            threads take these
+#     for tile of output pixels of that part
+#       chunk of whole vectors, channels side by side: read X and dY in place, else pack them
+#       for rectangle of output pixels that meet the same taps
+#         for taps, as many as registers hold sums               micro-kernel: the sum runs over the pixels
+#   for chunk: add the parts in order, store
+#
+# The parts depend on shapes alone: the bits do not depend on threads.
+
+cdef enum:
+    GRADIENT_ROWS = 4      # pixels added to the sums of one chunk at a time: neighbouring chunks find their lines of
+    GRADIENT_COLUMNS = 28  # X and dY in the cache
+
+
+cdef struct DepthwiseGradient:
+    Depthwise pass_   # its output is dY
+    View dw
+    int dw_code
+    size parts, sums_bytes
+    char* sums
+
+
+def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, int dw_code, size groups, tuple tap_y,
+                              tuple tap_x, size stride_y, size stride_x, int mode, size tile_y, size tile_x,
+                              size parts, int threads):
+    """Write dW, shaped (O, C/groups, kH, kW) with any strides, from x (N, C, H, W) and dy (N, O, OH, OW)."""
+    cdef DepthwiseGradient job
+    cdef Arrays arrays = Arrays()
+    cdef char* scratch = NULL
+    cdef size task, tasks, team
+    job.pass_.kernels = isa.compute[compute]
+    job.pass_.runs_y = NULL
+    job.pass_.tap_y = NULL
+    job.sums = NULL
+    try:
+        arrays.view(x, &job.pass_.x, False)
+        arrays.view(dy, &job.pass_.y, False)
+        arrays.view(dw, &job.dw, True)
+        job.dw_code, job.parts = dw_code, parts
+        job.pass_.x_code, job.pass_.y_code, job.pass_.mode = x_code, dy_code, mode
+        job.pass_.total = job.dw.n[0]
+        job.pass_.channels, job.pass_.outputs = job.dw.n[1], job.dw.n[0] // groups
+        job.pass_.stride_y, job.pass_.stride_x = stride_y, stride_x
+        job.pass_.tile_y, job.pass_.tile_x = tile_y, tile_x
+        tap_offsets(&job.pass_, tap_y, tap_x)
+        depthwise_prepare(&job.pass_, NEIGHBOUR_BYTES // (isa.compute[compute].lane_vectors * isa.compute[compute].lanes
+                                                          * isa.compute[compute].size))
+        job.sums_bytes = round_up(job.pass_.taps_y * job.pass_.taps_x * job.pass_.channels * job.pass_.width
+                                  * job.pass_.kernels.size, 64)
+        # a segment a row here
+        job.pass_.scratch_bytes += round_up(tile_y * sizeof(fc_segment), 64)
+        tasks = job.pass_.chunk_groups * parts
+        team = max(1, min(threads, tasks))
+        scratch = <char*>allocate(job.pass_.scratch_bytes * team)
+        job.sums = <char*>allocate(job.sums_bytes * job.pass_.chunks * parts)
+        with nogil:
+            if team == 1:
+                for task in range(tasks):
+                    depthwise_gradient_task(&job, scratch, task)
+            else:
+                for task in prange(tasks, schedule='dynamic', num_threads=team):
+                    depthwise_gradient_task(&job, scratch + threadid() * job.pass_.scratch_bytes, task)
+            for task in range(job.pass_.chunks):
+                depthwise_gradient_store(&job, task)
+    finally:
+        free(scratch)
+        free(<void*>job.pass_.tap_y)
+        free(job.pass_.runs_y)
+        free(job.sums)
+        arrays.release()
+
+
+cdef void depthwise_gradient_task(const DepthwiseGradient* job, char* scratch, size task) noexcept nogil:
+    """The sums of one part of the pixels for a few neighbouring chunks."""
+    cdef const Depthwise* p = &job.pass_
+    cdef size group = task % p.chunk_groups * p.chunks_per_task, part = task // p.chunk_groups
+    cdef size chunk, last_chunk = min(group + p.chunks_per_task, p.chunks)
+    cdef size row = part * p.y.n[0] * p.y.n[2] // job.parts, last = (part + 1) * p.y.n[0] * p.y.n[2] // job.parts
+    cdef size image, oy, ox, rows, columns
+    cdef bint in_place = p.in_place and last_chunk * p.width <= p.total and gradient_in_place(p)
+    memset(job.sums + (part * p.chunks + group) * job.sums_bytes, 0, (last_chunk - group) * job.sums_bytes)
+    while row < last:
+        image, oy = row // p.y.n[2], row % p.y.n[2]
+        rows = min(min(p.tile_y, p.y.n[2] - oy), last - row)
+        ox = 0
+        while ox < p.y.n[3]:
+            columns = min(p.tile_x, p.y.n[3] - ox)
+            # in both orders a chunk meets its pixels in the same blocks, so that its bits agree
+            if in_place:
+                gradient_blocks(job, scratch, part, group, last_chunk, image, oy, ox, rows, columns)
+            else:
+                for chunk in range(group, last_chunk):
+                    gradient_blocks(job, scratch, part, chunk, chunk + 1, image, oy, ox, rows, columns)
+            ox += columns
+        row += rows
+
+
+cdef bint gradient_in_place(const Depthwise* job) noexcept nogil:
+    """Whether dY is read as it lies: channels side by side, rows a whole number of pixels apart."""
+    return (lies_in_vectors(job.kernels, &job.y, computes_in(job.y_code, job.kernels)) and job.y.s[3] > 0
+            and job.y.s[2] % job.y.s[3] == 0)
+
+
+cdef void gradient_blocks(const DepthwiseGradient* job, char* scratch, size part, size chunk, size last, size image,
+                          size oy, size ox, size rows, size columns) noexcept nogil:
+    """All pixels of one tile for the chunks from `chunk` to `last` - 1."""
+    cdef size r = oy, x, each
+    while r < oy + rows:
+        x = ox
+        while x < ox + columns:
+            for each in range(chunk, last):
+                gradient_block(job, scratch, part, each, image, oy, ox, rows, columns, r, x)
+            x += GRADIENT_COLUMNS
+        r += GRADIENT_ROWS
+
+
+cdef void gradient_block(const DepthwiseGradient* job, char* scratch, size part, size chunk, size image, size oy,
+                         size ox, size rows, size columns, size r, size x) noexcept nogil:
+    """Adds a block of pixels of a tile, from row r and column x on; the first of a tile packs what must be packed."""
+    cdef const Depthwise* p = &job.pass_
+    cdef const fc_kernels* kernels = p.kernels
+    cdef size first = chunk * p.width, count = min(p.width, p.total - first)
+    cdef size width = round_up(count, kernels.lanes), i
+    cdef char* gradient = scratch + p.region_bytes + p.row_bytes
+    cdef fc_segment* segments = <fc_segment*>(gradient + round_up(p.tile_y * p.tile_x * p.width * kernels.size, 64))
+    cdef const char* dy = p.y.p + image * p.y.s[0] + first * p.y.s[1]
+    cdef bint begins = r == oy and x == ox
+    cdef Lanes at
+    at.c = job.sums + (part * p.chunks + chunk) * job.sums_bytes
+    lanes_in(p, scratch, image, first, count, oy, ox, rows, columns, begins, &at)
+    at.c_x = width
+    if count == width and gradient_in_place(p):
+        at.b = dy
+        at.ldb = p.y.s[3] // kernels.size
+        at.c_y = p.y.s[2] // p.y.s[3]
+    else:
+        for i in range(rows if begins else 0):
+            kernels.pack[p.y_code](gradient + i * columns * width * kernels.size, width, columns, count,
+                                   dy + (oy + i) * p.y.s[2] + ox * p.y.s[3], p.y.s[3], p.y.s[1])
+        at.ldb = width
+        at.c_y = columns
+        at.b = gradient - (oy * columns + ox) * width * kernels.size
+    depthwise_gradient_rows(p, &at, segments, r, min(r + GRADIENT_ROWS, oy + rows), x,
+                            min(x + GRADIENT_COLUMNS, ox + columns))
+
+
+cdef void depthwise_gradient_rows(const Depthwise* job, const Lanes* at, fc_segment* segments, size y0, size y1,
+                                  size x0, size x1) noexcept nogil:
+    """Adds the pixels of rows y0..y1-1 and columns x0..x1-1 to the sums at.c, rectangle by rectangle.
+
+    Here at.b, at.ldb is dY, whose rows lie at.c_y pixels apart; sums of taps and channels lie at.c_x apart.
+    """
+    cdef const Run* run_y = job.runs_y
+    cdef const Run* run_x
+    cdef size y, x, end_y, end_x, row
+    y = y0
+    while y < y1:
+        while run_y.end <= y:
+            run_y += 1
+        end_y = min(y1, run_y.end)
+        run_x = job.runs_x
+        x = x0
+        while x < x1:
+            while run_x.end <= x:
+                run_x += 1
+            end_x = min(x1, run_x.end)
+            for row in range(y, end_y):
+                segments[row - y].a = row * job.stride_y * at.a_y + x * job.stride_x * at.a_x
+                segments[row - y].b = row * at.c_y + x
+                segments[row - y].k = end_x - x
+            depthwise_gradient_rectangle(job, at, segments, end_y - y, run_y, run_x)
+            x = end_x
+        y = end_y
+
+
+cdef void depthwise_gradient_rectangle(const Depthwise* job, const Lanes* at, const fc_segment* segments, size rows,
+                                       const Run* run_y, const Run* run_x) noexcept nogil:
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size i, j, c, v, at_v, n, rows_of_taps, taps = run_x.hi - run_x.lo
+    cdef size x_row[12]
+    cdef size sums_row[12]
+    cdef fc_window_gradient* window = NULL
+    if job.step_x == 1 and taps <= FC_MAX_WINDOW and job.stride_x <= 2:
+        window = <fc_window_gradient*>kernels.window_gradient[taps][job.stride_x]
+    if window != NULL and window[1] != NULL:
+        i = run_y.lo
+        while i < run_y.hi:
+            rows_of_taps = 0
+            while rows_of_taps < 3 and i + rows_of_taps < run_y.hi and window[rows_of_taps + 1] != NULL:
+                rows_of_taps += 1
+            for c in range(job.channels):
+                for n in range(rows_of_taps):
+                    x_row[n] = job.tap_y[i + n] * at.a_y + job.tap_x[run_x.lo] * at.a_x + c * at.a_channel
+                    sums_row[n] = (((i + n) * job.taps_x + run_x.lo) * job.channels + c) * at.c_x
+                for v in range(at.vectors):
+                    at_v = v * kernels.lanes * kernels.size
+                    window[rows_of_taps](at.a + at_v, x_row, at.a_x, at.b + at_v, at.ldb, segments, rows, at.c + at_v,
+                                         sums_row, job.channels * at.c_x)
+            i += rows_of_taps
+        return
+    n = 0
+    for i in range(run_y.lo, run_y.hi):
+        for j in range(run_x.lo, run_x.hi):
+            for c in range(job.channels):
+                x_row[n] = job.tap_y[i] * at.a_y + job.tap_x[j] * at.a_x + c * at.a_channel
+                sums_row[n] = ((i * job.taps_x + j) * job.channels + c) * at.c_x
+                n += 1
+                if n == FC_MAX_ROWS:
+                    kernels.lane[at.vectors][n](at.a, x_row, job.stride_x * at.a_x, at.b, at.ldb, segments, rows,
+                                                at.c, sums_row, 1)
+                    n = 0
+    if n > 0:
+        kernels.lane[at.vectors][n](at.a, x_row, job.stride_x * at.a_x, at.b, at.ldb, segments, rows, at.c, sums_row,
+                                    1)
+
+
+cdef void depthwise_gradient_store(const DepthwiseGradient* job, size chunk) noexcept nogil:
+    cdef const Depthwise* p = &job.pass_
+    cdef const fc_kernels* kernels = p.kernels
+    cdef size first = chunk * p.width, count = min(p.width, p.total - first), part, i, j
+    cdef size width = round_up(count, kernels.lanes)
+    cdef char* sums = job.sums + chunk * job.sums_bytes
+    for part in range(1, job.parts):
+        kernels.add(sums, sums + part * p.chunks * job.sums_bytes, job.sums_bytes // kernels.size)
+    for i in range(p.taps_y):
+        for j in range(p.taps_x):
+            kernels.store[job.dw_code](sums + (i * p.taps_x + j) * p.channels * width * kernels.size, width, p.channels,
+                                       count, job.dw.p + first * job.dw.s[0] + i * job.dw.s[2] + j * job.dw.s[3],
+                                       job.dw.s[1], job.dw.s[0], NULL, 0, NULL, 0, 0)

@@ -1,0 +1,143 @@
+"""Depthwise and grouped convolution around the widths of vectors, in all three passes.
+
+The generated cases of test_against_reference.py reach these kernels too; here every channel count, multiplier and group
+size is met by design, with the strides, dilations and crops that make other rectangles of taps.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import plan_conv2d, reference
+
+CHANNELS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65)
+OPTIONS: list[tuple[tuple[int, int], dict[str, Any]]] = [
+    ((3, 3), {"padding": 1}),
+    ((3, 3), {"padding": 1, "stride": 2}),
+    ((3, 3), {"padding": 2, "dilation": 2}),
+    ((5, 5), {"padding": 2, "stride": 2}),
+    ((5, 5), {"padding": "same"}),
+    ((2, 3), {"padding": ((2, -1), (0, 1)), "stride": (1, 2)}),
+    ((1, 4), {"padding": 5, "stride": 3, "dilation": 3}),
+    ((7, 7), {"padding": 3}),
+    ((3, 3), {"padding": 2, "padding_mode": "reflect"}),
+    ((3, 3), {"padding": 1, "padding_mode": "circular", "stride": 2}),
+]
+formats = pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+
+
+def problem(
+    channels: int, outputs: int, groups: int, kernel: tuple[int, int], data_format: str, dtype: str = "float32"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Integer-valued input, weight and bias: every sum is exact."""
+    rng = np.random.default_rng([channels, outputs, groups])
+    x = rng.integers(-4, 5, (2, channels, 9, 23)).astype(dtype)
+    w = rng.integers(-4, 5, (outputs, channels // groups, *kernel)).astype(dtype)
+    if data_format == "NHWC":
+        x, w = x.transpose(0, 2, 3, 1).copy(), w.transpose(2, 3, 1, 0).copy()
+    return x, w, rng.integers(-4, 5, outputs).astype(dtype)
+
+
+def compare(x: np.ndarray, w: np.ndarray, b: np.ndarray, options: dict[str, Any], what: object) -> None:
+    """Forward and every gradient equal the reference, for one thread and for three."""
+    expected = reference.conv2d(x, w, b, **options, activation="relu")
+    dy = np.random.default_rng(1).integers(-3, 4, expected.shape).astype(x.dtype)
+    gradients = reference.conv2d_backward(dy, x, w, **options)
+    for threads in (1, 3):
+        got = fastconv.conv2d(x, w, b, **options, activation="relu", num_threads=threads)
+        np.testing.assert_array_equal(got, expected, err_msg=f"forward {what}")
+        ours = fastconv.conv2d_backward(dy, x, w, **options, num_threads=threads)
+        for name, one, other in zip(("grad_input", "grad_weight", "grad_bias"), ours, gradients, strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=f"{name} {what}")
+
+
+@formats
+@pytest.mark.parametrize("multiplier", [1, 2, 3])
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_depthwise_around_the_width_of_vectors(channels, multiplier, data_format):
+    for kernel, options in OPTIONS:
+        x, w, b = problem(channels, channels * multiplier, channels, kernel, data_format)
+        compare(x, w, b, {**options, "groups": channels, "data_format": data_format}, (kernel, options))
+
+
+@formats
+@pytest.mark.parametrize("outputs", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("channels", [2, 3, 4, 5, 8])
+def test_groups_of_few_channels(channels, outputs, data_format):
+    for groups in (2, 5, 17):
+        for kernel, options in OPTIONS[::2]:
+            x, w, b = problem(channels * groups, outputs * groups, groups, kernel, data_format)
+            compare(x, w, b, {**options, "groups": groups, "data_format": data_format}, (groups, kernel, options))
+
+
+@formats
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int8", "int16", "int32", "int64", "uint8"])
+def test_every_element_type(dtype, data_format):
+    for channels, outputs, groups in ((33, 33, 33), (17, 34, 17), (40, 40, 10)):
+        for kernel, options in OPTIONS[:4]:
+            x, w, b = problem(channels, outputs, groups, kernel, data_format, dtype.replace("u", ""))
+            if dtype[0] == "u":
+                x, w, b = (np.abs(a).astype(dtype) for a in (x, w, b))
+            options = {**options, "groups": groups, "data_format": data_format}
+            expected = reference.conv2d(x, w, b, **options)
+            np.testing.assert_array_equal(fastconv.conv2d(x, w, b, **options), expected)
+            dy = np.random.default_rng(1).integers(0, 3, expected.shape).astype(dtype)
+            ours, theirs = (f.conv2d_backward(dy, x, w, **options) for f in (fastconv, reference))
+            for one, other in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+@formats
+@pytest.mark.parametrize("special", [np.nan, np.inf])
+def test_special_values_reach_what_holds_them_alone(special, data_format):
+    """In the weights: no output whose tap lies over padding; in the input: its windows and its channel alone."""
+    for channels, outputs, groups in ((17, 17, 17), (12, 12, 3)):
+        x, w, b = problem(channels, outputs, groups, (3, 3), data_format)
+        options = {"padding": 1, "groups": groups, "data_format": data_format}
+        for array in (x, w):
+            special_array = array.copy()
+            special_array.flat[5] = special
+            pair = (special_array, w) if array is x else (x, special_array)
+            expected = reference.conv2d(*pair, b, **options)
+            np.testing.assert_array_equal(fastconv.conv2d(*pair, b, **options), expected)
+            dy = np.ones_like(expected)
+            ours, theirs = (f.conv2d_backward(dy, *pair, **options) for f in (fastconv, reference))
+            for one, other in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+@formats
+def test_bits_of_real_numbers(data_format):
+    """The same for any threads and any split of the batch, and in a plan; within the direct algorithms' bound."""
+    rng = np.random.default_rng(3)
+    for channels, outputs, groups in ((96, 96, 96), (33, 66, 33), (64, 64, 16)):
+        for kernel, options in OPTIONS[:5]:
+            x, w, b = problem(channels, outputs, groups, kernel, data_format)
+            x, w, b = (rng.standard_normal(a.shape).astype(np.float32) for a in (np.repeat(x, 2, axis=0), w, b))
+            options = {**options, "groups": groups, "data_format": data_format}
+            y = fastconv.conv2d(x, w, b, **options, num_threads=1)
+            bound = (kernel[0] * kernel[1] * channels // groups + 3) * 2.0**-24
+            scale = reference.abs_sum(reference.conv2d, x, w, b, **options)
+            assert np.all(np.abs(y - reference.conv2d(x, w, b, **options)) <= bound * scale)
+            dy = rng.standard_normal(y.shape).astype(np.float32)
+            gradients = fastconv.conv2d_backward(dy, x, w, **options, num_threads=1)
+            for threads in (2, 3, 5):
+                assert np.array_equal(y, fastconv.conv2d(x, w, b, **options, num_threads=threads))
+                again = fastconv.conv2d_backward(dy, x, w, **options, num_threads=threads)
+                assert all(np.array_equal(one, other) for one, other in zip(gradients, again, strict=True))
+            for i in range(4):
+                part = slice(i, i + 1)
+                assert np.array_equal(y[part], fastconv.conv2d(x[part], w, b, **options))
+                dx = fastconv.conv2d_backward(dy[part], x[part], w, **options)[0]
+                assert np.array_equal(gradients[0][part], dx)
+            assert np.array_equal(y, plan_conv2d(x.shape, w, b, **options).run(x))
+
+
+def test_the_explanation_names_the_kernels():
+    few = fastconv.explain_conv2d((1, 64, 28, 28), (64, 1, 3, 3), padding=1, groups=64)
+    assert few.algorithm == "direct" and "depthwise" in few.reason
+    grouped = fastconv.explain_conv2d((1, 12, 28, 28), (12, 3, 3, 3), padding=1, groups=4)
+    assert "grouped" in grouped.reason
+    assert "lane" not in fastconv.explain_conv2d((1, 64, 28, 28), (64, 64, 1, 1)).reason
