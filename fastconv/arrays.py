@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +28,9 @@ INTEGERS: Final = frozenset(
 )
 SUPPORTED: Final = FLOATS | INTEGERS
 
+
+CACHE_LINE: Final = 64  # bytes
+ALIGNED_FROM_BYTES: Final = 1 << 15  # below, aligning costs more than it saves
 
 # ---- element types -----------------------------------------------------------------------------------------------
 
@@ -249,12 +253,22 @@ def lies_channels_last(array: Array) -> bool:
     return True
 
 
+def empty(shape: Shape, dtype: DType) -> Array:
+    """A new array; a large one begins on a cache line, so that no vector of it straddles two."""
+    count = prod(shape) * dtype.itemsize
+    if count < ALIGNED_FROM_BYTES:
+        return np.empty(shape, dtype)
+    raw = np.empty(count + CACHE_LINE, np.uint8)
+    shift: int = -raw.__array_interface__["data"][0] % CACHE_LINE
+    return np.ndarray(shape, dtype, raw, shift)
+
+
 def empty_activation(shape: Shape, dtype: DType, channels_last: bool) -> Array:
     """A new (N, C, H, W) array, in memory in that order or channels last."""
     if channels_last:
         batch, channels, height, width = shape
-        return np.empty((batch, height, width, channels), dtype).transpose(0, 3, 1, 2)
-    return np.empty(shape, dtype)
+        return empty((batch, height, width, channels), dtype).transpose(0, 3, 1, 2)
+    return empty(shape, dtype)
 
 
 def empty_weight(shape: Shape, dtype: DType, channels_last: bool) -> Array:

@@ -188,7 +188,8 @@ class Call:
             and stride == x.itemsize
             and x.dtype == COMPUTE_DTYPES[self.compute]
         )
-        b = lane_blocking(p, self.channels, self.outputs, self.groups, own, self.compute, team, in_place)
+        chunk = _native.lane_chunk(self.compute)
+        b = lane_blocking(p, self.channels, self.outputs, self.groups, own, chunk, team, in_place)
         _native.depthwise(
             self.compute, x, STORAGE[x.dtype], packed.panels, bias, out, STORAGE[out.dtype], residual, activation,
             channels_last, self.groups, native, len(rows), len(columns), *p.stride, *p.step, self.mode, *b.tile,

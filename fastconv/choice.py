@@ -208,16 +208,16 @@ def by_lanes(p: Pass, channels: int, outputs: int, groups: int, compute: int) ->
     """Whether a direct pass runs in the kernels with a lane an output channel: depthwise, or many small groups."""
     if groups == 1 or channels == 0 or outputs == 0 or not p.tap_y or not p.tap_x:
         return False
-    element, lanes, _, _ = _native.tile_shape(compute)
+    _, lanes, _, _ = _native.tile_shape(compute)
     if channels > 1 and (outputs >= lanes or channels > 2 * lanes):
         return False
     height, breadth = _region_shape(p, (1, 16))
-    return height * breadth * channels * _native.lane_width(compute) * element <= GATHER_ABOVE_BYTES
+    return height * breadth * channels * prod(_native.lane_chunk(compute)) <= GATHER_ABOVE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class LaneBlocking:
-    """Loop sizes of one pass of the depthwise driver; a chunk is `_native.lane_width` output channels."""
+    """Loop sizes of one pass of the depthwise driver; a chunk is so many output channels side by side."""
 
     tile: tuple[int, int]
     chunks_per_task: int
@@ -226,11 +226,20 @@ class LaneBlocking:
 
 @lru_cache(maxsize=256)
 def lane_blocking(
-    p: Pass, channels: int, outputs: int, groups: int, size: tuple[int, int], compute: int, threads: int, in_place: bool
+    p: Pass,
+    channels: int,
+    outputs: int,
+    groups: int,
+    size: tuple[int, int],
+    chunk: tuple[int, int],
+    threads: int,
+    in_place: bool,
 ) -> LaneBlocking:
-    """Loop sizes for one image; `in_place` reads a channels-last input as it lies."""
-    element, _, _, _ = _native.tile_shape(compute)
-    width = _native.lane_width(compute)
+    """Loop sizes for one image; `in_place` reads a channels-last input as it lies.
+
+    A `chunk` is so many bytes an element and so many output channels, as `_native.lane_chunk` says.
+    """
+    element, width = chunk
     chunks = -(-groups * outputs // width)
 
     span_y, span_x = _span(p.tap_y), _span(p.tap_x)
@@ -279,10 +288,10 @@ def lane_passes(passes: tuple[Pass, ...]) -> tuple[tuple[LanePass, ...], tuple[i
     )
 
 
-def lane_gradient_parts(g: Geometry, compute: int) -> int:
+@lru_cache(maxsize=256)
+def lane_gradient_parts(g: Geometry, chunk: tuple[int, int]) -> int:
     """Pieces of the pixel rows that the depthwise weight gradient sums apart, by shape alone: some rows each."""
-    element, _, _, _ = _native.tile_shape(compute)
-    width = _native.lane_width(compute)
+    element, width = chunk
     chunks = -(-g.out_channels // width)
     sums_bytes = chunks * prod(g.kernel_size) * (g.in_channels // g.groups) * width * element
     rows = g.batch * g.output_size[0]
@@ -411,9 +420,10 @@ class WeightGradientBlocking:
     parts: int
 
 
-def weight_gradient_blocking(g: Geometry, compute: int) -> WeightGradientBlocking:
+@lru_cache(maxsize=256)
+def weight_gradient_blocking(g: Geometry, register_tile: tuple[int, int, int, int]) -> WeightGradientBlocking:
     """Loop sizes from the shapes and the register tile; the batch counts only for the number of parts."""
-    element, lanes, vectors, rows = _native.tile_shape(compute)
+    element, lanes, vectors, rows = register_tile
     width = lanes * vectors
     channels, outputs = max(1, g.in_channels // g.groups), max(1, g.out_channels // g.groups)
     panels = -(-outputs // width)
@@ -467,9 +477,10 @@ class WinogradGradientBlocking:
     parts: int
 
 
-def winograd_gradient_blocking(g: Geometry, compute: int) -> WinogradGradientBlocking:
+@lru_cache(maxsize=256)
+def winograd_gradient_blocking(g: Geometry, register_tile: tuple[int, int, int, int]) -> WinogradGradientBlocking:
     """Sums of 36 x 64 channels x one panel (590 KB in AVX-512) and 24 transformed tiles share the second level."""
-    element, lanes, vectors, _ = _native.tile_shape(compute)
+    element, lanes, vectors, _ = register_tile
     width = lanes * vectors
     channels = min(64, g.in_channels)
     blocks = -(-g.in_channels // channels) * -(-g.out_channels // width)

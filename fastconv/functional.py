@@ -21,6 +21,7 @@ caller's axes, except that an NCHW-shaped view of channels-last memory gives ano
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +37,7 @@ from .arrays import (
     as_array,
     checked_residual,
     destination,
+    empty,
     empty_activation,
     empty_weight,
     layout,
@@ -47,6 +49,7 @@ from .call import ACTIVATIONS as ACTIVATION_CODES
 from .call import Call, bias_for, forward_call
 from .errors import ConvError, ConvTypeError
 from .geometry import (
+    Geometry,
     Padding,
     Shape,
     Size,
@@ -107,6 +110,12 @@ def _checked_bias(name: str, bias: object, channels: int, dtype: DType, weight_s
 # Calls that most programs repeat: contiguous arrays and plain options. What is remembered are numbers, no arrays.
 _MOST_REMEMBERED: Final = 256
 _remembered: dict[tuple[object, ...], tuple[Call, Shape, int, bool]] = {}
+
+
+def _remember(store: dict[tuple[object, ...], Any], key: tuple[object, ...], value: Any) -> None:
+    if len(store) >= _MOST_REMEMBERED:
+        store.clear()
+    store[key] = value
 
 
 def _plain(option: object) -> bool:
@@ -184,10 +193,8 @@ def _convolve(
     if key is not None and (frame.channels_last or own_input.flags.c_contiguous):
         call = forward_call(g, dtype, chosen, team)
         if not call.packs and 0 not in result_shape:
-            if len(_remembered) >= _MOST_REMEMBERED:
-                _remembered.clear()
             shape = frame.from_logical_shape(result_shape)
-            _remembered[key] = (call, shape, ACTIVATION_CODES[act], frame.channels_last)
+            _remember(_remembered, key, (call, shape, ACTIVATION_CODES[act], frame.channels_last))
     return result
 
 
@@ -221,7 +228,7 @@ def conv2d(
         )  # fmt: skip
         if key is not None and (known := _remembered.get(key)) is not None:
             call, result_shape, activation_code, channels_last = known
-            result = np.empty(result_shape, input.dtype)  # type: ignore[union-attr]
+            result = empty(result_shape, input.dtype)  # type: ignore[union-attr]
             shift = bias_for(bias, call.compute)  # type: ignore[arg-type]
             call.run(weight, input, result, shift, None, activation_code, None, channels_last)  # type: ignore[arg-type]
             return result
@@ -374,6 +381,12 @@ def conv2d_backward(
     num_threads: int | None = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
     """The gradients of `conv2d` with respect to (input, weight, bias); None where `output_mask` is False."""
+    key = _gradient_key(
+        "backward", grad_output, input, weight, stride, padding, dilation, groups, padding_mode, data_format, algorithm,
+        num_threads,
+    )  # fmt: skip
+    if key is not None and (known := remembered_gradients.get(key)) is not None:
+        return known.run(grad_output, input, weight, _checked_mask(output_mask))  # type: ignore[arg-type]
     name = "conv2d_backward"
     frame = layout(data_format)
     own_dy, own_input = as_array("grad_output", grad_output), as_array("input", input)
@@ -403,7 +416,54 @@ def conv2d_backward(
     if wanted[2]:
         grad_bias = np.empty(g.out_channels, result_dtype("grad_output", own_dy, "grad_output", own_dy))
         plan.bias_gradient(dy, grad_bias, threads=team)
+    if key is not None and (frame.channels_last or own_input.flags.c_contiguous):
+        _remember(remembered_gradients, key, _Gradients(frame, g, chosen, team))
     return grad_input, grad_weight, grad_bias
+
+
+@dataclass(frozen=True, slots=True)
+class _Gradients:
+    """Gradients of arrays that were seen before, of contiguous batches: all that is left is to compute."""
+
+    frame: Layout
+    geometry: Geometry
+    algorithm: str
+    threads: int
+
+    def run(
+        self, grad_output: Array, input: Array, weight: Array, wanted: tuple[bool, bool, bool]
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        frame, g = self.frame, self.geometry
+        dy = frame.to_logical(grad_output)
+        grad_input = grad_weight = grad_bias = None
+        if wanted[0]:
+            grad_input = empty(input.shape, input.dtype)
+            w, dx = frame.weight("weight", weight), frame.to_logical(grad_input)
+            plan.input_gradient(g, dy, w, None, dx, algorithm=self.algorithm, threads=self.threads)
+        if wanted[1]:
+            grad_weight = empty(weight.shape, input.dtype)
+            x, dw = frame.to_logical(input), frame.weight("weight", grad_weight)
+            plan.weight_gradient(g, x, dy, dw, algorithm=self.algorithm, threads=self.threads)
+        if wanted[2]:
+            grad_bias = np.empty(g.out_channels, grad_output.dtype)
+            plan.bias_gradient(dy, grad_bias, threads=self.threads)
+        return grad_input, grad_weight, grad_bias
+
+
+remembered_gradients: dict[tuple[object, ...], _Gradients] = {}
+
+
+def _gradient_key(
+    what: str, grad_output: object, input: object, weight: object, stride: object, padding: object, dilation: object,
+    groups: object, padding_mode: object, data_format: object, algorithm: object, num_threads: object,
+) -> tuple[object, ...] | None:  # fmt: skip
+    """`_key` of the three arrays that the gradients of a convolution are made from."""
+    if type(grad_output) is not np.ndarray or type(input) is not np.ndarray or grad_output.dtype != input.dtype:
+        return None
+    key = _key(
+        input, weight, None, stride, padding, dilation, groups, padding_mode, data_format, None, algorithm, num_threads
+    )
+    return None if key is None else (what, grad_output.shape, *key)
 
 
 def _checked_mask(mask: object) -> tuple[bool, bool, bool]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import _native
-from .arrays import as_array, checked_residual, destination, layout, lies_channels_last
+from .arrays import as_array, checked_residual, destination, empty, layout, lies_channels_last
 from .call import (
     ACTIVATIONS,
     COMPUTE,
@@ -279,7 +279,7 @@ def weight_gradient(
         "weight gradient",
     )
     if how == "winograd":
-        w = winograd_gradient_blocking(g, COMPUTE[out.dtype])
+        w = winograd_gradient_blocking(g, _native.tile_shape(COMPUTE[out.dtype]))
         _native.winograd_weight_gradient(
             COMPUTE[out.dtype], input, STORAGE[input.dtype], grad_output, STORAGE[grad_output.dtype], out,
             STORAGE[out.dtype], g.padding[0][0], g.padding[1][0], PADDING_MODES[g.padding_mode], w.channels, w.tiles,
@@ -293,7 +293,7 @@ def weight_gradient(
         if by_lanes(p, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, compute):
             _lane_weight_gradient(g, p, x, dy, to, compute, threads)
             return
-        b = weight_gradient_blocking(g, compute)
+        b = weight_gradient_blocking(g, _native.tile_shape(compute))
         _native.weight_gradient(
             compute, x, STORAGE[x.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], g.groups, *g.stride,
             *g.dilation, g.padding[0][0], g.padding[1][0], PADDING_MODES[g.padding_mode], *b.taps, b.channels,
@@ -310,11 +310,12 @@ def weight_gradient(
 
 def _lane_weight_gradient(g: Geometry, p: Pass, x: Array, dy: Array, to: Array, compute: int, threads: int) -> None:
     channels, outputs = g.in_channels // g.groups, g.out_channels // g.groups
+    chunk = _native.lane_chunk(compute)
     # a tile is a piece of the sum, so that it must not depend on layout or threads
-    tile = lane_blocking(p, channels, outputs, g.groups, g.output_size, compute, 4, False).tile
+    tile = lane_blocking(p, channels, outputs, g.groups, g.output_size, chunk, 4, False).tile
     _native.depthwise_weight_gradient(
         compute, x, STORAGE[x.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], g.groups, p.tap_y, p.tap_x,
-        *p.stride, PADDING_MODES[g.padding_mode], *tile, lane_gradient_parts(g, compute),
+        *p.stride, PADDING_MODES[g.padding_mode], *tile, lane_gradient_parts(g, chunk),
         _native.threads_for(4 * dy.size * prod(to.shape[1:]), threads),
     )  # fmt: skip
 
@@ -435,11 +436,11 @@ def _explain_call(g: Geometry, call: Call, dtype: np.dtype[Any], prepared: bool)
     if call.lanes:
         kind = "depthwise" if channels == 1 else "grouped"
         team = _native.threads_for(4 * macs, call.threads)
-        chunks = lane_blocking(p, channels, outputs, g.groups, g.output_size, compute, team, False)
-        width = _native.lane_width(compute)
+        chunk = _native.lane_chunk(compute)
+        chunks = lane_blocking(p, channels, outputs, g.groups, g.output_size, chunk, team, False)
         return ConvExplanation(
             algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=chunks.tile,
-            block=f"{chunks.chunks_per_task} chunks of {width} output channels", register_tile=(8, width),
+            block=f"{chunks.chunks_per_task} chunks of {chunk[1]} output channels", register_tile=(8, chunk[1]),
             source="in place if channels lie side by side" if channels == outputs == 1 else SOURCES[1],
             workspace_bytes=chunks.scratch_bytes * team, packed_weight_bytes=packed, macs=macs, multiplications=macs,
             reason=f"{call.reason}; {kind} kernels, every lane an output channel with inputs of its own",
@@ -550,7 +551,7 @@ class ConvPlan:
         """
         if self._plain(input, out, residual):
             if out is None:
-                out = np.empty((input.shape[0], *self._own_output), self.dtype)
+                out = empty((input.shape[0], *self._own_output), self.dtype)
             self._call.run(
                 self._own_shape_alone, input, out, self._bias, residual, ACTIVATIONS[self._activation], self._packed,
                 self._layout.channels_last,

@@ -171,9 +171,9 @@ def tile_shape(int compute):
     return kernels.size, kernels.lanes, kernels.vectors, kernels.rows[kernels.vectors]
 
 
-def lane_width(int compute):
-    """Output channels that the depthwise kernels compute together."""
-    return isa.compute[compute].lane_vectors * isa.compute[compute].lanes
+def lane_chunk(int compute):
+    """(bytes of an element, output channels that the depthwise kernels compute together)."""
+    return isa.compute[compute].size, isa.compute[compute].lane_vectors * isa.compute[compute].lanes
 
 
 def fma_peak(int threads=1):
