@@ -77,11 +77,16 @@ def _pack_lanes(
     """Pack every output channel beside the next, as one group: [tap y][channel of its group][tap x][lane]."""
     if transposed:  # (group, k, c) to (group, c, k): a copy of few weights, none where c is 1
         o, c, *taps = weight.shape
-        weight = weight.reshape(groups, o // groups, c, *taps).swapaxes(1, 2).reshape(groups * c, o // groups, *taps)
+        if o != groups or c != 1:
+            weight = weight.reshape(groups, o // groups, c, *taps).swapaxes(1, 2)
+            weight = weight.reshape(groups * c, o // groups, *taps)
     outputs, channels = weight.shape[:2]
     panels = _aligned(_native.packed_bytes(compute, 1, len(rows) * len(columns), channels, outputs))
     # channels and columns change places, and with them the order of the sums
-    if columns != tuple(range(weight.shape[3])):
+    every = tuple(range(weight.shape[3]))
+    if columns == every[::-1]:
+        weight = weight[..., ::-1]
+    elif columns != every:
         weight = weight[..., columns]
     weight = weight.swapaxes(1, 3)
     finite = _native.pack_weights(

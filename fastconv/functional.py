@@ -112,7 +112,7 @@ _MOST_REMEMBERED: Final = 256
 _remembered: dict[tuple[object, ...], tuple[Call, Shape, int, bool]] = {}
 
 
-def _remember(store: dict[tuple[object, ...], Any], key: tuple[object, ...], value: Any) -> None:
+def remember(store: dict[tuple[object, ...], Any], key: tuple[object, ...], value: Any) -> None:
     if len(store) >= _MOST_REMEMBERED:
         store.clear()
     store[key] = value
@@ -194,7 +194,7 @@ def _convolve(
         call = forward_call(g, dtype, chosen, team)
         if not call.packs and 0 not in result_shape:
             shape = frame.from_logical_shape(result_shape)
-            _remember(_remembered, key, (call, shape, ACTIVATION_CODES[act], frame.channels_last))
+            remember(_remembered, key, (call, shape, ACTIVATION_CODES[act], frame.channels_last))
     return result
 
 
@@ -381,12 +381,19 @@ def conv2d_backward(
     num_threads: int | None = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
     """The gradients of `conv2d` with respect to (input, weight, bias); None where `output_mask` is False."""
-    key = _gradient_key(
-        "backward", grad_output, input, weight, stride, padding, dilation, groups, padding_mode, data_format, algorithm,
-        num_threads,
-    )  # fmt: skip
+    key = None
+    if type(input) is np.ndarray and type(grad_output) is np.ndarray and input.dtype == grad_output.dtype:
+        key = known_key(
+            ("conv2d_backward", input.shape, input.flags.c_contiguous), grad_output, weight, stride, padding, dilation,
+            groups, padding_mode, data_format, algorithm, num_threads,
+        )  # fmt: skip
     if key is not None and (known := remembered_gradients.get(key)) is not None:
-        return known.run(grad_output, input, weight, _checked_mask(output_mask))  # type: ignore[arg-type]
+        wanted = _checked_mask(output_mask)
+        return (
+            known.input(grad_output, weight) if wanted[0] else None,  # type: ignore[arg-type]
+            known.weight(grad_output, input) if wanted[1] else None,  # type: ignore[arg-type]
+            known.bias(grad_output) if wanted[2] else None,  # type: ignore[arg-type]
+        )
     name = "conv2d_backward"
     frame = layout(data_format)
     own_dy, own_input = as_array("grad_output", grad_output), as_array("input", input)
@@ -416,13 +423,13 @@ def conv2d_backward(
     if wanted[2]:
         grad_bias = np.empty(g.out_channels, result_dtype("grad_output", own_dy, "grad_output", own_dy))
         plan.bias_gradient(dy, grad_bias, threads=team)
-    if key is not None and (frame.channels_last or own_input.flags.c_contiguous):
-        _remember(remembered_gradients, key, _Gradients(frame, g, chosen, team))
+    if key is not None and batched and (frame.channels_last or own_input.flags.c_contiguous):
+        remember(remembered_gradients, key, Gradients(frame, g, chosen, team))
     return grad_input, grad_weight, grad_bias
 
 
 @dataclass(frozen=True, slots=True)
-class _Gradients:
+class Gradients:
     """Gradients of arrays that were seen before, of contiguous batches: all that is left is to compute."""
 
     frame: Layout
@@ -430,40 +437,46 @@ class _Gradients:
     algorithm: str
     threads: int
 
-    def run(
-        self, grad_output: Array, input: Array, weight: Array, wanted: tuple[bool, bool, bool]
-    ) -> tuple[Array | None, Array | None, Array | None]:
+    def input(self, grad_output: Array, weight: Array) -> Array:
         frame, g = self.frame, self.geometry
-        dy = frame.to_logical(grad_output)
-        grad_input = grad_weight = grad_bias = None
-        if wanted[0]:
-            grad_input = empty(input.shape, input.dtype)
-            w, dx = frame.weight("weight", weight), frame.to_logical(grad_input)
-            plan.input_gradient(g, dy, w, None, dx, algorithm=self.algorithm, threads=self.threads)
-        if wanted[1]:
-            grad_weight = empty(weight.shape, input.dtype)
-            x, dw = frame.to_logical(input), frame.weight("weight", grad_weight)
-            plan.weight_gradient(g, x, dy, dw, algorithm=self.algorithm, threads=self.threads)
-        if wanted[2]:
-            grad_bias = np.empty(g.out_channels, grad_output.dtype)
-            plan.bias_gradient(dy, grad_bias, threads=self.threads)
-        return grad_input, grad_weight, grad_bias
+        result = empty(frame.from_logical_shape((g.batch, g.in_channels, *g.input_size)), grad_output.dtype)
+        plan.input_gradient(
+            g, frame.to_logical(grad_output), frame.weight("weight", weight), None, frame.to_logical(result),
+            algorithm=self.algorithm, threads=self.threads,
+        )  # fmt: skip
+        return result
+
+    def weight(self, grad_output: Array, input: Array) -> Array:
+        frame, g = self.frame, self.geometry
+        logical = (g.out_channels, g.in_channels // g.groups, *g.kernel_size)
+        result = empty((*g.kernel_size, *logical[1::-1]) if frame.channels_last else logical, grad_output.dtype)
+        plan.weight_gradient(
+            g, frame.to_logical(input), frame.to_logical(grad_output), frame.weight("weight", result),
+            algorithm=self.algorithm, threads=self.threads,
+        )  # fmt: skip
+        return result
+
+    def bias(self, grad_output: Array) -> Array:
+        result = np.empty(self.geometry.out_channels, grad_output.dtype)
+        plan.bias_gradient(self.frame.to_logical(grad_output), result, threads=self.threads)
+        return result
 
 
-remembered_gradients: dict[tuple[object, ...], _Gradients] = {}
+remembered_gradients: dict[tuple[object, ...], Gradients] = {}
 
 
-def _gradient_key(
-    what: str, grad_output: object, input: object, weight: object, stride: object, padding: object, dilation: object,
+def known_key(
+    first: object, grad_output: object, other: object, stride: object, padding: object, dilation: object,
     groups: object, padding_mode: object, data_format: object, algorithm: object, num_threads: object,
 ) -> tuple[object, ...] | None:  # fmt: skip
-    """`_key` of the three arrays that the gradients of a convolution are made from."""
-    if type(grad_output) is not np.ndarray or type(input) is not np.ndarray or grad_output.dtype != input.dtype:
-        return None
-    key = _key(
-        input, weight, None, stride, padding, dilation, groups, padding_mode, data_format, None, algorithm, num_threads
-    )
-    return None if key is None else (what, grad_output.shape, *key)
+    """`_key` of a gradient: `first` says which and holds the third shape, a tuple; None as there."""
+    if type(first) is tuple and type(first[1]) is tuple and all(type(size) is int for size in first[1]):
+        key = _key(
+            grad_output, other, None, stride, padding, dilation, groups, padding_mode, data_format, None, algorithm,
+            num_threads,
+        )  # fmt: skip
+        return None if key is None else (first, *key)
+    return None
 
 
 def _checked_mask(mask: object) -> tuple[bool, bool, bool]:

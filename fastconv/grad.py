@@ -26,7 +26,16 @@ from .arrays import (
     result_dtype,
 )
 from .errors import ConvError
-from .functional import checked_algorithm, checked_average, checked_tiles, require_gradient
+from .functional import (
+    Gradients,
+    checked_algorithm,
+    checked_average,
+    checked_tiles,
+    known_key,
+    remember,
+    remembered_gradients,
+    require_gradient,
+)
 from .geometry import (
     Geometry,
     Padding,
@@ -57,6 +66,12 @@ def conv2d_input(
     num_threads: int | None = None,
 ) -> Array:
     """The gradient of `conv2d` with respect to its input of shape `input_size`."""
+    key = known_key(
+        ("conv2d_input", input_size), grad_output, weight, stride, padding, dilation, groups, padding_mode, data_format,
+        algorithm, num_threads,
+    )  # fmt: skip
+    if key is not None and (known := remembered_gradients.get(key)) is not None:
+        return known.input(grad_output, weight)  # type: ignore[arg-type]
     name = "conv2d_input"
     frame = layout(data_format)
     own_size = shape("input_size", input_size)
@@ -71,6 +86,8 @@ def conv2d_input(
     chosen, team = checked_algorithm(algorithm), threads.effective(num_threads)
     dx = empty_activation(size, dtype, frame.channels_last or lies_channels_last(dy))
     plan.input_gradient(g, dy, w, None, dx, algorithm=chosen, threads=team)
+    if key is not None and batched and (frame.channels_last or own_dy.flags.c_contiguous):
+        remember(remembered_gradients, key, Gradients(frame, g, chosen, team))
     return frame.from_logical(dx, batched)
 
 
@@ -89,6 +106,12 @@ def conv2d_weight(
     num_threads: int | None = None,
 ) -> Array:
     """The gradient of `conv2d` with respect to its weight of shape `weight_size`."""
+    key = known_key(
+        ("conv2d_weight", weight_size), grad_output, input, stride, padding, dilation, groups, padding_mode,
+        data_format, algorithm, num_threads,
+    )  # fmt: skip
+    if key is not None and (known := remembered_gradients.get(key)) is not None:
+        return known.weight(grad_output, input)  # type: ignore[arg-type]
     name = "conv2d_weight"
     frame = layout(data_format)
     own_size = shape("weight_size", weight_size)
@@ -103,6 +126,8 @@ def conv2d_weight(
     chosen, team = checked_algorithm(algorithm), threads.effective(num_threads)
     dw = empty_weight(size, dtype, frame.channels_last)
     plan.weight_gradient(g, x, dy, dw, algorithm=chosen, threads=team)
+    if key is not None and batched:
+        remember(remembered_gradients, key, Gradients(frame, g, chosen, team))
     return frame.weight_from_logical(dw)
 
 

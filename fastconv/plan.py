@@ -205,8 +205,9 @@ def input_gradient(
 def _zero_padded_input_gradient(
     g: Geometry, dy: Array, w: Array, bias: Array | None, out: Array, groups: int, algorithm: str, threads: int
 ) -> None:
-    part = replace(g, groups=groups, in_channels=out.shape[1], out_channels=dy.shape[1])
-    call = input_gradient_call(part, out.dtype, algorithm, threads)
+    if (groups, out.shape[1]) != (g.groups, g.in_channels):  # a slice of the channels
+        g = replace(g, groups=groups, in_channels=out.shape[1], out_channels=dy.shape[1])
+    call = input_gradient_call(g, out.dtype, algorithm, threads)
     bias = bias_for(bias, call.compute)
     if not call.covers:  # what no pass writes is the bias alone
         out[...] = 0 if bias is None else bias[:, None, None]
