@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from ..errors import ConvError, ConvTypeError
 from ..geometry import Shape, flag
 from ..geometry import shape as checked_shape
+from . import memory
 from .activations import LINEAR, Function, function
 from .base import Array, Layer, Parameter, locating, positive, real
 from .initializers import initializer
@@ -284,8 +285,12 @@ class Residual(Layer):
                 side = layer.forward(side, training)
         if body.shape != side.shape:
             self._sample_shape(taken.shape[1:])
-        z = body + side
-        y = self.activation.value(z)
+        z = memory.empty(body.shape, body.dtype)
+        np.add(body, side, out=z)
+        y = z
+        if self.activation is not LINEAR:
+            y = z if self.activation.from_output else memory.empty(z.shape, z.dtype)
+            self.activation.into(z, y)
         self._kept = y if self.activation.from_output else z
         return y
 
@@ -293,13 +298,14 @@ class Residual(Layer):
         kept = self._kept
         given = self._gradient(grad, None if kept is None else self._nhwc(kept).shape)
         assert kept is not None
-        given = self.activation.gradient(self._own_order(given), kept)
-        body = side = given
-        for layer in reversed(self.body):
-            body = layer.backward(body)
-        for layer in reversed(self.shortcut):
-            side = layer.backward(side)
-        return body + side
+        given = self.activation.gradient_and_sums(self._own_order(given), kept)[0]
+        body, side = chain_backward(self.body, given), chain_backward(self.shortcut, given)
+        dx = memory.empty(body.shape, body.dtype)
+        np.add(body, side, out=dx)
+        for share in (body, side):
+            if not np.may_share_memory(share, given):
+                memory.give_back(share)
+        return dx
 
     def release(self) -> None:
         self._kept = None
@@ -324,6 +330,17 @@ def chain(name: str, layers: object) -> tuple[Layer, ...]:
     if len(set(map(id, layers))) != len(layers):
         raise ConvError(f"{name} holds the same layer twice; make two layers.")
     return tuple(layers)
+
+
+def chain_backward(layers: Sequence[Layer], grad: Array) -> Array:
+    """The gradient at the start of a chain; those between its layers give their memory back."""
+    given = grad
+    for layer in reversed(layers):
+        with locating(layer):
+            before, grad = grad, layer.backward(grad)
+        if not np.may_share_memory(before, given) and not np.may_share_memory(before, grad):
+            memory.give_back(before)
+    return grad
 
 
 def unique_names(layers: Sequence[Layer]) -> None:

@@ -201,5 +201,4 @@ class TiledConv2D(Convolution):
         x, kernel = self._kept_input, self.kernel
         assert kernel is not None and x is not None
         kernel.grad = conv_gradient.tiled_conv2d_weight(x, kernel.shape, dz, **self._options())
-        self._bias_gradient(dz)
         return self._own_order(conv_gradient.tiled_conv2d_input(x.shape, kernel.array, dz, **self._options()))
