@@ -147,6 +147,8 @@ class Trainable:
         inputs = as_array("x", x)
         if inputs.ndim == 0 or len(inputs) == 0:
             raise ConvError(f"x holds no samples to learn from (shape {inputs.shape}).")
+        if inputs.ndim not in (2, 4):
+            raise ConvError(f"x must be a batch (N, H, W, C) or (N, F), but got shape {inputs.shape}.")
         model = self._model()
         if model.built_shape is None:
             model.build(inputs.shape)

@@ -351,7 +351,7 @@ def test_wrong_shapes_name_the_layer() -> None:
     model = compiled()
     unharmed(model, lambda: model.fit(x.repeat(2, axis=3), y), ConvError, "conv2d")
     unharmed(model, lambda: model.fit(x.repeat(2, axis=1), y), ConvError, "dense")
-    unharmed(model, lambda: model.fit(x[..., 0], y), ConvError, "input_shape")
+    unharmed(model, lambda: model.fit(x[..., 0], y), ConvError, "batch")
 
 
 def test_a_loss_that_is_not_finite_names_the_layer() -> None:

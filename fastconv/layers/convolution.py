@@ -299,6 +299,7 @@ class Conv2DTranspose(Convolution):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._nhwc(self._take(x))
+        self.geometry(self._own_order(taken).shape[1:])
         assert self.kernel is not None
         self._kept_input = taken
         bias = None if self.bias is None else self.bias.array

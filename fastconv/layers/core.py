@@ -299,12 +299,15 @@ class Residual(Layer):
         given = self._gradient(grad, None if kept is None else self._nhwc(kept).shape)
         assert kept is not None
         given = self.activation.gradient_and_sums(self._own_order(given), kept)[0]
+        memory.share(given)
         body, side = chain_backward(self.body, given), chain_backward(self.shortcut, given)
         dx = memory.empty(body.shape, body.dtype)
         np.add(body, side, out=dx)
         for share in (body, side):
             if not np.may_share_memory(share, given):
                 memory.give_back(share)
+        if not np.may_share_memory(given, np.asarray(grad)):
+            memory.give_back(given)
         return dx
 
     def release(self) -> None:

@@ -24,6 +24,7 @@ class Arena:
     def __init__(self) -> None:
         self._free: dict[int, list[Array]] = {}
         self._lent: dict[int, Array] = {}  # by address
+        self._shared: set[int] = set()
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array of any contents; of a buffer of the same size if one is free."""
@@ -37,15 +38,28 @@ class Arena:
 
     def give_back(self, array: Array) -> None:
         """The caller needs `array` no longer; nothing happens if it was not lent."""
-        buffer = self._lent.pop(array.__array_interface__["data"][0], None)
+        address = array.__array_interface__["data"][0]
+        self._shared.discard(address)
+        buffer = self._lent.pop(address, None)
         if buffer is not None:
             self._free.setdefault(buffer.nbytes, []).append(buffer)
+
+    def owns(self, array: Array) -> bool:
+        """Whether `array` fills a buffer that is lent and that nobody else reads."""
+        address = array.__array_interface__["data"][0]
+        buffer = self._lent.get(address)
+        return buffer is not None and buffer.nbytes == array.nbytes and address not in self._shared
+
+    def share(self, array: Array) -> None:
+        """`array` is read by several: it must stay as it is until it comes back."""
+        self._shared.add(array.__array_interface__["data"][0])
 
     def reset(self) -> None:
         """Everything that was lent is free again."""
         for buffer in self._lent.values():
             self._free.setdefault(buffer.nbytes, []).append(buffer)
         self._lent.clear()
+        self._shared.clear()
 
     def clear(self) -> None:
         """Let the memory go."""
@@ -78,3 +92,16 @@ def give_back(array: Array) -> None:
     arena = _current.get()
     if arena is not None:
         arena.give_back(array)
+
+
+def may_overwrite(array: Array) -> bool:
+    """Whether `array` is a training step's own and may hold the next result."""
+    arena = _current.get()
+    return arena is not None and array.flags.c_contiguous and arena.owns(array)
+
+
+def share(array: Array) -> None:
+    """Several layers will read `array`: `may_overwrite` is False for it."""
+    arena = _current.get()
+    if arena is not None:
+        arena.share(array)

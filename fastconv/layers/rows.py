@@ -80,8 +80,8 @@ def _affine(
 
 
 def relu_gradient(dy: Array, y: Array, most: float = float("inf")) -> tuple[Array, Array]:
-    """(dy where 0 < y < most, else 0; the sum of that over every channel)."""
-    dz = memory.empty(y.shape, y.dtype)
+    """(dy where 0 < y < most, else 0; the sum of that over every channel); dy itself, where it is a step's own."""
+    dz = dy if memory.may_overwrite(dy) else memory.empty(y.shape, y.dtype)
     total = np.zeros(y.shape[-1], y.dtype)
     if y.size:
         _native.relu_gradient(dz.reshape(-1, y.shape[-1]), _rows(dy), _rows(y), most, total, _team(y))

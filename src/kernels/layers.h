@@ -2,14 +2,15 @@
      T  element type      LAYER(x)  x with the type's suffix
    Loops run over channels side by side, so that the compiler makes vectors of them. */
 
-/* dz = dy where 0 < y < most, else 0; sum[c] += dz: the gradient of a clipped activation and of the bias. */
-static void LAYER(relu_gradient)(void *restrict dz_, const void *restrict dy_, const void *restrict y_, double most_,
-                                 ptrdiff_t pixels, ptrdiff_t channels, void *restrict sum_) {
-    T *restrict dz = dz_, *restrict sum = sum_;
-    const T *restrict dy = dy_, *restrict y = y_;
+/* dz = dy where 0 < y < most, else 0; sum[c] += dz: the gradient of a clipped activation and of the bias.
+   dz may be dy. */
+static void LAYER(relu_gradient)(void *dz_, const void *dy_, const void *restrict y_, double most_, ptrdiff_t pixels,
+                                 ptrdiff_t channels, void *restrict sum_) {
+    T *dz = dz_, *restrict sum = sum_;
+    const T *dy = dy_, *restrict y = y_;
     const T most = (T)most_;
     for (ptrdiff_t p = 0; p < pixels; p++, dz += channels, dy += channels, y += channels)
-        for (ptrdiff_t c = 0; c < channels; c++) {
+        _Pragma("GCC ivdep") for (ptrdiff_t c = 0; c < channels; c++) {
             T v = y[c] > 0 && y[c] < most ? dy[c] : 0;
             dz[c] = v;
             sum[c] += v;
