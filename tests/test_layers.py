@@ -111,7 +111,7 @@ def test_gradients_are_those_of_finite_differences(layer: Layer, shape: tuple[in
     gradients = [np.array(p.grad) for p in layer.parameters() if p.trainable]
     np.testing.assert_allclose(dx, numeric(layer, x, x, weight), rtol=1e-5, atol=1e-6)
     for parameter, gradient in zip(filter(lambda p: p.trainable, layer.parameters()), gradients, strict=True):
-        np.testing.assert_allclose(gradient, numeric(layer, x, parameter.array, weight), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(gradient, numeric(layer, x, parameter.updated(), weight), rtol=1e-5, atol=1e-6)
 
 
 def test_gradient_of_a_normalisation_by_running_statistics() -> None:

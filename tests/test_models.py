@@ -205,6 +205,8 @@ def test_prepared_net_follows_the_weights() -> None:
     layer = model.layers[0]
     layer.set_weights([w * 2 for w in layer.get_weights()])
     assert not plan.current
+    with pytest.raises(ValueError, match="read-only"):
+        layer.parameters()[0].array[...] = 0
     after = model.predict(x)
     assert not np.allclose(before, after)
     np.testing.assert_allclose(after, model.forward(x), atol=1e-6)

@@ -183,7 +183,7 @@ def test_the_gradient_of_a_whole_net_is_that_of_finite_differences() -> None:
     model.train_on_batch(x, y)
     for p in model.trained_parameters():
         assert p.grad is not None
-        flat, step = p.array.reshape(-1), 1e-6
+        flat, step = p.updated().reshape(-1), 1e-6
         for i in random.choice(flat.size, min(flat.size, 12), replace=False):
             kept = flat[i]
             flat[i] = kept + step

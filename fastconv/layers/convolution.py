@@ -144,7 +144,7 @@ class Conv2D(Convolution):
             )
         return conv_geometry(
             (batch, channels, height, width), (self.filters, own, *self.kernel_size), self.strides, self.padding,
-            self.dilation_rate, self.groups, name=self.name,
+            self.dilation_rate, self.groups, name=self.name, shown=(sample, (*self.kernel_size, own, self.filters)),
         )  # fmt: skip
 
     def _sample_shape(self, sample: Shape) -> Shape:
@@ -279,6 +279,7 @@ class Conv2DTranspose(Convolution):
         return conv_transpose_geometry(
             (batch, channels, height, width), (channels, self.filters, *self.kernel_size), self.strides, self.padding,
             self.output_padding, 1, self.dilation_rate, name=self.name,
+            shown=(sample, (*self.kernel_size, self.filters, channels)),
         )  # fmt: skip
 
     def _sample_shape(self, sample: Shape) -> Shape:

@@ -53,6 +53,7 @@ class DepthwiseConv2D(Conv2D):
         return conv_geometry(
             (batch, channels, height, width), (channels * self.depth_multiplier, 1, *self.kernel_size), self.strides,
             self.padding, self.dilation_rate, max(1, channels), name=self.name,
+            shown=(sample, (*self.kernel_size, channels, self.depth_multiplier)),
         )  # fmt: skip
 
     def _build(self, sample: Shape) -> None:
@@ -162,7 +163,7 @@ class TiledConv2D(Convolution):
             )
         return conv_geometry(
             (1, channels, height, width), (self.filters, channels, *self.kernel_size), self.strides, self.padding,
-            self.dilation_rate, 1, name=self.name,
+            self.dilation_rate, 1, name=self.name, shown=(sample, (*self.kernel_size, channels, self.filters)),
         )  # fmt: skip
 
     def _sample_shape(self, sample: Shape) -> Shape:

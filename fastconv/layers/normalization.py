@@ -160,8 +160,9 @@ class LocalResponseNormalization(Layer):
     def _power(self, base: Array) -> Array:
         """base^-beta; for the usual 0.75 by roots, which are much cheaper."""
         if self.beta != 0.75:
-            return np.power(base, base.dtype.type(-self.beta))
-        root = np.sqrt(base)
+            power: Array = np.power(base, base.dtype.type(-self.beta))
+            return power
+        root: Array = np.sqrt(base)
         return 1 / (root * np.sqrt(root))
 
     def _window_sum(self, values: Array, before: int) -> Array:

@@ -48,7 +48,9 @@ class Pooling(Layer):
 
     def geometry(self, sample: Shape) -> PoolGeometry:
         height, width, channels = self._image(sample)
-        return pool_geometry((1, channels, height, width), self.pool_size, self.strides, self.padding, name=self.name)
+        return pool_geometry(
+            (1, channels, height, width), self.pool_size, self.strides, self.padding, name=self.name, shown=sample
+        )
 
     def _sample_shape(self, sample: Shape) -> Shape:
         g = self.geometry(sample)

@@ -83,6 +83,13 @@ class Sequential(Trainable, Layer):
     def sublayers(self) -> Sequence[Layer]:
         return self.layers
 
+    def get_layer(self, name: str) -> Layer:
+        """The layer of this name, at any depth."""
+        for layer in all_layers(self):
+            if layer.name == name:
+                return layer
+        raise ConvError(f"{self.name} has no layer {name!r}; it has {', '.join(layer.name for layer in self.layers)}.")
+
     # ---- shapes and weights -------------------------------------------------------------------------------------
 
     def shapes(self, sample: Sequence[int | None]) -> Iterator[tuple[Layer, Shape, Shape]]:
@@ -168,9 +175,10 @@ class Sequential(Trainable, Layer):
 
         The plan is kept until a weight changes; `print(plan.explain())` tells what was fused and where values live.
         """
-        sample = self._known_shape(input_shape)
-        plan = self._plans.get(sample)
+        sample = self.built_shape if input_shape is None else self._without_batch(input_shape)[1]
+        plan = self._plans.get(sample) if sample is not None else None
         if plan is None or not plan.current:
+            sample = self._known_shape(input_shape)
             if len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
             plan = self._plans[sample] = InferencePlan(self, sample)
