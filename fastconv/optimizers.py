@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from .choice import threads_for
 from .errors import ConvError, ConvTypeError
 from .geometry import flag
 from .layers.base import Parameter, positive, real
-from .threads import effective
+from .layers.rows import team
 
 Array = NDArray[Any]
 Schedule = Callable[[int], float]
@@ -73,10 +72,6 @@ def _flat(array: Array) -> Array:
     return np.ascontiguousarray(array).reshape(-1)
 
 
-def _team(weights: Array) -> int:
-    return threads_for(8 * weights.size, effective(None))  # a weight moves as many bytes as eight multiply-adds cost
-
-
 class SGD(Optimizer):
     """Stochastic gradient descent: v = momentum * v - rate * g; w += v, or momentum * v - rate * g with `nesterov`."""
 
@@ -95,7 +90,7 @@ class SGD(Optimizer):
         w = parameter.updated()
         velocity = _flat(self._state(parameter, 1)[0]) if self.momentum else None
         _native.sgd(
-            _flat(w), _flat(grad), velocity, rate, self.momentum, 1 - decay * rate, self.nesterov, _team(w)
+            _flat(w), _flat(grad), velocity, rate, self.momentum, 1 - decay * rate, self.nesterov, team(w)
         )
 
 
@@ -121,7 +116,7 @@ class Adam(Optimizer):
         corrected = rate * sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t) if t else rate
         _native.adam(
             _flat(w), _flat(grad), first, second, corrected, self.beta_1, self.beta_2, self.epsilon, 1 - decay * rate,
-            _team(w),
+            team(w),
         )  # fmt: skip
 
 

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _native
-from ..choice import threads_for
 from ..geometry import PoolGeometry
 from ..threads import effective
 from . import memory
 
 Array = NDArray[Any]
-WORK = 8  # one of these element operations costs about as much as so many multiply-adds of a convolution
+SERIAL_BELOW = 1 << 17  # values: half a megabyte passes in some 20 microseconds, starting a team costs as much
 
 
 def _rows(x: Array) -> Array:
@@ -24,22 +23,23 @@ def _rows(x: Array) -> Array:
     return np.ascontiguousarray(x).reshape(-1, x.shape[-1]) if x.size else np.empty((0, x.shape[-1]), x.dtype)
 
 
-def _team(x: Array) -> int:
-    return threads_for(WORK * x.size, effective(None))
+def team(x: Array) -> int:
+    """Threads for work on every value of `x`."""
+    return 1 if x.size < SERIAL_BELOW else effective(None)
 
 
 def channel_sums(x: Array) -> Array:
     """The sum of every channel over all other axes."""
     total = np.zeros(x.shape[-1], x.dtype)
     if x.size:
-        _native.channel_sums(_rows(x), total, _team(x))
+        _native.channel_sums(_rows(x), total, team(x))
     return total
 
 
 def _products(a: Array, shift_a: Array, b: Array, shift_b: Array) -> tuple[Array, Array]:
     total, product = np.zeros(a.shape[-1], a.dtype), np.zeros(a.shape[-1], a.dtype)
     if a.size:
-        _native.channel_products(_rows(a), shift_a, _rows(b), shift_b, total, product, _team(a))
+        _native.channel_products(_rows(a), shift_a, _rows(b), shift_b, total, product, team(a))
     return total, product
 
 
@@ -75,7 +75,7 @@ def _affine(
         a, c = (np.ascontiguousarray(v, x.dtype) for v in (a, c))
         if z is not None and b is not None:
             z, b = _rows(z), np.ascontiguousarray(b, x.dtype)
-        _native.affine(out.reshape(-1, x.shape[-1]), _rows(x), a, z, b, c, relu, _team(x))
+        _native.affine(out.reshape(-1, x.shape[-1]), _rows(x), a, z, b, c, relu, team(x))
     return out
 
 
@@ -84,7 +84,7 @@ def relu_gradient(dy: Array, y: Array, most: float = float("inf")) -> tuple[Arra
     dz = dy if memory.may_overwrite(dy) else memory.empty(y.shape, y.dtype)
     total = np.zeros(y.shape[-1], y.dtype)
     if y.size:
-        _native.relu_gradient(dz.reshape(-1, y.shape[-1]), _rows(dy), _rows(y), most, total, _team(y))
+        _native.relu_gradient(dz.reshape(-1, y.shape[-1]), _rows(dy), _rows(y), most, total, team(y))
     return dz, total
 
 
@@ -96,5 +96,5 @@ def max_pool_gradient(g: PoolGeometry, x: Array, y: Array, dy: Array) -> Array:
         return dx
     (top, _), (left, _) = g.padding
     x, y, dy = (np.ascontiguousarray(array) for array in (x, y, dy))
-    _native.max_pool_gradient(dx, x, y, dy, g.kernel_size, g.stride, (top, left), _team(x))
+    _native.max_pool_gradient(dx, x, y, dy, g.kernel_size, g.stride, (top, left), team(x))
     return dx
