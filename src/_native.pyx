@@ -102,6 +102,7 @@ cdef extern from "fastconv.h" nogil:
         void (*adam)(void*, const void*, void*, void*, double, double, double, double, double,
                      Py_ssize_t) noexcept nogil
         void (*max_pool_gradient)(const fc_max_pool_gradient*) noexcept nogil
+        void (*dense)(const void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
     ctypedef struct fc_isa:
         const char* name
         const fc_kernels* compute[4]

@@ -109,6 +109,8 @@ typedef struct {
     void (*adam)(void *w, const void *g, void *m, void *s, double rate, double beta_1, double beta_2, double epsilon,
                  double keep, ptrdiff_t count);
     void (*max_pool_gradient)(const fc_max_pool_gradient *);
+    void (*dense)(const void *x, ptrdiff_t x_stride, ptrdiff_t samples, const void *w, ptrdiff_t inputs,
+                  ptrdiff_t outputs, void *sum);
 } fc_layer_kernels;
 
 typedef double (*fc_burst)(long rounds); /* returns the floating-point operations done (float32) */

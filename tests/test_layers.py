@@ -143,6 +143,29 @@ def test_sums_and_moments_over_pixels(dtype: str, channels: int) -> None:
     np.testing.assert_allclose(variance, x.var((0, 1, 2), dtype="float64"), rtol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 7, 5), (11, 1023, 300), (0, 4, 4), (2, 0, 3)])
+def test_dense_product_of_prediction(dtype: str, shape: tuple[int, int, int]) -> None:
+    samples, inputs, outputs = shape
+    random = np.random.default_rng(0)
+    x = random.standard_normal((samples, inputs)).astype(dtype)
+    kernel = random.standard_normal((inputs, outputs)).astype(dtype)
+    out = np.full((samples, outputs), np.nan, dtype)
+    rows.dense(x, kernel, out)
+    np.testing.assert_allclose(out, x.astype(float) @ kernel, atol=2e-4 if dtype == "float32" else 1e-11)
+    if samples > 1:
+        alone = np.empty((1, outputs), dtype)
+        rows.dense(x[1:2], kernel, alone)
+        np.testing.assert_array_equal(alone[0], out[1])
+
+
+def test_moments_of_many_pixels_keep_their_digits() -> None:
+    x = (np.random.default_rng(1).standard_normal((1, 1000, 1000, 2)) + 100).astype("float32")
+    mean, variance = rows.moments(x)
+    np.testing.assert_allclose(mean, x.mean((0, 1, 2), dtype="float64"), rtol=2e-6)
+    np.testing.assert_allclose(variance, x.var((0, 1, 2), dtype="float64"), rtol=1e-4)
+
+
 def test_bits_do_not_depend_on_threads() -> None:
     import fastconv
 

@@ -205,9 +205,9 @@ class Conv2D(Convolution):
         x, weight = self._kept_input, self._weight()
         assert self.kernel is not None and x is not None
         g, how = self._planned(x)
-        dw = np.empty(weight.shape, self.dtype)
+        self.kernel.grad = memory.again(self.kernel.grad, self.kernel.shape, self.dtype)
+        dw = self.kernel.grad.reshape(weight.shape)
         plan.weight_gradient(g, _logical(x), _logical(dz), _logical_weight(dw), **how)
-        self.kernel.grad = dw.reshape(self.kernel.shape)
         return dz, x
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .. import plan
 from ..errors import ConvError, ConvTypeError
-from ..geometry import Shape, flag
+from ..geometry import Geometry, Shape, conv_geometry, flag
 from ..geometry import shape as checked_shape
-from . import memory
+from ..threads import effective
+from . import memory, rows
 from .activations import LINEAR, Function, function
 from .base import Array, Layer, Parameter, locating, positive, real
 from .initializers import initializer
@@ -72,9 +74,13 @@ class Dense(Layer):
         self._sample_shape(x.shape[1:])
         assert self.kernel is not None
         self._kept_input = x
-        z = x @ self.kernel.array
-        if self.bias is not None:
-            z += self.bias.array
+        z = memory.empty((*x.shape[:-1], self.units), self.dtype)
+        if x.size:
+            bias = None if self.bias is None else self.bias.array
+            pixels, kernel = _as_pixels(x), _as_1x1(self.kernel.array)
+            plan.forward(self._product(x), pixels, kernel, bias, None, None, _as_pixels(z), threads=effective(None))
+        else:
+            z[...] = 0 if self.bias is None else self.bias.array
         y = z if activation is LINEAR else activation.value(z)
         self._kept = None if activation is LINEAR else y if activation.from_output else z
         self._output_shape = y.shape
@@ -87,8 +93,12 @@ class Dense(Layer):
 
     def backward(self, grad: ArrayLike) -> Array:
         dz = self._backward_weights(grad)
-        assert self.kernel is not None
-        return dz @ self.kernel.array.T
+        assert self.kernel is not None and self._kept_input is not None
+        dx = memory.empty(self._kept_input.shape, self.dtype)
+        if dx.size:
+            kernel, to = _as_1x1(self.kernel.array), _as_pixels(dx)
+            plan.input_gradient(self._product(dx), _as_pixels(dz), kernel, None, to, threads=effective(None))
+        return dx
 
     def backward_weights(self, grad: ArrayLike) -> None:
         self._backward_weights(grad)
@@ -100,14 +110,34 @@ class Dense(Layer):
             dz = self.activation.gradient(dz, self._kept)
         x, kernel = self._kept_input, self.kernel
         assert x is not None and kernel is not None
-        rows = dz.reshape(-1, self.units)
-        kernel.grad = x.reshape(rows.shape[0], -1).T @ rows
+        kernel.grad = memory.again(kernel.grad, kernel.shape, self.dtype)
+        if x.size:
+            to = _as_1x1(kernel.grad)
+            plan.weight_gradient(self._product(x), _as_pixels(x), _as_pixels(dz), to, threads=effective(None))
+        else:
+            kernel.grad[...] = 0
         if self.bias is not None:
-            self.bias.grad = rows.sum(axis=0)
+            self.bias.grad = rows.channel_sums(dz)
         return dz
+
+    def _product(self, x: Array) -> Geometry:
+        """The matrix product as a 1x1 convolution over one column of samples: it shares the convolutions' threads,
+        where a second library's would wait on the same processors."""
+        inputs = x.shape[-1]
+        return conv_geometry((1, inputs, x.size // inputs, 1), (self.units, inputs, 1, 1), 1, 0, 1, 1, name=self.name)
 
     def release(self) -> None:
         self._kept_input = self._kept = self._output_shape = None
+
+
+def _as_pixels(x: Array) -> Array:
+    """(..., F) as the logical activation (1, F, samples, 1)."""
+    return x.reshape(1, -1, 1, x.shape[-1]).transpose(0, 3, 1, 2)
+
+
+def _as_1x1(kernel: Array) -> Array:
+    """(inputs, outputs) as the logical weight (outputs, inputs, 1, 1)."""
+    return kernel.reshape(1, 1, *kernel.shape).transpose(3, 2, 0, 1)
 
 
 class Reshape(Layer):

@@ -105,3 +105,10 @@ def share(array: Array) -> None:
     arena = _current.get()
     if arena is not None:
         arena.share(array)
+
+
+def again(array: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Within a training step `array`, the result of the step before, if it fits; else a new one."""
+    if array is None or _current.get() is None or array.shape != shape or array.dtype != dtype:
+        return np.empty(shape, dtype)
+    return array

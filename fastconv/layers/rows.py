@@ -98,3 +98,15 @@ def max_pool_gradient(g: PoolGeometry, x: Array, y: Array, dy: Array) -> Array:
     x, y, dy = (np.ascontiguousarray(array) for array in (x, y, dy))
     _native.max_pool_gradient(dx, x, y, dy, g.kernel_size, g.stride, (top, left), team(x))
     return dx
+
+
+def dense(x: Array, kernel: Array, out: Array) -> None:
+    """out (N, outputs) = x (N, inputs) @ kernel (inputs, outputs), one pass over the kernel for eight samples.
+
+    What prediction needs: weights as they lie, at the speed of memory, and no second library's threads, whose waiting
+    would take the processors from the convolutions around.
+    """
+    if x.size and out.size:
+        _native.dense(np.ascontiguousarray(x), np.ascontiguousarray(kernel), out, team(kernel))
+    else:
+        out[...] = 0

@@ -3,8 +3,12 @@
 # added in their order, so that no bit depends on the number of threads.
 
 cdef enum:
-    ROW_PARTS = 32          # of a sum over pixels
+    PART_PIXELS = 256       # of a part of a sum: few enough that float32 loses little, many enough to be worth a task
+    ROW_PARTS = 512         # most parts
     CHANNEL_CHUNK = 64      # channels that a task of the pooling gradient takes
+    DENSE_SAMPLES = 8       # that one pass over the weights of a dense layer serves
+    DENSE_PARTS = 16        # most parts of its sums
+    DENSE_WEIGHTS = 65536   # least weights of a part
     UPDATE_CHUNK = 65536    # weights that a task of an optimiser takes: four such arrays stay in the second level
 
 
@@ -12,6 +16,10 @@ cdef int layer_code(size itemsize) except -1:
     if itemsize not in (4, 8):
         raise ValueError("rows must be float32 or float64")
     return 0 if itemsize == 4 else 1
+
+
+cdef inline size sum_parts(size pixels) noexcept nogil:
+    return max(<size>1, min(<size>ROW_PARTS, (pixels + PART_PIXELS - 1) // PART_PIXELS))
 
 
 cdef void add_parts(size itemsize, const char* parts, size count, size step, size channels, char* out) noexcept nogil:
@@ -43,7 +51,7 @@ def relu_gradient(dz, dy, y, double most, total, int threads):
         arrays.view(total, &vt, True)
         item, pixels, channels = arrays.buffers[0].itemsize, vz.n[2], vz.n[3]
         kernels = isa.layers[layer_code(item)]
-        parts = max(1, min(pixels, ROW_PARTS))
+        parts = sum_parts(pixels)
         chunk = (pixels + parts - 1) // parts
         row = round_up(channels * item, 64)
         sums = <char*>allocate(parts * row)
@@ -73,7 +81,7 @@ def channel_sums(x, total, int threads):
         arrays.view(total, &vt, True)
         item, pixels, channels = arrays.buffers[0].itemsize, vx.n[2], vx.n[3]
         kernels = isa.layers[layer_code(item)]
-        parts = max(1, min(pixels, ROW_PARTS))
+        parts = sum_parts(pixels)
         chunk = (pixels + parts - 1) // parts
         row = round_up(channels * item, 64)
         sums = <char*>allocate(parts * row)
@@ -105,7 +113,7 @@ def channel_products(a, shift_a, b, shift_b, total, product, int threads):
         arrays.view(product, &vp, True)
         item, pixels, channels = arrays.buffers[0].itemsize, va.n[2], va.n[3]
         kernels = isa.layers[layer_code(item)]
-        parts = max(1, min(pixels, ROW_PARTS))
+        parts = sum_parts(pixels)
         chunk = (pixels + parts - 1) // parts
         row = round_up(channels * item, 64)
         sums = <char*>allocate(2 * parts * row)
@@ -238,3 +246,38 @@ cdef void max_pool_gradient_task(const fc_layer_kernels* kernels, fc_max_pool_gr
     job.y = y.p + image * y.s[0] + first * item
     job.dy = dy.p + image * dy.s[0] + first * item
     kernels.max_pool_gradient(&job)
+
+
+def dense(x, w, out, int threads):
+    """out (N, outputs) = x (N, inputs) @ w (inputs, outputs). The sums are cut by shape, the batch changes no bit."""
+    cdef Arrays arrays = Arrays()
+    cdef View vx, vw, vo
+    cdef size item, samples, inputs, outputs, first, count, part, parts, chunk, row
+    cdef char* sums
+    cdef const fc_layer_kernels* kernels
+    try:
+        arrays.view(x, &vx, False)
+        arrays.view(w, &vw, False)
+        arrays.view(out, &vo, True)
+        item, samples, inputs, outputs = arrays.buffers[0].itemsize, vx.n[2], vx.n[3], vw.n[3]
+        kernels = isa.layers[layer_code(item)]
+        parts = max(<size>1, min(<size>DENSE_PARTS, inputs * outputs // DENSE_WEIGHTS))
+        chunk = round_up((inputs + parts - 1) // parts, 4)
+        row = round_up(DENSE_SAMPLES * outputs * item, 64)
+        sums = <char*>allocate(parts * row)
+        with nogil:
+            first = 0
+            while first < samples:
+                count = min(<size>DENSE_SAMPLES, samples - first)
+                for part in prange(parts, schedule='static', num_threads=max(1, min(threads, parts))):
+                    memset(sums + part * row, 0, count * outputs * item)
+                    if part * chunk < inputs:
+                        kernels.dense(
+                            vx.p + (first * inputs + part * chunk) * item, inputs, count,
+                            vw.p + part * chunk * outputs * item, min(chunk, inputs - part * chunk), outputs,
+                            sums + part * row)
+                add_parts(item, sums, parts, row, count * outputs, vo.p + first * outputs * item)
+                first += count
+        free(sums)
+    finally:
+        arrays.release()

@@ -92,6 +92,30 @@ static void LAYER(adam)(void *restrict w_, const void *restrict g_, void *restri
     }
 }
 
+/* sum[m][:] += x[m][k] * w[k][:] over k, for up to 8 rows of x: a pass over the weights in their order, four rows at a
+   time, which serves all samples. Strides in elements. */
+static void LAYER(dense)(const void *x_, ptrdiff_t x_stride, ptrdiff_t samples, const void *w_, ptrdiff_t inputs,
+                         ptrdiff_t outputs, void *restrict sum_) {
+    enum { CHUNK = 256 }; /* outputs: four rows of them stay in the first level */
+    const T *restrict x = x_, *restrict w = w_;
+    T *restrict sum = sum_;
+    ptrdiff_t k = 0;
+    for (; k + 4 <= inputs; k += 4, w += 4 * outputs)
+        for (ptrdiff_t n0 = 0; n0 < outputs; n0 += CHUNK) {
+            const ptrdiff_t n1 = n0 + CHUNK < outputs ? n0 + CHUNK : outputs;
+            for (ptrdiff_t m = 0; m < samples; m++) {
+                const T *restrict at = x + m * x_stride + k;
+                const T a = at[0], b = at[1], c = at[2], d = at[3];
+                T *restrict to = sum + m * outputs;
+                for (ptrdiff_t n = n0; n < n1; n++)
+                    to[n] += (a * w[n] + b * w[n + outputs]) + (c * w[n + 2 * outputs] + d * w[n + 3 * outputs]);
+            }
+        }
+    for (; k < inputs; k++, w += outputs)
+        for (ptrdiff_t m = 0; m < samples; m++)
+            for (ptrdiff_t n = 0; n < outputs; n++) sum[m * outputs + n] += x[m * x_stride + k] * w[n];
+}
+
 /* The gradient of a max pooling for up to 64 channels of one image: every dy is added to the first element of its
    window that equals the maximum (or is NaN, where that is). Offsets and strides in elements. */
 static void LAYER(max_pool_gradient)(const fc_max_pool_gradient *r) {
@@ -127,6 +151,7 @@ static void LAYER(max_pool_gradient)(const fc_max_pool_gradient *r) {
 
 static const fc_layer_kernels LAYER(kernels) = {
     LAYER(relu_gradient), LAYER(products), LAYER(sum), LAYER(affine), LAYER(sgd), LAYER(adam), LAYER(max_pool_gradient),
+    LAYER(dense),
 };
 #undef T
 #undef LAYER
