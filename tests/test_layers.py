@@ -192,6 +192,17 @@ def test_max_pooling_gradient_goes_to_the_first_maximum_and_to_nan() -> None:
     np.testing.assert_array_equal(dx[0, :, :, 0], [[2, 0, 0, 0], [0, 0, 0, 3]])
 
 
+def test_dropout_keeps_the_mean_and_its_rate() -> None:
+    layer = layers.Dropout(0.3, seed=0)
+    x = np.ones((100, 1000), "float32")
+    y = layer.forward(x, training=True)
+    assert (y == 0).mean() == pytest.approx(0.3, abs=0.01)
+    assert y.mean() == pytest.approx(1, abs=0.01)
+    np.testing.assert_array_equal(layer.backward(x), y)
+    np.testing.assert_array_equal(layer.forward(x), x)
+    assert not layers.Dropout(1.0).forward(x, training=True).any()
+
+
 def test_average_pooling_leaves_padding_out() -> None:
     y = layers.AveragePooling2D(3, 1, "same").forward(np.ones((1, 4, 4, 2)))
     np.testing.assert_array_equal(y, np.ones((1, 4, 4, 2)))

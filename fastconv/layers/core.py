@@ -226,12 +226,15 @@ class Dropout(Layer):
         self._scale = None
         if not training or self.rate == 0:
             return taken
+        self._scale = memory.empty(taken.shape, taken.dtype)
         if self.rate == 1:
-            self._scale = np.zeros(taken.shape, taken.dtype)
-        else:
-            kept = self.random.random(taken.shape, np.float32) >= self.rate
-            self._scale = kept * taken.dtype.type(1 / (1 - self.rate))
-        return taken * self._scale
+            self._scale[...] = 0
+        else:  # draws of 16 bits: a quarter of the work, and the rate is met to 1 / 65536
+            draws = self.random.integers(0, 1 << 16, taken.shape, np.uint16)
+            np.multiply(draws >= round(self.rate * (1 << 16)), taken.dtype.type(1 / (1 - self.rate)), out=self._scale)
+        y = memory.empty(taken.shape, taken.dtype)
+        np.multiply(taken, self._scale, out=y)
+        return y
 
     def backward(self, grad: ArrayLike) -> Array:
         given = np.asarray(grad, self.dtype)
@@ -239,7 +242,9 @@ class Dropout(Layer):
             return given
         if given.shape != self._scale.shape:
             raise ConvError(f"{self.name}: grad must have the shape {self._scale.shape}, but got {given.shape}.")
-        return given * self._scale
+        dx = memory.empty(given.shape, given.dtype)
+        np.multiply(given, self._scale, out=dx)
+        return dx
 
     def release(self) -> None:
         self._scale = None
