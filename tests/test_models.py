@@ -1,5 +1,6 @@
 """Models: totals, tables, values against the NumPy reference, conversion, weight files, prepared inference."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -188,6 +189,8 @@ def test_forward_and_prediction_equal_the_reference(make: Any) -> None:
 def test_prepared_net_fuses_and_reuses_buffers() -> None:
     plan = models.vgg("D", 10, (32, 32, 3), dense=16, seed=0).compile_inference()
     assert len(plan._buffers) == 2
+    outputs = [np.prod(step.output_shape) for step in plan.steps]
+    assert sum(plan._sizes) <= 1.1 * max(a + b for a, b in itertools.pairwise(outputs))
     residual = models.resnet(18, 10, (32, 32, 3), seed=0).compile_inference()
     assert len(residual._buffers) == 3
     text = residual.explain()
