@@ -205,3 +205,37 @@ def pool(
     divisor: int,
     threads: int,
 ) -> None: ...
+def relu_gradient(dz: Array, dy: Array, y: Array, most: float, total: Array, threads: int) -> None: ...
+def channel_sums(x: Array, total: Array, threads: int) -> None: ...
+def channel_products(
+    a: Array, shift_a: Array, b: Array, shift_b: Array, total: Array, product: Array, threads: int
+) -> None: ...
+def affine(
+    out: Array, x: Array, a: Array, z: Array | None, b: Array | None, c: Array, relu: bool, threads: int
+) -> None: ...
+def sgd(
+    w: Array, g: Array, v: Array | None, rate: float, momentum: float, keep: float, nesterov: bool, threads: int
+) -> None: ...
+def adam(
+    w: Array,
+    g: Array,
+    m: Array,
+    s: Array,
+    rate: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    keep: float,
+    threads: int,
+) -> None: ...
+def max_pool_gradient(
+    dx: Array,
+    x: Array,
+    y: Array,
+    dy: Array,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    threads: int,
+) -> None: ...
+def dense(x: Array, w: Array, out: Array, threads: int) -> None: ...

@@ -346,7 +346,7 @@ def _activation(layer: Activation) -> Run:
 def _dense(layer: Dense) -> Run:
     def run(x: Array, residual: Array | None, out: Array) -> None:
         assert layer.kernel is not None
-        np.matmul(x, layer.kernel.array, out=out)
+        rows.dense(x, layer.kernel.array, out)
         if layer.bias is not None:
             out += layer.bias.array
         if layer.activation is not LINEAR:

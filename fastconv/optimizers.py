@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from math import cos, pi
+from math import cos, pi, sqrt
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _native
 from .errors import ConvError, ConvTypeError
 from .geometry import flag
 from .layers.base import Parameter, positive, real
+from .layers.rows import team
 
 Array = NDArray[Any]
 Schedule = Callable[[int], float]
@@ -66,6 +68,10 @@ class Optimizer:
     def _update(self, parameter: Parameter, grad: Array, rate: float, decay: float) -> None: ...
 
 
+def _flat(array: Array) -> Array:
+    return np.ascontiguousarray(array).reshape(-1)
+
+
 class SGD(Optimizer):
     """Stochastic gradient descent: v = momentum * v - rate * g; w += v, or momentum * v - rate * g with `nesterov`."""
 
@@ -82,15 +88,10 @@ class SGD(Optimizer):
 
     def _update(self, parameter: Parameter, grad: Array, rate: float, decay: float) -> None:
         w = parameter.updated()
-        if decay:
-            w *= 1 - decay * rate
-        step = grad * w.dtype.type(-rate)
-        if self.momentum:
-            (velocity,) = self._state(parameter, 1)
-            velocity *= self.momentum
-            velocity += step
-            step = velocity * self.momentum + step if self.nesterov else velocity
-        w += step
+        velocity = _flat(self._state(parameter, 1)[0]) if self.momentum else None
+        _native.sgd(
+            _flat(w), _flat(grad), velocity, rate, self.momentum, 1 - decay * rate, self.nesterov, team(w)
+        )
 
 
 class Adam(Optimizer):
@@ -110,14 +111,13 @@ class Adam(Optimizer):
 
     def _update(self, parameter: Parameter, grad: Array, rate: float, decay: float) -> None:
         w = parameter.updated()
-        if decay:
-            w *= 1 - decay * rate
-        first, second = self._state(parameter, 2)
-        first += (grad - first) * (1 - self.beta_1)
-        second += (grad * grad - second) * (1 - self.beta_2)
+        first, second = map(_flat, self._state(parameter, 2))
         t = self.iterations
-        scaled = rate * np.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
-        w -= w.dtype.type(scaled) * first / (np.sqrt(second) + w.dtype.type(self.epsilon))
+        corrected = rate * sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t) if t else rate
+        _native.adam(
+            _flat(w), _flat(grad), first, second, corrected, self.beta_1, self.beta_2, self.epsilon, 1 - decay * rate,
+            team(w),
+        )  # fmt: skip
 
 
 class AdamW(Adam):

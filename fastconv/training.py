@@ -22,8 +22,10 @@ from .arrays import as_array
 from .errors import ConvError, ConvTypeError
 from .geometry import flag
 from .inference import InferencePlan
+from .layers import memory
 from .layers.activations import SOFTMAX, Activation, Softmax
 from .layers.base import Layer, Parameter, locating, positive
+from .layers.core import chain_backward
 from .progress import Progress
 
 Array = NDArray[Any]
@@ -107,6 +109,7 @@ class Trainable:
     loss: losses.Loss | None = None
     metrics: Sequence[tuple[str, Metric]] = ()
     history: History | None = None
+    _arena: memory.Arena  # activations and gradients of a step, used again by the next
 
     def compile(
         self,
@@ -144,6 +147,8 @@ class Trainable:
         inputs = as_array("x", x)
         if inputs.ndim == 0 or len(inputs) == 0:
             raise ConvError(f"x holds no samples to learn from (shape {inputs.shape}).")
+        if inputs.ndim not in (2, 4):
+            raise ConvError(f"x must be a batch (N, H, W, C) or (N, F), but got shape {inputs.shape}.")
         model = self._model()
         if model.built_shape is None:
             model.build(inputs.shape)
@@ -168,9 +173,7 @@ class Trainable:
         if loss.from_softmax and ends_in_softmax(layers[-1]) and not hasattr(layers[-1], "forward_logits"):
             layers = layers[:-1]
         first, *rest = layers or [self.layers[-1]]
-        for layer in reversed(rest):
-            with locating(layer):
-                grad = layer.backward(grad)
+        grad = chain_backward(rest, grad)
         with locating(first):
             first.backward_weights(grad)
 
@@ -184,12 +187,14 @@ class Trainable:
         model = self._model()
         statistics = [(p, p.array.copy()) for p in model.parameters() if not p.trainable and p.allocated]
         try:
-            taken = x if x.dtype == model.dtype else x.astype(model.dtype)
-            outputs = self._logits(taken, loss, True)
-            value, grad = loss(outputs, target)
-            if not np.isfinite(value):
-                raise ConvError(self._why_not_finite(taken, value))
-            self._backward(grad, loss)
+            with memory.reusing(self._arena):
+                taken = x if x.dtype == model.dtype else x.astype(model.dtype)
+                outputs = self._logits(taken, loss, True)
+                value, grad = loss(outputs, target)
+                if not np.isfinite(value):
+                    raise ConvError(self._why_not_finite(taken, value))
+                measured = [value, *(measure(outputs, target) for _, measure in self.metrics)]
+                self._backward(grad, loss)
         except BaseException:
             for parameter, before in statistics:
                 parameter.assign(before)
@@ -197,7 +202,7 @@ class Trainable:
         finally:
             model.release()
         optimizer.apply(model.trained_parameters())
-        return [value, *(measure(outputs, target) for _, measure in self.metrics)]
+        return measured
 
     def _why_not_finite(self, x: Array, value: float) -> str:
         """Which layer first made a value that is not finite."""
@@ -257,7 +262,7 @@ class Trainable:
         held = None if validation_data is None else self._validation(validation_data)
         random = np.random.default_rng(seed)
         self.history = History()
-        with between_batches() as interrupt:
+        with between_batches() as interrupt, self._arena_for_a_while():
             for epoch in range(rounds):
                 order = random.permutation(len(inputs)) if shuffled else np.arange(len(inputs))
                 values = self._epoch(inputs, target, order, size, f"epoch {epoch + 1}/{rounds}", shown, random, augment,
@@ -267,6 +272,14 @@ class Trainable:
                 if any(stop):
                     break
         return self.history
+
+    @contextmanager
+    def _arena_for_a_while(self) -> Iterator[None]:
+        """Keep the memory of activations until the training ends."""
+        try:
+            yield
+        finally:
+            self._arena.clear()
 
     def _validation(self, data: object) -> tuple[Array, Array]:
         if not isinstance(data, (tuple, list)) or len(data) != 2:

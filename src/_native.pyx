@@ -98,10 +98,30 @@ cdef extern from "fastconv.h" nogil:
         fc_pool_function avg_row
         fc_pool_function max_scatter
         fc_pool_function avg_scatter
+    ctypedef struct fc_max_pool_gradient:
+        void* dx
+        const void* x
+        const void* y
+        const void* dy
+        Py_ssize_t channels, pixel, height, width, out_height, out_width
+        Py_ssize_t kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x
+    ctypedef struct fc_layer_kernels:
+        void (*relu_gradient)(void*, const void*, const void*, double, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
+        void (*products)(const void*, const void*, const void*, const void*, Py_ssize_t, Py_ssize_t, void*,
+                         void*) noexcept nogil
+        void (*sum)(const void*, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
+        void (*affine)(void*, const void*, const void*, const void*, const void*, const void*, int, Py_ssize_t,
+                       Py_ssize_t) noexcept nogil
+        void (*sgd)(void*, const void*, void*, double, double, double, int, Py_ssize_t) noexcept nogil
+        void (*adam)(void*, const void*, void*, void*, double, double, double, double, double,
+                     Py_ssize_t) noexcept nogil
+        void (*max_pool_gradient)(const fc_max_pool_gradient*) noexcept nogil
+        void (*dense)(const void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
     ctypedef struct fc_isa:
         const char* name
         const fc_kernels* compute[4]
         const fc_pool_kernels* pool[11]
+        const fc_layer_kernels* layers[2]
         fc_burst fma_burst
     const fc_isa* fc_isa_select(const char*)
     const fc_isa* fc_isa_best()
@@ -321,3 +341,4 @@ include "drivers/winograd.pxi"
 include "drivers/weight_gradient.pxi"
 include "drivers/winograd_gradient.pxi"
 include "drivers/pool.pxi"
+include "drivers/layers.pxi"

@@ -105,12 +105,38 @@ typedef struct {
     fc_pool_function max_scatter, avg_scatter;  /* x: gradient of the output, y: gradient of the input plane */
 } fc_pool_kernels;
 
+/* The gradient of a max pooling of one image, for a chunk of its channels; `pixel` elements between pixels. */
+typedef struct {
+    void *dx; const void *x, *y, *dy;
+    ptrdiff_t channels, pixel, height, width, out_height, out_width;
+    ptrdiff_t kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x;
+} fc_max_pool_gradient;
+
+/* Training beside convolution (kernels/layers.h), for float and double. */
+typedef struct {
+    void (*relu_gradient)(void *dz, const void *dy, const void *y, double most, ptrdiff_t pixels, ptrdiff_t channels,
+                          void *sum);
+    void (*products)(const void *a, const void *shift_a, const void *b, const void *shift_b, ptrdiff_t pixels,
+                     ptrdiff_t channels, void *sum, void *product);
+    void (*sum)(const void *x, ptrdiff_t pixels, ptrdiff_t channels, void *sum);
+    void (*affine)(void *out, const void *x, const void *a, const void *z, const void *b, const void *c, int relu,
+                   ptrdiff_t pixels, ptrdiff_t channels);
+    void (*sgd)(void *w, const void *g, void *v, double rate, double momentum, double keep, int nesterov,
+                ptrdiff_t count);
+    void (*adam)(void *w, const void *g, void *m, void *s, double rate, double beta_1, double beta_2, double epsilon,
+                 double keep, ptrdiff_t count);
+    void (*max_pool_gradient)(const fc_max_pool_gradient *);
+    void (*dense)(const void *x, ptrdiff_t x_stride, ptrdiff_t samples, const void *w, ptrdiff_t inputs,
+                  ptrdiff_t outputs, void *sum);
+} fc_layer_kernels;
+
 typedef double (*fc_burst)(long rounds); /* returns the floating-point operations done (float32) */
 
 typedef struct {
     const char *name;
     const fc_kernels *compute[FC_COMPUTES];
     const fc_pool_kernels *pool[FC_DTYPES];
+    const fc_layer_kernels *layers[2];  /* float, double */
     fc_burst fma_burst;
 } fc_isa;
 

@@ -11,7 +11,11 @@ from numpy.typing import ArrayLike
 
 from ..errors import ConvError, ConvTypeError
 from ..geometry import Shape, integer
+from . import memory, rows
 from .base import Array, Layer, real
+
+# Fused activations that are the identity between 0 and this, and constant outside.
+CLIPPED: Final = {"relu": float("inf"), "relu6": 6.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,13 @@ class Function:
     gradient: Callable[[Array, Array], Array]
     from_output: bool
     fused: str | None = None
+
+    def gradient_and_sums(self, grad: Array, kept: Array) -> tuple[Array, Array | None]:
+        """The gradient and, where it costs nothing more, its sum over every channel."""
+        most = CLIPPED.get(self.name) if self.fused else None
+        if most is None or grad.dtype != kept.dtype:
+            return self.gradient(grad, kept), None
+        return rows.relu_gradient(grad, kept, most)
 
     def into(self, x: Array, out: Array) -> None:
         """Write the value to `out`, which may be `x`."""
@@ -141,14 +152,15 @@ class Activation(Layer):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._nhwc(self._take(x))
-        y = self.function.value(taken)
+        y = memory.empty(taken.shape, taken.dtype)
+        self.function.into(taken, y)
         self._kept = y if self.function.from_output else taken
         return self._own_order(y)
 
     def backward(self, grad: ArrayLike) -> Array:
         given = self._gradient(grad, None if self._kept is None else self._kept.shape)
         assert self._kept is not None
-        return self._own_order(self.function.gradient(given, self._kept))
+        return self._own_order(self.function.gradient_and_sums(given, self._kept)[0])
 
     def release(self) -> None:
         self._kept = None

@@ -65,7 +65,12 @@ class Parameter:
 
     @property
     def array(self) -> Array:
-        """The values, to be read; write through `assign` or `updated`."""
+        """The values as a read-only view; write through `assign` or `updated`."""
+        view = self._values().view()
+        view.flags.writeable = False
+        return view
+
+    def _values(self) -> Array:
         if self._array is None:
             made = np.asarray(self.initializer(self.shape, np.random.default_rng(self.seed)))
             if made.shape != self.shape:
@@ -76,7 +81,7 @@ class Parameter:
     def updated(self) -> Array:
         """The values, about to be changed in place."""
         self.version += 1
-        return self.array
+        return self._values()
 
     def accepts(self, value: object) -> Array:
         """`value` as an array of this shape and type, not yet assigned."""

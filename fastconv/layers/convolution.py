@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import functional
+from .. import functional, plan, threads
 from .. import grad as conv_gradient
 from ..choice import forward_passes, why_not_winograd
 from ..errors import ConvError
@@ -28,6 +28,7 @@ from ..geometry import (
     pair,
     parse_padding,
 )
+from . import memory, rows
 from .activations import LINEAR, Function, function
 from .base import Array, Layer, Parameter, positive
 from .initializers import initializer
@@ -86,13 +87,12 @@ class Convolution(Layer):
         return value
 
     def _activation_gradient(self, grad: ArrayLike) -> Array:
-        """The gradient with respect to what the activation was applied to, channels last."""
+        """The gradient with respect to what the activation was applied to, channels last; that of the bias is set."""
         given = self._gradient(grad, self._output_shape)
-        return given if self._kept is None else self.activation.gradient(given, self._kept)
-
-    def _bias_gradient(self, dz: Array) -> None:
+        dz, total = (given, None) if self._kept is None else self.activation.gradient_and_sums(given, self._kept)
         if self.bias is not None:
-            self.bias.grad = np.add.reduce(dz, axis=(0, 1, 2))
+            self.bias.grad = rows.channel_sums(dz) if total is None else total
+        return dz
 
     def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
         height, width = ((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True))
@@ -144,7 +144,7 @@ class Conv2D(Convolution):
             )
         return conv_geometry(
             (batch, channels, height, width), (self.filters, own, *self.kernel_size), self.strides, self.padding,
-            self.dilation_rate, self.groups, name=self.name,
+            self.dilation_rate, self.groups, name=self.name, shown=(sample, (*self.kernel_size, own, self.filters)),
         )  # fmt: skip
 
     def _sample_shape(self, sample: Shape) -> Shape:
@@ -173,24 +173,28 @@ class Conv2D(Convolution):
         """`forward` without the activation; the next `backward` leaves it out too."""
         return self._own_order(self._convolve(self._nhwc(self._take(x)), LINEAR))
 
-    def _options(self, x: Array) -> dict[str, Any]:
-        """What forward and both gradients have in common, for an input of this shape."""
+    def _planned(self, x: Array) -> tuple[Geometry, dict[str, Any]]:
+        """The convolution of an input of this shape (channels last), and how to do it."""
         g = self.geometry(self._own_order(x).shape[1:], len(x))
-        return {
-            "stride": self.strides, "padding": self.padding, "dilation": self.dilation_rate, "groups": g.groups,
-            "data_format": "NHWC", "algorithm": batch_algorithm(g, self.dtype),
-        }  # fmt: skip
+        return g, {"algorithm": batch_algorithm(g, self.dtype), "threads": threads.effective(None)}
 
     def _convolve(self, x: Array, activation: Function) -> Array:
         self._kept_input = x
+        g, how = self._planned(x)
         fused = activation.fused if activation.from_output else None
+        y = memory.empty((g.batch, *g.output_size, g.out_channels), self.dtype)
         bias = None if self.bias is None else self.bias.array
-        y = functional.conv2d(x, self._weight(), bias, activation=fused, **self._options(x))
+        plan.forward(g, _logical(x), _logical_weight(self._weight()), bias, fused, None, _logical(y), **how)
         return self._finish(y, activation, fused is not None)
 
     def backward(self, grad: ArrayLike) -> Array:
         dz, x = self._backward_weights(grad)
-        return self._own_order(conv_gradient.conv2d_input(x.shape, self._weight(), dz, **self._options(x)))
+        g, how = self._planned(x)
+        dx = memory.empty(x.shape, self.dtype)
+        plan.input_gradient(g, _logical(dz), _logical_weight(self._weight()), None, _logical(dx), **how)
+        if self._kept is not None:  # else dz is the caller's
+            memory.give_back(dz)
+        return self._own_order(dx)
 
     def backward_weights(self, grad: ArrayLike) -> None:
         self._backward_weights(grad)
@@ -198,12 +202,23 @@ class Conv2D(Convolution):
     def _backward_weights(self, grad: ArrayLike) -> tuple[Array, Array]:
         """(gradient before the activation, kept input); the gradients of the weights are set."""
         dz = self._activation_gradient(grad)
-        x = self._kept_input
+        x, weight = self._kept_input, self._weight()
         assert self.kernel is not None and x is not None
-        dw = conv_gradient.conv2d_weight(x, self._weight().shape, dz, **self._options(x))
-        self.kernel.grad = dw.reshape(self.kernel.shape)
-        self._bias_gradient(dz)
+        g, how = self._planned(x)
+        self.kernel.grad = memory.again(self.kernel.grad, self.kernel.shape, self.dtype)
+        dw = self.kernel.grad.reshape(weight.shape)
+        plan.weight_gradient(g, _logical(x), _logical(dz), _logical_weight(dw), **how)
         return dz, x
+
+
+def _logical(activation: Array) -> Array:
+    """(N, C, H, W) view of (N, H, W, C), as `plan` takes it."""
+    return activation.transpose(0, 3, 1, 2)
+
+
+def _logical_weight(kernel: Array) -> Array:
+    """(O, I, kH, kW) view of (kH, kW, I, O)."""
+    return kernel.transpose(3, 2, 0, 1)
 
 
 class Conv2DTranspose(Convolution):
@@ -264,6 +279,7 @@ class Conv2DTranspose(Convolution):
         return conv_transpose_geometry(
             (batch, channels, height, width), (channels, self.filters, *self.kernel_size), self.strides, self.padding,
             self.output_padding, 1, self.dilation_rate, name=self.name,
+            shown=(sample, (*self.kernel_size, self.filters, channels)),
         )  # fmt: skip
 
     def _sample_shape(self, sample: Shape) -> Shape:
@@ -284,6 +300,7 @@ class Conv2DTranspose(Convolution):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._nhwc(self._take(x))
+        self.geometry(self._own_order(taken).shape[1:])
         assert self.kernel is not None
         self._kept_input = taken
         bias = None if self.bias is None else self.bias.array
@@ -295,6 +312,5 @@ class Conv2DTranspose(Convolution):
         x, kernel = self._kept_input, self.kernel
         assert kernel is not None and x is not None
         kernel.grad = conv_gradient.conv_transpose2d_weight(x, kernel.shape, dz, *self._options(), data_format="NHWC")
-        self._bias_gradient(dz)
         dx = conv_gradient.conv_transpose2d_input(x.shape, kernel.array, dz, *self._options(), data_format="NHWC")
         return self._own_order(dx)

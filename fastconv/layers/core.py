@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .. import plan
 from ..errors import ConvError, ConvTypeError
-from ..geometry import Shape, flag
+from ..geometry import Geometry, Shape, conv_geometry, flag
 from ..geometry import shape as checked_shape
+from ..threads import effective
+from . import memory, rows
 from .activations import LINEAR, Function, function
 from .base import Array, Layer, Parameter, locating, positive, real
 from .initializers import initializer
@@ -71,9 +74,13 @@ class Dense(Layer):
         self._sample_shape(x.shape[1:])
         assert self.kernel is not None
         self._kept_input = x
-        z = x @ self.kernel.array
-        if self.bias is not None:
-            z += self.bias.array
+        z = memory.empty((*x.shape[:-1], self.units), self.dtype)
+        if x.size:
+            bias = None if self.bias is None else self.bias.array
+            pixels, kernel = _as_pixels(x), _as_1x1(self.kernel.array)
+            plan.forward(self._product(x), pixels, kernel, bias, None, None, _as_pixels(z), threads=effective(None))
+        else:
+            z[...] = 0 if self.bias is None else self.bias.array
         y = z if activation is LINEAR else activation.value(z)
         self._kept = None if activation is LINEAR else y if activation.from_output else z
         self._output_shape = y.shape
@@ -86,8 +93,12 @@ class Dense(Layer):
 
     def backward(self, grad: ArrayLike) -> Array:
         dz = self._backward_weights(grad)
-        assert self.kernel is not None
-        return dz @ self.kernel.array.T
+        assert self.kernel is not None and self._kept_input is not None
+        dx = memory.empty(self._kept_input.shape, self.dtype)
+        if dx.size:
+            kernel, to = _as_1x1(self.kernel.array), _as_pixels(dx)
+            plan.input_gradient(self._product(dx), _as_pixels(dz), kernel, None, to, threads=effective(None))
+        return dx
 
     def backward_weights(self, grad: ArrayLike) -> None:
         self._backward_weights(grad)
@@ -99,14 +110,34 @@ class Dense(Layer):
             dz = self.activation.gradient(dz, self._kept)
         x, kernel = self._kept_input, self.kernel
         assert x is not None and kernel is not None
-        rows = dz.reshape(-1, self.units)
-        kernel.grad = x.reshape(rows.shape[0], -1).T @ rows
+        kernel.grad = memory.again(kernel.grad, kernel.shape, self.dtype)
+        if x.size:
+            to = _as_1x1(kernel.grad)
+            plan.weight_gradient(self._product(x), _as_pixels(x), _as_pixels(dz), to, threads=effective(None))
+        else:
+            kernel.grad[...] = 0
         if self.bias is not None:
-            self.bias.grad = rows.sum(axis=0)
+            self.bias.grad = rows.channel_sums(dz)
         return dz
+
+    def _product(self, x: Array) -> Geometry:
+        """The matrix product as a 1x1 convolution over one column of samples: it shares the convolutions' threads,
+        where a second library's would wait on the same processors."""
+        inputs = x.shape[-1]
+        return conv_geometry((1, inputs, x.size // inputs, 1), (self.units, inputs, 1, 1), 1, 0, 1, 1, name=self.name)
 
     def release(self) -> None:
         self._kept_input = self._kept = self._output_shape = None
+
+
+def _as_pixels(x: Array) -> Array:
+    """(..., F) as the logical activation (1, F, samples, 1)."""
+    return x.reshape(1, -1, 1, x.shape[-1]).transpose(0, 3, 1, 2)
+
+
+def _as_1x1(kernel: Array) -> Array:
+    """(inputs, outputs) as the logical weight (outputs, inputs, 1, 1)."""
+    return kernel.reshape(1, 1, *kernel.shape).transpose(3, 2, 0, 1)
 
 
 class Reshape(Layer):
@@ -195,12 +226,15 @@ class Dropout(Layer):
         self._scale = None
         if not training or self.rate == 0:
             return taken
+        self._scale = memory.empty(taken.shape, taken.dtype)
         if self.rate == 1:
-            self._scale = np.zeros(taken.shape, taken.dtype)
-        else:
-            kept = self.random.random(taken.shape, np.float32) >= self.rate
-            self._scale = kept * taken.dtype.type(1 / (1 - self.rate))
-        return taken * self._scale
+            self._scale[...] = 0
+        else:  # draws of 16 bits: a quarter of the work, and the rate is met to 1 / 65536
+            draws = self.random.integers(0, 1 << 16, taken.shape, np.uint16)
+            np.multiply(draws >= round(self.rate * (1 << 16)), taken.dtype.type(1 / (1 - self.rate)), out=self._scale)
+        y = memory.empty(taken.shape, taken.dtype)
+        np.multiply(taken, self._scale, out=y)
+        return y
 
     def backward(self, grad: ArrayLike) -> Array:
         given = np.asarray(grad, self.dtype)
@@ -208,7 +242,9 @@ class Dropout(Layer):
             return given
         if given.shape != self._scale.shape:
             raise ConvError(f"{self.name}: grad must have the shape {self._scale.shape}, but got {given.shape}.")
-        return given * self._scale
+        dx = memory.empty(given.shape, given.dtype)
+        np.multiply(given, self._scale, out=dx)
+        return dx
 
     def release(self) -> None:
         self._scale = None
@@ -284,8 +320,12 @@ class Residual(Layer):
                 side = layer.forward(side, training)
         if body.shape != side.shape:
             self._sample_shape(taken.shape[1:])
-        z = body + side
-        y = self.activation.value(z)
+        z = memory.empty(body.shape, body.dtype)
+        np.add(body, side, out=z)
+        y = z
+        if self.activation is not LINEAR:
+            y = z if self.activation.from_output else memory.empty(z.shape, z.dtype)
+            self.activation.into(z, y)
         self._kept = y if self.activation.from_output else z
         return y
 
@@ -293,13 +333,17 @@ class Residual(Layer):
         kept = self._kept
         given = self._gradient(grad, None if kept is None else self._nhwc(kept).shape)
         assert kept is not None
-        given = self.activation.gradient(self._own_order(given), kept)
-        body = side = given
-        for layer in reversed(self.body):
-            body = layer.backward(body)
-        for layer in reversed(self.shortcut):
-            side = layer.backward(side)
-        return body + side
+        given = self.activation.gradient_and_sums(self._own_order(given), kept)[0]
+        memory.share(given)
+        body, side = chain_backward(self.body, given), chain_backward(self.shortcut, given)
+        dx = memory.empty(body.shape, body.dtype)
+        np.add(body, side, out=dx)
+        for share in (body, side):
+            if not np.may_share_memory(share, given):
+                memory.give_back(share)
+        if not np.may_share_memory(given, np.asarray(grad)):
+            memory.give_back(given)
+        return dx
 
     def release(self) -> None:
         self._kept = None
@@ -324,6 +368,17 @@ def chain(name: str, layers: object) -> tuple[Layer, ...]:
     if len(set(map(id, layers))) != len(layers):
         raise ConvError(f"{name} holds the same layer twice; make two layers.")
     return tuple(layers)
+
+
+def chain_backward(layers: Sequence[Layer], grad: Array) -> Array:
+    """The gradient at the start of a chain; those between its layers give their memory back."""
+    given = grad
+    for layer in reversed(layers):
+        with locating(layer):
+            before, grad = grad, layer.backward(grad)
+        if not np.may_share_memory(before, given) and not np.may_share_memory(before, grad):
+            memory.give_back(before)
+    return grad
 
 
 def unique_names(layers: Sequence[Layer]) -> None:

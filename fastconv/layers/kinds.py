@@ -53,6 +53,7 @@ class DepthwiseConv2D(Conv2D):
         return conv_geometry(
             (batch, channels, height, width), (channels * self.depth_multiplier, 1, *self.kernel_size), self.strides,
             self.padding, self.dilation_rate, max(1, channels), name=self.name,
+            shown=(sample, (*self.kernel_size, channels, self.depth_multiplier)),
         )  # fmt: skip
 
     def _build(self, sample: Shape) -> None:
@@ -162,7 +163,7 @@ class TiledConv2D(Convolution):
             )
         return conv_geometry(
             (1, channels, height, width), (self.filters, channels, *self.kernel_size), self.strides, self.padding,
-            self.dilation_rate, 1, name=self.name,
+            self.dilation_rate, 1, name=self.name, shown=(sample, (*self.kernel_size, channels, self.filters)),
         )  # fmt: skip
 
     def _sample_shape(self, sample: Shape) -> Shape:
@@ -190,6 +191,7 @@ class TiledConv2D(Convolution):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._nhwc(self._take(x))
+        self.geometry(self._own_order(taken).shape[1:])
         assert self.kernel is not None
         self._kept_input = taken
         bias = None if self.bias is None else self.bias.array
@@ -201,5 +203,4 @@ class TiledConv2D(Convolution):
         x, kernel = self._kept_input, self.kernel
         assert kernel is not None and x is not None
         kernel.grad = conv_gradient.tiled_conv2d_weight(x, kernel.shape, dz, **self._options())
-        self._bias_gradient(dz)
         return self._own_order(conv_gradient.tiled_conv2d_input(x.shape, kernel.array, dz, **self._options()))

@@ -23,6 +23,7 @@ from ..geometry import (
     pool_geometry,
     word,
 )
+from . import memory, rows
 from .base import Array, Layer
 
 
@@ -47,7 +48,9 @@ class Pooling(Layer):
 
     def geometry(self, sample: Shape) -> PoolGeometry:
         height, width, channels = self._image(sample)
-        return pool_geometry((1, channels, height, width), self.pool_size, self.strides, self.padding, name=self.name)
+        return pool_geometry(
+            (1, channels, height, width), self.pool_size, self.strides, self.padding, name=self.name, shown=sample
+        )
 
     def _sample_shape(self, sample: Shape) -> Shape:
         g = self.geometry(sample)
@@ -61,22 +64,27 @@ class Pooling(Layer):
 
 
 class MaxPooling2D(Pooling):
-    """The maximum of every window; padding never wins."""
+    """The maximum of every window; padding never wins. The gradient goes to the first maximum."""
+
+    _output: Array | None = None
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._nhwc(self._take(x))
-        y = functional.max_pool2d(taken, self.pool_size, self.strides, self.padding, data_format="NHWC")
-        assert isinstance(y, np.ndarray)
-        self._input, self._output_shape = taken, y.shape
+        g = self.geometry(self._own_order(taken).shape[1:])
+        y = memory.empty((len(taken), *g.output_size, g.channels), taken.dtype)
+        functional.max_pool2d(taken, self.pool_size, self.strides, self.padding, data_format="NHWC", out=y)
+        self._input, self._output = taken, y
         return self._own_order(y)
 
     def backward(self, grad: ArrayLike) -> Array:
-        dy = self._gradient(grad, self._output_shape)
-        assert self._input is not None
-        dx = pool_gradient.max_pool2d_input(
-            self._input, self.pool_size, dy, self.strides, self.padding, data_format="NHWC"
-        )
-        return self._own_order(dx)
+        dy = self._gradient(grad, None if self._output is None else self._output.shape)
+        assert self._input is not None and self._output is not None
+        g = self.geometry(self._own_order(self._input).shape[1:])
+        return self._own_order(rows.max_pool_gradient(g, self._input, self._output, dy))
+
+    def release(self) -> None:
+        self._output = None
+        super().release()
 
 
 class AveragePooling2D(Pooling):

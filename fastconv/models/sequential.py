@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import storage
+from ..arrays import as_array
 from ..errors import ConvError, ConvTypeError
 from ..geometry import Shape, integer
 from ..inference import InferencePlan
 from ..layers.base import Array, Layer, locating
-from ..layers.core import Dropout, chain, chain_window, unique_names
+from ..layers.core import Dropout, chain, chain_backward, chain_window, unique_names
+from ..layers.memory import Arena
 from ..summary import Table, table
 from ..training import Trainable
 
@@ -36,8 +38,10 @@ class Sequential(Trainable, Layer):
         """A copy of layers and weights; plans are made anew."""
         made = type(self).__new__(type(self))
         memo[id(self)] = made
+        made._plans, made._arena = {}, Arena()
         for name, value in self.__dict__.items():
-            setattr(made, name, {} if name == "_plans" else copy.deepcopy(value, memo))
+            if name not in ("_plans", "_arena"):
+                setattr(made, name, copy.deepcopy(value, memo))
         return made
 
     def __init__(
@@ -58,6 +62,7 @@ class Sequential(Trainable, Layer):
         self.seed = None if seed is None else integer("seed", seed)
         self.layers: list[Layer] = []
         self._plans: dict[Shape, InferencePlan] = {}
+        self._arena = Arena()
         for layer in layers:
             self.add(layer)
         if self.layers and self.given_input_shape is not None:
@@ -77,6 +82,13 @@ class Sequential(Trainable, Layer):
 
     def sublayers(self) -> Sequence[Layer]:
         return self.layers
+
+    def get_layer(self, name: str) -> Layer:
+        """The layer of this name, at any depth."""
+        for layer in all_layers(self):
+            if layer.name == name:
+                return layer
+        raise ConvError(f"{self.name} has no layer {name!r}; it has {', '.join(layer.name for layer in self.layers)}.")
 
     # ---- shapes and weights -------------------------------------------------------------------------------------
 
@@ -163,20 +175,17 @@ class Sequential(Trainable, Layer):
 
         The plan is kept until a weight changes; `print(plan.explain())` tells what was fused and where values live.
         """
-        sample = self._known_shape(input_shape)
-        plan = self._plans.get(sample)
+        sample = self.built_shape if input_shape is None else self._without_batch(input_shape)[1]
+        plan = self._plans.get(sample) if sample is not None else None
         if plan is None or not plan.current:
+            sample = self._known_shape(input_shape)
             if len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
             plan = self._plans[sample] = InferencePlan(self, sample)
         return plan
 
     def backward(self, grad: ArrayLike) -> Array:
-        gradient = cast(Array, grad)
-        for layer in reversed(self.layers):
-            with locating(layer):
-                gradient = layer.backward(gradient)
-        return gradient
+        return chain_backward(self.layers, as_array("grad", grad))
 
 
 def all_layers(layer: Layer) -> Iterable[Layer]:

@@ -65,6 +65,15 @@
 #define WIDE
 #include "compute.h"
 
+#define T float
+#define LAYER(x) layer_##x##_f32
+#define LAYER_SQRT sqrtf
+#include "layers.h"
+#define T double
+#define LAYER(x) layer_##x##_f64
+#define LAYER_SQRT sqrt
+#include "layers.h"
+
 #define PLAIN(x) (x)
 #define POOL_AVERAGES 1
 #define IS_NAN(v) ((v) != (v))
@@ -171,5 +180,6 @@ const fc_isa JOIN(fc_isa_, FASTCONV_ISA) = {
              [FC_I8] = &pool_kernels_i8, [FC_U8] = &pool_kernels_u8, [FC_I16] = &pool_kernels_i16,
              [FC_U16] = &pool_kernels_u16, [FC_I32] = &pool_kernels_i32, [FC_U32] = &pool_kernels_u32,
              [FC_I64] = &pool_kernels_i64, [FC_U64] = &pool_kernels_u64},
+    .layers = {&layer_kernels_f32, &layer_kernels_f64},
     .fma_burst = fma_burst,
 };
