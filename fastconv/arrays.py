@@ -7,9 +7,8 @@ kernel height, kernel width); a `Layout` turns the caller's axes into those and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,8 +99,7 @@ def require_addend(name: str, array: Array, result: DType) -> None:
 # ---- layouts -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """An axis order of the caller: how its arrays become logical ones, and back."""
 
     name: str

@@ -6,10 +6,9 @@ convolution of other arrays is one step into native code. It holds numbers alone
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +61,7 @@ def _aligned(count: int) -> Array:
     return raw[shift : shift + count]
 
 
-@dataclass(frozen=True, slots=True)
-class PackedWeights:
+class PackedWeights(NamedTuple):
     """The weights of one pass in panels, whether all are finite, and their Winograd transform where that is used."""
 
     panels: Array
@@ -120,8 +118,7 @@ def prepare(
 # ---- calls ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A convolution or an input gradient resolved to the numbers that the drivers take; it waits for its arrays."""
 
     algorithm: str
@@ -235,7 +232,7 @@ class Call:
         for n, row in np.argwhere(flags):  # rows of tiles with an output that is not finite
             part = slice(4 * row, 4 * row + 4)
             rows = out[n : n + 1, :, part]
-            shifted = replace(p, tap_y=tuple(tap + 4 * int(row) for tap in p.tap_y))
+            shifted = p._replace(tap_y=tuple(tap + 4 * int(row) for tap in p.tap_y))
             direct, in_place = _direct_passes(
                 (shifted,), self.channels, self.outputs, 1, rows.shape[2:], x.shape[2:], self.mode, self.compute,
                 self.threads,
@@ -358,7 +355,7 @@ def run_once(
         return
     for p, direct, in_place in zip(call.passes, call.direct, call.in_place, strict=True):
         packed = prepare(p, weight, call.groups, call.transposed, call.compute, call.threads, False)
-        replace(call, passes=(p,), direct=(direct,), in_place=(in_place,)).run(
+        call._replace(passes=(p,), direct=(direct,), in_place=(in_place,)).run(
             weight, x, out, bias, residual, activation, packed
         )
 

@@ -7,10 +7,9 @@ depends on the batch size, so that a batch computed in slices has the same bits.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,8 +46,7 @@ WINOGRAD_CHANNELS_GRADIENT = 32
 WINOGRAD_TERMS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(NamedTuple):
     """One run of the direct driver: output pixel i sums x[i * stride + tap] over its taps."""
 
     tap_y: tuple[int, ...]
@@ -67,8 +65,7 @@ class Pass:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Blocking:
+class Blocking(NamedTuple):
     """Loop sizes of one pass of the direct driver."""
 
     source: int
@@ -215,8 +212,7 @@ def by_lanes(p: Pass, channels: int, outputs: int, groups: int, compute: int) ->
     return height * breadth * channels * prod(_native.lane_chunk(compute)) <= GATHER_ABOVE_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class LaneBlocking:
+class LaneBlocking(NamedTuple):
     """Loop sizes of one pass of the depthwise driver; a chunk is so many output channels side by side."""
 
     tile: tuple[int, int]
@@ -349,8 +345,7 @@ def choose_algorithm(
     return "winograd", "3x3 at stride 1 in float32 with enough work: 36 multiplications for 16 outputs instead of 144"
 
 
-@dataclass(frozen=True, slots=True)
-class WinogradBlocking:
+class WinogradBlocking(NamedTuple):
     """Loop sizes of the Winograd driver."""
 
     tiles: int  # of a block
@@ -408,8 +403,7 @@ def winograd_blocking(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class WeightGradientBlocking:
+class WeightGradientBlocking(NamedTuple):
     """Loop sizes of the weight gradient; `parts` cuts its sum, by shape alone."""
 
     taps: tuple[int, int]
@@ -468,8 +462,7 @@ def weight_gradient_blocking(g: Geometry, register_tile: tuple[int, int, int, in
     return WeightGradientBlocking(taps, count, panel_block, (tile_y, tile_x), chunk_rows, parts)
 
 
-@dataclass(frozen=True, slots=True)
-class WinogradGradientBlocking:
+class WinogradGradientBlocking(NamedTuple):
     """Loop sizes of the Winograd weight gradient; `parts` cuts its sum, by shape alone."""
 
     channels: int

@@ -21,8 +21,7 @@ caller's axes, except that an NCHW-shaped view of channels-last memory gives ano
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -428,8 +427,7 @@ def conv2d_backward(
     return grad_input, grad_weight, grad_bias
 
 
-@dataclass(frozen=True, slots=True)
-class Gradients:
+class Gradients(NamedTuple):
     """Gradients of arrays that were seen before, of contiguous batches: all that is left is to compute."""
 
     frame: Layout

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -36,8 +35,7 @@ LARGEST_ELEMENT: Final = 8  # bytes of float64 and int64, in which any call may 
 LARGEST_POSITION: Final = 2**60
 
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
+class Geometry(NamedTuple):
     """One 2-D convolution (cross-correlation, as in every deep-learning library) with every size resolved."""
 
     batch: int
@@ -53,8 +51,7 @@ class Geometry:
     padding_mode: str
 
 
-@dataclass(frozen=True, slots=True)
-class PoolGeometry:
+class PoolGeometry(NamedTuple):
     """One 2-D pooling with every size resolved."""
 
     batch: int
@@ -510,8 +507,7 @@ def tiled_geometries(g: Geometry, tiles: Pair) -> Iterator[tuple[int, int, Geome
             (top, bottom), (left, right) = g.padding
             rows = max(0, -(-(g.output_size[0] - a) // tiles[0]))
             columns = max(0, -(-(g.output_size[1] - b) // tiles[1]))
-            yield a, b, replace(
-                g,
+            yield a, b, g._replace(
                 output_size=(rows, columns),
                 stride=(g.stride[0] * tiles[0], g.stride[1] * tiles[1]),
                 padding=((top - a * g.stride[0], bottom), (left - b * g.stride[1], right)),

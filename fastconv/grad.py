@@ -6,7 +6,6 @@ Options mean what they mean in `functional`. A size is the shape of the array in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -229,7 +228,7 @@ def tiled_conv2d_input(
     if dtype.itemsize < wide.itemsize and dtype in FLOATS:
         kernels = kernels.astype(wide)
     for n, channels in _slices(g, wide):
-        some = replace(g, batch=1, in_channels=channels.stop - channels.start)
+        some = g._replace(batch=1, in_channels=channels.stop - channels.start)
         image = dy[n : n + 1]
         if dtype in FLOATS:
             image = image.astype(wide, copy=False)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,8 +70,7 @@ def _select_isa() -> None:
 _select_isa()
 
 
-@dataclass(frozen=True, slots=True)
-class ConvExplanation:
+class ConvExplanation(NamedTuple):
     """What a convolution will do, and why. `macs` counts the multiply-adds of one call by definition."""
 
     algorithm: str
@@ -206,7 +204,7 @@ def _zero_padded_input_gradient(
     g: Geometry, dy: Array, w: Array, bias: Array | None, out: Array, groups: int, algorithm: str, threads: int
 ) -> None:
     if (groups, out.shape[1]) != (g.groups, g.in_channels):  # a slice of the channels
-        g = replace(g, groups=groups, in_channels=out.shape[1], out_channels=dy.shape[1])
+        g = g._replace(groups=groups, in_channels=out.shape[1], out_channels=dy.shape[1])
     call = input_gradient_call(g, out.dtype, algorithm, threads)
     bias = bias_for(bias, call.compute)
     if not call.covers:  # what no pass writes is the bias alone
@@ -586,7 +584,7 @@ class ConvPlan:
         )
         if self._weight is not None:
             forward(
-                replace(g, batch=x.shape[0]), x, self._weight, self._bias, self._activation, add, y,
+                g._replace(batch=x.shape[0]), x, self._weight, self._bias, self._activation, add, y,
                 algorithm=self._algorithm, threads=self._threads,
             )  # fmt: skip
         else:
