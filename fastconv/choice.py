@@ -479,5 +479,5 @@ def winograd_gradient_blocking(g: Geometry, register_tile: tuple[int, int, int, 
     blocks = -(-g.in_channels // channels) * -(-g.out_channels // width)
     tiles = g.batch * -(-g.output_size[0] // 4) * -(-g.output_size[1] // 4)
     block_bytes = 36 * channels * width * element
-    parts = min(-(-tiles // 24), -(-16 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes))
+    parts = min(tiles // 48, -(-16 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes))
     return WinogradGradientBlocking(channels, 24, max(1, parts))

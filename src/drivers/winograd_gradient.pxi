@@ -88,7 +88,8 @@ cdef void winograd_gradient_task(const WinogradGradient* job, char* scratch, siz
     cdef size count = min(job.width, job.outputs - panel * job.width), width = round_up(count, kernels.lanes)
     cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], rows
     cdef size first = part * job.tiles // job.parts, last = (part + 1) * job.tiles // job.parts
-    cdef size n, t, run, row, column, e, c
+    cdef size n, t, run, row, column, e, c, left, groups
+    cdef bint begun = False
     cdef char* v = scratch
     cdef char* d = v + job.v_bytes
     cdef char* m = d + job.d_bytes
@@ -101,9 +102,11 @@ cdef void winograd_gradient_task(const WinogradGradient* job, char* scratch, siz
     for c in range(12):
         a_row[c] = c
         c_row[c] = c * width
-    memset(m, 0, job.m_bytes)
+    if first == last:
+        memset(m, 0, job.m_bytes)
     while first < last:
-        n = min(job.group_tiles, last - first)
+        groups = (last - first + job.group_tiles - 1) // job.group_tiles
+        n = (last - first + groups - 1) // groups
         t = 0
         while t < n:
             column = (first + t) % job.tile_columns
@@ -123,13 +126,17 @@ cdef void winograd_gradient_task(const WinogradGradient* job, char* scratch, siz
         segment.k = n
         for e in range(WINOGRAD_ELEMENTS):
             c = 0
-            while c < channels:
-                rows = min(most, channels - c)
+            left = (channels + most - 1) // most
+            while left > 0:
+                rows = (channels - c + left - 1) // left
                 kernels.micro[vectors][rows](v + (e * job.group_tiles * job.ldv + c) * kernels.size, a_row, job.ldv,
                                              d + e * job.group_tiles * job.ldd * kernels.size, job.ldd, &segment, 1,
-                                             m + (e * job.channel_block + c) * width * kernels.size, c_row, 1)
+                                             m + (e * job.channel_block + c) * width * kernels.size, c_row,
+                                             begun)
                 c += rows
+                left -= 1
         first += n
+        begun = True
     if job.parts == 1:
         winograd_gradient_store(job, block, m, region)
 
