@@ -133,7 +133,6 @@ def winograd(
     y_code: int,
     residual: Array | None,
     activation: int,
-    channels_last: bool,
     origin_y: int,
     origin_x: int,
     mode: int,

@@ -25,6 +25,7 @@ from .choice import (
     lane_blocking,
     lane_passes,
     panel_width,
+    tap_spacing,
     winograd_blocking,
 )
 from .geometry import Geometry
@@ -210,25 +211,53 @@ class Call(NamedTuple):
         channels_last: bool,
     ) -> None:
         (p,) = self.passes
-        batch, height, width = (out.shape[0], *out.shape[1:3]) if channels_last else (out.shape[0], *out.shape[2:])
-        flags = np.zeros((batch, -(-height // 4)), np.uint8)
-        panels = None if packed is None else packed.panels
-        transformed = None if packed is None else packed.transformed
-        b = winograd_blocking(
-            self.channels, self.outputs, (batch, height, width), _native.tile_shape(self.compute), self.threads,
-            transformed is not None,
-        )  # fmt: skip
-        _native.winograd(
-            self.compute, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels, transformed, self.transposed,
-            p.rows, p.columns, bias, out, STORAGE[out.dtype], residual, activation, channels_last, p.tap_y[0],
-            p.tap_x[0], self.mode, flags, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
-        )  # fmt: skip
-        if not flags.any():
-            return
         if channels_last:
             x, out = x.transpose(0, 3, 1, 2), out.transpose(0, 3, 1, 2)
             residual = None if residual is None else residual.transpose(0, 3, 1, 2)
             weight = weight.transpose(3, 2, 0, 1)
+        spacing = tap_spacing(p)
+        if spacing == (1, 1):
+            self._run_winograd_phase(p, weight, x, out, bias, residual, activation, packed)
+            return
+        for py in range(min(spacing[0], out.shape[2])):
+            for px in range(min(spacing[1], out.shape[3])):
+                y0, x0 = py + p.tap_y[0], px + p.tap_x[0]  # the first tap of the phase's first output
+                part = p._replace(
+                    tap_y=tuple(y0 // spacing[0] + i for i in range(3)),
+                    tap_x=tuple(x0 // spacing[1] + i for i in range(3)),
+                )
+                to = np.s_[:, :, py :: spacing[0], px :: spacing[1]]
+                self._run_winograd_phase(
+                    part, weight, x[:, :, y0 % spacing[0] :: spacing[0], x0 % spacing[1] :: spacing[1]], out[to], bias,
+                    None if residual is None else residual[to], activation, packed,
+                )  # fmt: skip
+
+    def _run_winograd_phase(
+        self,
+        p: Pass,
+        weight: Array,
+        x: Array,
+        out: Array,
+        bias: Array | None,
+        residual: Array | None,
+        activation: int,
+        packed: PackedWeights | None,
+    ) -> None:
+        """A pass whose taps lie side by side, of arrays in the logical axis order."""
+        flags = np.zeros((out.shape[0], -(-out.shape[2] // 4)), np.uint8)
+        panels = None if packed is None else packed.panels
+        transformed = None if packed is None else packed.transformed
+        b = winograd_blocking(
+            self.channels, self.outputs, (out.shape[0], *out.shape[2:]), _native.tile_shape(self.compute), self.threads,
+            transformed is not None,
+        )  # fmt: skip
+        _native.winograd(
+            self.compute, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels, transformed, self.transposed,
+            p.rows, p.columns, bias, out, STORAGE[out.dtype], residual, activation, p.tap_y[0], p.tap_x[0],
+            self.mode, flags, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
+        )  # fmt: skip
+        if not flags.any():
+            return
         for n, row in np.argwhere(flags):  # rows of tiles with an output that is not finite
             part = slice(4 * row, 4 * row + 4)
             rows = out[n : n + 1, :, part]
@@ -289,17 +318,20 @@ def _call(
     groups: int,
     size: tuple[int, int],
     input_size: tuple[int, int],
-    mode: int,
+    padding_mode: str,
     dtype: np.dtype[Any],
     algorithm: str,
     purpose: str,
     threads: int,
 ) -> Call:
+    mode = PADDING_MODES[padding_mode]
     compute = COMPUTE[dtype]
     kept = tuple(p for p in passes if 0 not in p.output_size(size))
     how, reason = ("direct", "nothing to compute")
     if kept:
-        how, reason = choose_algorithm(kept[0], channels, outputs, groups, size, dtype, algorithm, purpose)
+        how, reason = choose_algorithm(
+            kept[0], channels, outputs, groups, size, dtype, algorithm, padding_mode, purpose
+        )
     lanes = bool(kept) and all(by_lanes(p, channels, outputs, groups, compute) for p in kept)
     direct, in_place = _direct_passes(
         () if lanes else kept, channels, outputs, groups, size, input_size, mode, compute, threads
@@ -322,7 +354,7 @@ def _forward_call(
 ) -> Call:
     return _call(
         forward_passes(g), False, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size,
-        g.input_size, PADDING_MODES[g.padding_mode], dtype, algorithm, purpose, threads,
+        g.input_size, g.padding_mode, dtype, algorithm, purpose, threads,
     )  # fmt: skip
 
 
@@ -330,7 +362,7 @@ def _forward_call(
 def _input_gradient_call(g: Geometry, dtype: np.dtype[Any], algorithm: str, threads: int, isa: int) -> Call:
     return _call(
         input_gradient_passes(g), True, g.out_channels // g.groups, g.in_channels // g.groups, g.groups, g.input_size,
-        g.output_size, PADDING_MODES["zeros"], dtype, algorithm, "call", threads,
+        g.output_size, "zeros", dtype, algorithm, "call", threads,
     )  # fmt: skip
 
 

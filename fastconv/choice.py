@@ -38,6 +38,7 @@ WINOGRAD_SIZE_PREPARED = 7  # outputs a side where a plan holds the transformed 
 WINOGRAD_SIZE = 12  # a single call transforms its weights for one image;
 WINOGRAD_SIZE_WIDE = 7  # with so many channels that arithmetic outweighs all else, also from here
 WINOGRAD_WIDE = 128
+WINOGRAD_CHANNELS_DILATED = 64
 WINOGRAD_SIZE_GRADIENT = 14  # of the weight, whose sums are transformed once
 WINOGRAD_CHANNELS_GRADIENT = 32
 # Winograd's error bound: |y - y_ref| <= (C + WINOGRAD_TERMS) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed
@@ -294,17 +295,28 @@ def lane_gradient_parts(g: Geometry, chunk: tuple[int, int]) -> int:
     return max(1, min(rows // 7, 32, -(-64 // chunks), PARTIAL_SUMS_BYTES // sums_bytes))
 
 
-def why_not_winograd(p: Pass, channels: int, outputs: int, groups: int, dtype: np.dtype[Any]) -> str | None:
-    """Why Winograd F(4x4, 3x3) cannot compute a pass; None if it can."""
+def tap_spacing(p: Pass) -> tuple[int, int]:
+    """The dilation of a pass of several equally spaced taps along both axes."""
+    return p.tap_y[1] - p.tap_y[0], p.tap_x[1] - p.tap_x[0]
+
+
+def why_not_winograd(
+    p: Pass, channels: int, outputs: int, groups: int, dtype: np.dtype[Any], padding_mode: str, purpose: str = "call"
+) -> str | None:
+    """Why Winograd F(4x4, 3x3) cannot compute a pass; None if it can.
+
+    A dilated pass is as many plain ones as the dilation has phases, each on every d-th pixel; the sum of a weight
+    gradient runs over all of them, and padding that repeats pixels mixes them.
+    """
     if dtype != np.float32:
         return f"the element type is {dtype}, not float32"
     if p.stride != (1, 1) or p.step != (1, 1):
         return f"the stride is {p.stride if p.stride != (1, 1) else p.step}, not (1, 1)"
-    for taps in (p.tap_y, p.tap_x):
-        if len(taps) != 3:
-            return f"the kernel is {len(p.tap_y)} x {len(p.tap_x)}, not 3 x 3"
-        if taps[1] - taps[0] != 1 or taps[2] - taps[1] != 1:
-            return "the kernel is dilated"
+    if len(p.tap_y) != 3 or len(p.tap_x) != 3:
+        return f"the kernel is {len(p.tap_y)} x {len(p.tap_x)}, not 3 x 3"
+    if tap_spacing(p) != (1, 1) and (purpose == "weight gradient" or padding_mode != "zeros"):
+        what = "the weight gradient" if purpose == "weight gradient" else f"padding_mode={padding_mode!r}"
+        return f"the kernel is dilated by {tap_spacing(p)}, which it does not compute for {what}"
     if groups != 1:
         return f"groups is {groups}, not 1"
     if channels == 0 or outputs == 0:
@@ -320,7 +332,8 @@ def choose_algorithm(
     size: tuple[int, int],
     dtype: np.dtype[Any],
     algorithm: str,
-    purpose: str = "call",
+    padding_mode: str,
+    purpose: str,
 ) -> tuple[str, str]:
     """('direct' or 'winograd', the reason) from the shapes of one image, the element type and the caller's wish.
 
@@ -329,18 +342,22 @@ def choose_algorithm(
     """
     if algorithm != "auto":
         return algorithm, "asked for"
-    if why := why_not_winograd(p, channels, outputs, groups, dtype):
+    if why := why_not_winograd(p, channels, outputs, groups, dtype, padding_mode, purpose):
         return "direct", f"Winograd does not apply: {why}"
     fewest = min(channels, outputs)
+    spacing = tap_spacing(p)
+    size = (-(-size[0] // spacing[0]), -(-size[1] // spacing[1]))
     least, least_channels = WINOGRAD_SIZE_PREPARED, WINOGRAD_CHANNELS
     if purpose == "call":
-        least = WINOGRAD_SIZE_WIDE if fewest >= WINOGRAD_WIDE else WINOGRAD_SIZE
+        least = WINOGRAD_SIZE_WIDE if fewest >= WINOGRAD_WIDE and spacing == (1, 1) else WINOGRAD_SIZE
+        if spacing != (1, 1):  # every phase transforms the weights anew
+            least_channels = WINOGRAD_CHANNELS_DILATED
     elif purpose == "weight gradient":
         least, least_channels = WINOGRAD_SIZE_GRADIENT, WINOGRAD_CHANNELS_GRADIENT
     if fewest < least_channels or min(size) < least:
         return "direct", (
             f"too small for Winograd, which pays from {least_channels} channels and {least} x {least} outputs on "
-            f"for a {purpose}"
+            f"for a {purpose}{'' if spacing == (1, 1) else ', a phase of the dilation'}"
         )
     return "winograd", "3x3 at stride 1 in float32 with enough work: 36 multiplications for 16 outputs instead of 144"
 

@@ -103,11 +103,13 @@ class ConvExplanation(NamedTuple):
 # ---- operations --------------------------------------------------------------------------------------------------
 
 
-def check_algorithm(g: Geometry, dtype: np.dtype[Any], algorithm: str) -> None:
+def check_algorithm(g: Geometry, dtype: np.dtype[Any], algorithm: str, purpose: str = "call") -> None:
     """Refuse a forced algorithm that does not apply, saying why."""
     if algorithm in ("auto", "direct"):
         return
-    why = why_not_winograd(forward_passes(g)[0], g.in_channels, g.out_channels, g.groups, np.dtype(dtype))
+    why = why_not_winograd(
+        forward_passes(g)[0], g.in_channels, g.out_channels, g.groups, np.dtype(dtype), g.padding_mode, purpose
+    )
     if why:
         raise ConvError(
             f"algorithm={algorithm!r} does not apply to input ({g.batch}, {g.in_channels}, {g.input_size[0]}, "
@@ -265,7 +267,7 @@ def weight_gradient(
     g: Geometry, input: Array, grad_output: Array, out: Array, *, algorithm: str = "auto", threads: int = 1
 ) -> None:
     """out (O, I/groups, kH, kW) = the gradient with respect to the weight; zeros for an empty batch."""
-    check_algorithm(g, input.dtype, algorithm)
+    check_algorithm(g, input.dtype, algorithm, "weight gradient")
     if out.size == 0:
         return
     if input.size == 0 or grad_output.size == 0:
@@ -275,7 +277,7 @@ def weight_gradient(
     (p,) = forward_passes(g)
     how, _ = choose_algorithm(
         p, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size, out.dtype, algorithm,
-        "weight gradient",
+        g.padding_mode, "weight gradient",
     )
     if how == "winograd":
         w = winograd_gradient_blocking(g, _native.tile_shape(COMPUTE[out.dtype]))
@@ -422,8 +424,10 @@ def _explain_call(g: Geometry, call: Call, dtype: np.dtype[Any], prepared: bool)
     packed = _native.packed_bytes(compute, g.groups, prod(g.kernel_size), channels, outputs)
     macs = g.batch * prod(g.output_size) * g.out_channels * channels * prod(g.kernel_size)
     if call.algorithm == "winograd":
-        w = winograd_blocking(channels, outputs, (g.batch, *g.output_size), shape, call.threads, prepared)
-        tiles = g.batch * -(-g.output_size[0] // 4) * -(-g.output_size[1] // 4)
+        phases = prod(map(min, g.dilation, g.output_size))  # each on every d-th pixel
+        size = (-(-g.output_size[0] // g.dilation[0]), -(-g.output_size[1] // g.dilation[1]))
+        w = winograd_blocking(channels, outputs, (g.batch, *size), shape, call.threads, prepared)
+        tiles = phases * g.batch * -(-size[0] // 4) * -(-size[1] // 4)
         return ConvExplanation(
             algorithm="winograd", isa=_native.isa_name(), dtype=str(dtype), threads=call.threads, tile=(4, 4),
             block=f"{w.tiles} tiles", register_tile=(rows, vectors * lanes), source="transformed 6 x 6 tiles",

@@ -438,11 +438,52 @@ def test_winograd_of_many_channels(channels, outputs, size, values):
     assert_within(f"auto ({taken})", fastconv.conv2d(x, w, padding=1), expected, bound)
 
 
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dilation", [(2, 2), (1, 3), (3, 2), (5, 40)], ids=str)
+@pytest.mark.parametrize("padding", [0, "same", ((5, 1), (0, 6)), ((-2, 3), (1, -1))], ids=str)
+def test_dilated_winograd(dilation, padding, data_format):
+    """As many plain convolutions as the dilation has phases, forward and input gradient, NaN and infinity included."""
+    rng = np.random.default_rng(5)
+    size = tuple(2 * d + 9 + i for i, d in enumerate(dilation))
+    x, w, b = (fill(rng, shape, "float32") for shape in ((2, 18, *size), (35, 18, 3, 3), (35,)))
+    options = {"padding": padding, "dilation": dilation}
+    expected = reference.conv2d(x, w, b, **options)
+    dy = fill(rng, expected.shape, "float32")
+    grad_expected = reference.conv2d_backward(dy, x, w, **options, output_mask=(True, False, False))[0]
+    marked = x.copy()
+    marked[1, 3, size[0] // 2, 4], marked[0, 17, 1, size[1] - 2] = np.nan, -np.inf
+    marked_expected = reference.conv2d(marked, w, b, **options)
+    options["data_format"] = data_format
+    last = data_format == "NHWC"
+
+    def turned(array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if last else array
+
+    own_w = np.ascontiguousarray(w.transpose(2, 3, 1, 0)) if last else w
+    got = fastconv.conv2d(turned(x), own_w, b, **options, algorithm="winograd")
+    scale = np.broadcast_to(plane_scale(x, w, False), expected.shape)
+    assert_within("forward", got, turned(expected), winograd_bound(turned(expected), turned(scale), 18))
+    plan = fastconv.plan_conv2d(turned(x).shape, own_w, b, **options, algorithm="winograd")
+    assert_within("plan", plan.run(turned(x)), turned(expected), winograd_bound(turned(expected), turned(scale), 18))
+    assert plan.explain().algorithm == "winograd"
+    mask = {"output_mask": (True, False, False), "algorithm": "winograd"}
+    got = fastconv.conv2d_backward(turned(dy), turned(x), own_w, **options, **mask)[0]
+    scale = np.broadcast_to(plane_scale(dy, w.swapaxes(0, 1), False), x.shape)
+    bound = winograd_bound(turned(grad_expected), turned(scale), 35)
+    assert_within("grad_input", got, turned(grad_expected), bound)
+    got = fastconv.conv2d(turned(marked), own_w, b, **options, algorithm="winograd")
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(turned(marked_expected)))
+    np.testing.assert_array_equal(np.isinf(got), np.isinf(turned(marked_expected)))
+
+
 def test_winograd_applies_or_says_why():
     x, w = np.ones((1, 3, 8, 8), np.float32), np.ones((4, 3, 3, 3), np.float32)
-    for options in ({"stride": 2}, {"dilation": 2}):
+    dilated = {"dilation": 2, "padding_mode": "reflect"}
+    for options in ({"stride": 2}, dilated, {**dilated, "padding_mode": "circular"}):
         with pytest.raises(fastconv.ConvError, match="winograd"):
             fastconv.conv2d(x, w, padding=2, **options, algorithm="winograd")
+    with pytest.raises(fastconv.ConvError, match="weight gradient"):
+        fastconv.grad.conv2d_weight(x, w.shape, np.ones((1, 4, 4, 4), np.float32), dilation=2, algorithm="winograd")
     with pytest.raises(fastconv.ConvError, match="float64"):
         fastconv.conv2d(x.astype(float), w.astype(float), algorithm="winograd")
 

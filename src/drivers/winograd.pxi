@@ -59,8 +59,8 @@ cdef void winograd_panel(const fc_kernels* kernels, char* u, const char* w, size
 
 
 def winograd(int compute, x, int x_code, weight, int w_code, packed, transformed, bint transposed, tuple rows,
-             tuple columns, bias, y, int y_code, residual, int activation, bint channels_last, size origin_y,
-             size origin_x, int mode, flags, size block, size kc, size slice, size panels_per_task, int threads):
+             tuple columns, bias, y, int y_code, residual, int activation, size origin_y, size origin_x,
+             int mode, flags, size block, size kc, size slice, size panels_per_task, int threads):
     """y = activation(convolution + bias + residual) for 3x3 taps at stride 1; tile (0, 0) reads x[origin_y:, origin_x:].
 
     The weights are `transformed`, or `packed`, or where both are None the array `weight`, as `direct` takes it; without
@@ -77,9 +77,9 @@ def winograd(int compute, x, int x_code, weight, int w_code, packed, transformed
     job.kernels = isa.compute[compute]
     job.weights.offsets = NULL
     try:
-        arrays.activation(x, &job.x, False, channels_last)
-        arrays.activation(y, &job.y, True, channels_last)
-        arrays.weight(weight, &array, channels_last)
+        arrays.view(x, &job.x, False)
+        arrays.view(y, &job.y, True)
+        arrays.view(weight, &array, False)
         view.p = NULL
         if packed is not None:
             arrays.view(packed, &view, False)
@@ -96,7 +96,7 @@ def winograd(int compute, x, int x_code, weight, int w_code, packed, transformed
             job.bias = view.p
         job.has_residual = residual is not None
         if job.has_residual:
-            arrays.activation(residual, &job.residual, False, channels_last)
+            arrays.view(residual, &job.residual, False)
         job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
         job.channels, job.outputs, job.origin_y, job.origin_x = job.x.n[1], job.y.n[1], origin_y, origin_x
         job.block, job.kc = block, kc
