@@ -25,6 +25,7 @@ WEIGHT_SLICE_BYTES = 64 << 10  # the weights under a register tile stream from t
 REGION_BYTES = 384 << 10  # the packed input under a tile of outputs stays in the second level
 SUMS_BYTES = 320 << 10  # weight-gradient sums of a block, likewise
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
+HEAVY_WEIGHT_BYTES = 768 << 10  # from here on fewer, larger tasks: what two threads pack of the same panel is lost
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call
 PARTIAL_SUMS_BYTES = 16 << 20  # all partial sums of a weight gradient
 MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 KB
@@ -177,8 +178,8 @@ def direct_blocking(
             )
 
         weight_bytes = len(p.rows) * len(p.columns) * channels * outputs * element
-        wanted = 4 * threads
-        if weight_bytes > 1 << 20 and tasks() < wanted:
+        wanted = (2 if weight_bytes > HEAVY_WEIGHT_BYTES else 4) * threads
+        if weight_bytes > HEAVY_WEIGHT_BYTES and tasks() < wanted:
             panels_per_task = max(1, panels * tasks() // wanted)
         while tasks() < wanted and tile_y > 1 and tile_y * tile_x > 8 * rows:
             tile_y = _split(size[0], tile_y - 1)
