@@ -34,7 +34,9 @@ WINOGRAD_SLICE_BYTES = 576 << 10  # 64 channels of transformed weights
 WINOGRAD_BYTES = 512 << 10  # transformed input of a block of tiles
 # Winograd is chosen from here on (measured on Zen 4, one image, against the direct kernels); all are of one image, so
 # that a batch split changes nothing. Fewer tiles than these do not earn back the transforms.
-WINOGRAD_CHANNELS = 16
+WINOGRAD_CHANNELS = 6  # summed: fewer do not outweigh the transform back
+WINOGRAD_OUTPUTS = 3
+WINOGRAD_MACS = 1 << 20
 WINOGRAD_SIZE_PREPARED = 7  # outputs a side where a plan holds the transformed weights
 WINOGRAD_SIZE = 12  # a single call transforms its weights for one image;
 WINOGRAD_SIZE_WIDE = 7  # with so many channels that arithmetic outweighs all else, also from here
@@ -355,10 +357,15 @@ def choose_algorithm(
             least_channels = WINOGRAD_CHANNELS_DILATED
     elif purpose == "weight gradient":
         least, least_channels = WINOGRAD_SIZE_GRADIENT, WINOGRAD_CHANNELS_GRADIENT
-    if fewest < least_channels or min(size) < least:
+    macs = 9 * channels * outputs * prod(size)
+    few = channels < least_channels or outputs < min(least_channels, WINOGRAD_OUTPUTS)
+    if purpose == "weight gradient" or spacing != (1, 1):
+        few = fewest < least_channels
+    if few or min(size) < least or macs < WINOGRAD_MACS:
         return "direct", (
-            f"too small for Winograd, which pays from {least_channels} channels and {least} x {least} outputs on "
-            f"for a {purpose}{'' if spacing == (1, 1) else ', a phase of the dilation'}"
+            f"too small for Winograd, which pays from {least_channels} channels, {least} x {least} outputs and "
+            f"{WINOGRAD_MACS:,} multiply-adds an image on for a {purpose}"
+            f"{'' if spacing == (1, 1) else ', a phase of the dilation'}"
         )
     return "winograd", "3x3 at stride 1 in float32 with enough work: 36 multiplications for 16 outputs instead of 144"
 
