@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from . import _native
 from .choice import (
     PANEL_BYTES,
+    WORKSPACE_BYTES,
     Pass,
     by_lanes,
     choose_algorithm,
@@ -337,8 +338,9 @@ def _call(
         () if lanes else kept, channels, outputs, groups, size, input_size, mode, compute, threads
     )
     panel = panel_width(compute, outputs)
+    most = min(PANEL_BYTES, WORKSPACE_BYTES // threads * 2 // 3)  # beside it a thread holds a region and sums
     packs = not lanes and any(
-        _native.packed_bytes(compute, 1, len(p.rows) * len(p.columns), channels, panel) > PANEL_BYTES for p in kept
+        _native.packed_bytes(compute, 1, len(p.rows) * len(p.columns), channels, panel) > most for p in kept
     )
     covers = sum(prod(p.output_size(size)) for p in kept) == prod(size)
     return Call(

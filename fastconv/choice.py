@@ -27,7 +27,8 @@ SUMS_BYTES = 320 << 10  # weight-gradient sums of a block, likewise
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 HEAVY_WEIGHT_BYTES = 768 << 10  # from here on fewer, larger tasks: what two threads pack of the same panel is lost
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call
-PARTIAL_SUMS_BYTES = 16 << 20  # all partial sums of a weight gradient
+WORKSPACE_BYTES = 30 << 20  # scratch of all threads together
+PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
 MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 KB
 WINOGRAD_SUMS_BYTES = 648 << 10  # sums of a block of 72 tiles in AVX-512, read and written once a slice
 WINOGRAD_SLICE_BYTES = 576 << 10  # 64 channels of transformed weights
@@ -406,25 +407,26 @@ def winograd_blocking(
     width = lanes * vectors
     leading = -(-channels // lanes) * lanes + lanes
     panels = -(-outputs // width)
+    budget = WORKSPACE_BYTES // threads
+    part = max(1, min(channels, min(WINOGRAD_SLICE_BYTES, budget // 3) // (36 * element * width)))
+    fixed = 512 + element * 6 * 6 * min(64, leading)
     if transformed:
         most = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (36 * element * leading)))
     else:
         most = max(rows, WINOGRAD_SUMS_BYTES // (36 * element * width))
+        fixed += element * (45 * part * width + 36 * lanes)
+    tile_bytes = element * (36 * (leading + width) + 6 * 4 * min(64, leading) + 16 * width) + 16
+    bound = max(1, (budget - fixed) // tile_bytes)
+    most = min(most, bound)
     # the same number of equal blocks for every thread, near that size; few tiles stay together and share out the panels
-    blocks = round(tiles / most / threads) * threads
+    blocks = max(round(tiles / most / threads) * threads, -(-tiles // bound) if tiles > bound else 0)
     if blocks == 0:
         blocks = -(-tiles // most) if panels >= 2 * threads else min(threads, -(-tiles // rows))
     block = -(-tiles // blocks)
     panels_per_task = panels if blocks % threads == 0 else max(1, panels * blocks // (2 * threads))
-    run = min(block, across)
-    scratch = element * (
-        36 * block * (leading + width) + 6 * (4 * run + 2) * min(64, leading - lanes) + 16 * run * width
-    )
-    part = max(1, min(channels, WINOGRAD_SLICE_BYTES // (36 * element * width)))
-    if not transformed:
-        scratch += 45 * part * width * element + lanes * 36 * element
+    scratch = fixed + block * tile_bytes
     return WinogradBlocking(
-        block, max(32, WEIGHT_SLICE_BYTES // (element * width)), part, panels_per_task, scratch + 16 * block + 448
+        block, max(32, WEIGHT_SLICE_BYTES // (element * width)), part, panels_per_task, scratch
     )
 
 

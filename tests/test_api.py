@@ -1,6 +1,7 @@
 """What a caller sees: signatures, layouts, forms of arrays, `out=`, words in any case, plans. Values: other tests."""
 
 import inspect
+import math
 import os
 import subprocess
 import sys
@@ -569,3 +570,25 @@ def test_the_version_is_that_of_the_package():
     project = Path(__file__).parents[1] / "pyproject.toml"
     text = project.read_text()
     assert f'version = "{fastconv.__version__}"' in text or 'dynamic = ["version"]' in text
+
+
+LARGE_LAYERS = [
+    (3, 64, 224, 3), (64, 64, 224, 3), (512, 512, 28, 3), (512, 512, 14, 3), (2048, 512, 7, 1), (4096, 64, 14, 3),
+    (64, 64, 56, 7), (512, 512, 30, 11), (8, 8, 200, 65),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8, 16])
+@pytest.mark.parametrize("channels, outputs, size, kernel", LARGE_LAYERS, ids=str)
+@pytest.mark.parametrize("algorithm", ["direct", "winograd"])
+def test_scratch_is_bounded(channels, outputs, size, kernel, threads, algorithm):
+    """Beside inputs, outputs and packed weights at most 32 MiB or a tenth of them."""
+    if algorithm == "winograd" and kernel != 3:
+        algorithm = "auto"
+    shapes: list[tuple[int, ...]] = [(8, channels, size, size), (outputs, channels, kernel, kernel)]
+    options: dict[str, Any] = {"padding": "same", "algorithm": algorithm, "num_threads": threads}
+    arrays = 4 * (math.prod(shapes[0]) * (1 + outputs / channels) + math.prod(shapes[1]))
+    told = fastconv.explain_conv2d(*shapes, **options)
+    assert told.workspace_bytes <= max(32 << 20, 0.1 * (arrays + told.packed_weight_bytes)), told
+    plan = fastconv.plan_conv2d(shapes[0], np.zeros(shapes[1], np.float32), **options).explain()
+    assert plan.workspace_bytes <= max(32 << 20, 0.1 * (arrays + plan.packed_weight_bytes)), plan
