@@ -17,8 +17,11 @@ from fastconv import Sequential
 from fastconv.bench.measure import Candidate, time_interleaved
 from fastconv.cli.common import CommandError, output_folder, require
 from fastconv.cli.demo.data import Digits, digits
-from fastconv.cli.demo.figures import MUTED, axis_at, new_figure, save
+from fastconv.cli.demo.figures import MUTED, RIGHT, WRONG, axis_at, new_figure, save
 from fastconv.cli.machine import one_line
+from fastconv.losses import SparseCategoricalCrossentropy
+from fastconv.optimizers import Adam, CosineDecay
+from fastconv.training import ends_in_softmax
 
 Array = NDArray[Any]
 # Okabe and Ito's palette, told apart by people with any kind of colour vision.
@@ -128,11 +131,10 @@ class Trained:
 
 
 def learn(net: Sequential, learned: Digits, held_out: Digits, epochs: int, seed: int, rate: float = 2e-3) -> Trained:
-    """Train with Adam, the rate falling along a cosine."""
-    from fastconv.optimizers import Adam, CosineDecay
-
+    """Train with Adam, the rate falling along a cosine; the net gives probabilities or, without a softmax, logits."""
     steps = epochs * -(-len(learned.labels) // BATCH)
-    net.compile(Adam(CosineDecay(rate, steps)), "sparse_categorical_crossentropy", ["accuracy"])
+    loss = SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(net.layers[-1]))
+    net.compile(Adam(CosineDecay(rate, steps)), loss, ["accuracy"])
     start = time.perf_counter()
     history = net.fit(
         learned.images, learned.labels, BATCH, epochs, (held_out.images, held_out.labels),
@@ -162,6 +164,8 @@ def accuracy_by_epoch(axis: Any, curves: dict[str, list[float]]) -> None:
 __all__ = [
     "COLOURS",
     "MUTED",
+    "RIGHT",
+    "WRONG",
     "Array",
     "Digits",
     "Options",

@@ -45,7 +45,7 @@ def build(way: str, seed: int) -> Sequential:
         ]
         if halved and way == "max pooling":
             chain.append(layers.MaxPooling2D(2))
-    chain += [layers.GlobalAveragePooling2D(), layers.Dense(10, activation="softmax")]
+    chain += [layers.Flatten(), layers.Dense(10, activation="softmax")]
     return Sequential(chain, (28, 28, 1), name=way.replace(" ", "_"), seed=seed)
 
 
