@@ -9,11 +9,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-
 from _common import COLOURS, MUTED, Options, axis_at, bars, main, milliseconds, new_figure, print_table, saved
+
 from fastconv import Sequential, layers
-from fastconv.cli.demo.figures import bare
 from fastconv.cli.common import require
+from fastconv.cli.demo.figures import bare
 
 # Channels of the input, then (filters, kernel size) of every convolution.
 BLOCKS = {
@@ -38,8 +38,8 @@ def run(options: Options) -> None:
     random = np.random.default_rng(options.seed)
     calls = {}
     for name, (channels, _) in BLOCKS.items():
-        x = random.standard_normal((1, size, size, channels), np.float32)
-        calls[name] = lambda plan=nets[name].compile_inference(), x=x: plan.run(x)
+        x, plan = random.standard_normal((1, size, size, channels), np.float32), nets[name].compile_inference()
+        calls[name] = lambda plan=plan, x=x: plan.run(x)
     times = milliseconds(calls, options.quick)
     tables = {name: net.table() for name, net in nets.items()}
     nets["bottleneck, 256 deep"].summary()
@@ -61,11 +61,12 @@ def run(options: Options) -> None:
     for i, (name, (channels, convolutions)) in enumerate(BLOCKS.items()):
         draw_block(axis_at(figure, 0.3 + 3.35 * i, 0.95, 3.1, 2.5), channels, convolutions, COLOURS[i], name)
     names = list(BLOCKS)
-    for left, title, values, texts in (
-        (1.75, "weights", [m.parameters for m in tables.values()], [f"{m.parameters:,}" for m in tables.values()]),
-        (4.75, "million MACs", [m.macs / 1e6 for m in tables.values()], [f"{m.macs / 1e6:,.0f}" for m in tables.values()]),
-        (7.75, "milliseconds", list(times.values()), [f"{t:.2f}" for t in times.values()]),
-    ):  # fmt: skip
+    for left, title, values, form in (
+        (1.75, "weights", [made.parameters for made in tables.values()], "{:,}"),
+        (4.75, "million MACs", [made.macs / 1e6 for made in tables.values()], "{:,.0f}"),
+        (7.75, "milliseconds", list(times.values()), "{:.2f}"),
+    ):
+        texts = [form.format(value) for value in values]
         bars(axis_at(figure, left, 3.85, 2.4, 1.3), title, names if left < 2 else [""] * 3, values, texts)
     saved(figure, options, "bottleneck")
 

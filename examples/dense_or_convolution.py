@@ -7,7 +7,6 @@ convolution uses the same few weights everywhere.
 from __future__ import annotations
 
 import numpy as np
-
 from _common import (
     COLOURS,
     Array,
@@ -25,6 +24,7 @@ from _common import (
     saved,
     some_digits,
 )
+
 from fastconv import Sequential, layers, models
 
 EPOCHS, PREDICTED = 8, 256
@@ -91,7 +91,7 @@ def draw(
 ) -> object:
     """Accuracy by epoch, accuracy by shift, and bars of weights, MACs and times."""
     figure = new_figure(
-        10.8, 5.9, "Convolution reads digits better with a fraction of the weights, and pays in arithmetic",
+        10.8, 5.9, "Fully connected or convolutional, on the same digits",
         f"The same {count:,} digits for both nets; accuracy on 1,000 others.",
     )  # fmt: skip
     accuracy_by_epoch(axis_at(figure, 0.75, 1.05, 4.3, 2.3), {k: result.accuracy for k, result in trained.items()})

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-
 from _common import COLOURS, MUTED, Array, Options, axis_at, main, new_figure, print_table, saved
+
 from fastconv import avg_pool2d, conv2d, conv_transpose2d, tiled_conv2d
 from fastconv.cli.demo.data import photograph
 from fastconv.cli.demo.figures import bare
@@ -77,7 +77,7 @@ def run(options: Options) -> None:
         links.append(connections(kind, 5 if "transposed" in kind.name else INPUTS))
         pictures.append(kind.picture(eye)[0, 0])
     print_table(
-        ("kind", "inputs", "outputs", "weights", "connections", "inputs an output sees, of a span of", "image", "becomes"),
+        ("kind", "inputs", "outputs", "weights", "connections", "inputs of an output", "image", "becomes"),
         [
             (kind.name, *link.shape, kind.weights, int((link > 0).sum()), _sees(link), _size(eye[0, 0]), _size(picture))
             for kind, link, picture in zip(KINDS, links, pictures, strict=True)
@@ -106,16 +106,17 @@ def _size(picture: Array) -> str:
 
 
 def _sees(link: Array) -> str:
-    """How many inputs the output in the middle sees, and from the first to the last how many."""
-    seen = np.flatnonzero(link[:, link.shape[1] // 2])
-    return f"{len(seen)} of {seen[-1] - seen[0] + 1}"
+    """How many inputs an output sees, from the fewest to the most."""
+    seen = (link > 0).sum(0)
+    return str(seen.min()) if seen.min() == seen.max() else f"{seen.min()} to {seen.max()}"
 
 
 def draw_connections(axis: object, link: Array) -> None:
-    """Circles for pixels, lines for weights; those of the output in the middle thick."""
+    """Circles for pixels, lines for weights; those of an output in the middle thick."""
     inputs, outputs = link.shape
     width = max(inputs, outputs) - 1
-    middle = outputs // 2
+    seen = (link > 0).sum(0)
+    middle = max(range(outputs), key=lambda o: (seen[o], -abs(o - outputs // 2)))
 
     def place(i: int, count: int) -> float:
         """Rows are centred; a transposed convolution's inputs lie two outputs apart."""
@@ -130,9 +131,9 @@ def draw_connections(axis: object, link: Array) -> None:
     for count, y in ((inputs, 0), (outputs, 1)):
         for i in range(count):
             chosen = y == 1 and i == middle
-            seen = y == 0 and link[i, middle] > 0
+            used = y == 0 and link[i, middle] > 0
             axis.plot(place(i, count), y, "o", markersize=9, markeredgecolor="black", markeredgewidth=0.9,
-                      markerfacecolor="#333333" if chosen else "#bbbbbb" if seen else "white", zorder=2)  # fmt: skip
+                      markerfacecolor="#333333" if chosen else "#bbbbbb" if used else "white", zorder=2)  # fmt: skip
     axis.set(xlim=(-0.6, width + 0.6), ylim=(-0.16, 1.16))
 
 

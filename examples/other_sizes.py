@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
 from _common import (
     MUTED,
     RIGHT,
@@ -27,11 +26,11 @@ from _common import (
     saved,
     some_digits,
 )
+
 from fastconv import Sequential, layers
 from fastconv.cli.demo.data import SIZE
 from fastconv.cli.demo.figures import bare, frame
 from fastconv.cli.demo.page import BACKGROUND, STEP, Page, Reading, background, draw_page, judge, read_page
-from fastconv.layers.activations import softmax
 
 EPOCHS = 6
 PAGES = ((2, 4), (4, 8))  # rows and columns of places for digits
@@ -110,7 +109,7 @@ def run(options: Options) -> None:
     pages = [native, *(draw_page(held_out, random, *places) for places in PAGES)]
     results = [compare(net, wide, page, options.quick) for page in pages]
     print_table(
-        ("image", "map", "MACs, one pass", "by windows", "ms, one pass", "by windows", "scores differ by", "digits read"),
+        ("image", "map", "MACs, one pass", "by windows", "ms, one pass", "by windows", "difference", "digits read"),
         [
             (_size(r.page.image), _size(r.reading.labels), r.one_pass_macs, r.windows_macs, f"{r.one_pass_ms:.2f}",
              f"{r.windows_ms:.2f}", f"{r.difference:.1e}",

@@ -7,13 +7,13 @@ pixels alone and loses k - 1 rows and columns a layer.
 from __future__ import annotations
 
 import numpy as np
-
 from _common import COLOURS, Array, Options, axis_at, cells, main, new_figure, plain, print_table, saved
+
 from fastconv import avg_pool2d, conv2d, grad
 from fastconv.cli.demo.data import photograph
 from fastconv.cli.demo.figures import bare, frame
 
-PADDINGS = ("valid", "same", "full")
+GROWS = {"valid": -2, "same": 0, "full": 2}  # rows and columns that a 3x3 convolution adds
 SMALL = 8  # rows and columns of the image whose pixels are counted
 KERNEL, LAYERS = 5, 8  # of the photograph's layers
 
@@ -38,11 +38,11 @@ def layer_by_layer(image: Array, padding: str) -> list[Array]:
 
 
 def run(options: Options) -> None:
-    counts = {padding: uses(padding) for padding in PADDINGS}
+    counts = {padding: uses(padding) for padding in GROWS}
     print_table(
         ("3x3 padding", "input", "output", "uses of a corner", "of an edge", "inside"),
         [
-            (padding.upper(), f"{SMALL} x {SMALL}", "{0} x {0}".format(SMALL + {"valid": -2, "same": 0, "full": 2}[padding]),
+            (padding.upper(), f"{SMALL} x {SMALL}", f"{SMALL + GROWS[padding]} x {SMALL + GROWS[padding]}",
              int(count[0, 0]), int(count[0, SMALL // 2]), int(count[SMALL // 2, SMALL // 2]))
             for padding, count in counts.items()
         ],
@@ -77,7 +77,7 @@ def draw(counts: dict[str, Array], image: Array, blurred: dict[str, list[Array]]
     for i, (padding, count) in enumerate(counts.items()):
         axis = axis_at(figure, 0.35 + 2.45 * i, 1.15, 2.1, 2.1)
         cells(axis, count, 9, 8.5)
-        after = SMALL + {"valid": -2, "same": 0, "full": 2}[padding]
+        after = SMALL + GROWS[padding]
         axis.set_title(f"{padding.upper()}: {SMALL} x {SMALL} \u2192 {after} x {after}", fontsize=10, loc="left")
     axis = plain(axis_at(figure, 8.2, 1.15, 2.1, 2.1), "share of the image left")
     layers = np.arange(LAYERS + 1)

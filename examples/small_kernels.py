@@ -7,7 +7,6 @@ puts a non-linearity between its layers (Simonyan and Zisserman, 2015, section 2
 from __future__ import annotations
 
 import numpy as np
-
 from _common import (
     COLOURS,
     MUTED,
@@ -22,6 +21,7 @@ from _common import (
     print_table,
     saved,
 )
+
 from fastconv import Sequential, layers
 
 STACKS = {"two 3x3": (3, 3), "one 5x5": (5,), "three 3x3": (3, 3, 3), "one 7x7": (7,)}

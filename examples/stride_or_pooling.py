@@ -9,7 +9,6 @@ from __future__ import annotations
 from statistics import mean
 
 import numpy as np
-
 from _common import (
     COLOURS,
     Options,
@@ -25,6 +24,7 @@ from _common import (
     saved,
     some_digits,
 )
+
 from fastconv import Sequential, layers
 
 WAYS = ("max pooling", "stride 2")
@@ -77,7 +77,7 @@ def run(options: Options) -> None:
     figure = new_figure(
         10.4, 4.3, "Stride 2 in place of max pooling, on handwritten digits",
         f"The same 3x3 convolutions and {tables['stride 2'].parameters:,} weights; {len(learned.labels):,} digits, "
-        f"{runs} seed(s) each, accuracy on 1,000 others.",
+        f"runs of each: {runs}, accuracy on 1,000 others.",
     )  # fmt: skip
     axis = plain(axis_at(figure, 0.75, 1.15, 3.9, 2.5), "accuracy on digits held out, in %")
     for way, colour in zip(WAYS, COLOURS, strict=False):

@@ -8,8 +8,8 @@ here nothing is trained).
 from __future__ import annotations
 
 import numpy as np
-
 from _common import Options, axis_at, bars, main, milliseconds, new_figure, print_table, saved
+
 from fastconv import Sequential, layers, models
 from fastconv.models.sequential import all_layers
 
