@@ -13,7 +13,7 @@ WHEEL   := build/wheel
 # What runs again under each further instruction set that this machine has, with fewer generated cases.
 EVERY_ISA := tests/test_against_reference.py tests/test_guard_pages.py tests/test_properties.py
 
-.PHONY: help demo test test-one build bench check lint types cython-check sanitize aarch64 sdist clean
+.PHONY: help demo test test-one build bench examples check lint types cython-check sanitize aarch64 sdist clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -38,6 +38,9 @@ build: $(VENV)/.created  ## compile in place (editable install); only what chang
 
 bench: $(VENV)/.bench  ## time the layers of VGG-16 beside im2col + BLAS and the libraries in .venv; make bench ARGS=--help
 	$(RUN) fastconv bench $(ARGS)
+
+examples: $(VENV)/.demo  ## the questions of a lecture on convolution, answered: tables, and pictures in examples-output/
+	@set -e; for example in examples/[a-z]*.py; do $(PY) $$example --output examples-output; echo; done
 
 check: $(VENV)/.installed  ## compare the compiled code with the NumPy reference on this machine
 	$(RUN) fastconv check $(ARGS)
@@ -69,7 +72,7 @@ sdist: $(VENV)/.created  ## a source distribution in dist/
 	$(PY) -m build --sdist
 
 clean:  ## remove everything that was made here
-	rm -rf build dist demo-output .venv .venv-sanitize *.egg-info fastconv/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist demo-output examples-output .venv .venv-sanitize *.egg-info fastconv/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
