@@ -158,7 +158,7 @@ def test_missing_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(peers_module, "_module", absent)
+    monkeypatch.setattr(peers_module, "module", absent)
     found, missing = load_peers(PEERS, threads=1)
     assert [peer.name for peer in found] == ["reference"]
     assert missing["torch"] == "torch is not installed"
