@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import threading
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ import numpy as np
 import pytest
 
 from fastconv import conv2d, conv_transpose2d
-from fastconv.bench import measure
+from fastconv.bench import measure, memory, nets
 from fastconv.bench import peers as peers_module
 from fastconv.bench.cases import PASSES, SETS, Case, make_data
+from fastconv.bench.graph import fused, nodes, torch_net
 from fastconv.bench.measure import Candidate, check, geometric_mean, relative_error, rest, time_interleaved
+from fastconv.bench.nets import Net, run_net
 from fastconv.bench.peers import PEERS, NotOffered, Ours, load_peers, logical_reference
-from fastconv.bench.report import Report, Row, Timing, group_text, network_seconds, page, summaries
+from fastconv.bench.report import Report, Row, Timing, group_text, memory_lines, network_seconds, page, summaries
 from fastconv.bench.suite import ProcessorSeconds, new_report, outside_share, run_case, select
 from fastconv.cli import main
+from fastconv.models import mnist_net, resnet, vgg
 
 SMALL = Case("misc", "small 3→5 @6", "small", 3, 5, 6, 3, padding=1)
 
@@ -158,7 +162,7 @@ def test_missing_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(peers_module, "_module", absent)
+    monkeypatch.setattr(peers_module, "module", absent)
     found, missing = load_peers(PEERS, threads=1)
     assert [peer.name for peer in found] == ["reference"]
     assert missing["torch"] == "torch is not installed"
@@ -241,6 +245,73 @@ def test_wrong_and_failing_peers_are_not_counted() -> None:
     assert "torch" not in summaries([row])[0].over
 
 
+# ---- whole networks ------------------------------------------------------------------------------------------------
+
+
+def small_resnet() -> Any:
+    return resnet(50, classes=1000, input_shape=(32, 32, 3), seed=0)
+
+
+def small_vgg() -> Any:
+    return vgg("A", input_shape=(32, 32, 3), dense=16, seed=0)
+
+
+@pytest.mark.parametrize("peer", ["torch", "onnxruntime", "openvino", "ncnn"])
+@pytest.mark.parametrize("make", [small_resnet, small_vgg])
+def test_other_libraries_run_the_same_net(make: Any, peer: str) -> None:
+    found, missing = load_peers([peer], threads=1)
+    if missing:
+        pytest.skip(missing[peer])
+    row = run_net(Net("small", make, 2), Ours(1), found, rounds=1)
+    assert row.absent == {} and row.pass_name == "net"
+    assert {t.peer for t in row.timings} == {"fastconv", peer}
+    assert all(t.correct and t.error < 1e-4 for t in row.timings), row.timings
+    assert row.macs == 2 * make().macs((None, 32, 32, 3))
+
+
+def test_a_step_trains_the_same_net() -> None:
+    pytest.importorskip("torch")
+    found, _ = load_peers(["torch", "im2col"], threads=1)
+    row = run_net(Net("small", lambda: mnist_net(seed=0), 4, training=True), Ours(1), found, rounds=1)
+    assert {t.peer for t in row.timings} == {"fastconv", "torch"} and row.pass_name == "train"
+    assert all(t.correct for t in row.timings) and row.absent["im2col"] == "inference only"
+
+
+def test_a_net_with_other_weights_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    found, _ = load_peers(["torch"], threads=1)
+    monkeypatch.setattr(nets, "torch_net", lambda layers, sample: torch_net(small_vgg().layers, sample))
+    row = run_net(Net("small", small_vgg, 1), Ours(1), found, rounds=1)
+    assert row.of("fastconv") is not None and row.of("torch") is None
+
+
+def test_folding_keeps_the_operations() -> None:
+    graph = nodes(nets.prepared(small_resnet()))
+    kinds = Counter(node.kind for node in graph)
+    assert kinds == {"conv": 53, "norm": 53, "relu": 49, "max_pool": 1, "add": 16, "mean": 1, "dense": 1, "softmax": 1}
+    less = Counter(node.kind for node in fused(graph))
+    assert less == {"conv": 53, "relu": 16, "max_pool": 1, "add": 16, "mean": 1, "dense": 1, "softmax": 1}
+
+
+def test_memory_beside_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_vgg()
+    # The second group's convolution: 16 x 16 pixels of 64 and of 128 channels; the first has 3 and 64 of 32 x 32.
+    assert memory.largest_pair(model) == 4 * max(32 * 32 * (64 + 3), 32 * 32 * 64 + 16 * 16 * 64, 16 * 16 * 192)
+    monkeypatch.setattr(memory, "STATUS", Path("/no/such/file"))
+    report = new_report(Ours(1), [], {}, {})
+    report.memory = [memory.peak_memory("VGG-16")]
+    assert "not measured" in memory_lines(report)[0]
+    report.memory = [{"net": "N", "peak_bytes": 3e6, "pair_bytes": 2e6, "weight_bytes": 1e6, "packed_bytes": 4e6}]
+    assert "3.0 MB, 1.50 of its largest pair" in memory_lines(report)[0]
+
+
+def test_networks_are_selected_by_name() -> None:
+    assert [net.label for net in nets.select_nets(True, True, "ResNet-50")] == [
+        "ResNet-50, batch 1", "ResNet-50, batch 8",
+    ]  # fmt: skip
+    assert all(net.training for net in nets.select_nets(False, True))
+
+
 # ---- reports -------------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +381,7 @@ def test_plot(tmp_path: Path) -> None:
         (["--threads", "0"], 2, "positive"),
         (["--rounds", "two"], 2, "positive"),
         (["--only", "nothing like it"], 1, "nothing like it"),
+        (["--nets", "--only", "AlexNet"], 1, "no network has 'AlexNet'"),
         (["--json", "/no/such/folder/file.json"], 1, "does not exist"),
     ],
 )

@@ -354,13 +354,15 @@ def test_digits_are_shuffled_and_held_out_apart():
 
 
 @needs_demo
-def test_im2col_of_the_timing_is_convolution():
+def test_a_wrong_answer_ends_the_timing(monkeypatch):
+    from fastconv.bench import peers
     from fastconv.cli.demo import timing
 
-    for c in (timing.Convolution(3, 5, 9, 3), timing.Convolution(4, 2, 6, 5), timing.Convolution(6, 7, 5, 1)):
-        for name, (ours, blas, plain) in timing.calls(c).items():
-            np.testing.assert_allclose(blas(), plain(), rtol=1e-4, atol=1e-4, err_msg=f"{name} of {c}")
-            np.testing.assert_allclose(ours(), plain(), rtol=1e-4, atol=1e-4, err_msg=f"{name} of {c}")
+    right = peers.logical_reference
+    monkeypatch.setattr("fastconv.bench.suite.logical_reference", lambda *case: right(*case) + 1)
+    monkeypatch.setattr(timing, "CASES", [peers.Case("demo", "small", "3×3", 3, 5, 6, 3, padding=1)])
+    with pytest.raises(cli.CommandError, match=r"fastconv: .* of small"):
+        timing.measure(quick=True, show=False)
 
 
 @needs_demo

@@ -16,11 +16,15 @@ import numpy as np
 from ..arrays import Array
 
 PASSES: Final = ("fwd", "eager", "dx", "dw")
+NET: Final = "net"
+TRAIN: Final = "train"
 PASS_WORDS: Final = {
     "fwd": "forward, prepared",
     "eager": "forward, plain call",
     "dx": "input gradient",
     "dw": "weight gradient",
+    NET: "inference of whole networks",  # these two are not of single layers: see `nets`
+    TRAIN: "training steps",
 }
 
 

@@ -45,7 +45,7 @@ class Peer(Protocol):
     def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]: ...
 
 
-def _module(name: str) -> Any:
+def module(name: str) -> Any:
     """An optional module, imported only when it is used; typed as Any because it may be absent."""
     return importlib.import_module(name)
 
@@ -120,7 +120,7 @@ class Torch:
     passes: tuple[str, ...] = PASSES
 
     def __init__(self, threads: int) -> None:
-        self.torch = _module("torch")
+        self.torch = module("torch")
         self.torch.set_num_threads(threads)
 
     def version(self) -> str:
@@ -176,18 +176,26 @@ class Torch:
 
 def onnx_model(case: Case, data: Data) -> bytes:
     """A model of the one layer, its weights constants."""
-    onnx = _module("onnx")
-    helper, numpy_helper, kind = onnx.helper, onnx.numpy_helper, onnx.TensorProto.FLOAT
+    helper = module("onnx").helper
     node = helper.make_node(
         "ConvTranspose" if case.transposed else "Conv", ["x", "w", "b"], ["y"],
         kernel_shape=[case.kernel] * 2, strides=[case.stride] * 2, pads=[case.padding] * 4,
         dilations=[case.dilation] * 2, group=case.groups,
     )  # fmt: skip
+    return serialized([node], {"w": data.weight, "b": data.bias}, case.input_shape, case.output_shape)
+
+
+def serialized(
+    nodes: list[Any], weights: dict[str, Array], input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+) -> bytes:
+    """The ONNX model of nodes from `x` to `y`."""
+    onnx = module("onnx")
+    helper, numpy_helper, kind = onnx.helper, onnx.numpy_helper, onnx.TensorProto.FLOAT
     graph = helper.make_graph(
-        [node], "layer",
-        [helper.make_tensor_value_info("x", kind, case.input_shape)],
-        [helper.make_tensor_value_info("y", kind, case.output_shape)],
-        [numpy_helper.from_array(data.weight, "w"), numpy_helper.from_array(data.bias, "b")],
+        nodes, "net",
+        [helper.make_tensor_value_info("x", kind, input_shape)],
+        [helper.make_tensor_value_info("y", kind, output_shape)],
+        [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in weights.items()],
     )  # fmt: skip
     # Operator set 17 and format 8 are old enough for every release of the last years, and Conv has not changed since.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -201,8 +209,8 @@ class OnnxRuntime:
     passes: tuple[str, ...] = ("fwd",)
 
     def __init__(self, threads: int) -> None:
-        _module("onnx")
-        self.ort, self.threads = _module("onnxruntime"), threads
+        module("onnx")
+        self.ort, self.threads = module("onnxruntime"), threads
 
     def version(self) -> str:
         return str(self.ort.__version__)
@@ -210,14 +218,18 @@ class OnnxRuntime:
     def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
         if case.dtype != "float32":
             raise NotOffered("float32 only")
+        return [self.candidate(onnx_model(case, data), data.x, case.output_shape)]
+
+    def candidate(self, model: bytes, image: Array, output_shape: tuple[int, ...]) -> Candidate:
+        """A model from `x` to `y`, its tensors made once."""
         options = self.ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        session = self.ort.InferenceSession(onnx_model(case, data), options, providers=["CPUExecutionProvider"])
+        session = self.ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         binding = session.io_binding()
-        x = self.ort.OrtValue.ortvalue_from_numpy(data.x)
-        y = self.ort.OrtValue.ortvalue_from_shape_and_type(case.output_shape, np.float32, "cpu")
+        x = self.ort.OrtValue.ortvalue_from_numpy(image)
+        y = self.ort.OrtValue.ortvalue_from_shape_and_type(output_shape, np.float32, "cpu")
         binding.bind_ortvalue_input("x", x)
         binding.bind_ortvalue_output("y", y)
 
@@ -225,7 +237,7 @@ class OnnxRuntime:
             session.run_with_iobinding(binding)
             return y
 
-        return [Candidate(self.name, "NCHW", run, lambda value: np.asarray(value.numpy()))]
+        return Candidate(self.name, "NCHW", run, lambda value: np.asarray(value.numpy()))
 
 
 class OpenVino:
@@ -235,8 +247,8 @@ class OpenVino:
     passes: tuple[str, ...] = ("fwd",)
 
     def __init__(self, threads: int) -> None:
-        _module("onnx")
-        self.ov = _module("openvino")
+        module("onnx")
+        self.ov = module("openvino")
         self.core = self.ov.Core()
         self.options = {
             "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32",
@@ -250,21 +262,22 @@ class OpenVino:
         if case.dtype != "float32":
             raise NotOffered("float32 only")
         model = onnx_model(case, data)
-        return [self._candidate(model, case, data, layout) for layout in ("NCHW", "NHWC")]
+        return [self.candidate(model, data.x, case.output_shape, layout) for layout in ("NCHW", "NHWC")]
 
-    def _candidate(self, serialized: bytes, case: Case, data: Data, layout: str) -> Candidate:
+    def candidate(self, serialized: bytes, x: Array, shape: tuple[int, ...], layout: str) -> Candidate:
+        """A model from images `x` (N, C, H, W) to an output of this shape, its images in the given layout."""
         ov = self.ov
         model = self.core.read_model(serialized, b"")
-        x = data.x
-        shape: tuple[int, ...] = case.output_shape
+        images = len(shape) == 4  # else class scores, which have no layout
         if layout == "NHWC":
             x = np.ascontiguousarray(x.transpose(NHWC))
-            shape = tuple(shape[axis] for axis in NHWC)
             steps = ov.preprocess.PrePostProcessor(model)
             steps.input().tensor().set_layout(ov.Layout("NHWC"))
             steps.input().model().set_layout(ov.Layout("NCHW"))
-            steps.output().model().set_layout(ov.Layout("NCHW"))
-            steps.output().tensor().set_layout(ov.Layout("NHWC"))
+            if images:
+                shape = tuple(shape[axis] for axis in NHWC)
+                steps.output().model().set_layout(ov.Layout("NCHW"))
+                steps.output().tensor().set_layout(ov.Layout("NHWC"))
             model = steps.build()
         request = self.core.compile_model(model, "CPU", self.options).create_infer_request()
         y = np.empty(shape, np.float32)
@@ -275,7 +288,7 @@ class OpenVino:
             request.infer(share_outputs=True)
             return y
 
-        return Candidate(self.name, layout, run, lambda v: v.transpose(FROM_NHWC) if layout == "NHWC" else v)
+        return Candidate(self.name, layout, run, lambda v: v.transpose(FROM_NHWC) if layout == "NHWC" and images else v)
 
 
 class Ncnn:
@@ -288,7 +301,7 @@ class Ncnn:
     passes: tuple[str, ...] = ("fwd",)
 
     def __init__(self, threads: int) -> None:
-        self.ncnn, self.threads = _module("ncnn"), threads
+        self.ncnn, self.threads = module("ncnn"), threads
 
     def version(self) -> str:
         return str(self.ncnn.__version__)
@@ -299,15 +312,16 @@ class Ncnn:
         if case.transposed and case.groups > 1:
             raise NotOffered("not set up for grouped transposed layers")
         net = self._net(case, data)
-        plain = [self._mat(image) for image in data.x]
-        candidates = [self._candidate(net, plain, "plain")]
+        plain = [self.mat(image) for image in data.x]
+        candidates = [self.candidate(net, plain, "plain")]
         pack = next((pack for pack in (16, 8, 4) if case.in_channels % pack == 0), 1)
         if pack > 1:
             packed = [self.ncnn.convert_packing(image, pack, net.opt) for image in plain]
-            candidates.append(self._candidate(net, packed, "packed"))
+            candidates.append(self.candidate(net, packed, "packed"))
         return candidates
 
-    def _net(self, case: Case, data: Data) -> Any:
+    def net(self, param: str, weights: Iterable[tuple[bool, Array]]) -> Any:
+        """A net of ncnn's text `param` with these weights, of which the first arrays of layers are marked True."""
         net = self.ncnn.Net()
         options = net.opt
         options.num_threads = self.threads
@@ -316,6 +330,18 @@ class Ncnn:
         for narrow in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed"):
             if hasattr(options, f"use_{narrow}"):
                 setattr(options, f"use_{narrow}", False)
+        with tempfile.TemporaryDirectory() as folder:
+            text, model = Path(folder, "net.param"), Path(folder, "net.bin")
+            text.write_text(param)
+            with model.open("wb") as file:
+                for first, array in weights:
+                    # Four zero bytes say that float32 weights follow; a bias has no such mark.
+                    file.write((b"\0\0\0\0" if first else b"") + np.ascontiguousarray(array).tobytes())
+            if net.load_param(str(text)) or net.load_model(str(model)):
+                raise NotOffered("the net does not load")
+        return net
+
+    def _net(self, case: Case, data: Data) -> Any:
         grouped = case.groups > 1
         kind = "Deconvolution" if case.transposed else "ConvolutionDepthWise" if grouped else "Convolution"
         layer = (
@@ -323,22 +349,16 @@ class Ncnn:
             f"4={case.padding} 5=1 6={data.weight.size}" + (f" 7={case.groups}" if grouped else "")
         )
         weight = data.weight.swapaxes(0, 1) if case.transposed else data.weight  # ncnn has (O, I, kH, kW) throughout
-        with tempfile.TemporaryDirectory() as folder:
-            param, model = Path(folder, "layer.param"), Path(folder, "layer.bin")
-            param.write_text(f"7767517\n2 2\nInput x 0 1 x\n{layer}\n")
-            # Four zero bytes say that float32 weights follow; the bias has no such mark.
-            model.write_bytes(b"\0\0\0\0" + np.ascontiguousarray(weight).tobytes() + data.bias.tobytes())
-            if net.load_param(str(param)) or net.load_model(str(model)):
-                raise NotOffered("the layer does not load")
-        return net
+        return self.net(f"7767517\n2 2\nInput x 0 1 x\n{layer}\n", [(True, weight), (False, data.bias)])
 
-    def _mat(self, image: Array) -> Any:
+    def mat(self, image: Array) -> Any:
         channels, height, width = image.shape
         mat = self.ncnn.Mat(width, height, channels)
         np.asarray(mat)[...] = image
         return mat
 
-    def _candidate(self, net: Any, images: list[Any], variant: str) -> Candidate:
+    def candidate(self, net: Any, images: list[Any], variant: str) -> Candidate:
+        """A net from `x` to `y` run on each of the images."""
         keep_packing = 1 if variant == "packed" else 0
 
         def run() -> list[Any]:
@@ -362,7 +382,7 @@ class Im2col:
     passes: tuple[str, ...] = ("fwd", "eager")
 
     def __init__(self, threads: int) -> None:
-        limits = _module("threadpoolctl").threadpool_limits
+        limits = module("threadpoolctl").threadpool_limits
         self.limit = limits(limits=threads, user_api="blas")  # holds for the process: the reference is held to it too
 
     def version(self) -> str:

@@ -94,6 +94,7 @@ class Report:
     environment: dict[str, str]
     timing: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
+    memory: list[dict[str, Any]] = field(default_factory=list)  # see `memory.peak_memory`
     schema: int = SCHEMA
 
     def save(self, path: str | Path) -> None:
@@ -319,6 +320,22 @@ def _group_lines(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def memory_lines(report: Report) -> list[str]:
+    """What inference of whole networks occupies beside the weights."""
+    lines = []
+    for entry in report.memory:
+        if entry["peak_bytes"] is None:
+            lines.append(f"Memory of {entry['net']}: not measured, {entry['why']}.")
+            continue
+        lines.append(
+            f"Memory of {entry['net']} at batch 1 beside the weights: at most {entry['peak_bytes'] / 1e6:.1f} MB, "
+            f"{entry['peak_bytes'] / entry['pair_bytes']:.2f} of its largest pair of activations "
+            f"({entry['pair_bytes'] / 1e6:.1f} MB); weights {entry['weight_bytes'] / 1e6:.0f} MB, packed "
+            f"{entry['packed_bytes'] / 1e6:.0f} MB."
+        )
+    return lines
+
+
 def heading_lines(report: Report) -> list[str]:
     """Machine, versions and method in a few lines."""
     machine, own = report.machine, report.fastconv
@@ -367,4 +384,5 @@ def page(reports: Iterable[tuple[str, Report]]) -> str:
         for set_name, pass_name, rows in groups(report.rows):
             parts += [f"### {title(set_name, pass_name)}", markdown_table(layer_table(rows))]
             parts += ["\n\n".join(_group_lines(rows))]
+        parts += memory_lines(report)
     return "\n\n".join(part for part in parts if part) + "\n"

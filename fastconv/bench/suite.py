@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,28 +37,51 @@ def run_case(
     answer = logical_reference(case, data, pass_name)
     candidates = ours.candidates(case, data, pass_name)
     check(candidates[0], answer, case.dtype)
+
+    def offered(peer: Peer) -> list[Candidate]:
+        made = peer.candidates(case, data, pass_name)
+        for candidate in made:
+            check(candidate, answer, case.dtype)
+        return made
+
+    absent = collect((peer for peer in peers if pass_name in peer.passes), offered, candidates)
+    return timed_row(
+        candidates, absent, ours.threads, rounds, seconds, case.dtype, set=case.set, layer=case.name,
+        family=case.family, pass_name=pass_name, counted=case.counted, count=case.count, macs=case.macs,
+        shape=case.describe(),
+    )  # fmt: skip
+
+
+def collect(
+    peers: Iterable[Peer], offered: Callable[[Peer], Sequence[Candidate]], candidates: list[Candidate]
+) -> dict[str, str]:
+    """Add what the peers offer to `candidates`; why each of the others is absent."""
     absent: dict[str, str] = {}
-    for peer in (peer for peer in peers if pass_name in peer.passes):
+    for peer in peers:
         try:
-            offered = peer.candidates(case, data, pass_name)
-            for candidate in offered:
-                check(candidate, answer, case.dtype)
+            made = offered(peer)
         except NotOffered as reason:
             absent[peer.name] = str(reason)
         except Exception as error:  # whatever another library raises: it is named, and the others go on
             absent[peer.name] = f"failed: {type(error).__name__}: {error}".splitlines()[0]
         else:
-            candidates += offered
-    del answer
-    peak = fma_peak(ours.threads, case.dtype)
+            candidates += made
+    return absent
+
+
+def timed_row(
+    candidates: list[Candidate], absent: dict[str, str], threads: int, rounds: int, seconds: float | None, dtype: str,
+    *, macs: int, **described: Any,
+) -> Row:  # fmt: skip
+    """Time checked candidates beside each other; `described` says of what the row is."""
+    peak = fma_peak(threads, dtype)
     before = processor_seconds()
     time_interleaved(candidates, rounds, seconds)
     outside = outside_share(before, processor_seconds())
-    peak = max(peak, fma_peak(ours.threads, case.dtype))  # the clock may have changed meanwhile
+    peak = max(peak, fma_peak(threads, dtype))  # the clock may have changed meanwhile
     return Row(
-        set=case.set, layer=case.name, family=case.family, pass_name=pass_name, counted=case.counted, count=case.count,
-        macs=case.macs, shape=case.describe(), peak_gflops=peak, absent=absent, outside=outside,
-        timings=[_timing(candidate, case) for candidate in candidates],
+        macs=macs, peak_gflops=peak, absent=absent, outside=outside,
+        timings=[_timing(candidate, macs) for candidate in candidates], **described,
     )  # fmt: skip
 
 
@@ -98,11 +121,11 @@ def fma_peak(threads: int, dtype: str = "float32") -> float:
     return max(_native.fma_peak(threads) for _ in range(3)) / (2 if dtype == "float64" else 1)
 
 
-def _timing(candidate: Candidate, case: Case) -> Timing:
+def _timing(candidate: Candidate, macs: int) -> Timing:
     seconds = candidate.median
     return Timing(
         peer=candidate.peer, variant=candidate.variant, seconds=seconds, fastest=min(candidate.samples),
-        samples=len(candidate.samples), gflops=2e-9 * case.macs / seconds, error=candidate.error,
+        samples=len(candidate.samples), gflops=2e-9 * macs / seconds, error=candidate.error,
         correct=candidate.correct, note=candidate.note,
     )  # fmt: skip
 

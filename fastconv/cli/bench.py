@@ -1,4 +1,4 @@
-"""Time fastconv beside other libraries on the layers of VGG-16, ResNet-50, MobileNets and others.
+"""Time fastconv beside other libraries on the layers of VGG-16, ResNet-50, MobileNets and others, or on whole nets.
 
 Every answer is checked first; a wrong one is not counted, and a library that is not installed is named and skipped.
 The tables give medians as effective GFLOP/s (counted as direct convolution) and how many times faster fastconv is.
@@ -11,10 +11,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ..bench.cases import PASSES, SETS
-from ..bench.peers import PEERS, Ours, load_peers
+from ..bench.cases import NET, PASSES, SETS, TRAIN, Case
+from ..bench.memory import MODELS, peak_memory
+from ..bench.nets import Net, run_net, select_nets
+from ..bench.peers import PEERS, Ours, Peer, load_peers
 from ..bench.plot import save_plot
-from ..bench.report import Report, group_text, groups, heading_lines, summary_table, text_table
+from ..bench.report import Report, Row, group_text, groups, heading_lines, memory_lines, summary_table, text_table
 from ..bench.suite import new_report, run_case, select
 from ..threads import effective
 from .common import CommandError, progress, require
@@ -62,6 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", type=_words(tuple(PEERS)), default=DEFAULT_AGAINST.split(","), metavar="PEERS",
         help=f"with whom: {', '.join(PEERS)} or all (default: {DEFAULT_AGAINST})",
     )  # fmt: skip
+    parser.add_argument("--nets", action="store_true", help="time VGG-16 and ResNet-50 as a whole in place of layers")
+    parser.add_argument("--train", action="store_true", help="time training steps of small nets in place of layers")
     parser.add_argument("--only", metavar="TEXT", help="only layers whose name or family holds TEXT")
     parser.add_argument("--layout", choices=("nhwc", "nchw"), default="nhwc", help="our memory format (default: nhwc)")
     parser.add_argument("--threads", type=_positive(int), metavar="N", help="threads of everybody (default: all)")
@@ -76,9 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    cases = select(args.sets, args.only)
-    if not cases:
-        raise CommandError(f"no layer of {', '.join(args.sets)} has {args.only!r} in its name or family")
+    whole = args.nets or args.train
+    cases = [] if whole else select(args.sets, args.only)
+    nets = select_nets(args.nets, args.train, args.only)
+    if not cases and not nets:
+        what = "network" if whole else f"layer of {', '.join(args.sets)}"
+        raise CommandError(f"no {what} has {args.only!r} in its name or family")
     for path in filter(None, (args.json, args.plot)):  # before minutes of measuring
         if not Path(path).parent.is_dir():
             raise CommandError(f"the folder of {path!r} does not exist")
@@ -89,12 +96,16 @@ def run(args: argparse.Namespace) -> int:
     report = new_report(ours, peers, missing, {"rounds": args.rounds, "seconds": args.seconds})
     print("\n".join(heading_lines(report)))
 
-    work = [(case, name) for name in args.passes for case in cases]
-    for done, (case, name) in enumerate(progress(work, len(work), "bench", "layer"), start=1):
-        report.rows.append(run_case(case, name, ours, peers, args.rounds, args.seconds))
-        last = done == len(work) or (work[done][0].set, work[done][1]) != (case.set, name)
-        if last:
+    work = [_layer_work(case, name, ours, peers, args) for name in args.passes for case in cases]
+    work += [_net_work(net, ours, peers, args) for net in nets]
+    unit = "network" if whole else "layer"
+    for done, (group, measure) in enumerate(progress(work, len(work), "bench", unit), start=1):
+        report.rows.append(measure())
+        if done == len(work) or work[done][0] != group:
             _print_group(report)
+    if args.nets:
+        report.memory = [peak_memory(name) for name in MODELS if args.only is None or args.only in f"{name}, batch 1"]
+        print("\n" + "\n".join(memory_lines(report)))
     print()
     print(text_table(summary_table(report.rows)))
     if args.json:
@@ -102,6 +113,17 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         save_plot(report, args.plot)
     return 0
+
+
+Work = tuple[tuple[str, str], Callable[[], Row]]  # (set, pass) of a table, and what measures one of its rows
+
+
+def _layer_work(case: Case, pass_name: str, ours: Ours, peers: list[Peer], args: argparse.Namespace) -> Work:
+    return (case.set, pass_name), lambda: run_case(case, pass_name, ours, peers, args.rounds, args.seconds)
+
+
+def _net_work(net: Net, ours: Ours, peers: list[Peer], args: argparse.Namespace) -> Work:
+    return ("nets", TRAIN if net.training else NET), lambda: run_net(net, ours, peers, args.rounds, args.seconds)
 
 
 def _print_group(report: Report) -> None:
