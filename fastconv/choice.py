@@ -197,6 +197,7 @@ def direct_blocking(
     )
 
 
+PICKED_CHANNELS = 32
 # A lane an output channel (drivers/depthwise.pxi): groups whose outputs would not fill a vector of the direct kernel.
 LANE_REGION_BYTES = 384 << 10  # the packed input of one chunk stays in the second level, its output beside it
 
@@ -206,7 +207,10 @@ def by_lanes(p: Pass, channels: int, outputs: int, groups: int, compute: int) ->
     if groups == 1 or channels == 0 or outputs == 0 or not p.tap_y or not p.tap_x:
         return False
     _, lanes, _, _ = _native.tile_shape(compute)
-    if channels > 1 and (outputs >= lanes or channels > 2 * lanes):
+    if channels > 1 and not _native.lanes_picked(compute, channels, outputs):
+        if outputs >= lanes or channels > 2 * lanes:
+            return False
+    elif channels > PICKED_CHANNELS:
         return False
     height, breadth = _region_shape(p, (1, 16))
     return height * breadth * channels * prod(_native.lane_chunk(compute)) <= GATHER_ABOVE_BYTES

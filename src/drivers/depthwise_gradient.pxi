@@ -176,15 +176,16 @@ cdef void depthwise_gradient_rows(const Depthwise* job, const Lanes* at, fc_segm
         y = end_y
 
 
-cdef void depthwise_gradient_rectangle(const Depthwise* job, const Lanes* at, const fc_segment* segments, size rows,
+cdef void depthwise_gradient_rectangle(const Depthwise* job, const Lanes* at, fc_segment* segments, size rows,
                                        const Run* run_y, const Run* run_x) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
     cdef size i, j, c, v, at_v, n, rows_of_taps, taps = run_x.hi - run_x.lo
     cdef size x_row[12]
     cdef size sums_row[12]
-    cdef fc_window_gradient* window = NULL
+    cdef const fc_lane_kernels* by_lane = &kernels.by_lane[job.picked]
+    cdef const fc_window_gradient* window = NULL
     if job.step_x == 1 and taps <= FC_MAX_WINDOW and job.stride_x <= 2:
-        window = <fc_window_gradient*>kernels.window_gradient[taps][job.stride_x]
+        window = <const fc_window_gradient*>by_lane.window_gradient[taps][job.stride_x]
     if window != NULL and window[1] != NULL:
         i = run_y.lo
         while i < run_y.hi:
@@ -192,29 +193,30 @@ cdef void depthwise_gradient_rectangle(const Depthwise* job, const Lanes* at, co
             while rows_of_taps < 3 and i + rows_of_taps < run_y.hi and window[rows_of_taps + 1] != NULL:
                 rows_of_taps += 1
             for c in range(job.channels):
+                segments[0].pick = job.picks + c * kernels.lanes * kernels.size
                 for n in range(rows_of_taps):
-                    x_row[n] = job.tap_y[i + n] * at.a_y + job.tap_x[run_x.lo] * at.a_x + c * at.a_channel
+                    x_row[n] = job.tap_y[i + n] * at.a_y + job.tap_x[run_x.lo] * at.a_x + channel_offset(job, at, c)
                     sums_row[n] = (((i + n) * job.taps_x + run_x.lo) * job.channels + c) * at.c_x
                 for v in range(at.vectors):
                     at_v = v * kernels.lanes * kernels.size
-                    window[rows_of_taps](at.a + at_v, x_row, at.a_x, at.b + at_v, at.ldb, segments, rows, at.c + at_v,
+                    window[rows_of_taps](at.a + v * job.next * kernels.size, x_row, at.a_x, at.b + at_v, at.ldb, segments, rows, at.c + at_v,
                                          sums_row, job.channels * at.c_x)
             i += rows_of_taps
         return
     n = 0
-    for i in range(run_y.lo, run_y.hi):
-        for j in range(run_x.lo, run_x.hi):
-            for c in range(job.channels):
-                x_row[n] = job.tap_y[i] * at.a_y + job.tap_x[j] * at.a_x + c * at.a_channel
+    for c in range(job.channels):
+        for n in range(rows if job.picked else 0):
+            segments[n].pick = job.picks + c * kernels.lanes * kernels.size
+        n = 0
+        for i in range(run_y.lo, run_y.hi):
+            for j in range(run_x.lo, run_x.hi):
+                x_row[n] = job.tap_y[i] * at.a_y + job.tap_x[j] * at.a_x + channel_offset(job, at, c)
                 sums_row[n] = ((i * job.taps_x + j) * job.channels + c) * at.c_x
                 n += 1
-                if n == FC_MAX_ROWS:
-                    kernels.lane[at.vectors][n](at.a, x_row, job.stride_x * at.a_x, at.b, at.ldb, segments, rows,
-                                                at.c, sums_row, 1)
+                if n == FC_MAX_ROWS or (i == run_y.hi - 1 and j == run_x.hi - 1):
+                    by_lane.lane[at.vectors][n](at.a, x_row, job.stride_x * at.a_x, job.next, at.b, at.ldb, segments,
+                                                rows, at.c, sums_row, 1)
                     n = 0
-    if n > 0:
-        kernels.lane[at.vectors][n](at.a, x_row, job.stride_x * at.a_x, at.b, at.ldb, segments, rows, at.c, sums_row,
-                                    1)
 
 
 cdef void depthwise_gradient_store(const DepthwiseGradient* job, size chunk) noexcept nogil:
