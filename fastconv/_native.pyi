@@ -16,6 +16,16 @@ def lane_chunk(compute: int) -> tuple[int, int]: ...
 def lanes_picked(compute: int, channels: int, outputs: int) -> bool: ...
 def fma_peak(threads: int = 1) -> float: ...
 def packed_bytes(compute: int, groups: int, taps: int, channels: int, outputs: int) -> int: ...
+def pack_lane_weights(
+    compute: int,
+    weight: Array,
+    code: int,
+    packed: Array,
+    groups: int,
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
+    threads: int,
+) -> None: ...
 def pack_weights(
     compute: int,
     weight: Array,

@@ -43,6 +43,7 @@ cdef struct Depthwise:
     Run* runs_y
     Run* runs_x
     size region_bytes, row_bytes, scratch_bytes
+    bint may_lie                               # read in place where the arrays allow it
     bint picked                                # every lane picks its input from the vector read
     size next, group_step, pixel               # inputs between vectors; of every lane's group; of a packed pixel
     size* starts                               # the vector that holds channel c of the first lane's group
@@ -109,6 +110,7 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
                 continue
             tap_offsets(job, tap_y, tap_x)
             count += 1
+            job.may_lie = True
             depthwise_prepare(job, chunks_per_task)
             scratch_bytes = max(scratch_bytes, job.scratch_bytes)
             tasks = max(tasks, job.y.n[0] * job.tiles_y * job.tiles_x * job.chunk_groups)
@@ -244,7 +246,7 @@ cdef void depthwise_prepare(Depthwise* job, size chunks_per_task) noexcept nogil
     job.in_place, job.next, job.pixel = not job.spread, kernels.lanes, job.channels * job.width
     if job.picked:
         prepare_picks(job)
-    job.in_place = (job.in_place and job.mode == FC_ZEROS
+    job.in_place = (job.in_place and job.may_lie and job.mode == FC_ZEROS
                     and lies_in_vectors(kernels, &job.x, computes_in(job.x_code, kernels)))
     tap_runs(job.runs_y, job.tap_y, job.taps_y, job.stride_y, job.x.n[2], job.y.n[2], job.mode != FC_ZEROS)
     tap_runs(job.runs_x, job.tap_x, job.taps_x, job.stride_x, job.x.n[3], job.y.n[3], job.mode != FC_ZEROS)

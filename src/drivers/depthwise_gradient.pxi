@@ -12,6 +12,7 @@
 
 cdef enum:
     GRADIENT_ROWS = 4      # pixels added to the sums of one chunk at a time: neighbouring chunks find their lines of
+    STORE_TOGETHER_BYTES = 1 << 17  # fewer sums are not worth sharing out
     GRADIENT_COLUMNS = 28  # X and dY in the cache
 
 
@@ -46,6 +47,7 @@ def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, i
         job.pass_.stride_y, job.pass_.stride_x = stride_y, stride_x
         job.pass_.tile_y, job.pass_.tile_x = tile_y, tile_x
         tap_offsets(&job.pass_, tap_y, tap_x)
+        job.pass_.may_lie = not job.pass_.picked
         depthwise_prepare(&job.pass_, NEIGHBOUR_BYTES // (isa.compute[compute].lane_vectors * isa.compute[compute].lanes
                                                           * isa.compute[compute].size))
         job.sums_bytes = round_up(job.pass_.taps_y * job.pass_.taps_x * job.pass_.channels * job.pass_.width
@@ -63,8 +65,13 @@ def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, i
             else:
                 for task in prange(tasks, schedule='dynamic', num_threads=team):
                     depthwise_gradient_task(&job, scratch + threadid() * job.pass_.scratch_bytes, task)
-            for task in range(job.pass_.chunks):
-                depthwise_gradient_store(&job, task)
+            team = <int>min(team, job.pass_.chunks)
+            if team == 1 or job.sums_bytes * job.pass_.chunks * parts < STORE_TOGETHER_BYTES:
+                for task in range(job.pass_.chunks):
+                    depthwise_gradient_store(&job, task)
+            else:
+                for task in prange(job.pass_.chunks, schedule='dynamic', num_threads=team):
+                    depthwise_gradient_store(&job, task)
     finally:
         free(scratch)
         free(<void*>job.pass_.tap_y)
@@ -100,7 +107,8 @@ cdef void depthwise_gradient_task(const DepthwiseGradient* job, char* scratch, s
 
 cdef bint gradient_in_place(const Depthwise* job) noexcept nogil:
     """Whether dY is read as it lies: channels side by side, rows a whole number of pixels apart."""
-    return (lies_in_vectors(job.kernels, &job.y, computes_in(job.y_code, job.kernels)) and job.y.s[3] > 0
+    return (job.may_lie and lies_in_vectors(job.kernels, &job.y, computes_in(job.y_code, job.kernels))
+            and job.y.s[3] > 0
             and job.y.s[2] % job.y.s[3] == 0)
 
 
