@@ -198,7 +198,7 @@ def direct_blocking(
 
 
 # Groups of more channels than these leave the lanes idle less in the direct kernels (measured on Zen 4).
-PICKED_CHANNELS = 16
+PICKED_CHANNELS = 8
 PICKED_CHANNELS_GRADIENT = 8  # of the weight
 # A lane an output channel (drivers/depthwise.pxi): groups whose outputs would not fill a vector of the direct kernel.
 LANE_REGION_BYTES = 384 << 10  # the packed input of one chunk stays in the second level, its output beside it
