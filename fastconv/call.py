@@ -72,16 +72,19 @@ class PackedWeights(NamedTuple):
 
 
 def _pack_lanes(
-    rows: tuple[int, ...], columns: tuple[int, ...], weight: Array, groups: int, transposed: bool, compute: int
+    rows: tuple[int, ...], columns: tuple[int, ...], weight: Array, groups: int, transposed: bool, compute: int,
+    threads: int,
 ) -> PackedWeights:
     """Pack every output channel beside the next, as one group: [tap y][channel of its group][tap x][lane]."""
-    if transposed:  # (group, k, c) to (group, c, k): a copy of few weights, none where c is 1
-        o, c, *taps = weight.shape
-        if o != groups or c != 1:
-            weight = weight.reshape(groups, o // groups, c, *taps).swapaxes(1, 2)
-            weight = weight.reshape(groups * c, o // groups, *taps)
+    if transposed and weight.shape[:2] != (groups, 1):
+        channels, outputs = weight.shape[0] // groups, weight.shape[1] * groups
+        panels = _aligned(_native.packed_bytes(compute, 1, len(rows) * len(columns), channels, outputs))
+        team = threads if panels.size > 1 << 16 else 1
+        _native.pack_lane_weights(compute, weight, STORAGE[weight.dtype], panels, groups, rows, columns, team)
+        return PackedWeights(panels, True, None)
     outputs, channels = weight.shape[:2]
     panels = _aligned(_native.packed_bytes(compute, 1, len(rows) * len(columns), channels, outputs))
+    team = threads if panels.size > 1 << 16 else 1
     # channels and columns change places, and with them the order of the sums
     every = tuple(range(weight.shape[3]))
     if columns == every[::-1]:
@@ -90,7 +93,7 @@ def _pack_lanes(
         weight = weight[..., columns]
     weight = weight.swapaxes(1, 3)
     finite = _native.pack_weights(
-        compute, weight, STORAGE[weight.dtype], panels, 1, False, rows, tuple(range(channels)), 1
+        compute, weight, STORAGE[weight.dtype], panels, 1, False, rows, tuple(range(channels)), team
     )
     return PackedWeights(panels, finite, None)
 
@@ -103,7 +106,7 @@ def prepare(
     if transposed:
         outputs, channels = channels, outputs
     if by_lanes(p, channels, outputs, groups, compute):
-        return _pack_lanes(p.rows, p.columns, weight, groups, transposed, compute)
+        return _pack_lanes(p.rows, p.columns, weight, groups, transposed, compute, threads)
     count = _native.packed_bytes(compute, groups, len(p.rows) * len(p.columns), channels, outputs)
     packed = _aligned(count)
     team = threads if count > 1 << 16 else 1
@@ -180,7 +183,7 @@ class Call(NamedTuple):
         native, rows, columns, p = lane_passes(self.passes)
         if packed is None:
             logical = weight.transpose(3, 2, 0, 1) if channels_last else weight
-            packed = _pack_lanes(rows, columns, logical, self.groups, self.transposed, self.compute)
+            packed = _pack_lanes(rows, columns, logical, self.groups, self.transposed, self.compute, self.threads)
         size = out.shape[1:3] if channels_last else out.shape[2:]
         own = p.output_size((size[0], size[1]))
         macs = out.shape[0] * prod(own) * self.groups * self.outputs * self.channels * len(rows) * len(columns)

@@ -202,16 +202,24 @@ def direct_blocking(
     )
 
 
+# Groups of more channels than these leave the lanes idle less in the direct kernels (measured on Zen 4).
+PICKED_CHANNELS = 8
+PICKED_CHANNELS_GRADIENT = 8  # of the weight
 # A lane an output channel (drivers/depthwise.pxi): groups whose outputs would not fill a vector of the direct kernel.
 LANE_REGION_BYTES = 384 << 10  # the packed input of one chunk stays in the second level, its output beside it
 
 
-def by_lanes(p: Pass, channels: int, outputs: int, groups: int, compute: int) -> bool:
+def by_lanes(
+    p: Pass, channels: int, outputs: int, groups: int, compute: int, most: int = PICKED_CHANNELS
+) -> bool:
     """Whether a direct pass runs in the kernels with a lane an output channel: depthwise, or many small groups."""
     if groups == 1 or channels == 0 or outputs == 0 or not p.tap_y or not p.tap_x:
         return False
     _, lanes, _, _ = _native.tile_shape(compute)
-    if channels > 1 and (outputs >= lanes or channels > 2 * lanes):
+    if channels > 1 and not _native.lanes_picked(compute, channels, outputs):
+        if outputs >= lanes or channels > 2 * lanes:
+            return False
+    elif max(channels, outputs if channels > 1 else 1) > most:
         return False
     height, breadth = _region_shape(p, (1, 16))
     return height * breadth * channels * prod(_native.lane_chunk(compute)) <= GATHER_ABOVE_BYTES

@@ -33,6 +33,7 @@ from .call import (
 )
 from .choice import (
     PARTIAL_SUMS_BYTES,
+    PICKED_CHANNELS_GRADIENT,
     SOURCES,
     Pass,
     by_lanes,
@@ -291,7 +292,8 @@ def weight_gradient(
 
     def run(x: Array, dy: Array, to: Array) -> None:
         compute = COMPUTE[to.dtype]
-        if by_lanes(p, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, compute):
+        channels, outputs = g.in_channels // g.groups, g.out_channels // g.groups
+        if by_lanes(p, channels, outputs, g.groups, compute, PICKED_CHANNELS_GRADIENT):
             _lane_weight_gradient(g, p, x, dy, to, compute, threads)
             return
         b = weight_gradient_blocking(g, _native.tile_shape(compute))

@@ -36,6 +36,7 @@ cdef extern from "fastconv.h" nogil:
         Py_ssize_t a
         Py_ssize_t b
         Py_ssize_t k
+        const void* pick
     ctypedef void (*fc_micro_kernel)(const void*, const Py_ssize_t*, Py_ssize_t, const void*, Py_ssize_t,
                                      const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, int) noexcept nogil
     ctypedef void (*fc_pack)(void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const char*, Py_ssize_t,
@@ -53,13 +54,19 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_winograd_taps)(const void*, Py_ssize_t, int, void*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
                                          Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_window)(const void*, Py_ssize_t, const void*, Py_ssize_t, const fc_segment*, Py_ssize_t, void*,
-                               Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_lane)(const void*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
+                             const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, int) noexcept nogil
+    ctypedef void (*fc_window)(const void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t, const fc_segment*,
+                               Py_ssize_t, void*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_window_gradient)(const void*, const Py_ssize_t*, Py_ssize_t, const void*, Py_ssize_t,
                                         const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*,
                                         Py_ssize_t) noexcept nogil
     ctypedef void (*fc_spread)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Py_ssize_t*,
                                const void*) noexcept nogil
+    ctypedef struct fc_lane_kernels "fc_lane_kernels":
+        fc_lane lane[3][13]
+        fc_window window[6][3][2]
+        fc_window_gradient window_gradient[6][3][4]
     ctypedef struct fc_kernels:
         int dtype
         int size
@@ -72,9 +79,8 @@ cdef extern from "fastconv.h" nogil:
         fc_store store[11]
         fc_add add
         int lane_vectors
-        fc_micro_kernel lane[3][13]
-        fc_window window[6][3][2]
-        fc_window_gradient window_gradient[6][3][4]
+        int picks
+        fc_lane_kernels by_lane[2]
         fc_spread spread
         fc_winograd_input winograd_input
         fc_winograd_output winograd_output

@@ -20,8 +20,9 @@ enum fc_padding_mode { FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMME
 
 enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12, FC_WINDOW = 8, FC_MAX_WINDOW = 5 };
 
-/* A run of k reduction steps: it starts at element a of every row and at step b of the panel. */
-typedef struct { ptrdiff_t a, b, k; } fc_segment;
+/* A run of k reduction steps: it starts at element a of every row and at step b of the panel. `pick` is read by kernels
+   that pick the input of every lane (kernels/depthwise.h): its place in the vector read. */
+typedef struct { ptrdiff_t a, b, k; const void *pick; } fc_segment;
 
 /* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :], a register tile of
    rows x vectors. `a_row` and `c_row` hold the offset of every row. */
@@ -55,14 +56,26 @@ typedef void (*fc_winograd_taps)(const void *src, ptrdiff_t element_stride, int 
 typedef void (*fc_winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
                                     ptrdiff_t tap_stride, ptrdiff_t channels);
 
-/* Depthwise and grouped convolution (kernels/depthwise.h): `pixels` outputs of a row, adjacent taps. */
-typedef void (*fc_window)(const void *a, ptrdiff_t column, const void *b, ptrdiff_t ldb, const fc_segment *segment,
-                          ptrdiff_t segments, void *c, ptrdiff_t c_column);
+/* Depthwise and grouped convolution (kernels/depthwise.h): a register tile in which every lane multiplies an input of
+   its own, `pixels` outputs of a row under adjacent taps, and their weight gradient. The second vector of inputs lies
+   `next` elements after the first. */
+typedef void (*fc_lane)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step, ptrdiff_t next, const void *b,
+                        ptrdiff_t ldb, const fc_segment *segment, ptrdiff_t segments, void *c, const ptrdiff_t *c_row,
+                        int accumulate);
+typedef void (*fc_window)(const void *a, ptrdiff_t column, ptrdiff_t next, const void *b, ptrdiff_t ldb,
+                          const fc_segment *segment, ptrdiff_t segments, void *c, ptrdiff_t c_column);
 typedef void (*fc_window_gradient)(const void *x, const ptrdiff_t *x_row, ptrdiff_t column, const void *dy,
                                    ptrdiff_t ldb, const fc_segment *segment, ptrdiff_t segments, void *sums,
                                    const ptrdiff_t *sums_row, ptrdiff_t tap);
 typedef void (*fc_spread)(void *dst, const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t count,
                           const ptrdiff_t *from, const void *index);
+
+/* A lane an output channel. */
+typedef struct {
+    fc_lane lane[3][FC_MAX_ROWS + 1];                            /* [vectors][rows] */
+    fc_window window[FC_MAX_WINDOW + 1][3][2];                   /* [taps][stride][4 or 8 pixels], lane_vectors wide */
+    fc_window_gradient window_gradient[FC_MAX_WINDOW + 1][3][4]; /* [taps][stride][rows of taps], one vector wide */
+} fc_lane_kernels;
 
 typedef struct {
     int dtype;       /* the fc_dtype of a computing element */
@@ -75,11 +88,10 @@ typedef struct {
     fc_pack_panel pack_panel[FC_DTYPES];
     fc_store store[FC_DTYPES];
     fc_add add;
-    /* A lane an output channel: [vectors][rows] as `micro`, but every lane multiplies an input of its own. */
-    int lane_vectors;
-    fc_micro_kernel lane[3][FC_MAX_ROWS + 1];
-    fc_window window[FC_MAX_WINDOW + 1][3][2];                   /* [taps][stride][4 or 8 pixels], lane_vectors wide */
-    fc_window_gradient window_gradient[FC_MAX_WINDOW + 1][3][4]; /* [taps][stride][rows of taps], one vector wide */
+    /* A lane an output channel, with inputs [0] as they lie or [1] picked from the vector read; `picks` says whether
+       the latter exist. */
+    int lane_vectors, picks;
+    fc_lane_kernels by_lane[2];
     fc_spread spread;
     /* Winograd F(4x4, 3x3) and F(3x3, 4x4) for one tile or panel; NULL where the type has none. Strides in elements. */
     fc_winograd_input winograd_input;

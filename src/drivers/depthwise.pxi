@@ -3,7 +3,8 @@
 #
 #   for tile of output pixels x run of chunks (one or two vectors of output channels)        threads take these
 #     chunk of whole vectors, one channel a group, channels side by side: read the input in place
-#     else pack its region [row][column][channel of the group][lane]                         second-level cache
+#     else pack its region: the channels as they lie where the kernels pick the input of every lane,
+#     or [row][column][channel of the group][lane]                                           second-level cache
 #     for rectangle of output pixels that meet the same taps
 #       for pixels of the register tile: taps innermost                                      micro-kernel, registers
 #     epilogue: bias, residual, activation, layout, element type
@@ -42,6 +43,11 @@ cdef struct Depthwise:
     Run* runs_y
     Run* runs_x
     size region_bytes, row_bytes, scratch_bytes
+    bint may_lie                               # read in place where the arrays allow it
+    bint picked                                # every lane picks its input from the vector read
+    size next, group_step, pixel               # inputs between vectors; of every lane's group; of a packed pixel
+    size* starts                               # the vector that holds channel c of the first lane's group
+    char* picks                                # and where every lane finds it there: [channel][lane]
 
 
 # Where the lanes of one chunk read and write: offsets in elements from (row 0, column 0) of the input and the output.
@@ -104,6 +110,7 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
                 continue
             tap_offsets(job, tap_y, tap_x)
             count += 1
+            job.may_lie = True
             depthwise_prepare(job, chunks_per_task)
             scratch_bytes = max(scratch_bytes, job.scratch_bytes)
             tasks = max(tasks, job.y.n[0] * job.tiles_y * job.tiles_x * job.chunk_groups)
@@ -131,10 +138,13 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
 
 cdef int tap_offsets(Depthwise* job, tuple tap_y, tuple tap_x) except -1:
     """The taps as numbers (job.tap_y, to be freed by the caller) and room for the runs (job.runs_y)."""
-    cdef size i
+    cdef size i, numbers
     cdef size* taps
     job.taps_y, job.taps_x = len(tap_y), len(tap_x)
-    taps = <size*>allocate((job.taps_y + job.taps_x) * sizeof(size))
+    job.picked = lanes_pick(job.kernels, job.channels, job.outputs)
+    numbers = job.taps_y + job.taps_x
+    taps = <size*>allocate((numbers + (job.channels * (1 + job.kernels.lanes) if job.picked else 0)) * sizeof(size))
+    job.starts, job.picks = taps + numbers, <char*>(taps + numbers + job.channels)
     for i in range(job.taps_y):
         taps[i] = tap_y[i]
     for i in range(job.taps_x):
@@ -147,6 +157,39 @@ cdef int tap_offsets(Depthwise* job, tuple tap_y, tuple tap_x) except -1:
         raise
     job.runs_x = job.runs_y + 2 * job.taps_y + 1
     return 0
+
+
+cdef bint lanes_pick(const fc_kernels* kernels, size channels, size outputs) noexcept nogil:
+    """Whether a vector of outputs finds the inputs of all its groups side by side in a vector, alike in all chunks."""
+    if not kernels.picks or channels * outputs == 1:
+        return False
+    if kernels.lanes % outputs == 0:
+        return channels <= outputs or outputs == kernels.lanes
+    return outputs % (kernels.lane_vectors * kernels.lanes) == 0
+
+
+def lanes_picked(int compute, size channels, size outputs):
+    """Whether groups of so many channels and outputs need no copy of the input for every lane."""
+    return bool(lanes_pick(isa.compute[compute], channels, outputs))
+
+
+cdef void prepare_picks(Depthwise* job) noexcept nogil:
+    """Where every lane of a vector finds channel c of its group: a whole vector inside the inputs of these groups."""
+    cdef size lanes = job.kernels.lanes, c, l, place
+    job.group_step = 0 if job.outputs > lanes else job.channels
+    # the inputs of one vector of outputs, which another vector of the chunk follows or shares
+    cdef size span = job.channels * (1 if job.outputs > lanes else lanes // job.outputs)
+    job.next = 0 if job.outputs > lanes else span
+    job.pixel = max(span, lanes) + (job.kernels.lane_vectors - 1) * job.next
+    job.in_place = span >= lanes
+    for c in range(job.channels):
+        job.starts[c] = min(c // lanes * lanes, max(0, span - lanes))
+        for l in range(lanes):
+            place = l // job.outputs * job.group_step + c - job.starts[c]
+            if job.kernels.size == 4:
+                (<int*>job.picks)[c * lanes + l] = <int>place
+            else:
+                (<long long*>job.picks)[c * lanes + l] = place
 
 
 cdef void tap_runs(Run* runs, const size* tap, size taps, size stride, size inputs, size outputs,
@@ -200,17 +243,21 @@ cdef void depthwise_prepare(Depthwise* job, size chunks_per_task) noexcept nogil
         if job.tap_x[i] - job.tap_x[i - 1] != job.step_x:
             job.step_x = 0
     job.spread = job.channels > 1 or job.outputs > 1
-    job.in_place = (not job.spread and job.mode == FC_ZEROS
+    job.in_place, job.next, job.pixel = not job.spread, kernels.lanes, job.channels * job.width
+    if job.picked:
+        prepare_picks(job)
+    job.in_place = (job.in_place and job.may_lie and job.mode == FC_ZEROS
                     and lies_in_vectors(kernels, &job.x, computes_in(job.x_code, kernels)))
     tap_runs(job.runs_y, job.tap_y, job.taps_y, job.stride_y, job.x.n[2], job.y.n[2], job.mode != FC_ZEROS)
     tap_runs(job.runs_x, job.tap_x, job.taps_x, job.stride_x, job.x.n[3], job.y.n[3], job.mode != FC_ZEROS)
-    spread_bytes(kernels, job.channels, job.outputs, job.width, (job.tile_x - 1) * job.stride_x + job.span_x,
-                 &job.row_bytes)
+    job.row_bytes = 0
+    if job.spread and not job.picked:
+        spread_bytes(kernels, job.channels, job.outputs, job.width, (job.tile_x - 1) * job.stride_x + job.span_x,
+                     &job.row_bytes)
     job.region_bytes = 0
     if not job.in_place or job.total % kernels.lanes != 0:
         job.region_bytes = round_up(((job.tile_y - 1) * job.stride_y + job.span_y)
-                                    * ((job.tile_x - 1) * job.stride_x + job.span_x) * job.channels * job.width
-                                    * kernels.size, 64)
+                                    * ((job.tile_x - 1) * job.stride_x + job.span_x) * job.pixel * kernels.size, 64)
     job.scratch_bytes = (job.region_bytes + job.row_bytes
                          + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
                          + round_up(job.taps_y * job.taps_x * job.channels * sizeof(fc_segment), 64))
@@ -236,20 +283,26 @@ cdef void lanes_in(const Depthwise* job, char* scratch, size image, size first, 
                    size columns, bint pack, Lanes* at) noexcept nogil:
     """Where the outputs from `first` on find their inputs: the array itself, or its region in scratch (`pack`ed now)."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size width, region_columns
+    cdef size width, region_columns, channel
     at.vectors = (count + kernels.lanes - 1) // kernels.lanes
     width = at.vectors * kernels.lanes
     if job.in_place and count == width:
-        at.a = job.x.p + image * job.x.s[0] + first * job.x.s[1]
+        at.a = job.x.p + image * job.x.s[0] + first // job.outputs * job.channels * job.x.s[1]
         at.a_y, at.a_x = job.x.s[2] // kernels.size, job.x.s[3] // kernels.size
         at.a_channel = 0
         return
     region_columns = (columns - 1) * job.stride_x + job.span_x
-    if pack:
+    if pack and job.picked:
+        channel = first // job.outputs * job.channels
+        pack_region(kernels, job.x_code, &job.x, image, channel,
+                    ((first + count - 1) // job.outputs + 1) * job.channels - channel,
+                    oy * job.stride_y + job.min_y, 1, (rows - 1) * job.stride_y + job.span_y,
+                    ox * job.stride_x + job.min_x, 1, region_columns, region_columns, job.mode, job.pixel, scratch)
+    elif pack:
         pack_lanes(kernels, job.x_code, &job.x, image, job.channels, job.outputs, first, count, width,
                    oy * job.stride_y + job.min_y, (rows - 1) * job.stride_y + job.span_y,
                    ox * job.stride_x + job.min_x, region_columns, job.mode, scratch + job.region_bytes, scratch)
-    at.a_x = job.channels * width
+    at.a_x = job.pixel if job.picked else job.channels * width
     at.a_y = region_columns * at.a_x
     at.a_channel = width
     at.a = scratch - ((oy * job.stride_y + job.min_y) * at.a_y
@@ -278,7 +331,7 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
     if in_output:
         at.c_y, at.c_x = job.y.s[2] // size_, job.y.s[3] // size_
         at.c = to
-        if job.in_place and count == job.width:  # walk both arrays in the order of their memory
+        if job.in_place and count == job.width and not job.picked:  # walk both arrays in the order of their memory
             at.chunks = min(min(last, job.total // job.width) - chunk, max(1, NEIGHBOUR_BYTES // (job.width * size_)))
             count = at.chunks * job.width
     at.c -= (oy * at.c_y + ox * at.c_x) * size_
@@ -331,7 +384,8 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
     cdef size taps = run_x.hi - run_x.lo, count = 0, i, j, channel, y, x = x0, n, q, ldb
     cdef size a_row[12]
     cdef size c_row[12]
-    cdef fc_window* window = NULL
+    cdef const fc_lane_kernels* by_lane = &kernels.by_lane[job.picked]
+    cdef const fc_window* window = NULL
     cdef const char* a
     cdef const char* b
     cdef char* c
@@ -339,14 +393,15 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
     for i in range(run_y.lo, run_y.hi):
         for channel in range(job.channels):
             for j in range(run_x.lo, run_x.lo + min(taps, 1) if job.step_x > 0 else run_x.hi):
-                segments[count].a = job.tap_y[i] * at.a_y + job.tap_x[j] * at.a_x + channel * at.a_channel
+                segments[count].a = job.tap_y[i] * at.a_y + job.tap_x[j] * at.a_x + channel_offset(job, at, channel)
+                segments[count].pick = job.picks + channel * kernels.lanes * kernels.size
                 segments[count].b = (((job.first_row + i) * job.channels + channel) * job.packed_columns
                                      + job.first_column + j)
                 segments[count].k = taps if job.step_x > 0 else 1
                 count += 1
     if (job.step_x == 1 and taps <= FC_MAX_WINDOW and job.stride_x <= 2
             and at.vectors == kernels.lane_vectors):
-        window = <fc_window*>kernels.window[taps][job.stride_x]
+        window = <const fc_window*>by_lane.window[taps][job.stride_x]
     if window != NULL and window[0] != NULL:
         # down a strip of columns: a row of the input stays in the first-level cache for all windows that meet it
         while x1 - x >= 4:
@@ -356,7 +411,7 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
                 c = at.c + (y * at.c_y + x * at.c_x) * kernels.size
                 for q in range(at.chunks):
                     b = lane_weights(job, at.first + q * job.width, &ldb)
-                    window[n // 4 - 1](a, at.a_x, b, ldb, segments, count, c, at.c_x)
+                    window[n // 4 - 1](a, at.a_x, job.next, b, ldb, segments, count, c, at.c_x)
                     a += job.width * kernels.size
                     c += job.width * kernels.size
             x += n
@@ -370,9 +425,15 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
             if n == FC_MAX_ROWS or (y == y1 - 1 and x == x1 - 1):
                 for q in range(at.chunks):
                     b = lane_weights(job, at.first + q * job.width, &ldb)
-                    kernels.lane[at.vectors][n](at.a + q * job.width * kernels.size, a_row, job.step_x * at.a_x, b, ldb, segments,
-                                                count, at.c + q * job.width * kernels.size, c_row, 0)
+                    by_lane.lane[at.vectors][n](at.a + q * job.width * kernels.size, a_row, job.step_x * at.a_x,
+                                                job.next, b, ldb, segments, count,
+                                                at.c + q * job.width * kernels.size, c_row, 0)
                 n = 0
+
+
+cdef inline size channel_offset(const Depthwise* job, const Lanes* at, size channel) noexcept nogil:
+    """Elements from a pixel's first input to the vector that holds this channel of every lane's group."""
+    return job.starts[channel] if job.picked else channel * at.a_channel
 
 
 cdef inline const char* lane_weights(const Depthwise* job, size first, size* ldb) noexcept nogil:

@@ -12,6 +12,7 @@
 
 cdef enum:
     GRADIENT_ROWS = 4      # pixels added to the sums of one chunk at a time: neighbouring chunks find their lines of
+    STORE_TOGETHER_BYTES = 1 << 17  # fewer sums are not worth sharing out
     GRADIENT_COLUMNS = 28  # X and dY in the cache
 
 
@@ -46,6 +47,7 @@ def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, i
         job.pass_.stride_y, job.pass_.stride_x = stride_y, stride_x
         job.pass_.tile_y, job.pass_.tile_x = tile_y, tile_x
         tap_offsets(&job.pass_, tap_y, tap_x)
+        job.pass_.may_lie = not job.pass_.picked
         depthwise_prepare(&job.pass_, NEIGHBOUR_BYTES // (isa.compute[compute].lane_vectors * isa.compute[compute].lanes
                                                           * isa.compute[compute].size))
         job.sums_bytes = round_up(job.pass_.taps_y * job.pass_.taps_x * job.pass_.channels * job.pass_.width
@@ -63,8 +65,13 @@ def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, i
             else:
                 for task in prange(tasks, schedule='dynamic', num_threads=team):
                     depthwise_gradient_task(&job, scratch + threadid() * job.pass_.scratch_bytes, task)
-            for task in range(job.pass_.chunks):
-                depthwise_gradient_store(&job, task)
+            team = <int>min(team, job.pass_.chunks)
+            if team == 1 or job.sums_bytes * job.pass_.chunks * parts < STORE_TOGETHER_BYTES:
+                for task in range(job.pass_.chunks):
+                    depthwise_gradient_store(&job, task)
+            else:
+                for task in prange(job.pass_.chunks, schedule='dynamic', num_threads=team):
+                    depthwise_gradient_store(&job, task)
     finally:
         free(scratch)
         free(<void*>job.pass_.tap_y)
@@ -100,7 +107,8 @@ cdef void depthwise_gradient_task(const DepthwiseGradient* job, char* scratch, s
 
 cdef bint gradient_in_place(const Depthwise* job) noexcept nogil:
     """Whether dY is read as it lies: channels side by side, rows a whole number of pixels apart."""
-    return (lies_in_vectors(job.kernels, &job.y, computes_in(job.y_code, job.kernels)) and job.y.s[3] > 0
+    return (job.may_lie and lies_in_vectors(job.kernels, &job.y, computes_in(job.y_code, job.kernels))
+            and job.y.s[3] > 0
             and job.y.s[2] % job.y.s[3] == 0)
 
 
@@ -176,15 +184,16 @@ cdef void depthwise_gradient_rows(const Depthwise* job, const Lanes* at, fc_segm
         y = end_y
 
 
-cdef void depthwise_gradient_rectangle(const Depthwise* job, const Lanes* at, const fc_segment* segments, size rows,
+cdef void depthwise_gradient_rectangle(const Depthwise* job, const Lanes* at, fc_segment* segments, size rows,
                                        const Run* run_y, const Run* run_x) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
     cdef size i, j, c, v, at_v, n, rows_of_taps, taps = run_x.hi - run_x.lo
     cdef size x_row[12]
     cdef size sums_row[12]
-    cdef fc_window_gradient* window = NULL
+    cdef const fc_lane_kernels* by_lane = &kernels.by_lane[job.picked]
+    cdef const fc_window_gradient* window = NULL
     if job.step_x == 1 and taps <= FC_MAX_WINDOW and job.stride_x <= 2:
-        window = <fc_window_gradient*>kernels.window_gradient[taps][job.stride_x]
+        window = <const fc_window_gradient*>by_lane.window_gradient[taps][job.stride_x]
     if window != NULL and window[1] != NULL:
         i = run_y.lo
         while i < run_y.hi:
@@ -192,29 +201,30 @@ cdef void depthwise_gradient_rectangle(const Depthwise* job, const Lanes* at, co
             while rows_of_taps < 3 and i + rows_of_taps < run_y.hi and window[rows_of_taps + 1] != NULL:
                 rows_of_taps += 1
             for c in range(job.channels):
+                segments[0].pick = job.picks + c * kernels.lanes * kernels.size
                 for n in range(rows_of_taps):
-                    x_row[n] = job.tap_y[i + n] * at.a_y + job.tap_x[run_x.lo] * at.a_x + c * at.a_channel
+                    x_row[n] = job.tap_y[i + n] * at.a_y + job.tap_x[run_x.lo] * at.a_x + channel_offset(job, at, c)
                     sums_row[n] = (((i + n) * job.taps_x + run_x.lo) * job.channels + c) * at.c_x
                 for v in range(at.vectors):
                     at_v = v * kernels.lanes * kernels.size
-                    window[rows_of_taps](at.a + at_v, x_row, at.a_x, at.b + at_v, at.ldb, segments, rows, at.c + at_v,
+                    window[rows_of_taps](at.a + v * job.next * kernels.size, x_row, at.a_x, at.b + at_v, at.ldb, segments, rows, at.c + at_v,
                                          sums_row, job.channels * at.c_x)
             i += rows_of_taps
         return
     n = 0
-    for i in range(run_y.lo, run_y.hi):
-        for j in range(run_x.lo, run_x.hi):
-            for c in range(job.channels):
-                x_row[n] = job.tap_y[i] * at.a_y + job.tap_x[j] * at.a_x + c * at.a_channel
+    for c in range(job.channels):
+        for n in range(rows if job.picked else 0):
+            segments[n].pick = job.picks + c * kernels.lanes * kernels.size
+        n = 0
+        for i in range(run_y.lo, run_y.hi):
+            for j in range(run_x.lo, run_x.hi):
+                x_row[n] = job.tap_y[i] * at.a_y + job.tap_x[j] * at.a_x + channel_offset(job, at, c)
                 sums_row[n] = ((i * job.taps_x + j) * job.channels + c) * at.c_x
                 n += 1
-                if n == FC_MAX_ROWS:
-                    kernels.lane[at.vectors][n](at.a, x_row, job.stride_x * at.a_x, at.b, at.ldb, segments, rows,
-                                                at.c, sums_row, 1)
+                if n == FC_MAX_ROWS or (i == run_y.hi - 1 and j == run_x.hi - 1):
+                    by_lane.lane[at.vectors][n](at.a, x_row, job.stride_x * at.a_x, job.next, at.b, at.ldb, segments,
+                                                rows, at.c, sums_row, 1)
                     n = 0
-    if n > 0:
-        kernels.lane[at.vectors][n](at.a, x_row, job.stride_x * at.a_x, at.b, at.ldb, segments, rows, at.c, sums_row,
-                                    1)
 
 
 cdef void depthwise_gradient_store(const DepthwiseGradient* job, size chunk) noexcept nogil:

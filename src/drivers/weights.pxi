@@ -85,6 +85,51 @@ cdef inline const char* packed_panel(const Weights* w, size group, size panel) n
     return w.packed + (group * w.group_elements + panel * w.width * w.taps_y * w.taps_x * w.channels) * w.kernels.size
 
 
+def pack_lane_weights(int compute, weight, int code, packed, size groups, tuple rows, tuple columns, int threads):
+    """Pack `weight` for the input gradient of the depthwise driver: a lane for every input channel of the convolution.
+
+    As `pack_weights` of one group whose lines are [tap y][output channel of the group][tap x].
+    """
+    cdef const fc_kernels* kernels = isa.compute[compute]
+    cdef View to, array
+    cdef Arrays arrays = Arrays()
+    cdef size panel, panels, i, count = len(rows) + len(columns)
+    cdef size* taps = <size*>allocate(count * sizeof(size))
+    try:
+        arrays.view(packed, &to, True)
+        arrays.view(weight, &array, False)
+        for i in range(count):
+            taps[i] = rows[i] if i < <size>len(rows) else columns[i - len(rows)]
+        count = len(rows)
+        i = len(columns)
+        panels = (array.n[1] * groups + kernels.vectors * kernels.lanes - 1) // (kernels.vectors * kernels.lanes)
+        with nogil:
+            for panel in prange(panels, schedule='dynamic', num_threads=threads):
+                pack_lane_panel(kernels, &array, code, to.p, groups, panel, count, taps, i, taps + count)
+    finally:
+        free(taps)
+        arrays.release()
+
+
+cdef void pack_lane_panel(const fc_kernels* kernels, const View* array, int code, char* packed, size groups,
+                          size panel, size rows, const size* row, size columns, const size* column) noexcept nogil:
+    """One panel of `pack_lane_weights`, a group (or the part of it inside the panel) at a time."""
+    cdef size channels = array.n[0] // groups, outputs = array.n[1], full = kernels.vectors * kernels.lanes
+    cdef size first = panel * full, last = min(first + full, outputs * groups), width, group, low, high, i, j
+    width = round_up(last - first, kernels.lanes)
+    packed += first * rows * columns * channels * kernels.size
+    if width > last - first:
+        memset(packed, 0, rows * columns * channels * width * kernels.size)
+    for group in range(first // outputs, (last - 1) // outputs + 1):
+        low, high = max(first, group * outputs), min(last, (group + 1) * outputs)
+        for i in range(rows):
+            for j in range(columns):
+                kernels.pack[code](
+                    packed + ((i * channels * columns + j) * width + low - first) * kernels.size, columns * width,
+                    channels, high - low, array.p + group * channels * array.s[0] + (low - group * outputs) * array.s[1]
+                    + row[i] * array.s[2] + column[j] * array.s[3], array.s[0], array.s[1])
+
+
 def pack_weights(int compute, weight, int code, packed, size groups, bint transposed, tuple rows, tuple columns,
                  int threads):
     """Pack `weight` (O, I/groups, kH, kW), any strides, for the taps rows x columns.
