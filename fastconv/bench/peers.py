@@ -379,7 +379,7 @@ class Im2col:
     """Patches copied into a matrix made once, times NumPy's BLAS, in NHWC: what one writes without a library."""
 
     name = "im2col"
-    passes: tuple[str, ...] = ("fwd", "eager")
+    passes: tuple[str, ...] = PASSES
 
     def __init__(self, threads: int) -> None:
         limits = module("threadpoolctl").threadpool_limits
@@ -407,23 +407,52 @@ class Im2col:
         )  # fmt: skip
         as_it_lies = case.kernel == case.stride == g == 1 and p == 0
         columns = x.reshape(1, pixels, inner) if as_it_lies else np.empty((g, pixels, taps * inner), x.dtype)
-        y = np.empty((g, pixels, outer), x.dtype)
+        y = np.ascontiguousarray(data.dy.transpose(NHWC).reshape(pixels, g, outer).transpose(1, 0, 2))
         bias = data.bias.reshape(g, 1, outer)
 
-        def run() -> Array:
+        def unfold() -> None:
             if p:
                 np.copyto(inside, x)
             if not as_it_lies:
                 np.copyto(columns.reshape(patches.shape), patches)
+
+        def forward() -> Array:
+            unfold()
             np.matmul(columns, w, out=y)
             np.add(y, bias, out=y)
             return y
+
+        def weight_gradient() -> Array:
+            unfold()
+            product: Array = np.matmul(columns.transpose(0, 2, 1), y)
+            return product
+
+        def input_gradient() -> Array:
+            gradient: Array = np.matmul(y, w.transpose(0, 2, 1)).reshape(patches.shape)
+            if as_it_lies:
+                return gradient.reshape(x.shape)
+            folded = np.zeros((g, *padded.shape[:3], inner), x.dtype)
+            reach = case.stride * (size - 1) + 1
+            for i, j in np.ndindex(case.kernel, case.kernel):
+                top, left = i * case.dilation, j * case.dilation
+                rows, across = slice(top, top + reach, case.stride), slice(left, left + reach, case.stride)
+                folded[:, :, rows, across] += gradient[:, :, :, :, i, j]
+            images = folded[:, :, p : p + case.size, p : p + case.size]
+            return images.transpose(1, 2, 3, 0, 4).reshape(x.shape)
 
         def read(result: Array) -> Array:
             images = result.reshape(g, case.batch, size, size, outer)
             return images.transpose(1, 0, 4, 2, 3).reshape(case.output_shape)
 
-        return [Candidate(self.name, "NHWC", run, read)]
+        def read_weights(result: Array) -> Array:
+            by_tap = result.reshape(g, case.kernel, case.kernel, inner, outer).transpose(1, 2, 3, 0, 4)
+            return by_tap.reshape(case.kernel, case.kernel, inner, g * outer).transpose(FROM_HWIO)
+
+        if pass_name == "dx":
+            return [Candidate(self.name, "NHWC", input_gradient, lambda dx: dx.transpose(FROM_NHWC))]
+        if pass_name == "dw":
+            return [Candidate(self.name, "NHWC", weight_gradient, read_weights)]
+        return [Candidate(self.name, "NHWC", forward, read)]
 
 
 class Reference:

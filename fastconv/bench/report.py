@@ -371,6 +371,9 @@ Every number on this page was produced by `python -m fastconv bench` and is read
   variant counts. Each library has its arrays in its own memory format before the clock starts.
 - "fwd" is a prepared plan with `out=`, "eager" the plain function call with a fresh result, "dx" and "dw" the gradients
   with respect to input and weights.
+- Whole networks run with equal weights everywhere, held to our layers' plain forward pass, from images to
+  probabilities; a training step is forward, backward and SGD with momentum, its first losses compared before the
+  timing, and counts as three forward passes.
 - "best peer" is the fastest of PyTorch, ONNX Runtime, OpenVINO and ncnn; im2col + BLAS is NumPy alone."""
 
 

@@ -1,7 +1,7 @@
 """Part three of the demo: forward, input gradient and weight gradient beside NumPy, timed by `fastconv.bench`.
 
-The reference is the plain one of `fastconv.reference`. NumPy's fastest way to the forward pass is im2col: every window
-becomes a row of a large matrix, and one product with the weights does the rest in BLAS (Chellapilla et al., 2006).
+The reference is the plain one of `fastconv.reference`. NumPy's fastest way is im2col: every window becomes a row of a
+large matrix, and one product with the weights does the rest in BLAS (Chellapilla et al., 2006).
 """
 
 from __future__ import annotations
@@ -53,7 +53,6 @@ def run(quick: bool, show: bool) -> list[str]:
     lines = [
         f"A call on one image, float32, NHWC, {get_num_threads()} thread(s) for fastconv and BLAS alike; medians of",
         "turns taken one after another, each when no other thread runs; × is how many times faster fastconv is.",
-        "im2col is timed forward only.",
         "",
         f"  {'convolution':<26}{'pass':<21}{'fastconv':>9}{'GFLOP/s':>9}"
         f"{'im2col + BLAS':>15}{'×':>7}{'reference':>11}{'×':>8}",
