@@ -10,8 +10,9 @@ RUN    := $(PY) -P -m
 SOURCES := pyproject.toml setup.py MANIFEST.in $(shell find src fastconv -type f \
              \( -name '*.c' -o -name '*.h' -o -name '*.py' -o -name '*.pyx' -o -name '*.px[id]' -o -name '*.pyi' -o -name py.typed \))
 WHEEL   := build/wheel
+comma   := ,
 # What runs again under each further instruction set that this machine has, with fewer generated cases.
-EVERY_ISA := tests/test_against_reference.py tests/test_guard_pages.py tests/test_properties.py
+EVERY_ISA := tests/test_against_reference.py tests/test_guard_pages.py tests/test_properties.py tests/test_depthwise.py
 
 .PHONY: help demo test test-one build bench examples check lint types cython-check sanitize aarch64 sdist clean
 .DEFAULT_GOAL := help
@@ -40,7 +41,8 @@ bench: $(VENV)/.bench  ## time the layers of VGG-16 beside im2col + BLAS and the
 	$(RUN) fastconv bench $(ARGS)
 
 examples: $(VENV)/.demo  ## the questions of a lecture on convolution, answered: tables, and pictures in examples-output/
-	@set -e; for example in examples/[a-z]*.py; do $(PY) $$example --output examples-output; echo; done
+	@set -e; for example in $(filter-out %/mobilenet.py,$(wildcard examples/[a-z]*.py)); do \
+	  $(PY) $$example --output examples-output; echo; done
 
 check: $(VENV)/.installed  ## compare the compiled code with the NumPy reference on this machine
 	$(RUN) fastconv check $(ARGS)
@@ -92,5 +94,5 @@ $(VENV)/.installed: $(WHEEL)/.built
 	@touch $@
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: $(VENV)/.installed
-	$(PIP) install "$$(ls $(WHEEL)/*.whl)[$*]"
+	$(PIP) install "$$(ls $(WHEEL)/*.whl)[$*$(if $(filter test,$*),$(comma)demo)]"
 	@touch $@
