@@ -59,7 +59,7 @@ def test_kernels_stay_inside_their_arrays(at_end: bool) -> None:
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     script = f"import test_layer_kernels; test_layer_kernels.work({at_end}); print('done')"
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False,
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -396,4 +396,4 @@ def test_importing_fastconv_imports_no_layers() -> None:
         "import sys, fastconv; assert not any(m.startswith('fastconv.layers') for m in sys.modules); fastconv.models"
     )
     path = os.pathsep.join(p for p in sys.path if p)
-    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": path})
+    subprocess.run([sys.executable, "-P", "-c", script], check=True, env={**os.environ, "PYTHONPATH": path})
