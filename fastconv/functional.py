@@ -21,7 +21,7 @@ caller's axes, except that an NCHW-shaped view of channels-last memory gives ano
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -45,10 +45,9 @@ from .arrays import (
     result_dtype,
 )
 from .call import ACTIVATIONS as ACTIVATION_CODES
-from .call import Call, bias_for, forward_call
+from .call import bias_for, forward_call
 from .errors import ConvError, ConvTypeError
 from .geometry import (
-    Geometry,
     Padding,
     Shape,
     Size,
@@ -64,6 +63,7 @@ from .geometry import (
     word,
 )
 from .plan import ConvExplanation, ConvPlan
+from .remembered import Gradients, call_key, known_key, remember, remembered_calls, remembered_gradients
 
 ALGORITHMS: Final = ("auto", "direct", "winograd")
 ACTIVATIONS: Final = ("relu", "relu6", "leaky_relu", "silu", "sigmoid", "hardswish")
@@ -104,51 +104,6 @@ def _checked_bias(name: str, bias: object, channels: int, dtype: DType, weight_s
 
 
 # ---- convolution -------------------------------------------------------------------------------------------------
-
-
-# Calls that most programs repeat: contiguous arrays and plain options. What is remembered are numbers, no arrays.
-_MOST_REMEMBERED: Final = 256
-_remembered: dict[tuple[object, ...], tuple[Call, Shape, int, bool]] = {}
-
-
-def remember(store: dict[tuple[object, ...], Any], key: tuple[object, ...], value: Any) -> None:
-    if len(store) >= _MOST_REMEMBERED:
-        store.clear()
-    store[key] = value
-
-
-def _plain(option: object) -> bool:
-    """An option that equals nothing else that is written differently: True is 1, and yet no stride."""
-    return type(option) is int or type(option) is str or (
-        type(option) is tuple and all(type(item) is int for item in option)
-    )  # fmt: skip
-
-
-def _key(
-    input: object, weight: object, bias: object, stride: object, padding: object, dilation: object, groups: object,
-    padding_mode: object, data_format: object, activation: object, algorithm: object, num_threads: object,
-) -> tuple[object, ...] | None:  # fmt: skip
-    """What a call of `conv2d` is remembered by; None for one that is checked anew each time."""
-    if (
-        type(input) is np.ndarray
-        and type(weight) is np.ndarray
-        and input.ndim == 4
-        and input.dtype in FLOATS
-        and (type(stride) is int or _plain(stride))
-        and (type(padding) is int or _plain(padding))
-        and (type(dilation) is int or _plain(dilation))
-        and type(groups) is int
-        and type(padding_mode) is type(data_format) is type(algorithm) is str
-        and (num_threads is None or type(num_threads) is int)
-        and (activation is None or type(activation) is str)
-        and (bias is None or (type(bias) is np.ndarray and bias.dtype == input.dtype))
-    ):
-        return (
-            input.shape, weight.shape, input.dtype, weight.dtype, None if bias is None else bias.shape, stride, padding,
-            dilation, groups, padding_mode, data_format, activation, algorithm, threads.effective(num_threads),
-            _native.isa_number(), input.flags.c_contiguous,
-        )  # fmt: skip
-    return None
 
 
 def _convolve(
@@ -193,7 +148,7 @@ def _convolve(
         call = forward_call(g, dtype, chosen, team)
         if not call.packs and 0 not in result_shape:
             shape = frame.from_logical_shape(result_shape)
-            remember(_remembered, key, (call, shape, ACTIVATION_CODES[act], frame.channels_last))
+            remember(remembered_calls, key, (call, shape, ACTIVATION_CODES[act], frame.channels_last))
     return result
 
 
@@ -221,11 +176,11 @@ def conv2d(
     """
     key = None
     if out is None and residual is None:
-        key = _key(
+        key = call_key(
             input, weight, bias, stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm,
             num_threads,
         )  # fmt: skip
-        if key is not None and (known := _remembered.get(key)) is not None:
+        if key is not None and (known := remembered_calls.get(key)) is not None:
             call, result_shape, activation_code, channels_last = known
             result = empty(result_shape, input.dtype)  # type: ignore[union-attr]
             shift = bias_for(bias, call.compute)  # type: ignore[arg-type]
@@ -425,56 +380,6 @@ def conv2d_backward(
     if key is not None and batched and (frame.channels_last or own_input.flags.c_contiguous):
         remember(remembered_gradients, key, Gradients(frame, g, chosen, team))
     return grad_input, grad_weight, grad_bias
-
-
-class Gradients(NamedTuple):
-    """Gradients of arrays that were seen before, of contiguous batches: all that is left is to compute."""
-
-    frame: Layout
-    geometry: Geometry
-    algorithm: str
-    threads: int
-
-    def input(self, grad_output: Array, weight: Array) -> Array:
-        frame, g = self.frame, self.geometry
-        result = empty(frame.from_logical_shape((g.batch, g.in_channels, *g.input_size)), grad_output.dtype)
-        plan.input_gradient(
-            g, frame.to_logical(grad_output), frame.weight("weight", weight), None, frame.to_logical(result),
-            algorithm=self.algorithm, threads=self.threads,
-        )  # fmt: skip
-        return result
-
-    def weight(self, grad_output: Array, input: Array) -> Array:
-        frame, g = self.frame, self.geometry
-        logical = (g.out_channels, g.in_channels // g.groups, *g.kernel_size)
-        result = empty((*g.kernel_size, *logical[1::-1]) if frame.channels_last else logical, grad_output.dtype)
-        plan.weight_gradient(
-            g, frame.to_logical(input), frame.to_logical(grad_output), frame.weight("weight", result),
-            algorithm=self.algorithm, threads=self.threads,
-        )  # fmt: skip
-        return result
-
-    def bias(self, grad_output: Array) -> Array:
-        result = np.empty(self.geometry.out_channels, grad_output.dtype)
-        plan.bias_gradient(self.frame.to_logical(grad_output), result, threads=self.threads)
-        return result
-
-
-remembered_gradients: dict[tuple[object, ...], Gradients] = {}
-
-
-def known_key(
-    first: object, grad_output: object, other: object, stride: object, padding: object, dilation: object,
-    groups: object, padding_mode: object, data_format: object, algorithm: object, num_threads: object,
-) -> tuple[object, ...] | None:  # fmt: skip
-    """`_key` of a gradient: `first` says which and holds the third shape, a tuple; None as there."""
-    if type(first) is tuple and type(first[1]) is tuple and all(type(size) is int for size in first[1]):
-        key = _key(
-            grad_output, other, None, stride, padding, dilation, groups, padding_mode, data_format, None, algorithm,
-            num_threads,
-        )  # fmt: skip
-        return None if key is None else (first, *key)
-    return None
 
 
 def _checked_mask(mask: object) -> tuple[bool, bool, bool]:

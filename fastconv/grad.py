@@ -25,16 +25,7 @@ from .arrays import (
     result_dtype,
 )
 from .errors import ConvError
-from .functional import (
-    Gradients,
-    checked_algorithm,
-    checked_average,
-    checked_tiles,
-    known_key,
-    remember,
-    remembered_gradients,
-    require_gradient,
-)
+from .functional import checked_algorithm, checked_average, checked_tiles, require_gradient
 from .geometry import (
     Geometry,
     Padding,
@@ -45,6 +36,7 @@ from .geometry import (
     shape,
     tiled_geometries,
 )
+from .remembered import Gradients, known_key, remember, remembered_gradients
 
 # Sums over tiles are held for a slice of the channels of one image at a time, to bound the scratch memory.
 SLICE_BYTES: Final = 4 << 20
