@@ -410,8 +410,7 @@ def winograd_blocking(
     and a slice of transformed weights do, and a block has as many tiles as that allows, to use the slice often.
     """
     element, lanes, vectors, rows = register_tile
-    across = -(-shape[2] // 4)
-    tiles = shape[0] * -(-shape[1] // 4) * across
+    tiles = max(1, shape[0] * -(-shape[1] // 4) * -(-shape[2] // 4))  # an empty batch has loop sizes too
     width = lanes * vectors
     leading = -(-channels // lanes) * lanes + lanes
     panels = -(-outputs // width)

@@ -592,3 +592,20 @@ def test_scratch_is_bounded(channels, outputs, size, kernel, threads, algorithm)
     assert told.workspace_bytes <= max(32 << 20, 0.1 * (arrays + told.packed_weight_bytes)), told
     plan = fastconv.plan_conv2d(shapes[0], np.zeros(shapes[1], np.float32), **options).explain()
     assert plan.workspace_bytes <= max(32 << 20, 0.1 * (arrays + plan.packed_weight_bytes)), plan
+
+
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("options", [{"padding": 1}, {"padding": 2, "dilation": 2}, {"groups": 32}], ids=str)
+def test_plans_and_explanations_of_an_empty_batch(options, data_format):
+    """Also where Winograd or the depthwise kernels are chosen: the loop sizes know no empty batch."""
+    last = data_format == "NHWC"
+    shape = (28, 28, 64) if last else (64, 28, 28)
+    inner = 64 // options.get("groups", 1)
+    weight = np.ones((3, 3, inner, 64) if last else (64, inner, 3, 3), np.float32)
+    for planned in (0, 2):
+        plan = fastconv.plan_conv2d((planned, *shape), weight, data_format=data_format, **options)
+        full = plan.run(np.ones((2, *shape), np.float32))
+        empty = plan.run(np.ones((0, *shape), np.float32))
+        assert empty.shape == (0, *full.shape[1:])
+    assert fastconv.explain_conv2d((0, *shape), weight.shape, data_format=data_format, **options).macs == 0
+    assert fastconv.conv2d(np.ones((0, *shape), np.float32), weight, data_format=data_format, **options).shape[0] == 0
