@@ -14,7 +14,7 @@ comma   := ,
 # What runs again under each further instruction set that this machine has, with fewer generated cases.
 EVERY_ISA := tests/test_against_reference.py tests/test_guard_pages.py tests/test_properties.py tests/test_depthwise.py
 
-.PHONY: help demo test test-one build bench examples check lint types cython-check sanitize aarch64 sdist clean
+.PHONY: help demo test test-one build bench examples check reliability lint types cython-check sanitize aarch64 sdist clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -46,6 +46,9 @@ examples: $(VENV)/.demo  ## the questions of a lecture on convolution, answered:
 
 check: $(VENV)/.installed  ## compare the compiled code with the NumPy reference on this machine
 	$(RUN) fastconv check $(ARGS)
+
+reliability: $(VENV)/.test  ## the reliability board, got / target: make reliability [TIER=quick|full] [ONLY=text]
+	PYTHONPATH=tests $(RUN) reliability --tier $(or $(TIER),full) --only "$(ONLY)" $(if $(ONLY),,--json docs/reliability.json --page docs/reliability.md)
 
 lint: $(VENV)/.test  ## ruff
 	$(PY) -m ruff check .
