@@ -94,7 +94,8 @@ def _page(report: dict[str, Any]) -> str:
     return (
         "# Reliability board\n\n"
         f"Counted by `make reliability TIER={report['tier']}` on {report['date']}: "
-        f"{met} of {len(report['rows'])} rows met in {report['seconds'] / 60:.0f} minutes. fastconv {report['fastconv']}, ISAs {', '.join(report['isas'])}, "
+        f"{met} of {len(report['rows'])} rows met in {report['seconds'] / 60:.0f} minutes. "
+        f"fastconv {report['fastconv']}, ISAs {', '.join(report['isas'])}, "
         f"{report['threads']} threads, {report['machine']}. This page is written by that command, never by hand.\n\n"
         + _table(report)
         + "\n"
