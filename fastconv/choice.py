@@ -6,7 +6,8 @@ depends on the batch size, so that a batch computed in slices has the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
@@ -26,6 +27,9 @@ REGION_BYTES = 384 << 10  # the packed input under a tile of outputs stays in th
 SUMS_BYTES = 320 << 10  # weight-gradient sums of a block, likewise
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 HEAVY_WEIGHT_BYTES = 768 << 10  # from here on fewer, larger tasks: what two threads pack of the same panel is lost
+# Costs of a task of the direct driver in cycles, to share it out (measured on Zen 4): a call of the micro-kernel; a
+# vector that is packed, region or weights; all that a task does once.
+CALL_CYCLES, PACK_CYCLES, TASK_CYCLES = 30, 4, 1000
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call
 WORKSPACE_BYTES = 30 << 20  # scratch of all threads together
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
@@ -136,6 +140,59 @@ def _split(total: int, most: int) -> int:
     return -(-total // -(-total // most)) if total else 1
 
 
+def _task_cycles(pixels: int, panels: int, steps: int, register: tuple[int, int, int], region: int) -> float:
+    """About how long a task of the direct driver takes: its register tiles, the weights and the region it packs."""
+    rows, vectors, lanes = register
+    tiles = -(-pixels // rows)
+    return (
+        panels * (tiles * (steps * rows * vectors + CALL_CYCLES) + PACK_CYCLES * steps * vectors)
+        + PACK_CYCLES * region / lanes
+        + TASK_CYCLES
+    )
+
+
+def _shared_out(
+    most_rows: int,
+    columns: int,
+    panels: int,
+    size: tuple[int, int],
+    groups: int,
+    threads: int,
+    cycles: Callable[[tuple[int, int], int], float],
+) -> tuple[int, int]:
+    """Rows of a tile, up to `most_rows`, and panels of a task for which the threads end soonest and together.
+
+    `cycles(tile, panels)` is a task's time. The last tile of the rows may be shorter; a thread that runs out of long
+    tasks takes the short ones.
+    """
+    best = (most_rows, panels)
+    soonest = math.inf
+    across = groups * -(-max(1, size[1]) // columns)
+    for pieces in range(-(-max(1, size[0]) // most_rows), max(1, size[0]) + 1):
+        tile_y = _split(size[0], -(-max(1, size[0]) // pieces))
+        full, rest = divmod(max(1, size[0]), tile_y)
+        if pieces > full + (rest > 0):
+            continue
+        chunk_counts = sorted({-(-panels // -(-panels // n)) for n in range(1, min(panels, 4 * threads) + 1)})
+        for chunks in chunk_counts:
+            count = -(-panels // chunks)
+            long = cycles((tile_y, columns), count)
+            short = cycles((rest, columns), count) if rest else 0.0
+            rounds, left = divmod(full * across * chunks, threads)
+            end = rounds * long
+            waiting = rest and across * chunks * short
+            if left:
+                waiting = max(0.0, waiting - (threads - left) * long)
+                end += long
+            if waiting:
+                end += math.ceil(waiting / short / threads) * short
+            if end < soonest * 0.995:  # larger tiles come first: a smaller one must earn its place
+                soonest, best = end, (tile_y, count)
+        if full * across >= 16 * threads:
+            break
+    return best
+
+
 def direct_blocking(
     p: Pass, channels: int, outputs: int, groups: int, size: tuple[int, int], compute: int, threads: int, in_place: bool
 ) -> Blocking:
@@ -171,23 +228,15 @@ def direct_blocking(
             reduction = 256
     tile_y = _split(size[0], tile_y)
 
-    # enough tasks for the threads: panels where weights weigh more than pixels, rows elsewhere
     panels_per_task = panels
     if threads > 1:
-
-        def tasks() -> int:
-            return (
-                groups * -(-max(1, size[0]) // tile_y) * -(-max(1, size[1]) // tile_x) * -(-panels // panels_per_task)
-            )
-
-        weight_bytes = len(p.rows) * len(p.columns) * channels * outputs * element
-        wanted = (2 if weight_bytes > HEAVY_WEIGHT_BYTES else 4) * threads
-        if weight_bytes > HEAVY_WEIGHT_BYTES and tasks() < wanted:
-            panels_per_task = max(1, panels * tasks() // wanted)
-        while tasks() < wanted and tile_y > 1 and tile_y * tile_x > 8 * rows:
-            tile_y = _split(size[0], tile_y - 1)
-        if tasks() < wanted:
-            panels_per_task = max(1, panels * tasks() // wanted)
+        steps = len(p.rows) * len(p.columns) * channels
+        tile_y, panels_per_task = _shared_out(
+            tile_y, tile_x, panels, size, groups, threads,
+            lambda tile, count: _task_cycles(
+                tile[0] * tile[1], count, steps, (rows, vectors, lanes), 0 if in_place else region_bytes(tile) // element
+            ),
+        )  # fmt: skip
     tile = (tile_y, tile_x)
     pixels = tile_y * tile_x
     region = 0 if in_place else pixels * reduction * element if source == GATHER else region_bytes(tile)

@@ -269,6 +269,17 @@ cdef void direct_scratch(Direct* job) noexcept nogil:
                          + round_up(job.max_segments * sizeof(fc_segment), 64))
 
 
+cdef void lay_out(size* at, size rows, size columns, size row_step, size pixel_step) noexcept nogil:
+    """Elements to every pixel of a tile, row by row."""
+    cdef size r, p, here
+    for r in range(rows):
+        here = r * row_step
+        for p in range(columns):
+            at[p] = here
+            here += pixel_step
+        at += columns
+
+
 cdef inline size region_offset(const Direct* job, size i, size j) noexcept nogil:
     """Element of tap (i, j) relative to its output pixel's origin in the region."""
     if job.source == IN_PLACE:
@@ -294,7 +305,7 @@ cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogi
     cdef const fc_kernels* kernels = job.kernels
     cdef size chunk = task // (job.y.n[0] * job.tiles_y * job.tiles_x * job.groups)
     cdef size group, image, oy, ox, rows, columns, pixels, p, r, panel, last, first, count, vectors, width
-    cdef size i
+    cdef size i, laid, laid_before = 0
     cdef char* region = scratch + 64 + job.panel_bytes
     cdef char* temporary = region + job.region_bytes
     cdef size* a_row
@@ -327,18 +338,14 @@ cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogi
                         oy * job.stride_y + job.min_y, job.row_step, (rows - 1) * job.step_y + job.span_y,
                         ox * job.stride_x + job.min_x, job.column_step, (columns - 1) * job.step_x + job.span_x,
                         job.region_columns, job.mode, job.ld, region)
-        for r in range(rows):
-            for p in range(columns):
-                a_row[r * columns + p] = (r * job.step_y * job.region_columns + p * job.step_x) * job.ld
+        lay_out(a_row, rows, columns, job.step_y * job.region_columns * job.ld, job.step_x * job.ld)
     elif job.source == IN_PLACE:
         a = job.x.p + image * job.x.s[0] + group * job.channels * job.x.s[1] \
             + (oy * job.stride_y + job.min_y) * job.x.s[2] + (ox * job.stride_x + job.min_x) * job.x.s[3]
-        for r in range(rows):
-            for p in range(columns):
-                a_row[r * columns + p] = (r * job.stride_y * job.x.s[2] + p * job.stride_x * job.x.s[3]) // kernels.size
+        lay_out(a_row, rows, columns, job.stride_y * job.x.s[2] // kernels.size,
+                job.stride_x * job.x.s[3] // kernels.size)
     else:
-        for p in range(pixels):
-            a_row[p] = p * job.kc
+        lay_out(a_row, 1, pixels, 0, job.kc)
 
     last = min((chunk + 1) * job.panels_per_task, job.panels)
     for panel in range(chunk * job.panels_per_task, last):
@@ -356,10 +363,13 @@ cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogi
                      and job.y.s[2] % kernels.size == 0 and job.y.s[3] % kernels.size == 0
                      and <size>to % kernels.size == 0)
         c = to if in_output else temporary
-        for r in range(rows):
-            for p in range(columns):
-                c_row[r * columns + p] = ((r * job.y.s[2] + p * job.y.s[3]) // kernels.size if in_output
-                                          else (r * columns + p) * width)
+        laid = width if not in_output else -1
+        if panel == chunk * job.panels_per_task or laid != laid_before:  # else as the last panel's did
+            laid_before = laid
+            if in_output:
+                lay_out(c_row, rows, columns, job.y.s[2] // kernels.size, job.y.s[3] // kernels.size)
+            else:
+                lay_out(c_row, 1, pixels, 0, width)
         if job.source == GATHER:
             direct_gather(job, region, b, vectors, width, image, group, oy, ox, columns, pixels, a_row, c, c_row,
                           skip, spare)
@@ -387,12 +397,14 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
                        size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,
                        bint accumulate) noexcept nogil:
     """All pixels of the tile for one block of the reduction, in register tiles as equal as can be."""
-    cdef size most = kernels.rows[vectors], p = 0, rows, tiles = (pixels + most - 1) // most
-    while tiles > 0:
-        rows = (pixels - p + tiles - 1) // tiles
+    cdef size most = kernels.rows[vectors], p = 0, tiles = (pixels + most - 1) // most
+    cdef size rows = (pixels + tiles - 1) // tiles, longer = pixels - tiles * (rows - 1)
+    while p < pixels:
+        if longer == 0:
+            rows -= 1
+        longer -= 1
         kernels.micro[vectors][rows](a, a_row + p, 1, b, width, segments, count, c, c_row + p, accumulate)
         p += rows
-        tiles -= 1
 
 
 cdef void direct_skip(const Direct* job, const char* a, const char* b, size vectors, size width, size oy, size ox,
