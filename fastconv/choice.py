@@ -247,7 +247,7 @@ def direct_blocking(
         tile,
         reduction,
         panels_per_task,
-        region + pixels * (width * element + 16) + 24 * segments + 256,
+        region + pixels * (width * element + 24) + 24 * segments + 512,
     )
 
 

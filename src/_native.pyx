@@ -7,7 +7,7 @@ when, and by which algorithm, was decided in `fastconv.plan`.
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport parallel, prange, threadid
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 cdef extern from "stdlib.h" nogil:
     void* aligned_alloc(size_t alignment, size_t size)
@@ -38,7 +38,8 @@ cdef extern from "fastconv.h" nogil:
         Py_ssize_t k
         const void* pick
     ctypedef void (*fc_micro_kernel)(const void*, const Py_ssize_t*, Py_ssize_t, const void*, Py_ssize_t,
-                                     const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, int) noexcept nogil
+                                     const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, const void*,
+                                     const Py_ssize_t*, const void*, int) noexcept nogil
     ctypedef void (*fc_pack)(void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const char*, Py_ssize_t,
                             Py_ssize_t) noexcept nogil
     ctypedef int (*fc_pack_panel)(void*, Py_ssize_t, const char*, Py_ssize_t, const Py_ssize_t*, Py_ssize_t,
@@ -50,7 +51,7 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_winograd_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*,
                                        Py_ssize_t) noexcept nogil
     ctypedef int (*fc_winograd_output)(const void*, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                                       Py_ssize_t, const void*) noexcept nogil
+                                       Py_ssize_t, const void*, int) noexcept nogil
     ctypedef void (*fc_winograd_taps)(const void*, Py_ssize_t, int, void*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
                                          Py_ssize_t) noexcept nogil

@@ -24,11 +24,12 @@ enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12, FC_WINDOW = 8, FC_MAX_WINDOW = 5 };
    that pick the input of every lane (kernels/depthwise.h): its place in the vector read. */
 typedef struct { ptrdiff_t a, b, k; const void *pick; } fc_segment;
 
-/* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :], a register tile of
-   rows x vectors. `a_row` and `c_row` hold the offset of every row. */
+/* c[i][:] = from[i][:] + bias[:] + sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :], then
+   relu where asked for, of a register tile of rows x vectors. `a_row`, `c_row` and `from_row` hold the offset of every
+   row; `from` is c itself to add to what is there, a residual, or NULL; `bias` may be NULL too. */
 typedef void (*fc_micro_kernel)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step, const void *b, ptrdiff_t ldb,
                                 const fc_segment *segment, ptrdiff_t segments, void *c, const ptrdiff_t *c_row,
-                                int accumulate);
+                                const void *from, const ptrdiff_t *from_row, const void *bias, int relu);
 
 /* Copies pixels x channels from any layout and element type to rows of `ldd` computing elements. */
 typedef void (*fc_pack)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src,
@@ -50,7 +51,7 @@ typedef void (*fc_winograd_input)(const void *src, ptrdiff_t row_stride, ptrdiff
                                   void *dst, ptrdiff_t element_stride);
 typedef int (*fc_winograd_output)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
                                   ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t rows, ptrdiff_t columns,
-                                  const void *bias);
+                                  const void *bias, int relu);
 typedef void (*fc_winograd_taps)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
                                  ptrdiff_t tap_stride);
 typedef void (*fc_winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,

@@ -19,6 +19,10 @@ cdef enum:
 cdef enum:
     FLOAT16 = 2    # fc_dtype: stored in half precision, computed in single
 
+cdef enum:         # fc_activation, those that the micro-kernels apply themselves
+    LINEAR = 0
+    RELU = 1
+
 cdef struct Direct:
     const fc_kernels* kernels
     View x, y, residual
@@ -45,6 +49,17 @@ cdef struct Direct:
 cdef struct HeldPanel:
     size number     # of the panel in a thread's scratch, counted over all passes and groups; -1 at first
     bint finite
+
+
+cdef struct Ends:              # of a sum: what it starts from, what follows it; in the registers, so that all layouts
+    const char* start          # have the same bits. A residual, or NULL
+    const size* start_row
+    const char* bias           # as wide as the panel, or NULL
+    bint relu
+
+
+cdef enum:
+    PANEL_AT = 320   # bytes of a thread's scratch before its panel: HeldPanel, and the bias of a partial panel
 
 
 cdef class DirectPass:
@@ -264,9 +279,15 @@ cdef void direct_scratch(Direct* job) noexcept nogil:
     if job.weights.packed == NULL:
         job.panel_bytes = round_up(job.taps_y * job.taps_x * job.channels
                                    * min(job.width, round_up(job.outputs, kernels.lanes)) * kernels.size, 64)
-    job.scratch_bytes = (64 + job.panel_bytes + job.region_bytes + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
-                         + round_up(2 * job.tile_y * job.tile_x * sizeof(size), 64)
+    job.scratch_bytes = (PANEL_AT + job.panel_bytes + job.region_bytes
+                         + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
+                         + round_up(3 * job.tile_y * job.tile_x * sizeof(size), 64)
                          + round_up(job.max_segments * sizeof(fc_segment), 64))
+
+
+cdef inline bint in_elements(const View* view, const char* at, size element) noexcept nogil:
+    """Whether channels lie side by side, and pixels a whole number of elements apart."""
+    return (view.s[1] == element and view.s[2] % element == 0 and view.s[3] % element == 0 and <size>at % element == 0)
 
 
 cdef void lay_out(size* at, size rows, size columns, size row_step, size pixel_step) noexcept nogil:
@@ -296,9 +317,9 @@ cdef const char* direct_panel(const Direct* job, char* scratch, size group, size
     cdef size number = job.first_panel + group * job.panels + panel
     if held.number != number:
         held.number = number
-        held.finite = pack_panel(&job.weights, group, panel, 0, job.channels, scratch + 64) != 0
+        held.finite = pack_panel(&job.weights, group, panel, 0, job.channels, scratch + PANEL_AT) != 0
     finite[0] = held.finite
-    return scratch + 64
+    return scratch + PANEL_AT
 
 
 cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogil:
@@ -306,20 +327,24 @@ cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogi
     cdef size chunk = task // (job.y.n[0] * job.tiles_y * job.tiles_x * job.groups)
     cdef size group, image, oy, ox, rows, columns, pixels, p, r, panel, last, first, count, vectors, width
     cdef size i, laid, laid_before = 0
-    cdef char* region = scratch + 64 + job.panel_bytes
+    cdef char* region = scratch + PANEL_AT + job.panel_bytes
     cdef char* temporary = region + job.region_bytes
     cdef size* a_row
     cdef size* c_row
+    cdef size* from_row
     cdef fc_segment* spare
     cdef const char* a
     cdef const char* b
     cdef const char* residual
     cdef char* to
     cdef char* c
+    cdef char* shift = scratch + sizeof(HeldPanel)
+    cdef Ends ends
     cdef bint in_output, skip, finite = True
     a_row = <size*>(temporary + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64))
     c_row = a_row + job.tile_y * job.tile_x
-    spare = <fc_segment*>(<char*>a_row + round_up(2 * job.tile_y * job.tile_x * sizeof(size), 64))
+    from_row = c_row + job.tile_y * job.tile_x
+    spare = <fc_segment*>(<char*>a_row + round_up(3 * job.tile_y * job.tile_x * sizeof(size), 64))
     task = task % (job.y.n[0] * job.tiles_y * job.tiles_x * job.groups)
     ox = task % job.tiles_x * job.tile_x
     task = task // job.tiles_x
@@ -357,62 +382,82 @@ cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogi
         skip = not finite and job.mode == FC_ZEROS
         first += group * job.outputs
         to = job.y.p + image * job.y.s[0] + first * job.y.s[1] + oy * job.y.s[2] + ox * job.y.s[3]
+        residual = NULL
+        if job.has_residual:
+            residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1]
+                        + oy * job.residual.s[2] + ox * job.residual.s[3])
         # a full panel of a channels-last output of the computing type is summed where it will lie
-        in_output = (width == count and job.y.s[1] == kernels.size and not job.has_residual
-                     and job.y_code != FLOAT16
-                     and job.y.s[2] % kernels.size == 0 and job.y.s[3] % kernels.size == 0
-                     and <size>to % kernels.size == 0)
+        in_output = (width == count and job.y_code != FLOAT16 and in_elements(&job.y, to, kernels.size)
+                     and (residual == NULL or in_elements(&job.residual, residual, kernels.size)))
         c = to if in_output else temporary
-        laid = width if not in_output else -1
+        laid = -1 if in_output else width
         if panel == chunk * job.panels_per_task or laid != laid_before:  # else as the last panel's did
             laid_before = laid
             if in_output:
                 lay_out(c_row, rows, columns, job.y.s[2] // kernels.size, job.y.s[3] // kernels.size)
+                if residual != NULL:
+                    lay_out(from_row, rows, columns, job.residual.s[2] // kernels.size,
+                            job.residual.s[3] // kernels.size)
             else:
                 lay_out(c_row, 1, pixels, 0, width)
+        ends.start, ends.start_row, ends.bias, ends.relu = residual, from_row, NULL, job.activation == RELU
+        if residual != NULL and not in_output:
+            for r in range(rows):
+                kernels.pack[job.y_code](temporary + r * columns * width * kernels.size, width, columns, count,
+                                         residual + r * job.residual.s[2], job.residual.s[3], job.residual.s[1])
+            ends.start, ends.start_row = c, c_row
+        if job.bias != NULL:
+            ends.bias = job.bias + first * kernels.size
+            if width > count:
+                memset(shift + count * kernels.size, 0, (width - count) * kernels.size)
+                memcpy(shift, ends.bias, count * kernels.size)
+                ends.bias = shift
         if job.source == GATHER:
             direct_gather(job, region, b, vectors, width, image, group, oy, ox, columns, pixels, a_row, c, c_row,
-                          skip, spare)
+                          &ends, skip, spare)
         elif skip:
-            direct_skip(job, a, b, vectors, width, oy, ox, columns, pixels, a_row, c, c_row, spare)
+            direct_skip(job, a, b, vectors, width, oy, ox, columns, pixels, a_row, c, c_row, &ends, spare)
         else:
             for i in range(job.blocks):
                 direct_block(kernels, a, a_row, b, vectors, width, job.segments + job.block[i],
-                             job.block[i + 1] - job.block[i], pixels, c, c_row, i > 0)
-        if in_output and job.bias == NULL and job.activation == 0:
+                             job.block[i + 1] - job.block[i], pixels, c, c_row, &ends, i == 0, i == job.blocks - 1)
+        if in_output and (job.activation == LINEAR or job.activation == RELU):
             continue
         for r in range(rows):
-            residual = NULL
-            if job.has_residual:
-                residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1]
-                            + (oy + r) * job.residual.s[2] + ox * job.residual.s[3])
             kernels.store[job.y_code](
                 c + c_row[r * columns] * kernels.size, job.y.s[3] // kernels.size if in_output else width, columns,
-                count, to + r * job.y.s[2], job.y.s[3], job.y.s[1],
-                job.bias + first * kernels.size if job.bias != NULL else NULL, job.activation, residual,
-                job.residual.s[3] if job.has_residual else 0, job.residual.s[1] if job.has_residual else 0)
+                count, to + r * job.y.s[2], job.y.s[3], job.y.s[1], NULL,
+                LINEAR if job.activation == RELU else job.activation, NULL, 0, 0)
 
 
 cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,
                        size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,
-                       bint accumulate) noexcept nogil:
-    """All pixels of the tile for one block of the reduction, in register tiles as equal as can be."""
+                       const Ends* ends, bint first, bint last) noexcept nogil:
+    """All pixels of the tile for one block of the reduction, the `first` or the `last` or one that adds to what is in c,
+    in register tiles as equal as can be."""
+    cdef const char* start = ends.start if first else c
+    cdef const size* start_row = ends.start_row if first else c_row
+    cdef const char* bias = ends.bias if first else NULL
+    cdef bint relu = ends.relu and last
     cdef size most = kernels.rows[vectors], p = 0, tiles = (pixels + most - 1) // most
     cdef size rows = (pixels + tiles - 1) // tiles, longer = pixels - tiles * (rows - 1)
     while p < pixels:
         if longer == 0:
             rows -= 1
         longer -= 1
-        kernels.micro[vectors][rows](a, a_row + p, 1, b, width, segments, count, c, c_row + p, accumulate)
+        kernels.micro[vectors][rows](a, a_row + p, 1, b, width, segments, count, c, c_row + p, start,
+                                     start_row + p, bias, relu)
         p += rows
 
 
 cdef void direct_skip(const Direct* job, const char* a, const char* b, size vectors, size width, size oy, size ox,
-                      size columns, size pixels, const size* a_row, char* c, const size* c_row,
+                      size columns, size pixels, const size* a_row, char* c, const size* c_row, const Ends* ends,
                       fc_segment* spare) noexcept nogil:
     """Weights that are NaN or infinite must not meet the zeros of the padding: pixel by pixel, real taps alone."""
     cdef size p, i, j, iy, ix, n
+    cdef Ends own = ends[0]
     for p in range(pixels):
+        own.start_row = ends.start_row + p
         n = 0
         for i in range(job.taps_y):
             iy = (oy + p // columns) * job.stride_y + job.tap_y[i]
@@ -426,16 +471,18 @@ cdef void direct_skip(const Direct* job, const char* a, const char* b, size vect
                 spare[n].b = (i * job.taps_x + j) * job.channels
                 spare[n].k = job.channels
                 n += 1
-        direct_block(job.kernels, a, a_row + p, b, vectors, width, spare, n, 1, c, c_row + p, False)
+        direct_block(job.kernels, a, a_row + p, b, vectors, width, spare, n, 1, c, c_row + p, &own, True,
+                     True)
 
 
 cdef void direct_gather(const Direct* job, char* region, const char* b, size vectors, size width, size image,
                         size group, size oy, size ox, size columns, size pixels, const size* a_row, char* c,
-                        const size* c_row, bint skip, fc_segment* spare) noexcept nogil:
+                        const size* c_row, const Ends* ends, bint skip, fc_segment* spare) noexcept nogil:
     """The reduction in chunks of kc steps, gathered pixel by pixel: bounded memory for windows of any size."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size total = job.taps_y * job.taps_x * job.channels, k0 = 0, k1, k, tap, channel, n, iy, ix, p, at, segments
     cdef char* dst
+    cdef Ends own = ends[0]
     while k0 < total or k0 == 0:
         k1 = min(total, k0 + job.kc)
         for p in range(pixels):
@@ -464,12 +511,15 @@ cdef void direct_gather(const Direct* job, char* region, const char* b, size vec
                     memset(dst, 0, n * kernels.size)
                 k += n
             if skip:
-                direct_block(kernels, region, a_row + p, b, vectors, width, spare, segments, 1, c, c_row + p, k0 > 0)
+                own.start_row = ends.start_row + p
+                direct_block(kernels, region, a_row + p, b, vectors, width, spare, segments, 1, c, c_row + p, &own,
+                             k0 == 0, k1 == total)
         if not skip:
             spare[0].a = 0
             spare[0].b = k0
             spare[0].k = k1 - k0
-            direct_block(kernels, region, a_row, b, vectors, width, spare, 1, pixels, c, c_row, k0 > 0)
+            direct_block(kernels, region, a_row, b, vectors, width, spare, 1, pixels, c, c_row, ends, k0 == 0,
+                         k1 == total)
         k0 = k1
         if total == 0:
             break

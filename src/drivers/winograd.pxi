@@ -157,6 +157,7 @@ cdef void winograd_task(const Winograd* job, char* scratch, size task) noexcept 
     cdef size* m_row = v_row + job.block
     cdef size t, run, row, panel, width, vectors, e, k0, plane_v, plane_m, plane_u, c, n
     cdef const char* u
+    cdef Ends ends = Ends(NULL, NULL, NULL, False)
     cdef fc_segment segment
     for t in range(count):
         v_row[t] = t * job.ldv
@@ -193,7 +194,7 @@ cdef void winograd_task(const Winograd* job, char* scratch, size task) noexcept 
                     segment.b = k0
                     segment.k = min(job.kc, n - k0)
                     direct_block(kernels, v + e * plane_v, v_row, u + e * plane_u * kernels.size, vectors, width,
-                                 &segment, 1, count, m + e * plane_m, m_row, c + k0 > 0)
+                                 &segment, 1, count, m + e * plane_m, m_row, &ends, c + k0 == 0, False)
                     k0 += job.kc
             c += n
         t = 0
@@ -290,10 +291,10 @@ cdef void winograd_output_run(const Winograd* job, size tile, size run, size pan
     for t in range(run):
         finite &= kernels.winograd_output(m + t * width * kernels.size, plane, <int>vectors,
                                           c + 4 * t * column_step * kernels.size, row_step, column_step, rows,
-                                          min(4, columns - 4 * t), bias)
+                                          min(4, columns - 4 * t), bias, in_output and job.activation == RELU)
     if not finite:
         job.flags[image * job.tile_rows + row] = 1
-    if in_output and job.activation == 0:
+    if in_output and (job.activation == LINEAR or job.activation == RELU):
         return
     for r in range(rows):
         if job.has_residual:

@@ -93,6 +93,7 @@ cdef void winograd_gradient_task(const WinogradGradient* job, char* scratch, siz
     cdef char* v = scratch
     cdef char* d = v + job.v_bytes
     cdef char* m = d + job.d_bytes
+    cdef char* sums
     cdef char* region = m + job.m_bytes
     cdef fc_segment segment
     cdef size a_row[12]
@@ -129,10 +130,10 @@ cdef void winograd_gradient_task(const WinogradGradient* job, char* scratch, siz
             left = (channels + most - 1) // most
             while left > 0:
                 rows = (channels - c + left - 1) // left
+                sums = m + (e * job.channel_block + c) * width * kernels.size
                 kernels.micro[vectors][rows](v + (e * job.group_tiles * job.ldv + c) * kernels.size, a_row, job.ldv,
                                              d + e * job.group_tiles * job.ldd * kernels.size, job.ldd, &segment, 1,
-                                             m + (e * job.channel_block + c) * width * kernels.size, c_row,
-                                             begun)
+                                             sums, c_row, sums if begun else NULL, c_row, NULL, 0)
                 c += rows
                 left -= 1
         first += n

@@ -6,16 +6,28 @@
 
 typedef T NAME(vec) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
 
+/* NaN is not below 0 and passes through. */
+static inline __attribute__((always_inline)) NAME(vec) NAME(relu)(NAME(vec) v) {
+    __typeof__(v < 0) below = v < 0;
+    return (NAME(vec))((__typeof__(below))v & ~below);
+}
+
 /* ---- the register tile ------------------------------------------------------------------------------------- */
 
 static inline __attribute__((always_inline)) void NAME(tile)(
     const int rows, const int vectors, const T *a, const ptrdiff_t *a_row, ptrdiff_t step, const T *b, ptrdiff_t ldb,
-    const fc_segment *segment, ptrdiff_t segments, T *c, const ptrdiff_t *c_row, int accumulate) {
+    const fc_segment *segment, ptrdiff_t segments, T *c, const ptrdiff_t *c_row, const T *from,
+    const ptrdiff_t *from_row, const T *bias, int relu) {
     NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
     const T *row[FC_MAX_ROWS];
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < vectors; j++)
-            acc[i][j] = accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES) : (NAME(vec)){0};
+            acc[i][j] = from ? *(const NAME(vec) *)(from + from_row[i] + j * LANES) : (NAME(vec)){0};
+    if (bias)
+        UNROLL for (int j = 0; j < vectors; j++) {
+            NAME(vec) shift = *(const NAME(vec) *)(bias + j * LANES);
+            UNROLL for (int i = 0; i < rows; i++) acc[i][j] += shift;
+        }
     for (ptrdiff_t s = 0; s < segments; s++) {
         const T *panel = b + segment[s].b * ldb;
         UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + segment[s].a;
@@ -29,6 +41,9 @@ static inline __attribute__((always_inline)) void NAME(tile)(
             }
         }
     }
+    if (relu)
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(relu)(acc[i][j]);
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(c + c_row[i] + j * LANES) = acc[i][j];
 }
@@ -36,8 +51,9 @@ static inline __attribute__((always_inline)) void NAME(tile)(
 #define MICRO(rows, vectors)                                                                                        \
     static void NAME(micro_##vectors##_##rows)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step, const void *b, \
                                                ptrdiff_t ldb, const fc_segment *segment, ptrdiff_t segments,         \
-                                               void *c, const ptrdiff_t *c_row, int accumulate) {                    \
-        NAME(tile)(rows, vectors, a, a_row, step, b, ldb, segment, segments, c, c_row, accumulate);                  \
+                                               void *c, const ptrdiff_t *c_row, const void *from,                    \
+                                               const ptrdiff_t *from_row, const void *bias, int relu) {              \
+        NAME(tile)(rows, vectors, a, a_row, step, b, ldb, segment, segments, c, c_row, from, from_row, bias, relu);  \
     }
 #define MICRO_6(v) MICRO(1, v) MICRO(2, v) MICRO(3, v) MICRO(4, v) MICRO(5, v) MICRO(6, v)
 #define MICRO_12(v) MICRO_6(v) MICRO(7, v) MICRO(8, v) MICRO(9, v) MICRO(10, v) MICRO(11, v) MICRO(12, v)

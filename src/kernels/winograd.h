@@ -43,9 +43,9 @@ static inline __attribute__((always_inline)) void winograd_output_1d(const vec_f
     o[3] = (T)0.5 * WINOGRAD_A * d + (T)2 * WINOGRAD_B * e + m[5];
 }
 
-/* The rows x columns first outputs A^T m A of one tile; returns 0 when one of them is not finite. */
+/* The rows x columns first outputs A^T m A of one tile, plus bias, relu where asked for; returns 0 when one of them is not finite. */
 static int winograd_output(const void *src, ptrdiff_t element_stride, int vectors, void *dst, ptrdiff_t row_stride,
-                           ptrdiff_t column_stride, ptrdiff_t rows, ptrdiff_t columns, const void *bias) {
+                           ptrdiff_t column_stride, ptrdiff_t rows, ptrdiff_t columns, const void *bias, int relu) {
     vec_float bad = {0};
     for (int v = 0; v < vectors; v++) {
         const T *in = (const T *)src + v * LANES;
@@ -64,6 +64,7 @@ static int winograd_output(const void *src, ptrdiff_t element_stride, int vector
                 if (j >= columns) break;
                 vec_float y = o[j] + shift;
                 bad += y * 0;
+                if (relu) y = relu_float(y);
                 *(vec_float *)((T *)dst + i * row_stride + j * column_stride + v * LANES) = y;
             }
         }
