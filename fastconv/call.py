@@ -287,14 +287,16 @@ def _direct_passes(
     mode: int,
     compute: int,
     threads: int,
+    images: int = 1,
+    prepared: bool = False,
 ) -> tuple[tuple[_native.DirectPass, ...], tuple[_native.DirectPass | None, ...]]:
     """The passes into an output of `size`, and for each the one that reads its input in place, where it could."""
 
     def native(p: Pass, in_place: bool) -> _native.DirectPass:
         own = p.output_size((size[0], size[1]))
-        macs = prod(own) * channels * outputs * groups * len(p.rows) * len(p.columns)
+        macs = max(1, images) * prod(own) * channels * outputs * groups * len(p.rows) * len(p.columns)
         team = _native.threads_for(macs, threads)
-        b = direct_blocking(p, channels, outputs, groups, own, compute, team, in_place)
+        b = direct_blocking(p, channels, outputs, groups, own, compute, team, in_place, images, prepared)
         return _native.DirectPass(
             compute, groups, channels, outputs, own, p.tap_y, p.tap_x, p.rows, p.columns, p.stride, p.phase, p.step,
             mode, b.source, b.tile, b.reduction, b.panels_per_task,
@@ -327,6 +329,7 @@ def _call(
     algorithm: str,
     purpose: str,
     threads: int,
+    images: int,
 ) -> Call:
     mode = PADDING_MODES[padding_mode]
     compute = COMPUTE[dtype]
@@ -338,7 +341,8 @@ def _call(
         )
     lanes = bool(kept) and all(by_lanes(p, channels, outputs, groups, compute) for p in kept)
     direct, in_place = _direct_passes(
-        () if lanes else kept, channels, outputs, groups, size, input_size, mode, compute, threads
+        () if lanes else kept, channels, outputs, groups, size, input_size, mode, compute, threads, images,
+        purpose == "plan",
     )
     panel = panel_width(compute, outputs)
     most = min(PANEL_BYTES, WORKSPACE_BYTES // threads * 2 // 3)  # beside it a thread holds a region and sums
@@ -359,7 +363,7 @@ def _forward_call(
 ) -> Call:
     return _call(
         forward_passes(g), False, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size,
-        g.input_size, g.padding_mode, dtype, algorithm, purpose, threads,
+        g.input_size, g.padding_mode, dtype, algorithm, purpose, threads, g.batch,
     )  # fmt: skip
 
 
@@ -367,7 +371,7 @@ def _forward_call(
 def _input_gradient_call(g: Geometry, dtype: np.dtype[Any], algorithm: str, threads: int, isa: int) -> Call:
     return _call(
         input_gradient_passes(g), True, g.out_channels // g.groups, g.in_channels // g.groups, g.groups, g.input_size,
-        g.output_size, "zeros", dtype, algorithm, "call", threads,
+        g.output_size, "zeros", dtype, algorithm, "call", threads, g.batch,
     )  # fmt: skip
 
 

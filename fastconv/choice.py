@@ -28,8 +28,8 @@ SUMS_BYTES = 320 << 10  # weight-gradient sums of a block, likewise
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 HEAVY_WEIGHT_BYTES = 768 << 10  # from here on fewer, larger tasks: what two threads pack of the same panel is lost
 # Costs of a task of the direct driver in cycles, to share it out (measured on Zen 4): a call of the micro-kernel; a
-# vector that is packed, region or weights; all that a task does once.
-CALL_CYCLES, PACK_CYCLES, TASK_CYCLES = 30, 4, 1000
+# vector of the region that is packed; a vector of weights, which most layouts transpose; all that a task does once.
+CALL_CYCLES, PACK_CYCLES, WEIGHT_CYCLES, TASK_CYCLES = 30, 4, 14, 1000
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call
 WORKSPACE_BYTES = 30 << 20  # scratch of all threads together
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
@@ -140,12 +140,15 @@ def _split(total: int, most: int) -> int:
     return -(-total // -(-total // most)) if total else 1
 
 
-def _task_cycles(pixels: int, panels: int, steps: int, register: tuple[int, int, int], region: int) -> float:
-    """About how long a task of the direct driver takes: its register tiles, the weights and the region it packs."""
+def _task_cycles(
+    pixels: int, panels: int, steps: int, register: tuple[int, int, int], region: int, packed: float
+) -> float:
+    """About how long a task of the direct driver takes: its register tiles, the region that it packs, and the weights,
+    of which it packs the share `packed`."""
     rows, vectors, lanes = register
     tiles = -(-pixels // rows)
     return (
-        panels * (tiles * (steps * rows * vectors + CALL_CYCLES) + PACK_CYCLES * steps * vectors)
+        panels * (tiles * (steps * rows * vectors + CALL_CYCLES) + packed * WEIGHT_CYCLES * steps * vectors)
         + PACK_CYCLES * region / lanes
         + TASK_CYCLES
     )
@@ -157,17 +160,18 @@ def _shared_out(
     panels: int,
     size: tuple[int, int],
     groups: int,
+    images: int,
     threads: int,
-    cycles: Callable[[tuple[int, int], int], float],
+    cycles: Callable[[tuple[int, int], int, int], float],
 ) -> tuple[int, int]:
     """Rows of a tile, up to `most_rows`, and panels of a task for which the threads end soonest and together.
 
-    `cycles(tile, panels)` is a task's time. The last tile of the rows may be shorter; a thread that runs out of long
-    tasks takes the short ones.
+    `cycles(tile, panels, tasks)` is a task's time; so many tasks in a row use the same panels. The last tile of the rows
+    may be shorter; a thread that runs out of long tasks takes the short ones.
     """
     best = (most_rows, panels)
     soonest = math.inf
-    across = groups * -(-max(1, size[1]) // columns)
+    across = max(1, images) * groups * -(-max(1, size[1]) // columns)
     for pieces in range(-(-max(1, size[0]) // most_rows), max(1, size[0]) + 1):
         tile_y = _split(size[0], -(-max(1, size[0]) // pieces))
         full, rest = divmod(max(1, size[0]), tile_y)
@@ -176,8 +180,9 @@ def _shared_out(
         chunk_counts = sorted({-(-panels // -(-panels // n)) for n in range(1, min(panels, 4 * threads) + 1)})
         for chunks in chunk_counts:
             count = -(-panels // chunks)
-            long = cycles((tile_y, columns), count)
-            short = cycles((rest, columns), count) if rest else 0.0
+            tasks = across // groups * (full + (rest > 0))
+            long = cycles((tile_y, columns), count, tasks)
+            short = cycles((rest, columns), count, tasks) if rest else 0.0
             rounds, left = divmod(full * across * chunks, threads)
             end = rounds * long
             waiting = rest and across * chunks * short
@@ -188,15 +193,27 @@ def _shared_out(
                 end += math.ceil(waiting / short / threads) * short
             if end < soonest * 0.995:  # larger tiles come first: a smaller one must earn its place
                 soonest, best = end, (tile_y, count)
-        if full * across >= 16 * threads:
+        if full * across >= 16 * threads and pieces > 1:
             break
     return best
 
 
 def direct_blocking(
-    p: Pass, channels: int, outputs: int, groups: int, size: tuple[int, int], compute: int, threads: int, in_place: bool
+    p: Pass,
+    channels: int,
+    outputs: int,
+    groups: int,
+    size: tuple[int, int],
+    compute: int,
+    threads: int,
+    in_place: bool,
+    images: int = 1,
+    prepared: bool = False,
 ) -> Blocking:
-    """Loop sizes for one image of a pass: `channels`, `outputs` of a group, `size` the pass's output rows, columns."""
+    """Loop sizes of a pass: `channels`, `outputs` of a group, `size` the pass's output rows, columns.
+
+    The number of images and whether a plan holds the weights decide how tasks are cut, and so nothing in the results.
+    """
     element, lanes, vectors, rows = _native.tile_shape(compute)
     width = lanes * vectors
     reduction = max(32, WEIGHT_SLICE_BYTES // (width * element))
@@ -232,9 +249,11 @@ def direct_blocking(
     if threads > 1:
         steps = len(p.rows) * len(p.columns) * channels
         tile_y, panels_per_task = _shared_out(
-            tile_y, tile_x, panels, size, groups, threads,
-            lambda tile, count: _task_cycles(
-                tile[0] * tile[1], count, steps, (rows, vectors, lanes), 0 if in_place else region_bytes(tile) // element
+            tile_y, tile_x, panels, size, groups, images, threads,
+            lambda tile, count, tasks: _task_cycles(
+                tile[0] * tile[1], count, steps, (rows, vectors, lanes), 0 if in_place else region_bytes(tile) // element,
+                # a thread keeps the panel that it has packed
+                0.0 if prepared else min(1.0, threads / tasks) if count == 1 else 1.0,
             ),
         )  # fmt: skip
     tile = (tile_y, tile_x)
