@@ -56,9 +56,10 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
                                          Py_ssize_t) noexcept nogil
     ctypedef void (*fc_lane)(const void*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
-                             const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, int) noexcept nogil
+                             const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, int, const void*,
+                             int) noexcept nogil
     ctypedef void (*fc_window)(const void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t, const fc_segment*,
-                               Py_ssize_t, void*, Py_ssize_t) noexcept nogil
+                               Py_ssize_t, void*, Py_ssize_t, const void*, int) noexcept nogil
     ctypedef void (*fc_window_gradient)(const void*, const Py_ssize_t*, Py_ssize_t, const void*, Py_ssize_t,
                                         const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*,
                                         Py_ssize_t) noexcept nogil

@@ -62,9 +62,10 @@ typedef void (*fc_winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff
    `next` elements after the first. */
 typedef void (*fc_lane)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step, ptrdiff_t next, const void *b,
                         ptrdiff_t ldb, const fc_segment *segment, ptrdiff_t segments, void *c, const ptrdiff_t *c_row,
-                        int accumulate);
+                        int accumulate, const void *bias, int relu);
 typedef void (*fc_window)(const void *a, ptrdiff_t column, ptrdiff_t next, const void *b, ptrdiff_t ldb,
-                          const fc_segment *segment, ptrdiff_t segments, void *c, ptrdiff_t c_column);
+                          const fc_segment *segment, ptrdiff_t segments, void *c, ptrdiff_t c_column, const void *bias,
+                          int relu);
 typedef void (*fc_window_gradient)(const void *x, const ptrdiff_t *x_row, ptrdiff_t column, const void *dy,
                                    ptrdiff_t ldb, const fc_segment *segment, ptrdiff_t segments, void *sums,
                                    const ptrdiff_t *sums_row, ptrdiff_t tap);

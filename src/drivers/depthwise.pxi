@@ -321,6 +321,7 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
     cdef const char* residual = NULL
     cdef size r = 0, step
     cdef bint in_output, epilogue
+    cdef int activation
     lanes_in(job, scratch, image, first, count, oy, ox, rows, columns, True, &at)
     # whole vectors of a channels-last output of the computing type are summed where they will lie
     in_output = (count == at.vectors * kernels.lanes and not job.has_residual
@@ -335,7 +336,9 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
             at.chunks = min(min(last, job.total // job.width) - chunk, max(1, NEIGHBOUR_BYTES // (job.width * size_)))
             count = at.chunks * job.width
     at.c -= (oy * at.c_y + ox * at.c_x) * size_
-    epilogue = not in_output or job.bias != NULL or job.activation != 0
+    # the kernels add the bias; relu too, where no residual comes between
+    activation = LINEAR if job.activation == RELU and not job.has_residual else job.activation
+    epilogue = not in_output or activation != LINEAR
     # before an epilogue a few rows at a time, so that it finds them in the first-level cache
     while r < rows:
         step = min(rows - r, max(2, 128 // (columns * at.chunks))) if epilogue else rows
@@ -347,8 +350,8 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
                                 + (oy + r) * job.residual.s[2] + ox * job.residual.s[3])
                 kernels.store[job.y_code](
                     at.c + ((oy + r) * at.c_y + ox * at.c_x) * size_, at.c_x, columns, count, to + r * job.y.s[2],
-                    job.y.s[3], job.y.s[1], job.bias + first * size_ if job.bias != NULL else NULL, job.activation,
-                    residual, job.residual.s[3] if job.has_residual else 0,
+                    job.y.s[3], job.y.s[1], NULL, activation, residual,
+                    job.residual.s[3] if job.has_residual else 0,
                     job.residual.s[1] if job.has_residual else 0)
             r += 1
             step -= 1
@@ -386,6 +389,7 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
     cdef size c_row[12]
     cdef const fc_lane_kernels* by_lane = &kernels.by_lane[job.picked]
     cdef const fc_window* window = NULL
+    cdef bint relu = job.activation == RELU and not job.has_residual
     cdef const char* a
     cdef const char* b
     cdef char* c
@@ -411,7 +415,8 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
                 c = at.c + (y * at.c_y + x * at.c_x) * kernels.size
                 for q in range(at.chunks):
                     b = lane_weights(job, at.first + q * job.width, &ldb)
-                    window[n // 4 - 1](a, at.a_x, job.next, b, ldb, segments, count, c, at.c_x)
+                    window[n // 4 - 1](a, at.a_x, job.next, b, ldb, segments, count, c, at.c_x,
+                                       lane_bias(job, at.first + q * job.width), relu)
                     a += job.width * kernels.size
                     c += job.width * kernels.size
             x += n
@@ -427,13 +432,18 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
                     b = lane_weights(job, at.first + q * job.width, &ldb)
                     by_lane.lane[at.vectors][n](at.a + q * job.width * kernels.size, a_row, job.step_x * at.a_x,
                                                 job.next, b, ldb, segments, count,
-                                                at.c + q * job.width * kernels.size, c_row, 0)
+                                                at.c + q * job.width * kernels.size, c_row, 0,
+                                                lane_bias(job, at.first + q * job.width), relu)
                 n = 0
 
 
 cdef inline size channel_offset(const Depthwise* job, const Lanes* at, size channel) noexcept nogil:
     """Elements from a pixel's first input to the vector that holds this channel of every lane's group."""
     return job.starts[channel] if job.picked else channel * at.a_channel
+
+
+cdef inline const char* lane_bias(const Depthwise* job, size first) noexcept nogil:
+    return job.bias + first * job.kernels.size if job.bias != NULL else NULL
 
 
 cdef inline const char* lane_weights(const Depthwise* job, size first, size* ldb) noexcept nogil:

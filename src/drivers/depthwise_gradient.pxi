@@ -223,7 +223,7 @@ cdef void depthwise_gradient_rectangle(const Depthwise* job, const Lanes* at, fc
                 n += 1
                 if n == FC_MAX_ROWS or (i == run_y.hi - 1 and j == run_x.hi - 1):
                     by_lane.lane[at.vectors][n](at.a, x_row, job.stride_x * at.a_x, job.next, at.b, at.ldb, segments,
-                                                rows, at.c, sums_row, 1)
+                                                rows, at.c, sums_row, 1, NULL, 0)
                     n = 0
 
 

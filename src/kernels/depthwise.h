@@ -19,16 +19,19 @@ typedef INDEX NAME(indices) __attribute__((vector_size(LANES * sizeof(T)), align
 #define READ_LANES(p) (*(const NAME(vec) *)(p))
 #endif
 
-/* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step + :] * b[(seg.b + k)*ldb + :]. */
+/* c[i][:] = c[i][:] (where it is to `accumulate`) or bias[:] + sum over segments and k of a[row[i] + seg.a + k*step + :] * b[(seg.b + k)*ldb + :], then relu where
+   asked for; `bias` may be NULL. */
 static inline __attribute__((always_inline)) void NAME(lane_tile)(
     const int rows, const int vectors, const int picked, const T *a, const ptrdiff_t *a_row, ptrdiff_t step,
     ptrdiff_t next, const T *b, ptrdiff_t ldb, const fc_segment *segment, ptrdiff_t segments, T *c,
-    const ptrdiff_t *c_row, int accumulate) {
+    const ptrdiff_t *c_row, int accumulate, const T *bias, int relu) {
     NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
     const T *row[FC_MAX_ROWS];
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < vectors; j++)
-            acc[i][j] = accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES) : (NAME(vec)){0};
+            acc[i][j] = accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES)
+                        : bias     ? *(const NAME(vec) *)(bias + j * LANES)
+                                   : (NAME(vec)){0};
     for (ptrdiff_t s = 0; s < segments; s++) {
         const T *panel = b + segment[s].b * ldb;
         PICK_OF(segment[s]);
@@ -43,16 +46,18 @@ static inline __attribute__((always_inline)) void NAME(lane_tile)(
         }
     }
     UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(c + c_row[i] + j * LANES) = acc[i][j];
+        UNROLL for (int j = 0; j < vectors; j++)
+            *(NAME(vec) *)(c + c_row[i] + j * LANES) = relu ? NAME(relu)(acc[i][j]) : acc[i][j];
 }
 
 #define LANE(kind, picked, rows, vectors)                                                                            \
     static void NAME(kind##_##vectors##_##rows)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step,               \
                                                 ptrdiff_t next, const void *b, ptrdiff_t ldb,                        \
                                                 const fc_segment *segment, ptrdiff_t segments, void *c,              \
-                                                const ptrdiff_t *c_row, int accumulate) {                            \
+                                                const ptrdiff_t *c_row, int accumulate, const void *bias,            \
+                                                int relu) {                                                          \
         NAME(lane_tile)(rows, vectors, picked, a, a_row, step, next, b, ldb, segment, segments, c, c_row,            \
-                        accumulate);                                                                                 \
+                        accumulate, bias, relu);                                                                     \
     }
 #define LANE_6(k, p, v) LANE(k, p, 1, v) LANE(k, p, 2, v) LANE(k, p, 3, v) LANE(k, p, 4, v) LANE(k, p, 5, v)         \
     LANE(k, p, 6, v)
@@ -70,10 +75,11 @@ static inline __attribute__((always_inline)) void NAME(lane_tile)(
 static inline __attribute__((always_inline)) void NAME(window_tile)(
     const int pixels, const int taps, const int stride, const int vectors, const int picked, const T *a,
     ptrdiff_t column, ptrdiff_t next, const T *b, ptrdiff_t ldb, const fc_segment *segment, ptrdiff_t segments, T *c,
-    ptrdiff_t c_column) {
+    ptrdiff_t c_column, const T *bias, int relu) {
     NAME(vec) acc[FC_WINDOW][2];
     UNROLL for (int p = 0; p < pixels; p++)
-        UNROLL for (int j = 0; j < vectors; j++) acc[p][j] = (NAME(vec)){0};
+        UNROLL for (int j = 0; j < vectors; j++)
+            acc[p][j] = bias ? *(const NAME(vec) *)(bias + j * LANES) : (NAME(vec)){0};
     for (ptrdiff_t s = 0; s < segments; s++) {
         const T *in = a + segment[s].a, *panel = b + segment[s].b * ldb;
         NAME(vec) w[5][2];
@@ -89,7 +95,8 @@ static inline __attribute__((always_inline)) void NAME(window_tile)(
             }
     }
     UNROLL for (int p = 0; p < pixels; p++)
-        UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(c + p * c_column + j * LANES) = acc[p][j];
+        UNROLL for (int j = 0; j < vectors; j++)
+            *(NAME(vec) *)(c + p * c_column + j * LANES) = relu ? NAME(relu)(acc[p][j]) : acc[p][j];
 }
 
 /* sums[i][t][:] += sum over segments and k of x[row[i] + seg.a + (k*stride + t)*column + :] * dy[(seg.b + k)*ldb + :],
@@ -132,9 +139,9 @@ static inline __attribute__((always_inline)) void NAME(window_gradient_tile)(
 #define WINDOW(kind, picked, pixels, taps, stride)                                                                   \
     static void NAME(kind##_##taps##_##stride##_##pixels)(                                                           \
         const void *a, ptrdiff_t column, ptrdiff_t next, const void *b, ptrdiff_t ldb, const fc_segment *segment,    \
-        ptrdiff_t segments, void *c, ptrdiff_t c_column) {                                                           \
+        ptrdiff_t segments, void *c, ptrdiff_t c_column, const void *bias, int relu) {                               \
         NAME(window_tile)(pixels, taps, stride, WINDOW_VECTORS, picked, a, column, next, b, ldb, segment, segments,  \
-                          c, c_column);                                                                              \
+                          c, c_column, bias, relu);                                                                  \
     }
 #define WINDOW_GRADIENT(kind, picked, tap_rows, taps, stride)                                                       \
     static void NAME(kind##_##taps##_##stride##_##tap_rows)(                                                         \
