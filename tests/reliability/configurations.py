@@ -77,6 +77,17 @@ class Configuration:
     def output_shape(self) -> tuple[int, ...]:
         return (self.batch, self.outputs, *(len(p) for p in self.positions))
 
+    @property
+    def output_padding(self) -> tuple[int, int]:
+        """What the transposed convolution must add to give back the size of the input."""
+        rows, columns = (
+            self.size[a]
+            - ((self.output_shape[2 + a] - 1) * self.stride[a] - sum(self.padding[a]))
+            - (self.dilation[a] * (self.kernel[a] - 1) + 1)
+            for a in (0, 1)
+        )
+        return rows, columns
+
     @cached_property
     def terms(self) -> tuple[int, int, int]:
         """Products summed, at most, in one value of the output, the input gradient and the weight gradient."""

@@ -57,15 +57,15 @@ def check_exact(indices: range) -> Found:
             return found
         c = draw(index)
         try:
-            results = list(_tiled_results(c) if c.kind == "tiled" else _results(c, found))
+            results = list(exact_results(c, found))
         except Exception as error:
             found.outcome.check(False, f"{c}: {type(error).__name__}: {error}")
             continue
-        wrong = next((fault for result in results if (fault := _fault(result, c.dtype))), None)
-        if wrong is None and max(r.zeros for r in results) > ZEROS_ALLOWED:
+        wrong = [words for result in results if (words := fault(result, c.dtype))]
+        if not wrong and max(r.zeros for r in results) > ZEROS_ALLOWED:
             found.counts["mistrusted"] += 1
             continue
-        found.outcome.check(wrong is None, f"{c}: {wrong}")
+        found.outcome.check(not wrong, f"{c}: {'; '.join(wrong)}")
         found.counts["results"] += len(results)
         found.counts[c.dtype] += 1
         if c.kind == "grid":
@@ -74,7 +74,13 @@ def check_exact(indices: range) -> Found:
     return found  # never reached: the count ends the loop
 
 
-def _fault(result: Result, dtype: str) -> str | None:
+def exact_results(c: Configuration, found: Found) -> Iterator[Result]:
+    """Every result of a configuration, each computed when it is asked for."""
+    return _tiled_results(c) if c.kind == "tiled" else _results(c, found)
+
+
+def fault(result: Result, dtype: str) -> str | None:
+    """What is wrong with a result, or None."""
     if result.got.dtype == dtype and np.array_equal(result.got, result.expected):
         return None
     return Comparison(result.what, result.got, result.expected.astype(dtype)).fault()
@@ -162,12 +168,7 @@ def _transposed(
     """conv_transpose2d is the input gradient, plus a bias; its gradients are the convolution and the weight's."""
     own_x, own_w, own_dy = own
     y, dx, dw = judged
-    rest = tuple(
-        c.size[a]
-        - ((c.output_shape[2 + a] - 1) * c.stride[a] - sum(c.padding[a]) + c.dilation[a] * (c.kernel[a] - 1) + 1)
-        for a in (0, 1)
-    )
-    options = {**options, "output_padding": rest}
+    options = {**options, "output_padding": c.output_padding}
     del options["padding_mode"]
     bias = np.arange(c.channels, dtype=c.dtype) - 3
     ours = fastconv.conv_transpose2d(own_dy, own_w, bias, **options)
