@@ -609,3 +609,14 @@ def test_plans_and_explanations_of_an_empty_batch(options, data_format):
         assert empty.shape == (0, *full.shape[1:])
     assert fastconv.explain_conv2d((0, *shape), weight.shape, data_format=data_format, **options).macs == 0
     assert fastconv.conv2d(np.ones((0, *shape), np.float32), weight, data_format=data_format, **options).shape[0] == 0
+
+
+def test_out_of_a_subclass_that_indexes_by_its_own_rules():
+    class Own(np.ndarray):
+        def __getitem__(self, key):
+            raise AssertionError("indexed")
+
+    x, w = np.ones((2, 5, 5), np.float32), np.ones((3, 2, 3, 3), np.float32)
+    out = np.zeros((3, 3, 3), np.float32).view(Own)
+    assert fastconv.conv2d(x, w, out=out) is out
+    np.testing.assert_array_equal(np.asarray(out), 18)
