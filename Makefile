@@ -12,7 +12,7 @@ SOURCES := pyproject.toml setup.py MANIFEST.in $(shell find src fastconv -type f
 WHEEL   := build/wheel
 comma   := ,
 # What runs again under each further instruction set that this machine has, with fewer generated cases.
-EVERY_ISA := tests/test_against_reference.py tests/test_guard_pages.py tests/test_properties.py tests/test_depthwise.py
+EVERY_ISA := tests/test_against_reference.py tests/test_properties.py tests/test_depthwise.py
 
 .PHONY: help demo test test-one build bench examples check reliability lint types cython-check sanitize aarch64 sdist clean
 .DEFAULT_GOAL := help
