@@ -66,7 +66,7 @@ sanitize:  ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer, i
 	FASTCONV_SANITIZE=address,undefined .venv-sanitize/bin/python -m pip --quiet install --force-reinstall ".[test]"
 	rm -rf build
 	LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libubsan.so)" \
-	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc \
 	  .venv-sanitize/bin/python -P -m pytest -x $(or $(T),tests)
 
 aarch64: $(VENV)/.test  ## cross-compile for 64-bit ARM and test there, emulated: make aarch64 [T=tests/test_api.py]

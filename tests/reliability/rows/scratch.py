@@ -145,7 +145,7 @@ def _packed(weight: Array) -> int:
 @row(
     "the n-th allocation fails, for each n",
     "50 configurations: MemoryError, no leak, next call right",
-    quick=12, full=50, order=220, every_isa=False,
+    quick=4, full=50, order=220,
 )  # fmt: skip
 @with_allocator
 def allocation_failure(count: int) -> Outcome:
