@@ -124,7 +124,7 @@ def direct(tuple passes, tuple in_place, x, int x_code, weight, int w_code, pack
             arrays.view(packed, &vp, False)
         if bias is not None:
             arrays.view(bias, &vb, False)
-        if vy.n[0] * vy.n[1] * vy.n[2] * vy.n[3] == 0:
+        if count == 0 or vy.n[0] * vy.n[1] * vy.n[2] * vy.n[3] == 0:
             return
         jobs = <Direct*>allocate(count * sizeof(Direct))
         n = 0
