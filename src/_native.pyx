@@ -23,6 +23,8 @@ cdef extern from *:
     static const char *fc_openmp_name(void) { return "libgomp"; }
     #endif
     static double fc_seconds(void) { return omp_get_wtime(); }
+    /* Several threads may raise the same flag at once. */
+    static inline void fc_raise_flag(char *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELAXED); }
     #else
     #error "fastconv needs OpenMP: compile with -fopenmp"
     #endif
@@ -30,6 +32,7 @@ cdef extern from *:
     int fc_openmp_version() nogil
     const char* fc_openmp_name() nogil
     double fc_seconds() nogil
+    void fc_raise_flag(char* flag) nogil
 
 cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_segment:

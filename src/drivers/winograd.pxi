@@ -292,7 +292,7 @@ cdef void winograd_output_run(const Winograd* job, size tile, size run, size pan
                                           c + 4 * t * column_step * kernels.size, row_step, column_step, rows,
                                           min(4, columns - 4 * t), bias)
     if not finite:
-        job.flags[image * job.tile_rows + row] = 1
+        fc_raise_flag(job.flags + image * job.tile_rows + row)
     if in_output and job.activation == 0:
         return
     for r in range(rows):
