@@ -23,6 +23,8 @@ cdef extern from *:
     static const char *fc_openmp_name(void) { return "libgomp"; }
     #endif
     static double fc_seconds(void) { return omp_get_wtime(); }
+    /* Several threads may raise the same flag at once. */
+    static inline void fc_raise_flag(char *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELAXED); }
     #else
     #error "fastconv needs OpenMP: compile with -fopenmp"
     #endif
@@ -30,6 +32,7 @@ cdef extern from *:
     int fc_openmp_version() nogil
     const char* fc_openmp_name() nogil
     double fc_seconds() nogil
+    void fc_raise_flag(char* flag) nogil
 
 cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_segment:
@@ -279,6 +282,17 @@ cdef void phase_view(View* out, const View* array, size y, size x, size step_y, 
     out.p = array.p + y * array.s[2] + x * array.s[3]
     out.n[2], out.s[2] = max(0, (array.n[2] - y + step_y - 1) // step_y), array.s[2] * step_y
     out.n[3], out.s[3] = max(0, (array.n[3] - x + step_x - 1) // step_x), array.s[3] * step_x
+
+
+cdef enum:
+    SCRATCH_BYTES = 30 << 20   # of all threads together; 32 MiB is promised
+
+WORKSPACE_BYTES = SCRATCH_BYTES
+
+
+cpdef size team_for(size threads, size tasks, size scratch_bytes, size beside=0) noexcept:
+    """Threads that work at once: no more than tasks, and than have scratch beside so many bytes that all share."""
+    return max(1, min(threads, tasks, (SCRATCH_BYTES - beside) // max(1, scratch_bytes)))
 
 
 cdef void* allocate(size bytes) except NULL:

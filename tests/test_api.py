@@ -14,6 +14,7 @@ import pytest
 
 import fastconv
 from fastconv import grad, reference
+from fastconv.call import bias_for
 
 FUNCTIONS = (
     "conv2d", "conv1d", "conv_transpose2d", "conv_transpose1d", "conv2d_backward", "tiled_conv2d", "max_pool2d",
@@ -620,3 +621,11 @@ def test_out_of_a_subclass_that_indexes_by_its_own_rules():
     out = np.zeros((3, 3, 3), np.float32).view(Own)
     assert fastconv.conv2d(x, w, out=out) is out
     np.testing.assert_array_equal(np.asarray(out), 18)
+
+
+def test_the_bias_that_kernels_read_is_aligned():
+    raw = np.zeros(16 * 4 + 1, np.uint8)
+    odd = raw[1:].view("float32")
+    assert not odd.flags.aligned
+    moved = bias_for(odd, 0)
+    assert moved is not None and moved.flags.aligned

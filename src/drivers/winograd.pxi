@@ -103,7 +103,7 @@ def winograd(int compute, x, int x_code, weight, int w_code, packed, transformed
         job.slice = job.channels if transformed is not None else max(1, min(slice, job.channels))
         winograd_prepare(&job, panels_per_task)
         tasks = job.blocks * job.panel_chunks
-        team = <int>max(1, min(threads, tasks))
+        team = <int>team_for(threads, tasks, job.scratch_bytes)
         scratch = <char*>allocate(job.scratch_bytes * team)
         with nogil:
             if team == 1:
@@ -293,7 +293,7 @@ cdef void winograd_output_run(const Winograd* job, size tile, size run, size pan
                                           c + 4 * t * column_step * kernels.size, row_step, column_step, rows,
                                           min(4, columns - 4 * t), bias, in_output and job.activation == RELU)
     if not finite:
-        job.flags[image * job.tile_rows + row] = 1
+        fc_raise_flag(job.flags + image * job.tile_rows + row)
     if in_output and (job.activation == LINEAR or job.activation == RELU):
         return
     for r in range(rows):

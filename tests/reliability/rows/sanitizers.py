@@ -1,0 +1,157 @@
+"""The compiled code under Clang's sanitizers, built beside the checkout, and under valgrind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+
+import fastconv
+from reliability.board import FOLDER, Outcome, isas_available, row
+
+ROOT = FOLDER.parents[1]
+NATIVE = FOLDER.parent / "native"
+BUILDS = ROOT / "build" / "sanitizers"
+SITE = Path(np.__file__).parents[1]
+SECONDS = 600
+# What runs under a tool: problems of all kinds, every second with its arrays at odd addresses.
+WORKLOAD = """
+import sys
+import numpy as np
+from reliability.workload import works
+
+def odd(array):
+    room = np.zeros(array.nbytes + 1, np.uint8)
+    moved = np.ndarray(array.shape, array.dtype, room, 1)
+    moved[...] = array
+    return moved
+
+count = 0
+with np.errstate(all="ignore"):
+    for work in works(int(sys.argv[1]), int(sys.argv[2])):
+        print(work, flush=True)
+        work.results(odd if work.kind != "training" and count % 2 else np.copy)
+        count += 1
+print("done", count)
+"""
+
+
+def _missing(*tools: str) -> str:
+    if sys.platform != "linux" or not (ROOT / "setup.py").exists():
+        return "needs Linux and a checkout"
+    absent = [tool for tool in tools if not shutil.which(tool)]
+    return f"{', '.join(absent)} not found" if absent else ""
+
+
+def _build(sanitizers: str) -> Path | str:
+    """A copy of the sources built by Clang with these sanitizers, and an interpreter for it; or why there is none."""
+    folder = BUILDS / sanitizers.replace(",", "-")
+    for name in ("src", "fastconv"):  # copies keep their dates: only what changed is compiled again
+        shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so", "*.pyc"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy2(ROOT / name, folder / name)
+    library = Path(sysconfig.get_config_var("LIBDIR"))
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    interpreter = ["clang", "-g", "-O1", f"-fsanitize={sanitizers}", f"-I{sysconfig.get_paths()['include']}"]
+    interpreter += [str(NATIVE / "python.c"), "-o", str(folder / "python"), f"-L{library}", f"-l{version}"]
+    environment = {
+        **os.environ, "CC": "clang", "LDSHARED": "clang -shared", "FASTCONV_SANITIZE": sanitizers, "CFLAGS": "-w"
+    }  # fmt: skip
+    setup = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+    for command in ([*interpreter, f"-Wl,-rpath,{library}"], setup):
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"no build with -fsanitize={sanitizers}: {(done.stderr or done.stdout).strip()[-300:]}"
+    return folder
+
+
+def _run(command: list[str], count: int, first: int, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONHOME": sys.base_prefix, "PYTHONMALLOC": "malloc", **variables}
+    environment.pop("PYTHONFAULTHANDLER", None)  # the tool reports faults itself
+    return subprocess.run(
+        [*command, "-P", "-c", WORKLOAD, str(count), str(first)],
+        env=environment, capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+
+
+def _counted(
+    outcome: Outcome, done: subprocess.CompletedProcess[str], reports: list[str], count: int, what: str
+) -> None:
+    """Every problem that ran is a case; a report, or an end before the last problem, is a failure."""
+    lines = done.stdout.splitlines()
+    outcome.cases += min(count, len(lines))
+    for report in reports:
+        outcome.fail(f"{what}: {report}")
+    if not reports and f"done {count}" not in lines[-1:]:
+        last = lines[-1] if lines else "the beginning"
+        outcome.fail(f"{what}: ended with {done.returncode} after {last}: {done.stderr[-800:]}")
+
+
+def _sanitized(sanitizers: str, count: int, pattern: str, **variables: str) -> Outcome:
+    if why := _missing("clang"):
+        return Outcome(skipped=why)
+    folder = _build(sanitizers)
+    if isinstance(folder, str):
+        return Outcome(skipped=folder)
+    outcome = Outcome()
+    path = os.pathsep.join(map(str, (folder, FOLDER.parent, SITE)))
+    isas = isas_available()
+    share = -(-count // len(isas))
+    for number, isa in enumerate(isas):
+        done = _run(
+            [str(folder / "python")], share, number * share, FASTCONV_ISA=isa, PYTHONPATH=path, **variables
+        )
+        reports = [text.strip()[:600] for text in re.findall(pattern + r"(?:.*\n){1,8}", done.stderr)]
+        _counted(outcome, done, reports, share, isa)
+    outcome.measured = f"problems under {', '.join(isas)}, without suppressions"
+    return outcome
+
+
+@row(
+    "AddressSanitizer and UndefinedBehaviorSanitizer over generated problems of every kind",
+    "0 reports",
+    quick=None, full=6_000, order=60,
+)  # fmt: skip
+def address_sanitizer(count: int) -> Outcome:
+    """Half of the problems have their arrays at odd addresses."""
+    return _sanitized(
+        "address,undefined", count, r"(?:ERROR: AddressSanitizer|runtime error:)",
+        ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1", UBSAN_OPTIONS="print_stacktrace=1",
+    )  # fmt: skip
+
+
+@row(
+    "ThreadSanitizer over the native code (Clang, libomp, Archer)", "0 reports", quick=None, full=1_500, order=61
+)
+def thread_sanitizer(count: int) -> Outcome:
+    """Archer tells the sanitizer how OpenMP orders the work of a team; without it there is no verdict."""
+    archer = next(Path("/usr/lib").glob("llvm-*/lib/libarcher.so"), None)
+    if archer is None:
+        return Outcome(skipped="libarcher.so not found (Debian: libomp-14-dev)")
+    return _sanitized(
+        "thread", count, "WARNING: ThreadSanitizer",
+        OMP_TOOL_LIBRARIES=str(archer), TSAN_OPTIONS="ignore_noninstrumented_modules=1",
+    )  # fmt: skip
+
+
+@row("valgrind memcheck over the native code, AVX2", "0 reports", quick=None, full=150, order=62)
+def memcheck(count: int) -> Outcome:
+    """Reports with a frame of the compiled module; what the interpreter does is not ours."""
+    if why := _missing("valgrind"):
+        return Outcome(skipped=why)
+    if "avx2" not in isas_available():
+        return Outcome(skipped="no AVX2 here")
+    outcome = Outcome()
+    command = ["valgrind", "--leak-check=no", "--num-callers=12", sys.executable]
+    path = os.pathsep.join(map(str, (Path(fastconv.__file__).parents[1], FOLDER.parent, SITE)))
+    done = _run(command, count, 0, FASTCONV_ISA="avx2", PYTHONPATH=path, OMP_NUM_THREADS="2")
+    blocks = re.split(r"^==\d+== $", done.stderr, flags=re.MULTILINE)
+    reports = [block.strip()[:600] for block in blocks if "_native" in block and " at 0x" in block]
+    _counted(outcome, done, reports, count, "avx2")
+    return outcome
