@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import operator
 import os
+import threading
 
+from . import _native
 from .errors import ConvError, ConvTypeError
 
 _cap: int | None = None
@@ -15,8 +17,11 @@ def _after_fork_in_child() -> None:
     """GNU OpenMP hangs in a child forked after a parallel region: the child computes on its own thread."""
     global _forked
     _forked = True
+    _native.after_fork()  # plans made before hold a number of threads
 
 
+if (_main := threading.main_thread().ident) is not None:
+    _native.set_main_thread(_main)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 

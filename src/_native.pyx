@@ -5,7 +5,8 @@ Arrays come in the logical axis order (batch, channel, height, width) with any b
 when, and by which algorithm, was decided in `fastconv.plan`.
 """
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cython.parallel cimport parallel, prange, threadid
+from cpython.pythread cimport PyThread_get_thread_ident
+from cython.parallel cimport prange
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -136,6 +137,53 @@ cdef extern from "fastconv.h" nogil:
     int FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC
 
 ctypedef Py_ssize_t size
+
+cdef extern from "tasks.h" nogil:
+    ctypedef struct fc_watch:
+        pass
+    ctypedef void (*fc_task)(void*, char*, Py_ssize_t, fc_watch*) noexcept nogil
+    ctypedef int (*fc_look)() noexcept nogil
+    int fc_run_tasks(fc_task, void*, char*, Py_ssize_t, Py_ssize_t, int, int, fc_look)
+    bint fc_interrupted(fc_watch*)
+    void fc_run_alone()
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept  # -1 leaves an exception behind, which `run_tasks` hands on
+
+cdef unsigned long main_thread = 0  # the one that runs Python's signal handlers
+
+
+def set_main_thread(unsigned long ident):
+    """Let the calls of this thread (`threading.get_ident`) look for signals."""
+    global main_thread
+    main_thread = ident
+
+
+def after_fork():
+    """Make this thread, the only one of a forked child, its main thread; calls start no others from now on."""
+    fc_run_alone()
+    set_main_thread(PyThread_get_thread_ident())
+
+
+cdef int look_for_signals() noexcept nogil:
+    with gil:
+        return PyErr_CheckSignals()
+
+
+cdef int run_tasks(fc_task work, void* job, char* scratch, size scratch_bytes, size tasks, int threads,
+                   bint even=False) except -1:
+    """work(job, scratch of the thread, task, watch) for every task; a signal's handler may raise and end it early.
+
+    Without the GIL, on at most `threads` threads; `even` shares the tasks out beforehand.
+    """
+    cdef fc_look look = NULL
+    cdef int stopped
+    if PyThread_get_thread_ident() == main_thread:
+        look = look_for_signals
+    with nogil:
+        stopped = fc_run_tasks(work, job, scratch, scratch_bytes, tasks, threads, even, look)
+    return -1 if stopped else 0
+
 
 cdef enum:
     PARALLEL_FROM_MACS = 1 << 20   # about 10 microseconds: starting a team costs as much

@@ -1,9 +1,7 @@
 """What must hold of any convolution, without a reference: identities of algebra, and the promises about bits,
 threads, processes and memory layouts."""
 
-import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -352,54 +350,6 @@ def test_the_cap_on_threads_holds_in_every_thread():
 
 
 # ---- Threads and processes ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_computes():
-    """GNU OpenMP hangs in a child whose parent used threads; we must not."""
-    x, w, b = problem(*THREADED[0][:2])
-    expected = fastconv.conv2d(x, w, b, padding=1, num_threads=4)
-    dy = np.ones_like(expected)
-    gradients = fastconv.conv2d_backward(dy, x, w, padding=1, num_threads=4)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            ours = [fastconv.conv2d(x, w, b, padding=1, num_threads=threads) for threads in (4, 1, 2)]
-            again = fastconv.conv2d_backward(dy, x, w, padding=1, num_threads=4)
-            if same_bits(expected, *ours) and all(same_bits(a, b) for a, b in zip(gradients, again, strict=True)):
-                code = 0
-        finally:
-            os._exit(code)
-    status = _wait(child, seconds=60)
-    assert status is not None, "the child hangs"
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert same_bits(expected, fastconv.conv2d(x, w, b, padding=1, num_threads=4))  # the parent goes on
-
-
-def _wait(child: int, seconds: float) -> int | None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return status
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
-
-
-def _convolve_in_worker(seed: int) -> bytes:
-    rng = np.random.default_rng(seed)
-    x, w = fill(rng, (2, 40, 20, 20), "float32"), fill(rng, (50, 40, 3, 3), "float32")
-    return bytes(fastconv.conv2d(x, w, padding=1, num_threads=3).tobytes())
-
-
-@pytest.mark.parametrize("method", [m for m in ("fork", "spawn") if m in multiprocessing.get_all_start_methods()])
-def test_worker_processes(method):
-    expected = [_convolve_in_worker(seed) for seed in range(4)]
-    with multiprocessing.get_context(method).Pool(2) as pool:
-        assert pool.map_async(_convolve_in_worker, range(4)).get(timeout=120) == expected
 
 
 def test_threads_of_python_may_call_at_once():
