@@ -24,6 +24,7 @@ cdef extern from *:
     static const char *fc_openmp_name(void) { return "libgomp"; }
     #endif
     static double fc_seconds(void) { return omp_get_wtime(); }
+    static int fc_openmp_threads(void) { return omp_get_max_threads(); }
     #else
     #error "fastconv needs OpenMP: compile with -fopenmp"
     #endif
@@ -31,6 +32,7 @@ cdef extern from *:
     int fc_openmp_version() nogil
     const char* fc_openmp_name() nogil
     double fc_seconds() nogil
+    int fc_openmp_threads() nogil
 
 cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_segment:
@@ -237,6 +239,11 @@ def isa_use(str name):
 def openmp_runtime():
     """The OpenMP runtime compiled against, with the date (yyyymm) of the specification it follows."""
     return f"{fc_openmp_name().decode()} ({fc_openmp_version()})"
+
+
+def openmp_threads():
+    """Threads that OpenMP would give a team of the calling thread: what threadpoolctl sets."""
+    return fc_openmp_threads()
 
 
 def tile_shape(int compute):
