@@ -574,6 +574,8 @@ def _tiles(weight: ArrayLike, data_format: str) -> Array:
     w = _numeric(weight)
     if w.ndim != 6:
         raise ConvError(f"weight must have 6 axes, (tH, tW, O, I, kH, kW) or channels last; received shape {w.shape}")
+    if 0 in w.shape[:2]:
+        raise ConvError(f"weight must hold at least one kernel in its first two axes; received shape {w.shape}")
     return w.transpose(0, 1, 5, 4, 2, 3) if _channels_last(data_format) else w
 
 

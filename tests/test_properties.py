@@ -535,6 +535,23 @@ def test_broadcast_arrays(dtype):
         assert same_bits(fastconv.max_pool2d(x, 2), fastconv.max_pool2d(x.copy(), 2))
 
 
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (3,), (2, 3), (0, 1), (0, 1, 2, 3)])
+@pytest.mark.parametrize("channels, outputs, groups", [(9, 8, 1), (36, 8, 4), (64, 64, 1), (6, 6, 6)])
+def test_broadcast_weights(channels, outputs, groups, axes):
+    """Several taps, channels or outputs that are one element in memory."""
+    rng = np.random.default_rng(0)
+    shape = (outputs, channels // groups, 3, 4)
+    one = fill(rng, tuple(1 if axis in axes else n for axis, n in enumerate(shape)), "float32", "integers")
+    w = np.broadcast_to(one, shape)
+    x = fill(rng, (1, channels, 7, 8), "float32", "integers")
+    options: dict[str, Any] = {"groups": groups, "algorithm": "direct"}
+    y = fastconv.conv2d(x, w, **options)
+    assert same_bits(y, fastconv.conv2d(x, w.copy(), **options))
+    assert same_bits(y, fastconv.plan_conv2d(x.shape, w, **options).run(x))
+    dx, other = (grad.conv2d_input(x.shape, weight, y, **options) for weight in (w, w.copy()))
+    assert same_bits(dx, other)
+
+
 def test_lying_strides_of_axes_of_length_one():
     """NumPy may leave any stride on an axis of one element."""
     x = np.lib.stride_tricks.as_strided(

@@ -338,3 +338,8 @@ def test_one_dimension_is_two_with_a_height_of_one(module):
     assert y.ravel().tolist() == [0, 1, 10, 100, 0, 0]
     last = module.conv1d(x.transpose(0, 2, 1), w.transpose(2, 1, 0), padding=1, data_format="NLC")
     np.testing.assert_array_equal(last.transpose(0, 2, 1), module.conv1d(x, w, padding=1))
+
+
+def test_no_tiles_make_no_convolution():
+    with pytest.raises(fastconv.ConvError, match="at least one kernel"):
+        reference.tiled_conv2d(np.ones((1, 2, 5, 5)), np.ones((0, 1, 3, 2, 3, 3)))

@@ -82,7 +82,7 @@ static int NAME(pack_panel_transposed)(T *dst, ptrdiff_t width, const char *src,
     for (ptrdiff_t i = 0; i < taps_y; i++)
         for (ptrdiff_t j = 0; j < taps_x; j++) {
             ptrdiff_t at = tap_y[i] + tap_x[j];
-            if (at < 0 || at % element || at >= whole) return -1;
+            if (at < 0 || at % element || at >= whole || line[at / element] >= 0) return -1; /* or two taps in one place */
             line[at / element] = (i * taps_x + j) * channels;
             first = at < first ? at : first, last = at > last ? at : last;
         }
