@@ -49,12 +49,37 @@ def as_array(name: str, value: object) -> Array:
             f"{name} must be an array of numbers, but NumPy cannot convert this {type(value).__name__} ({error}); "
             "pass a NumPy array."
         ) from error
+    if not isinstance(value, (np.ndarray, np.generic)):
+        interface = getattr(value, "__array_interface__", None)
+        if isinstance(interface, dict):
+            _check_interface(name, interface.get("data"), type(value).__name__, array)
     if array.dtype not in SUPPORTED:
         native = array.dtype.newbyteorder("=")
         if native not in SUPPORTED:
             raise unusable_dtype(name, array)
         array = array.astype(native)
     return array
+
+
+def _check_interface(name: str, data: Any, kind: str, array: Array) -> None:
+    """Refuse an array whose elements lie outside the buffer that its object names: NumPy believes what it is told."""
+    try:
+        buffer = np.frombuffer(data, np.uint8)
+    except (TypeError, ValueError):  # an address; of these none but zero is known to be wrong
+        if array.size and not array.__array_interface__["data"][0]:
+            raise ConvTypeError(
+                f"{name} must be an array of numbers, but the __array_interface__ of this {kind} gives no "
+                f"address for its shape {array.shape}; pass a NumPy array."
+            ) from None
+        return
+    reach = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+    low = array.__array_interface__["data"][0] - buffer.__array_interface__["data"][0] + sum(r for r in reach if r < 0)
+    high = low + sum(map(abs, reach)) + array.itemsize
+    if array.size and not 0 <= low <= high <= buffer.size:
+        raise ConvTypeError(
+            f"{name} must be an array of numbers, but the __array_interface__ of this {kind} puts shape "
+            f" {array.shape} with strides {array.strides} into a buffer of {buffer.size} bytes; pass a NumPy array."
+        )
 
 
 def unusable_dtype(name: str, array: Array) -> ConvTypeError:

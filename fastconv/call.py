@@ -398,11 +398,11 @@ def run_once(
 
 
 def bias_for(bias: Array | None, compute: int) -> Array | None:
-    """The bias in the computing type, in memory that vectors may be read from up to its end."""
+    """The bias in the computing type, aligned, in memory that vectors may be read from up to its end."""
     if bias is None:
         return None
     dtype = COMPUTE_DTYPES[compute]
-    if bias.dtype == dtype and bias.flags.c_contiguous and bias.size % MOST_LANES == 0:
+    if bias.dtype == dtype and bias.flags.c_contiguous and bias.flags.aligned and bias.size % MOST_LANES == 0:
         return bias
     padded = np.zeros(-(-bias.size // MOST_LANES) * MOST_LANES, dtype)
     padded[: bias.size] = bias

@@ -27,7 +27,7 @@ SUMS_BYTES = 320 << 10  # weight-gradient sums of a block, likewise
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 HEAVY_WEIGHT_BYTES = 768 << 10  # from here on fewer, larger tasks: what two threads pack of the same panel is lost
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call
-WORKSPACE_BYTES = 30 << 20  # scratch of all threads together
+WORKSPACE_BYTES = _native.WORKSPACE_BYTES  # scratch of all threads together
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
 MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 KB
 WINOGRAD_SUMS_BYTES = 648 << 10  # sums of a block of 72 tiles in AVX-512, read and written once a slice
@@ -431,7 +431,8 @@ def winograd_blocking(
         blocks = -(-tiles // most) if panels >= 2 * threads else min(threads, -(-tiles // rows))
     block = -(-tiles // blocks)
     panels_per_task = panels if blocks % threads == 0 else max(1, panels * blocks // (2 * threads))
-    scratch = fixed + block * tile_bytes
+    run = min(block, -(-shape[2] // 4))  # tiles of one row are packed, and stored, together
+    scratch = fixed + block * tile_bytes - (block - run) * element * (6 * 4 * min(64, leading) + 16 * width)
     return WinogradBlocking(
         block, max(32, WEIGHT_SLICE_BYTES // (element * width)), part, panels_per_task, scratch
     )

@@ -429,12 +429,15 @@ def _explain_call(g: Geometry, call: Call, dtype: np.dtype[Any], prepared: bool)
         phases = prod(map(min, g.dilation, g.output_size))  # each on every d-th pixel
         size = (-(-g.output_size[0] // g.dilation[0]), -(-g.output_size[1] // g.dilation[1]))
         w = winograd_blocking(channels, outputs, (g.batch, *size), shape, call.threads, prepared)
-        tiles = phases * g.batch * -(-size[0] // 4) * -(-size[1] // 4)
+        tiles = g.batch * -(-size[0] // 4) * -(-size[1] // 4)
+        tasks = -(-tiles // w.tiles) * _pieces(outputs, vectors * lanes, w.panels_per_task)
+        team = _native.team_for(call.threads, tasks, w.scratch_bytes)
         return ConvExplanation(
             algorithm="winograd", isa=_native.isa_name(), dtype=str(dtype), threads=call.threads, tile=(4, 4),
             block=f"{w.tiles} tiles", register_tile=(rows, vectors * lanes), source="transformed 6 x 6 tiles",
-            workspace_bytes=w.scratch_bytes * call.threads, packed_weight_bytes=5 * packed if prepared else 0,
-            macs=macs, multiplications=36 * tiles * channels * outputs, reason=call.reason,
+            workspace_bytes=w.scratch_bytes * team,
+            packed_weight_bytes=5 * packed if prepared else packed if call.packs else 0,
+            macs=macs, multiplications=36 * phases * tiles * channels * outputs, reason=call.reason,
         )  # fmt: skip
     team = _native.threads_for(macs, call.threads)
     (p,) = forward_passes(g)
@@ -443,24 +446,40 @@ def _explain_call(g: Geometry, call: Call, dtype: np.dtype[Any], prepared: bool)
         team = _native.threads_for(4 * macs, call.threads)
         chunk = _native.lane_chunk(compute)
         chunks = lane_blocking(p, channels, outputs, g.groups, g.output_size, chunk, team, False)
+        tasks = _pieces(g.groups * outputs, chunk[1], chunks.chunks_per_task) * _tiles(g, chunks.tile)
+        packed = _native.packed_bytes(compute, 1, prod(g.kernel_size), channels, g.groups * outputs)
         return ConvExplanation(
             algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=chunks.tile,
             block=f"{chunks.chunks_per_task} chunks of {chunk[1]} output channels", register_tile=(8, chunk[1]),
             source="in place if channels lie side by side" if channels == outputs == 1 else SOURCES[1],
-            workspace_bytes=chunks.scratch_bytes * team, packed_weight_bytes=packed, macs=macs, multiplications=macs,
+            workspace_bytes=chunks.scratch_bytes * _native.team_for(team, tasks, chunks.scratch_bytes),
+            packed_weight_bytes=packed, macs=macs, multiplications=macs,
             reason=f"{call.reason}; {kind} kernels, every lane an output channel with inputs of its own",
         )  # fmt: skip
     b = direct_blocking(p, channels, outputs, g.groups, g.output_size, compute, team, False)
     panel = 0 if prepared or call.packs else _native.packed_bytes(
         compute, 1, prod(g.kernel_size), channels, panel_width(compute, outputs)
     )
+    tasks = _tiles(g, b.tile) * g.groups * _pieces(outputs, vectors * lanes, b.panels_per_task)
+    scratch = b.scratch_bytes + panel
     return ConvExplanation(
         algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=b.tile,
         block=f"{b.reduction} reduction steps", register_tile=(rows, vectors * lanes), source=SOURCES[b.source],
-        workspace_bytes=(b.scratch_bytes + panel) * team,
+        workspace_bytes=scratch * _native.team_for(team, tasks, scratch),
         packed_weight_bytes=packed if prepared or call.packs else 0, macs=macs, multiplications=macs,
         reason=call.reason,
     )  # fmt: skip
+
+
+def _pieces(outputs: int, width: int, per_task: int) -> int:
+    """Tasks that share out the panels (chunks) of so many outputs."""
+    panels = -(-outputs // width)
+    return -(-panels // per_task)
+
+
+def _tiles(g: Geometry, tile: tuple[int, int]) -> int:
+    """Tiles of the outputs of a whole batch."""
+    return g.batch * -(-g.output_size[0] // tile[0]) * -(-g.output_size[1] // tile[1])
 
 
 class ConvPlan:

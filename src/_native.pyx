@@ -334,6 +334,17 @@ cdef void phase_view(View* out, const View* array, size y, size x, size step_y, 
     out.n[3], out.s[3] = max(0, (array.n[3] - x + step_x - 1) // step_x), array.s[3] * step_x
 
 
+cdef enum:
+    SCRATCH_BYTES = 30 << 20   # of all threads together; 32 MiB is promised
+
+WORKSPACE_BYTES = SCRATCH_BYTES
+
+
+cpdef size team_for(size threads, size tasks, size scratch_bytes, size beside=0) noexcept:
+    """Threads that work at once: no more than tasks, and than have scratch beside so many bytes that all share."""
+    return max(1, min(threads, tasks, (SCRATCH_BYTES - beside) // max(1, scratch_bytes)))
+
+
 cdef void* allocate(size bytes) except NULL:
     cdef void* memory = aligned_alloc(64, (max(bytes, 64) + 63) // 64 * 64)
     if memory == NULL:

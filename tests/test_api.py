@@ -14,6 +14,7 @@ import pytest
 
 import fastconv
 from fastconv import grad, reference
+from fastconv.call import bias_for
 
 FUNCTIONS = (
     "conv2d", "conv1d", "conv_transpose2d", "conv_transpose1d", "conv2d_backward", "tiled_conv2d", "max_pool2d",
@@ -609,3 +610,11 @@ def test_plans_and_explanations_of_an_empty_batch(options, data_format):
         assert empty.shape == (0, *full.shape[1:])
     assert fastconv.explain_conv2d((0, *shape), weight.shape, data_format=data_format, **options).macs == 0
     assert fastconv.conv2d(np.ones((0, *shape), np.float32), weight, data_format=data_format, **options).shape[0] == 0
+
+
+def test_the_bias_that_kernels_read_is_aligned():
+    raw = np.zeros(16 * 4 + 1, np.uint8)
+    odd = raw[1:].view("float32")
+    assert not odd.flags.aligned
+    moved = bias_for(odd, 0)
+    assert moved is not None and moved.flags.aligned

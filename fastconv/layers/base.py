@@ -7,6 +7,7 @@ Shapes may be given with the batch axis (any integer or None) or without it.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -29,6 +30,8 @@ def positive(name: str, value: object) -> int:
     number = integer(name, value)
     if number < 1:
         raise ConvError(f"{name} must be at least 1, but got {name}={value!r}.")
+    if number > sys.maxsize:
+        raise ConvError(f"{name} must be a number that an array can have elements, but got {name}={value!r}.")
     return number
 
 
@@ -36,7 +39,10 @@ def real(name: str, value: object, least: float = float("-inf"), most: float = f
     """`value` as a float within [least, most]."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ConvTypeError(f"{name} must be a number, but got {value!r} of type {type(value).__name__}.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond every float
+        number = float("nan")
     if not least <= number <= most:
         raise ConvError(f"{name} must lie between {least} and {most}, but got {name}={value!r}.")
     return number

@@ -124,7 +124,7 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
             return
         # passes innermost: what one has read, the next finds in the cache
         tasks *= count
-        threads = <int>min(threads, tasks)
+        threads = <int>team_for(threads, tasks, scratch_bytes)
         scratch = <char*>allocate(scratch_bytes * threads)
         all_passes.jobs, all_passes.count = jobs, count
         run_tasks(depthwise_task, &all_passes, scratch, scratch_bytes, tasks, threads)

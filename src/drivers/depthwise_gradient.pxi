@@ -55,7 +55,7 @@ def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, i
         # a segment a row here
         job.pass_.scratch_bytes += round_up(tile_y * sizeof(fc_segment), 64)
         tasks = job.pass_.chunk_groups * parts
-        team = max(1, min(threads, tasks))
+        team = team_for(threads, tasks, job.pass_.scratch_bytes, job.sums_bytes * job.pass_.chunks * parts)
         scratch = <char*>allocate(job.pass_.scratch_bytes * team)
         job.sums = <char*>allocate(job.sums_bytes * job.pass_.chunks * parts)
         run_tasks(depthwise_gradient_task, &job, scratch, job.pass_.scratch_bytes, tasks, team)

@@ -159,7 +159,7 @@ def direct(tuple passes, tuple in_place, x, int x_code, weight, int w_code, pack
             jobs[i].first_task, jobs[i].first_panel = tasks, panels
             panels += jobs[i].groups * jobs[i].panels
             tasks += vy.n[0] * jobs[i].tiles_y * jobs[i].tiles_x * jobs[i].groups * jobs[i].panel_chunks
-        threads = <int>min(threads if macs >= PARALLEL_FROM_MACS else 1, tasks)
+        threads = <int>team_for(threads if macs >= PARALLEL_FROM_MACS else 1, tasks, scratch_bytes)
         scratch = <char*>allocate(scratch_bytes * threads)
         for i in range(threads):
             (<HeldPanel*>(scratch + i * scratch_bytes)).number = -1

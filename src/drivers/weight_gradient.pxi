@@ -61,7 +61,7 @@ def weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, int dw_code
             return
         weight_gradient_prepare(&job)
         tasks = job.blocks * parts
-        team = max(1, min(threads, tasks))
+        team = team_for(threads, tasks, job.scratch_bytes, job.block_bytes * tasks if parts > 1 else 0)
         scratch = <char*>allocate(job.scratch_bytes * team)
         # one part is summed in the thread's own scratch and stored at once
         if parts > 1:

@@ -112,7 +112,7 @@ def winograd(int compute, x, int x_code, weight, int w_code, packed, transformed
         job.slice = job.channels if transformed is not None else max(1, min(slice, job.channels))
         winograd_prepare(&job, panels_per_task)
         tasks = job.blocks * job.panel_chunks
-        team = <int>max(1, min(threads, tasks))
+        team = <int>team_for(threads, tasks, job.scratch_bytes)
         scratch = <char*>allocate(job.scratch_bytes * team)
         run_tasks(winograd_task, &job, scratch, job.scratch_bytes, tasks, team)
     finally:

@@ -38,7 +38,7 @@ def winograd_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, in
         job.channel_block, job.group_tiles, job.parts = channel_block, group_tiles, parts
         winograd_gradient_prepare(&job)
         tasks = job.blocks * parts
-        team = max(1, min(threads, tasks))
+        team = team_for(threads, tasks, job.scratch_bytes, job.m_bytes * tasks if parts > 1 else 0)
         scratch = <char*>allocate(job.scratch_bytes * team)
         if parts > 1:
             job.sums = <char*>allocate(job.m_bytes * tasks)
