@@ -383,7 +383,8 @@ def destination(
         return fresh, layout.from_logical(fresh, batched), _nothing
     own_shape = layout.from_logical(np.broadcast_to(np.int8(0), shape), batched).shape
     result = checked_out(name, out, own_shape, dtype)
-    target = layout.to_logical(result if batched else result[None])
+    plain = result.view(np.ndarray)  # a subclass may index by rules of its own
+    target = layout.to_logical(plain if batched else plain[None])
     if not any(array is not None and np.may_share_memory(result, array) for array in inputs):
         return target, result, _nothing
     fresh = empty_activation(shape, dtype, channels_last)
