@@ -14,7 +14,7 @@ comma   := ,
 # What runs again under each further instruction set that this machine has, with fewer generated cases.
 EVERY_ISA := tests/test_against_reference.py tests/test_properties.py tests/test_depthwise.py
 
-.PHONY: help demo test test-one build bench examples check reliability lint types cython-check sanitize aarch64 sdist clean
+.PHONY: help demo test test-one build bench examples check reliability reliability-faults reliability-order lint types cython-check sanitize aarch64 sdist clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -49,6 +49,13 @@ check: $(VENV)/.installed  ## compare the compiled code with the NumPy reference
 
 reliability: $(VENV)/.test  ## the reliability board, got / target: make reliability [TIER=quick|full] [ONLY=text]
 	PYTHONPATH=tests $(RUN) reliability --tier $(or $(TIER),full) --only "$(ONLY)" $(if $(ONLY),,--json docs/reliability.json --page docs/reliability.md)
+
+reliability-order: $(VENV)/.test  ## the suite in random order, N times: make reliability-order [N=20]
+	@set -e; for seed in $$(seq 1 $(or $(N),20)); do echo "order $$seed"; \
+	  $(RUN) pytest -o addopts=-q --randomly-seed=$$seed tests $(ARGS); done
+
+reliability-faults: $(VENV)/.test  ## plant 60 faults in a copy, one by one; the quick tier and the tests must notice
+	PYTHONPATH=tests:. $(PY) -P -m reliability.faults $(ARGS)
 
 lint: $(VENV)/.test  ## ruff
 	$(PY) -m ruff check .

@@ -125,7 +125,7 @@ class BuildNative(build_ext):
         ext.extra_compile_args = self.native_flags
         ext.extra_link_args = self.native_link_flags
         ext.extra_objects = self.compile_kernels()
-        ext.sources = [self.translate(ext), str(SOURCE / "dispatch.c")]
+        ext.sources = [self.translate(ext), str(SOURCE / "dispatch.c"), str(SOURCE / "tasks.c")]
         super().build_extension(ext)
 
     def compile_kernels(self) -> list[str]:
@@ -210,7 +210,7 @@ setup(
     ext_modules=[
         Extension(
             "fastconv._native",
-            [str(SOURCE / "_native.pyx"), str(SOURCE / "dispatch.c")],
+            [str(SOURCE / "_native.pyx"), str(SOURCE / "dispatch.c"), str(SOURCE / "tasks.c")],
             include_dirs=INCLUDE,
             depends=DEPENDS,
         )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import operator
 import os
+import threading
 
+from . import _native
 from .errors import ConvError, ConvTypeError
 
 _cap: int | None = None
+_openmp = _native.openmp_threads()  # before anyone limited it
 _forked = False
 
 
@@ -15,8 +18,11 @@ def _after_fork_in_child() -> None:
     """GNU OpenMP hangs in a child forked after a parallel region: the child computes on its own thread."""
     global _forked
     _forked = True
+    _native.after_fork()  # plans made before hold a number of threads
 
 
+if (_main := threading.main_thread().ident) is not None:
+    _native.set_main_thread(_main)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
@@ -26,21 +32,38 @@ def _read(path: str) -> str:
         return file.read()
 
 
-def _cgroup_quota() -> int | None:
-    """Whole CPUs granted by the control group's bandwidth limit (version 2, then 1), None without one."""
+def _cgroup_folders(root: str) -> list[str]:
+    """The folders of this process's control groups of either version and of all that these lie in.
+
+    In a container the paths are those of the host, and the group itself is mounted as the root, which is in every list.
+    """
+    folders = [f"{root}/sys/fs/cgroup", f"{root}/sys/fs/cgroup/cpu", f"{root}/sys/fs/cgroup/cpu,cpuacct"]
     try:
-        quota, period = _read("/sys/fs/cgroup/cpu.max").split()
-        if quota != "max":
-            return max(1, -(-int(quota) // int(period)))
-        return None
+        lines = _read(f"{root}/proc/self/cgroup").splitlines()
     except (OSError, ValueError):
-        pass
-    try:
-        quota_us = int(_read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
-        period_us = int(_read("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
-        return max(1, -(-quota_us // period_us)) if quota_us > 0 and period_us > 0 else None
-    except (OSError, ValueError):
-        return None
+        return folders
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        while path.strip("/"):
+            folders += [mount + path for mount in (folders[1:3] if controllers else folders[:1])]
+            path = path.rpartition("/")[0]
+    return folders
+
+
+def _cgroup_quota(root: str = "") -> int | None:
+    """Whole CPUs granted by the tightest bandwidth limit of the control groups, version 2 and 1, None without one."""
+    quotas = []
+    for folder in _cgroup_folders(root):
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            try:
+                quota, period = " ".join(_read(f"{folder}/{name}") for name in names).split()
+                if int(quota) > 0 and int(period) > 0:  # "max" and -1: no limit
+                    quotas.append(-(-int(quota) // int(period)))
+            except (OSError, ValueError):
+                continue
+    return min(quotas, default=None)
 
 
 def _wish() -> int | None:
@@ -67,6 +90,8 @@ def explain() -> dict[str, int | bool | str | None]:
     threads, wish, cpus, quota = effective(None), _wish(), _cpus(), _cgroup_quota()
     if _forked:
         why = "a forked child computes on its own thread"
+    elif threads < get_num_threads():
+        why = "OpenMP's limit, as threadpoolctl sets it"
     elif threads != _default():
         why = "set_num_threads"
     elif wish:
@@ -114,6 +139,13 @@ def get_num_threads() -> int:
 
 
 def effective(num_threads: int | None) -> int:
-    """Threads for one call: `num_threads` if given, else the cap; one in a forked child."""
-    count = get_num_threads() if num_threads is None else _positive("num_threads", num_threads)
-    return 1 if _forked else count
+    """Threads for one call: `num_threads` if given, else the cap; one in a forked child.
+
+    The cap yields to a limit that was set on OpenMP in the calling thread, as threadpoolctl does.
+    """
+    if _forked:
+        return 1
+    if num_threads is not None:
+        return _positive("num_threads", num_threads)
+    limit = _native.openmp_threads()
+    return min(get_num_threads(), limit) if limit < _openmp else get_num_threads()

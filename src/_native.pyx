@@ -5,7 +5,8 @@ Arrays come in the logical axis order (batch, channel, height, width) with any b
 when, and by which algorithm, was decided in `fastconv.plan`.
 """
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cython.parallel cimport parallel, prange, threadid
+from cpython.pythread cimport PyThread_get_thread_ident
+from cython.parallel cimport prange
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -25,6 +26,7 @@ cdef extern from *:
     static double fc_seconds(void) { return omp_get_wtime(); }
     /* Several threads may raise the same flag at once. */
     static inline void fc_raise_flag(char *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELAXED); }
+    static int fc_openmp_threads(void) { return omp_get_max_threads(); }
     #else
     #error "fastconv needs OpenMP: compile with -fopenmp"
     #endif
@@ -33,6 +35,7 @@ cdef extern from *:
     const char* fc_openmp_name() nogil
     double fc_seconds() nogil
     void fc_raise_flag(char* flag) nogil
+    int fc_openmp_threads() nogil
 
 cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_segment:
@@ -142,6 +145,53 @@ cdef extern from "fastconv.h" nogil:
 
 ctypedef Py_ssize_t size
 
+cdef extern from "tasks.h" nogil:
+    ctypedef struct fc_watch:
+        pass
+    ctypedef void (*fc_task)(void*, char*, Py_ssize_t, fc_watch*) noexcept nogil
+    ctypedef int (*fc_look)() noexcept nogil
+    int fc_run_tasks(fc_task, void*, char*, Py_ssize_t, Py_ssize_t, int, int, fc_look)
+    bint fc_interrupted(fc_watch*)
+    void fc_run_alone()
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept  # -1 leaves an exception behind, which `run_tasks` hands on
+
+cdef unsigned long main_thread = 0  # the one that runs Python's signal handlers
+
+
+def set_main_thread(unsigned long ident):
+    """Let the calls of this thread (`threading.get_ident`) look for signals."""
+    global main_thread
+    main_thread = ident
+
+
+def after_fork():
+    """Make this thread, the only one of a forked child, its main thread; calls start no others from now on."""
+    fc_run_alone()
+    set_main_thread(PyThread_get_thread_ident())
+
+
+cdef int look_for_signals() noexcept nogil:
+    with gil:
+        return PyErr_CheckSignals()
+
+
+cdef int run_tasks(fc_task work, void* job, char* scratch, size scratch_bytes, size tasks, int threads,
+                   bint even=False) except -1:
+    """work(job, scratch of the thread, task, watch) for every task; a signal's handler may raise and end it early.
+
+    Without the GIL, on at most `threads` threads; `even` shares the tasks out beforehand.
+    """
+    cdef fc_look look = NULL
+    cdef int stopped
+    if PyThread_get_thread_ident() == main_thread:
+        look = look_for_signals
+    with nogil:
+        stopped = fc_run_tasks(work, job, scratch, scratch_bytes, tasks, threads, even, look)
+    return -1 if stopped else 0
+
+
 cdef enum:
     PARALLEL_FROM_MACS = 1 << 20   # about 10 microseconds: starting a team costs as much
 
@@ -194,6 +244,11 @@ def isa_use(str name):
 def openmp_runtime():
     """The OpenMP runtime compiled against, with the date (yyyymm) of the specification it follows."""
     return f"{fc_openmp_name().decode()} ({fc_openmp_version()})"
+
+
+def openmp_threads():
+    """Threads that OpenMP would give a team of the calling thread: what threadpoolctl sets."""
+    return fc_openmp_threads()
 
 
 def tile_shape(int compute):

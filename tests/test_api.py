@@ -395,6 +395,18 @@ def test_pairs_lists_and_numpy_integers_are_the_same_option():
         np.testing.assert_array_equal(fastconv.conv2d(X, W, B, two, one, two, np.int64(1)), expected)
 
 
+class _IndexesByItsOwnRules(np.ndarray):
+    def __getitem__(self, key: Any) -> Any:
+        raise AssertionError("fastconv must not index a subclass")
+
+
+def test_out_may_be_a_subclass_with_and_without_a_batch():
+    for x, y in ((X, Y), (X[0], Y[0])):
+        out = np.zeros_like(y).view(_IndexesByItsOwnRules)
+        assert fastconv.conv2d(x, W, B, out=out) is out
+        np.testing.assert_array_equal(out.view(np.ndarray), y)
+
+
 def test_the_number_of_threads_is_process_wide_unless_one_call_says_otherwise():
     before = fastconv.get_num_threads()
     try:

@@ -1,16 +1,9 @@
 """What must hold of any convolution, without a reference: identities of algebra, and the promises about bits,
 threads, processes and memory layouts."""
 
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -217,75 +210,6 @@ def test_the_cap_on_threads_holds_in_every_thread():
 # ---- Threads and processes ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_computes():
-    """GNU OpenMP hangs in a child whose parent used threads; we must not."""
-    x, w, b = problem(*THREADED[0][:2])
-    expected = fastconv.conv2d(x, w, b, padding=1, num_threads=4)
-    dy = np.ones_like(expected)
-    gradients = fastconv.conv2d_backward(dy, x, w, padding=1, num_threads=4)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            ours = [fastconv.conv2d(x, w, b, padding=1, num_threads=threads) for threads in (4, 1, 2)]
-            again = fastconv.conv2d_backward(dy, x, w, padding=1, num_threads=4)
-            if same_bits(expected, *ours) and all(same_bits(a, b) for a, b in zip(gradients, again, strict=True)):
-                code = 0
-        finally:
-            os._exit(code)
-    status = _wait(child, seconds=60)
-    assert status is not None, "the child hangs"
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert same_bits(expected, fastconv.conv2d(x, w, b, padding=1, num_threads=4))  # the parent goes on
-
-
-def _wait(child: int, seconds: float) -> int | None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return status
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
-
-
-def _convolve_in_worker(seed: int) -> bytes:
-    rng = np.random.default_rng(seed)
-    x, w = fill(rng, (2, 40, 20, 20), "float32"), fill(rng, (50, 40, 3, 3), "float32")
-    return bytes(fastconv.conv2d(x, w, padding=1, num_threads=3).tobytes())
-
-
-@pytest.mark.parametrize("method", [m for m in ("fork", "spawn") if m in multiprocessing.get_all_start_methods()])
-def test_worker_processes(method):
-    expected = [_convolve_in_worker(seed) for seed in range(4)]
-    with multiprocessing.get_context(method).Pool(2) as pool:
-        assert pool.map_async(_convolve_in_worker, range(4)).get(timeout=120) == expected
-
-
-def test_threads_of_python_may_call_at_once():
-    problems = [(problem(x_shape, w_shape), options) for x_shape, w_shape, options in THREADED]
-    expected = [fastconv.conv2d(*arrays, **options) for arrays, options in problems]
-    wrong: list[int] = []
-
-    def work(first: int) -> None:
-        for step in range(2 * len(problems)):
-            which = (first + step) % len(problems)
-            arrays, options = problems[which]
-            if not same_bits(expected[which], fastconv.conv2d(*arrays, **options, num_threads=1 + step % 3)):
-                wrong.append(which)
-
-    threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert not any(thread.is_alive() for thread in threads)
-    assert wrong == []
-
-
 def _calls() -> dict[str, Callable[[], Any]]:
     """A call of each kind that takes a good part of a second."""
     rng = np.random.default_rng(0)
@@ -326,19 +250,6 @@ def test_the_interpreter_lock_is_released(name):
     pytest.fail(f"no other thread ran during {end - begin:.3f} seconds of {name}")
 
 
-def test_importing_changes_no_floating_point_mode():
-    """A library linked with fast-math flags would flush subnormal numbers in the whole process."""
-    code = """
-        import numpy as np
-        tiny = np.float64(5e-324)
-        assert tiny * 1.0 > 0
-        import fastconv
-        fastconv.conv2d(np.ones((1, 8, 40, 40), np.float32), np.ones((8, 8, 3, 3), np.float32), num_threads=2)
-        assert np.float64(5e-324) * 1.0 > 0 and np.float32(1e-45) * np.float32(1) > 0
-        assert (np.full(100, 1e-45, np.float32) * np.float32(1) > 0).all()
-    """
-    environment = os.environ | {"PYTHONPATH": str(Path(fastconv.__file__).parents[1])}  # this fastconv, not another
-    subprocess.run([sys.executable, "-P", "-c", textwrap.dedent(code)], check=True, timeout=120, env=environment)
 
 
 # ---- Memory layouts -------------------------------------------------------------------------------------------------

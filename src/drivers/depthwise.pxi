@@ -50,6 +50,11 @@ cdef struct Depthwise:
     char* picks                                # and where every lane finds it there: [channel][lane]
 
 
+cdef struct DepthwisePasses:
+    Depthwise* jobs
+    size count
+
+
 # Where the lanes of one chunk read and write: offsets in elements from (row 0, column 0) of the input and the output.
 cdef struct Lanes:
     const char* a
@@ -72,6 +77,7 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
     """
     cdef Depthwise* jobs = NULL
     cdef Depthwise* job
+    cdef DepthwisePasses all_passes
     cdef Arrays arrays = Arrays()
     cdef View view, packed_view
     cdef View views[3]
@@ -120,13 +126,8 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
         tasks *= count
         threads = <int>team_for(threads, tasks, scratch_bytes)
         scratch = <char*>allocate(scratch_bytes * threads)
-        with nogil:
-            if threads == 1:
-                for task in range(tasks):
-                    depthwise_task(&jobs[task % count], scratch, task // count)
-            else:
-                for task in prange(tasks, schedule='dynamic', num_threads=threads):
-                    depthwise_task(&jobs[task % count], scratch + threadid() * scratch_bytes, task // count)
+        all_passes.jobs, all_passes.count = jobs, count
+        run_tasks(depthwise_task, &all_passes, scratch, scratch_bytes, tasks, threads)
     finally:
         for task in range(count):
             free(<void*>jobs[task].tap_y)
@@ -263,7 +264,10 @@ cdef void depthwise_prepare(Depthwise* job, size chunks_per_task) noexcept nogil
                          + round_up(job.taps_y * job.taps_x * job.channels * sizeof(fc_segment), 64))
 
 
-cdef void depthwise_task(const Depthwise* job, char* scratch, size task) noexcept nogil:
+cdef void depthwise_task(void* passes, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef size count = (<DepthwisePasses*>passes).count
+    cdef const Depthwise* job = (<DepthwisePasses*>passes).jobs + task % count
+    task = task // count
     cdef size tiles = job.y.n[0] * job.tiles_y * job.tiles_x
     cdef size chunk = task // tiles * job.chunks_per_task, last = min(chunk + job.chunks_per_task, job.chunks)
     cdef size image, oy, ox, rows, columns
@@ -275,7 +279,7 @@ cdef void depthwise_task(const Depthwise* job, char* scratch, size task) noexcep
     image = task // job.tiles_x // job.tiles_y
     rows = min(job.tile_y, job.y.n[2] - oy)
     columns = min(job.tile_x, job.y.n[3] - ox)
-    while chunk < last:
+    while chunk < last and not fc_interrupted(watch):
         chunk += depthwise_chunks(job, scratch, image, chunk, last, oy, ox, rows, columns)
 
 

@@ -31,7 +31,7 @@ def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, i
     cdef DepthwiseGradient job
     cdef Arrays arrays = Arrays()
     cdef char* scratch = NULL
-    cdef size task, tasks, team
+    cdef size tasks, team
     job.pass_.kernels = isa.compute[compute]
     job.pass_.runs_y = NULL
     job.pass_.tap_y = NULL
@@ -58,20 +58,10 @@ def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, i
         team = team_for(threads, tasks, job.pass_.scratch_bytes, job.sums_bytes * job.pass_.chunks * parts)
         scratch = <char*>allocate(job.pass_.scratch_bytes * team)
         job.sums = <char*>allocate(job.sums_bytes * job.pass_.chunks * parts)
-        with nogil:
-            if team == 1:
-                for task in range(tasks):
-                    depthwise_gradient_task(&job, scratch, task)
-            else:
-                for task in prange(tasks, schedule='dynamic', num_threads=team):
-                    depthwise_gradient_task(&job, scratch + threadid() * job.pass_.scratch_bytes, task)
-            team = <int>min(team, job.pass_.chunks)
-            if team == 1 or job.sums_bytes * job.pass_.chunks * parts < STORE_TOGETHER_BYTES:
-                for task in range(job.pass_.chunks):
-                    depthwise_gradient_store(&job, task)
-            else:
-                for task in prange(job.pass_.chunks, schedule='dynamic', num_threads=team):
-                    depthwise_gradient_store(&job, task)
+        run_tasks(depthwise_gradient_task, &job, scratch, job.pass_.scratch_bytes, tasks, team)
+        if job.sums_bytes * job.pass_.chunks * parts < STORE_TOGETHER_BYTES:
+            team = 1
+        run_tasks(depthwise_gradient_store, &job, NULL, 0, job.pass_.chunks, team)
     finally:
         free(scratch)
         free(<void*>job.pass_.tap_y)
@@ -80,8 +70,9 @@ def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, i
         arrays.release()
 
 
-cdef void depthwise_gradient_task(const DepthwiseGradient* job, char* scratch, size task) noexcept nogil:
+cdef void depthwise_gradient_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     """The sums of one part of the pixels for a few neighbouring chunks."""
+    cdef const DepthwiseGradient* job = <const DepthwiseGradient*>job_
     cdef const Depthwise* p = &job.pass_
     cdef size group = task % p.chunk_groups * p.chunks_per_task, part = task // p.chunk_groups
     cdef size chunk, last_chunk = min(group + p.chunks_per_task, p.chunks)
@@ -89,7 +80,7 @@ cdef void depthwise_gradient_task(const DepthwiseGradient* job, char* scratch, s
     cdef size image, oy, ox, rows, columns
     cdef bint in_place = p.in_place and last_chunk * p.width <= p.total and gradient_in_place(p)
     memset(job.sums + (part * p.chunks + group) * job.sums_bytes, 0, (last_chunk - group) * job.sums_bytes)
-    while row < last:
+    while row < last and not fc_interrupted(watch):
         image, oy = row // p.y.n[2], row % p.y.n[2]
         rows = min(min(p.tile_y, p.y.n[2] - oy), last - row)
         ox = 0
@@ -227,7 +218,8 @@ cdef void depthwise_gradient_rectangle(const Depthwise* job, const Lanes* at, fc
                     n = 0
 
 
-cdef void depthwise_gradient_store(const DepthwiseGradient* job, size chunk) noexcept nogil:
+cdef void depthwise_gradient_store(void* job_, char* scratch, size chunk, fc_watch* watch) noexcept nogil:
+    cdef const DepthwiseGradient* job = <const DepthwiseGradient*>job_
     cdef const Depthwise* p = &job.pass_
     cdef const fc_kernels* kernels = p.kernels
     cdef size first = chunk * p.width, count = min(p.width, p.total - first), part, i, j

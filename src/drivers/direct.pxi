@@ -46,6 +46,11 @@ cdef struct Direct:
     size panel_bytes, region_bytes, scratch_bytes, max_segments
 
 
+cdef struct DirectPasses:
+    Direct* jobs
+    size count
+
+
 cdef struct HeldPanel:
     size number     # of the panel in a thread's scratch, counted over all passes and groups; -1 at first
     bint finite
@@ -126,8 +131,9 @@ def direct(tuple passes, tuple in_place, x, int x_code, weight, int w_code, pack
     cdef View vx, vy, vr, vp, vb, vw
     cdef DirectPass p, other
     cdef Direct* jobs = NULL
+    cdef DirectPasses all_passes
     cdef char* scratch = NULL
-    cdef size i, n, count = len(passes), task, tasks, panels = 0, macs = 0, scratch_bytes = 0
+    cdef size i, n, count = len(passes), tasks, panels = 0, macs = 0, scratch_bytes = 0
     try:
         arrays.activation(x, &vx, False, channels_last)
         arrays.activation(y, &vy, True, channels_last)
@@ -172,13 +178,8 @@ def direct(tuple passes, tuple in_place, x, int x_code, weight, int w_code, pack
         scratch = <char*>allocate(scratch_bytes * threads)
         for i in range(threads):
             (<HeldPanel*>(scratch + i * scratch_bytes)).number = -1
-        with nogil:
-            if threads == 1:
-                for task in range(tasks):
-                    direct_any_task(jobs, count, scratch, task)
-            else:
-                for task in prange(tasks, schedule='dynamic', num_threads=threads):
-                    direct_any_task(jobs, count, scratch + threadid() * scratch_bytes, task)
+        all_passes.jobs, all_passes.count = jobs, count
+        run_tasks(direct_any_task, &all_passes, scratch, scratch_bytes, tasks, threads)
     finally:
         free(scratch)
         if jobs != NULL:
@@ -188,11 +189,12 @@ def direct(tuple passes, tuple in_place, x, int x_code, weight, int w_code, pack
         arrays.release()
 
 
-cdef void direct_any_task(const Direct* jobs, size count, char* scratch, size task) noexcept nogil:
-    cdef size i = count - 1
+cdef void direct_any_task(void* passes, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const Direct* jobs = (<DirectPasses*>passes).jobs
+    cdef size i = (<DirectPasses*>passes).count - 1
     while jobs[i].first_task > task:
         i -= 1
-    direct_task(jobs + i, scratch, task - jobs[i].first_task)
+    direct_task(jobs + i, scratch, task - jobs[i].first_task, watch)
 
 
 cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
@@ -322,7 +324,7 @@ cdef const char* direct_panel(const Direct* job, char* scratch, size group, size
     return scratch + PANEL_AT
 
 
-cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogil:
+cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
     cdef size chunk = task // (job.y.n[0] * job.tiles_y * job.tiles_x * job.groups)
     cdef size group, image, oy, ox, rows, columns, pixels, p, r, panel, last, first, count, vectors, width
@@ -374,6 +376,8 @@ cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogi
 
     last = min((chunk + 1) * job.panels_per_task, job.panels)
     for panel in range(chunk * job.panels_per_task, last):
+        if panel > chunk * job.panels_per_task and fc_interrupted(watch):
+            return
         first = panel * job.width
         count = min(job.width, job.outputs - first)
         vectors = (count + kernels.lanes - 1) // kernels.lanes
@@ -414,7 +418,7 @@ cdef void direct_task(const Direct* job, char* scratch, size task) noexcept nogi
                 ends.bias = shift
         if job.source == GATHER:
             direct_gather(job, region, b, vectors, width, image, group, oy, ox, columns, pixels, a_row, c, c_row,
-                          &ends, skip, spare)
+                          &ends, skip, spare, watch)
         elif skip:
             direct_skip(job, a, b, vectors, width, oy, ox, columns, pixels, a_row, c, c_row, &ends, spare)
         else:
@@ -477,13 +481,14 @@ cdef void direct_skip(const Direct* job, const char* a, const char* b, size vect
 
 cdef void direct_gather(const Direct* job, char* region, const char* b, size vectors, size width, size image,
                         size group, size oy, size ox, size columns, size pixels, const size* a_row, char* c,
-                        const size* c_row, const Ends* ends, bint skip, fc_segment* spare) noexcept nogil:
+                        const size* c_row, const Ends* ends, bint skip, fc_segment* spare,
+                        fc_watch* watch) noexcept nogil:
     """The reduction in chunks of kc steps, gathered pixel by pixel: bounded memory for windows of any size."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size total = job.taps_y * job.taps_x * job.channels, k0 = 0, k1, k, tap, channel, n, iy, ix, p, at, segments
     cdef char* dst
     cdef Ends own = ends[0]
-    while k0 < total or k0 == 0:
+    while (k0 < total or k0 == 0) and not fc_interrupted(watch):
         k1 = min(total, k0 + job.kc)
         for p in range(pixels):
             segments = 0

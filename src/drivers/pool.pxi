@@ -6,7 +6,7 @@ cdef struct Pool:
     fc_pool_row row
     fc_pool_function function
     size chunk, chunks, stride_y, pad_y
-    int itemsize
+    bint scatter, indexed
 
 
 def pool(str kind, int code, int itemsize, x, y, index, tuple kernel, tuple stride, tuple padding, tuple dilation,
@@ -16,7 +16,7 @@ def pool(str kind, int code, int itemsize, x, y, index, tuple kernel, tuple stri
     cdef Pool job
     cdef const fc_pool_kernels* kernels = isa.pool[code]
     cdef Arrays arrays = Arrays()
-    cdef size task, tasks, team
+    cdef size tasks
     cdef bint scatter = kind.endswith("_gradient"), indexed = index is not None
     cdef View* plane
     try:
@@ -45,26 +45,21 @@ def pool(str kind, int code, int itemsize, x, y, index, tuple kernel, tuple stri
         job.chunk = 64 if plane.s[1] == itemsize else 1
         job.chunks = (plane.n[1] + job.chunk - 1) // job.chunk
         tasks = plane.n[0] * (job.chunks if scatter else job.y.n[2])
-        team = max(1, min(threads, tasks))
-        with nogil:
-            if team == 1:
-                for task in range(tasks):
-                    pool_task(&job, scatter, indexed, task)
-            else:
-                for task in prange(tasks, schedule='static', num_threads=team):
-                    pool_task(&job, scatter, indexed, task)
+        job.scatter, job.indexed = scatter, indexed
+        run_tasks(pool_task, &job, NULL, 0, tasks, threads, True)
     finally:
         arrays.release()
 
 
-cdef void pool_task(const Pool* job, bint scatter, bint indexed, size task) noexcept nogil:
+cdef void pool_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const Pool* job = <const Pool*>job_
     cdef fc_pool_row row = job.row
     cdef size image, oy, first
-    if not scatter:
+    if not job.scatter:
         image, oy = task // job.y.n[2], task % job.y.n[2]
         row.x = job.x.p + image * job.x.s[0]
         row.y = job.y.p + image * job.y.s[0] + oy * job.y.s[2]
-        if indexed:
+        if job.indexed:
             row.index = job.index.p + image * job.index.s[0] + oy * job.index.s[2]
         row.channels = job.x.n[1]
         row.y0 = oy * job.stride_y - job.pad_y
@@ -74,8 +69,10 @@ cdef void pool_task(const Pool* job, bint scatter, bint indexed, size task) noex
     row.channels = min(job.chunk, job.y.n[1] - first)
     row.y = job.y.p + image * job.y.s[0] + first * job.y.s[1]
     for oy in range(job.x.n[2]):
+        if fc_interrupted(watch):
+            return
         row.x = job.x.p + image * job.x.s[0] + first * job.x.s[1] + oy * job.x.s[2]
-        if indexed:
+        if job.indexed:
             row.index = job.index.p + image * job.index.s[0] + first * job.index.s[1] + oy * job.index.s[2]
         row.y0 = oy * job.stride_y - job.pad_y
         job.function(&row)

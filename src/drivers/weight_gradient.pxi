@@ -43,7 +43,7 @@ def weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, int dw_code
     cdef WeightGradient job
     cdef Arrays arrays = Arrays()
     cdef char* scratch = NULL
-    cdef size task, tasks, team
+    cdef size tasks, team
     job.kernels = isa.compute[compute]
     job.sums = NULL
     try:
@@ -66,21 +66,9 @@ def weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, int dw_code
         # one part is summed in the thread's own scratch and stored at once
         if parts > 1:
             job.sums = <char*>allocate(job.block_bytes * tasks)
-        with nogil:
-            if team == 1:
-                for task in range(tasks):
-                    weight_gradient_task(&job, scratch, task)
-            else:
-                for task in prange(tasks, schedule='dynamic', num_threads=team):
-                    weight_gradient_task(&job, scratch + threadid() * job.scratch_bytes, task)
-            if parts > 1:
-                team = max(1, min(team, job.blocks))
-                if team == 1:
-                    for task in range(job.blocks):
-                        weight_gradient_reduce(&job, task)
-                else:
-                    for task in prange(job.blocks, schedule='dynamic', num_threads=team):
-                        weight_gradient_reduce(&job, task)
+        run_tasks(weight_gradient_task, &job, scratch, job.scratch_bytes, tasks, team)
+        if parts > 1:
+            run_tasks(weight_gradient_reduce, &job, NULL, 0, job.blocks, team)
     finally:
         free(scratch)
         free(job.sums)
@@ -136,7 +124,8 @@ cdef WeightBlock weight_block(const WeightGradient* job, size block) noexcept no
     return b
 
 
-cdef void weight_gradient_task(const WeightGradient* job, char* scratch, size task) noexcept nogil:
+cdef void weight_gradient_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const WeightGradient* job = <const WeightGradient*>job_
     cdef const fc_kernels* kernels = job.kernels
     cdef WeightBlock block = weight_block(job, task % job.blocks)
     cdef size part = task // job.blocks
@@ -152,6 +141,8 @@ cdef void weight_gradient_task(const WeightGradient* job, char* scratch, size ta
         sums = job.sums + task * job.block_bytes
     memset(sums, 0, job.block_bytes)
     for tile in range(part * tiles // job.parts, last):
+        if fc_interrupted(watch):
+            return
         ox = tile % job.tiles_x * job.tile_x
         oy = tile // job.tiles_x % job.tiles_y * job.tile_y
         image = tile // job.tiles_x // job.tiles_y
@@ -281,7 +272,8 @@ cdef void weight_gradient_store(const WeightGradient* job, const WeightBlock* bl
                 at += block.channels * width * kernels.size
 
 
-cdef void weight_gradient_reduce(const WeightGradient* job, size task) noexcept nogil:
+cdef void weight_gradient_reduce(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const WeightGradient* job = <const WeightGradient*>job_
     cdef WeightBlock block = weight_block(job, task)
     cdef char* sums = job.sums + task * job.block_bytes
     cdef size part
@@ -290,28 +282,33 @@ cdef void weight_gradient_reduce(const WeightGradient* job, size task) noexcept 
     weight_gradient_store(job, &block, sums)
 
 
+cdef struct BiasGradient:
+    const fc_kernels* kernels
+    View dy
+    int dy_code
+    size parts, bytes
+    char* sums
+
+
 def bias_gradient(int compute, dy, int dy_code, out, int out_code, size parts, int threads):
     """Sum dy (N, C, H, W) over all but the channels into out (C,); parts, cut by shape, are added in order."""
     cdef const fc_kernels* kernels = isa.compute[compute]
     cdef Arrays arrays = Arrays()
-    cdef View v, to
+    cdef View to
+    cdef BiasGradient job
     cdef char* sums = NULL
-    cdef size part, channels, bytes, team = max(1, min(threads, parts))
+    cdef size part, channels, bytes
     try:
-        arrays.view(dy, &v, False)
+        arrays.view(dy, &job.dy, False)
         arrays.view(out, &to, True)
-        channels = v.n[1]
+        channels = job.dy.n[1]
         if channels == 0:
             return
         bytes = round_up(channels * kernels.size, 64)
         sums = <char*>allocate(bytes * parts)
+        job.kernels, job.dy_code, job.parts, job.bytes, job.sums = kernels, dy_code, parts, bytes, sums
+        run_tasks(bias_gradient_part, &job, NULL, 0, parts, threads)
         with nogil:
-            if team == 1:
-                for part in range(parts):
-                    bias_gradient_part(kernels, &v, dy_code, sums + part * bytes, part, parts)
-            else:
-                for part in prange(parts, schedule='dynamic', num_threads=team):
-                    bias_gradient_part(kernels, &v, dy_code, sums + part * bytes, part, parts)
             for part in range(1, parts):
                 kernels.add(sums, sums + part * bytes, channels)
             kernels.store[out_code](sums, channels, 1, channels, to.p, 0, to.s[3], NULL, 0, NULL, 0, 0)
@@ -320,19 +317,24 @@ def bias_gradient(int compute, dy, int dy_code, out, int out_code, size parts, i
         arrays.release()
 
 
-cdef void bias_gradient_part(const fc_kernels* kernels, const View* v, int code, char* sums, size part,
-                             size parts) noexcept nogil:
-    cdef size rows = v.n[0] * v.n[2], row, last = (part + 1) * rows // parts, c, n, x, m, p
+cdef void bias_gradient_part(void* job_, char* scratch, size part, fc_watch* watch) noexcept nogil:
+    cdef const BiasGradient* job = <const BiasGradient*>job_
+    cdef const fc_kernels* kernels = job.kernels
+    cdef const View* v = &job.dy
+    cdef size parts = job.parts, rows = v.n[0] * v.n[2], row, last = (part + 1) * rows // parts, c, n, x, m, p
+    cdef char* sums = job.sums + part * job.bytes
     cdef char pixels[16 * 64 * 8]
     memset(sums, 0, v.n[1] * kernels.size)
     for row in range(part * rows // parts, last):
+        if fc_interrupted(watch):
+            return
         c = 0
         while c < v.n[1]:
             n = min(64, v.n[1] - c)
             x = 0
             while x < v.n[3]:
                 m = min(16, v.n[3] - x)
-                kernels.pack[code](pixels, n, m, n, v.p + row // v.n[2] * v.s[0] + c * v.s[1]
+                kernels.pack[job.dy_code](pixels, n, m, n, v.p + row // v.n[2] * v.s[0] + c * v.s[1]
                                    + row % v.n[2] * v.s[2] + x * v.s[3], v.s[3], v.s[1])
                 for p in range(m):
                     kernels.add(sums + c * kernels.size, pixels + p * n * kernels.size, n)

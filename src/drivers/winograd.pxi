@@ -36,26 +36,35 @@ cdef struct Winograd:
     size v_bytes, m_bytes, u_bytes, taps_bytes, region_bytes, output_bytes, scratch_bytes
 
 
+cdef struct WinogradPanels:
+    const fc_kernels* kernels
+    char* u
+    const char* w
+    size channels, outputs
+
+
 def winograd_weights(int compute, packed, transformed, size channels, size outputs, int threads):
     """Transform weights packed for 3x3 taps, panel by panel, into U[panel][36][channels][width]."""
     cdef const fc_kernels* kernels = isa.compute[compute]
     cdef Arrays arrays = Arrays()
     cdef View w, u
-    cdef size width = kernels.vectors * kernels.lanes, panels = (outputs + width - 1) // width, panel
+    cdef WinogradPanels job
+    cdef size width = kernels.vectors * kernels.lanes, panels = (outputs + width - 1) // width
     try:
         arrays.view(packed, &w, False)
         arrays.view(transformed, &u, True)
-        with nogil:
-            for panel in prange(panels, schedule='dynamic', num_threads=threads):
-                winograd_panel(kernels, u.p + panel * width * WINOGRAD_ELEMENTS * channels * kernels.size,
-                               w.p + panel * width * 9 * channels * kernels.size, channels,
-                               round_up(min(width, outputs - panel * width), kernels.lanes))
+        job.kernels, job.u, job.w, job.channels, job.outputs = kernels, u.p, w.p, channels, outputs
+        run_tasks(winograd_panel, &job, NULL, 0, panels, threads)
     finally:
         arrays.release()
 
 
-cdef void winograd_panel(const fc_kernels* kernels, char* u, const char* w, size channels, size width) noexcept nogil:
-    kernels.winograd_weights(u, channels * width, width, w, channels * width, channels)
+cdef void winograd_panel(void* panels, char* scratch, size panel, fc_watch* watch) noexcept nogil:
+    cdef const WinogradPanels* job = <const WinogradPanels*>panels
+    cdef size full = job.kernels.vectors * job.kernels.lanes, before = panel * full * job.channels * job.kernels.size
+    cdef size width = round_up(min(full, job.outputs - panel * full), job.kernels.lanes)
+    job.kernels.winograd_weights(job.u + before * WINOGRAD_ELEMENTS, job.channels * width, width, job.w + before * 9,
+                                 job.channels * width, job.channels)
 
 
 def winograd(int compute, x, int x_code, weight, int w_code, packed, transformed, bint transposed, tuple rows,
@@ -72,7 +81,7 @@ def winograd(int compute, x, int x_code, weight, int w_code, packed, transformed
     cdef Arrays arrays = Arrays()
     cdef View view, array
     cdef char* scratch = NULL
-    cdef size task, tasks
+    cdef size tasks
     cdef int team
     job.kernels = isa.compute[compute]
     job.weights.offsets = NULL
@@ -105,13 +114,7 @@ def winograd(int compute, x, int x_code, weight, int w_code, packed, transformed
         tasks = job.blocks * job.panel_chunks
         team = <int>team_for(threads, tasks, job.scratch_bytes)
         scratch = <char*>allocate(job.scratch_bytes * team)
-        with nogil:
-            if team == 1:
-                for task in range(tasks):
-                    winograd_task(&job, scratch, task)
-            else:
-                for task in prange(tasks, schedule='dynamic', num_threads=team):
-                    winograd_task(&job, scratch + threadid() * job.scratch_bytes, task)
+        run_tasks(winograd_task, &job, scratch, job.scratch_bytes, tasks, team)
     finally:
         free(scratch)
         free(job.weights.offsets)
@@ -143,7 +146,8 @@ cdef void winograd_prepare(Winograd* job, size panels_per_task) noexcept nogil:
                          + round_up(2 * job.block * sizeof(size), 64))
 
 
-cdef void winograd_task(const Winograd* job, char* scratch, size task) noexcept nogil:
+cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const Winograd* job = <const Winograd*>job_
     cdef const fc_kernels* kernels = job.kernels
     cdef size chunk = task // job.blocks, first = task % job.blocks * job.block
     cdef size count = min(job.block, job.tiles - first)
@@ -179,6 +183,8 @@ cdef void winograd_task(const Winograd* job, char* scratch, size task) noexcept 
             m_row[t] = t * width
         c = 0
         while c < job.channels:
+            if fc_interrupted(watch):
+                return
             n = min(job.slice, job.channels - c)
             if job.transformed != NULL:
                 u = job.transformed + panel * job.width * WINOGRAD_ELEMENTS * job.channels * kernels.size

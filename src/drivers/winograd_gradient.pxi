@@ -26,7 +26,7 @@ def winograd_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, in
     cdef WinogradGradient job
     cdef Arrays arrays = Arrays()
     cdef char* scratch = NULL
-    cdef size task, tasks, team
+    cdef size tasks, team
     job.kernels = isa.compute[compute]
     job.sums = NULL
     try:
@@ -42,16 +42,9 @@ def winograd_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, in
         scratch = <char*>allocate(job.scratch_bytes * team)
         if parts > 1:
             job.sums = <char*>allocate(job.m_bytes * tasks)
-        with nogil:
-            if team == 1:
-                for task in range(tasks):
-                    winograd_gradient_task(&job, scratch, task)
-            else:
-                for task in prange(tasks, schedule='dynamic', num_threads=team):
-                    winograd_gradient_task(&job, scratch + threadid() * job.scratch_bytes, task)
-            if parts > 1:
-                for task in prange(job.blocks, schedule='dynamic', num_threads=team):
-                    winograd_gradient_reduce(&job, scratch + threadid() * job.scratch_bytes, task)
+        run_tasks(winograd_gradient_task, &job, scratch, job.scratch_bytes, tasks, team)
+        if parts > 1:
+            run_tasks(winograd_gradient_reduce, &job, scratch, job.scratch_bytes, job.blocks, team)
     finally:
         free(scratch)
         free(job.sums)
@@ -80,7 +73,8 @@ cdef void winograd_gradient_prepare(WinogradGradient* job) noexcept nogil:
     job.scratch_bytes = job.v_bytes + job.d_bytes + job.m_bytes + job.region_bytes
 
 
-cdef void winograd_gradient_task(const WinogradGradient* job, char* scratch, size task) noexcept nogil:
+cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const WinogradGradient* job = <const WinogradGradient*>job_
     cdef const fc_kernels* kernels = job.kernels
     cdef size block = task % job.blocks, part = task // job.blocks
     cdef size channel = block // job.panels * job.channel_block, panel = block % job.panels
@@ -106,6 +100,8 @@ cdef void winograd_gradient_task(const WinogradGradient* job, char* scratch, siz
     if first == last:
         memset(m, 0, job.m_bytes)
     while first < last:
+        if fc_interrupted(watch):
+            return
         groups = (last - first + job.group_tiles - 1) // job.group_tiles
         n = (last - first + groups - 1) // groups
         t = 0
@@ -157,7 +153,8 @@ cdef void winograd_gradient_store(const WinogradGradient* job, size block, const
                                    0, NULL, 0, 0)
 
 
-cdef void winograd_gradient_reduce(const WinogradGradient* job, char* scratch, size block) noexcept nogil:
+cdef void winograd_gradient_reduce(void* job_, char* scratch, size block, fc_watch* watch) noexcept nogil:
+    cdef const WinogradGradient* job = <const WinogradGradient*>job_
     cdef char* m = job.sums + block * job.m_bytes
     cdef size part
     for part in range(1, job.parts):

@@ -1,0 +1,324 @@
+"""Faults to plant, as data: each is one change of one place, of the kinds that convolution libraries have shipped.
+
+`find` must occur exactly once in its file (tests/test_faults.py checks that); `python -m reliability.faults` builds
+each and sees whether the quick tier and the ordinary tests notice.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    what: str
+    file: str
+    find: str
+    replace: str
+
+
+_COMPUTE, _TRANSPOSE, _LANES = "src/kernels/compute.h", "src/kernels/transpose.h", "src/kernels/depthwise.h"
+_WINOGRAD_H, _POOL_H = "src/kernels/winograd.h", "src/kernels/pool.h"
+_REGION, _DIRECT, _DEPTHWISE = (f"src/drivers/{name}.pxi" for name in ("region", "direct", "depthwise"))
+_WINOGRAD, _WINOGRAD_DW = "src/drivers/winograd.pxi", "src/drivers/winograd_gradient.pxi"
+_DW, _LANES_DW, _POOL = (f"src/drivers/{name}.pxi" for name in ("weight_gradient", "depthwise_gradient", "pool"))
+_GEOMETRY, _CHOICE, _CALL = "fastconv/geometry.py", "fastconv/choice.py", "fastconv/call.py"
+
+MUTATIONS = [
+    Mutation(
+        "register tile: the last step of a run is dropped",
+        _COMPUTE,
+        "for (ptrdiff_t k = segment[s].k; k > 0;",
+        "for (ptrdiff_t k = segment[s].k; k > 1;",
+    ),
+    Mutation(
+        "register tile: earlier blocks of the reduction are lost",
+        _COMPUTE,
+        "acc[i][j] = accumulate ?",
+        "acc[i][j] = accumulate > 1 ?",
+    ),
+    Mutation(
+        "packing: a block's last pixel is left out",
+        _COMPUTE,
+        "ptrdiff_t p1 = p0 + 16 < pixels ? p0 + 16 : pixels,",
+        "ptrdiff_t p1 = p0 + 16 < pixels ? p0 + 15 : pixels,",
+    ),
+    Mutation(
+        "packing weights: NaN is not noticed",
+        _COMPUTE,
+        "for (ptrdiff_t o = 0; o < width; o++) bad[o] += to[o] * 0;",
+        "                                          ",
+    ),
+    Mutation("epilogue: missing bias in channels-first outputs", _COMPUTE, "if (bias) v += b;", "                 "),
+    Mutation(
+        "epilogue: residual read with the output's stride",
+        _COMPUTE,
+        "residual + p * residual_pixel_stride + ",
+        "residual + p * pixel_stride +          ",
+    ),
+    Mutation(
+        "epilogue: relu6 ends at 5",
+        _COMPUTE,
+        "case FC_RELU6: return v < 0 ? 0 : v > 6 ? 6 : v;",
+        "case FC_RELU6: return v < 0 ? 0 : v > 5 ? 5 : v;",
+    ),
+    Mutation(
+        "epilogue: relu swallows NaN",
+        _COMPUTE,
+        "case FC_RELU: return v < 0 ? 0 : v;",
+        "case FC_RELU: return v > 0 ? v : 0;",
+    ),
+    Mutation(
+        "adding parts: the last element is left out",
+        _COMPUTE,
+        "for (ptrdiff_t i = 0; i < count; i++) ((T *)dst)[i]",
+        "for (ptrdiff_t i = 0; i < count - 1; i++) ((T *)dst)[i]",
+    ),
+    Mutation(
+        "packing weights: reversed taps start at the wrong one",
+        _COMPUTE,
+        "first = at < first ? at : first, last",
+        "last",
+    ),
+    Mutation(
+        "packing weights: rows of taps as far apart as columns are many",
+        _COMPUTE,
+        "line[0] = (i * taps_x + j) * channels;",
+        "line[0] = (i * taps_y + j) * channels;",
+    ),
+    Mutation(
+        "transpose: reads past the end of the array",
+        _TRANSPOSE,
+        "if (rows >= LANES && src + (LANES - 1) * row_stride + LANES * (ptrdiff_t)sizeof(T) <= end) {",
+        "if (rows >= LANES) {",
+    ),
+    Mutation(
+        "transpose: the last column of a partial block is left out",
+        _TRANSPOSE,
+        "for (ptrdiff_t j = 0; j < most; j++)\n                    memcpy",
+        "for (ptrdiff_t j = 0; j < most - 1; j++)\n                    memcpy",
+    ),
+    Mutation("packing weights: every period in the first line", _TRANSPOSE, "phase = 0, base++;", "phase = 0;"),
+    Mutation(
+        "depthwise: the last tap of a row is dropped",
+        _LANES,
+        "for (ptrdiff_t k = segment[s].k; k > 0;",
+        "for (ptrdiff_t k = segment[s].k; k > 1;",
+    ),
+    Mutation(
+        "depthwise window: the last tap of the last pixel is dropped",
+        _LANES,
+        "u < (pixels - 1) * stride + taps; u++, in += column)",
+        "u < (pixels - 1) * stride + taps - 1; u++, in += column)",
+    ),
+    Mutation(
+        "depthwise weight gradient: a remainder of pixels is dropped",
+        _LANES,
+        "for (; k > 0; k--, g += ldb,",
+        "for (; k > 1; k--, g += ldb,",
+    ),
+    Mutation(
+        "depthwise weight gradient: blocks of pixels ignore the stride",
+        _LANES,
+        "at += pixels * stride * column;",
+        "at += pixels * column;",
+    ),
+    Mutation(
+        "depthwise weight gradient: all taps of a remainder read the first",
+        _LANES,
+        "in[i] + at + t * column) * d",
+        "in[i] + at) * d",
+    ),
+    Mutation(
+        "grouped: every vector spreads the first one's inputs",
+        _LANES,
+        "(const T *)src + from[i];",
+        "(const T *)src + from[0];",
+    ),
+    Mutation(
+        "winograd: a coefficient of the output transform",
+        _WINOGRAD_H,
+        "o[2] = (T)0.5 * s + (T)2 * t;",
+        "o[2] = (T)0.5 * s + (T)1.99 * t;",
+    ),
+    Mutation("winograd: missing bias", _WINOGRAD_H, "vec_float y = o[j] + shift;", "vec_float y = o[j];"),
+    Mutation("winograd: values that are not finite go unnoticed", _WINOGRAD_H, "bad += y * 0;", ""),
+    Mutation("winograd: whole tiles at the lower border", _WINOGRAD_H, "if (i >= rows) break;", ""),
+    Mutation("winograd weight gradient: a coefficient", _WINOGRAD_H, "s = y0 + (T)2 * y2,", "s = y0 + (T)2.01 * y2,"),
+    Mutation(
+        "winograd: a sign of the weight transform", _WINOGRAD_H, "o[4] = t - e, o[5] = g2;", "o[4] = t + e, o[5] = g2;"
+    ),
+    Mutation(
+        "max pooling: NaN is passed over",
+        _POOL_H,
+        "best[c] = v > best[c] || IS_NAN(v) ? v : best[c];",
+        "best[c] = v > best[c] ? v : best[c];",
+    ),
+    Mutation(
+        "max pooling: index counted with the height",
+        _POOL_H,
+        "(int64_t)iy * r->width + ix;",
+        "(int64_t)iy * r->height + ix;",
+    ),
+    Mutation(
+        "average pooling: partial windows of ceil_mode count as whole",
+        _POOL_H,
+        "if (right > r->limit_x) right = r->limit_x;",
+        "",
+    ),
+    Mutation(
+        "average pooling: the last row is left out",
+        _POOL_H,
+        "*y1 = bottom > r->height ? r->height : bottom,",
+        "*y1 = bottom > r->height ? r->height - 1 : bottom,",
+    ),
+    Mutation(
+        "gradient of max pooling: overlapping windows overwrite",
+        _POOL_H,
+        "*to = (S)WRITE(READ(*to) + LOAD(r->x + ox * r->xw + c * r->xc));",
+        "*to = (S)WRITE(LOAD(r->x + ox * r->xw + c * r->xc));",
+    ),
+    Mutation(
+        "region: rows of a strided single tap",
+        _REGION,
+        "padded_index(first_row + r * row_step, x.n[2], mode)",
+        "padded_index(first_row + r, x.n[2], mode)",
+    ),
+    Mutation("region: stale scratch in padded rows", _REGION, "memset(dst, 0, columns * ld * kernels.size)", "pass"),
+    Mutation(
+        "region: stale scratch in padded columns",
+        _REGION,
+        "memset(dst + j * ld * kernels.size, 0, channels * kernels.size)",
+        "pass",
+    ),
+    Mutation(
+        "region: the first column inside the input, rounded down",
+        _REGION,
+        "(-first_column + column_step - 1) // column_step",
+        "(-first_column) // column_step",
+    ),
+    Mutation(
+        "direct: a tile at the lower border is whole",
+        _DIRECT,
+        "rows = min(job.tile_y, job.y.n[2] - oy)",
+        "rows = job.tile_y",
+    ),
+    Mutation(
+        "direct: every group writes the first one's outputs", _DIRECT, "first += group * job.outputs", "first += 0"
+    ),
+    Mutation(
+        "direct: residual of the first column in every tile",
+        _DIRECT,
+        "+ (oy + r) * job.residual.s[2] + ox * job.residual.s[3])",
+        "+ (oy + r) * job.residual.s[2])",
+    ),
+    Mutation(
+        "direct: the first block of the reduction is overwritten",
+        _DIRECT,
+        "job.block[i + 1] - job.block[i], pixels, c, c_row, i > 0)",
+        "job.block[i + 1] - job.block[i], pixels, c, c_row, i > 1)",
+    ),
+    Mutation(
+        "direct: a race, threads share one scratch",
+        _DIRECT,
+        "run_tasks(direct_any_task, &all_passes, scratch, scratch_bytes,",
+        "run_tasks(direct_any_task, &all_passes, scratch, 0,",
+    ),
+    Mutation(
+        "direct: the panel packed first serves all", _DIRECT, "if held.number != number:", "if held.number == -1:"
+    ),
+    Mutation(
+        "direct: stale scratch in padded taps of large windows", _DIRECT, "memset(dst, 0, n * kernels.size)", "pass"
+    ),
+    Mutation(
+        "direct: swapped taps where a weight is NaN",
+        _DIRECT,
+        "spare[n].b = (i * job.taps_x + j) * job.channels",
+        "spare[n].b = (j * job.taps_x + i) * job.channels",
+    ),
+    Mutation(
+        "direct: swapped stride in inputs read in place",
+        _DIRECT,
+        "+ (oy * job.stride_y + job.min_y) * job.x.s[2] + (ox * job.stride_x + job.min_x) * job.x.s[3]",
+        "+ (oy * job.stride_y + job.min_y) * job.x.s[2] + (ox * job.stride_y + job.min_x) * job.x.s[3]",
+    ),
+    Mutation(
+        "winograd: earlier slices of the channels are lost",
+        _WINOGRAD,
+        "m + e * plane_m, m_row, c + k0 > 0)",
+        "m + e * plane_m, m_row, k0 > 0)",
+    ),
+    Mutation(
+        "winograd: no padding above", _WINOGRAD, "row % job.tile_rows * 4 + job.origin_y,", "row % job.tile_rows * 4,"
+    ),
+    Mutation(
+        "winograd: the wrong image is computed again",
+        _WINOGRAD,
+        "job.flags[image * job.tile_rows + row] = 1",
+        "job.flags[row] = 1",
+    ),
+    Mutation(
+        "winograd: a tile over the right border is read as it lies",
+        _WINOGRAD,
+        "(x.n[3] - extent - left) // 4 + 1))",
+        "(x.n[3] - extent - left) // 4 + 2))",
+    ),
+    Mutation(
+        "winograd: a race, threads share one scratch",
+        _WINOGRAD,
+        "run_tasks(winograd_task, &job, scratch, job.scratch_bytes,",
+        "run_tasks(winograd_task, &job, scratch, 0,",
+    ),
+    Mutation(
+        "winograd weight gradient: a part is left out",
+        _WINOGRAD_DW,
+        "for part in range(1, job.parts):",
+        "for part in range(2, job.parts):",
+    ),
+    Mutation("weight gradient: sums start from what was there", _DW, "memset(sums, 0, job.block_bytes)", "pass"),
+    Mutation(
+        "weight gradient: the first column that a tap meets is left out",
+        _DW,
+        "lo[0] = min(columns, (-ix + job.stride_x - 1) // job.stride_x)",
+        "lo[0] = min(columns, (-ix + job.stride_x) // job.stride_x)",
+    ),
+    Mutation(
+        "weight gradient: merged taps ignore the dilation", _DW, "= j * job.dilation_x * job.ld + c", "= j * job.ld + c"
+    ),
+    Mutation(
+        "depthwise: a tap one past the right border",
+        _DEPTHWISE,
+        "at * stride + tap[runs.hi - 1] >= inputs:",
+        "at * stride + tap[runs.hi - 1] > inputs:",
+    ),
+    Mutation("depthwise: the taps of another phase", _DEPTHWISE, "+ job.first_column + j)", "+ j)"),
+    Mutation(
+        "depthwise weight gradient: a part is left out",
+        _LANES_DW,
+        "for part in range(1, job.parts):",
+        "for part in range(2, job.parts):",
+    ),
+    Mutation(
+        "pooling gradient: a chunk of channels is whole",
+        _POOL,
+        "row.channels = min(job.chunk, job.y.n[1] - first)",
+        "row.channels = job.chunk",
+    ),
+    Mutation(
+        "'same': the odd pixel on the wrong side",
+        _GEOMETRY,
+        "return (large, small) if lower else (small, large)",
+        "return (small, large) if lower else (large, small)",
+    ),
+    Mutation(
+        "convolution: padding of the right side on the left",
+        _CHOICE,
+        "tuple(j * g.dilation[1] - g.padding[1][0] for j in columns),",
+        "tuple(j * g.dilation[1] - g.padding[1][1] for j in columns),",
+    ),
+    Mutation(
+        "winograd: repaired rows at the wrong height",
+        _CALL,
+        "tap_y=tuple(tap + 4 * int(row) for tap in p.tap_y)",
+        "tap_y=tuple(tap + int(row) for tap in p.tap_y)",
+    ),
+]
