@@ -9,8 +9,8 @@ Where results differ from SciPy's:
 
 - An integer result that leaves the range of its type is refused with `ConvError`; SciPy lets it wrap.
 - Sums of floats are made in another order, so that they agree to rounding, not to the bit. Integers agree exactly.
-- Where a kernel reaches beyond the end of an axis by four times its length or more, SciPy's `ndimage` reads memory outside
-  the array in mode 'reflect'; here the reflection goes on, as in `numpy.pad`.
+- Where a kernel reaches beyond the end of an axis by four times its length or more, SciPy's `ndimage` reads memory
+  outside the axis in mode 'reflect'; here the reflection goes on, as in `numpy.pad`.
 - `longdouble` is refused, which `scipy.signal` takes; float16 is taken, which SciPy refuses.
 """
 
