@@ -29,11 +29,10 @@ from .errors import ConvError, ConvTypeError
 from .functional import conv2d as conv2d_of_arrays
 from .functional import explain_conv2d
 from .geometry import Padding, Size, conv_geometry
+from .tiles import WINOGRAD_TILE, Range, needed
 
-WINOGRAD_TILE: Final = 4  # outputs a side
 NUMPY_MODES: Final = {"reflect": "reflect", "replicate": "edge", "circular": "wrap", "symmetric": "symmetric"}
 
-Range = tuple[int, int]
 Pads = tuple[Range, Range]
 
 
@@ -143,20 +142,6 @@ def _padded(x: Any, rows: int, pads: Sequence[Range], mode: str) -> Any:
     return x
 
 
-def _needed(outputs: Range, stride: int, extent: int, before: int, size: int, aligned: int) -> tuple[Range, Range]:
-    """The positions that windows of these outputs meet, and how many of padding lie before and after them.
-
-    Where outputs are made `aligned` at a time, the positions of the last ones' windows too: padding is then negative.
-    """
-    first = outputs[0] * stride - before
-    last = (outputs[1] - 1) * stride - before + extent
-    start = min(max(0, first), size)
-    stop = max(start, min(last + (-outputs[1] % aligned) * stride, size))
-    if start == stop:  # windows of padding alone
-        return (start, stop), (last - first, 0)
-    return (start, stop), (start - first, last - stop)
-
-
 def _pieces(chunks: Sequence[int], wanted: Range) -> list[tuple[int, slice]]:
     """Which part of which chunk lies in a range of positions; of an empty range an empty part."""
     found, begin = [], 0
@@ -189,7 +174,7 @@ def _graph(
         along.append([])
         for outputs in ranges[axis]:
             size = x.shape[rows + axis]
-            wanted, sides = _needed(outputs, g.stride[axis], extents[axis], pads[axis][0], size, aligned[axis])
+            wanted, sides = needed(outputs, g.stride[axis], extents[axis], pads[axis][0], size, aligned[axis])
             along[axis].append((_pieces(x.chunks[rows + axis], wanted), sides))
     spare = (0,) if rows == 2 else ()  # the one chunk of channels, before or behind height and width
 
