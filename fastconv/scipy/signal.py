@@ -103,9 +103,9 @@ def correlate2d(
     Examples
     --------
     >>> from fastconv.scipy import correlate2d
-    >>> correlate2d([[1, 2], [3, 4]], [[1, 0]], mode="same")
-    array([[0, 1],
-           [0, 3]])
+    >>> correlate2d([[1, 2], [3, 4]], [[1, 10]], mode="same")
+    array([[21,  2],
+           [43,  4]])
     """
     return _filtered(
         "correlate2d", in1, in2, mode, boundary, fillvalue, stride, dilation, batch, channels, num_threads, False
