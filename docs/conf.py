@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pictures
+
 import fastconv
 
 HERE = Path(__file__).parent
@@ -68,4 +72,5 @@ def run_examples(app: Any) -> None:
 
 
 def setup(app: Any) -> None:
+    pictures.draw(HERE / "gallery" / "pictures")  # before pages are read
     app.connect("builder-inited", run_examples)
