@@ -23,12 +23,12 @@ author = "fastconv developers"
 copyright = "fastconv developers, BSD 3-clause licence"
 version = release = fastconv.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "numpydoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-autosummary_generate = True
+autosummary_generate = False  # numpydoc brings the extension along
 autodoc_typehints = "none"  # the signatures hold long unions; the text says what is taken
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
