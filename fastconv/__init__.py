@@ -31,6 +31,7 @@ from .threads import get_num_threads, set_num_threads
 if TYPE_CHECKING:
     from . import layers, losses, models, optimizers, reference
     from .models import Sequential
+    from .tiles import tiled_predict
 
 __version__ = "0.1.0"
 
@@ -61,6 +62,7 @@ __all__ = [
     "reference",
     "set_num_threads",
     "tiled_conv2d",
+    "tiled_predict",
 ]
 
 
@@ -74,8 +76,10 @@ def __getattr__(name: str) -> Any:
         return import_module(f".{name}", __name__)
     if name == "Sequential":
         return import_module(".models", __name__).Sequential
+    if name == "tiled_predict":
+        return import_module(".tiles", __name__).tiled_predict
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "Sequential"})
+    return sorted({*globals(), *_LAZY, "Sequential", "tiled_predict"})

@@ -36,7 +36,8 @@ def test_the_readme_has_an_example_for_each_reader():
 def test_the_pages_link_to_files_that_exist():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+            made = target.startswith("gallery/")  # by `make docs`
+            assert made or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_the_accuracy_page_states_the_bound_of_the_code():

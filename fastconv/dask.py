@@ -1,0 +1,226 @@
+"""`conv2d` of dask arrays: larger than memory, or than one machine.
+
+A block of the result is one task: it takes the pieces of the input that its windows meet, at the edge of the array with
+the padding that belongs there, and calls `fastconv.conv2d` on one thread. dask's schedulers (threads, processes,
+distributed) decide where. The bits are those of `fastconv.conv2d` of the whole array, as the algorithm is chosen from
+its shape and blocks begin where tiles of the whole begin. One exception: Winograd computes a row of tiles that holds
+NaN or infinity another way, and a block's row is shorter than the array's, so that finite values near by may round
+differently; `algorithm="direct"` has no such rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise, product
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+try:
+    import dask.array as da
+    from dask.base import tokenize
+    from dask.highlevelgraph import HighLevelGraph
+except ImportError as error:
+    raise ImportError("fastconv.dask needs dask: pip install fastconv[dask]") from error
+
+from .arrays import layout
+from .errors import ConvError, ConvTypeError
+from .functional import conv2d as conv2d_of_arrays
+from .functional import explain_conv2d
+from .geometry import Padding, Size, conv_geometry
+from .tiles import WINOGRAD_TILE, Range, needed
+
+NUMPY_MODES: Final = {"reflect": "reflect", "replicate": "edge", "circular": "wrap", "symmetric": "symmetric"}
+
+Pads = tuple[Range, Range]
+
+
+def conv2d(
+    input: Any,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+    data_format: str = "NCHW",
+    activation: str | None = None,
+    algorithm: str = "auto",
+) -> Any:
+    """`fastconv.conv2d` of a dask array, as a dask array; nothing is computed.
+
+    Parameters
+    ----------
+    input : dask.array.Array
+        (N, C, H, W), or (N, H, W, C) with ``data_format="NHWC"``; the batch may be left out. Chunks may have any size
+        along the batch, height and width; channels are gathered into one chunk.
+    weight, bias : array_like
+        NumPy arrays as for `fastconv.conv2d`.
+
+    All other options are those of `fastconv.conv2d`.
+
+    Returns
+    -------
+    dask.array.Array
+        Chunked as the input is: a chunk of n rows becomes one of about n / stride.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        As `fastconv.conv2d` does for the whole array, before anything is computed.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from fastconv.dask import conv2d
+    >>> image = da.ones((1, 1, 6, 8), chunks=(1, 1, 3, 4))
+    >>> result = conv2d(image, np.ones((1, 1, 3, 3)), padding=1, stride=2)
+    >>> result.chunks
+    ((1,), (1,), (2, 1), (2, 2))
+    >>> result.sum().compute()
+    np.float64(88.0)
+    """
+    if not isinstance(input, da.Array):
+        raise ConvTypeError(
+            f"input must be a dask array, but got a {type(input).__name__}; fastconv.conv2d takes NumPy arrays."
+        )
+    if any(np.isnan(size) for size in input.shape):
+        raise ConvError(f"input must have known chunk sizes, but got shape {input.shape}; call compute_chunk_sizes().")
+    frame = layout(data_format)
+    shape, batched = frame.logical_shape("input", input.shape)
+    kernel = np.asarray(weight)
+    shift = None if bias is None else np.asarray(bias)
+    options: dict[str, Any] = {"groups": groups, "data_format": data_format, "activation": activation}
+    # an empty batch checks every argument, and says the type of the result
+    none = np.empty(frame.from_logical_shape((0, *shape[1:])), input.dtype)
+    empty = conv2d_of_arrays(
+        none, kernel, shift, stride, padding, dilation, padding_mode=padding_mode, algorithm=algorithm, **options
+    )
+    g = conv_geometry(
+        shape, frame.logical_weight_shape("weight", kernel.shape), stride, padding, dilation, groups, padding_mode
+    )
+    chosen = explain_conv2d(
+        none.shape, kernel.shape, stride, padding, dilation, groups, dtype=input.dtype, padding_mode=padding_mode,
+        data_format=data_format, algorithm=algorithm,
+    ).algorithm  # fmt: skip
+    rows = 2 - frame.channels_last  # the axis of the height
+    x = input if batched else input[None]
+    x = x.rechunk({3 if frame.channels_last else 1: -1})
+    # cut where the chunks of the unpadded input are
+    cuts = [np.cumsum(x.chunks[rows + axis])[:-1] for axis in (0, 1)]
+    pads = list(g.padding)
+    tile = WINOGRAD_TILE if chosen == "winograd" else 1
+    aligned = (tile * g.dilation[0], tile * g.dilation[1]) if tile > 1 else (1, 1)
+    if g.padding_mode != "zeros":
+        # the last tile may look beyond the padding, at what cancels but for rounding
+        wide = [(before, max(0, after) + more - 1) for (before, after), more in zip(pads, aligned, strict=True)]
+        x = _padded(x, rows, wide, g.padding_mode)
+        cuts = [cut + max(0, pads[axis][0]) for axis, cut in enumerate(cuts)]
+        pads = [(min(0, before), min(0, after)) for before, after in pads]
+    ranges = []
+    for axis in (0, 1):
+        ends = {-(-int(cut) // g.stride[axis]) // aligned[axis] * aligned[axis] for cut in cuts[axis]} - {0}
+        edges = [0, *sorted(end for end in ends if end < g.output_size[axis]), g.output_size[axis]]
+        ranges.append(list(pairwise(edges)))
+    options |= {"stride": g.stride, "dilation": g.dilation, "algorithm": chosen}
+    result = _graph(x, kernel, shift, g, pads, ranges, aligned, rows, empty, options)
+    return result if batched else result[0]
+
+
+def _padded(x: Any, rows: int, pads: Sequence[Range], mode: str) -> Any:
+    """The input extended by what its borders repeat; negative padding is left for later."""
+    for axis, (before, after) in enumerate(pads):
+        sides = (max(0, before), max(0, after))
+        size = x.shape[rows + axis]
+        place: NDArray[Any] = np.pad(np.arange(size), sides, NUMPY_MODES[mode])  # type: ignore[call-overload]
+        parts = [da.take(x, place[: sides[0]], rows + axis), x, da.take(x, place[sides[0] + size :], rows + axis)]
+        x = da.concatenate([part for part in parts if part.shape[rows + axis] or part is x], rows + axis)
+    return x
+
+
+def _pieces(chunks: Sequence[int], wanted: Range) -> list[tuple[int, slice]]:
+    """Which part of which chunk lies in a range of positions; of an empty range an empty part."""
+    found, begin = [], 0
+    for number, size in enumerate(chunks):
+        part = slice(max(0, wanted[0] - begin), min(size, wanted[1] - begin))
+        if part.start < part.stop:
+            found.append((number, part))
+        begin += size
+    return found or [(0, slice(0, 0))]
+
+
+def _graph(
+    x: Any,
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    g: Any,
+    pads: Sequence[Range],
+    ranges: list[list[Range]],
+    aligned: Range,
+    rows: int,
+    empty: NDArray[Any],
+    options: dict[str, Any],
+) -> Any:
+    """A task for every piece that is not a whole chunk, and one for every block of the result."""
+    name = "fastconv-conv2d-" + tokenize(x.name, weight, bias, ranges, pads, sorted(options.items(), key=str))
+    tasks: dict[Any, Any] = {f"{name}-weight": weight, f"{name}-bias": bias}
+    extents = [(k - 1) * d + 1 for k, d in zip(g.kernel_size, g.dilation, strict=True)]
+    along: list[list[tuple[list[tuple[int, slice]], Range]]] = []
+    for axis in (0, 1):
+        along.append([])
+        for outputs in ranges[axis]:
+            size = x.shape[rows + axis]
+            wanted, sides = needed(outputs, g.stride[axis], extents[axis], pads[axis][0], size, aligned[axis])
+            along[axis].append((_pieces(x.chunks[rows + axis], wanted), sides))
+    spare = (0,) if rows == 2 else ()  # the one chunk of channels, before or behind height and width
+
+    def key(prefix: str, n: int, i: int, j: int) -> tuple[Any, ...]:
+        return (prefix, n, *spare, i, j) if spare else (prefix, n, i, j, 0)
+
+    def piece(n: int, vertical: tuple[int, slice], horizontal: tuple[int, slice]) -> Any:
+        """The key of a part of a chunk; neighbours are sent what they need of a chunk alone."""
+        source = key(x.name, n, vertical[0], horizontal[0])
+        sizes = (x.chunks[rows][vertical[0]], x.chunks[rows + 1][horizontal[0]])
+        parts = (vertical[1], horizontal[1])
+        if all((part.start, part.stop) == (0, size) for part, size in zip(parts, sizes, strict=True)):
+            return source
+        numbers = tuple(end for part in parts for end in (part.start, part.stop))
+        target = (f"{name}-piece", *source[1:], *numbers)
+        tasks[target] = (_part, source, rows, numbers)
+        return target
+
+    for n, (i, (vertical, top)), (j, (horizontal, left)) in product(
+        range(len(x.chunks[0])), enumerate(along[0]), enumerate(along[1])
+    ):
+        blocks = [[piece(n, a, b) for b in horizontal] for a in vertical]
+        tasks[key(name, n, i, j)] = (_block, blocks, rows, f"{name}-weight", f"{name}-bias", (top, left), options)
+    sizes = [tuple(stop - start for start, stop in part) for part in ranges]
+    channels = (g.out_channels,)
+    chunks = (x.chunks[0], channels, *sizes) if spare else (x.chunks[0], *sizes, channels)
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=[x])
+    return da.Array(graph, name, chunks, meta=np.empty((0,) * 4, empty.dtype))
+
+
+def _part(chunk: NDArray[Any], rows: int, numbers: tuple[int, int, int, int]) -> NDArray[Any]:
+    """Rows and columns of a chunk."""
+    top, bottom, left, right = numbers
+    every: list[Any] = [slice(None)] * rows
+    return chunk[(*every, slice(top, bottom), slice(left, right))]
+
+
+def _block(
+    pieces: list[list[NDArray[Any]]],
+    rows: int,
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    pads: Pads,
+    options: dict[str, Any],
+) -> NDArray[Any]:
+    """One block of the result on one thread."""
+    lines = [line[0] if len(line) == 1 else np.concatenate(line, rows + 1) for line in pieces]
+    x = lines[0] if len(lines) == 1 else np.concatenate(lines, rows)
+    return conv2d_of_arrays(x, weight, bias, padding=pads, num_threads=1, **options)
