@@ -1,9 +1,9 @@
 """fastconv under PyTorch: `accelerate(model)` swaps the convolutions that fastconv computes faster.
 
 `conv2d` and `conv_transpose2d` take tensors and have the signatures of `torch.nn.functional`; `Conv2d` and
-`ConvTranspose2d` are subclasses of `torch.nn`'s with the same parameters and `state_dict`. Tensors of float32 or float64
-on the CPU are computed here, without a copy either way; whatever else PyTorch takes goes to PyTorch. Derivatives of
-any order, `torch.compile` and channels-last tensors work as with PyTorch's own operators.
+`ConvTranspose2d` are subclasses of `torch.nn`'s with the same parameters and `state_dict`. Tensors of float32 or
+float64 on the CPU are computed here, without a copy either way; whatever else PyTorch takes goes to PyTorch.
+Derivatives of any order, `torch.compile` and channels-last tensors work as with PyTorch's own operators.
 """
 
 try:

@@ -20,15 +20,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 
 import fastconv
 from fastconv.arrays import Array
 from fastconv.geometry import conv_geometry
 from fastconv.layers.convolution import batch_algorithm
 
-NUMPY_DTYPES: Final = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+NUMPY_DTYPES: Final[dict[Any, np.dtype[Any]]] = {
+    torch.float32: np.dtype(np.float32),
+    torch.float64: np.dtype(np.float64),
+}
 DTYPES: Final = tuple(NUMPY_DTYPES)
 NHWC: Final = (0, 2, 3, 1)
 FROM_NHWC: Final = (0, 3, 1, 2)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ConvError, ConvTypeError
 from .modules import Conv2d, ConvTranspose2d
-from .ops import DTYPES, conv2d, conv_transpose2d, pair, taken
+from .ops import DTYPES, conv_transpose2d, pair, taken
 
 SWAPS: Final[dict[type[Any], type[Any]]] = {nn.Conv2d: Conv2d, nn.ConvTranspose2d: ConvTranspose2d}
 BACK: Final[dict[type[Any], type[Any]]] = {ours: theirs for theirs, ours in SWAPS.items()}
@@ -121,7 +121,8 @@ def _decide(name: str, module: Any, times: Mapping[nn.Module, tuple[float, float
     if module in times:
         theirs, ours = times[module]
         faster = theirs >= GAIN * ours
-        return Decision(name, layer, faster, "faster here" if faster else "PyTorch is as fast or faster", (theirs, ours))
+        why = "faster here" if faster else "PyTorch is as fast or faster"
+        return Decision(name, layer, faster, why, (theirs, ours))
     wanted, why = _rule_of_thumb(module)
     return Decision(name, layer, wanted, f"the example did not reach it; {why}" if measured else why)
 
@@ -260,7 +261,7 @@ def _both(module: Any, training: bool) -> tuple[Callable[..., Tensor], Callable[
     m = module
     if isinstance(module, nn.ConvTranspose2d):
         options = (m.stride, m.padding, m.output_padding, m.groups, m.dilation)
-        return lambda *t: F.conv_transpose2d(*t, *options), lambda *t: conv_transpose2d(*t, *options)
+        return lambda *t: F.conv_transpose2d(*t, *options), lambda x, w, b: conv_transpose2d(x, w, b, *options)
     ours = Conv2d.__new__(Conv2d)  # the same tensors and options, and plans of its own
     ours.__dict__.update({name: value for name, value in m.__dict__.items() if name != "_fastconv_plans"})
     if training:
