@@ -82,6 +82,8 @@ def train(rank: int, processes: int, folder: str, steps: int, batch: int) -> Non
     if rank == 0:
         result = {"losses": losses, "seconds": time.perf_counter() - start, "swapped": len(report.swapped)}
         Path(folder, f"{processes}.json").write_text(json.dumps(result), encoding="utf-8")
+    dist.barrier()  # nobody leaves while another still talks to it
+    del model
     dist.destroy_process_group()
 
 

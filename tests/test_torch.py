@@ -568,7 +568,7 @@ def test_a_training_step_is_pytorchs() -> None:
 
 def test_data_parallel_training_has_the_loss_curve_of_one_process() -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples/train_ddp.py"), *"--processes 1 2 --steps 10 --batch 16".split()],
+        [sys.executable, str(ROOT / "examples/train_ddp.py"), "--processes", "1", "2", "--steps=10", "--batch=16"],
         capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
