@@ -6,6 +6,7 @@ without gradients a `Conv2d` keeps its weights packed in a plan.
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -80,6 +81,7 @@ class _Plans:
 
     def __init__(self) -> None:
         self.known: dict[tuple[object, ...], _Prepared] = {}
+        self._lock = Lock()  # several threads may evaluate one model
 
     def run(self, module: nn.Conv2d, input: Tensor, sides: Ints) -> Tensor:
         weight, bias = module.weight, module.bias
@@ -88,12 +90,13 @@ class _Plans:
         options = (pair(module.stride), padding_of(sides), pair(module.dilation), module.groups)
         how = algorithm(tuple(input.shape), tuple(weight.shape), *options, input.dtype)
         key = (input.shape[1:], input.dtype, last, team, options, how)
-        found = self.known.get(key)
-        if found is None or not (found.weight.still(weight) and found.bias.still(bias)):
-            self.known.pop(key, None)
-            while len(self.known) >= KEPT_PLANS:
-                self.known.pop(next(iter(self.known)))
-            found = self.known[key] = self._prepare(module, input, options, last, team, how)
+        with self._lock:
+            found = self.known.get(key)
+            if found is None or not (found.weight.still(weight) and found.bias.still(bias)):
+                self.known.pop(key, None)
+                while len(self.known) >= KEPT_PLANS:
+                    self.known.pop(next(iter(self.known)))
+                found = self.known[key] = self._prepare(module, input, options, last, team, how)
         if last:
             return torch.from_numpy(found.plan.run(array(input, NHWC)).transpose(FROM_NHWC))
         return torch.from_numpy(found.plan.run(array(input)))
@@ -137,7 +140,7 @@ class Conv2d(nn.Conv2d):
         )
         return (
             not differentiated
-            and type(weight) in (Tensor, nn.Parameter)
+            and type(weight) is nn.Parameter  # weight_norm and pruning make a new tensor for every call
             and not weight.is_inference()  # nobody counts the writes to those
             and (bias is None or not bias.is_inference())
             and taken(input, weight, bias)

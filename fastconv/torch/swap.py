@@ -78,10 +78,12 @@ def accelerate(model: nn.Module, example_input: Any = None) -> Report:
     With `example_input` (a tensor, or a tuple or dictionary of arguments) the model is run once, in the mode that it is
     in, and each convolution is timed both ways on what it gets: forward and backward if the model is training, else
     forward. Running statistics, gradients and random numbers are left as they were. Without an example a rule of thumb
-    decides. Subclasses of `torch.nn.Conv2d`, other dtypes and other devices are left alone. `restore` undoes it all.
+    decides. Subclasses of `torch.nn.Conv2d`, other dtypes and other devices are left alone. `restore` undoes it all; a
+    further call, say in the other mode, decides anew.
     """
     if not isinstance(model, nn.Module):
         raise ConvTypeError(f"model must be a torch.nn.Module, but got {model!r} of type {type(model).__name__}.")
+    restore(model)
     report = Report(model.training, example_input is not None)
     candidates: dict[nn.Module, str] = {}
     for name, module in model.named_modules():
@@ -91,7 +93,7 @@ def accelerate(model: nn.Module, example_input: Any = None) -> Report:
     for module, name in candidates.items():
         decision = _decide(name, module, times, report.measured)
         report.decisions.append(decision)
-        if decision.swapped and type(module) in SWAPS:
+        if decision.swapped:
             module.__class__ = SWAPS[type(module)]
     return report
 
@@ -116,8 +118,6 @@ def _decide(name: str, module: Any, times: Mapping[nn.Module, tuple[float, float
     why_not = _why_not(module)
     if why_not:
         return Decision(name, layer, False, why_not)
-    if type(module) in BACK:
-        return Decision(name, layer, True, "swapped before")
     if module in times:
         theirs, ours = times[module]
         faster = theirs >= GAIN * ours
@@ -129,7 +129,7 @@ def _decide(name: str, module: Any, times: Mapping[nn.Module, tuple[float, float
 
 def _why_not(module: Any) -> str:
     """Why a convolution cannot be swapped; empty if it can."""
-    if type(module) not in SWAPS and type(module) not in BACK:
+    if type(module) not in SWAPS:
         return f"a {type(module).__qualname__}, whose own methods a swap would lose"
     weight = module.weight
     if isinstance(weight, nn.parameter.UninitializedParameter):
@@ -210,15 +210,20 @@ def _call(model: nn.Module, example: Any) -> None:
 @contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
     """Leaves buffers (running statistics, counters) and the random state as they were."""
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    kept = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     state = torch.get_rng_state()
     try:
         yield
     finally:
         torch.set_rng_state(state)
         with torch.no_grad():
-            for buffer, values in kept:
+            for module, name, buffer, values in kept:
                 buffer.copy_(values)
+                setattr(module, name, buffer)  # the same tensor, should the model have put another in its place
 
 
 def _signature(module: Any) -> tuple[object, ...]:
