@@ -7,7 +7,9 @@ Three layouts, after Keras' documentation and its own reader:
   ('layers/conv2d_1/vars/0'), so that the order of layers of different classes is not in the file;
 - .keras: a zip archive with such a file (model.weights.h5) and config.json, which has the order and the names.
 
-Links to other places or files, external and virtual datasets and sizes beyond the file's are refused.
+Links to other places or files, external and virtual datasets and sizes beyond the file's are refused. The HDF5 library
+itself may crash on a damaged file (tests/corpus/weights/crash-libhdf5.h5): a file of unknown origin is best read in a
+process of its own.
 """
 
 from __future__ import annotations
