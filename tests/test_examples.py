@@ -35,7 +35,11 @@ def run(example: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_example_is_tested():
-    elsewhere = {"mobilenet": "test_pretrained.py", "dask_zarr": "a store of two gigabytes"}
+    elsewhere = {
+        "mobilenet": "test_pretrained.py",
+        "dask_zarr": "a store of two gigabytes",
+        "train_ddp": "test_torch.py",
+    }
     assert sorted([*PRINTED, *elsewhere]) == sorted(path.stem for path in EXAMPLES.glob("[a-z]*.py"))
 
 

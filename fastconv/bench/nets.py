@@ -180,14 +180,14 @@ def _run_training(net: Net, ours: Ours, peers: Sequence[Peer], rounds: int, seco
     # PyTorch's modules copy the weights before our first step changes them.
     made = {peer.name: _torch_training(peer, model, x, labels) for peer in peers if isinstance(peer, Torch)}
     candidates = [Candidate(OURS, "NHWC", lambda: model.train_on_batch(x, labels)[0], np.asarray)]
-    losses = _losses(candidates[0])
+    answer = losses(candidates[0])
     candidates[0].error = 0.0
 
     def offered(peer: Peer) -> list[Candidate]:
         if peer.name not in made:
             raise NotOffered("inference only")
         for one in made[peer.name]:
-            one.error = relative_error(_losses(one), losses)
+            one.error = relative_error(losses(one), answer)
             one.correct = one.error <= TRAINING_TOLERANCE
         return made[peer.name]
 
@@ -196,7 +196,7 @@ def _run_training(net: Net, ours: Ours, peers: Sequence[Peer], rounds: int, seco
     return _row(net, TRAIN, macs, x.shape, candidates, absent, ours, rounds, seconds)
 
 
-def _losses(candidate: Candidate) -> Array:
+def losses(candidate: Candidate) -> Array:
     """The losses of the first steps: the second and later ones are right only if the gradients are."""
     return np.array([float(candidate.run()) for _ in range(CHECKED_STEPS)])
 

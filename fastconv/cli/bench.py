@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ..bench.accelerated import TorchModel, run_torch_model, select_torch_models
 from ..bench.cases import NET, PASSES, SETS, TRAIN, Case
 from ..bench.memory import MODELS, peak_memory
 from ..bench.nets import Net, run_net, select_nets
@@ -66,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--nets", action="store_true", help="time VGG-16 and ResNet-50 as a whole in place of layers")
     parser.add_argument("--train", action="store_true", help="time training steps of small nets in place of layers")
+    parser.add_argument(
+        "--torch", action="store_true", help="time PyTorch models plain and after fastconv.torch.accelerate"
+    )
     parser.add_argument("--only", metavar="TEXT", help="only layers whose name or family holds TEXT")
     parser.add_argument("--layout", choices=("nhwc", "nchw"), default="nhwc", help="our memory format (default: nhwc)")
     parser.add_argument("--threads", type=_positive(int), metavar="N", help="threads of everybody (default: all)")
@@ -80,10 +84,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    whole = args.nets or args.train
+    whole = args.nets or args.train or args.torch
     cases = [] if whole else select(args.sets, args.only)
     nets = select_nets(args.nets, args.train, args.only)
-    if not cases and not nets:
+    models = select_torch_models(args.only) if args.torch else []
+    if not cases and not nets and not models:
         what = "network" if whole else f"layer of {', '.join(args.sets)}"
         raise CommandError(f"no {what} has {args.only!r} in its name or family")
     for path in filter(None, (args.json, args.plot)):  # before minutes of measuring
@@ -91,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"the folder of {path!r} does not exist")
     if args.plot:
         require("matplotlib", "bench")
+    if models:
+        require("torch", "torch")
     ours = Ours(effective(args.threads), args.layout.upper())
     peers, missing = load_peers(args.against, ours.threads)
     report = new_report(ours, peers, missing, {"rounds": args.rounds, "seconds": args.seconds})
@@ -98,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
     work = [_layer_work(case, name, ours, peers, args) for name in args.passes for case in cases]
     work += [_net_work(net, ours, peers, args) for net in nets]
+    work += [_model_work(model, ours, args) for model in models]
     unit = "network" if whole else "layer"
     for done, (group, measure) in enumerate(progress(work, len(work), "bench", unit), start=1):
         report.rows.append(measure())
@@ -124,6 +132,11 @@ def _layer_work(case: Case, pass_name: str, ours: Ours, peers: list[Peer], args:
 
 def _net_work(net: Net, ours: Ours, peers: list[Peer], args: argparse.Namespace) -> Work:
     return ("nets", TRAIN if net.training else NET), lambda: run_net(net, ours, peers, args.rounds, args.seconds)
+
+
+def _model_work(model: TorchModel, ours: Ours, args: argparse.Namespace) -> Work:
+    pass_name = TRAIN if model.training else NET
+    return ("accelerated", pass_name), lambda: run_torch_model(model, ours.threads, args.rounds, args.seconds)
 
 
 def _print_group(report: Report) -> None:

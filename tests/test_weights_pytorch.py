@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from fastconv import ConvError
-from fastconv.pytorch import OLD_MAGIC, OLD_PROTOCOL, read_weights
+from fastconv.weights import read_weights
+from fastconv.weights.pytorch import OLD_MAGIC, OLD_PROTOCOL
 
 
 class Pickler(pickle._Pickler):  # type: ignore[name-defined, misc]

@@ -1,0 +1,29 @@
+"""fastconv under PyTorch: `accelerate(model)` swaps the convolutions that fastconv computes faster.
+
+`conv2d` and `conv_transpose2d` take tensors and have the signatures of `torch.nn.functional`; `Conv2d` and
+`ConvTranspose2d` are subclasses of `torch.nn`'s with the same parameters and `state_dict`. Tensors of float32 or
+float64 on the CPU are computed here, without a copy either way; whatever else PyTorch takes goes to PyTorch.
+Derivatives of any order, `torch.compile` and channels-last tensors work as with PyTorch's own operators.
+"""
+
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ImportError("fastconv.torch needs PyTorch: pip install fastconv[torch]") from error
+
+from .modules import Conv2d, ConvTranspose2d
+from .ops import conv2d, conv_transpose2d
+from .swap import Decision, Report, accelerate, restore
+
+__all__ = [
+    "Conv2d",
+    "ConvTranspose2d",
+    "Decision",
+    "Report",
+    "accelerate",
+    "conv2d",
+    "conv_transpose2d",
+    "restore",
+]

@@ -1,0 +1,367 @@
+"""Convolutions of tensors as PyTorch operators: `fastconv::conv2d`, `fastconv::conv_transpose2d` and the gradient of
+weights, `fastconv::conv2d_weight`.
+
+The three are closed under differentiation: the gradient of a convolution with respect to its input is a transposed
+convolution and the other way round, and both gradients of `conv2d_weight` are convolutions of either kind. So each
+registers a derivative made of the others, and derivatives of any order are right.
+
+Padding is (top, bottom, left, right) in the operators. Results lie channels-last if the input or the weight does, as in
+PyTorch, else contiguous: the real and the fake kernels ask the same function. Tensors are read where they lie, and
+results are NumPy's memory under a tensor: nothing is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
+
+import fastconv
+from fastconv.arrays import Array
+from fastconv.geometry import conv_geometry
+from fastconv.layers.convolution import batch_algorithm
+
+NUMPY_DTYPES: Final[dict[Any, np.dtype[Any]]] = {
+    torch.float32: np.dtype(np.float32),
+    torch.float64: np.dtype(np.float64),
+}
+DTYPES: Final = tuple(NUMPY_DTYPES)
+NHWC: Final = (0, 2, 3, 1)
+FROM_NHWC: Final = (0, 3, 1, 2)
+HWIO: Final = (2, 3, 1, 0)
+
+Ints = Sequence[int]
+Size = int | tuple[int, ...]
+
+
+# ---- memory --------------------------------------------------------------------------------------------------------
+
+
+def lies_channels_last(tensor: Tensor) -> bool:
+    """Whether the channels lie innermost and the images outermost, with or without gaps.
+
+    A tensor that fits both orders counts as contiguous.
+    """
+    if tensor.is_contiguous():
+        return False
+    if tensor.is_contiguous(memory_format=torch.channels_last):
+        return True
+    _, channels, height, width = tensor.shape
+    _, per_channel, per_row, per_pixel = tensor.stride()
+    return bool(
+        channels > 1
+        and height * width > 1
+        and per_channel == 1
+        and per_pixel >= channels
+        and per_row >= per_pixel * width
+        and tensor.stride(0) >= per_row * height
+    )
+
+
+def memory_format(*tensors: Tensor) -> torch.memory_format:
+    """How the result of a convolution of these tensors lies."""
+    return torch.channels_last if any(map(lies_channels_last, tensors)) else torch.contiguous_format
+
+
+def array(tensor: Tensor, axes: Ints | None = None) -> Array:
+    """The memory of a tensor as an array, its axes in this order."""
+    if tensor.is_neg():  # a view that stands for its negative, as of the imaginary part of a conjugate
+        tensor = tensor.resolve_neg()
+    plain = tensor.detach()
+    view: Array = (plain if axes is None else plain.permute(axes)).numpy()
+    return view
+
+
+def threads() -> int:
+    """Threads of one call: PyTorch's number, and no more than fastconv's."""
+    return int(min(torch.get_num_threads(), fastconv.get_num_threads()))
+
+
+def padding_of(sides: Ints) -> Any:
+    """(top, bottom, left, right) in the shortest of fastconv's forms."""
+    top, bottom, left, right = sides
+    return (top, left) if (top, left) == (bottom, right) else ((top, bottom), (left, right))
+
+
+@lru_cache(maxsize=256)
+def algorithm(
+    input_shape: tuple[int, ...], weight_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int,
+    dtype: torch.dtype,
+) -> str:  # fmt: skip
+    """The algorithm of a convolution (N, C, H, W) and of its gradients: chosen for the whole batch, as layers do."""
+    g = conv_geometry(input_shape, weight_shape, stride, padding, dilation, groups)
+    return batch_algorithm(g, NUMPY_DTYPES[dtype])
+
+
+# ---- operators -----------------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op(
+    "fastconv::conv2d",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, "
+    "SymInt groups) -> Tensor",
+)
+def conv2d_op(
+    input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Tensor:
+    shift = None if bias is None else array(bias)
+    options = (tuple(stride), padding_of(padding), tuple(dilation), groups)
+    how: dict[str, Any] = {
+        "algorithm": algorithm(tuple(input.shape), tuple(weight.shape), *options, input.dtype), "num_threads": threads()
+    }  # fmt: skip
+    if memory_format(input, weight) is torch.channels_last:
+        y = fastconv.conv2d(array(input, NHWC), array(weight, HWIO), shift, *options, data_format="NHWC", **how)
+        return torch.from_numpy(y.transpose(FROM_NHWC))
+    return torch.from_numpy(fastconv.conv2d(array(input), array(weight), shift, *options, **how))
+
+
+@conv2d_op.register_fake
+def _(
+    input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Tensor:
+    size = [
+        (input.shape[2 + i] + padding[2 * i] + padding[2 * i + 1] - dilation[i] * (weight.shape[2 + i] - 1) - 1)
+        // stride[i]
+        + 1
+        for i in (0, 1)
+    ]
+    return _like(input, (input.shape[0], weight.shape[0], *size), memory_format(input, weight))
+
+
+def _like(input: Tensor, shape: Ints, form: torch.memory_format) -> Tensor:
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=form)
+
+
+@torch.library.custom_op(
+    "fastconv::conv_transpose2d",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor input, Tensor weight, Tensor? bias, SymInt[] output_size, SymInt[] stride, SymInt[] padding, "
+    "SymInt[] dilation, SymInt groups) -> Tensor",
+)
+def conv_transpose2d_op(
+    input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Ints, stride: Ints, padding: Ints, dilation: Ints,
+    groups: int,
+) -> Tensor:  # fmt: skip
+    """The transposed convolution whose result has `output_size`; without a bias, the input gradient of conv2d."""
+    last = memory_format(input, weight) is torch.channels_last
+    x = array(input, NHWC) if last else array(input)
+    w = array(weight, HWIO) if last else array(weight)
+    channels = weight.shape[1] * groups
+    steps, pads, spacing = tuple(stride), padding_of(padding), tuple(dilation)
+    shape = (input.shape[0], channels, *output_size)
+    how: dict[str, Any] = {
+        "algorithm": algorithm(shape, tuple(weight.shape), steps, pads, spacing, groups, input.dtype),
+        "data_format": "NHWC" if last else "NCHW",
+        "num_threads": threads(),
+    }
+    if bias is None:
+        size = (shape[0], *output_size, channels) if last else shape
+        y = fastconv.grad.conv2d_input(size, w, x, steps, pads, spacing, groups, **how)
+    else:
+        extra = tuple(
+            output_size[i]
+            - ((input.shape[2 + i] - 1) * stride[i] - padding[2 * i] - padding[2 * i + 1])
+            - (dilation[i] * (weight.shape[2 + i] - 1) + 1)
+            for i in (0, 1)
+        )
+        y = fastconv.conv_transpose2d(x, w, array(bias), steps, pads, extra, groups, spacing, **how)
+    return torch.from_numpy(y.transpose(FROM_NHWC) if last else y)
+
+
+@conv_transpose2d_op.register_fake
+def _(
+    input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Ints, stride: Ints, padding: Ints, dilation: Ints,
+    groups: int,
+) -> Tensor:  # fmt: skip
+    shape = (input.shape[0], weight.shape[1] * groups, *output_size)
+    return _like(input, shape, memory_format(input, weight))
+
+
+@torch.library.custom_op(
+    "fastconv::conv2d_weight",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor input, Tensor grad_output, SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, "
+    "SymInt[] dilation, SymInt groups) -> Tensor",
+)
+def conv2d_weight_op(
+    input: Tensor, grad_output: Tensor, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Tensor:
+    """The gradient of conv2d with respect to its weight, contiguous."""
+    size = (grad_output.shape[1], input.shape[1] // groups, *kernel_size)
+    options = (tuple(stride), padding_of(padding), tuple(dilation), groups)
+    how = algorithm(tuple(input.shape), size, *options, input.dtype)
+    dw = fastconv.grad.conv2d_weight(
+        array(input), size, array(grad_output), *options, algorithm=how, num_threads=threads()
+    )
+    return torch.from_numpy(dw)
+
+
+@conv2d_weight_op.register_fake
+def _(
+    input: Tensor, grad_output: Tensor, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Tensor:
+    shape = (grad_output.shape[1], input.shape[1] // groups, *kernel_size)
+    return _like(input, shape, torch.contiguous_format)
+
+
+# ---- derivatives ---------------------------------------------------------------------------------------------------
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Remember both tensor operands, whose values the derivative needs, and the numbers."""
+    first, second, *rest = inputs
+    ctx.save_for_backward(first, second)
+    ctx.options = rest
+
+
+def _bias_gradient(wanted: bool, grad: Tensor) -> Tensor | None:
+    return grad.sum((0, 2, 3)) if wanted else None
+
+
+def _conv2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    input, weight = ctx.saved_tensors
+    _, *options = ctx.options
+    wanted = ctx.needs_input_grad
+    dx = conv_transpose2d_op(grad, weight, None, input.shape[2:], *options) if wanted[0] else None
+    dw = conv2d_weight_op(input, grad, weight.shape[2:], *options) if wanted[1] else None
+    return dx, dw, _bias_gradient(wanted[2], grad), None, None, None, None
+
+
+def _conv_transpose2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    input, weight = ctx.saved_tensors
+    _, _, *options = ctx.options
+    wanted = ctx.needs_input_grad
+    dx = conv2d_op(grad, weight, None, *options) if wanted[0] else None
+    dw = conv2d_weight_op(grad, input, weight.shape[2:], *options) if wanted[1] else None
+    return dx, dw, _bias_gradient(wanted[2], grad), None, None, None, None, None
+
+
+def _conv2d_weight_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    input, grad_output = ctx.saved_tensors
+    _, *options = ctx.options
+    wanted = ctx.needs_input_grad
+    dx = conv_transpose2d_op(grad_output, grad, None, input.shape[2:], *options) if wanted[0] else None
+    dy = conv2d_op(input, grad, None, *options) if wanted[1] else None
+    return dx, dy, None, None, None, None, None
+
+
+conv2d_op.register_autograd(_conv2d_backward, setup_context=_keep)
+conv_transpose2d_op.register_autograd(_conv_transpose2d_backward, setup_context=_keep)
+conv2d_weight_op.register_autograd(_conv2d_weight_backward, setup_context=_keep)
+
+
+# ---- functions -----------------------------------------------------------------------------------------------------
+
+
+def taken(*tensors: Tensor | None) -> bool:
+    """Whether fastconv computes these tensors; anything else is PyTorch's.
+
+    Ours are dense float32 or float64 tensors on the CPU, all of one type, outside autocast (which wants bfloat16),
+    `torch.func`'s transforms and forward-mode differentiation (for which PyTorch has rules of its own).
+    """
+    if torch.is_autocast_enabled("cpu") or forward_ad._current_level >= 0:
+        return False
+    dtype = tensors[0].dtype if tensors[0] is not None else None
+    if dtype not in DTYPES:
+        return False
+    for tensor in tensors:
+        if tensor is not None and (
+            tensor.dtype is not dtype or tensor.device.type != "cpu" or tensor.layout is not torch.strided
+        ):
+            return False
+    return torch.compiler.is_compiling() or not any(tensor is not None and _transformed(tensor) for tensor in tensors)
+
+
+_PLAIN_TYPES: Final = (Tensor, torch.nn.Parameter, FakeTensor)
+
+
+def _transformed(tensor: Tensor) -> bool:
+    """Whether the tensor stands for something else: a subclass, a batch of `vmap`."""
+    return type(tensor) not in _PLAIN_TYPES or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def pair(value: Size) -> tuple[int, int]:
+    """One number for both axes, or one for each, as PyTorch takes them."""
+    if isinstance(value, int):
+        return value, value
+    items = tuple(value)
+    return (items[0], items[0]) if len(items) == 1 else items  # type: ignore[return-value]
+
+
+def sides_of(padding: str | Size, weight: Tensor, stride: tuple[int, int], dilation: tuple[int, int]) -> Ints | None:
+    """(top, bottom, left, right) as PyTorch means `padding`; None for what only PyTorch can answer (or refuse)."""
+    if padding == "valid":
+        return 0, 0, 0, 0
+    if isinstance(padding, str):
+        if padding != "same" or stride != (1, 1):
+            return None
+        totals = [dilation[i] * (weight.shape[2 + i] - 1) for i in (0, 1)]  # an odd pixel goes to the end
+        return totals[0] // 2, totals[0] - totals[0] // 2, totals[1] // 2, totals[1] - totals[1] // 2
+    height, width = pair(padding)
+    return height, height, width, width
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: str | Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """`torch.nn.functional.conv2d`, computed by fastconv where it can be: input (N, C, H, W) or (C, H, W).
+
+    Other devices, dtypes, layouts, autocast and transforms of `torch.func` go to PyTorch. Raises `fastconv.ConvError`,
+    a RuntimeError like PyTorch's, for shapes that do not fit together.
+    """
+    if taken(input, weight, bias) and weight.dim() == 4 and input.dim() in (3, 4):
+        strides, dilations = pair(stride), pair(dilation)
+        sides = sides_of(padding, weight, strides, dilations)
+        if sides is not None:
+            images = input if input.dim() == 4 else input.unsqueeze(0)
+            y: Tensor = conv2d_op(images, weight, bias, strides, sides, dilations, groups)
+            return y if input.dim() == 4 else y.squeeze(0)
+    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose2d`, computed by fastconv where it can be; see `conv2d`."""
+    strides, extra = pair(stride), pair(output_padding)
+    if (
+        taken(input, weight, bias)
+        and weight.dim() == 4
+        and input.dim() in (3, 4)
+        and all(0 <= more < step for more, step in zip(extra, strides, strict=True))  # else it is no convolution's
+    ):
+        (pad_y, pad_x), dilations = pair(padding), pair(dilation)
+        size = [
+            (input.shape[i - 2] - 1) * strides[i] - 2 * pad + dilations[i] * (weight.shape[2 + i] - 1) + 1 + extra[i]
+            for i, pad in enumerate((pad_y, pad_x))
+        ]
+        images = input if input.dim() == 4 else input.unsqueeze(0)
+        y: Tensor = conv_transpose2d_op(
+            images, weight, bias, size, strides, (pad_y, pad_y, pad_x, pad_x), dilations, groups
+        )
+        return y if input.dim() == 4 else y.squeeze(0)
+    return F.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)

@@ -1,0 +1,274 @@
+"""`accelerate`: which convolutions of a model fastconv computes faster, and the swap; `restore` undoes it.
+
+A swapped module stays the same object with the same parameters and hooks: only its class changes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ConvError, ConvTypeError
+from .modules import Conv2d, ConvTranspose2d
+from .ops import DTYPES, conv_transpose2d, pair, taken
+
+SWAPS: Final[dict[type[Any], type[Any]]] = {nn.Conv2d: Conv2d, nn.ConvTranspose2d: ConvTranspose2d}
+BACK: Final[dict[type[Any], type[Any]]] = {ours: theirs for theirs, ours in SWAPS.items()}
+GAIN: Final = 1.03  # below this a swap is within what the machine's noise makes of equal times
+ROUNDS: Final = 5  # timings of each side at least; the medians are compared
+MOST_ROUNDS: Final = 25
+SECONDS: Final = 0.1  # of timing for one layer, once ROUNDS are made
+# The rule of thumb: from this many channels on both sides Winograd's algorithm pays for float32 3x3 convolutions, and
+# for float64 the direct kernels (docs/performance.md).
+LEAST_CHANNELS: Final = 16
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of one module. `times` are PyTorch's and fastconv's seconds, None where none was measured."""
+
+    name: str
+    layer: str
+    swapped: bool
+    why: str
+    times: tuple[float, float] | None = None
+
+
+@dataclass
+class Report:
+    """What `accelerate` did; print it for a table."""
+
+    training: bool
+    measured: bool
+    decisions: list[Decision] = field(default_factory=list)
+
+    @property
+    def swapped(self) -> list[str]:
+        """The names of the modules that are fastconv's now."""
+        return [decision.name for decision in self.decisions if decision.swapped]
+
+    def __str__(self) -> str:
+        head = ("module", "layer", "PyTorch", "fastconv", "ratio", "now", "why")
+        lines = [head]
+        for d in self.decisions:
+            cells = ("", "", "")
+            if d.times is not None:
+                theirs, ours = d.times
+                cells = (f"{1e3 * theirs:.2f} ms", f"{1e3 * ours:.2f} ms", f"{theirs / ours:.2f}")
+            lines.append((d.name or "(model)", d.layer, *cells, "fastconv" if d.swapped else "as it was", d.why))
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        table = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        how = "measured on the example" if self.measured else "by rule of thumb, without an example"
+        what = "forward and backward" if self.training else "forward"
+        table.append(f"{len(self.swapped)} of {len(self.decisions)} convolutions swapped, {how} ({what})")
+        return "\n".join(table)
+
+
+def accelerate(model: nn.Module, example_input: Any = None) -> Report:
+    """Let fastconv compute the 2-D convolutions of `model` where it is faster; the model is changed in place.
+
+    With `example_input` (a tensor, or a tuple or dictionary of arguments) the model is run once, in the mode that it is
+    in, and each convolution is timed both ways on what it gets: forward and backward if the model is training, else
+    forward. Running statistics, gradients and random numbers are left as they were. Without an example a rule of thumb
+    decides. Subclasses of `torch.nn.Conv2d`, other dtypes and other devices are left alone. `restore` undoes it all; a
+    further call, say in the other mode, decides anew.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConvTypeError(f"model must be a torch.nn.Module, but got {model!r} of type {type(model).__name__}.")
+    restore(model)
+    report = Report(model.training, example_input is not None)
+    candidates: dict[nn.Module, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            candidates[module] = name
+    times = {} if example_input is None else _measure(model, list(candidates), example_input)
+    for module, name in candidates.items():
+        decision = _decide(name, module, times, report.measured)
+        report.decisions.append(decision)
+        if decision.swapped:
+            module.__class__ = SWAPS[type(module)]
+    return report
+
+
+def restore(model: nn.Module) -> int:
+    """Give every swapped convolution back to PyTorch; how many there were."""
+    count = 0
+    for module in model.modules():
+        if type(module) in BACK:
+            if isinstance(module, Conv2d):
+                module.forget_plans()
+            module.__class__ = BACK[type(module)]
+            count += 1
+    return count
+
+
+# ---- decisions -----------------------------------------------------------------------------------------------------
+
+
+def _decide(name: str, module: Any, times: Mapping[nn.Module, tuple[float, float]], measured: bool) -> Decision:
+    layer = _described(module)
+    why_not = _why_not(module)
+    if why_not:
+        return Decision(name, layer, False, why_not)
+    if module in times:
+        theirs, ours = times[module]
+        faster = theirs >= GAIN * ours
+        why = "faster here" if faster else "PyTorch is as fast or faster"
+        return Decision(name, layer, faster, why, (theirs, ours))
+    wanted, why = _rule_of_thumb(module)
+    return Decision(name, layer, wanted, f"the example did not reach it; {why}" if measured else why)
+
+
+def _why_not(module: Any) -> str:
+    """Why a convolution cannot be swapped; empty if it can."""
+    if type(module) not in SWAPS:
+        return f"a {type(module).__qualname__}, whose own methods a swap would lose"
+    weight = module.weight
+    if isinstance(weight, nn.parameter.UninitializedParameter):
+        return "its weight is not made yet"
+    if weight.device.type != "cpu":
+        return f"its weight is on {weight.device}"
+    if weight.dtype not in DTYPES:
+        return f"its weight is of {weight.dtype}"
+    return ""
+
+
+def _rule_of_thumb(module: Any) -> tuple[bool, str]:
+    inner, outer = module.in_channels // module.groups, module.out_channels // module.groups
+    if min(inner, outer) < LEAST_CHANNELS:
+        return False, f"fewer than {LEAST_CHANNELS} channels a group"
+    if module.weight.dtype is torch.float64:
+        return True, "float64"
+    if module.groups == 1 and module.kernel_size == (3, 3) and module.stride == (1, 1):
+        return True, "3x3 with stride 1: Winograd's algorithm"
+    return False, "without Winograd's algorithm the two are about as fast; pass an example to measure"
+
+
+def _described(module: Any) -> str:
+    kernel, stride = "x".join(map(str, module.kernel_size)), pair(module.stride)
+    parts = [f"{module.in_channels}->{module.out_channels}", kernel]
+    if stride != (1, 1):
+        parts.append(f"stride {stride[0]}" if stride[0] == stride[1] else f"stride {stride}")
+    if pair(module.dilation) != (1, 1):
+        parts.append(f"dilation {pair(module.dilation)[0]}")
+    if module.groups != 1:
+        parts.append(f"{module.groups} groups")
+    if isinstance(module, nn.ConvTranspose2d):
+        parts.append("transposed")
+    return " ".join(parts)
+
+
+# ---- measuring -----------------------------------------------------------------------------------------------------
+
+
+def _measure(model: nn.Module, modules: Sequence[nn.Module], example: Any) -> dict[nn.Module, tuple[float, float]]:
+    """Seconds of PyTorch and fastconv on what each module gets when the model runs on the example."""
+    found: dict[nn.Module, tuple[float, float]] = {}
+    known: dict[tuple[object, ...], tuple[float, float]] = {}
+
+    def time_it(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = args[0] if args else kwargs.get("input")
+        if module in found or _why_not(module) or not isinstance(x, Tensor) or not taken(x, module.weight, module.bias):
+            return
+        key = (*_signature(module), x.shape, x.stride(), x.requires_grad, module.weight.stride())
+        if key not in known:
+            known[key] = _time(module, x, model.training)
+        found[module] = known[key]
+
+    handles = [module.register_forward_pre_hook(time_it, with_kwargs=True) for module in modules]
+    try:
+        with _undisturbed(model), torch.set_grad_enabled(model.training):
+            _call(model, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _call(model: nn.Module, example: Any) -> None:
+    if isinstance(example, Tensor):
+        model(example)
+    elif isinstance(example, Mapping):
+        model(**example)
+    elif isinstance(example, (tuple, list)):
+        model(*example)
+    else:
+        raise ConvError(
+            "example_input must be a tensor, a tuple of arguments or a dictionary of named ones, but got "
+            f"{type(example).__name__}."
+        )
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Leaves buffers (running statistics, counters) and the random state as they were."""
+    kept = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+        with torch.no_grad():
+            for module, name, buffer, values in kept:
+                buffer.copy_(values)
+                setattr(module, name, buffer)  # the same tensor, should the model have put another in its place
+
+
+def _signature(module: Any) -> tuple[object, ...]:
+    return (
+        isinstance(module, nn.ConvTranspose2d), module.weight.shape, module.weight.dtype, module.weight.requires_grad,
+        module.bias is None, module.stride, module.padding, module.dilation, module.groups, module.padding_mode,
+    )  # fmt: skip
+
+
+def _time(module: Any, x: Tensor, training: bool) -> tuple[float, float]:
+    """Median seconds of (PyTorch, fastconv), in turns, on a copy of the operands that autograd does not know."""
+    operands = [t if t is None else t.detach().requires_grad_(training and t.requires_grad) for t in (
+        x, module.weight, module.bias
+    )]  # fmt: skip
+    wanted = [t for t in operands if t is not None and t.requires_grad]
+
+    def step(function: Callable[..., Tensor]) -> Callable[[], None]:
+        def run() -> None:
+            y = function(*operands)
+            if wanted:
+                torch.autograd.grad(y, wanted, torch.ones_like(y))
+
+        return run
+
+    sides = [step(function) for function in _both(module, training)]
+    samples: list[list[float]] = [[], []]
+    for run in sides:
+        run()
+    start = time.perf_counter()
+    while len(samples[0]) < ROUNDS or (len(samples[0]) < MOST_ROUNDS and time.perf_counter() - start < SECONDS):
+        for run, taken_seconds in zip(sides, samples, strict=True):
+            before = time.perf_counter()
+            run()
+            taken_seconds.append(time.perf_counter() - before)
+    return statistics.median(samples[0]), statistics.median(samples[1])
+
+
+def _both(module: Any, training: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """PyTorch's way and fastconv's, of (input, weight, bias)."""
+    m = module
+    if isinstance(module, nn.ConvTranspose2d):
+        options = (m.stride, m.padding, m.output_padding, m.groups, m.dilation)
+        return lambda *t: F.conv_transpose2d(*t, *options), lambda x, w, b: conv_transpose2d(x, w, b, *options)
+    ours = Conv2d.__new__(Conv2d)  # the same tensors and options, and plans of its own
+    ours.__dict__.update({name: value for name, value in m.__dict__.items() if name != "_fastconv_plans"})
+    if training:
+        return lambda *t: nn.Conv2d._conv_forward(m, *t), ours._conv_forward
+    return lambda *t: nn.Conv2d._conv_forward(m, *t), lambda x, w, b: ours._conv_forward(x, m.weight, b)
