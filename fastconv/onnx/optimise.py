@@ -1,0 +1,3 @@
+from .graph import Graph
+def optimise(graph: Graph, max_value_bytes: int) -> Graph:
+    return graph
