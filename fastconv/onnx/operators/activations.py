@@ -221,7 +221,7 @@ def _flattened(call: Call, x: Array) -> tuple[Array, int]:
 def softmax(call: Call, x: Array) -> Array:
     """exp(x) over its sum."""
     flat, axis = _flattened(call, x)
-    out = np.exp(flat - flat.max(axis=axis, keepdims=True, initial=-np.inf))
+    out = np.exp(flat - flat.max(axis=axis, keepdims=True, initial=-np.inf).astype(x.dtype))
     out /= out.sum(axis=axis, keepdims=True)
     return out.reshape(x.shape)
 
@@ -230,7 +230,7 @@ def softmax(call: Call, x: Array) -> Array:
 def log_softmax(call: Call, x: Array) -> Array:
     """The logarithm of softmax, without taking it of a number near zero."""
     flat, axis = _flattened(call, x)
-    shifted = flat - flat.max(axis=axis, keepdims=True, initial=-np.inf)
+    shifted = flat - flat.max(axis=axis, keepdims=True, initial=-np.inf).astype(x.dtype)
     shifted -= np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
     return shifted.reshape(x.shape)
 

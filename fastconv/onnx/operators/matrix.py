@@ -12,7 +12,7 @@ from .registry import Call, operator
 def matmul(call: Call, a: Array, b: Array) -> Array:
     """As `numpy.matmul`."""
     _check(call, a, b)
-    return np.asarray(np.matmul(a, b))
+    return np.asarray(np.matmul(a, b)).astype(a.dtype, copy=False)
 
 
 def _check(call: Call, a: Array, b: Array) -> None:
