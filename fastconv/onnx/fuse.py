@@ -84,7 +84,7 @@ Rule = Callable[[_Rewriter, Node], bool]
 def fuse(graph: Graph) -> None:
     """Apply the rules, in an order in which each makes way for the next."""
     rewriter = _Rewriter(graph)
-    for rule in (_small_activations, _pad, _affine, _activation, _residual, _activation):
+    for rule in (_small_activations, _pad, _dense, _bias, _affine, _activation, _residual, _activation):
         changed = True
         while changed:
             changed = False
@@ -153,6 +153,57 @@ def _bounds(rewriter: _Rewriter, node: Node) -> tuple[float | None, float | None
     least = rewriter.number(low) if low else node.attributes.get("min")
     most = rewriter.number(high) if high else node.attributes.get("max")
     return least, most
+
+
+# ---- matrix products -----------------------------------------------------------------------------------------------
+
+
+def _dense(rewriter: _Rewriter, node: Node) -> bool:
+    """Gemm and MatMul with a constant matrix."""
+    weight = rewriter.constants.get(node.input(1))
+    if node.op_type not in ("Gemm", "MatMul") or weight is None or weight.ndim != 2 or weight.dtype.name not in FLOATS:
+        return False
+    if 0 in weight.shape:
+        return False
+    given = node.attributes
+    bias = ""
+    if node.op_type == "Gemm":
+        if given.get("transA", 0) or given.get("alpha", 1.0) != 1.0:
+            return False
+        weight = weight.T if given.get("transB", 0) else weight
+        if node.input(2):
+            added = rewriter.constants.get(node.input(2))
+            vector = None if added is None else _vector(added, weight.shape[1])
+            if vector is None or vector.dtype != weight.dtype:
+                return False
+            beta = weight.dtype.type(given.get("beta", 1.0))
+            bias = rewriter.constant(f"{node.outputs[0]}_bias", vector * beta)
+    node.op_type, node.domain, node.attributes = "Dense", INTERNAL, {}
+    node.inputs = [node.inputs[0], rewriter.constant(f"{node.outputs[0]}_weight", weight), bias]
+    rewriter.changed()
+    return True
+
+
+def _vector(array: Array, length: int) -> Array | None:
+    """A constant that repeats along every axis but the last, as one row."""
+    if array.size == 1 and array.ndim <= 2:
+        return np.full(length, array.ravel()[0], array.dtype)
+    return array.reshape(length) if array.size == length and array.ndim and array.shape[-1] == length else None
+
+
+def _bias(rewriter: _Rewriter, node: Node) -> bool:
+    """A vector added to a matrix product."""
+    if node.op_type != "Add" or len(node.inputs) != 2 or node.version < 7:
+        return False
+    for x, value in (node.inputs, node.inputs[::-1]):
+        before, added = rewriter.producer(x, "Dense"), rewriter.constants.get(value)
+        if before is None or added is None or not rewriter.single(x) or before.input(2) or not _plain(before):
+            continue
+        weight = rewriter.constants[before.inputs[1]]
+        if added.ndim == 1 and added.shape == weight.shape[1:] and added.dtype == weight.dtype:
+            rewriter.absorb(before, node, node.outputs, [*before.inputs[:2], value])
+            return True
+    return False
 
 
 # ---- into convolutions ---------------------------------------------------------------------------------------------
@@ -308,7 +359,7 @@ def _activation(rewriter: _Rewriter, node: Node) -> bool:
         word = "silu"
     if word is None:
         return False
-    before = _convolution(rewriter, node.inputs[0], "Conv", "ConvTranspose", "ChannelAffine")
+    before = _convolution(rewriter, node.inputs[0], "Conv", "ConvTranspose", "ChannelAffine", "Dense")
     if before is None or before.attributes.get("activation"):
         return False
     before.attributes["activation"] = word

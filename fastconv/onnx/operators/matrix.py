@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ... import functional
 from ...arrays import Array
-from .registry import Call, operator
+from .convolution import activate
+from .registry import INTERNAL, Call, operator
 
 
 @operator("MatMul")
@@ -44,6 +46,34 @@ def gemm(call: Call, a: Array, b: Array, c: Array | None = None) -> Array:
         np.multiply(out, kind(alpha), out=out)
     if c is not None:
         out += c if beta == 1.0 else (kind(beta) * c).astype(a.dtype, copy=False)
+    return out
+
+
+@operator("Dense", domain=INTERNAL)
+def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """activation(x @ weight + bias) for a constant weight (inputs, outputs): a 1 x 1 convolution of rows of pixels.
+
+    A plan's packed weights stream through at the speed of memory, and no second library's waiting threads take the
+    processors from the convolutions around.
+    """
+    inputs, outputs = weight.shape
+    if not x.ndim or x.shape[-1] != inputs:
+        raise call.error(f"inputs of shape {x.shape} and {weight.shape} have no product.")
+    shape = call.check((*x.shape[:-1], outputs), x.dtype)
+    rows = x.size // inputs if inputs else 0
+    out = call.empty(shape, x.dtype)
+    if x.dtype != weight.dtype or not rows or not outputs:
+        np.matmul(x, weight, out=out)
+        out = out if bias is None else np.add(out, bias, out=out)
+        return activate(call, out, call.get("activation"))
+    plan = call.state.get(rows)
+    if plan is None:
+        plan = call.state[rows] = functional.plan_conv2d(
+            (1, 1, rows, inputs), weight.reshape(1, 1, inputs, outputs), bias, data_format="NHWC",
+            activation=call.get("activation"), num_threads=call.threads,
+        )  # fmt: skip
+        call.describe("1 x 1 convolution", plan.explain().packed_weight_bytes)
+    plan.run(x.reshape(1, 1, rows, inputs), out.reshape(1, 1, rows, outputs))
     return out
 
 
