@@ -19,7 +19,7 @@ from .errors import TooLarge
 
 SMALL_BYTES: Final = 1 << 12  # below this NumPy's own allocation is as cheap
 KEPT_BYTES: Final = 256 << 20  # buffers above this are given back after a run
-SLACK: Final = 2  # a buffer more than so many times too large is left for others
+SLACK: Final = 4  # a buffer more than so many times too large is left for others
 LARGEST_VALUE: Final = 1 << 31  # bytes of one value: what an ONNX file can hold; declared sizes above it are refused
 
 
@@ -50,24 +50,27 @@ class Pool:
         nbytes = prod(shape) * kind.itemsize
         if nbytes < SMALL_BYTES or kind.hasobject:
             return np.empty(shape, kind)
-        fitting = [b for b in self._free if nbytes <= b.size - CACHE_LINE <= SLACK * nbytes]
-        if fitting:
-            buffer = min(fitting, key=len)
-            self._free = [b for b in self._free if b is not buffer]
+        most = SLACK * nbytes
+        for place in range(len(self._free) - 1, -1, -1):  # what was freed last is still in the cache
+            if nbytes <= self._free[place].size <= most:
+                buffer = self._free.pop(place)
+                break
         else:
-            buffer = np.empty(nbytes + CACHE_LINE, np.uint8)
+            raw = np.empty(nbytes + CACHE_LINE, np.uint8)
+            shift = -raw.__array_interface__["data"][0] % CACHE_LINE
+            buffer = np.frombuffer(memoryview(raw)[shift : shift + nbytes], np.uint8)
             self._buffers[id(buffer)] = buffer
         self._counts[id(buffer)] = 0
         self._handed.append(buffer)
-        shift = -buffer.__array_interface__["data"][0] % CACHE_LINE
-        return np.ndarray(shape, kind, buffer, shift)
+        return np.ndarray(shape, kind, buffer)
 
     def _below(self, array: Any) -> int | None:
         """The buffer in which an array lies."""
-        base = array
-        while isinstance(base, np.ndarray) and base.base is not None:
-            base = base.base
-        return id(base) if id(base) in self._buffers else None
+        while isinstance(array, np.ndarray):
+            if id(array) in self._buffers:
+                return id(array)
+            array = array.base
+        return None
 
     def holds(self, array: Any) -> bool:
         """Whether an array lies in a buffer of ours."""

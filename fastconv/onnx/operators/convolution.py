@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from ... import functional
 from ...arrays import Array
+from ...plan import ConvPlan
 from .activations import hard_swish, logistic
 from .registry import INTERNAL, Call, operator
 from .windows import Window, attribute_numbers, kernel_of
@@ -15,10 +16,27 @@ from .windows import Window, attribute_numbers, kernel_of
 PADDING_MODES: Final = {"constant": "zeros", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
 
+class Ready(NamedTuple):
+    """A plan for inputs that came before, so that nothing is looked at again: some 20 microseconds a node."""
+
+    plan: ConvPlan
+    shape: tuple[int, ...]  # of the result
+
+    def run(self, call: Call, x: Array, residual: Array | None) -> Array:
+        """The result, channels last in memory."""
+        batch, channels, height, width = self.shape
+        out = call.pool.empty((batch, height, width, channels), x.dtype)
+        add = None if residual is None else residual.transpose(0, 2, 3, 1)
+        return self.plan.run(x.transpose(0, 2, 3, 1), out, residual=add).transpose(0, 3, 1, 2)
+
+
 @operator("Conv")
 @operator("Conv", domain=INTERNAL)
 def conv(call: Call, x: Array, w: Array, b: Array | None = None, residual: Array | None = None) -> Array:
     """activation(conv(x, w) + b + residual); the last two only in nodes made by `fuse`."""
+    ready = call.state.get((x.shape, x.dtype))
+    if ready is not None and (residual is None or residual.shape == ready.shape):
+        return ready.run(call, x, residual)
     size = require_axes(call, x, w)
     window = kernel_of(call, size, w.shape[2:])
     if len(size) == 3:
@@ -65,6 +83,8 @@ def _two_dimensional(
                 activation=fused, **options,
             )  # fmt: skip
             call.describe(plan.explain().algorithm, plan.explain().packed_weight_bytes)
+        if not late:
+            call.state[x.shape, x.dtype] = Ready(plan, shape)
         plan.run(
             x.transpose(0, 2, 3, 1), out.transpose(0, 2, 3, 1),
             residual=None if add is None else add.transpose(0, 2, 3, 1),
