@@ -24,7 +24,8 @@ FOLDED_BYTES_IN_ALL: Final = 512 << 20
 
 def optimise(graph: Graph, max_value_bytes: int) -> Graph:
     """The same network with fewer nodes; the given graph is used up."""
-    fold_constants(graph, max_value_bytes)
+    with np.errstate(all="ignore"):
+        fold_constants(graph, max_value_bytes)
     pass_through(graph)
     fuse(graph)
     graph.remove_unused()

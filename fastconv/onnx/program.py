@@ -107,7 +107,7 @@ class Program:
         values: dict[str, Any] = {"": None, **self._fixed, **feeds}
         pool = self.pool
         try:
-            for step in self.steps if self._started else tuple(self.steps):
+            for step in self.steps:
                 results = run_node(step.function, step.call, [values[name] for name in step.node.inputs])
                 if len(results) < len(step.node.outputs):
                     if any(step.node.outputs[len(results) :]):

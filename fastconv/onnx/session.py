@@ -77,7 +77,7 @@ class InferenceSession:
         for name in wanted:
             if name not in known:
                 raise OnnxError(f"there is no output {name!r}; the model has {', '.join(sorted(known))}.")
-        with self._lock:
+        with self._lock, np.errstate(all="ignore"):  # infinities and NaN go on as in any runtime
             found = self._program(feeds).run(feeds)
         return [found[name] for name in wanted]
 
