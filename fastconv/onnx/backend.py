@@ -37,7 +37,7 @@ class FastconvRep(BackendRep):
             feeds = dict(zip(names, given, strict=False))
         outputs = [value.name for value in self.session.get_outputs()]
         made = namedtupledict("Outputs", outputs)
-        return made(*self.session.run(outputs, feeds))  # type: ignore[no-any-return]
+        return made(*self.session.run(outputs, feeds))
 
 
 class FastconvBackend(Backend):

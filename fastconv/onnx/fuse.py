@@ -120,7 +120,8 @@ def _small_activations(rewriter: _Rewriter, node: Node) -> bool:
 def _sixth(rewriter: _Rewriter, node: Node) -> tuple[str, list[Node]] | None:
     """The x of (x * clip(x + 3, 0, 6)) / 6 whose last step this is, and the steps before it."""
     factor = rewriter.number(node.input(1))
-    if node.op_type not in ("Div", "Mul") or factor is None or abs(factor - (6 if node.op_type == "Div" else 1 / 6)) > 1e-6:
+    wanted = {"Div": 6.0, "Mul": 1 / 6}.get(node.op_type)
+    if wanted is None or factor is None or abs(factor - wanted) > 1e-6:
         return None
     product = rewriter.producer(node.inputs[0], "Mul")
     if product is None or not rewriter.single(node.inputs[0]) or len(product.inputs) != 2:
@@ -242,7 +243,7 @@ def _pad(rewriter: _Rewriter, node: Node) -> bool:
     value = rewriter.number(pad.input(2)) if pad.input(2) else pad.attributes.get("value", 0.0)
     own = node.attributes.get("pads") or [0, 0, 0, 0]
     if mode == "zeros":
-        if value != 0 or any(own) and min(own) < 0:
+        if value != 0 or min(own) < 0:
             return False
     elif any(own):
         return False
@@ -264,9 +265,10 @@ def _affine(rewriter: _Rewriter, node: Node) -> bool:
         if before is not None and _plain(before) and _scale(rewriter, before, *found):
             rewriter.absorb(before, node, node.outputs[:1], before.inputs)
             return True
-        scale, shift = (rewriter.constant(f"{node.outputs[0]}_{word}", part) for word, part in zip(("scale", "shift"), found, strict=True))
+        made = node.outputs[0]
+        parts = [rewriter.constant(f"{made}_scale", found[0]), rewriter.constant(f"{made}_shift", found[1])]
         node.op_type, node.domain = "ChannelAffine", INTERNAL
-        node.inputs, node.outputs, node.attributes = [node.inputs[0], scale, shift], node.outputs[:1], {}
+        node.inputs, node.outputs, node.attributes = [node.inputs[0], *parts], [made], {}
         rewriter.changed()
         return True
     if node.op_type not in ("Mul", "Add", "Sub", "Div") or len(node.inputs) != 2 or node.version < 7:
@@ -291,7 +293,9 @@ def _affine(rewriter: _Rewriter, node: Node) -> bool:
 def _normalisation(rewriter: _Rewriter, node: Node) -> tuple[Array, Array] | None:
     """Factor and shift of a BatchNormalization with constant statistics."""
     attributes = node.attributes
-    training = attributes.get("training_mode", 0) if node.version >= 14 else node.version < 7 and not attributes.get("is_test", 0)
+    training = attributes.get("training_mode", 0)
+    if node.version < 7:
+        training = not attributes.get("is_test", 0)
     if training or any(node.outputs[1:]) or len(node.inputs) != 5:
         return None
     parts = [rewriter.constants.get(name) for name in node.inputs[1:]]
@@ -305,7 +309,7 @@ def _normalisation(rewriter: _Rewriter, node: Node) -> tuple[Array, Array] | Non
     return factor.astype(kind), (bias - mean * factor).astype(kind)
 
 
-def _outputs(rewriter: _Rewriter, node: Node) -> int:
+def _outputs(rewriter: _Rewriter, node: Node) -> Any:
     """The output channels of a convolution."""
     weight = rewriter.constants[node.inputs[1]]
     return weight.shape[0] if node.op_type == "Conv" else weight.shape[1] * int(node.attributes.get("group", 1))
@@ -369,7 +373,7 @@ def _activation(rewriter: _Rewriter, node: Node) -> bool:
 
 def _residual(rewriter: _Rewriter, node: Node) -> bool:
     """The sum of a convolution's result and another value."""
-    if node.op_type not in ("Add", "Sum") or len(node.inputs) != 2 or node.version < 7 or node.inputs[0] == node.inputs[1]:
+    if node.op_type not in ("Add", "Sum") or len(set(node.inputs)) != 2 or len(node.inputs) != 2 or node.version < 7:
         return False
     places = {id(one): at for at, one in enumerate(rewriter.graph.nodes)}
     found = []

@@ -58,7 +58,7 @@ class Pool:
         else:
             raw = np.empty(nbytes + CACHE_LINE, np.uint8)
             shift = -raw.__array_interface__["data"][0] % CACHE_LINE
-            buffer = np.frombuffer(memoryview(raw)[shift : shift + nbytes], np.uint8)
+            buffer = np.frombuffer(raw.data[shift : shift + nbytes], np.uint8)
             self._buffers[id(buffer)] = buffer
         self._counts[id(buffer)] = 0
         self._handed.append(buffer)

@@ -20,7 +20,7 @@ from .operators.registry import Function
 
 SHAPE_OPERATORS = ("Shape", "Size")
 # What an operator raises over arrays that do not fit each other or attributes without a meaning.
-WRONG = (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError, AttributeError, FloatingPointError)
+WRONG = (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError)
 
 
 class Step(NamedTuple):
@@ -41,7 +41,7 @@ def run_node(function: Function, call: Call, inputs: list[Any]) -> tuple[Any, ..
     except OnnxError:
         raise
     except WRONG as error:
-        shapes = ", ".join("none" if x is None else f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__ for x in inputs)
+        shapes = ", ".join(f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__ for x in inputs)
         text = str(error).rstrip(".") or type(error).__name__
         raise OnnxError(f"the {call.node.label} cannot run on ({shapes}): {text}.") from error
     finally:
@@ -83,7 +83,8 @@ class Program:
         self._fixed: dict[str, Array] = dict(graph.constants)
         bound = shape_bound(graph)
         last: dict[str, int] = {name: at for at, node in enumerate(graph.nodes) for name in node.inputs if name}
-        last.update((output, at) for at, node in enumerate(graph.nodes) for output in node.outputs if output not in last)
+        for at, node in enumerate(graph.nodes):
+            last.update((name, at) for name in node.outputs if name not in last)
         kept = {*graph.constants, *self.outputs, *bound}
         dying: dict[int, list[str]] = {}
         for name, at in last.items():
@@ -94,9 +95,8 @@ class Program:
             found = find(node.domain, node.op_type, node.version)
             assert found is not None  # `load` has refused what there is not
             call = Call(node, pool, threads, bound)
-            call.dying = tuple(
-                index for index, name in enumerate(node.inputs) if name in dying.get(at, ()) and node.inputs.count(name) == 1
-            )
+            ending = [name for name in dying.get(at, ()) if node.inputs.count(name) == 1]
+            call.dying = tuple(index for index, name in enumerate(node.inputs) if name in ending)
             fixed = all(name in bound for name in node.outputs if name)
             self.steps.append(Step(node, found.function, call, fixed, tuple(dying.get(at, ()))))
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -109,9 +109,8 @@ class Program:
         try:
             for step in self.steps:
                 results = run_node(step.function, step.call, [values[name] for name in step.node.inputs])
-                if len(results) < len(step.node.outputs):
-                    if any(step.node.outputs[len(results) :]):
-                        raise OnnxError(f"the {step.node.label} has more outputs than fastconv computes.")
+                if any(step.node.outputs[len(results) :]):
+                    raise OnnxError(f"the {step.node.label} has more outputs than fastconv computes.")
                 for name, value in zip(step.node.outputs, results, strict=False):
                     if not name:
                         continue

@@ -84,7 +84,8 @@ def read_tensor(tensor: Any, folder: Path | None, what: str) -> Array:
             _same_length(what, shape, kind, len(tensor.raw_data), nbytes, "bytes")
             if bits >= 8 and kind <= 15:  # a view in place of the package's copy
                 little = numpy_type(kind).newbyteorder("<")
-                return np.frombuffer(tensor.raw_data, little).reshape(shape).astype(little.newbyteorder("="), copy=False)
+                stored = np.frombuffer(tensor.raw_data, little).reshape(shape)
+                return stored.astype(little.newbyteorder("="), copy=False)
         else:
             _same_length(what, shape, kind, len(getattr(tensor, field)), _values(kind, count, bits), "values")
         array: Array = onnx_package().numpy_helper.to_array(tensor)

@@ -16,26 +16,26 @@ SELU_ALPHA, SELU_GAMMA = 1.6732632423543772, 1.0507009873554805  # Klambauer et 
 
 
 @operator("Relu")
-def relu(call: Call, x: Array) -> Array:
+def relu(call: Call, x: Array) -> Any:
     """max(x, 0)."""
     return np.maximum(x, x.dtype.type(0), out=call.into(x))
 
 
 @operator("LeakyRelu")
-def leaky_relu(call: Call, x: Array) -> Array:
+def leaky_relu(call: Call, x: Array) -> Any:
     """x, or alpha * x below zero."""
     return _sloped(call, x, x.dtype.type(call.get("alpha", 0.01)))
 
 
 @operator("PRelu")
-def prelu(call: Call, x: Array, slope: Array) -> Array:
+def prelu(call: Call, x: Array, slope: Array) -> Any:
     """x, or slope * x below zero; up to operator set 6 the slope has a value a channel."""
     if call.version < 7 and slope.ndim == 1 and x.ndim > 2:
         slope = slope.reshape(-1, *(1,) * (x.ndim - 2))
     return _sloped(call, x, slope)
 
 
-def _sloped(call: Call, x: Array, slope: Any) -> Array:
+def _sloped(call: Call, x: Array, slope: Any) -> Any:
     scaled = np.multiply(x, slope, out=call.like(x) if np.ndim(slope) == 0 or slope.ndim <= x.ndim else None)
     np.copyto(scaled, x, where=x >= 0)
     return scaled
@@ -48,13 +48,13 @@ def thresholded_relu(call: Call, x: Array) -> Array:
 
 
 @operator("Elu")
-def elu(call: Call, x: Array) -> Array:
+def elu(call: Call, x: Array) -> Any:
     """x, or alpha (exp(x) - 1) below zero."""
     return _exponential(call, x, call.get("alpha", 1.0))
 
 
 @operator("Selu")
-def selu(call: Call, x: Array) -> Array:
+def selu(call: Call, x: Array) -> Any:
     """gamma * elu."""
     made = _exponential(call, x, call.get("alpha", SELU_ALPHA))
     return np.multiply(made, x.dtype.type(call.get("gamma", SELU_GAMMA)), out=made)
@@ -67,7 +67,7 @@ def celu(call: Call, x: Array) -> Array:
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) / alpha)).astype(x.dtype, copy=False)
 
 
-def _exponential(call: Call, x: Array, alpha: float) -> Array:
+def _exponential(call: Call, x: Array, alpha: float) -> Any:
     below = np.minimum(x, x.dtype.type(0), out=call.like(x))
     np.expm1(below, out=below)
     np.multiply(below, x.dtype.type(alpha), out=below)
@@ -75,7 +75,7 @@ def _exponential(call: Call, x: Array, alpha: float) -> Array:
     return below
 
 
-def logistic(x: Array, out: Array) -> Array:
+def logistic(x: Array, out: Array) -> Any:
     """1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2, which overflows nowhere; `out` may be `x`."""
     if x.dtype.itemsize < 4:  # rounded once
         out[...] = logistic(x.astype(np.float32), np.empty(x.shape, np.float32))
@@ -88,7 +88,7 @@ def logistic(x: Array, out: Array) -> Array:
 
 
 @operator("Sigmoid")
-def sigmoid(call: Call, x: Array) -> Array:
+def sigmoid(call: Call, x: Array) -> Any:
     """The logistic function."""
     return logistic(x, call.into(x))
 
@@ -117,7 +117,7 @@ def hard_swish(call: Call, x: Array) -> Array:
 
 
 @operator("Swish")
-def swish(call: Call, x: Array) -> Array:
+def swish(call: Call, x: Array) -> Any:
     """x * sigmoid(alpha x); SiLU for alpha = 1."""
     alpha = call.get("alpha", 1.0)
     if x.dtype.itemsize < 4:  # rounded once
@@ -131,7 +131,7 @@ operator("Silu", domain="fastconv")(swish)
 
 
 @operator("Softplus")
-def softplus(call: Call, x: Array) -> Array:
+def softplus(call: Call, x: Array) -> Any:
     """log(1 + exp(x))."""
     return np.logaddexp(x, x.dtype.type(0), out=call.into(x))
 
@@ -145,7 +145,7 @@ def softsign(call: Call, x: Array) -> Array:
 
 
 @operator("Mish")
-def mish(call: Call, x: Array) -> Array:
+def mish(call: Call, x: Array) -> Any:
     """x tanh(softplus(x)) (Misra 2019)."""
     out = np.logaddexp(x, x.dtype.type(0), out=call.like(x))
     np.tanh(out, out=out)
@@ -193,7 +193,7 @@ def erf_(call: Call, x: Array) -> Array:
 
 
 @operator("Gelu")
-def gelu(call: Call, x: Array) -> Array:
+def gelu(call: Call, x: Array) -> Any:
     """x Phi(x), or its approximation by tanh (Hendrycks and Gimpel 2016)."""
     kind = x.dtype.type
     if call.get("approximate", "none") == "tanh":
@@ -218,7 +218,7 @@ def _flattened(call: Call, x: Array) -> tuple[Array, int]:
 
 
 @operator("Softmax")
-def softmax(call: Call, x: Array) -> Array:
+def softmax(call: Call, x: Array) -> Any:
     """exp(x) over its sum."""
     flat, axis = _flattened(call, x)
     out = np.exp(flat - flat.max(axis=axis, keepdims=True, initial=-np.inf).astype(x.dtype))
@@ -227,7 +227,7 @@ def softmax(call: Call, x: Array) -> Array:
 
 
 @operator("LogSoftmax")
-def log_softmax(call: Call, x: Array) -> Array:
+def log_softmax(call: Call, x: Array) -> Any:
     """The logarithm of softmax, without taking it of a number near zero."""
     flat, axis = _flattened(call, x)
     shifted = flat - flat.max(axis=axis, keepdims=True, initial=-np.inf).astype(x.dtype)

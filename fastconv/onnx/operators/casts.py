@@ -65,7 +65,7 @@ def _as_text(x: Array) -> Array:
     if x.dtype.kind in "OUS":
         return x.astype(object)
     if x.dtype.kind == "f":
-        texts = [np.format_float_positional(number, trim="0") if np.isfinite(number) else str(number) for number in x.ravel()]
+        texts = [np.format_float_positional(n, trim="0") if np.isfinite(n) else str(n) for n in x.ravel()]
     else:
         texts = [str(number) for number in x.ravel().tolist()]
     result = np.empty(x.size, object)
@@ -122,21 +122,27 @@ def constant_of_shape(call: Call, shape: Array) -> Array:
 
 
 @operator("Range", shaping="all")
-def range_(call: Call, start: Array, limit: Array, step: Array) -> Array:
+def range_(call: Call, start: Array, limit: Array, step: Array) -> Any:
     """From start in steps up to, without, the limit."""
     first, end, by = start.ravel()[0], limit.ravel()[0], step.ravel()[0]
     if not by:
         raise call.error("the step is zero.")
-    count = max(0, int(np.ceil((float(end) - float(first)) / float(by)))) if np.isfinite(float(end) - float(first)) else -1
+    steps = (float(end) - float(first)) / float(by)
+    if not np.isfinite(steps):
+        raise call.error(f"from {first} to {end} by {by} has no end.")
+    count = max(0, int(np.ceil(steps)))
     call.check((count,), start.dtype)
     return (first + np.arange(count).astype(start.dtype) * by).astype(start.dtype, copy=False)
 
 
 @operator("EyeLike")
-def eye_like(call: Call, x: Array) -> Array:
+def eye_like(call: Call, x: Array) -> Any:
     """Ones on a diagonal of a matrix of the input's shape."""
+    if x.ndim != 2:
+        raise call.error(f"an input of shape {x.shape} is no matrix.")
     kind = call.get("dtype")
-    return np.eye(*x.shape, k=int(call.get("k", 0)), dtype=x.dtype if kind is None else numpy_type(int(kind)))
+    dtype = x.dtype if kind is None else numpy_type(int(kind))
+    return np.eye(x.shape[0], x.shape[1], k=int(call.get("k", 0)), dtype=dtype)
 
 
 @operator("Shape")

@@ -32,7 +32,7 @@ class Ready(NamedTuple):
 
 @operator("Conv")
 @operator("Conv", domain=INTERNAL)
-def conv(call: Call, x: Array, w: Array, b: Array | None = None, residual: Array | None = None) -> Array:
+def conv(call: Call, x: Array, w: Array, b: Array | None = None, residual: Array | None = None) -> Any:
     """activation(conv(x, w) + b + residual); the last two only in nodes made by `fuse`."""
     ready = call.state.get((x.shape, x.dtype))
     if ready is not None and (residual is None or residual.shape == ready.shape):
@@ -91,7 +91,7 @@ def _two_dimensional(
         )  # fmt: skip
     else:
         functional.conv2d(x, w, b, activation=fused, residual=add, out=out, **options)
-    if late:
+    if late and residual is not None:
         out = np.add(out, residual, out=out if np.broadcast_shapes(shape, np.shape(residual)) == shape else None)
         out = activate(call, out, activation)
     return out
@@ -105,12 +105,12 @@ def _output_shape(call: Call, x: Array, w: Array, window: Window) -> tuple[int, 
     ):
         sizes.append((length + before + after - extent) // stride + 1)
     if min(sizes) < 1 and x.size:
-        raise call.error(f"a kernel of {window.kernel} does not fit an input of shape {x.shape}, padding {window.sides}.")
+        raise call.error(f"a kernel of {window.kernel} does not fit an input {x.shape} with padding {window.sides}.")
     call.check((x.shape[0], w.shape[0], *(max(0, size) for size in sizes)), x.dtype)
     return x.shape[0], w.shape[0], sizes[0], sizes[1]
 
 
-def activate(call: Call, x: Array, name: str | None) -> Array:
+def activate(call: Call, x: Array, name: str | None) -> Any:
     """An activation by its fused name, for results that a plan could not finish."""
     if name == "relu":
         return np.maximum(x, x.dtype.type(0), out=x)
@@ -125,7 +125,7 @@ def activate(call: Call, x: Array, name: str | None) -> Array:
     return hard_swish(call, x) if name == "hardswish" else x
 
 
-def _three_dimensional(call: Call, x: Array, w: Array, b: Array | None, window: Window) -> Array:
+def _three_dimensional(call: Call, x: Array, w: Array, b: Array | None, window: Window) -> Any:
     """The sum over the kernel's depth of 2-D convolutions of all slices."""
     (before, after), *sides = window.sides
     n, _, depth, _, _ = x.shape
@@ -153,7 +153,7 @@ def _three_dimensional(call: Call, x: Array, w: Array, b: Array | None, window: 
 
 @operator("ConvTranspose")
 @operator("ConvTranspose", domain=INTERNAL)
-def conv_transpose(call: Call, x: Array, w: Array, b: Array | None = None) -> Array:
+def conv_transpose(call: Call, x: Array, w: Array, b: Array | None = None) -> Any:
     """The gradient of a convolution with respect to its input, plus a bias."""
     size = require_axes(call, x, w)
     stride = attribute_numbers(call, "strides", len(size), 1)
@@ -188,7 +188,9 @@ def transposed_sides(
     """What is cut off before and after: `pads`, or what remains of `output_shape` or of SAME's."""
     auto, shape = call.get("auto_pad", "NOTSET"), call.get("output_shape")
     if shape is None and auto in ("NOTSET", "", "VALID"):
-        pads = attribute_numbers(call, "pads", 2 * len(size), 0, -(1 << 40)) if auto != "VALID" else (0,) * 2 * len(size)
+        pads = (0,) * 2 * len(size)
+        if auto != "VALID":
+            pads = attribute_numbers(call, "pads", 2 * len(size), 0, -(1 << 40))
         return tuple(zip(pads[: len(size)], pads[len(size) :], strict=True))
     if shape is None:
         shape = [length * stride for length, stride in zip(size, window.stride, strict=True)]
@@ -236,7 +238,7 @@ def _transposed_three_dimensional(
 
 
 @operator("ChannelAffine", domain=INTERNAL)
-def channel_affine(call: Call, x: Array, scale: Array, shift: Array) -> Array:
+def channel_affine(call: Call, x: Array, scale: Array, shift: Array) -> Any:
     """activation(x * scale + shift), a normalisation without a convolution before it: a depthwise 1 x 1 convolution."""
     if x.ndim not in (3, 4) or x.dtype != scale.dtype or 0 in x.shape:
         shape = (-1, *(1,) * max(0, x.ndim - 2))

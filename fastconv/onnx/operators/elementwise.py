@@ -91,7 +91,7 @@ def mod(call: Call, a: Array, b: Array) -> Array:
 
 
 @operator("Pow")
-def power(call: Call, a: Array, b: Array) -> Array:
+def power(call: Call, a: Array, b: Array) -> Any:
     """The result has the type of the base."""
     a, b = aligned(call, a, b)
     result_shape(call, a, b)
@@ -132,7 +132,7 @@ operator("Sum")(_many(np.add))
 
 
 @operator("Mean")
-def mean(call: Call, first: Array, *others: Array) -> Array:
+def mean(call: Call, first: Array, *others: Array) -> Any:
     """Of any number of arrays, element by element."""
     total = first
     for other in others:
@@ -165,7 +165,7 @@ operator("IsNaN")(_unary(np.isnan, bool))
 
 
 @operator("Reciprocal")
-def reciprocal(call: Call, x: Array) -> Array:
+def reciprocal(call: Call, x: Array) -> Any:
     """1 / x."""
     return np.divide(x.dtype.type(1), x, out=call.into(x))
 

@@ -39,7 +39,8 @@ def indices_of(call: Call, indices: Array, size: int) -> Array:
     if indices.dtype.kind not in "iu":
         raise call.error(f"indices must be integers, but got {indices.dtype}.")
     if indices.size and (int(indices.min()) < -size or int(indices.max()) >= size):
-        raise call.error(f"an index between {int(indices.min())} and {int(indices.max())} is outside an axis of {size}.")
+        span = f"{int(indices.min())} to {int(indices.max())}"
+        raise call.error(f"indices from {span} point outside an axis of {size}.")
     return np.where(indices < 0, indices + size, indices).astype(np.int64, copy=False)
 
 
@@ -76,9 +77,9 @@ def gather_nd(call: Call, x: Array, indices: Array) -> Array:
     """Slices at positions; the first `batch_dims` axes are shared."""
     shared = int(call.get("batch_dims", 0))
     places = _positions(call, x, indices, shared)
-    grid = np.indices(indices.shape[:shared], sparse=True)
+    grid: tuple[Array, ...] = tuple(np.indices(indices.shape[:shared], sparse=True))
     behind = indices.ndim - 1 - shared
-    batch = [axis.reshape(*axis.shape, *(1,) * behind) for axis in grid]
+    batch = [place.reshape(*place.shape, *(1,) * behind) for place in grid]
     return x[(*batch, *places)]
 
 
@@ -119,7 +120,7 @@ def _scattered(call: Call, x: Array, where: tuple[Array, ...], updates: Array) -
 
 
 @operator("OneHot", shaping=(1,))
-def one_hot(call: Call, indices: Array, depth: Array, values: Array) -> Array:
+def one_hot(call: Call, indices: Array, depth: Array, values: Array) -> Any:
     """A new axis of `depth`: values[1] at the index, values[0] elsewhere."""
     count = int(depth.ravel()[0])
     axis = call.from_front(int(call.get("axis", -1)), indices.ndim + 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ... import functional
@@ -50,7 +52,7 @@ def gemm(call: Call, a: Array, b: Array, c: Array | None = None) -> Array:
 
 
 @operator("Dense", domain=INTERNAL)
-def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Array:
+def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any:
     """activation(x @ weight + bias) for a constant weight (inputs, outputs): a 1 x 1 convolution of rows of pixels.
 
     A plan's packed weights stream through at the speed of memory, and no second library's waiting threads take the

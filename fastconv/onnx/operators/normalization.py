@@ -39,7 +39,7 @@ def batch_normalization(call: Call, x: Array, scale: Array, bias: Array, mean: A
     return (y, *outputs)[: max(1, len(call.node.outputs))] if outputs else y
 
 
-def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
+def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> Any:
     centred = x - x.mean(axis=axes, keepdims=True)
     variance = np.square(centred).mean(axis=axes, keepdims=True)
     variance += x.dtype.type(epsilon)
@@ -48,7 +48,7 @@ def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
 
 
 @operator("InstanceNormalization")
-def instance_normalization(call: Call, x: Array, scale: Array, bias: Array) -> Array:
+def instance_normalization(call: Call, x: Array, scale: Array, bias: Array) -> Any:
     """Every image and channel by its own mean and deviation."""
     if x.ndim < 3 or scale.shape != (x.shape[1],) or bias.shape != scale.shape:
         raise call.error(f"a scale of shape {scale.shape} does not fit an input of shape {x.shape}.")
@@ -59,7 +59,7 @@ def instance_normalization(call: Call, x: Array, scale: Array, bias: Array) -> A
 
 
 @operator("GroupNormalization")
-def group_normalization(call: Call, x: Array, scale: Array, bias: Array) -> Array:
+def group_normalization(call: Call, x: Array, scale: Array, bias: Array) -> Any:
     """Groups of channels of every image; up to operator set 20 a scale a group, then a channel."""
     groups = int(call.get("num_groups", 1))
     if x.ndim < 2 or groups < 1 or x.shape[1] % groups:
@@ -89,7 +89,7 @@ def layer_normalization(call: Call, x: Array, scale: Array, bias: Array | None =
 
 
 @operator("RMSNormalization")
-def rms_normalization(call: Call, x: Array, scale: Array) -> Array:
+def rms_normalization(call: Call, x: Array, scale: Array) -> Any:
     """By the root of the mean square of all axes from `axis` on."""
     axes = tuple(range(call.axis(x.ndim, -1), x.ndim))
     wide = x.astype(numpy_type(int(call.get("stash_type", 1)))) if x.dtype.itemsize < 4 else x
@@ -98,7 +98,7 @@ def rms_normalization(call: Call, x: Array, scale: Array) -> Array:
 
 
 @operator("MeanVarianceNormalization")
-def mean_variance_normalization(call: Call, x: Array) -> Array:
+def mean_variance_normalization(call: Call, x: Array) -> Any:
     """(x - mean) / deviation over axes."""
     axes = tuple(call.from_front(axis, x.ndim) for axis in call.get("axes", [0, 2, 3]))
     centred = x - x.mean(axis=axes, keepdims=True)
@@ -107,15 +107,18 @@ def mean_variance_normalization(call: Call, x: Array) -> Array:
 
 
 @operator("LpNormalization")
-def lp_normalization(call: Call, x: Array) -> Array:
+def lp_normalization(call: Call, x: Array) -> Any:
     """By the sum of magnitudes or the Euclidean norm along an axis; a zero norm gives zeros."""
     axis, order = call.axis(x.ndim, -1), int(call.get("p", 2))
-    norm = np.abs(x).sum(axis=axis, keepdims=True) if order == 1 else np.sqrt(np.square(x).sum(axis=axis, keepdims=True))
+    if order == 1:
+        norm = np.abs(x).sum(axis=axis, keepdims=True)
+    else:
+        norm = np.sqrt(np.square(x).sum(axis=axis, keepdims=True))
     return np.divide(x, norm, out=np.zeros_like(x), where=norm != 0)
 
 
 @operator("LRN")
-def lrn(call: Call, x: Array) -> Array:
+def lrn(call: Call, x: Array) -> Any:
     """x / (bias + alpha / size * sum of squares of `size` neighbouring channels) ** beta (Krizhevsky et al. 2012)."""
     size = int(call.get("size", 1))
     if x.ndim < 2 or size < 1:

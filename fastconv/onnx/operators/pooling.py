@@ -22,8 +22,9 @@ def _window(call: Call, x: Array) -> Window:
 
 def _native(x: Array, window: Window) -> bool:
     """Whether fastconv's poolings take this: they refuse padding of more than half a window."""
-    halves = (min(sides) >= 0 and max(sides) <= extent // 2 for sides, extent in zip(window.sides, window.extent, strict=True))
-    return x.ndim in (3, 4) and all(halves) and 0 not in x.shape
+    pairs = zip(window.sides, window.extent, strict=True)
+    halves = all(min(sides) >= 0 and max(sides) <= extent // 2 for sides, extent in pairs)
+    return halves and x.ndim in (3, 4) and 0 not in x.shape
 
 
 def _as_image(x: Array, window: Window) -> tuple[Array, dict[str, Any]]:
@@ -73,7 +74,7 @@ def max_pool(call: Call, x: Array) -> Any:
     return out.reshape(shape), _whole(found[1].reshape(shape), x, by_columns)
 
 
-def _whole(places: Array, x: Array, by_columns: bool) -> Array:
+def _whole(places: Array, x: Array, by_columns: bool) -> Any:
     """Places in a plane, counted by rows, as places in the whole array."""
     if by_columns and x.ndim > 3:
         places = np.ravel_multi_index(np.unravel_index(places, x.shape[2:]), x.shape[2:], order="F")
@@ -116,7 +117,7 @@ def _maximum(call: Call, x: Array, window: Window, indexed: bool, by_columns: bo
 
 
 @operator("AveragePool")
-def average_pool(call: Call, x: Array) -> Array:
+def average_pool(call: Call, x: Array) -> Any:
     """The mean of every window, over its elements inside the input or, with `count_include_pad`, the padding too."""
     window = _window(call, x)
     included = bool(call.get("count_include_pad", 0))

@@ -66,7 +66,8 @@ def dynamic_quantize(call: Call, x: Array) -> tuple[Array, Array, Array]:
     low, high = np.float32(min(0.0, float(x.min(initial=0)))), np.float32(max(0.0, float(x.max(initial=0))))
     scale = np.float32((high - low) / np.float32(255)) or np.float32(1)
     zero = np.uint8(np.clip(np.rint(-low / scale), 0, 255))
-    return _limited(np.rint(x / scale).astype(np.int64) + int(zero), np.dtype(np.uint8)), np.asarray(scale), np.asarray(zero)
+    y = _limited(np.rint(x / scale).astype(np.int64) + int(zero), np.dtype(np.uint8))
+    return y, np.asarray(scale), np.asarray(zero)
 
 
 def _shifted(x: Array, zero: Array | None, axis: int = 0) -> Array:
@@ -74,7 +75,8 @@ def _shifted(x: Array, zero: Array | None, axis: int = 0) -> Array:
     if zero is None:
         return wide
     part = zero.astype(np.int32)
-    return wide - (part.reshape(()) if part.size == 1 else part.reshape(*(-1 if at == axis else 1 for at in range(x.ndim))))
+    shape = [-1 if at == axis else 1 for at in range(x.ndim)] if part.size > 1 else []
+    return wide - part.reshape(shape)
 
 
 @operator("ConvInteger")
@@ -106,7 +108,7 @@ def q_linear_conv(
 
 
 @operator("MatMulInteger")
-def matmul_integer(call: Call, a: Array, b: Array, a_zero: Array | None = None, b_zero: Array | None = None) -> Array:
+def matmul_integer(call: Call, a: Array, b: Array, a_zero: Array | None = None, b_zero: Array | None = None) -> Any:
     """The exact product of small integers, as int32."""
     left = _shifted(a, a_zero, a.ndim - 2 if a_zero is not None and a_zero.size > 1 else 0)
     return np.matmul(left, _shifted(b, b_zero, b.ndim - 1))

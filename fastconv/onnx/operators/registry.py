@@ -27,7 +27,7 @@ Function = Callable[..., Any]
 
 
 class Operator:
-    """A function, the operator set from which it holds, and which inputs decide, by their values, the result's shape."""
+    """A function, the operator set from which it holds, and the inputs whose values decide the result's shape."""
 
     def __init__(self, function: Function, since: int, shaping: Sequence[int] | str, pure: bool) -> None:
         self.function, self.since, self.pure = function, since, pure

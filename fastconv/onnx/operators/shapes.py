@@ -190,9 +190,9 @@ def padded(call: Call, x: Array, before: list[int], after: list[int], mode: str,
     shape = [size + a + b for size, a, b in zip(x.shape, before, after, strict=True)]
     call.check(shape, x.dtype)
     x = x[tuple(slice(max(0, -a), size - max(0, -b)) for size, a, b in zip(x.shape, before, after, strict=True))]
-    if any(size == 0 and (a > 0 or b > 0) for size, a, b in zip(x.shape, before, after, strict=True)):
-        if mode != "constant":
-            raise call.error(f"an input of shape {x.shape} has nothing to repeat.")
+    empty = any(size == 0 and (a > 0 or b > 0) for size, a, b in zip(x.shape, before, after, strict=True))
+    if empty and mode != "constant":
+        raise call.error(f"an input of shape {x.shape} has nothing to repeat.")
     widths = [(max(0, a), max(0, b)) for a, b in zip(before, after, strict=True)]
     if mode != "constant":
         return np.pad(x, widths, mode)  # type: ignore[call-overload,no-any-return]

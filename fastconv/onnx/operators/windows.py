@@ -31,7 +31,7 @@ class Window:
 def attribute_numbers(call: Call, name: str, count: int, default: int, least: int = 1) -> tuple[int, ...]:
     """An attribute of so many integers."""
     found = call.get(name)
-    numbers = tuple([default] * count if not found else found)
+    numbers = tuple(found or [default] * count)
     if len(numbers) != count or any(not least <= number < LARGEST_POSITION for number in numbers):
         raise call.error(f"{name} {list(numbers)} must be {count} numbers of at least {least}.")
     return numbers
@@ -83,6 +83,6 @@ def pooled(call: Call, size: tuple[int, ...], window: Window) -> Window:
         if ceil and (count - 1) * stride >= length + before:  # a window that would hold padding alone
             count -= 1
         if count < 1 or length < 1:
-            raise call.error(f"its window of {window.kernel} does not fit an input of {size} with padding {window.sides}.")
+            raise call.error(f"a window of {window.kernel} does not fit an input of {size}, padding {window.sides}.")
         output.append(count)
     return Window(window.kernel, window.stride, window.dilation, window.sides, tuple(output))
