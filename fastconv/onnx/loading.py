@@ -127,9 +127,31 @@ def _node(proto: Any, opsets: dict[str, int], folder: Path | None) -> Node:
         str(proto.op_type), [str(name) for name in proto.input], [str(name) for name in proto.output], {},
         opsets.get(domain, 1), domain, str(proto.name),
     )  # fmt: skip
+    _require_arguments(node)
     for attribute in proto.attribute:
         node.attributes[str(attribute.name)] = _attribute(attribute, node, folder)
     return node
+
+
+def _require_arguments(node: Node) -> None:
+    """Refuse a node with fewer or more inputs or outputs than its operator has, so that nobody else need look."""
+    defs = onnx_package().defs
+    if not defs.has(node.op_type, node.domain):
+        return
+    try:
+        schema = defs.get_schema(node.op_type, node.version, node.domain)
+    except defs.SchemaError:  # younger than the model's operator set
+        return
+    for kind, names, least, most in (
+        ("inputs", node.inputs, schema.min_input, schema.max_input),
+        ("outputs", node.outputs, schema.min_output, schema.max_output),
+    ):
+        if not least <= len(names) <= most:
+            raise OnnxError(f"the {node.label} has {len(names)} {kind}, but {node.op_type} has {least} to {most}.")
+    single = defs.OpSchema.FormalParameterOption.Single
+    for index, formal in enumerate(schema.inputs):
+        if formal.option == single and not node.input(index):
+            raise OnnxError(f"the {node.label} lacks its input {formal.name!r}.")
 
 
 def _attribute(proto: Any, node: Node, folder: Path | None) -> Any:

@@ -24,10 +24,10 @@ FOLDED_BYTES_IN_ALL: Final = 512 << 20
 
 def optimise(graph: Graph, max_value_bytes: int) -> Graph:
     """The same network with fewer nodes; the given graph is used up."""
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # infinities and NaN go on as in any runtime
         fold_constants(graph, max_value_bytes)
-    pass_through(graph)
-    fuse(graph)
+        pass_through(graph)
+        fuse(graph)
     graph.remove_unused()
     return graph
 

@@ -73,7 +73,7 @@ def _grid(call: Call, x: Array, indices: Array, axis: int) -> tuple[Array, ...]:
 
 
 @operator("GatherND")
-def gather_nd(call: Call, x: Array, indices: Array) -> Array:
+def gather_nd(call: Call, x: Array, indices: Array) -> Any:
     """Slices at positions; the first `batch_dims` axes are shared."""
     shared = int(call.get("batch_dims", 0))
     places = _positions(call, x, indices, shared)

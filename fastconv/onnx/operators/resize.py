@@ -125,6 +125,8 @@ def _resampled(call: Call, x: Array, at: int, pixels: Array, weights: Array | No
         return _picked(call, x, at, pixels[:, 0])
     kind = x.dtype if x.dtype.kind == "f" and x.dtype.itemsize > 2 else np.dtype(np.float32)
     behind = (1,) * (x.ndim - 1 - at)
+    if not len(pixels):
+        return call.ordered_like(x, (*x.shape[:at], 0, *x.shape[at + 1 :]), kind)
     total: Array | None = None
     for tap in range(pixels.shape[1]):
         weight = weights[:, tap]
