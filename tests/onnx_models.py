@@ -17,10 +17,13 @@ def tensor(onnx: Any, name: str, shape: Any, kind: int = 1) -> Any:
     return onnx.helper.make_tensor_value_info(name, kind, shape)
 
 
-def model(onnx: Any, nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any], constants: Any = (), opset: int = 17) -> Any:
+def model(
+    onnx: Any, nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any], constants: Any = (), opset: int = 17
+) -> Any:
     """A model of float32 inputs and outputs."""
     graph = onnx.helper.make_graph(
-        nodes, "net", [tensor(onnx, *pair) for pair in inputs.items()], [tensor(onnx, *pair) for pair in outputs.items()],
+        nodes, "net", [tensor(onnx, *pair) for pair in inputs.items()],
+        [tensor(onnx, *pair) for pair in outputs.items()],
         [onnx.numpy_helper.from_array(array, name) for name, array in dict(constants).items()],
     )  # fmt: skip
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)

@@ -35,7 +35,7 @@ def run(example: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_example_is_tested():
-    elsewhere = {"mobilenet": "test_pretrained.py"}
+    elsewhere = {"mobilenet": "test_pretrained.py", "run_onnx": "test_onnx.py"}
     assert sorted([*PRINTED, *elsewhere]) == sorted(path.stem for path in EXAMPLES.glob("[a-z]*.py"))
 
 

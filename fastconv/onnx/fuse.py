@@ -242,6 +242,8 @@ def _pad(rewriter: _Rewriter, node: Node) -> bool:
         return False
     value = rewriter.number(pad.input(2)) if pad.input(2) else pad.attributes.get("value", 0.0)
     own = node.attributes.get("pads") or [0, 0, 0, 0]
+    if len(own) != 4:
+        return False
     if mode == "zeros":
         if value != 0 or min(own) < 0:
             return False

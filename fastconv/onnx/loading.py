@@ -127,28 +127,47 @@ def _node(proto: Any, opsets: dict[str, int], folder: Path | None) -> Node:
         str(proto.op_type), [str(name) for name in proto.input], [str(name) for name in proto.output], {},
         opsets.get(domain, 1), domain, str(proto.name),
     )  # fmt: skip
-    _require_arguments(node)
+    schema = _schema(node)
+    if schema is not None:
+        _require_arguments(node, schema)
     for attribute in proto.attribute:
+        if schema is not None:
+            _require_type(attribute, node, schema)
         node.attributes[str(attribute.name)] = _attribute(attribute, node, folder)
     return node
 
 
-def _require_arguments(node: Node) -> None:
-    """Refuse a node with fewer or more inputs or outputs than its operator has, so that nobody else need look."""
+def _schema(node: Node) -> Any:
+    """What the package `onnx` knows of an operator, or None."""
     defs = onnx_package().defs
     if not defs.has(node.op_type, node.domain):
-        return
+        return None
     try:
-        schema = defs.get_schema(node.op_type, node.version, node.domain)
+        return defs.get_schema(node.op_type, node.version, node.domain)
     except defs.SchemaError:  # younger than the model's operator set
-        return
+        return None
+
+
+def _require_type(proto: Any, node: Node, schema: Any) -> None:
+    """Refuse an attribute of another type than its operator has."""
+    known = schema.attributes.get(str(proto.name))
+    kinds = onnx_package().AttributeProto.AttributeType
+    if known is not None and proto.type and kinds.Name(proto.type) != known.type.name:
+        raise OnnxError(
+            f"the {node.label} has an attribute {proto.name!r} of type {kinds.Name(proto.type)}; it must be "
+            f"{known.type.name}."
+        )
+
+
+def _require_arguments(node: Node, schema: Any) -> None:
+    """Refuse a node with fewer or more inputs or outputs than its operator has, so that nobody else need look."""
     for kind, names, least, most in (
         ("inputs", node.inputs, schema.min_input, schema.max_input),
         ("outputs", node.outputs, schema.min_output, schema.max_output),
     ):
         if not least <= len(names) <= most:
             raise OnnxError(f"the {node.label} has {len(names)} {kind}, but {node.op_type} has {least} to {most}.")
-    single = defs.OpSchema.FormalParameterOption.Single
+    single = onnx_package().defs.OpSchema.FormalParameterOption.Single
     for index, formal in enumerate(schema.inputs):
         if formal.option == single and not node.input(index):
             raise OnnxError(f"the {node.label} lacks its input {formal.name!r}.")

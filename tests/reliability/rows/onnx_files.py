@@ -1,4 +1,4 @@
-"""Damaged ONNX files: refused with an error of ours, or run; never a crash, another exception, or memory by gigabytes."""
+"""Damaged ONNX files: refused with an error of ours, or run; never a crash, another exception, or gigabytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ def onnx_files(count: int) -> Outcome:
         outcome.skipped = "needs the package onnx: pip install fastconv[onnx]"
         return outcome
     import onnx
-
     import onnx_models
 
     data = onnx_models.small_net(onnx).SerializeToString()
