@@ -127,6 +127,14 @@ def test_output_that_is_an_input_or_a_constant_is_copied():
         z[...] = y[...] = r[...] = 7
 
 
+def test_outputs_do_not_share_memory():
+    nodes = [make("Relu", ["x"], ["a"]), make("Identity", ["a"], ["y"]), make("Identity", ["a"], ["z"])]
+    session = InferenceSession(model(onnx, nodes, {"x": [2, 2]}, {"y": None, "z": None, "a": None}))
+    outputs = session.run(None, {"x": draw(2, 2)})
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(outputs) for b in outputs[:i])
+    assert all(np.array_equal(outputs[0], other) for other in outputs)
+
+
 def test_programs_are_bounded_and_batches_agree(net):
     session = InferenceSession(net, keep_shapes=2)
     x = draw(5, 3, 8, 8)

@@ -72,8 +72,6 @@ def _opsets(model: Any) -> dict[str, int]:
 def _graph(proto: Any, opsets: dict[str, int], folder: Path | None) -> Graph:
     if proto.sparse_initializer:
         raise OnnxError("the model has sparse initializers, which fastconv does not read; save them dense.")
-    if proto.quantization_annotation and not proto.node:
-        raise OnnxError("the graph has annotations but no nodes; the file is damaged.")
     constants = {}
     for tensor in proto.initializer:
         if not tensor.name or tensor.name in constants:

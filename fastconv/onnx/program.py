@@ -124,7 +124,11 @@ class Program:
                 pool.settle()
                 for name in step.last:
                     pool.release(values.pop(name))
-            outputs = {name: self._own(values[name], feeds) for name in self.outputs}
+            outputs: dict[str, Any] = {}
+            for name in self.outputs:
+                own = self._own(values[name], feeds)
+                twice = any(own is other for other in outputs.values())
+                outputs[name] = own.copy() if twice else own
         finally:
             pool.finish()
         if not self._started:
