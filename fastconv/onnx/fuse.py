@@ -235,8 +235,9 @@ def _pad(rewriter: _Rewriter, node: Node) -> bool:
     if pad is None or not rewriter.single(node.inputs[0]) or weight is None or weight.ndim != 4 or pad.input(3):
         return False
     widths: Any = pad.attributes.get("pads")
-    if widths is None and pad.input(1) in rewriter.constants:
-        widths = rewriter.constants[pad.input(1)].ravel().tolist()
+    given = rewriter.constants.get(pad.input(1))
+    if widths is None and given is not None and given.dtype.kind == "i":
+        widths = given.ravel().tolist()
     mode = PADDING_MODES.get(pad.attributes.get("mode", "constant"))
     if widths is None or len(widths) != 8 or any(widths[at] for at in (0, 1, 4, 5)) or mode is None or min(widths) < 0:
         return False
