@@ -42,7 +42,7 @@ bench: $(VENV)/.bench  ## time the layers of VGG-16 beside im2col + BLAS and the
 	$(RUN) fastconv bench $(ARGS)
 
 examples: $(VENV)/.demo  ## the questions of a lecture on convolution, answered: tables, and pictures in examples-output/
-	@set -e; for example in $(filter-out %/mobilenet.py %/dask_zarr.py %/train_ddp.py,$(wildcard examples/[a-z]*.py)); do \
+	@set -e; for example in $(filter-out %/mobilenet.py %/dask_zarr.py %/train_ddp.py %/run_onnx.py,$(wildcard examples/[a-z]*.py)); do \
 	  $(PY) $$example --output examples-output; echo; done
 
 check: $(VENV)/.installed  ## compare the compiled code with the NumPy reference on this machine

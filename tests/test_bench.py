@@ -285,6 +285,13 @@ def test_a_net_with_other_weights_is_wrong(monkeypatch: pytest.MonkeyPatch) -> N
     assert row.of("fastconv") is not None and row.of("torch") is None
 
 
+def test_a_net_by_its_onnx_model() -> None:
+    pytest.importorskip("onnx")
+    row = run_net(Net("small", small_vgg, 2), Ours(1), [], rounds=1, by_onnx=True)
+    ours = row.of("fastconv")
+    assert ours is not None and ours.variant == "ONNX"
+
+
 def test_folding_keeps_the_operations() -> None:
     graph = nodes(nets.prepared(small_resnet()))
     kinds = Counter(node.kind for node in graph)
@@ -382,6 +389,7 @@ def test_plot(tmp_path: Path) -> None:
         (["--rounds", "two"], 2, "positive"),
         (["--only", "nothing like it"], 1, "nothing like it"),
         (["--nets", "--only", "AlexNet"], 1, "no network has 'AlexNet'"),
+        (["--onnx"], 1, "add --nets"),
         (["--json", "/no/such/folder/file.json"], 1, "does not exist"),
     ],
 )

@@ -38,6 +38,7 @@ def test_every_example_is_tested():
     elsewhere = {
         "mobilenet": "test_pretrained.py",
         "dask_zarr": "a store of two gigabytes",
+        "run_onnx": "test_onnx.py",
         "train_ddp": "test_torch.py",
     }
     assert sorted([*PRINTED, *elsewhere]) == sorted(path.stem for path in EXAMPLES.glob("[a-z]*.py"))

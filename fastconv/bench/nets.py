@@ -83,12 +83,16 @@ def log_scores(probabilities: Any) -> Array:
     return centred
 
 
-def run_net(net: Net, ours: Ours, peers: Sequence[Peer], rounds: int, seconds: float | None = None) -> Row:
-    """Check and time one network."""
+def run_net(
+    net: Net, ours: Ours, peers: Sequence[Peer], rounds: int, seconds: float | None = None, by_onnx: bool = False
+) -> Row:
+    """Check and time one network; `by_onnx` runs ours, too, from the ONNX file that the others get."""
     before = get_num_threads()
     set_num_threads(ours.threads)
     try:
-        return (_run_training if net.training else _run_inference)(net, ours, peers, rounds, seconds)
+        if net.training:
+            return _run_training(net, ours, peers, rounds, seconds)
+        return _run_inference(net, ours, peers, rounds, seconds, by_onnx)
     finally:
         set_num_threads(before)
 
@@ -136,18 +140,33 @@ def formats(torch: Any) -> list[tuple[str, Any]]:
     return [("contiguous", torch.contiguous_format), ("channels_last", torch.channels_last)]
 
 
-def _run_inference(net: Net, ours: Ours, peers: Sequence[Peer], rounds: int, seconds: float | None) -> Row:
+def _onnx_session(model: Sequential, images: Array, ours: Ours) -> Candidate:
+    """The net as `fastconv.onnx` runs it: images (N, C, H, W) and a new result each time."""
+    from ..onnx import InferenceSession
+
+    assert model.built_shape is not None
+    shape: Any = (len(images), model.output_shape((None, *model.built_shape))[1])
+    session = InferenceSession(onnx_net(nodes(model), images.shape, shape), num_threads=ours.threads)
+    return Candidate(OURS, "ONNX", lambda: session.run(None, {"x": images})[0], np.asarray)
+
+
+def _run_inference(
+    net: Net, ours: Ours, peers: Sequence[Peer], rounds: int, seconds: float | None, by_onnx: bool = False
+) -> Row:
     """Check everybody's answer against our layers' plain forward pass, then time them beside each other."""
     model = prepared(net.make())
     assert model.built_shape is not None
     x = np.random.default_rng(0).standard_normal((net.batch, *model.built_shape), np.float32)
     answer = log_scores(model.forward(x))
     model.release()
-    plan = model.compile_inference()
-    candidates = [Candidate(OURS, "NHWC", lambda: plan.run(x), np.asarray)]
+    images = np.ascontiguousarray(x.transpose(FROM_NHWC))
+    if by_onnx:
+        candidates = [_onnx_session(model, images, ours)]
+    else:
+        plan = model.compile_inference()
+        candidates = [Candidate(OURS, "NHWC", lambda: plan.run(x), np.asarray)]
     _logits(candidates[0])
     check(candidates[0], answer, "float32")
-    images = np.ascontiguousarray(x.transpose(FROM_NHWC))
 
     def offered(peer: Peer) -> list[Candidate]:
         made = inference_candidates(peer, model, images)

@@ -24,6 +24,7 @@ COMMANDS = {
     "info": "show the version, the instruction set, the threads and why there are so many",
     "check": "compare the compiled code with the NumPy reference on this machine",
     "bench": "time the layers of real networks beside PyTorch, ONNX Runtime, OpenVINO, ncnn and im2col + BLAS",
+    "run": "run an ONNX model on a picture and list what it says",
     "demo": "filter a photograph, train a network on digits and time convolutions, with pictures",
 }
 

@@ -66,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"with whom: {', '.join(PEERS)} or all (default: {DEFAULT_AGAINST})",
     )  # fmt: skip
     parser.add_argument("--nets", action="store_true", help="time VGG-16 and ResNet-50 as a whole in place of layers")
+    parser.add_argument(
+        "--onnx", action="store_true", help="with --nets: run ours by fastconv.onnx, from the others' ONNX model"
+    )
     parser.add_argument("--train", action="store_true", help="time training steps of small nets in place of layers")
     parser.add_argument(
         "--torch", action="store_true", help="time PyTorch models plain and after fastconv.torch.accelerate"
@@ -85,6 +88,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     whole = args.nets or args.train or args.torch
+    if args.onnx:
+        if not args.nets:
+            raise CommandError("--onnx is for whole networks; add --nets")
+        require("onnx", "onnx")
     cases = [] if whole else select(args.sets, args.only)
     nets = select_nets(args.nets, args.train, args.only)
     models = select_torch_models(args.only) if args.torch else []
@@ -131,7 +138,9 @@ def _layer_work(case: Case, pass_name: str, ours: Ours, peers: list[Peer], args:
 
 
 def _net_work(net: Net, ours: Ours, peers: list[Peer], args: argparse.Namespace) -> Work:
-    return ("nets", TRAIN if net.training else NET), lambda: run_net(net, ours, peers, args.rounds, args.seconds)
+    return ("nets", TRAIN if net.training else NET), lambda: run_net(
+        net, ours, peers, args.rounds, args.seconds, args.onnx
+    )
 
 
 def _model_work(model: TorchModel, ours: Ours, args: argparse.Namespace) -> Work:

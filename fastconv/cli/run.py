@@ -1,0 +1,230 @@
+"""Run an ONNX model on a picture (or a .npy array) and show what it says.
+
+The picture is made RGB, scaled so that it covers the model's input, cropped about the middle, divided by 255, and
+standardised by --mean and --std. Where the model leaves its size open, --size gives it; else the picture keeps its own.
+
+The largest --top values of an output that is a vector are listed, with their names if --labels gives them; of other
+outputs shape and range. --save writes an output that is itself a picture. --explain shows the graph after optimisation.
+
+  fastconv run mobilenet.onnx cat.jpg --mean imagenet --std imagenet --top 3
+  fastconv run style.onnx photo.jpg --size 256 --save painted.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ..arrays import Array
+from .common import CommandError, at_least, require
+
+IMAGENET: Final = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+COLOURS: Final = (1, 3)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """'224' or '320x480' (height, width)."""
+    parts = text.lower().split("x")
+    try:
+        sides = tuple(int(part) for part in parts)
+    except ValueError:
+        sides = ()
+    if len(sides) not in (1, 2) or not all(0 < side <= 1 << 15 for side in sides):
+        raise argparse.ArgumentTypeError(f"must be a side such as 224 or HEIGHTxWIDTH, but got {text!r}")
+    return sides[0], sides[-1]
+
+
+def _channel_values(name: str) -> Any:
+    """Reads 'imagenet', one number, or three with commas."""
+
+    def read(text: str) -> tuple[float, ...]:
+        if text == "imagenet":
+            return IMAGENET[name]
+        try:
+            numbers = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (1, 3) or (name == "std" and not all(numbers)) or not np.all(np.isfinite(numbers)):
+            raise argparse.ArgumentTypeError(f"must be a number, three with commas, or imagenet, but got {text!r}")
+        return numbers
+
+    return read
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `--help` shows."""
+    parser.add_argument("model", help="an .onnx file")
+    parser.add_argument("image", help="a picture, or a .npy file that is fed as it is")
+    parser.add_argument("--top", type=at_least(1), default=5, metavar="K", help="values to list (default: %(default)s)")
+    parser.add_argument("--labels", metavar="FILE", help="names of the values: one a line, or a JSON list or object")
+    parser.add_argument("--size", type=_size, metavar="S", help="side, or HEIGHTxWIDTH, of the input")
+    parser.add_argument(
+        "--mean", type=_channel_values("mean"), default=(0.0,), metavar="M",
+        help="subtracted from values between 0 and 1: a number, three with commas, or imagenet (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--std", type=_channel_values("std"), default=(1.0,), metavar="S", help="then divided by, likewise (default: 1)"
+    )
+    parser.add_argument("--bgr", action="store_true", help="feed blue, green, red in place of red, green, blue")
+    parser.add_argument("--save", metavar="FILE", help="write the first output that is a picture into FILE")
+    parser.add_argument("--threads", type=at_least(1), metavar="N", help="threads (default: all)")
+    parser.add_argument("--explain", action="store_true", help="show the steps of the graph too")
+    parser.add_argument("--json", action="store_true", help="print one JSON object in place of text")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, run, print."""
+    require("onnx", "onnx")
+    from ..onnx import InferenceSession
+
+    session = InferenceSession(args.model, num_threads=args.threads)
+    inputs = session.get_inputs()
+    if not inputs:
+        raise CommandError(f"{args.model} takes no input")
+    declared = inputs[0].shape
+    given = _array(args.image) if args.image.endswith(".npy") else _picture(args, declared)
+    feeds = {inputs[0].name: given}
+    feeds |= {other.name: _ones(other.name, other.shape, other.type) for other in inputs[1:]}
+    session.run(None, feeds)  # prepares
+    start = time.perf_counter()
+    outputs = session.run(None, feeds)
+    elapsed = time.perf_counter() - start
+    names = _names(args.labels)
+    found = [
+        _described(value.name, array, args.top, names)
+        for value, array in zip(session.get_outputs(), outputs, strict=True)
+    ]
+    if args.save:
+        _save(outputs, args.save)
+    if args.json:
+        about = {
+            "model": args.model, "input": inputs[0].name, "shape": list(given.shape), "milliseconds": elapsed * 1e3,
+            "outputs": found,
+        }  # fmt: skip
+        if args.explain:
+            about["explain"] = session.explain()
+        print(json.dumps(about, indent=2))
+        return 0
+    print(f"{args.model}: input {inputs[0].name} {list(given.shape)}, {elapsed * 1e3:.1f} ms")
+    for other in inputs[1:]:
+        print(f"input {other.name} {list(feeds[other.name].shape)}: equal values that sum to 1")
+    for output in found:
+        _print(output)
+    if args.save:
+        print(f"picture: {args.save}")
+    if args.explain:
+        print("\n" + session.explain())
+    return 0
+
+
+# ---- in ------------------------------------------------------------------------------------------------------------
+
+
+def _array(path: str) -> Array:
+    try:
+        array: Array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise CommandError(f"{path!r} is no array ({error})") from None
+    return array
+
+
+def _ones(name: str, shape: Any, kind: str) -> Array:
+    """What a further input gets: weights that are all alike."""
+    if shape is None or not all(isinstance(size, int) for size in shape) or kind != "tensor(float)":
+        raise CommandError(f"the model has a second input {name!r} of {kind} {shape}; run it from Python")
+    made = np.full(shape, 1.0, np.float32)
+    return made / np.float32(max(1, made.size))
+
+
+def _picture(args: argparse.Namespace, declared: Any) -> Array:
+    """The picture as the model's first input wants it."""
+    image_module = require("PIL.Image", "onnx")
+    if declared is None or len(declared) != 4:
+        raise CommandError(f"the model's first input has the shape {declared}, which is no picture; feed a .npy file")
+    last = declared[3] in COLOURS and declared[1] not in COLOURS
+    channels = declared[3 if last else 1]
+    channels = channels if channels in COLOURS else 3
+    asked = args.size or tuple(
+        size if isinstance(size, int) and size > 0 else 0 for size in (declared[1:3] if last else declared[2:])
+    )
+    try:
+        with image_module.open(args.image) as file:
+            image = file.convert("L" if channels == 1 else "RGB")
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{args.image!r} is no picture that can be read ({error})") from None
+    height, width = (size or own for size, own in zip(asked, image.size[::-1], strict=True))
+    pixels = _covering(image, height, width, image_module).reshape(height, width, channels)
+    pixels = pixels[:, :, ::-1] if args.bgr else pixels
+    x = (pixels / np.float32(255) - np.float32(args.mean)) / np.float32(args.std)
+    if x.shape[2] != channels:
+        raise CommandError(f"the model takes {channels} channel(s); give --mean and --std one number")
+    return np.ascontiguousarray(x if last else x.transpose(2, 0, 1), np.float32)[None]
+
+
+def _covering(image: Any, height: int, width: int, image_module: Any) -> Array:
+    """The middle of a picture scaled so that it covers height x width."""
+    scale = max(height / image.height, width / image.width)
+    size = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+    if size != image.size:
+        image = image.resize(size, image_module.Resampling.BILINEAR)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return np.asarray(image, np.float32)[top : top + height, left : left + width]
+
+
+def _names(path: str | None) -> list[str]:
+    if path is None:
+        return []
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        known = json.loads(text)
+    except ValueError:
+        return text.splitlines()
+    if isinstance(known, dict):  # by number
+        known = [known.get(str(number), "") for number in range(len(known))]
+    return [str(name) for name in known] if isinstance(known, list) else []
+
+
+# ---- out -----------------------------------------------------------------------------------------------------------
+
+
+def _described(name: str, array: Any, top: int, names: list[str]) -> dict[str, Any]:
+    """One output as it is shown."""
+    about: dict[str, Any] = {"name": name, "shape": list(array.shape), "dtype": str(array.dtype)}
+    if not array.size or array.dtype.kind not in "fiu":
+        return about
+    about |= {"min": float(array.min()), "max": float(array.max()), "mean": float(array.mean())}
+    if array.size == max(array.shape, default=1) > 1:
+        scores = array.ravel()
+        best = np.argsort(scores)[::-1][:top]
+        about["top"] = [
+            {"index": int(i), "value": float(scores[i]), "name": names[i] if i < len(names) else None} for i in best
+        ]
+    return about
+
+
+def _print(output: dict[str, Any]) -> None:
+    shape = " x ".join(map(str, output["shape"])) or "a number"
+    span = f", {output['min']:.6g} to {output['max']:.6g}, mean {output['mean']:.6g}" if "min" in output else ""
+    print(f"output {output['name']}: {shape} {output['dtype']}{span}")
+    for entry in output.get("top", ()):
+        print(f"  {entry['index']:>6}  {entry['value']:>12.6g}  {entry['name'] or ''}".rstrip())
+
+
+def _save(outputs: list[Any], path: str) -> None:
+    """The first output that is a picture, its values taken as 0 to 1 (or 0 to 255 where they go beyond)."""
+    for array in outputs:
+        if array.ndim == 4 and (array.shape[1] in COLOURS or array.shape[3] in COLOURS) and array.dtype.kind == "f":
+            pixels = array[0].transpose(1, 2, 0) if array.shape[1] in COLOURS else array[0]
+            pixels = pixels * (255 if pixels.max(initial=0) <= 2 else 1)
+            image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+            try:
+                require("PIL.Image", "onnx").fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(path)
+            except ValueError as error:
+                raise CommandError(f"cannot write {path!r} ({error}); use a name such as result.png") from None
+            return
+    raise CommandError("no output is a picture; leave out --save")

@@ -1,0 +1,17 @@
+"""ONNX models run by fastconv: convolutional networks without a runtime of their own.
+
+    from fastconv.onnx import InferenceSession
+    session = InferenceSession("model.onnx")
+    outputs = session.run(None, {session.get_inputs()[0].name: image})
+
+The names are ONNX Runtime's. Reading models needs the package `onnx`: pip install fastconv[onnx].
+`fastconv.onnx.backend` is the same in the form of `onnx.backend.base`.
+"""
+
+from __future__ import annotations
+
+from .errors import OnnxError, UnsupportedOperator
+from .graph import ValueInfo
+from .session import InferenceSession
+
+__all__ = ["InferenceSession", "OnnxError", "UnsupportedOperator", "ValueInfo"]

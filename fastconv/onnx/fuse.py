@@ -1,0 +1,394 @@
+"""Operators that become one: normalisations, padding, sums and activations go into the convolutions before them.
+
+A convolution takes over what follows it as long as nobody else reads its result:
+
+- BatchNormalization, and multiplication by or addition of a value a channel, change its weights and bias;
+- Pad before it becomes its padding, reflected and repeated edges too;
+- an activation that `fastconv.plan_conv2d` fuses, and the addition of another value (a residual block's), happen while
+  it stores its result.
+
+HardSwish and SiLU that a file spells out in small operators are put together first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from ..arrays import Array
+from .graph import Graph, Node
+from .operators import INTERNAL
+from .operators.convolution import PADDING_MODES
+
+FLOATS: Final = ("float32", "float64")
+FUSED: Final = {"Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hardswish", "Silu": "silu"}
+SPATIAL_2D: Final = (3, 4)  # axes of the weights of what plans do
+
+
+class _Rewriter:
+    """A graph under change: who makes and who reads what is kept up to date."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.constants = graph.constants
+        self._uses = graph.uses()
+        self._producers = graph.producers()
+
+    def single(self, name: str) -> bool:
+        """Whether one node alone reads a value, and nobody outside."""
+        return self._uses[name] == 1
+
+    def producer(self, name: str, *op_types: str) -> Node | None:
+        """The node that makes a value, if it is one of these."""
+        node = self._producers.get(name)
+        return node if node is not None and (not op_types or node.op_type in op_types) else None
+
+    def absorb(self, first: Node, second: Node, outputs: list[str], inputs: list[str]) -> None:
+        """`first` moves to the place of `second`, with these inputs and outputs."""
+        nodes = self.graph.nodes
+        nodes[next(at for at, node in enumerate(nodes) if node is second)] = first
+        del nodes[next(at for at, node in enumerate(nodes) if node is first)]  # the earlier one
+        first.inputs, first.outputs = inputs, outputs
+        first.parts = [*first.parts, *second.parts]
+        first.domain = INTERNAL
+        self.changed()
+
+    def remove(self, *gone: Node) -> None:
+        """Drop nodes."""
+        self.graph.nodes = [node for node in self.graph.nodes if not any(node is other for other in gone)]
+        self.changed()
+
+    def changed(self) -> None:
+        """Count again."""
+        self._uses, self._producers = self.graph.uses(), self.graph.producers()
+
+    def constant(self, name: str, array: Array) -> str:
+        """A new constant under a name that is not taken."""
+        fresh = name
+        while fresh in self.constants or fresh in self._producers:
+            fresh += "'"
+        self.constants[fresh] = array
+        return fresh
+
+    def number(self, name: str) -> float | None:
+        """A constant of one element."""
+        array = self.constants.get(name)
+        return float(array.ravel()[0]) if array is not None and array.size == 1 and array.dtype.kind in "fiu" else None
+
+
+Rule = Callable[[_Rewriter, Node], bool]
+
+
+def fuse(graph: Graph) -> None:
+    """Apply the rules, in an order in which each makes way for the next."""
+    rewriter = _Rewriter(graph)
+    for rule in (_small_activations, _pad, _dense, _bias, _affine, _activation, _residual, _activation):
+        changed = True
+        while changed:
+            changed = False
+            for node in list(graph.nodes):
+                if any(node is other for other in graph.nodes) and rule(rewriter, node):
+                    changed = True
+
+
+# ---- activations spelled out -----------------------------------------------------------------------------------------
+
+
+def _small_activations(rewriter: _Rewriter, node: Node) -> bool:
+    """x * Sigmoid(x) and x * HardSigmoid(x), and x * clip(x + 3, 0, 6) / 6."""
+    if node.op_type == "Mul" and len(node.inputs) == 2:
+        for x, gate in (node.inputs, node.inputs[::-1]):
+            found = rewriter.producer(gate, "Sigmoid", "HardSigmoid")
+            if found is None or found.inputs[0] != x or not rewriter.single(gate):
+                continue
+            if found.op_type == "HardSigmoid":
+                alpha, beta = found.attributes.get("alpha", 0.2), found.attributes.get("beta", 0.5)
+                if abs(alpha - 1 / 6) > 1e-6 or beta != 0.5:
+                    continue
+            _become(rewriter, node, "HardSwish" if found.op_type == "HardSigmoid" else "Silu", x, [found])
+            return True
+    gate_and_six = _sixth(rewriter, node)
+    if gate_and_six is not None:
+        x, gone = gate_and_six
+        _become(rewriter, node, "HardSwish", x, gone)
+        return True
+    return False
+
+
+def _sixth(rewriter: _Rewriter, node: Node) -> tuple[str, list[Node]] | None:
+    """The x of (x * clip(x + 3, 0, 6)) / 6 whose last step this is, and the steps before it."""
+    factor = rewriter.number(node.input(1))
+    wanted = {"Div": 6.0, "Mul": 1 / 6}.get(node.op_type)
+    if wanted is None or factor is None or abs(factor - wanted) > 1e-6:
+        return None
+    product = rewriter.producer(node.inputs[0], "Mul")
+    if product is None or not rewriter.single(node.inputs[0]) or len(product.inputs) != 2:
+        return None
+    for x, gate in (product.inputs, product.inputs[::-1]):
+        clip = rewriter.producer(gate, "Clip")
+        if clip is None or not rewriter.single(gate) or _bounds(rewriter, clip) != (0.0, 6.0):
+            continue
+        add = rewriter.producer(clip.inputs[0], "Add")
+        if add is None or not rewriter.single(clip.inputs[0]):
+            continue
+        for other, three in (add.inputs, add.inputs[::-1]):
+            if other == x and rewriter.number(three) == 3.0:
+                return x, [product, clip, add]
+    return None
+
+
+def _become(rewriter: _Rewriter, node: Node, op_type: str, x: str, gone: list[Node]) -> None:
+    """`node` is now a function of x alone, and the nodes that it was made of go."""
+    parts = [part for other in (*gone[::-1], node) for part in other.parts]
+    node.op_type, node.inputs, node.attributes, node.parts = op_type, [x], {}, parts
+    node.domain = INTERNAL if op_type == "Silu" else ""
+    node.version = 1 if op_type == "Silu" else max(node.version, 14)
+    rewriter.remove(*gone)
+
+
+def _bounds(rewriter: _Rewriter, node: Node) -> tuple[float | None, float | None]:
+    """The bounds of a Clip."""
+    low, high = node.input(1), node.input(2)
+    least = rewriter.number(low) if low else node.attributes.get("min")
+    most = rewriter.number(high) if high else node.attributes.get("max")
+    return least, most
+
+
+# ---- matrix products -----------------------------------------------------------------------------------------------
+
+
+def _dense(rewriter: _Rewriter, node: Node) -> bool:
+    """Gemm and MatMul with a constant matrix."""
+    weight = rewriter.constants.get(node.input(1))
+    if node.op_type not in ("Gemm", "MatMul") or weight is None or weight.ndim != 2 or weight.dtype.name not in FLOATS:
+        return False
+    if 0 in weight.shape:
+        return False
+    given = node.attributes
+    bias = ""
+    if node.op_type == "Gemm":
+        if given.get("transA", 0) or given.get("alpha", 1.0) != 1.0:
+            return False
+        weight = weight.T if given.get("transB", 0) else weight
+        if node.input(2):
+            added = rewriter.constants.get(node.input(2))
+            vector = None if added is None else _vector(added, weight.shape[1])
+            if vector is None or vector.dtype != weight.dtype:
+                return False
+            beta = weight.dtype.type(given.get("beta", 1.0))
+            bias = rewriter.constant(f"{node.outputs[0]}_bias", vector * beta)
+    node.op_type, node.domain, node.attributes = "Dense", INTERNAL, {}
+    node.inputs = [node.inputs[0], rewriter.constant(f"{node.outputs[0]}_weight", weight), bias]
+    rewriter.changed()
+    return True
+
+
+def _vector(array: Array, length: int) -> Array | None:
+    """A constant that repeats along every axis but the last, as one row."""
+    if array.size == 1 and array.ndim <= 2:
+        return np.full(length, array.ravel()[0], array.dtype)
+    return array.reshape(length) if array.size == length and array.ndim and array.shape[-1] == length else None
+
+
+def _bias(rewriter: _Rewriter, node: Node) -> bool:
+    """A vector added to a matrix product."""
+    if node.op_type != "Add" or len(node.inputs) != 2 or node.version < 7:
+        return False
+    for x, value in (node.inputs, node.inputs[::-1]):
+        before, added = rewriter.producer(x, "Dense"), rewriter.constants.get(value)
+        if before is None or added is None or not rewriter.single(x) or before.input(2) or not _plain(before):
+            continue
+        weight = rewriter.constants[before.inputs[1]]
+        if added.ndim == 1 and added.shape == weight.shape[1:] and added.dtype == weight.dtype:
+            rewriter.absorb(before, node, node.outputs, [*before.inputs[:2], value])
+            return True
+    return False
+
+
+# ---- into convolutions ---------------------------------------------------------------------------------------------
+
+
+def _convolution(rewriter: _Rewriter, name: str, *op_types: str) -> Node | None:
+    """The convolution with constant weights whose result only one node reads."""
+    node = rewriter.producer(name, *(op_types or ("Conv",)))
+    if node is None or not rewriter.single(name) or node.domain not in ("", INTERNAL):
+        return None
+    weight = rewriter.constants.get(node.input(1))
+    bias = node.input(2)
+    usable = weight is not None and weight.dtype.name in FLOATS and (not bias or bias in rewriter.constants)
+    return node if usable else None
+
+
+def _plain(node: Node) -> bool:
+    """Whether nothing happens to a convolution's result yet."""
+    return not node.attributes.get("activation") and len(node.inputs) < 4
+
+
+def _pad(rewriter: _Rewriter, node: Node) -> bool:
+    """Pad before a convolution without padding of its own (zeros add up)."""
+    if node.op_type != "Conv" or node.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", ""):
+        return False
+    pad = rewriter.producer(node.inputs[0], "Pad")
+    weight = rewriter.constants.get(node.input(1))
+    if pad is None or not rewriter.single(node.inputs[0]) or weight is None or weight.ndim != 4 or pad.input(3):
+        return False
+    widths: Any = pad.attributes.get("pads")
+    given = rewriter.constants.get(pad.input(1))
+    if widths is None and given is not None and given.dtype.kind == "i":
+        widths = given.ravel().tolist()
+    mode = PADDING_MODES.get(pad.attributes.get("mode", "constant"))
+    if widths is None or len(widths) != 8 or any(widths[at] for at in (0, 1, 4, 5)) or mode is None or min(widths) < 0:
+        return False
+    value = rewriter.number(pad.input(2)) if pad.input(2) else pad.attributes.get("value", 0.0)
+    own = node.attributes.get("pads") or [0, 0, 0, 0]
+    if len(own) != 4:
+        return False
+    if mode == "zeros":
+        if value != 0 or min(own) < 0:
+            return False
+    elif any(own):
+        return False
+    node.attributes["pads"] = [own[0] + widths[2], own[1] + widths[3], own[2] + widths[6], own[3] + widths[7]]
+    node.attributes["padding_mode"] = mode
+    node.inputs[0] = pad.inputs[0]
+    node.domain, node.parts = INTERNAL, [*pad.parts, *node.parts]
+    rewriter.remove(pad)
+    return True
+
+
+def _affine(rewriter: _Rewriter, node: Node) -> bool:
+    """A factor and a shift a channel behind a convolution; a normalisation without one becomes a step of its own."""
+    if node.op_type == "BatchNormalization" and node.domain == "":
+        found = _normalisation(rewriter, node)
+        if found is None:
+            return False
+        before = _convolution(rewriter, node.inputs[0], "Conv", "ConvTranspose")
+        if before is not None and _plain(before) and _scale(rewriter, before, *found):
+            rewriter.absorb(before, node, node.outputs[:1], before.inputs)
+            return True
+        made = node.outputs[0]
+        parts = [rewriter.constant(f"{made}_scale", found[0]), rewriter.constant(f"{made}_shift", found[1])]
+        node.op_type, node.domain = "ChannelAffine", INTERNAL
+        node.inputs, node.outputs, node.attributes = [node.inputs[0], *parts], [made], {}
+        rewriter.changed()
+        return True
+    if node.op_type not in ("Mul", "Add", "Sub", "Div") or len(node.inputs) != 2 or node.version < 7:
+        return False
+    for x, value in (node.inputs, node.inputs[::-1]):
+        before = _convolution(rewriter, x, "Conv", "ConvTranspose")
+        if before is None or not _plain(before) or (x != node.inputs[0] and node.op_type in ("Sub", "Div")):
+            continue
+        outputs, rank = _outputs(rewriter, before), rewriter.constants[before.inputs[1]].ndim
+        part = _per_channel(rewriter.constants.get(value), outputs, rank)
+        if part is None or (node.op_type == "Div" and not np.all(part)):
+            continue
+        ones, zeros = np.ones_like(part), np.zeros_like(part)
+        scale = {"Mul": part, "Div": 1 / part if node.op_type == "Div" else ones}.get(node.op_type, ones)
+        shift = {"Add": part, "Sub": -part}.get(node.op_type, zeros)
+        if _scale(rewriter, before, scale, shift):
+            rewriter.absorb(before, node, node.outputs, before.inputs)
+            return True
+    return False
+
+
+def _normalisation(rewriter: _Rewriter, node: Node) -> tuple[Array, Array] | None:
+    """Factor and shift of a BatchNormalization with constant statistics."""
+    attributes = node.attributes
+    training = attributes.get("training_mode", 0)
+    if node.version < 7:
+        training = not attributes.get("is_test", 0)
+    if training or any(node.outputs[1:]) or len(node.inputs) != 5:
+        return None
+    parts = [rewriter.constants.get(name) for name in node.inputs[1:]]
+    if any(part is None or part.ndim != 1 or part.dtype.name not in FLOATS for part in parts):
+        return None
+    scale, bias, mean, variance = (part.astype(np.float64) for part in parts if part is not None)
+    if len({part.shape for part in (scale, bias, mean, variance)}) > 1:
+        return None
+    factor = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
+    kind = rewriter.constants[node.inputs[1]].dtype
+    return factor.astype(kind), (bias - mean * factor).astype(kind)
+
+
+def _outputs(rewriter: _Rewriter, node: Node) -> Any:
+    """The output channels of a convolution."""
+    weight = rewriter.constants[node.inputs[1]]
+    return weight.shape[0] if node.op_type == "Conv" else weight.shape[1] * int(node.attributes.get("group", 1))
+
+
+def _per_channel(array: Array | None, channels: int, rank: int) -> Array | None:
+    """A constant that has one value a channel, as a vector."""
+    if array is None or array.dtype.name not in FLOATS:
+        return None
+    if array.size == 1 and array.ndim <= rank:
+        return np.full(channels, array.ravel()[0], array.dtype)
+    shape = (1,) * (rank - array.ndim) + array.shape
+    return array.reshape(channels) if shape == (1, channels, *(1,) * (rank - 2)) else None
+
+
+def _scale(rewriter: _Rewriter, node: Node, scale: Array, shift: Array) -> bool:
+    """Multiply a convolution's results by a factor and add a shift, by its weights and bias."""
+    weight, outputs = rewriter.constants[node.inputs[1]], _outputs(rewriter, node)
+    if weight.ndim < 3 or scale.shape != (outputs,):
+        return False
+    bias = rewriter.constants[node.input(2)] if node.input(2) else np.zeros(outputs, weight.dtype)
+    if bias.shape != (outputs,):
+        return False
+    behind = (1,) * (weight.ndim - 2)
+    if node.op_type == "Conv":
+        scaled = weight * scale.reshape(-1, 1, *behind)
+    else:
+        groups = int(node.attributes.get("group", 1))
+        if groups < 1 or weight.shape[0] % groups:
+            return False
+        each = weight.reshape(groups, -1, *weight.shape[1:])
+        scaled = (each * scale.reshape(groups, 1, -1, *behind)).reshape(weight.shape)
+    moved = bias.astype(np.float64) * scale + shift
+    made = node.outputs[0]
+    node.inputs = [
+        node.inputs[0], rewriter.constant(f"{made}_weight", scaled.astype(weight.dtype)),
+        rewriter.constant(f"{made}_bias", moved.astype(weight.dtype)),
+    ]  # fmt: skip
+    return True
+
+
+def _activation(rewriter: _Rewriter, node: Node) -> bool:
+    """An activation behind a convolution or a normalisation."""
+    word = FUSED.get(node.op_type)
+    if node.op_type == "LeakyRelu" and abs(node.attributes.get("alpha", 0.01) - 0.01) < 1e-9:
+        word = "leaky_relu"
+    if node.op_type == "Clip":
+        bounds = _bounds(rewriter, node)
+        word = "relu6" if bounds == (0.0, 6.0) else "relu" if bounds == (0.0, None) and not node.input(2) else None
+    if node.op_type == "Silu" or (node.op_type == "Swish" and node.attributes.get("alpha", 1.0) == 1.0):
+        word = "silu"
+    if word is None:
+        return False
+    before = _convolution(rewriter, node.inputs[0], "Conv", "ConvTranspose", "ChannelAffine", "Dense")
+    if before is None or before.attributes.get("activation"):
+        return False
+    before.attributes["activation"] = word
+    rewriter.absorb(before, node, node.outputs, before.inputs)
+    return True
+
+
+def _residual(rewriter: _Rewriter, node: Node) -> bool:
+    """The sum of a convolution's result and another value."""
+    if node.op_type not in ("Add", "Sum") or len(set(node.inputs)) != 2 or len(node.inputs) != 2 or node.version < 7:
+        return False
+    places = {id(one): at for at, one in enumerate(rewriter.graph.nodes)}
+    found = []
+    for x, other in (node.inputs, node.inputs[::-1]):
+        before = _convolution(rewriter, x)
+        if before is None or not _plain(before) or other in rewriter.constants:
+            continue
+        if rewriter.constants[before.inputs[1]].ndim in SPATIAL_2D:
+            found.append((places[id(before)], before, other))
+    if not found:
+        return False
+    _, before, other = max(found, key=lambda one: one[0])  # the later one: the other value is there by then
+    bias = before.input(2)
+    rewriter.absorb(before, node, node.outputs, [*before.inputs[:2], bias, other])
+    return True

@@ -1,0 +1,211 @@
+"""From a file or bytes to a `Graph`, or an `OnnxError`: nothing is computed, nothing beyond the file allocated."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import ConvTypeError
+from .errors import OnnxError, UnsupportedOperator, onnx_package
+from .graph import Graph, Node, ValueInfo, in_order
+from .operators import LATEST_OPSET, find
+from .tensors import ELEMENT_TYPES, read_tensor, type_name
+
+LARGEST_FILE: Final = (1 << 31) - 1  # bytes; Protocol Buffers go no further, larger models keep weights outside
+
+
+def load(source: Any) -> Graph:
+    """The graph of a model: a path, its bytes, or an `onnx.ModelProto`."""
+    model, folder = _parsed(source)
+    if not model.HasField("graph"):
+        raise OnnxError("the model holds no graph: this is no ONNX file, or an empty or damaged one.")
+    opsets = _opsets(model)
+    if model.functions:
+        names = sorted({function.name for function in model.functions})
+        raise UnsupportedOperator(
+            f"the model defines functions of its own ({', '.join(names[:5])}); inline them with "
+            "onnx.inliner.inline_local_functions before loading.", tuple(names),
+        )  # fmt: skip
+    return _graph(model.graph, opsets, folder)
+
+
+def _parsed(source: Any) -> tuple[Any, Path | None]:
+    """The ModelProto and the folder of its external data."""
+    onnx = onnx_package()
+    if isinstance(source, onnx.ModelProto):
+        return source, None
+    folder: Path | None = None
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        if not path.is_file():
+            raise OnnxError(f"{str(path)!r} is no file; pass the path of an .onnx file or its bytes.")
+        if path.stat().st_size > LARGEST_FILE:
+            raise OnnxError(f"{str(path)!r} is above 2 GiB, which ONNX does not allow; save its weights externally.")
+        folder, source = path.parent, path.read_bytes()
+    if not isinstance(source, (bytes, bytearray, memoryview)):
+        raise ConvTypeError(
+            f"path_or_bytes must be a path, bytes or an onnx.ModelProto, but got a {type(source).__name__}."
+        )
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(bytes(source))
+    except Exception as error:  # DecodeError of whichever protobuf implementation is installed
+        raise OnnxError(f"this is no ONNX model, or a truncated or damaged one ({error}).") from error
+    return model, folder
+
+
+def _opsets(model: Any) -> dict[str, int]:
+    """The operator set version of every domain."""
+    opsets = {entry.domain or "ai.onnx": int(entry.version) for entry in model.opset_import}
+    version = opsets.get("ai.onnx", opsets.get("", 1))
+    if not opsets:
+        raise OnnxError("the model names no operator set: this is no ONNX file, or a damaged one.")
+    if not 1 <= version <= LATEST_OPSET:
+        raise OnnxError(
+            f"the model uses operator set {version}; fastconv knows 1 to {LATEST_OPSET}. Export it again with an older "
+            "opset_version, or convert it with onnx.version_converter."
+        )
+    return {**opsets, "": version}
+
+
+def _graph(proto: Any, opsets: dict[str, int], folder: Path | None) -> Graph:
+    if proto.sparse_initializer:
+        raise OnnxError("the model has sparse initializers, which fastconv does not read; save them dense.")
+    constants = {}
+    for tensor in proto.initializer:
+        if not tensor.name or tensor.name in constants:
+            raise OnnxError(f"an initializer is nameless or given twice ({tensor.name!r}); the file is damaged.")
+        constants[tensor.name] = read_tensor(tensor, folder, f"initializer {tensor.name!r}")
+    inputs = [_value_info(value) for value in proto.input]
+    # Before IR version 4 every initializer is listed among the inputs too, as a default; ours are constants.
+    inputs = [value for value in inputs if value.name not in constants]
+    outputs = [_value_info(value) for value in proto.output]
+    for group, kind in ((inputs, "inputs"), (outputs, "outputs")):
+        names = [value.name for value in group]
+        if len(set(names)) < len(names):
+            raise OnnxError(f"the graph declares one of its {kind} twice ({', '.join(names[:8])}).")
+    if not outputs:
+        raise OnnxError("the graph has no outputs; the file is damaged.")
+    nodes = [_node(node, opsets, folder) for node in proto.node]
+    _require_supported(nodes)
+    known = [*constants, *(value.name for value in inputs)]
+    nodes = in_order(nodes, known)
+    made = {*known, *(output for node in nodes for output in node.outputs)}
+    for value in outputs:
+        if value.name not in made:
+            raise OnnxError(f"nobody makes the output {value.name!r}; the file is damaged.")
+    return Graph(inputs, outputs, constants, nodes, str(proto.name))
+
+
+def _value_info(proto: Any) -> ValueInfo:
+    if not proto.name:
+        raise OnnxError("an input or output of the graph has no name; the file is damaged.")
+    kind = proto.type.WhichOneof("value")
+    if kind not in ("tensor_type", None):
+        return ValueInfo(proto.name, None, str(kind).removesuffix("_type"))
+    tensor = proto.type.tensor_type
+    element = int(tensor.elem_type)
+    if kind is not None and element and element not in ELEMENT_TYPES:
+        raise OnnxError(f"{proto.name!r} has the element type {element}, which is none of ONNX's.")
+    if not tensor.HasField("shape"):
+        return ValueInfo(proto.name, None, type_name(element), element)
+    shape: list[int | str | None] = []
+    for axis in tensor.shape.dim:
+        which = axis.WhichOneof("value")
+        shape.append(int(axis.dim_value) if which == "dim_value" else str(axis.dim_param) if which else None)
+    # Some writers put -1 or 0 for a length that is not known.
+    shape = [None if isinstance(size, int) and size < 0 else size for size in shape]
+    return ValueInfo(proto.name, shape, type_name(element), element)
+
+
+def _node(proto: Any, opsets: dict[str, int], folder: Path | None) -> Node:
+    domain = "" if proto.domain in ("", "ai.onnx") else str(proto.domain)
+    node = Node(
+        str(proto.op_type), [str(name) for name in proto.input], [str(name) for name in proto.output], {},
+        opsets.get(domain, 1), domain, str(proto.name),
+    )  # fmt: skip
+    schema = _schema(node)
+    if schema is not None:
+        _require_arguments(node, schema)
+    for attribute in proto.attribute:
+        if schema is not None:
+            _require_type(attribute, node, schema)
+        node.attributes[str(attribute.name)] = _attribute(attribute, node, folder)
+    return node
+
+
+def _schema(node: Node) -> Any:
+    """What the package `onnx` knows of an operator, or None."""
+    defs = onnx_package().defs
+    if not defs.has(node.op_type, node.domain):
+        return None
+    try:
+        return defs.get_schema(node.op_type, node.version, node.domain)
+    except defs.SchemaError:  # younger than the model's operator set
+        return None
+
+
+def _require_type(proto: Any, node: Node, schema: Any) -> None:
+    """Refuse an attribute of another type than its operator has."""
+    known = schema.attributes.get(str(proto.name))
+    kinds = onnx_package().AttributeProto.AttributeType
+    if known is not None and proto.type and kinds.Name(proto.type) != known.type.name:
+        raise OnnxError(
+            f"the {node.label} has an attribute {proto.name!r} of type {kinds.Name(proto.type)}; it must be "
+            f"{known.type.name}."
+        )
+
+
+def _require_arguments(node: Node, schema: Any) -> None:
+    """Refuse a node with fewer or more inputs or outputs than its operator has, so that nobody else need look."""
+    for kind, names, least, most in (
+        ("inputs", node.inputs, schema.min_input, schema.max_input),
+        ("outputs", node.outputs, schema.min_output, schema.max_output),
+    ):
+        if not least <= len(names) <= most:
+            raise OnnxError(f"the {node.label} has {len(names)} {kind}, but {node.op_type} has {least} to {most}.")
+    single = onnx_package().defs.OpSchema.FormalParameterOption.Single
+    for index, formal in enumerate(schema.inputs):
+        if formal.option == single and not node.input(index):
+            raise OnnxError(f"the {node.label} lacks its input {formal.name!r}.")
+
+
+def _attribute(proto: Any, node: Node, folder: Path | None) -> Any:
+    kinds = onnx_package().AttributeProto
+    if proto.ref_attr_name:
+        raise OnnxError(f"the {node.label} takes {proto.name!r} from a function that is not there.")
+    if proto.type == kinds.TENSOR:
+        return read_tensor(proto.t, folder, f"attribute {proto.name!r} of the {node.label}")
+    if proto.type == kinds.STRING:
+        return proto.s.decode("utf-8", "replace")
+    if proto.type == kinds.STRINGS:
+        return [text.decode("utf-8", "replace") for text in proto.strings]
+    if proto.type == kinds.INT:
+        return int(proto.i)
+    if proto.type == kinds.FLOAT:
+        return float(proto.f)
+    if proto.type == kinds.INTS:
+        return [int(number) for number in proto.ints]
+    if proto.type == kinds.FLOATS:
+        return [float(number) for number in proto.floats]
+    return None  # graphs, types, sparse tensors: of operators that fastconv does not have
+
+
+def _require_supported(nodes: list[Node]) -> None:
+    """Refuse operators that there are none of, all at once."""
+    absent: dict[str, int] = {}
+    for node in nodes:
+        if find(node.domain, node.op_type, node.version) is None:
+            spelled = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+            absent[spelled] = absent.get(spelled, 0) + 1
+    if absent:
+        listed = ", ".join(f"{name} ({count} x)" for name, count in sorted(absent.items()))
+        raise UnsupportedOperator(
+            f"fastconv.onnx does not have the operator(s) {listed}. Simplify the model (for instance with "
+            "onnx.compose, onnxsim or an export with constant folding) so that they vanish, cut the graph before them "
+            "with onnx.utils.extract_model, or run this model with onnxruntime; docs/onnx.md lists the operators.",
+            tuple(sorted(absent)),
+        )
+
+

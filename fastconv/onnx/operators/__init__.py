@@ -1,0 +1,40 @@
+"""The operators, by subject. Importing this package registers them all."""
+
+from __future__ import annotations
+
+from . import (
+    activations,
+    casts,
+    convolution,
+    elementwise,
+    indexing,
+    matrix,
+    normalization,
+    pooling,
+    quantized,
+    reduction,
+    resize,
+    shapes,
+)
+from .registry import INTERNAL, LATEST_OPSET, Call, Operator, find, names
+
+__all__ = [
+    "INTERNAL",
+    "LATEST_OPSET",
+    "Call",
+    "Operator",
+    "activations",
+    "casts",
+    "convolution",
+    "elementwise",
+    "find",
+    "indexing",
+    "matrix",
+    "names",
+    "normalization",
+    "pooling",
+    "quantized",
+    "reduction",
+    "resize",
+    "shapes",
+]

@@ -1,0 +1,94 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ... import functional
+from ...arrays import Array
+from .convolution import activate
+from .registry import INTERNAL, Call, operator
+
+
+@operator("MatMul")
+def matmul(call: Call, a: Array, b: Array) -> Array:
+    """As `numpy.matmul`."""
+    _check(call, a, b)
+    return np.asarray(np.matmul(a, b)).astype(a.dtype, copy=False)
+
+
+def _check(call: Call, a: Array, b: Array) -> None:
+    """Refuse products that do not exist or are too large."""
+    left = a.shape if a.ndim > 1 else (1, *a.shape)
+    right = b.shape if b.ndim > 1 else (*b.shape, 1)
+    try:
+        if not a.ndim or not b.ndim or left[-1] != right[-2]:
+            raise ValueError
+        batch = np.broadcast_shapes(left[:-2], right[:-2])
+    except ValueError:
+        raise call.error(f"inputs of shape {a.shape} and {b.shape} have no product.") from None
+    call.check((*batch, left[-2], right[-1]), a.dtype)
+
+
+@operator("Gemm")
+def gemm(call: Call, a: Array, b: Array, c: Array | None = None) -> Array:
+    """alpha A B + beta C, either matrix transposed first."""
+    if a.ndim != 2 or b.ndim != 2:
+        raise call.error(f"inputs of shape {a.shape} and {b.shape} are no matrices.")
+    a = a.T if call.get("transA", 0) else a
+    b = b.T if call.get("transB", 0) else b
+    _check(call, a, b)
+    kind = a.dtype.type
+    alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
+    out = call.empty((a.shape[0], b.shape[1]), a.dtype)
+    np.matmul(a, b, out=out)
+    if alpha != 1.0:
+        np.multiply(out, kind(alpha), out=out)
+    if c is not None:
+        out += c if beta == 1.0 else (kind(beta) * c).astype(a.dtype, copy=False)
+    return out
+
+
+@operator("Dense", domain=INTERNAL)
+def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any:
+    """activation(x @ weight + bias) for a constant weight (inputs, outputs): a 1 x 1 convolution of rows of pixels.
+
+    A plan's packed weights stream through at the speed of memory, and no second library's waiting threads take the
+    processors from the convolutions around.
+    """
+    inputs, outputs = weight.shape
+    if not x.ndim or x.shape[-1] != inputs:
+        raise call.error(f"inputs of shape {x.shape} and {weight.shape} have no product.")
+    shape = call.check((*x.shape[:-1], outputs), x.dtype)
+    rows = x.size // inputs if inputs else 0
+    out = call.empty(shape, x.dtype)
+    if x.dtype != weight.dtype or not rows or not outputs:
+        np.matmul(x, weight, out=out)
+        out = out if bias is None else np.add(out, bias, out=out)
+        return activate(call, out, call.get("activation"))
+    plan = call.state.get(rows)
+    if plan is None:
+        plan = call.state[rows] = functional.plan_conv2d(
+            (1, 1, rows, inputs), weight.reshape(1, 1, inputs, outputs), bias, data_format="NHWC",
+            activation=call.get("activation"), num_threads=call.threads,
+        )  # fmt: skip
+        call.describe("1 x 1 convolution", plan.explain().packed_weight_bytes)
+    plan.run(x.reshape(1, 1, rows, inputs), out.reshape(1, 1, rows, outputs))
+    return out
+
+
+@operator("Einsum")
+def einsum(call: Call, *arrays: Array) -> Array:
+    """As `numpy.einsum`."""
+    text = "".join(str(call.get("equation", "")).split())
+    given, _, result = text.partition("->")
+    sizes: dict[str, int] = {}
+    for term, array in zip(given.split(","), arrays, strict=False):
+        if "..." not in term and len(term) == array.ndim:
+            sizes.update(zip(term, array.shape, strict=True))
+    call.check([sizes.get(letter, 1) for letter in result.replace(".", "")], arrays[0].dtype)
+    if arrays[0].dtype.kind == "V":  # bfloat16
+        return np.asarray(np.einsum(text, *(array.astype(np.float32) for array in arrays))).astype(arrays[0].dtype)
+    return np.asarray(np.einsum(text, *arrays))

@@ -1,0 +1,136 @@
+"""Normalisations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...arrays import Array
+from ..tensors import numpy_type
+from .registry import Call, operator
+
+
+def per_channel(values: Array, rank: int) -> Array:
+    """(C,) as it is repeated over the other axes of an (N, C, ...) array."""
+    return values.reshape(-1, *(1,) * (rank - 2))
+
+
+@operator("BatchNormalization")
+def batch_normalization(call: Call, x: Array, scale: Array, bias: Array, mean: Array, variance: Array) -> Any:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias; with `training_mode` by the batch's own statistics."""
+    if x.ndim < 1 or any(part.shape != scale.shape or part.ndim != 1 for part in (bias, mean, variance)):
+        raise call.error(f"statistics of shapes {scale.shape}, {mean.shape} do not fit an input of shape {x.shape}.")
+    if x.ndim > 1 and scale.size != x.shape[1]:
+        raise call.error(f"{scale.size} statistics do not fit the channels of an input of shape {x.shape}.")
+    training = call.get("training_mode", 0) if call.version >= 14 else call.version < 7 and not call.get("is_test", 0)
+    outputs: tuple[Array, ...] = ()
+    if training and call.version >= 14:
+        axes = tuple(axis for axis in range(x.ndim) if axis != 1)
+        own_mean, own_variance = x.mean(axis=axes), x.var(axis=axes)
+        momentum = call.get("momentum", 0.9)
+        running = (mean * momentum + own_mean * (1 - momentum), variance * momentum + own_variance * (1 - momentum))
+        outputs = tuple(part.astype(mean.dtype) for part in running)
+        mean, variance = own_mean, own_variance
+    factor = scale / np.sqrt(variance + call.get("epsilon", 1e-5))
+    shift = bias - mean * factor
+    y = np.multiply(x, per_channel(factor, x.ndim).astype(x.dtype), out=call.into(x))
+    y = np.add(y, per_channel(shift, x.ndim).astype(x.dtype), out=y)
+    return (y, *outputs)[: max(1, len(call.node.outputs))] if outputs else y
+
+
+def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> Any:
+    centred = x - x.mean(axis=axes, keepdims=True)
+    variance = np.square(centred).mean(axis=axes, keepdims=True)
+    variance += x.dtype.type(epsilon)
+    centred /= np.sqrt(variance, out=variance)
+    return centred
+
+
+@operator("InstanceNormalization")
+def instance_normalization(call: Call, x: Array, scale: Array, bias: Array) -> Any:
+    """Every image and channel by its own mean and deviation."""
+    if x.ndim < 3 or scale.shape != (x.shape[1],) or bias.shape != scale.shape:
+        raise call.error(f"a scale of shape {scale.shape} does not fit an input of shape {x.shape}.")
+    y = _standardised(x, tuple(range(2, x.ndim)), call.get("epsilon", 1e-5))
+    y *= per_channel(scale, x.ndim)
+    y += per_channel(bias, x.ndim)
+    return y
+
+
+@operator("GroupNormalization")
+def group_normalization(call: Call, x: Array, scale: Array, bias: Array) -> Any:
+    """Groups of channels of every image; up to operator set 20 a scale a group, then a channel."""
+    groups = int(call.get("num_groups", 1))
+    if x.ndim < 2 or groups < 1 or x.shape[1] % groups:
+        raise call.error(f"an input of shape {x.shape} has no {groups} groups of channels.")
+    split = x.reshape(x.shape[0], groups, -1)
+    y = _standardised(split, (2,), call.get("epsilon", 1e-5)).reshape(x.shape)
+    if scale.size == groups != x.shape[1]:
+        scale, bias = (np.repeat(part, x.shape[1] // groups) for part in (scale, bias))
+    y *= per_channel(scale, x.ndim)
+    y += per_channel(bias, x.ndim)
+    return y
+
+
+@operator("LayerNormalization")
+def layer_normalization(call: Call, x: Array, scale: Array, bias: Array | None = None) -> Any:
+    """All axes from `axis` on together."""
+    axis = call.axis(x.ndim, -1)
+    axes = tuple(range(axis, x.ndim))
+    wide = x.astype(numpy_type(int(call.get("stash_type", 1)))) if x.dtype.itemsize < 4 else x
+    mean = wide.mean(axis=axes, keepdims=True)
+    centred = wide - mean
+    inverse = 1 / np.sqrt(np.square(centred).mean(axis=axes, keepdims=True) + call.get("epsilon", 1e-5))
+    y = (centred * inverse).astype(x.dtype) * scale
+    y = y if bias is None else y + bias
+    results = (y.astype(x.dtype, copy=False), mean, inverse.astype(wide.dtype))
+    return results[: len(call.node.outputs)]
+
+
+@operator("RMSNormalization")
+def rms_normalization(call: Call, x: Array, scale: Array) -> Any:
+    """By the root of the mean square of all axes from `axis` on."""
+    axes = tuple(range(call.axis(x.ndim, -1), x.ndim))
+    wide = x.astype(numpy_type(int(call.get("stash_type", 1)))) if x.dtype.itemsize < 4 else x
+    root = np.sqrt(np.square(wide).mean(axis=axes, keepdims=True) + call.get("epsilon", 1e-5))
+    return ((wide / root).astype(x.dtype) * scale).astype(x.dtype, copy=False)
+
+
+@operator("MeanVarianceNormalization")
+def mean_variance_normalization(call: Call, x: Array) -> Any:
+    """(x - mean) / deviation over axes."""
+    axes = tuple(call.from_front(axis, x.ndim) for axis in call.get("axes", [0, 2, 3]))
+    centred = x - x.mean(axis=axes, keepdims=True)
+    deviation = np.sqrt(np.square(centred).mean(axis=axes, keepdims=True))
+    return (centred / (deviation + x.dtype.type(1e-9))).astype(x.dtype, copy=False)
+
+
+@operator("LpNormalization")
+def lp_normalization(call: Call, x: Array) -> Any:
+    """By the sum of magnitudes or the Euclidean norm along an axis; a zero norm gives zeros."""
+    axis, order = call.axis(x.ndim, -1), int(call.get("p", 2))
+    if order == 1:
+        norm = np.abs(x).sum(axis=axis, keepdims=True)
+    else:
+        norm = np.sqrt(np.square(x).sum(axis=axis, keepdims=True))
+    return np.divide(x, norm, out=np.zeros_like(x), where=norm != 0)
+
+
+@operator("LRN")
+def lrn(call: Call, x: Array) -> Any:
+    """x / (bias + alpha / size * sum of squares of `size` neighbouring channels) ** beta (Krizhevsky et al. 2012)."""
+    size = int(call.get("size", 1))
+    if x.ndim < 2 or size < 1:
+        raise call.error(f"no {size} neighbours in an input of shape {x.shape}.")
+    channels = x.shape[1]
+    before = (size - 1) // 2  # an even window reaches one further to the right
+    squares = np.square(x)
+    sums = np.zeros_like(squares)
+    for shift in range(max(-before, 1 - channels), min(size - before, channels)):
+        sums[:, max(0, -shift) : channels - max(0, shift)] += squares[:, max(0, shift) : channels - max(0, -shift)]
+    sums *= call.get("alpha", 1e-4) / size
+    sums += call.get("bias", 1.0)
+    return (x / np.power(sums, call.get("beta", 0.75))).astype(x.dtype, copy=False)
+
+

