@@ -1,7 +1,7 @@
 """Which algorithm computes a convolution, in which passes and with which loop sizes.
 
 Pure functions of shapes, element type, instruction set and allowed threads: nothing here sees an array. No choice
-depends on the batch size, so that a batch computed in slices has the same bits.
+that results depend on looks at the batch size, so that a batch computed in slices has the same bits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ WEIGHT_SLICE_BYTES = 64 << 10  # the weights under a register tile stream from t
 REGION_BYTES = 384 << 10  # the packed input under a tile of outputs stays in the second level
 SUMS_BYTES = 320 << 10  # weight-gradient sums of a block, likewise
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
-HEAVY_WEIGHT_BYTES = 768 << 10  # from here on fewer, larger tasks: what two threads pack of the same panel is lost
 # Costs of a task of the direct driver in cycles, to share it out (measured on Zen 4): a call of the micro-kernel; a
 # vector of the region that is packed; a vector of weights, which most layouts transpose; all that a task does once.
 CALL_CYCLES, PACK_CYCLES, WEIGHT_CYCLES, TASK_CYCLES = 30, 4, 14, 1000
@@ -166,8 +165,8 @@ def _shared_out(
 ) -> tuple[int, int]:
     """Rows of a tile, up to `most_rows`, and panels of a task for which the threads end soonest and together.
 
-    `cycles(tile, panels, tasks)` is a task's time; so many tasks in a row use the same panels. The last tile of the rows
-    may be shorter; a thread that runs out of long tasks takes the short ones.
+    `cycles(tile, panels, tasks)` is a task's time; so many tasks in a row use the same panels. The last tile of the
+    rows may be shorter; a thread that runs out of long tasks takes the short ones.
     """
     best = (most_rows, panels)
     soonest = math.inf
@@ -251,7 +250,8 @@ def direct_blocking(
         tile_y, panels_per_task = _shared_out(
             tile_y, tile_x, panels, size, groups, images, threads,
             lambda tile, count, tasks: _task_cycles(
-                tile[0] * tile[1], count, steps, (rows, vectors, lanes), 0 if in_place else region_bytes(tile) // element,
+                tile[0] * tile[1], count, steps, (rows, vectors, lanes),
+                0 if in_place else region_bytes(tile) // element,
                 # a thread keeps the panel that it has packed
                 0.0 if prepared else min(1.0, threads / tasks) if count == 1 else 1.0,
             ),

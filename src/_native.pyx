@@ -8,7 +8,7 @@ from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyO
 from cpython.pythread cimport PyThread_get_thread_ident
 from cython.parallel cimport prange
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 cdef extern from "stdlib.h" nogil:
     void* aligned_alloc(size_t alignment, size_t size)
@@ -44,8 +44,8 @@ cdef extern from "fastconv.h" nogil:
         Py_ssize_t k
         const void* pick
     ctypedef void (*fc_micro_kernel)(const void*, const Py_ssize_t*, Py_ssize_t, const void*, Py_ssize_t,
-                                     const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, const void*,
-                                     const Py_ssize_t*, const void*, int) noexcept nogil
+                                     const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, int, const void*,
+                                     const void*, const Py_ssize_t*, int) noexcept nogil
     ctypedef void (*fc_pack)(void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const char*, Py_ssize_t,
                             Py_ssize_t) noexcept nogil
     ctypedef int (*fc_pack_panel)(void*, Py_ssize_t, const char*, Py_ssize_t, const Py_ssize_t*, Py_ssize_t,

@@ -24,12 +24,13 @@ enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12, FC_WINDOW = 8, FC_MAX_WINDOW = 5 };
    that pick the input of every lane (kernels/depthwise.h): its place in the vector read. */
 typedef struct { ptrdiff_t a, b, k; const void *pick; } fc_segment;
 
-/* c[i][:] = from[i][:] + bias[:] + sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :], then
-   relu where asked for, of a register tile of rows x vectors. `a_row`, `c_row` and `from_row` hold the offset of every
-   row; `from` is c itself to add to what is there, a residual, or NULL; `bias` may be NULL too. */
+/* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :], a register tile of rows x
+   vectors; then + bias[:] + residual[i][:] where they are not NULL, and relu where asked for. `a_row`, `c_row` and
+   `residual_row` hold the offset of every row. */
 typedef void (*fc_micro_kernel)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step, const void *b, ptrdiff_t ldb,
                                 const fc_segment *segment, ptrdiff_t segments, void *c, const ptrdiff_t *c_row,
-                                const void *from, const ptrdiff_t *from_row, const void *bias, int relu);
+                                int accumulate, const void *bias, const void *residual,
+                                const ptrdiff_t *residual_row, int relu);
 
 /* Copies pixels x channels from any layout and element type to rows of `ldd` computing elements. */
 typedef void (*fc_pack)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src,

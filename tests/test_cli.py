@@ -190,6 +190,7 @@ def test_the_number_of_threads_is_explained(wish, cpus, quota, cap, count, why, 
     monkeypatch.setattr(threads, "_cgroup_quota", lambda: quota)
     monkeypatch.setattr(threads, "_cap", cap)
     monkeypatch.setattr(threads, "_forked", False)
+    monkeypatch.setattr(threads, "_openmp", 0)  # whatever limit an earlier test left with OpenMP
     told = threads.explain()
     assert (told["threads"], told["why"]) == (count, why)
     assert (told["affinity"], told["cgroup_quota"]) == (cpus, quota)

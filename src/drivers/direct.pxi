@@ -56,15 +56,15 @@ cdef struct HeldPanel:
     bint finite
 
 
-cdef struct Ends:              # of a sum: what it starts from, what follows it; in the registers, so that all layouts
-    const char* start          # have the same bits. A residual, or NULL
-    const size* start_row
+cdef struct Ends:              # what follows a sum while it is in the registers
     const char* bias           # as wide as the panel, or NULL
+    const char* residual
+    const size* residual_row
     bint relu
 
 
 cdef enum:
-    PANEL_AT = 320   # bytes of a thread's scratch before its panel: HeldPanel, and the bias of a partial panel
+    PANEL_AT = 64    # bytes of a thread's scratch before its panel: HeldPanel
 
 
 cdef class DirectPass:
@@ -333,19 +333,19 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
     cdef char* temporary = region + job.region_bytes
     cdef size* a_row
     cdef size* c_row
-    cdef size* from_row
+    cdef size* residual_row
     cdef fc_segment* spare
     cdef const char* a
     cdef const char* b
+    cdef const char* bias
     cdef const char* residual
     cdef char* to
     cdef char* c
-    cdef char* shift = scratch + sizeof(HeldPanel)
     cdef Ends ends
     cdef bint in_output, skip, finite = True
     a_row = <size*>(temporary + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64))
     c_row = a_row + job.tile_y * job.tile_x
-    from_row = c_row + job.tile_y * job.tile_x
+    residual_row = c_row + job.tile_y * job.tile_x
     spare = <fc_segment*>(<char*>a_row + round_up(3 * job.tile_y * job.tile_x * sizeof(size), 64))
     task = task % (job.y.n[0] * job.tiles_y * job.tiles_x * job.groups)
     ox = task % job.tiles_x * job.tile_x
@@ -400,22 +400,15 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
             if in_output:
                 lay_out(c_row, rows, columns, job.y.s[2] // kernels.size, job.y.s[3] // kernels.size)
                 if residual != NULL:
-                    lay_out(from_row, rows, columns, job.residual.s[2] // kernels.size,
+                    lay_out(residual_row, rows, columns, job.residual.s[2] // kernels.size,
                             job.residual.s[3] // kernels.size)
             else:
                 lay_out(c_row, 1, pixels, 0, width)
-        ends.start, ends.start_row, ends.bias, ends.relu = residual, from_row, NULL, job.activation == RELU
-        if residual != NULL and not in_output:
-            for r in range(rows):
-                kernels.pack[job.y_code](temporary + r * columns * width * kernels.size, width, columns, count,
-                                         residual + r * job.residual.s[2], job.residual.s[3], job.residual.s[1])
-            ends.start, ends.start_row = c, c_row
-        if job.bias != NULL:
-            ends.bias = job.bias + first * kernels.size
-            if width > count:
-                memset(shift + count * kernels.size, 0, (width - count) * kernels.size)
-                memcpy(shift, ends.bias, count * kernels.size)
-                ends.bias = shift
+        bias = job.bias + first * kernels.size if job.bias != NULL else NULL
+        ends.bias = ends.residual = NULL
+        ends.residual_row, ends.relu = residual_row, in_output and job.activation == RELU
+        if in_output:
+            ends.bias, ends.residual = bias, residual
         if job.source == GATHER:
             direct_gather(job, region, b, vectors, width, image, group, oy, ox, columns, pixels, a_row, c, c_row,
                           &ends, skip, spare, watch)
@@ -427,11 +420,16 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
                              job.block[i + 1] - job.block[i], pixels, c, c_row, &ends, i == 0, i == job.blocks - 1)
         if in_output and (job.activation == LINEAR or job.activation == RELU):
             continue
+        if in_output:
+            bias = residual = NULL
         for r in range(rows):
             kernels.store[job.y_code](
                 c + c_row[r * columns] * kernels.size, job.y.s[3] // kernels.size if in_output else width, columns,
-                count, to + r * job.y.s[2], job.y.s[3], job.y.s[1], NULL,
-                LINEAR if job.activation == RELU else job.activation, NULL, 0, 0)
+                count, to + r * job.y.s[2], job.y.s[3], job.y.s[1], bias,
+                LINEAR if ends.relu else job.activation, residual, job.residual.s[3] if job.has_residual else 0,
+                job.residual.s[1] if job.has_residual else 0)
+            if residual != NULL:
+                residual += job.residual.s[2]
 
 
 cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,
@@ -439,9 +437,8 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
                        const Ends* ends, bint first, bint last) noexcept nogil:
     """All pixels of the tile for one block of the reduction, the `first` or the `last` or one that adds to what is in c,
     in register tiles as equal as can be."""
-    cdef const char* start = ends.start if first else c
-    cdef const size* start_row = ends.start_row if first else c_row
-    cdef const char* bias = ends.bias if first else NULL
+    cdef const char* bias = ends.bias if last else NULL
+    cdef const char* residual = ends.residual if last else NULL
     cdef bint relu = ends.relu and last
     cdef size most = kernels.rows[vectors], p = 0, tiles = (pixels + most - 1) // most
     cdef size rows = (pixels + tiles - 1) // tiles, longer = pixels - tiles * (rows - 1)
@@ -449,8 +446,8 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
         if longer == 0:
             rows -= 1
         longer -= 1
-        kernels.micro[vectors][rows](a, a_row + p, 1, b, width, segments, count, c, c_row + p, start,
-                                     start_row + p, bias, relu)
+        kernels.micro[vectors][rows](a, a_row + p, 1, b, width, segments, count, c, c_row + p, not first,
+                                     bias, residual, ends.residual_row + p, relu)
         p += rows
 
 
@@ -461,7 +458,7 @@ cdef void direct_skip(const Direct* job, const char* a, const char* b, size vect
     cdef size p, i, j, iy, ix, n
     cdef Ends own = ends[0]
     for p in range(pixels):
-        own.start_row = ends.start_row + p
+        own.residual_row = ends.residual_row + p
         n = 0
         for i in range(job.taps_y):
             iy = (oy + p // columns) * job.stride_y + job.tap_y[i]
@@ -516,7 +513,7 @@ cdef void direct_gather(const Direct* job, char* region, const char* b, size vec
                     memset(dst, 0, n * kernels.size)
                 k += n
             if skip:
-                own.start_row = ends.start_row + p
+                own.residual_row = ends.residual_row + p
                 direct_block(kernels, region, a_row + p, b, vectors, width, spare, segments, 1, c, c_row + p, &own,
                              k0 == 0, k1 == total)
         if not skip:

@@ -161,7 +161,7 @@ cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) n
     cdef size* m_row = v_row + job.block
     cdef size t, run, row, panel, width, vectors, e, k0, plane_v, plane_m, plane_u, c, n
     cdef const char* u
-    cdef Ends ends = Ends(NULL, NULL, NULL, False)
+    cdef Ends ends = Ends(NULL, NULL, NULL, False)  # the transform back comes between
     cdef fc_segment segment
     for t in range(count):
         v_row[t] = t * job.ldv

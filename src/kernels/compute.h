@@ -16,18 +16,13 @@ static inline __attribute__((always_inline)) NAME(vec) NAME(relu)(NAME(vec) v) {
 
 static inline __attribute__((always_inline)) void NAME(tile)(
     const int rows, const int vectors, const T *a, const ptrdiff_t *a_row, ptrdiff_t step, const T *b, ptrdiff_t ldb,
-    const fc_segment *segment, ptrdiff_t segments, T *c, const ptrdiff_t *c_row, const T *from,
-    const ptrdiff_t *from_row, const T *bias, int relu) {
+    const fc_segment *segment, ptrdiff_t segments, T *c, const ptrdiff_t *c_row, int accumulate,
+    const T *bias, const T *residual, const ptrdiff_t *residual_row, int relu) {
     NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
     const T *row[FC_MAX_ROWS];
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < vectors; j++)
-            acc[i][j] = from ? *(const NAME(vec) *)(from + from_row[i] + j * LANES) : (NAME(vec)){0};
-    if (bias)
-        UNROLL for (int j = 0; j < vectors; j++) {
-            NAME(vec) shift = *(const NAME(vec) *)(bias + j * LANES);
-            UNROLL for (int i = 0; i < rows; i++) acc[i][j] += shift;
-        }
+            acc[i][j] = accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES) : (NAME(vec)){0};
     for (ptrdiff_t s = 0; s < segments; s++) {
         const T *panel = b + segment[s].b * ldb;
         UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + segment[s].a;
@@ -41,6 +36,15 @@ static inline __attribute__((always_inline)) void NAME(tile)(
             }
         }
     }
+    if (bias)
+        UNROLL for (int j = 0; j < vectors; j++) {
+            NAME(vec) shift = *(const NAME(vec) *)(bias + j * LANES);
+            UNROLL for (int i = 0; i < rows; i++) acc[i][j] += shift;
+        }
+    if (residual)
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < vectors; j++)
+                acc[i][j] += *(const NAME(vec) *)(residual + residual_row[i] + j * LANES);
     if (relu)
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(relu)(acc[i][j]);
@@ -51,9 +55,10 @@ static inline __attribute__((always_inline)) void NAME(tile)(
 #define MICRO(rows, vectors)                                                                                        \
     static void NAME(micro_##vectors##_##rows)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step, const void *b, \
                                                ptrdiff_t ldb, const fc_segment *segment, ptrdiff_t segments,         \
-                                               void *c, const ptrdiff_t *c_row, const void *from,                    \
-                                               const ptrdiff_t *from_row, const void *bias, int relu) {              \
-        NAME(tile)(rows, vectors, a, a_row, step, b, ldb, segment, segments, c, c_row, from, from_row, bias, relu);  \
+                                               void *c, const ptrdiff_t *c_row, int accumulate, const void *bias,    \
+                                               const void *residual, const ptrdiff_t *residual_row, int relu) {      \
+        NAME(tile)(rows, vectors, a, a_row, step, b, ldb, segment, segments, c, c_row, accumulate, bias, residual,   \
+                   residual_row, relu);                                                                              \
     }
 #define MICRO_6(v) MICRO(1, v) MICRO(2, v) MICRO(3, v) MICRO(4, v) MICRO(5, v) MICRO(6, v)
 #define MICRO_12(v) MICRO_6(v) MICRO(7, v) MICRO(8, v) MICRO(9, v) MICRO(10, v) MICRO(11, v) MICRO(12, v)

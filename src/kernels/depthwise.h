@@ -19,8 +19,8 @@ typedef INDEX NAME(indices) __attribute__((vector_size(LANES * sizeof(T)), align
 #define READ_LANES(p) (*(const NAME(vec) *)(p))
 #endif
 
-/* c[i][:] = c[i][:] (where it is to `accumulate`) or bias[:] + sum over segments and k of a[row[i] + seg.a + k*step + :] * b[(seg.b + k)*ldb + :], then relu where
-   asked for; `bias` may be NULL. */
+/* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step + :] * b[(seg.b + k)*ldb + :], then + bias[:] where it
+   is not NULL, and relu where asked for. */
 static inline __attribute__((always_inline)) void NAME(lane_tile)(
     const int rows, const int vectors, const int picked, const T *a, const ptrdiff_t *a_row, ptrdiff_t step,
     ptrdiff_t next, const T *b, ptrdiff_t ldb, const fc_segment *segment, ptrdiff_t segments, T *c,
@@ -29,9 +29,7 @@ static inline __attribute__((always_inline)) void NAME(lane_tile)(
     const T *row[FC_MAX_ROWS];
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < vectors; j++)
-            acc[i][j] = accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES)
-                        : bias     ? *(const NAME(vec) *)(bias + j * LANES)
-                                   : (NAME(vec)){0};
+            acc[i][j] = accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES) : (NAME(vec)){0};
     for (ptrdiff_t s = 0; s < segments; s++) {
         const T *panel = b + segment[s].b * ldb;
         PICK_OF(segment[s]);
@@ -45,9 +43,13 @@ static inline __attribute__((always_inline)) void NAME(lane_tile)(
                     acc[i][j] += READ_LANES(row[i] + at + j * next) * w[j];
         }
     }
-    UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int j = 0; j < vectors; j++)
+    UNROLL for (int j = 0; j < vectors; j++) {
+        NAME(vec) shift = bias ? *(const NAME(vec) *)(bias + j * LANES) : (NAME(vec)){0};
+        UNROLL for (int i = 0; i < rows; i++) {
+            if (bias) acc[i][j] += shift;
             *(NAME(vec) *)(c + c_row[i] + j * LANES) = relu ? NAME(relu)(acc[i][j]) : acc[i][j];
+        }
+    }
 }
 
 #define LANE(kind, picked, rows, vectors)                                                                            \
@@ -79,7 +81,7 @@ static inline __attribute__((always_inline)) void NAME(window_tile)(
     NAME(vec) acc[FC_WINDOW][2];
     UNROLL for (int p = 0; p < pixels; p++)
         UNROLL for (int j = 0; j < vectors; j++)
-            acc[p][j] = bias ? *(const NAME(vec) *)(bias + j * LANES) : (NAME(vec)){0};
+            acc[p][j] = (NAME(vec)){0};
     for (ptrdiff_t s = 0; s < segments; s++) {
         const T *in = a + segment[s].a, *panel = b + segment[s].b * ldb;
         NAME(vec) w[5][2];
@@ -94,9 +96,13 @@ static inline __attribute__((always_inline)) void NAME(window_tile)(
                         acc[(u - t) / stride][j] += x * w[t][j];
             }
     }
-    UNROLL for (int p = 0; p < pixels; p++)
-        UNROLL for (int j = 0; j < vectors; j++)
+    UNROLL for (int j = 0; j < vectors; j++) {
+        NAME(vec) shift = bias ? *(const NAME(vec) *)(bias + j * LANES) : (NAME(vec)){0};
+        UNROLL for (int p = 0; p < pixels; p++) {
+            if (bias) acc[p][j] += shift;
             *(NAME(vec) *)(c + p * c_column + j * LANES) = relu ? NAME(relu)(acc[p][j]) : acc[p][j];
+        }
+    }
 }
 
 /* sums[i][t][:] += sum over segments and k of x[row[i] + seg.a + (k*stride + t)*column + :] * dy[(seg.b + k)*ldb + :],

@@ -208,14 +208,14 @@ MUTATIONS = [
     Mutation(
         "direct: residual of the first column in every tile",
         _DIRECT,
-        "+ (oy + r) * job.residual.s[2] + ox * job.residual.s[3])",
-        "+ (oy + r) * job.residual.s[2])",
+        "+ oy * job.residual.s[2] + ox * job.residual.s[3])",
+        "+ oy * job.residual.s[2])",
     ),
     Mutation(
         "direct: the first block of the reduction is overwritten",
         _DIRECT,
-        "job.block[i + 1] - job.block[i], pixels, c, c_row, i > 0)",
-        "job.block[i + 1] - job.block[i], pixels, c, c_row, i > 1)",
+        "job.block[i + 1] - job.block[i], pixels, c, c_row, &ends, i == 0, i == job.blocks - 1)",
+        "job.block[i + 1] - job.block[i], pixels, c, c_row, &ends, i <= 1, i == job.blocks - 1)",
     ),
     Mutation(
         "direct: a race, threads share one scratch",
@@ -244,8 +244,8 @@ MUTATIONS = [
     Mutation(
         "winograd: earlier slices of the channels are lost",
         _WINOGRAD,
-        "m + e * plane_m, m_row, c + k0 > 0)",
-        "m + e * plane_m, m_row, k0 > 0)",
+        "m + e * plane_m, m_row, &ends, c + k0 == 0, False)",
+        "m + e * plane_m, m_row, &ends, k0 == 0, False)",
     ),
     Mutation(
         "winograd: no padding above", _WINOGRAD, "row % job.tile_rows * 4 + job.origin_y,", "row % job.tile_rows * 4,"
@@ -253,8 +253,8 @@ MUTATIONS = [
     Mutation(
         "winograd: the wrong image is computed again",
         _WINOGRAD,
-        "job.flags[image * job.tile_rows + row] = 1",
-        "job.flags[row] = 1",
+        "fc_raise_flag(job.flags + image * job.tile_rows + row)",
+        "fc_raise_flag(job.flags + row)",
     ),
     Mutation(
         "winograd: a tile over the right border is read as it lies",

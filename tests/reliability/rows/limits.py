@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,7 +104,9 @@ def _team(call: Callable[[], object]) -> int:
     sizes: list[int] = []
 
     def run() -> None:
-        before = len(os.listdir("/proc/self/task"))
+        before = -1
+        while before != (before := len(os.listdir("/proc/self/task"))):  # an earlier call's threads may still be ending
+            time.sleep(0.05)
         call()
         sizes.append(len(os.listdir("/proc/self/task")) - before)
 
