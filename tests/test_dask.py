@@ -130,4 +130,4 @@ def test_dask_is_asked_for_by_name() -> None:
         "except ImportError as error:\n    assert 'pip install fastconv[dask]' in str(error)\n"
         "else:\n    raise SystemExit('imported')\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)

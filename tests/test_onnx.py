@@ -437,5 +437,5 @@ def test_the_example_runs_any_model(tmp_path, net):
 def test_without_the_package_one_line_says_what_to_do(tmp_path):
     (tmp_path / "onnx.py").write_text("raise ImportError('not here')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import fastconv.onnx as o; o.InferenceSession(b'')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=100)
     assert done.returncode and "pip install fastconv[onnx]" in done.stderr.splitlines()[-1]

@@ -268,4 +268,4 @@ def test_scipy_is_not_needed() -> None:
         "assert convolve2d([[1, 2]], [[1, 1]]).tolist() == [[1, 3, 2]]\n"
         "assert ndimage.correlate([1, 2], [1, 1]).tolist() == [2, 3]\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)

@@ -607,10 +607,10 @@ def test_data_parallel_training_has_the_loss_curve_of_one_process() -> None:
 
 def test_without_pytorch_one_line_says_so() -> None:
     code = "import sys; sys.modules['torch'] = None\nimport fastconv\nimport fastconv.torch"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert "ImportError: fastconv.torch needs PyTorch: pip install fastconv[torch]" in run.stderr
 
 
 def test_fastconv_alone_does_not_import_pytorch() -> None:
     code = "import sys, fastconv; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], cwd=ROOT, check=True)

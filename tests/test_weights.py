@@ -486,7 +486,7 @@ def test_flipped_bytes_are_read_or_refused(path: Path, tmp_path: Path) -> None:
         pytest.importorskip("h5py")
     assert read_weights(path)
     done = subprocess.run(
-        [sys.executable, "-c", FUZZ, str(path), os.environ.get("FASTCONV_FLIPS", str(FLIPS)), "0", str(tmp_path)],
+        [sys.executable, "-P", "-c", FUZZ, str(path), os.environ.get("FASTCONV_FLIPS", str(FLIPS)), "0", str(tmp_path)],
         capture_output=True, text=True, cwd=ROOT, timeout=900, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
