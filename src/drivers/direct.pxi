@@ -425,9 +425,8 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
         for r in range(rows):
             kernels.store[job.y_code](
                 c + c_row[r * columns] * kernels.size, job.y.s[3] // kernels.size if in_output else width, columns,
-                count, to + r * job.y.s[2], job.y.s[3], job.y.s[1], bias,
-                LINEAR if ends.relu else job.activation, residual, job.residual.s[3] if job.has_residual else 0,
-                job.residual.s[1] if job.has_residual else 0)
+                count, to + r * job.y.s[2], job.y.s[3], job.y.s[1], bias, job.activation, residual,
+                job.residual.s[3] if job.has_residual else 0, job.residual.s[1] if job.has_residual else 0)
             if residual != NULL:
                 residual += job.residual.s[2]
 
