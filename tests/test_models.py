@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastconv import ConvError, ConvTypeError, Sequential, layers, models, reference
+from fastconv import ConvError, ConvTypeError, Sequential, inference, layers, models, reference
 from fastconv.layers.base import Layer
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -186,17 +186,52 @@ def test_forward_and_prediction_equal_the_reference(make: Any) -> None:
 # ---- prepared inference -----------------------------------------------------------------------------------------
 
 
-def test_prepared_net_fuses_and_reuses_buffers() -> None:
-    plan = models.vgg("D", 10, (32, 32, 3), dense=16, seed=0).compile_inference()
+def test_prepared_net_fuses_and_reuses_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models.vgg("D", 10, (32, 32, 3), dense=16, seed=0)
+    images = np.zeros((64, 32, 32, 3), np.float32)
+    sliced = model.compile_inference()
+    sliced.run(images)
+    monkeypatch.setattr(inference, "HEAVY_BYTES", 0)  # the whole batch everywhere
+    plan = inference.InferencePlan(model, (32, 32, 3))
+    plan.run(images)
+    assert sum(b.nbytes for b in sliced._buffers) <= sum(b.nbytes for b in plan._buffers)
     assert len(plan._buffers) == 2
     outputs = [np.prod(step.output_shape) for step in plan.steps]
-    assert sum(plan._sizes) <= 1.1 * max(a + b for a, b in itertools.pairwise(outputs))
-    residual = models.resnet(18, 10, (32, 32, 3), seed=0).compile_inference()
+    held = sum(max(elements for elements, _ in sizes) for sizes in plan._sizes)
+    assert held <= 1.1 * max(a + b for a, b in itertools.pairwise(outputs))
+    residual = inference.InferencePlan(models.resnet(18, 10, (32, 32, 3), seed=0), (32, 32, 3))
     assert len(residual._buffers) == 3
     text = residual.explain()
     assert "folded normalisation + residual + relu" in text
     assert "stem_conv, stem_bn, stem_relu" in text
     assert len(residual.steps) == 2 + 8 * 2 + 3 + 2  # stem and pool, blocks, shortcuts, pool and dense
+
+
+@pytest.mark.parametrize("slice_bytes, heavy_bytes", [(60_000, 1 << 30), (150_000, 400_000), (1, 1), (1, 1 << 30)])
+def test_prepared_net_in_slices_gives_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, slice_bytes: int, heavy_bytes: int
+) -> None:
+    model = models.resnet(18, 10, (32, 32, 3), seed=0)
+    x = np.random.default_rng(0).random((5, 32, 32, 3), np.float32)
+    whole = model.compile_inference().run(x)
+    monkeypatch.setattr(inference, "SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(inference, "HEAVY_BYTES", heavy_bytes)
+    plan = inference.InferencePlan(model, (32, 32, 3))
+    if heavy_bytes > 1:
+        assert any(1 <= step.slice < 5 for step in plan.steps)
+    if slice_bytes > 1:
+        assert len(plan._segments) > 1 and plan._crossing
+    for batch in (5, 2, 1, 4):
+        np.testing.assert_array_equal(plan.run(x[:batch]), whole[:batch])
+    assert plan.run(x[:0]).shape == (0, 10)
+
+
+def test_prepared_net_of_views_alone_returns_a_copy() -> None:
+    model = Sequential([layers.Flatten(), layers.Dropout(0.5)], (2, 2, 3))
+    x = np.random.default_rng(0).random((3, 2, 2, 3), np.float32)
+    result = model.compile_inference().run(x)
+    np.testing.assert_array_equal(result, x.reshape(3, 12))
+    assert not np.shares_memory(result, x)
 
 
 def test_prepared_net_follows_the_weights() -> None:
