@@ -62,6 +62,7 @@ class DirectPass:
         stride: tuple[int, int],
         phase: tuple[int, int],
         step: tuple[int, int],
+        merge: tuple[int, int],
         mode: int,
         source: int,
         tile: tuple[int, int],

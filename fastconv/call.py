@@ -23,6 +23,7 @@ from .choice import (
     direct_blocking,
     forward_passes,
     input_gradient_passes,
+    merged_phases,
     lane_blocking,
     lane_passes,
     panel_width,
@@ -120,6 +121,19 @@ def prepare(
     return PackedWeights(packed, finite, transformed)
 
 
+def _merged_weights(merged: Pass, passes: tuple[Pass, ...], weight: Array) -> Array:
+    """The weights of an input gradient's phases side by side, (O, phases x I, taps y, taps x), zero where a phase has
+    no tap."""
+    reduction, outputs = weight.shape[:2]
+    together = np.zeros((reduction, *merged.merge, outputs, len(merged.rows), len(merged.columns)), weight.dtype)
+    for p in passes:
+        rows = [merged.tap_y.index(tap) for tap in p.tap_y]
+        columns = [merged.tap_x.index(tap) for tap in p.tap_x]
+        own = weight[:, :, p.rows][..., p.columns]
+        together[:, p.phase[0], p.phase[1]][:, :, np.array(rows)[:, None], columns] = own
+    return together.reshape(reduction, len(passes) * outputs, len(merged.rows), len(merged.columns))
+
+
 # ---- calls ------------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +155,8 @@ class Call(NamedTuple):
     covers: bool  # every output belongs to a pass
     direct: tuple[_native.DirectPass, ...]
     in_place: tuple[_native.DirectPass | None, ...]
+    merged: Pass | None  # all passes as one
+    merged_direct: tuple[_native.DirectPass, ...]
 
     def run(
         self,
@@ -163,11 +179,40 @@ class Call(NamedTuple):
         if self.lanes:
             self._run_lanes(weight, x, out, bias, residual, activation, packed, channels_last)
             return
+        if self.merged and packed is None and residual is None:
+            self._run_merged(self.merged, weight, x, out, bias, activation, channels_last)
+            return
         _native.direct(
             self.direct, self.in_place, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype],
             None if packed is None else packed.panels, packed is None or packed.finite, self.transposed, bias, out,
             STORAGE[out.dtype], residual, activation, channels_last, self.threads,
         )  # fmt: skip
+
+    def _run_merged(
+        self,
+        merged: Pass,
+        weight: Array,
+        x: Array,
+        out: Array,
+        bias: Array | None,
+        activation: int,
+        channels_last: bool,
+    ) -> None:
+        """All phases in one pass; an image where an infinity or NaN may have met another phase's zeros, apart."""
+        if channels_last:
+            x, out, weight = x.transpose(0, 3, 1, 2), out.transpose(0, 3, 1, 2), weight.transpose(3, 2, 0, 1)
+        together = _merged_weights(merged, self.passes, weight)
+        _native.direct(
+            self.merged_direct, (None,), x, STORAGE[x.dtype], together, STORAGE[together.dtype], None, True, True, bias,
+            out, STORAGE[out.dtype], None, activation, False, self.threads,
+        )  # fmt: skip
+        if out.dtype.kind != "f":
+            return
+        with np.errstate(all="ignore"):
+            sums = out.sum((1, 2, 3), dtype=np.promote_types(out.dtype, np.float32))
+        apart = self._replace(merged=None)
+        for n in np.flatnonzero(np.isnan(sums)):
+            apart.run(weight, x[n : n + 1], out[n : n + 1], bias, None, activation)
 
     def _run_lanes(
         self,
@@ -299,7 +344,7 @@ def _direct_passes(
         b = direct_blocking(p, channels, outputs, groups, own, compute, team, in_place, images, prepared)
         return _native.DirectPass(
             compute, groups, channels, outputs, own, p.tap_y, p.tap_x, p.rows, p.columns, p.stride, p.phase, p.step,
-            mode, b.source, b.tile, b.reduction, b.panels_per_task,
+            p.merge, mode, b.source, b.tile, b.reduction, b.panels_per_task,
         )  # fmt: skip
 
     def inside(p: Pass) -> bool:
@@ -349,10 +394,14 @@ def _call(
     packs = not lanes and any(
         _native.packed_bytes(compute, 1, len(p.rows) * len(p.columns), channels, panel) > most for p in kept
     )
+    merged = merged_phases(kept, outputs, groups, compute) if transposed and how == "direct" and not lanes else None
+    merged_direct, _ = _direct_passes(
+        (merged,) if merged else (), channels, outputs * len(kept), 1, size, input_size, mode, compute, threads, images
+    )
     covers = sum(prod(p.output_size(size)) for p in kept) == prod(size)
     return Call(
         how, reason, kept, transposed, channels, outputs, groups, mode, compute, threads, lanes, packs, covers,
-        direct, in_place,
+        direct, in_place, merged, merged_direct,
     )  # fmt: skip
 
 

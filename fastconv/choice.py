@@ -32,6 +32,7 @@ CALL_CYCLES, PACK_CYCLES, WEIGHT_CYCLES, TASK_CYCLES = 30, 4, 14, 1000
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call
 WORKSPACE_BYTES = _native.WORKSPACE_BYTES  # scratch of all threads together
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
+MERGING_GAIN = 0.8  # vector operations of merged phases, beside those of phases apart
 MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 KB
 WINOGRAD_SUMS_BYTES = 648 << 10  # sums of a block of 72 tiles in AVX-512, read and written once a slice
 WINOGRAD_SLICE_BYTES = 576 << 10  # 64 channels of transformed weights
@@ -64,6 +65,7 @@ class Pass(NamedTuple):
     stride: tuple[int, int]
     phase: tuple[int, int]  # the outputs it writes: every `step`-th row and column from here
     step: tuple[int, int]
+    merge: tuple[int, int] = (1, 1)  # phases whose outputs share a panel, rows and columns of them
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of an output of `size` that this pass writes."""
@@ -121,6 +123,25 @@ def input_gradient_passes(g: Geometry) -> list[Pass]:
         for y, rows, tap_y in vertical
         for x, columns, tap_x in horizontal
     ]
+
+
+def merged_phases(passes: Sequence[Pass], outputs: int, groups: int, compute: int) -> Pass | None:
+    """One pass for all phases of few outputs, side by side in the lanes of a panel; None where that saves nothing.
+
+    A phase meets all taps that any phase has; its weights are zero at those of others (`call._merged_weights`). Its
+    kernel, rows x columns, is numbered anew. What is not finite must not meet those zeros.
+    """
+    step = passes[0].step if passes else (1, 1)
+    _, lanes, vectors, _ = _native.tile_shape(compute)
+    if groups != 1 or len(passes) < 2 or len(passes) != prod(step) or len(passes) * outputs > lanes * vectors:
+        return None
+    tap_y = tuple(sorted({tap for p in passes for tap in p.tap_y}))
+    tap_x = tuple(sorted({tap for p in passes for tap in p.tap_x}))
+    apart = sum(len(p.tap_y) * len(p.tap_x) for p in passes) * -(-outputs // lanes)
+    if len(tap_y) * len(tap_x) * -(-len(passes) * outputs // lanes) > MERGING_GAIN * apart:
+        return None
+    rows, columns = tuple(range(len(tap_y))), tuple(range(len(tap_x)))
+    return Pass(tap_y, tap_x, rows, columns, (1, 1), (0, 0), step, step)
 
 
 def _span(taps: Sequence[int]) -> int:

@@ -31,6 +31,8 @@ cdef struct Direct:
     bint has_residual
     size groups, channels, outputs             # of one group: reduction and output channels
     size size_y, size_x                        # of the output of this pass
+    size merge_y, merge_x, merged              # phases that lie beside each other in the panel, outputs of each
+    size full_y, full_x                        # of y, which merged phases share
     size first_task, first_panel               # counted over all passes
     size stride_y, stride_x, taps_y, taps_x
     const size* tap_y                          # offset of every tap from output * stride
@@ -72,7 +74,8 @@ cdef class DirectPass:
 
     The output pixel (i, j) of `size` sums x[.., i*stride + tap_y[a], j*stride + tap_x[b]] over the taps, which are the
     rows x columns of the kernel; it lies at `phase` + (i, j) * `step` of y. With source IN_PLACE the taps lie inside the
-    input, and `usable` says whether an array can be read so.
+    input, and `usable` says whether an array can be read so. `merge` phases, rows x columns, share a pass: outputs
+    [phase y][phase x][channel] of one panel, each at its own pixel of y.
     """
     cdef Direct job
     cdef size* numbers   # tap_y, tap_x, then rows and columns of the kernel
@@ -84,14 +87,16 @@ cdef class DirectPass:
         self.job.block = NULL
 
     def __init__(self, int compute, size groups, size channels, size outputs, tuple size_, tuple tap_y, tuple tap_x,
-                 tuple rows, tuple columns, tuple stride, tuple phase, tuple step, int mode, int source, tuple tile,
-                 size kc, size panels_per_task):
+                 tuple rows, tuple columns, tuple stride, tuple phase, tuple step, tuple merge, int mode, int source,
+                 tuple tile, size kc, size panels_per_task):
         cdef Direct* job = &self.job
         cdef size i = 0
         job.kernels = isa.compute[compute]
         job.mode, job.source, job.kc = mode, source, kc
         job.groups, job.channels, job.outputs = groups, channels, outputs
         job.size_y, job.size_x = size_
+        job.merge_y, job.merge_x = merge
+        job.merged = outputs // (job.merge_y * job.merge_x)
         job.stride_y, job.stride_x = stride
         job.tile_y, job.tile_x = tile
         self.phase_y, self.phase_x = phase
@@ -158,6 +163,7 @@ def direct(tuple passes, tuple in_place, x, int x_code, weight, int w_code, pack
                 p = other
             jobs[i] = p.job
             jobs[i].x, jobs[i].x_code, jobs[i].y_code, jobs[i].activation = vx, x_code, y_code, activation
+            jobs[i].full_y, jobs[i].full_x = vy.n[2], vy.n[3]
             jobs[i].bias = vb.p
             jobs[i].has_residual = residual is not None
             phase_view(&jobs[i].y, &vy, p.phase_y, p.phase_x, p.step_y, p.step_x)
@@ -391,7 +397,7 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
             residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1]
                         + oy * job.residual.s[2] + ox * job.residual.s[3])
         # a full panel of a channels-last output of the computing type is summed where it will lie
-        in_output = (width == count and job.y_code != FLOAT16 and in_elements(&job.y, to, kernels.size)
+        in_output = (width == count and job.merged == job.outputs and job.y_code != FLOAT16 and in_elements(&job.y, to, kernels.size)
                      and (residual == NULL or in_elements(&job.residual, residual, kernels.size)))
         c = to if in_output else temporary
         laid = -1 if in_output else width
@@ -420,6 +426,9 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
                              job.block[i + 1] - job.block[i], pixels, c, c_row, &ends, i == 0, i == job.blocks - 1)
         if in_output and (job.activation == LINEAR or job.activation == RELU):
             continue
+        if job.merged < job.outputs:
+            direct_spread(job, temporary, width, oy, ox, rows, columns, to)
+            continue
         if in_output:
             bias = residual = NULL
         for r in range(rows):
@@ -429,6 +438,23 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
                 job.residual.s[3] if job.has_residual else 0, job.residual.s[1] if job.has_residual else 0)
             if residual != NULL:
                 residual += job.residual.s[2]
+
+
+cdef void direct_spread(const Direct* job, const char* c, size width, size oy, size ox, size rows, size columns,
+                        char* to) noexcept nogil:
+    """The sums of merged phases, side by side in a panel, to their pixels of y: the last may lie outside."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size a, b, r, own_rows, own_columns, row_step = job.y.s[2] // job.merge_y, column_step
+    column_step = job.y.s[3] // job.merge_x
+    for a in range(job.merge_y):
+        own_rows = min(rows, (job.full_y - a + job.merge_y - 1) // job.merge_y - oy)
+        for b in range(job.merge_x):
+            own_columns = min(columns, (job.full_x - b + job.merge_x - 1) // job.merge_x - ox)
+            for r in range(own_rows if own_columns > 0 else 0):
+                kernels.store[job.y_code](
+                    c + (r * columns * width + (a * job.merge_x + b) * job.merged) * kernels.size, width, own_columns,
+                    job.merged, to + a * row_step + b * column_step + r * job.y.s[2], job.y.s[3], job.y.s[1], job.bias,
+                    job.activation, NULL, 0, 0)
 
 
 cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,

@@ -1,0 +1,105 @@
+"""Input gradients and transposed convolutions of few channels: all phases of the stride in one panel."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import _native, grad, reference
+from fastconv.call import input_gradient_call
+from fastconv.choice import input_gradient_passes, merged_phases
+from fastconv.geometry import conv_geometry
+
+CASES = [
+    # channels, outputs, input size, kernel, stride, padding, dilation
+    (3, 20, (23, 30), (7, 7), (2, 2), (3, 3), (1, 1)),
+    (1, 9, (17, 16), (5, 4), (2, 2), (2, 1), (1, 1)),
+    (3, 5, (12, 13), (4, 4), (2, 2), (1, 1), (1, 1)),
+    (2, 16, (20, 9), (3, 7), (1, 2), (1, 2), (1, 1)),
+    (1, 8, (25, 25), (9, 9), (3, 3), (4, 4), (1, 1)),
+    (1, 3, (21, 40), (7, 5), (2, 2), (3, 2), (3, 1)),
+]
+
+
+def _arrays(case: Any, dtype: str, images: int = 3) -> tuple[Any, Any, dict[str, Any]]:
+    channels, outputs, size, kernel, stride, padding, dilation = case
+    rng = np.random.default_rng(channels * 100 + outputs)
+    shape = [
+        (size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)
+    ]
+    grad_output = rng.integers(-8, 9, (images, outputs, *shape)).astype(dtype)
+    weight = rng.integers(-8, 9, (outputs, channels, *kernel)).astype(dtype)
+    return grad_output, weight, {"stride": stride, "padding": padding, "dilation": dilation}
+
+
+def _both(case: Any, grad_output: Any, weight: Any, options: dict[str, Any], **more: Any) -> tuple[Any, Any]:
+    channels, _, size = case[:3]
+    shape = (len(grad_output), channels, *size)
+    return (
+        grad.conv2d_input(shape, weight, grad_output, **options, **more),
+        reference.conv2d_input(shape, weight, grad_output, **options),
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_these_cases_do_merge(case: Any) -> None:
+    channels, outputs, size, kernel, stride, padding, dilation = case
+    lanes, vectors = _native.tile_shape(0)[1:3]
+    g = conv_geometry((1, channels, *size), (outputs, channels, *kernel), stride, padding, dilation, 1)
+    passes = input_gradient_passes(g)
+    merged = merged_phases(passes, channels, 1, 0)
+    if len(passes) * channels <= lanes * vectors and lanes >= 16:
+        assert merged is not None and merged.merge == stride
+        assert input_gradient_call(g, np.dtype("float32"), "auto", 1).merged == merged
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("case", CASES)
+def test_merged_phases_equal_the_reference(case: Any, dtype: str) -> None:
+    grad_output, weight, options = _arrays(case, dtype)
+    got, expected = _both(case, grad_output, weight, options)
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_not_finite_stays_in_its_phases(case: Any, value: float) -> None:
+    grad_output, weight, options = _arrays(case, "float32")
+    rng = np.random.default_rng(5)
+    for where in ("grad_output", "weight"):
+        g, w = grad_output.copy(), weight.copy()
+        array = g[1] if where == "grad_output" else w
+        for _ in range(3):
+            array[tuple(rng.integers(0, n) for n in array.shape)] = value
+        got, expected = _both(case, g, w, options)
+        np.testing.assert_array_equal(got, expected, err_msg=where)
+        alone, _ = _both(case, g[:1], w, options)
+        np.testing.assert_array_equal(got[:1], alone)
+
+
+def test_transposed_convolution_with_bias_and_activation() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(-4, 5, (2, 32, 9, 11)).astype(np.float32)
+    weight = rng.integers(-4, 5, (32, 3, 4, 4)).astype(np.float32)
+    bias = rng.integers(-9, 9, 3).astype(np.float32)
+    for output_padding in (0, 1):
+        options: dict[str, Any] = {"stride": 2, "padding": 1, "output_padding": output_padding}
+        got = fastconv.conv_transpose2d(x, weight, bias, **options)
+        np.testing.assert_array_equal(got, reference.conv_transpose2d(x, weight, bias, **options))
+        last = fastconv.conv_transpose2d(
+            np.ascontiguousarray(x.transpose(0, 2, 3, 1)), weight.transpose(2, 3, 1, 0), bias, data_format="NHWC",
+            **options,
+        )  # fmt: skip
+        np.testing.assert_array_equal(last.transpose(0, 3, 1, 2), got)
+
+
+def test_bits_of_one_image_and_of_threads() -> None:
+    grad_output, weight, options = _arrays(CASES[0], "float32", 5)
+    grad_output = (grad_output * np.float32(0.37)).astype(np.float32)
+    whole, _ = _both(CASES[0], grad_output, weight, options)
+    for threads in (1, 2, 7):
+        again, _ = _both(CASES[0], grad_output, weight, options, num_threads=threads)
+        np.testing.assert_array_equal(again, whole)
+    for n in range(5):
+        np.testing.assert_array_equal(_both(CASES[0], grad_output[n : n + 1], weight, options)[0], whole[n : n + 1])
