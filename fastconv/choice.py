@@ -36,6 +36,7 @@ MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 
 WINOGRAD_SUMS_BYTES = 648 << 10  # sums of a block of 72 tiles in AVX-512, read and written once a slice
 WINOGRAD_SLICE_BYTES = 576 << 10  # 64 channels of transformed weights
 WINOGRAD_BYTES = 512 << 10  # transformed input of a block of tiles
+WINOGRAD_TILES = {"winograd": 4, "winograd_2x2": 2}  # outputs a side of a tile
 # Winograd is chosen from here on (measured on Zen 4, one image, against the direct kernels); all are of one image, so
 # that a batch split changes nothing. Fewer tiles than these do not earn back the transforms.
 WINOGRAD_CHANNELS = 6  # summed: fewer do not outweigh the transform back
@@ -383,10 +384,10 @@ def tap_spacing(p: Pass) -> tuple[int, int]:
 def why_not_winograd(
     p: Pass, channels: int, outputs: int, groups: int, dtype: np.dtype[Any], padding_mode: str, purpose: str = "call"
 ) -> str | None:
-    """Why Winograd F(4x4, 3x3) cannot compute a pass; None if it can.
+    """Why Winograd cannot compute a pass; None if it can.
 
-    A dilated pass is as many plain ones as the dilation has phases, each on every d-th pixel; the sum of a weight
-    gradient runs over all of them, and padding that repeats pixels mixes them.
+    A dilated pass is as many plain ones as the dilation has phases, each on every d-th pixel; padding that repeats
+    pixels mixes them.
     """
     if dtype != np.float32:
         return f"the element type is {dtype}, not float32"
@@ -394,9 +395,8 @@ def why_not_winograd(
         return f"the stride is {p.stride if p.stride != (1, 1) else p.step}, not (1, 1)"
     if len(p.tap_y) != 3 or len(p.tap_x) != 3:
         return f"the kernel is {len(p.tap_y)} x {len(p.tap_x)}, not 3 x 3"
-    if tap_spacing(p) != (1, 1) and (purpose == "weight gradient" or padding_mode != "zeros"):
-        what = "the weight gradient" if purpose == "weight gradient" else f"padding_mode={padding_mode!r}"
-        return f"the kernel is dilated by {tap_spacing(p)}, which it does not compute for {what}"
+    if tap_spacing(p) != (1, 1) and purpose != "weight gradient" and padding_mode != "zeros":
+        return f"the kernel is dilated by {tap_spacing(p)}, which it does not compute for padding_mode={padding_mode!r}"
     if groups != 1:
         return f"groups is {groups}, not 1"
     if channels == 0 or outputs == 0:
@@ -465,6 +465,7 @@ def panel_width(compute: int, outputs: int) -> int:
 
 @lru_cache(maxsize=256)
 def winograd_blocking(
+    tile: int,
     channels: int,
     outputs: int,
     shape: tuple[int, int, int],
@@ -478,19 +479,21 @@ def winograd_blocking(
     and a slice of transformed weights do, and a block has as many tiles as that allows, to use the slice often.
     """
     element, lanes, vectors, rows = register_tile
-    tiles = max(1, shape[0] * -(-shape[1] // 4) * -(-shape[2] // 4))  # an empty batch has loop sizes too
+    extent, elements = tile + 2, (tile + 2) ** 2
+    tiles = max(1, shape[0] * -(-shape[1] // tile) * -(-shape[2] // tile))  # an empty batch has loop sizes too
     width = lanes * vectors
     leading = -(-channels // lanes) * lanes + lanes
     panels = -(-outputs // width)
     budget = WORKSPACE_BYTES // threads
-    part = max(1, min(channels, min(WINOGRAD_SLICE_BYTES, budget // 3) // (36 * element * width)))
-    fixed = 512 + element * 6 * 6 * min(64, leading)
+    part = max(1, min(channels, min(WINOGRAD_SLICE_BYTES, budget // 3) // (elements * element * width)))
+    fixed = 512 + element * extent * extent * min(64, leading)
     if transformed:
-        most = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (36 * element * leading)))
+        most = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (elements * element * leading)))
     else:
-        most = max(rows, WINOGRAD_SUMS_BYTES // (36 * element * width))
-        fixed += element * (45 * part * width + 36 * lanes)
-    tile_bytes = element * (36 * (leading + width) + 6 * 4 * min(64, leading) + 16 * width) + 16
+        most = max(rows, WINOGRAD_SUMS_BYTES // (elements * element * width))
+        fixed += element * ((9 + elements) * part * width + elements * lanes)
+    one = element * (extent * tile * min(64, leading) + tile * tile * width)  # as packed and stored
+    tile_bytes = element * elements * (leading + width) + one + 16
     bound = max(1, (budget - fixed) // tile_bytes)
     most = min(most, bound)
     # the same number of equal blocks for every thread, near that size; few tiles stay together and share out the panels
@@ -499,8 +502,8 @@ def winograd_blocking(
         blocks = -(-tiles // most) if panels >= 2 * threads else min(threads, -(-tiles // rows))
     block = -(-tiles // blocks)
     panels_per_task = panels if blocks % threads == 0 else max(1, panels * blocks // (2 * threads))
-    run = min(block, -(-shape[2] // 4))  # tiles of one row are packed, and stored, together
-    scratch = fixed + block * tile_bytes - (block - run) * element * (6 * 4 * min(64, leading) + 16 * width)
+    run = min(block, -(-shape[2] // tile))  # tiles of one row are packed, and stored, together
+    scratch = fixed + block * tile_bytes - (block - run) * one
     return WinogradBlocking(
         block, max(32, WEIGHT_SLICE_BYTES // (element * width)), part, panels_per_task, scratch
     )
@@ -574,13 +577,17 @@ class WinogradGradientBlocking(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def winograd_gradient_blocking(g: Geometry, register_tile: tuple[int, int, int, int]) -> WinogradGradientBlocking:
+def winograd_gradient_blocking(
+    tile: int, g: Geometry, register_tile: tuple[int, int, int, int]
+) -> WinogradGradientBlocking:
     """Sums of 36 x 64 channels x one panel (590 KB in AVX-512) and 24 transformed tiles share the second level."""
     element, lanes, vectors, _ = register_tile
     width = lanes * vectors
     channels = min(64, g.in_channels)
     blocks = -(-g.in_channels // channels) * -(-g.out_channels // width)
-    tiles = g.batch * -(-g.output_size[0] // 4) * -(-g.output_size[1] // 4)
-    block_bytes = 36 * channels * width * element
+    tiles = g.batch
+    for size, dilation in zip(g.output_size, g.dilation, strict=True):  # of every phase
+        tiles *= min(size, dilation) * -(-size // (tile * dilation))
+    block_bytes = (tile + 2) ** 2 * channels * width * element
     parts = min(tiles // 48, -(-16 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes))
     return WinogradGradientBlocking(channels, 24, max(1, parts))
