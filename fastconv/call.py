@@ -259,8 +259,8 @@ class Call(NamedTuple):
         )  # fmt: skip
         _native.winograd(
             self.compute, tile, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels, transformed,
-            self.transposed, p.rows, p.columns, bias, out, STORAGE[out.dtype], residual, activation, p.tap_y[0], p.tap_x[0],
-            self.mode, flags, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
+            self.transposed, p.rows, p.columns, bias, out, STORAGE[out.dtype], residual, activation, p.tap_y[0],
+            p.tap_x[0], self.mode, flags, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
         )  # fmt: skip
         if not flags.any():
             return

@@ -49,17 +49,18 @@ WINOGRAD_WIDE = 128
 WINOGRAD_CHANNELS_DILATED = 64
 WINOGRAD_SIZE_GRADIENT = 7  # of the weight, whose sums are transformed once; of a phase where dilated
 WINOGRAD_CHANNELS_GRADIENT = 32
-# Smaller maps take tiles of 2 x 2, which waste less of them and need 16/36 of the transformed weights. Against direct a
-# single image is then 0.7 to 1.7 times as fast, a batch of 32 or more 1.3 to 2.1 times (4 x 4: 0.4 to 1.7 and 1.2 to 3).
+# Smaller maps take tiles of 2 x 2, which waste less of them and need 16/36 of the transformed weights. A plan is then
+# 1.1 to 1.7 times as fast as direct at one image and 1.5 to 2.1 times at 32. A single call is 0.65 to 1.06 times as
+# fast at one image and 1.3 to 2.0 times at 32, where the choice counts for more (Zen 4, two threads).
 WINOGRAD_SIZE_SMALL = 4
 WINOGRAD_MACS_SMALL = 1 << 19
 WINOGRAD_CHANNELS_SMALL_PREPARED = 64
 WINOGRAD_CHANNELS_SMALL = 32  # for a single call
 WINOGRAD_CHANNELS_SMALLEST = 128  # for one below 7 x 7 outputs
-# Winograd's error bound: |y - y_ref| <= (C + WINOGRAD_TERMS) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed
-# channels (tiles for the weight gradient), u the unit roundoff, the maximum over the plane: a tile's error follows the
-# largest of its 36 pixels. Random, one-signed and constant data stayed below 0.8 of it (tests).
-WINOGRAD_TERMS = 16
+# Winograd's error bound: |y - y_ref| <= (C + terms) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels
+# (tiles for the weight gradient), u the unit roundoff, the maximum over the plane: a tile's error follows the largest
+# of its pixels. Random, one-signed and constant data stayed below 0.8 of it (tests).
+WINOGRAD_TERMS = {"winograd": 16, "winograd_2x2": 4}
 
 
 class Pass(NamedTuple):

@@ -32,10 +32,10 @@ from .call import (
     run_once,
 )
 from .choice import (
-    WINOGRAD_TILES,
     PARTIAL_SUMS_BYTES,
     PICKED_CHANNELS_GRADIENT,
     SOURCES,
+    WINOGRAD_TILES,
     Pass,
     by_lanes,
     choose_algorithm,
