@@ -461,6 +461,18 @@ def test_winograd_applies_or_says_why():
         fastconv.conv2d(x.astype(float), w.astype(float), algorithm="winograd")
 
 
+def test_smaller_tiles_err_less():
+    rng = np.random.default_rng(4)
+    x, w = rng.standard_normal((1, 96, 20, 20)), rng.standard_normal((32, 96, 3, 3))
+    single = x.astype(np.float32), w.astype(np.float32)
+    exact = reference.conv2d(*(array.astype(float) for array in single), padding=1)
+    small, large = (
+        np.sqrt(np.mean((fastconv.conv2d(*single, padding=1, algorithm=algorithm) - exact) ** 2))
+        for algorithm in ("winograd_2x2", "winograd")
+    )
+    assert small < large / 2
+
+
 SMALL_MAPS = [((256, 128, 5), True, True), ((64, 80, 4), True, False), ((40, 64, 9), False, True)]
 
 
