@@ -150,12 +150,6 @@ MUTATIONS = [
         "s = y[0] + (T)2.01 * y[2],",
     ),
     Mutation(
-        "winograd 2x2: a sign of the input transform", _WINOGRAD_H, "o[2] = d[2] - d[1],", "o[2] = d[2] + d[1],"
-    ),
-    Mutation(
-        "winograd 2x2 weight gradient: a coefficient", _WINOGRAD_H, "s = (T)0.5 * (m[1] + m[2]);", "s = m[1] + m[2];"
-    ),
-    Mutation(
         "winograd: a sign of the weight transform", _WINOGRAD_H, "o[4] = t - e, o[5] = g2;", "o[4] = t + e, o[5] = g2;"
     ),
     Mutation(
@@ -278,12 +272,6 @@ MUTATIONS = [
         _WINOGRAD,
         "run_tasks(winograd_task, &job, scratch, job.scratch_bytes,",
         "run_tasks(winograd_task, &job, scratch, 0,",
-    ),
-    Mutation(
-        "winograd weight gradient: the phases of a dilation are taken for one",
-        _WINOGRAD_DW,
-        "x_at = column * tile * job.dilation_x + image % job.phases_x",
-        "x_at = column * tile * job.dilation_x",
     ),
     Mutation(
         "winograd weight gradient: a part is left out",
