@@ -1,7 +1,8 @@
 """Which algorithm computes a convolution, in which passes and with which loop sizes.
 
 Pure functions of shapes, element type, instruction set and allowed threads: nothing here sees an array. No choice
-that results depend on looks at the batch size, so that a batch computed in slices has the same bits.
+that results depend on looks at the batch size, so that a batch computed in slices has the same bits; but for that of
+the weight gradient, which sums over the batch.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ WINOGRAD_SIZE = 12  # a single call transforms its weights for one image;
 WINOGRAD_SIZE_WIDE = 7  # with so many channels that arithmetic outweighs all else, also from here
 WINOGRAD_WIDE = 128
 WINOGRAD_CHANNELS_DILATED = 64
-WINOGRAD_SIZE_GRADIENT = 7  # of the weight, whose sums are transformed once; of a phase where dilated
+WINOGRAD_SIZE_GRADIENT = 4  # of the weight, whose sums are transformed once; of a phase where dilated
+WINOGRAD_TILES_GRADIENT = 9  # of the whole batch
 WINOGRAD_CHANNELS_GRADIENT = 32
 # Smaller maps take tiles of 2 x 2, which waste less of them and need 16/36 of the transformed weights. A plan is then
 # 1.1 to 1.7 times as fast as direct at one image and 1.5 to 2.1 times at 32. A single call is 0.65 to 1.06 times as
@@ -422,11 +424,12 @@ def choose_algorithm(
     algorithm: str,
     padding_mode: str,
     purpose: str,
+    images: int = 1,
 ) -> tuple[str, str]:
     """(the algorithm, the reason) from the shapes of one image, the element type and the caller's wish.
 
     `purpose` is 'plan' (weights transformed once for many runs), 'call' (which must earn the transform back in one
-    image) or 'weight gradient'.
+    image) or 'weight gradient', whose choice alone sees the number of `images`.
     """
     if algorithm != "auto":
         return algorithm, "asked for"
@@ -446,6 +449,10 @@ def choose_algorithm(
     few = channels < least_channels or outputs < min(least_channels, WINOGRAD_OUTPUTS)
     if purpose == "weight gradient" or spacing != (1, 1):
         few = fewest < least_channels
+    if purpose == "weight gradient":  # one sum over all images and phases
+        planes = images * prod(spacing)
+        few = few or planes * -(-size[0] // 4) * -(-size[1] // 4) < WINOGRAD_TILES_GRADIENT
+        macs *= planes
     if few or min(size) < least or macs < WINOGRAD_MACS:
         if purpose != "weight gradient" and spacing == (1, 1) and _earns_small_tiles(fewest, min(size), macs, purpose):
             return "winograd_2x2", "3x3 at stride 1 in float32, a small map: 16 multiplications for 4 outputs, not 36"

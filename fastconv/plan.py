@@ -279,7 +279,7 @@ def weight_gradient(
     (p,) = forward_passes(g)
     how, _ = choose_algorithm(
         p, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size, out.dtype, algorithm,
-        g.padding_mode, "weight gradient",
+        g.padding_mode, "weight gradient", g.batch,
     )
     if tile := WINOGRAD_TILES.get(how):
         w = winograd_gradient_blocking(tile, g, _native.tile_shape(COMPUTE[out.dtype]))

@@ -502,6 +502,17 @@ def test_small_maps_take_small_tiles_whatever_the_batch(shape, prepared, called,
         whole = got
 
 
+def test_weight_gradients_of_small_maps_take_winograd_where_the_batch_has_tiles_enough():
+    rng = np.random.default_rng(6)
+    x, dy = (fill(rng, (12, 40, 5, 6), "float32") for _ in range(2))
+    for batch, algorithm in ((12, "winograd"), (1, "direct")):
+        given = x[:batch], (40, 40, 3, 3), dy[:batch]
+        got, forced = (
+            fastconv.grad.conv2d_weight(*given, padding=1, algorithm=name) for name in ("auto", algorithm)
+        )
+        np.testing.assert_array_equal(got, forced)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int8", "int64"])
 def test_only_single_precision_is_ever_computed_by_winograd(dtype):
     rng = np.random.default_rng(0)
