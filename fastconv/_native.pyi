@@ -133,10 +133,11 @@ def depthwise_weight_gradient(
     threads: int,
 ) -> None: ...
 def winograd_weights(
-    compute: int, packed: Array, transformed: Array, channels: int, outputs: int, threads: int
+    compute: int, tile: int, packed: Array, transformed: Array, channels: int, outputs: int, threads: int
 ) -> None: ...
 def winograd(
     compute: int,
+    tile: int,
     x: Array,
     x_code: int,
     weight: Array,
@@ -189,6 +190,7 @@ def weight_gradient(
 ) -> None: ...
 def winograd_weight_gradient(
     compute: int,
+    tile: int,
     x: Array,
     x_code: int,
     dy: Array,
@@ -197,6 +199,8 @@ def winograd_weight_gradient(
     dw_code: int,
     pad_y: int,
     pad_x: int,
+    dilation_y: int,
+    dilation_x: int,
     mode: int,
     channel_block: int,
     group_tiles: int,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from . import _native
 from .choice import (
     PANEL_BYTES,
+    WINOGRAD_TILES,
     WORKSPACE_BYTES,
     Pass,
     by_lanes,
@@ -100,7 +101,7 @@ def _pack_lanes(
 
 
 def prepare(
-    p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int, transform: bool
+    p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int, algorithm: str
 ) -> PackedWeights:
     """The weights of one pass packed for many runs and, for Winograd, transformed."""
     outputs, channels = weight.shape[0] // groups, weight.shape[1]
@@ -115,9 +116,9 @@ def prepare(
         compute, weight, STORAGE[weight.dtype], packed, groups, transposed, p.rows, p.columns, team
     )
     transformed = None
-    if transform and finite:
-        transformed = _aligned(count * 4)
-        _native.winograd_weights(compute, packed, transformed, channels, outputs, team)
+    if finite and (tile := WINOGRAD_TILES.get(algorithm)):
+        transformed = _aligned(count // 9 * (tile + 2) ** 2)
+        _native.winograd_weights(compute, tile, packed, transformed, channels, outputs, team)
     return PackedWeights(packed, finite, transformed)
 
 
@@ -173,7 +174,7 @@ class Call(NamedTuple):
 
         Of a `packed` weight the array gives the shape alone.
         """
-        if self.algorithm == "winograd" and (packed is None or packed.finite):
+        if self.algorithm in WINOGRAD_TILES and (packed is None or packed.finite):
             self._run_winograd(weight, x, out, bias, residual, activation, packed, channels_last)
             return
         if self.lanes:
@@ -293,24 +294,25 @@ class Call(NamedTuple):
         packed: PackedWeights | None,
     ) -> None:
         """A pass whose taps lie side by side, of arrays in the logical axis order."""
-        flags = np.zeros((out.shape[0], -(-out.shape[2] // 4)), np.uint8)
+        tile = WINOGRAD_TILES[self.algorithm]
+        flags = np.zeros((out.shape[0], -(-out.shape[2] // tile)), np.uint8)
         panels = None if packed is None else packed.panels
         transformed = None if packed is None else packed.transformed
         b = winograd_blocking(
-            self.channels, self.outputs, (out.shape[0], *out.shape[2:]), _native.tile_shape(self.compute), self.threads,
-            transformed is not None,
+            tile, self.channels, self.outputs, (out.shape[0], *out.shape[2:]), _native.tile_shape(self.compute),
+            self.threads, transformed is not None,
         )  # fmt: skip
         _native.winograd(
-            self.compute, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels, transformed, self.transposed,
-            p.rows, p.columns, bias, out, STORAGE[out.dtype], residual, activation, p.tap_y[0], p.tap_x[0],
-            self.mode, flags, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
+            self.compute, tile, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels, transformed,
+            self.transposed, p.rows, p.columns, bias, out, STORAGE[out.dtype], residual, activation, p.tap_y[0],
+            p.tap_x[0], self.mode, flags, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
         )  # fmt: skip
         if not flags.any():
             return
         for n, row in np.argwhere(flags):  # rows of tiles with an output that is not finite
-            part = slice(4 * row, 4 * row + 4)
+            part = slice(tile * row, tile * row + tile)
             rows = out[n : n + 1, :, part]
-            shifted = p._replace(tap_y=tuple(tap + 4 * int(row) for tap in p.tap_y))
+            shifted = p._replace(tap_y=tuple(tap + tile * int(row) for tap in p.tap_y))
             direct, in_place = _direct_passes(
                 (shifted,), self.channels, self.outputs, 1, rows.shape[2:], x.shape[2:], self.mode, self.compute,
                 self.threads,
@@ -444,7 +446,7 @@ def run_once(
         call.run(weight, x, out, bias, residual, activation)
         return
     for p, direct, in_place in zip(call.passes, call.direct, call.in_place, strict=True):
-        packed = prepare(p, weight, call.groups, call.transposed, call.compute, call.threads, False)
+        packed = prepare(p, weight, call.groups, call.transposed, call.compute, call.threads, "direct")
         call._replace(passes=(p,), direct=(direct,), in_place=(in_place,)).run(
             weight, x, out, bias, residual, activation, packed
         )

@@ -1,7 +1,8 @@
 """Which algorithm computes a convolution, in which passes and with which loop sizes.
 
 Pure functions of shapes, element type, instruction set and allowed threads: nothing here sees an array. No choice
-that results depend on looks at the batch size, so that a batch computed in slices has the same bits.
+that results depend on looks at the batch size, so that a batch computed in slices has the same bits; but for that of
+the weight gradient, which sums over the batch.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 
 WINOGRAD_SUMS_BYTES = 648 << 10  # sums of a block of 72 tiles in AVX-512, read and written once a slice
 WINOGRAD_SLICE_BYTES = 576 << 10  # 64 channels of transformed weights
 WINOGRAD_BYTES = 512 << 10  # transformed input of a block of tiles
+WINOGRAD_TILES = {"winograd": 4, "winograd_2x2": 2}  # outputs a side of a tile
 # Winograd is chosen from here on (measured on Zen 4, one image, against the direct kernels); all are of one image, so
 # that a batch split changes nothing. Fewer tiles than these do not earn back the transforms.
 WINOGRAD_CHANNELS = 6  # summed: fewer do not outweigh the transform back
@@ -47,12 +49,21 @@ WINOGRAD_SIZE = 12  # a single call transforms its weights for one image;
 WINOGRAD_SIZE_WIDE = 7  # with so many channels that arithmetic outweighs all else, also from here
 WINOGRAD_WIDE = 128
 WINOGRAD_CHANNELS_DILATED = 64
-WINOGRAD_SIZE_GRADIENT = 14  # of the weight, whose sums are transformed once
+WINOGRAD_SIZE_GRADIENT = 4  # of the weight, whose sums are transformed once; of a phase where dilated
+WINOGRAD_TILES_GRADIENT = 9  # of the whole batch
 WINOGRAD_CHANNELS_GRADIENT = 32
-# Winograd's error bound: |y - y_ref| <= (C + WINOGRAD_TERMS) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed
-# channels (tiles for the weight gradient), u the unit roundoff, the maximum over the plane: a tile's error follows the
-# largest of its 36 pixels. Random, one-signed and constant data stayed below 0.8 of it (tests).
-WINOGRAD_TERMS = 16
+# Smaller maps take tiles of 2 x 2, which waste less of them and need 16/36 of the transformed weights. A plan is then
+# 1.1 to 1.7 times as fast as direct at one image and 1.5 to 2.1 times at 32. A single call is 0.65 to 1.06 times as
+# fast at one image and 1.3 to 2.0 times at 32, where the choice counts for more (Zen 4, two threads).
+WINOGRAD_SIZE_SMALL = 4
+WINOGRAD_MACS_SMALL = 1 << 19
+WINOGRAD_CHANNELS_SMALL_PREPARED = 64
+WINOGRAD_CHANNELS_SMALL = 32  # for a single call
+WINOGRAD_CHANNELS_SMALLEST = 128  # for one below 7 x 7 outputs
+# Winograd's error bound: |y - y_ref| <= (C + terms) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels
+# (tiles for the weight gradient), u the unit roundoff, the maximum over the plane: a tile's error follows the largest
+# of its pixels. Random, one-signed and constant data stayed below 0.8 of it (tests).
+WINOGRAD_TERMS = {"winograd": 16, "winograd_2x2": 4}
 
 
 class Pass(NamedTuple):
@@ -404,10 +415,10 @@ def tap_spacing(p: Pass) -> tuple[int, int]:
 def why_not_winograd(
     p: Pass, channels: int, outputs: int, groups: int, dtype: np.dtype[Any], padding_mode: str, purpose: str = "call"
 ) -> str | None:
-    """Why Winograd F(4x4, 3x3) cannot compute a pass; None if it can.
+    """Why Winograd cannot compute a pass; None if it can.
 
-    A dilated pass is as many plain ones as the dilation has phases, each on every d-th pixel; the sum of a weight
-    gradient runs over all of them, and padding that repeats pixels mixes them.
+    A dilated pass is as many plain ones as the dilation has phases, each on every d-th pixel; padding that repeats
+    pixels mixes them.
     """
     if dtype != np.float32:
         return f"the element type is {dtype}, not float32"
@@ -415,9 +426,8 @@ def why_not_winograd(
         return f"the stride is {p.stride if p.stride != (1, 1) else p.step}, not (1, 1)"
     if len(p.tap_y) != 3 or len(p.tap_x) != 3:
         return f"the kernel is {len(p.tap_y)} x {len(p.tap_x)}, not 3 x 3"
-    if tap_spacing(p) != (1, 1) and (purpose == "weight gradient" or padding_mode != "zeros"):
-        what = "the weight gradient" if purpose == "weight gradient" else f"padding_mode={padding_mode!r}"
-        return f"the kernel is dilated by {tap_spacing(p)}, which it does not compute for {what}"
+    if tap_spacing(p) != (1, 1) and purpose != "weight gradient" and padding_mode != "zeros":
+        return f"the kernel is dilated by {tap_spacing(p)}, which it does not compute for padding_mode={padding_mode!r}"
     if groups != 1:
         return f"groups is {groups}, not 1"
     if channels == 0 or outputs == 0:
@@ -435,11 +445,12 @@ def choose_algorithm(
     algorithm: str,
     padding_mode: str,
     purpose: str,
+    images: int = 1,
 ) -> tuple[str, str]:
-    """('direct' or 'winograd', the reason) from the shapes of one image, the element type and the caller's wish.
+    """(the algorithm, the reason) from the shapes of one image, the element type and the caller's wish.
 
     `purpose` is 'plan' (weights transformed once for many runs), 'call' (which must earn the transform back in one
-    image) or 'weight gradient'.
+    image) or 'weight gradient', whose choice alone sees the number of `images`.
     """
     if algorithm != "auto":
         return algorithm, "asked for"
@@ -459,13 +470,28 @@ def choose_algorithm(
     few = channels < least_channels or outputs < min(least_channels, WINOGRAD_OUTPUTS)
     if purpose == "weight gradient" or spacing != (1, 1):
         few = fewest < least_channels
+    if purpose == "weight gradient":  # one sum over all images and phases
+        planes = images * prod(spacing)
+        few = few or planes * -(-size[0] // 4) * -(-size[1] // 4) < WINOGRAD_TILES_GRADIENT
+        macs *= planes
     if few or min(size) < least or macs < WINOGRAD_MACS:
+        if purpose != "weight gradient" and spacing == (1, 1) and _earns_small_tiles(fewest, min(size), macs, purpose):
+            return "winograd_2x2", "3x3 at stride 1 in float32, a small map: 16 multiplications for 4 outputs, not 36"
         return "direct", (
             f"too small for Winograd, which pays from {least_channels} channels, {least} x {least} outputs and "
             f"{WINOGRAD_MACS:,} multiply-adds an image on for a {purpose}"
             f"{'' if spacing == (1, 1) else ', a phase of the dilation'}"
         )
     return "winograd", "3x3 at stride 1 in float32 with enough work: 36 multiplications for 16 outputs instead of 144"
+
+
+def _earns_small_tiles(fewest: int, size: int, macs: int, purpose: str) -> bool:
+    """Whether a map too small for tiles of 4 x 4 outputs, `size` a side, earns the transforms of 2 x 2."""
+    if purpose == "plan":
+        least = WINOGRAD_CHANNELS_SMALL_PREPARED
+    else:
+        least = WINOGRAD_CHANNELS_SMALL if size >= WINOGRAD_SIZE_PREPARED else WINOGRAD_CHANNELS_SMALLEST
+    return fewest >= least and size >= WINOGRAD_SIZE_SMALL and macs >= WINOGRAD_MACS_SMALL
 
 
 class WinogradBlocking(NamedTuple):
@@ -486,6 +512,7 @@ def panel_width(compute: int, outputs: int) -> int:
 
 @lru_cache(maxsize=256)
 def winograd_blocking(
+    tile: int,
     channels: int,
     outputs: int,
     shape: tuple[int, int, int],
@@ -499,19 +526,21 @@ def winograd_blocking(
     and a slice of transformed weights do, and a block has as many tiles as that allows, to use the slice often.
     """
     element, lanes, vectors, rows = register_tile
-    tiles = max(1, shape[0] * -(-shape[1] // 4) * -(-shape[2] // 4))  # an empty batch has loop sizes too
+    extent, elements = tile + 2, (tile + 2) ** 2
+    tiles = max(1, shape[0] * -(-shape[1] // tile) * -(-shape[2] // tile))  # an empty batch has loop sizes too
     width = lanes * vectors
     leading = -(-channels // lanes) * lanes + lanes
     panels = -(-outputs // width)
     budget = WORKSPACE_BYTES // threads
-    part = max(1, min(channels, min(WINOGRAD_SLICE_BYTES, budget // 3) // (36 * element * width)))
-    fixed = 512 + element * 6 * 6 * min(64, leading)
+    part = max(1, min(channels, min(WINOGRAD_SLICE_BYTES, budget // 3) // (elements * element * width)))
+    fixed = 512 + element * extent * extent * min(64, leading)
     if transformed:
-        most = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (36 * element * leading)))
+        most = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (elements * element * leading)))
     else:
-        most = max(rows, WINOGRAD_SUMS_BYTES // (36 * element * width))
-        fixed += element * (45 * part * width + 36 * lanes)
-    tile_bytes = element * (36 * (leading + width) + 6 * 4 * min(64, leading) + 16 * width) + 16
+        most = max(rows, WINOGRAD_SUMS_BYTES // (elements * element * width))
+        fixed += element * ((9 + elements) * part * width + elements * lanes)
+    one = element * (extent * tile * min(64, leading) + tile * tile * width)  # as packed and stored
+    tile_bytes = element * elements * (leading + width) + one + 16
     bound = max(1, (budget - fixed) // tile_bytes)
     most = min(most, bound)
     # the same number of equal blocks for every thread, near that size; few tiles stay together and share out the panels
@@ -520,8 +549,8 @@ def winograd_blocking(
         blocks = -(-tiles // most) if panels >= 2 * threads else min(threads, -(-tiles // rows))
     block = -(-tiles // blocks)
     panels_per_task = panels if blocks % threads == 0 else max(1, panels * blocks // (2 * threads))
-    run = min(block, -(-shape[2] // 4))  # tiles of one row are packed, and stored, together
-    scratch = fixed + block * tile_bytes - (block - run) * element * (6 * 4 * min(64, leading) + 16 * width)
+    run = min(block, -(-shape[2] // tile))  # tiles of one row are packed, and stored, together
+    scratch = fixed + block * tile_bytes - (block - run) * one
     return WinogradBlocking(
         block, max(32, WEIGHT_SLICE_BYTES // (element * width)), part, panels_per_task, scratch
     )
@@ -595,13 +624,17 @@ class WinogradGradientBlocking(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def winograd_gradient_blocking(g: Geometry, register_tile: tuple[int, int, int, int]) -> WinogradGradientBlocking:
+def winograd_gradient_blocking(
+    tile: int, g: Geometry, register_tile: tuple[int, int, int, int]
+) -> WinogradGradientBlocking:
     """Sums of 36 x 64 channels x one panel (590 KB in AVX-512) and 24 transformed tiles share the second level."""
     element, lanes, vectors, _ = register_tile
     width = lanes * vectors
     channels = min(64, g.in_channels)
     blocks = -(-g.in_channels // channels) * -(-g.out_channels // width)
-    tiles = g.batch * -(-g.output_size[0] // 4) * -(-g.output_size[1] // 4)
-    block_bytes = 36 * channels * width * element
+    tiles = g.batch
+    for size, dilation in zip(g.output_size, g.dilation, strict=True):  # of every phase
+        tiles *= min(size, dilation) * -(-size // (tile * dilation))
+    block_bytes = (tile + 2) ** 2 * channels * width * element
     parts = min(tiles // 48, -(-16 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes))
     return WinogradGradientBlocking(channels, 24, max(1, parts))

@@ -25,11 +25,12 @@ except ImportError as error:
     raise ImportError("fastconv.dask needs dask: pip install fastconv[dask]") from error
 
 from .arrays import layout
+from .choice import WINOGRAD_TILES
 from .errors import ConvError, ConvTypeError
 from .functional import conv2d as conv2d_of_arrays
 from .functional import explain_conv2d
 from .geometry import Padding, Size, conv_geometry
-from .tiles import WINOGRAD_TILE, Range, needed
+from .tiles import Range, needed
 
 NUMPY_MODES: Final = {"reflect": "reflect", "replicate": "edge", "circular": "wrap", "symmetric": "symmetric"}
 
@@ -113,7 +114,7 @@ def conv2d(
     # cut where the chunks of the unpadded input are
     cuts = [np.cumsum(x.chunks[rows + axis])[:-1] for axis in (0, 1)]
     pads = list(g.padding)
-    tile = WINOGRAD_TILE if chosen == "winograd" else 1
+    tile = WINOGRAD_TILES.get(chosen, 1)
     aligned = (tile * g.dilation[0], tile * g.dilation[1]) if tile > 1 else (1, 1)
     if g.padding_mode != "zeros":
         # the last tile may look beyond the padding, at what cancels but for rounding

@@ -10,7 +10,8 @@ is written, and `plan` does the work. Options mean the same everywhere:
   on as in `numpy.pad`.
 - `data_format`: 'NCHW' ('channels_first') with weights (O, I/groups, kH, kW), or 'NHWC' ('channels_last') with weights
   (kH, kW, I/groups, O). The batch axis may be left out.
-- `algorithm`: 'auto', 'direct' or 'winograd'; `num_threads`: for this call, in place of `get_num_threads()`.
+- `algorithm`: 'auto', 'direct', 'winograd' (tiles of 4 x 4 outputs) or 'winograd_2x2' (smaller tiles, a smaller error);
+  `num_threads`: for this call, in place of `get_num_threads()`.
 - `out`: an array of the result's shape and dtype that receives it; it may overlap the inputs.
 
 Words are taken in any case. Floats are computed in their own precision (float16 in float32 and rounded once);
@@ -46,6 +47,7 @@ from .arrays import (
 )
 from .call import ACTIVATIONS as ACTIVATION_CODES
 from .call import bias_for, forward_call
+from .choice import WINOGRAD_TILES
 from .errors import ConvError, ConvTypeError
 from .geometry import (
     Padding,
@@ -65,7 +67,7 @@ from .geometry import (
 from .plan import ConvExplanation, ConvPlan
 from .remembered import Gradients, call_key, known_key, remember, remembered_calls, remembered_gradients
 
-ALGORITHMS: Final = ("auto", "direct", "winograd")
+ALGORITHMS: Final = ("auto", "direct", *WINOGRAD_TILES)
 ACTIVATIONS: Final = ("relu", "relu6", "leaky_relu", "silu", "sigmoid", "hardswish")
 EXACT_ACTIVATIONS: Final = ("relu", "relu6")
 

@@ -35,6 +35,7 @@ from .choice import (
     PARTIAL_SUMS_BYTES,
     PICKED_CHANNELS_GRADIENT,
     SOURCES,
+    WINOGRAD_TILES,
     Pass,
     by_lanes,
     choose_algorithm,
@@ -278,14 +279,14 @@ def weight_gradient(
     (p,) = forward_passes(g)
     how, _ = choose_algorithm(
         p, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size, out.dtype, algorithm,
-        g.padding_mode, "weight gradient",
+        g.padding_mode, "weight gradient", g.batch,
     )
-    if how == "winograd":
-        w = winograd_gradient_blocking(g, _native.tile_shape(COMPUTE[out.dtype]))
+    if tile := WINOGRAD_TILES.get(how):
+        w = winograd_gradient_blocking(tile, g, _native.tile_shape(COMPUTE[out.dtype]))
         _native.winograd_weight_gradient(
-            COMPUTE[out.dtype], input, STORAGE[input.dtype], grad_output, STORAGE[grad_output.dtype], out,
-            STORAGE[out.dtype], g.padding[0][0], g.padding[1][0], PADDING_MODES[g.padding_mode], w.channels, w.tiles,
-            w.parts, threads,
+            COMPUTE[out.dtype], tile, input, STORAGE[input.dtype], grad_output, STORAGE[grad_output.dtype], out,
+            STORAGE[out.dtype], g.padding[0][0], g.padding[1][0], *g.dilation, PADDING_MODES[g.padding_mode],
+            w.channels, w.tiles, w.parts, threads,
         )  # fmt: skip
         if np.isfinite(out).all():
             return  # else NaN and infinity must reach exactly the gradients whose sums hold them
@@ -425,19 +426,21 @@ def _explain_call(g: Geometry, call: Call, dtype: np.dtype[Any], prepared: bool)
     _, lanes, vectors, rows = shape = _native.tile_shape(compute)
     packed = _native.packed_bytes(compute, g.groups, prod(g.kernel_size), channels, outputs)
     macs = g.batch * prod(g.output_size) * g.out_channels * channels * prod(g.kernel_size)
-    if call.algorithm == "winograd":
+    if tile := WINOGRAD_TILES.get(call.algorithm):
         phases = prod(map(min, g.dilation, g.output_size))  # each on every d-th pixel
         size = (-(-g.output_size[0] // g.dilation[0]), -(-g.output_size[1] // g.dilation[1]))
-        w = winograd_blocking(channels, outputs, (g.batch, *size), shape, call.threads, prepared)
-        tiles = g.batch * -(-size[0] // 4) * -(-size[1] // 4)
+        w = winograd_blocking(tile, channels, outputs, (g.batch, *size), shape, call.threads, prepared)
+        tiles = g.batch * -(-size[0] // tile) * -(-size[1] // tile)
         tasks = -(-tiles // w.tiles) * _pieces(outputs, vectors * lanes, w.panels_per_task)
+        elements = (tile + 2) ** 2
         team = _native.team_for(call.threads, tasks, w.scratch_bytes)
         return ConvExplanation(
-            algorithm="winograd", isa=_native.isa_name(), dtype=str(dtype), threads=call.threads, tile=(4, 4),
-            block=f"{w.tiles} tiles", register_tile=(rows, vectors * lanes), source="transformed 6 x 6 tiles",
+            algorithm=call.algorithm, isa=_native.isa_name(), dtype=str(dtype), threads=call.threads,
+            tile=(tile, tile), block=f"{w.tiles} tiles", register_tile=(rows, vectors * lanes),
+            source=f"transformed {tile + 2} x {tile + 2} tiles",
             workspace_bytes=w.scratch_bytes * team,
-            packed_weight_bytes=5 * packed if prepared else packed if call.packs else 0,
-            macs=macs, multiplications=36 * phases * tiles * channels * outputs, reason=call.reason,
+            packed_weight_bytes=packed // 9 * (9 + elements) if prepared else packed if call.packs else 0,
+            macs=macs, multiplications=elements * phases * tiles * channels * outputs, reason=call.reason,
         )  # fmt: skip
     team = _native.threads_for(macs, call.threads)
     (p,) = forward_passes(g)
@@ -519,8 +522,7 @@ class ConvPlan:
         self._call = forward_call(g, self.dtype, algorithm, threads, "plan")
         self._explanation = _explain_call(g, self._call, self.dtype, True)
         (p,) = forward_passes(g)
-        transform = self._call.algorithm == "winograd"
-        self._packed = prepare(p, weight, g.groups, False, self._call.compute, threads, transform)
+        self._packed = prepare(p, weight, g.groups, False, self._call.compute, threads, self._call.algorithm)
         self._bias = bias_for(self._bias, self._call.compute)
         shape_alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
         self._shape_alone = shape_alone

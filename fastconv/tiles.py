@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import functional
+from .choice import WINOGRAD_TILES
 from .errors import ConvError, ConvTypeError
 from .geometry import Geometry, PoolGeometry, Shape, Size, pair
 from .layers.activations import LINEAR, Activation, Softmax
@@ -33,7 +34,6 @@ Box = tuple[Range, Range]  # rows and columns
 Pads = tuple[Range, Range]
 Source = Callable[[Box], Array]  # the pixels (1, H, W, C) of a box
 
-WINOGRAD_TILE: Final = 4  # outputs a side
 PIXELWISE: Final = (Activation, BatchNormalization, Dropout, LocalResponseNormalization, Softmax)
 
 
@@ -88,8 +88,8 @@ def _convolution(layer: Conv2D, shape: Shape, outputs: Box, source: Source) -> A
             dtype=layer.dtype, data_format="NHWC",
         ).algorithm  # fmt: skip
     aligned, made = (1, 1), outputs
-    if algorithm == "winograd":  # whose sums depend on the place in a tile: begin and end where one does
-        aligned = (WINOGRAD_TILE * g.dilation[0], WINOGRAD_TILE * g.dilation[1])
+    if tile := WINOGRAD_TILES.get(algorithm):  # whose sums depend on the place in a tile: begin and end where one does
+        aligned = (tile * g.dilation[0], tile * g.dilation[1])
         made = tuple(
             (begin // step * step, min(size, -(-end // step) * step))
             for (begin, end), step, size in zip(outputs, aligned, g.output_size, strict=True)

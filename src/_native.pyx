@@ -71,6 +71,12 @@ cdef extern from "fastconv.h" nogil:
                                         Py_ssize_t) noexcept nogil
     ctypedef void (*fc_spread)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Py_ssize_t*,
                                const void*) noexcept nogil
+    ctypedef struct fc_winograd:
+        fc_winograd_input input
+        fc_winograd_output output
+        fc_winograd_weights weights
+        fc_winograd_input gradient
+        fc_winograd_taps taps
     ctypedef struct fc_lane_kernels "fc_lane_kernels":
         fc_lane lane[3][13]
         fc_window window[6][3][2]
@@ -90,11 +96,7 @@ cdef extern from "fastconv.h" nogil:
         int picks
         fc_lane_kernels by_lane[2]
         fc_spread spread
-        fc_winograd_input winograd_input
-        fc_winograd_output winograd_output
-        fc_winograd_weights winograd_weights
-        fc_winograd_input winograd_gradient
-        fc_winograd_taps winograd_taps
+        fc_winograd winograd[3]
     ctypedef struct fc_pool_row:
         const char* x
         Py_ssize_t xh, xw, xc

@@ -18,7 +18,7 @@ enum fc_activation { FC_LINEAR, FC_RELU, FC_RELU6, FC_LEAKY_RELU, FC_SILU, FC_SI
 
 enum fc_padding_mode { FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC };
 
-enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12, FC_WINDOW = 8, FC_MAX_WINDOW = 5 };
+enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12, FC_WINDOW = 8, FC_MAX_WINDOW = 5, FC_MAX_WINOGRAD = 4 };
 
 /* A run of k reduction steps: it starts at element a of every row and at step b of the panel. `pick` is read by kernels
    that pick the input of every lane (kernels/depthwise.h): its place in the vector read. */
@@ -58,6 +58,15 @@ typedef void (*fc_winograd_taps)(const void *src, ptrdiff_t element_stride, int 
 typedef void (*fc_winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
                                     ptrdiff_t tap_stride, ptrdiff_t channels);
 
+/* Winograd F(m x m, 3x3) and F(3x3, m x m) for one tile or panel, strides in elements. */
+typedef struct {
+    fc_winograd_input input;
+    fc_winograd_output output;
+    fc_winograd_weights weights;
+    fc_winograd_input gradient;
+    fc_winograd_taps taps;
+} fc_winograd;
+
 /* Depthwise and grouped convolution (kernels/depthwise.h): a register tile in which every lane multiplies an input of
    its own, `pixels` outputs of a row under adjacent taps, and their weight gradient. The second vector of inputs lies
    `next` elements after the first. */
@@ -96,12 +105,7 @@ typedef struct {
     int lane_vectors, picks;
     fc_lane_kernels by_lane[2];
     fc_spread spread;
-    /* Winograd F(4x4, 3x3) and F(3x3, 4x4) for one tile or panel; NULL where the type has none. Strides in elements. */
-    fc_winograd_input winograd_input;
-    fc_winograd_output winograd_output;
-    fc_winograd_weights winograd_weights;
-    fc_winograd_input winograd_gradient;
-    fc_winograd_taps winograd_taps;
+    fc_winograd winograd[FC_MAX_WINOGRAD / 2 + 1]; /* [m / 2], where the type has it */
 } fc_kernels;
 
 /* One spatial window pass: what pooling kernels need to know of a row of output pixels. */

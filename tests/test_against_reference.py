@@ -13,8 +13,16 @@ from settings import COUNT
 
 import fastconv
 from fastconv import reference
+from fastconv.choice import WINOGRAD_TILES
 from fastconv.testing import comparisons
-from fastconv.testing.comparisons import Comparison, direct_bound, plane_scale, winograd_bound, winograd_case
+from fastconv.testing.comparisons import (
+    Comparison,
+    direct_bound,
+    plane_maxima,
+    plane_scale,
+    winograd_bound,
+    winograd_case,
+)
 from fastconv.testing.problems import (
     PADDING_MODES,
     ConvCase,
@@ -28,6 +36,7 @@ from fastconv.testing.problems import (
 CHUNK = 50
 CHUNKS = [range(start, min(start + CHUNK, COUNT)) for start in range(0, COUNT, CHUNK)]
 
+by_tiles = pytest.mark.parametrize("algorithm", list(WINOGRAD_TILES))
 in_chunks = pytest.mark.parametrize("chunk", CHUNKS, ids=[f"{c.start}-{c.stop - 1}" for c in CHUNKS])
 
 
@@ -114,6 +123,12 @@ def test_winograd(chunk):
     agree((case for case in cases if case), comparisons.winograd, "winograd")
 
 
+@pytest.mark.parametrize("chunk", CHUNKS[::2], ids=str)
+def test_winograd_2x2(chunk):
+    cases = map(winograd_case, conv_cases(len(chunk), chunk.start))
+    agree((case for case in cases if case), comparisons.winograd, "winograd_2x2")
+
+
 def test_a_comparison_finds_what_is_wrong():
     """The judge of all the tests above, on results that are wrong by a known amount."""
     expected = np.array([1.0, 2.0, 4.0, np.nan, np.inf], np.float32)
@@ -179,8 +194,8 @@ SPECIAL_CALLS = [
     pytest.param(options, dtype, algorithm, id=f"{options}-{dtype}-{algorithm}")
     for options in SPECIAL_GEOMETRIES
     for dtype in FLOATS
-    for algorithm in ("auto", "direct", "winograd")
-    if algorithm != "winograd" or (dtype == "float32" and not {"stride", "dilation", "groups"} & set(options))
+    for algorithm in ("auto", "direct", *WINOGRAD_TILES)
+    if algorithm not in WINOGRAD_TILES or (dtype == "float32" and not {"stride", "dilation", "groups"} & set(options))
 ]
 special_calls = pytest.mark.parametrize("options, dtype, algorithm", SPECIAL_CALLS)
 
@@ -244,7 +259,8 @@ def test_a_special_weight_over_padding_contributes_nothing(tap, special, options
 
 @pytest.mark.parametrize("activation", [None, "relu", "relu6", "silu", "sigmoid", "hardswish"])
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, 4e37], ids=str)
-def test_special_values_in_winograd_tiles_before_an_activation(special, activation):
+@by_tiles
+def test_special_values_in_winograd_tiles_before_an_activation(special, activation, algorithm):
     """An activation may hide what is not finite, yet the tile around it must be right (4e37 overflows inside)."""
     rng = np.random.default_rng(0)
     x, w = fill(rng, (1, 8, 17, 18), "float32"), np.tanh(fill(rng, (9, 8, 3, 3), "float32"))
@@ -254,7 +270,7 @@ def test_special_values_in_winograd_tiles_before_an_activation(special, activati
     held = np.zeros((17, 18), bool)
     held[6:9, 7:10] = True
     options: dict[str, Any] = {"padding": 1, "activation": activation}
-    y = fastconv.conv2d(x, w, **options, algorithm="winograd")
+    y = fastconv.conv2d(x, w, **options, algorithm=algorithm)
     expected = reference.conv2d(x, w, **options)
     for test in (np.isnan, np.isposinf, np.isneginf):
         np.testing.assert_array_equal(test(y), test(expected))
@@ -369,55 +385,68 @@ def test_plans_do_what_calls_do(chunk):
 
 @pytest.mark.parametrize("channels, outputs, size", [(64, 64, 56), (33, 70, 45), (1024, 16, 14), (16, 1024, 14)])
 @pytest.mark.parametrize("values", ["reals", "constant"])
-def test_winograd_of_many_channels(channels, outputs, size, values):
+@by_tiles
+def test_winograd_of_many_channels(channels, outputs, size, values, algorithm):
     rng = np.random.default_rng(0)
     x, w = fill(rng, (2, channels, size, size), "float32"), fill(rng, (outputs, channels, 3, 3), "float32")
     if values == "constant":
         x, w = np.full_like(x, 1.1), np.full_like(w, 1.3)
     expected = reference.conv2d(x, w, padding=1)
     scale = np.broadcast_to(plane_scale(x, w, False), expected.shape)
-    bound = winograd_bound(expected, scale, channels)
-    assert_within("winograd", fastconv.conv2d(x, w, padding=1, algorithm="winograd"), expected, bound)
+    bound = winograd_bound(expected, scale, channels, algorithm=algorithm)
+    assert_within(algorithm, fastconv.conv2d(x, w, padding=1, algorithm=algorithm), expected, bound)
     taken = fastconv.explain_conv2d(x.shape, w.shape, padding=1).algorithm
-    if taken != "winograd":
-        bound = direct_bound(expected, scale, 9 * channels)
+    bound = direct_bound(expected, scale, 9 * channels)
+    if taken in WINOGRAD_TILES:
+        bound = winograd_bound(expected, scale, channels, algorithm=taken)
     assert_within(f"auto ({taken})", fastconv.conv2d(x, w, padding=1), expected, bound)
 
 
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dilation", [(2, 2), (1, 3), (3, 2), (5, 40)], ids=str)
 @pytest.mark.parametrize("padding", [0, "same", ((5, 1), (0, 6)), ((-2, 3), (1, -1))], ids=str)
-def test_dilated_winograd(dilation, padding, data_format):
-    """As many plain convolutions as the dilation has phases, forward and input gradient, NaN and infinity included."""
+@by_tiles
+def test_dilated_winograd(dilation, padding, data_format, algorithm):
+    """As many plain convolutions as the dilation has phases, forward and gradients, NaN and infinity included."""
     rng = np.random.default_rng(5)
     size = tuple(2 * d + 9 + i for i, d in enumerate(dilation))
     x, w, b = (fill(rng, shape, "float32") for shape in ((2, 18, *size), (35, 18, 3, 3), (35,)))
     options = {"padding": padding, "dilation": dilation}
     expected = reference.conv2d(x, w, b, **options)
     dy = fill(rng, expected.shape, "float32")
-    grad_expected = reference.conv2d_backward(dy, x, w, **options, output_mask=(True, False, False))[0]
+    grads = reference.conv2d_backward(dy, x, w, **options, output_mask=(True, True, False))
+    planes = plane_maxima(dy, False), plane_maxima(x, False), np.zeros(w.shape)
+    weight_scale = reference.conv2d_backward(*planes, **options, output_mask=(False, True, False))[1]
     marked = x.copy()
     marked[1, 3, size[0] // 2, 4], marked[0, 17, 1, size[1] - 2] = np.nan, -np.inf
     marked_expected = reference.conv2d(marked, w, b, **options)
+    marked_grad = reference.conv2d_backward(dy, marked, w, **options, output_mask=(False, True, False))[1]
     options["data_format"] = data_format
     last = data_format == "NHWC"
 
     def turned(array: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if last else array
 
-    own_w = np.ascontiguousarray(w.transpose(2, 3, 1, 0)) if last else w
-    got = fastconv.conv2d(turned(x), own_w, b, **options, algorithm="winograd")
-    scale = np.broadcast_to(plane_scale(x, w, False), expected.shape)
-    assert_within("forward", got, turned(expected), winograd_bound(turned(expected), turned(scale), 18))
-    plan = fastconv.plan_conv2d(turned(x).shape, own_w, b, **options, algorithm="winograd")
-    assert_within("plan", plan.run(turned(x)), turned(expected), winograd_bound(turned(expected), turned(scale), 18))
-    assert plan.explain().algorithm == "winograd"
-    mask = {"output_mask": (True, False, False), "algorithm": "winograd"}
-    got = fastconv.conv2d_backward(turned(dy), turned(x), own_w, **options, **mask)[0]
-    scale = np.broadcast_to(plane_scale(dy, w.swapaxes(0, 1), False), x.shape)
-    bound = winograd_bound(turned(grad_expected), turned(scale), 35)
-    assert_within("grad_input", got, turned(grad_expected), bound)
-    got = fastconv.conv2d(turned(marked), own_w, b, **options, algorithm="winograd")
+    def own(weight: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)) if last else weight
+
+    def within(what: str, got: np.ndarray, right: np.ndarray, scale: np.ndarray, terms: int) -> None:
+        assert_within(what, got, right, winograd_bound(right, scale, terms, algorithm=algorithm))
+
+    options["algorithm"] = algorithm
+    own_w, scale = own(w), turned(np.broadcast_to(plane_scale(x, w, False), expected.shape))
+    within("forward", fastconv.conv2d(turned(x), own_w, b, **options), turned(expected), scale, 18)
+    plan = fastconv.plan_conv2d(turned(x).shape, own_w, b, **options)
+    within("plan", plan.run(turned(x)), turned(expected), scale, 18)
+    assert plan.explain().algorithm == algorithm
+    got = fastconv.conv2d_backward(turned(dy), turned(x), own_w, **options, output_mask=(True, True, False))
+    scale = turned(np.broadcast_to(plane_scale(dy, w.swapaxes(0, 1), False), x.shape))
+    within("grad_input", got[0], turned(grads[0]), scale, 35)
+    within("grad_weight", got[1], own(grads[1]), own(weight_scale), dy.size // 35)
+    got = fastconv.conv2d_backward(turned(dy), turned(marked), own_w, **options, output_mask=(False, True, False))[1]
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(own(marked_grad)))
+    np.testing.assert_array_equal(np.isinf(got), np.isinf(own(marked_grad)))
+    got = fastconv.conv2d(turned(marked), own_w, b, **options)
     np.testing.assert_array_equal(np.isnan(got), np.isnan(turned(marked_expected)))
     np.testing.assert_array_equal(np.isinf(got), np.isinf(turned(marked_expected)))
 
@@ -428,10 +457,60 @@ def test_winograd_applies_or_says_why():
     for options in ({"stride": 2}, dilated, {**dilated, "padding_mode": "circular"}):
         with pytest.raises(fastconv.ConvError, match="winograd"):
             fastconv.conv2d(x, w, padding=2, **options, algorithm="winograd")
-    with pytest.raises(fastconv.ConvError, match="weight gradient"):
-        fastconv.grad.conv2d_weight(x, w.shape, np.ones((1, 4, 4, 4), np.float32), dilation=2, algorithm="winograd")
     with pytest.raises(fastconv.ConvError, match="float64"):
         fastconv.conv2d(x.astype(float), w.astype(float), algorithm="winograd")
+
+
+def test_smaller_tiles_err_less():
+    rng = np.random.default_rng(4)
+    x, w = rng.standard_normal((1, 96, 20, 20)), rng.standard_normal((32, 96, 3, 3))
+    single = x.astype(np.float32), w.astype(np.float32)
+    exact = reference.conv2d(*(array.astype(float) for array in single), padding=1)
+    small, large = (
+        np.sqrt(np.mean((fastconv.conv2d(*single, padding=1, algorithm=algorithm) - exact) ** 2))
+        for algorithm in ("winograd_2x2", "winograd")
+    )
+    assert small < large / 2
+
+
+SMALL_MAPS = [((256, 128, 5), True, True), ((64, 80, 4), True, False), ((40, 64, 9), False, True)]
+
+
+@pytest.mark.parametrize("shape, prepared, called", SMALL_MAPS, ids=str)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_small_maps_take_small_tiles_whatever_the_batch(shape, prepared, called, threads):
+    """And their images have the bits that they have alone."""
+    channels, outputs, size = shape
+    rng = np.random.default_rng(2)
+    x, w = fill(rng, (5, channels, size, size + 1), "float32"), fill(rng, (outputs, channels, 3, 3), "float32")
+    whole = None
+    for batch in (5, 1):
+        options: dict[str, Any] = {"padding": 1, "num_threads": threads}
+        plan = fastconv.plan_conv2d((batch, *x.shape[1:]), w, **options)
+        told = fastconv.explain_conv2d((batch, *x.shape[1:]), w.shape, **options)
+        assert (plan.explain().algorithm == "winograd_2x2") == prepared
+        assert (told.algorithm == "winograd_2x2") == called
+        for chosen in (plan.explain(), told):
+            if chosen.algorithm == "winograd_2x2":
+                assert chosen.tile == (2, 2)
+                tiles = batch * -(-size // 2) * -(-(size + 1) // 2)
+                assert chosen.multiplications == 16 * tiles * channels * outputs < chosen.macs
+        got = plan.run(x[:batch]), fastconv.conv2d(x[:batch], w, **options)
+        if whole is not None:
+            for alone, together in zip(got, whole, strict=True):
+                np.testing.assert_array_equal(alone, together[:batch])
+        whole = got
+
+
+def test_weight_gradients_of_small_maps_take_winograd_where_the_batch_has_tiles_enough():
+    rng = np.random.default_rng(6)
+    x, dy = (fill(rng, (12, 40, 5, 6), "float32") for _ in range(2))
+    for batch, algorithm in ((12, "winograd"), (1, "direct")):
+        given = x[:batch], (40, 40, 3, 3), dy[:batch]
+        got, forced = (
+            fastconv.grad.conv2d_weight(*given, padding=1, algorithm=name) for name in ("auto", algorithm)
+        )
+        np.testing.assert_array_equal(got, forced)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int8", "int64"])

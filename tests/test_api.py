@@ -593,10 +593,10 @@ LARGE_LAYERS = [
 
 @pytest.mark.parametrize("threads", [1, 2, 8, 16])
 @pytest.mark.parametrize("channels, outputs, size, kernel", LARGE_LAYERS, ids=str)
-@pytest.mark.parametrize("algorithm", ["direct", "winograd"])
+@pytest.mark.parametrize("algorithm", ["direct", "winograd", "winograd_2x2"])
 def test_scratch_is_bounded(channels, outputs, size, kernel, threads, algorithm):
     """Beside inputs, outputs and packed weights at most 32 MiB or a tenth of them."""
-    if algorithm == "winograd" and kernel != 3:
+    if algorithm != "direct" and kernel != 3:
         algorithm = "auto"
     shapes: list[tuple[int, ...]] = [(8, channels, size, size), (outputs, channels, kernel, kernel)]
     options: dict[str, Any] = {"padding": "same", "algorithm": algorithm, "num_threads": threads}

@@ -36,13 +36,13 @@ from .initializers import initializer
 # A step packs the weights once for the whole batch, so that Winograd's transform of them pays earlier than in a call
 # that must earn it in one image: measured from 4 x 4 outputs and 32 channels on (batch 64, two cores).
 WINOGRAD_CHANNELS = 32
-WINOGRAD_TILES = 64  # 4 x 4 outputs each, over the batch
+WINOGRAD_BATCH_TILES = 64  # 4 x 4 outputs each, over the batch
 
 
 def batch_algorithm(g: Geometry, dtype: np.dtype[Any]) -> str:
     """'winograd' where a whole batch earns the transform of the weights, else the choice of a single call."""
     tiles = g.batch * -(-g.output_size[0] // 4) * -(-g.output_size[1] // 4)
-    if min(g.in_channels, g.out_channels) < WINOGRAD_CHANNELS or tiles < WINOGRAD_TILES:
+    if min(g.in_channels, g.out_channels) < WINOGRAD_CHANNELS or tiles < WINOGRAD_BATCH_TILES or g.dilation != (1, 1):
         return "auto"
     (p,) = forward_passes(g)  # one choice for all three passes
     why = why_not_winograd(p, g.in_channels, g.out_channels, g.groups, dtype, g.padding_mode, "weight gradient")

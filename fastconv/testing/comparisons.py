@@ -52,9 +52,11 @@ def direct_bound(expected: Array, scale: Array, terms: int, slope: float = 1, ul
     return 2 * bound if name == "float64" else bound
 
 
-def winograd_bound(expected: Array, scale: Array, terms: int, slope: float = 1, ulps: int = 0) -> Array:
+def winograd_bound(
+    expected: Array, scale: Array, terms: int, slope: float = 1, ulps: int = 0, algorithm: str = "winograd"
+) -> Array:
     """Winograd's bound for `terms` summed channels (tiles for the weight gradient); `scale` as `plane_scale`."""
-    return direct_bound(expected, scale, terms + WINOGRAD_TERMS - 2, slope, ulps)
+    return direct_bound(expected, scale, terms + WINOGRAD_TERMS[algorithm] - 2, slope, ulps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,18 +348,18 @@ def winograd(case: ConvCase, algorithm: str = "winograd") -> Iterator[Comparison
         if b is not None:
             scale = scale + np.abs(b if last else b[:, None, None])
         scale = np.broadcast_to(scale, expected.shape)
-        bound = winograd_bound(expected, scale, case.in_channels, ACTIVATION_SLOPE, ACTIVATION_ULPS)
+        bound = winograd_bound(expected, scale, case.in_channels, ACTIVATION_SLOPE, ACTIVATION_ULPS, algorithm)
         yield Comparison(f"forward of {values}", got, expected, bound)
         theirs = cast(Gradients, reference.conv2d_backward(dy, x, w, **case.options()))
         ours = cast(Gradients, functional.conv2d_backward(dy, x, w, **case.options(), algorithm=algorithm))
         turned = w.swapaxes(2, 3) if last else w.swapaxes(0, 1)
         scale = np.broadcast_to(plane_scale(dy, turned, last) * _folds(case, dy), x.shape)
-        bound = winograd_bound(theirs[0], scale, case.out_channels)
+        bound = winograd_bound(theirs[0], scale, case.out_channels, algorithm=algorithm)
         yield Comparison(f"grad_input of {values}", ours[0], theirs[0], bound)
         mask, shape = (False, True, False), np.zeros(w.shape)
         planes = plane_maxima(dy, last), plane_maxima(x, last)
         scale = cast(Array, reference.conv2d_backward(*planes, shape, **case.options(), output_mask=mask)[1])
-        bound = winograd_bound(theirs[1], scale, dy.size // max(1, case.out_channels))
+        bound = winograd_bound(theirs[1], scale, dy.size // max(1, case.out_channels), algorithm=algorithm)
         yield Comparison(f"grad_weight of {values}", ours[1], theirs[1], bound)
 
 
@@ -395,4 +397,5 @@ OPERATIONS = (
     Operation("max_pool2d, gradient", pool_cases, max_pool2d),
     Operation("avg_pool2d, gradient", pool_cases, avg_pool2d),
     Operation("Winograd, gradients", _winograd_cases, winograd),
+    Operation("Winograd 2x2, gradients", _winograd_cases, lambda case: winograd(case, "winograd_2x2")),
 )

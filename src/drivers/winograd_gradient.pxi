@@ -1,39 +1,46 @@
-# The weight gradient as Winograd F(3x3, 4x4): with the matrices of F(4x4, 3x3) in transposed roles,
-# dW = G^T [ sum over tiles of (B^T X B) * (A dY A^T) ] G, so that the sum over all tiles is 36 matrix products.
+# The weight gradient as Winograd F(3x3, m x m): with the matrices of F(m x m, 3x3) in transposed roles,
+# dW = G^T [ sum over tiles of (B^T X B) * (A dY A^T) ] G, so that the sum over all tiles is E = (m + 2)^2 matrix
+# products. A dilation leaves the pixels of every phase to tiles of their own, as if to further images.
 #
 #   for part of the tiles x block of input channels x panel of output channels     threads take these
 #     for group of tiles
-#       V[36][tiles][channels], D[36][tiles][width] = transformed tiles            second-level cache
-#       for each of the 36 elements: M += V^T D                                    micro-kernel: K = tiles
-#   for block: add the parts in order, transform back 36 -> 9, store
+#       V[E][tiles][channels], D[E][tiles][width] = transformed tiles              second-level cache
+#       for each of the E elements: M += V^T D                                     micro-kernel: K = tiles
+#   for block: add the parts in order, transform back E -> 9, store
 #
 # The parts depend on shapes alone: the bits do not depend on threads.
 
 cdef struct WinogradGradient:
     const fc_kernels* kernels
+    const fc_winograd* transforms
     View x, dy, dw
     int x_code, dy_code, dw_code, mode
-    size channels, outputs, pad_y, pad_x
+    size channels, outputs, pad_y, pad_x, dilation_y, dilation_x
+    size phases_y, phases_x, tile, extent, elements
     size channel_block, group_tiles, parts
     size tile_rows, tile_columns, tiles, channel_blocks, panels, width, blocks
     size ldv, ldd, v_bytes, d_bytes, m_bytes, region_bytes, scratch_bytes
     char* sums
 
 
-def winograd_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, int dw_code, size pad_y, size pad_x,
-                             int mode, size channel_block, size group_tiles, size parts, int threads):
+def winograd_weight_gradient(int compute, size tile, x, int x_code, dy, int dy_code, dw, int dw_code, size pad_y,
+                             size pad_x, size dilation_y, size dilation_x, int mode, size channel_block,
+                             size group_tiles, size parts, int threads):
     """Write dW (O, C, 3, 3), any strides, of a 3x3 convolution at stride 1 from x (N, C, H, W), dy (N, O, OH, OW)."""
     cdef WinogradGradient job
     cdef Arrays arrays = Arrays()
     cdef char* scratch = NULL
     cdef size tasks, team
     job.kernels = isa.compute[compute]
+    job.transforms = &job.kernels.winograd[tile // 2]
+    job.tile, job.extent, job.elements = tile, tile + 2, (tile + 2) * (tile + 2)
     job.sums = NULL
     try:
         arrays.view(x, &job.x, False)
         arrays.view(dy, &job.dy, False)
         arrays.view(dw, &job.dw, True)
         job.x_code, job.dy_code, job.dw_code, job.mode, job.pad_y, job.pad_x = x_code, dy_code, dw_code, mode, pad_y, pad_x
+        job.dilation_y, job.dilation_x = dilation_y, dilation_x
         job.channels, job.outputs = job.dw.n[1], job.dw.n[0]
         job.channel_block, job.group_tiles, job.parts = channel_block, group_tiles, parts
         winograd_gradient_prepare(&job)
@@ -58,16 +65,18 @@ cdef void winograd_gradient_prepare(WinogradGradient* job) noexcept nogil:
     job.panels = (job.outputs + job.width - 1) // job.width
     job.channel_blocks = (job.channels + job.channel_block - 1) // job.channel_block
     job.blocks = job.channel_blocks * job.panels
-    job.tile_rows = (job.dy.n[2] + 3) // 4
-    job.tile_columns = (job.dy.n[3] + 3) // 4
-    job.tiles = job.dy.n[0] * job.tile_rows * job.tile_columns
+    job.phases_y = min(job.dilation_y, job.dy.n[2])
+    job.phases_x = min(job.dilation_x, job.dy.n[3])
+    job.tile_rows = (job.dy.n[2] + job.tile * job.dilation_y - 1) // (job.tile * job.dilation_y)
+    job.tile_columns = (job.dy.n[3] + job.tile * job.dilation_x - 1) // (job.tile * job.dilation_x)
+    job.tiles = job.dy.n[0] * job.phases_y * job.phases_x * job.tile_rows * job.tile_columns
     job.ldv = round_up(job.channel_block, kernels.lanes) + kernels.lanes
     job.ldd = job.width + kernels.lanes
     run = min(job.group_tiles, job.tile_columns)
-    job.v_bytes = round_up(WINOGRAD_ELEMENTS * job.group_tiles * job.ldv * kernels.size, 64)
-    job.d_bytes = round_up(WINOGRAD_ELEMENTS * job.group_tiles * job.ldd * kernels.size, 64)
-    job.m_bytes = round_up(WINOGRAD_ELEMENTS * job.channel_block * job.width * kernels.size, 64)
-    job.region_bytes = round_up(6 * (4 * run + 2) * WINOGRAD_SLICE * kernels.size, 64)
+    job.v_bytes = round_up(job.elements * job.group_tiles * job.ldv * kernels.size, 64)
+    job.d_bytes = round_up(job.elements * job.group_tiles * job.ldd * kernels.size, 64)
+    job.m_bytes = round_up(job.elements * job.channel_block * job.width * kernels.size, 64)
+    job.region_bytes = round_up(job.extent * (job.tile * run + 2) * WINOGRAD_SLICE * kernels.size, 64)
     job.region_bytes = max(job.region_bytes, round_up(9 * job.channel_block * job.width * kernels.size, 64))
     # the taps of a reduced block are laid out in the same scratch, from its beginning
     job.scratch_bytes = job.v_bytes + job.d_bytes + job.m_bytes + job.region_bytes
@@ -82,7 +91,7 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
     cdef size count = min(job.width, job.outputs - panel * job.width), width = round_up(count, kernels.lanes)
     cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], rows
     cdef size first = part * job.tiles // job.parts, last = (part + 1) * job.tiles // job.parts
-    cdef size n, t, run, row, column, e, c, left, groups
+    cdef size n, t, run, row, column, e, c, left, groups, image, y, x_at, tile = job.tile
     cdef bint begun = False
     cdef char* v = scratch
     cdef char* d = v + job.v_bytes
@@ -109,19 +118,21 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
             column = (first + t) % job.tile_columns
             row = (first + t) // job.tile_columns
             run = min(n - t, job.tile_columns - column)
-            winograd_transform_run(kernels, kernels.winograd_input, 6, &job.x, job.x_code, job.mode,
-                                   row // job.tile_rows, channel, channels, row % job.tile_rows * 4 - job.pad_y,
-                                   column * 4 - job.pad_x, run, region, v + t * job.ldv * kernels.size, job.ldv,
-                                   job.group_tiles * job.ldv)
-            winograd_transform_run(kernels, kernels.winograd_gradient, 4, &job.dy, job.dy_code, FC_ZEROS,
-                                   row // job.tile_rows, panel * job.width, count, row % job.tile_rows * 4,
-                                   column * 4, run, region, d + t * job.ldd * kernels.size, job.ldd,
-                                   job.group_tiles * job.ldd)
+            image = row // job.tile_rows     # and its phase
+            y = row % job.tile_rows * tile * job.dilation_y + image // job.phases_x % job.phases_y
+            x_at = column * tile * job.dilation_x + image % job.phases_x
+            image //= job.phases_x * job.phases_y
+            winograd_transform_run(kernels, job.transforms.input, job.extent, tile, &job.x, job.x_code, job.mode, image,
+                                   channel, channels, y - job.pad_y, job.dilation_y, x_at - job.pad_x, job.dilation_x,
+                                   run, region, v + t * job.ldv * kernels.size, job.ldv, job.group_tiles * job.ldv)
+            winograd_transform_run(kernels, job.transforms.gradient, tile, tile, &job.dy, job.dy_code, FC_ZEROS, image,
+                                   panel * job.width, count, y, job.dilation_y, x_at, job.dilation_x, run, region,
+                                   d + t * job.ldd * kernels.size, job.ldd, job.group_tiles * job.ldd)
             t += run
         segment.a = 0
         segment.b = 0
         segment.k = n
-        for e in range(WINOGRAD_ELEMENTS):
+        for e in range(job.elements):
             c = 0
             left = (channels + most - 1) // most
             while left > 0:
@@ -144,8 +155,8 @@ cdef void winograd_gradient_store(const WinogradGradient* job, size block, const
     cdef size channels = min(job.channel_block, job.channels - channel)
     cdef size count = min(job.width, job.outputs - panel * job.width), width = round_up(count, kernels.lanes)
     for c in range(channels):
-        kernels.winograd_taps(m + c * width * kernels.size, job.channel_block * width, <int>(width // kernels.lanes),
-                              taps + c * width * kernels.size, job.channel_block * width)
+        job.transforms.taps(m + c * width * kernels.size, job.channel_block * width, <int>(width // kernels.lanes),
+                            taps + c * width * kernels.size, job.channel_block * width)
     for tap in range(9):
         kernels.store[job.dw_code](taps + tap * job.channel_block * width * kernels.size, width, channels, count,
                                    job.dw.p + panel * job.width * job.dw.s[0] + channel * job.dw.s[1]

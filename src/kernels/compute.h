@@ -314,9 +314,7 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 
 #ifdef WITH_HALF
 #include "winograd.h"
-#define WINOGRAD                                                                                                    \
-    , .winograd_input = winograd_input, .winograd_output = winograd_output, .winograd_weights = winograd_weights,        \
-        .winograd_gradient = winograd_gradient, .winograd_taps = winograd_taps
+#define WINOGRAD , .winograd = {WINOGRAD_OF(2), WINOGRAD_OF(4)}
 #else
 #define WINOGRAD
 #endif

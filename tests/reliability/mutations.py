@@ -17,7 +17,7 @@ class Mutation(NamedTuple):
 
 
 _COMPUTE, _TRANSPOSE, _LANES = "src/kernels/compute.h", "src/kernels/transpose.h", "src/kernels/depthwise.h"
-_WINOGRAD_H, _POOL_H = "src/kernels/winograd.h", "src/kernels/pool.h"
+_WINOGRAD_H, _WINOGRAD_TILE, _POOL_H = (f"src/kernels/{name}.h" for name in ("winograd", "winograd_tile", "pool"))
 _REGION, _DIRECT, _DEPTHWISE = (f"src/drivers/{name}.pxi" for name in ("region", "direct", "depthwise"))
 _WINOGRAD, _WINOGRAD_DW = "src/drivers/winograd.pxi", "src/drivers/winograd_gradient.pxi"
 _DW, _LANES_DW, _POOL = (f"src/drivers/{name}.pxi" for name in ("weight_gradient", "depthwise_gradient", "pool"))
@@ -140,10 +140,15 @@ MUTATIONS = [
         "o[2] = (T)0.5 * s + (T)2 * t;",
         "o[2] = (T)0.5 * s + (T)1.99 * t;",
     ),
-    Mutation("winograd: missing bias", _WINOGRAD_H, "vec_float y = o[j] + shift;", "vec_float y = o[j];"),
-    Mutation("winograd: values that are not finite go unnoticed", _WINOGRAD_H, "bad += y * 0;", ""),
-    Mutation("winograd: whole tiles at the lower border", _WINOGRAD_H, "if (i >= rows) break;", ""),
-    Mutation("winograd weight gradient: a coefficient", _WINOGRAD_H, "s = y0 + (T)2 * y2,", "s = y0 + (T)2.01 * y2,"),
+    Mutation("winograd: missing bias", _WINOGRAD_TILE, "vec_float y = o[j] + shift;", "vec_float y = o[j];"),
+    Mutation("winograd: values that are not finite go unnoticed", _WINOGRAD_TILE, "bad += y * 0;", ""),
+    Mutation("winograd: whole tiles at the lower border", _WINOGRAD_TILE, "if (i >= rows) break;", ""),
+    Mutation(
+        "winograd weight gradient: a coefficient",
+        _WINOGRAD_H,
+        "s = y[0] + (T)2 * y[2],",
+        "s = y[0] + (T)2.01 * y[2],",
+    ),
     Mutation(
         "winograd: a sign of the weight transform", _WINOGRAD_H, "o[4] = t - e, o[5] = g2;", "o[4] = t + e, o[5] = g2;"
     ),
@@ -248,7 +253,7 @@ MUTATIONS = [
         "m + e * plane_m, m_row, &ends, k0 == 0, False)",
     ),
     Mutation(
-        "winograd: no padding above", _WINOGRAD, "row % job.tile_rows * 4 + job.origin_y,", "row % job.tile_rows * 4,"
+        "winograd: no padding above", _WINOGRAD, "job.tile_rows * job.tile + job.origin_y,", "job.tile_rows * job.tile,"
     ),
     Mutation(
         "winograd: the wrong image is computed again",
@@ -259,8 +264,8 @@ MUTATIONS = [
     Mutation(
         "winograd: a tile over the right border is read as it lies",
         _WINOGRAD,
-        "(x.n[3] - extent - left) // 4 + 1))",
-        "(x.n[3] - extent - left) // 4 + 2))",
+        "(x.n[3] - 1 - reach - left) // step + 1))",
+        "(x.n[3] - 1 - reach - left) // step + 2))",
     ),
     Mutation(
         "winograd: a race, threads share one scratch",
@@ -318,7 +323,7 @@ MUTATIONS = [
     Mutation(
         "winograd: repaired rows at the wrong height",
         _CALL,
-        "tap_y=tuple(tap + 4 * int(row) for tap in p.tap_y)",
+        "tap_y=tuple(tap + tile * int(row) for tap in p.tap_y)",
         "tap_y=tuple(tap + int(row) for tap in p.tap_y)",
     ),
 ]

@@ -42,8 +42,9 @@ KINDS: dict[str, Kind] = {
     "groups": Kind((48, 72, 2), (3, 2), {"padding": 2, "dilation": 2, "padding_mode": "reflect"}),
     "few pixels": Kind((256, 150, 1), (3, 3), {"padding": "same"}),
     "Winograd": Kind((40, 60, 1), (3, 3), {"padding": (1, 2)}, "winograd", "winograd"),
+    "Winograd 2x2": Kind((40, 60, 1), (3, 3), {"padding": (1, 2)}, "winograd_2x2", "winograd_2x2"),
     "Winograd, padding repeated": Kind((33, 35, 1), (3, 3), {"padding": 1, "padding_mode": "circular"}, "winograd"),
-    "dilated Winograd": Kind((40, 36, 1), (3, 3), {"padding": 2, "dilation": (2, 3)}, "winograd"),
+    "dilated Winograd": Kind((40, 36, 1), (3, 3), {"padding": 2, "dilation": (2, 3)}, "winograd", "winograd"),
     "auto": Kind((72, 60, 1), (3, 3), {"padding": 1}, "auto", "auto"),
 }
 

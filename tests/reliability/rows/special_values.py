@@ -15,7 +15,8 @@ from reliability.oracle import Array
 from reliability.workers import Found, share
 
 KINDS = (
-    "direct", "winograd", "depthwise", "winograd dilated", "grouped", "winograd modes", "1x1", "direct modes",
+    "direct", "winograd", "depthwise", "winograd dilated", "grouped", "winograd 2x2", "winograd modes", "1x1",
+    "direct modes",
 )  # fmt: skip
 # A Winograd transform rounds subnormal numbers to the smallest one, some hundred times.
 LOST = 1000 * 2.0**-149
@@ -113,7 +114,8 @@ def _check(problem: Small, special: Any, value: Any, found: Found) -> None:
     y_right = reference.conv2d(x_all, w_all, b.ravel(), **side).reshape(count, *dy.shape[2:])
     dx_right, dw_right, db_right = reference.conv2d_backward(dy_all, x_all, w_all, **side)
     rights = (y_right[:, None], dx_right.reshape(x.shape), dw_right.reshape(w.shape), db_right.reshape(b.shape))
-    algorithm = {"algorithm": "winograd" if problem.winograd else "direct"}
+    fast = "winograd_2x2" if problem.kind == "winograd 2x2" else "winograd"
+    algorithm = {"algorithm": fast if problem.winograd else "direct"}
     for n, variant in enumerate(variants):
         results = _run(problem, variant, algorithm)
         faults = [
@@ -143,10 +145,7 @@ def _variants(problem: Small, special: Any, value: Any) -> list[tuple[Array, ...
 def _run(problem: Small, variant: tuple[Array, ...], algorithm: dict[str, str]) -> tuple[Array | None, ...]:
     x, w, dy, b = variant
     y = fastconv.conv2d(x, w, b, **problem.options, **algorithm)
-    if problem.kind != "winograd dilated":
-        return y, *fastconv.conv2d_backward(dy, x, w, **problem.options, **algorithm)
-    mask = (True, False, False)  # the weight gradient of a dilated one is direct
-    return y, fastconv.conv2d_backward(dy, x, w, **problem.options, **algorithm, output_mask=mask)[0], None, None
+    return y, *fastconv.conv2d_backward(dy, x, w, **problem.options, **algorithm)
 
 
 def _fault(

@@ -1,0 +1,122 @@
+/* Winograd's transforms of a tile of TILE x TILE outputs: those of winograd.h along columns, then along rows. Included
+   once for every TILE. */
+
+#define EXTENT (TILE + 2)
+
+/* V[f][channel] = (B^T d B)[f] of one tile d of inputs; channels is a multiple of the vector. */
+static void OF_TILE(winograd_input)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t channels,
+                                    void *dst, ptrdiff_t element_stride) {
+    for (ptrdiff_t c = 0; c < channels; c += LANES) {
+        vec_float half[EXTENT * EXTENT], d[EXTENT], o[EXTENT];
+        const T *in = (const T *)src + c;
+        T *out = (T *)dst + c;
+        UNROLL for (int j = 0; j < EXTENT; j++) {
+            UNROLL for (int i = 0; i < EXTENT; i++)
+                d[i] = *(const vec_float *)(in + i * row_stride + j * column_stride);
+            OF_TILE(winograd_input_along)(d, o);
+            UNROLL for (int i = 0; i < EXTENT; i++) half[i * EXTENT + j] = o[i];
+        }
+        UNROLL for (int i = 0; i < EXTENT; i++) {
+            OF_TILE(winograd_input_along)(half + i * EXTENT, o);
+            UNROLL for (int j = 0; j < EXTENT; j++) *(vec_float *)(out + (i * EXTENT + j) * element_stride) = o[j];
+        }
+    }
+}
+
+/* The rows x columns first outputs A^T m A of one tile, plus bias, relu where asked for; returns 0 when one of them is
+   not finite. */
+static int OF_TILE(winograd_output)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
+                                    ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t rows, ptrdiff_t columns,
+                                    const void *bias, int relu) {
+    vec_float bad = {0};
+    for (int v = 0; v < vectors; v++) {
+        const T *in = (const T *)src + v * LANES;
+        vec_float half[TILE * EXTENT], m[EXTENT], o[TILE], shift = {0};
+        if (bias) shift = *(const vec_float *)((const T *)bias + v * LANES);
+        UNROLL for (int j = 0; j < EXTENT; j++) {
+            UNROLL for (int i = 0; i < EXTENT; i++)
+                m[i] = *(const vec_float *)(in + (i * EXTENT + j) * element_stride);
+            OF_TILE(winograd_output_along)(m, o);
+            UNROLL for (int i = 0; i < TILE; i++) half[i * EXTENT + j] = o[i];
+        }
+        UNROLL for (int i = 0; i < TILE; i++) {
+            if (i >= rows) break;
+            OF_TILE(winograd_output_along)(half + i * EXTENT, o);
+            UNROLL for (int j = 0; j < TILE; j++) {
+                if (j >= columns) break;
+                vec_float y = o[j] + shift;
+                bad += y * 0;
+                if (relu) y = relu_float(y);
+                *(vec_float *)((T *)dst + i * row_stride + j * column_stride + v * LANES) = y;
+            }
+        }
+    }
+    for (int l = 0; l < LANES; l++)
+        if (bad[l] != 0) return 0;
+    return 1;
+}
+
+/* dst[f * element_stride + channel * width] = (G g G^T)[f] for one panel of weights g = src[tap * tap_stride + channel *
+   width], in double and rounded once. */
+static void OF_TILE(winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
+                                      ptrdiff_t tap_stride, ptrdiff_t channels) {
+    for (ptrdiff_t i = 0; i < channels * width; i += LANES / 2) {
+        const T *in = (const T *)src + i;
+        T *out = (T *)dst + i;
+        vec_wide column[3][EXTENT], g[3], o[EXTENT];
+        UNROLL for (int k = 0; k < 3; k++) {
+            UNROLL for (int r = 0; r < 3; r++)
+                g[r] = __builtin_convertvector(*(const half_of_vec *)(in + (3 * r + k) * tap_stride), vec_wide);
+            OF_TILE(winograd_weights_along)(g[0], g[1], g[2], column[k]);
+        }
+        UNROLL for (int r = 0; r < EXTENT; r++) {
+            OF_TILE(winograd_weights_along)(column[0][r], column[1][r], column[2][r], o);
+            UNROLL for (int k = 0; k < EXTENT; k++)
+                *(half_of_vec *)(out + (EXTENT * r + k) * element_stride) = __builtin_convertvector(o[k], half_of_vec);
+        }
+    }
+}
+
+/* D[f][channel] = (A y A^T)[f] of one tile y of the output's gradient: the matrices of the convolution in transposed
+   roles. */
+static void OF_TILE(winograd_gradient)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride,
+                                       ptrdiff_t channels, void *dst, ptrdiff_t element_stride) {
+    for (ptrdiff_t c = 0; c < channels; c += LANES) {
+        vec_float half[EXTENT * TILE], y[TILE], o[EXTENT];
+        const T *in = (const T *)src + c;
+        T *out = (T *)dst + c;
+        UNROLL for (int j = 0; j < TILE; j++) {
+            UNROLL for (int i = 0; i < TILE; i++)
+                y[i] = *(const vec_float *)(in + i * row_stride + j * column_stride);
+            OF_TILE(winograd_gradient_along)(y, o);
+            UNROLL for (int i = 0; i < EXTENT; i++) half[i * TILE + j] = o[i];
+        }
+        UNROLL for (int i = 0; i < EXTENT; i++) {
+            OF_TILE(winograd_gradient_along)(half + i * TILE, o);
+            UNROLL for (int j = 0; j < EXTENT; j++) *(vec_float *)(out + (i * EXTENT + j) * element_stride) = o[j];
+        }
+    }
+}
+
+/* dst[tap] = (G^T m G)[tap]: the nine weight gradients of one input channel and a panel of output channels. */
+static void OF_TILE(winograd_taps)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
+                                   ptrdiff_t tap_stride) {
+    for (int v = 0; v < vectors; v++) {
+        const T *in = (const T *)src + v * LANES;
+        vec_float half[3 * EXTENT], m[EXTENT], o[3];
+        UNROLL for (int j = 0; j < EXTENT; j++) {
+            UNROLL for (int i = 0; i < EXTENT; i++)
+                m[i] = *(const vec_float *)(in + (i * EXTENT + j) * element_stride);
+            OF_TILE(winograd_taps_along)(m, o);
+            UNROLL for (int i = 0; i < 3; i++) half[i * EXTENT + j] = o[i];
+        }
+        UNROLL for (int i = 0; i < 3; i++) {
+            OF_TILE(winograd_taps_along)(half + i * EXTENT, o);
+            UNROLL for (int j = 0; j < 3; j++) *(vec_float *)((T *)dst + (i * 3 + j) * tap_stride + v * LANES) = o[j];
+        }
+    }
+}
+
+#undef EXTENT
+#undef TILE
+#undef OF_TILE
