@@ -18,7 +18,7 @@ from reliability import board
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     if asked.one:
-        asked.json.write_text(json.dumps(board.run_here(asked.one, asked.count)))
+        asked.json.write_text(json.dumps(board.run_here(asked.one, asked.count, asked.first)))
         return 0
     rows = [r for r in board.rows() if r.count(asked.tier) is not None and asked.only.lower() in _text(r)]
     if asked.list:
@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the table as a Markdown page")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a row's own process
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
     return parser
 
 
@@ -96,7 +97,8 @@ def _page(report: dict[str, Any]) -> str:
         f"Counted by `make reliability TIER={report['tier']}` on {report['date']}: "
         f"{met} of {len(report['rows'])} rows met in {report['seconds'] / 60:.0f} minutes. "
         f"fastconv {report['fastconv']}, ISAs {', '.join(report['isas'])}, "
-        f"{report['threads']} threads, {report['machine']}. This page is written by that command, never by hand.\n\n"
+        f"{report['threads']} threads, {report['machine']}. Where a row names ISAs, each took its share of the "
+        "problems, none twice. This page is written by that command, never by hand.\n\n"
         + _table(report)
         + "\n"
     )
