@@ -49,8 +49,9 @@ class Layer:
 
     def __str__(self) -> str:
         c = self.case
+        last = ", channels last" if self.channels_last else ""
         return (
-            f"{c.name}{', channels last' if self.channels_last else ''}: input {c.input_shape}, weight {c.weight_shape}, stride {c.stride}, padding {c.padding}, "
+            f"{c.name}{last}: input {c.input_shape}, weight {c.weight_shape}, stride {c.stride}, padding {c.padding}, "
             f"dilation {c.dilation}, groups {c.groups}, {c.dtype}, {self.threads} threads"
         )
 
