@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
+import multiprocessing
+import os
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,6 @@ CALLS, SHAPES, THREADS = 100_000, 5_000, 1_000
 MOST_GROWTH = 2 << 20
 WARM_UP = 2  # rounds over all shapes that fill caches of bounded size and grow the heap to what it needs
 MOST_VALUES = 4_000  # of an input: small calls, so that there can be many
-ARENA_MAX = -8  # glibc's M_ARENA_MAX
 
 
 def _resident() -> int:
@@ -35,12 +36,16 @@ def _resident() -> int:
 def leaks(count: int) -> Outcome:
     """Every call forward, and every fourth backward too; then threads that each compute with a team of two.
 
-    All from one heap: glibc gives threads others, eight a core, and by chance one or the other grows by megabytes.
+    In a process of one heap: glibc gives threads others, eight a core, and by chance one or the other grows by
+    megabytes.
     """
+    os.environ["MALLOC_ARENA_MAX"] = "1"
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_leaks, count).result()
+
+
+def _leaks(count: int) -> Outcome:
     outcome = Outcome()
-    process = ctypes.CDLL(None)
-    if hasattr(process, "mallopt"):
-        process.mallopt(ARENA_MAX, 1)
     distinct = {(case.input_shape, case.weight_shape): case for case in conv_cases(4 * SHAPES) if _small(case)}
     works = [_arrays(case) for case in distinct.values()][:SHAPES]
     shapes = len({(x.shape, w.shape) for x, w, _ in works})
