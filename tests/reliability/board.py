@@ -19,6 +19,11 @@ TIERS = ("quick", "full")
 KEPT_FAILURES = 20  # the first ones say what is wrong; thousands more would only fill the report
 SECONDS = {"quick": 240, "full": 1500}  # a row that takes longer is taken for hung
 APART = 1_000_000  # from the first case of one instruction set to that of the next: more than any row draws
+# Rows that keep about one core busy and look at no clock: as many run beside each other as there are cores.
+BESIDE = frozenset((
+    "misaligned", "large_arrays", "overflowing_sizes", "array_layouts", "empty_axes", "dtype_matrix", "overlapping_out",
+    "scratch", "allocation_failure", "bad_input", "onnx_files", "address_sanitizer", "thread_sanitizer", "memcheck",
+))  # fmt: skip
 
 
 @dataclass
@@ -112,6 +117,11 @@ def rows() -> list[Row]:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"reliability.rows.{module.name}")
     return sorted(_rows.values(), key=lambda r: (r.order, r.name))
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def isas_available() -> list[str]:

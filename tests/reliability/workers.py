@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any
 
-from reliability.board import Outcome, first_case
+from reliability.board import Outcome, cores, first_case
 
 ALONE = 60  # so few cases are done before a process has started
 PIECES = 6  # of a process, so that none waits long for the last
@@ -49,7 +49,7 @@ def share(work: Callable[[range], Found], count: int, environment: dict[str, str
     """
     if count <= ALONE and environment is None:
         return work(range(first_case(), first_case() + count))
-    processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = cores()
     # Teams of threads in several processes must not spin for each other, and the judge's products need no team.
     os.environ.update({"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1", **(environment or {})})
     indices = range(first_case(), first_case() + count)
