@@ -111,7 +111,7 @@ def _page(report: dict[str, Any]) -> str:
         f"{met} of {len(report['rows'])} rows met in {report['seconds'] / 60:.0f} minutes. "
         f"fastconv {report['fastconv']}, ISAs {', '.join(report['isas'])}, "
         f"{report['threads']} threads, {report['machine']}. Where a row names ISAs, each took its share of the "
-        "problems, none twice (of the empty axes, all of them). This page is written by that command, never by hand.\n\n"
+        "problems, none twice (of the empty axes, all). This page is written by that command, never by hand.\n\n"
         + _table(report)
         + "\n"
     )
