@@ -52,7 +52,7 @@ reliability: $(VENV)/.test  ## the reliability board, got / target: make reliabi
 	PYTHONPATH=tests $(RUN) reliability --tier $(or $(TIER),full) --only "$(ONLY)" $(if $(ONLY),,--json docs/reliability.json --page docs/reliability.md)
 
 reliability-order: $(VENV)/.test  ## the suite in random order, until N rounds are saved: make reliability-order [N=20]
-	PYTHONPATH=tests:. $(PY) -P -m reliability.order --rounds $(or $(N),20) $(ARGS)
+	PYTHONPATH=tests $(PY) -P -m reliability.order --rounds $(or $(N),20) $(ARGS)
 
 reliability-faults: $(VENV)/.test  ## plant 60 faults in a copy, one by one; the quick tier and the tests must notice
 	PYTHONPATH=tests:. $(PY) -P -m reliability.faults $(ARGS)
