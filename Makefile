@@ -51,9 +51,8 @@ check: $(VENV)/.installed  ## compare the compiled code with the NumPy reference
 reliability: $(VENV)/.test  ## the reliability board, got / target: make reliability [TIER=quick|full] [ONLY=text]
 	PYTHONPATH=tests $(RUN) reliability --tier $(or $(TIER),full) --only "$(ONLY)" $(if $(ONLY),,--json docs/reliability.json --page docs/reliability.md)
 
-reliability-order: $(VENV)/.test  ## the suite in random order, N times: make reliability-order [N=20]
-	@set -e; for seed in $$(seq 1 $(or $(N),20)); do echo "order $$seed"; \
-	  $(RUN) pytest -o addopts=-q --randomly-seed=$$seed tests $(ARGS); done
+reliability-order: $(VENV)/.test  ## the suite in random order, until N rounds are saved: make reliability-order [N=20]
+	PYTHONPATH=tests $(PY) -P -m reliability.order --rounds $(or $(N),20) $(ARGS)
 
 reliability-faults: $(VENV)/.test  ## plant 60 faults in a copy, one by one; the quick tier and the tests must notice
 	PYTHONPATH=tests:. $(PY) -P -m reliability.faults $(ARGS)

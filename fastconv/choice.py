@@ -93,7 +93,6 @@ class Blocking(NamedTuple):
     tile: tuple[int, int]
     reduction: int
     panels_per_task: int
-    scratch_bytes: int  # of one thread
 
 
 def forward_passes(g: Geometry) -> list[Pass]:
@@ -288,18 +287,7 @@ def direct_blocking(
                 0.0 if prepared else min(1.0, threads / tasks) if count == 1 else 1.0,
             ),
         )  # fmt: skip
-    tile = (tile_y, tile_x)
-    pixels = tile_y * tile_x
-    region = 0 if in_place else pixels * reduction * element if source == GATHER else region_bytes(tile)
-    taps = len(p.tap_y) * len(p.tap_x)
-    segments = reduction + 2 if source == GATHER else max(taps, taps * (channels // reduction + 2) + 1)
-    return Blocking(
-        source,
-        tile,
-        reduction,
-        panels_per_task,
-        region + pixels * (width * element + 24) + 24 * segments + 512,
-    )
+    return Blocking(source, (tile_y, tile_x), reduction, panels_per_task)
 
 
 # Groups of more channels than these leave the lanes idle less in the direct kernels (measured on Zen 4).
@@ -330,7 +318,6 @@ class LaneBlocking(NamedTuple):
 
     tile: tuple[int, int]
     chunks_per_task: int
-    scratch_bytes: int  # of one thread
 
 
 @lru_cache(maxsize=256)
@@ -372,10 +359,18 @@ def lane_blocking(
             tile_y = _split(size[0], tile_y - 1)
         tiles *= -(-max(1, size[0]) // tile_y)
         chunks_per_task = max(1, chunks // -(-4 * threads // tiles))
-    tile = (tile_y, tile_x)
-    region = ((tile_y - 1) * p.stride[0] + span_y) * row_bytes(tile_x) + 2 * row_bytes(tile_x)
-    scratch = region + tile_y * tile_x * width * element
-    return LaneBlocking(tile, chunks_per_task, scratch + 24 * len(p.tap_y) * len(p.tap_x) * channels + 512)
+    return LaneBlocking((tile_y, tile_x), chunks_per_task)
+
+
+def lane_scratch(
+    p: Pass, groups: int, channels: int, outputs: int, compute: int, tile: tuple[int, int], lies: bool
+) -> tuple[int, bool]:
+    """Scratch bytes of one thread for such a tile, and whether the input is read in place; `lies`: its channels lie
+    side by side in the computing type."""
+    return _native.lane_scratch_bytes(
+        compute, groups, channels, outputs, (len(p.tap_y), len(p.tap_x)), (_span(p.tap_y), _span(p.tap_x)), p.stride,
+        tile, lies,
+    )  # fmt: skip
 
 
 LanePass = tuple[tuple[int, ...], tuple[int, ...], int, int, int, int]

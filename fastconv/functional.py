@@ -612,8 +612,9 @@ def explain_conv2d(
         raise ConvTypeError(f"dtype must name an element type such as 'float32', but got {dtype!r}.") from error
     as_array("dtype", np.empty(0, element))
     return plan.explain(
-        g, element.newbyteorder("="), algorithm=checked_algorithm(algorithm), threads=threads.effective(num_threads)
-    )
+        g, element.newbyteorder("="), algorithm=checked_algorithm(algorithm), threads=threads.effective(num_threads),
+        channels_last=frame.channels_last,
+    )  # fmt: skip
 
 
 def info() -> dict[str, Any]:

@@ -32,18 +32,19 @@ from .call import (
     run_once,
 )
 from .choice import (
+    IN_PLACE,
     PARTIAL_SUMS_BYTES,
     PICKED_CHANNELS_GRADIENT,
+    REGION,
     SOURCES,
     WINOGRAD_TILES,
     Pass,
     by_lanes,
     choose_algorithm,
-    direct_blocking,
     forward_passes,
     lane_blocking,
     lane_gradient_parts,
-    panel_width,
+    lane_scratch,
     weight_gradient_blocking,
     why_not_winograd,
     winograd_blocking,
@@ -411,17 +412,21 @@ def _refuse_integer_average(array: Array) -> None:
 
 
 def explain(
-    g: Geometry, dtype: Any, *, algorithm: str = "auto", threads: int = 1, prepared: bool = False
+    g: Geometry, dtype: Any, *, algorithm: str = "auto", threads: int = 1, channels_last: bool = False
 ) -> ConvExplanation:
-    """What `forward` (or, `prepared`, a `ConvPlan`) would do for this geometry; runs nothing."""
+    """What `forward` would do for this geometry and arrays of this layout; runs nothing."""
     dtype = np.dtype(dtype)
     check_algorithm(g, dtype, algorithm)
     out = dtype if dtype.kind == "f" else np.dtype("int32") if dtype.itemsize <= 2 else np.dtype("int64")
-    call = forward_call(g, out, algorithm, threads, "plan" if prepared else "call")
-    return _explain_call(g, call, dtype, prepared)
+    call = forward_call(g, out, algorithm, threads)
+    return _explain_call(g, call, dtype, channels_last, False)
 
 
-def _explain_call(g: Geometry, call: Call, dtype: np.dtype[Any], prepared: bool) -> ConvExplanation:
+def _explain_call(
+    g: Geometry, call: Call, dtype: np.dtype[Any], channels_last: bool, prepared: bool
+) -> ConvExplanation:
+    """What a call will do whose arrays lie as `channels_last` says; `prepared`, with the weights of a plan."""
+    lies = channels_last and dtype == COMPUTE_DTYPES[call.compute]
     compute, channels, outputs = call.compute, call.channels, call.outputs
     _, lanes, vectors, rows = shape = _native.tile_shape(compute)
     packed = _native.packed_bytes(compute, g.groups, prod(g.kernel_size), channels, outputs)
@@ -448,27 +453,29 @@ def _explain_call(g: Geometry, call: Call, dtype: np.dtype[Any], prepared: bool)
         kind = "depthwise" if channels == 1 else "grouped"
         team = _native.threads_for(4 * macs, call.threads)
         chunk = _native.lane_chunk(compute)
-        chunks = lane_blocking(p, channels, outputs, g.groups, g.output_size, chunk, team, False)
+        lies = lies and not call.mode
+        alone = lies and channels == outputs == 1
+        chunks = lane_blocking(p, channels, outputs, g.groups, g.output_size, chunk, team, alone)
+        scratch, in_place = lane_scratch(p, g.groups, channels, outputs, compute, chunks.tile, lies)
         tasks = _pieces(g.groups * outputs, chunk[1], chunks.chunks_per_task) * _tiles(g, chunks.tile)
         packed = _native.packed_bytes(compute, 1, prod(g.kernel_size), channels, g.groups * outputs)
         return ConvExplanation(
             algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=chunks.tile,
             block=f"{chunks.chunks_per_task} chunks of {chunk[1]} output channels", register_tile=(8, chunk[1]),
-            source="in place if channels lie side by side" if channels == outputs == 1 else SOURCES[1],
-            workspace_bytes=chunks.scratch_bytes * _native.team_for(team, tasks, chunks.scratch_bytes),
+            source=SOURCES[IN_PLACE if in_place else REGION],
+            workspace_bytes=scratch * _native.team_for(team, tasks, scratch),
             packed_weight_bytes=packed, macs=macs, multiplications=macs,
             reason=f"{call.reason}; {kind} kernels, every lane an output channel with inputs of its own",
         )  # fmt: skip
-    b = direct_blocking(p, channels, outputs, g.groups, g.output_size, compute, team, False)
-    panel = 0 if prepared or call.packs else _native.packed_bytes(
-        compute, 1, prod(g.kernel_size), channels, panel_width(compute, outputs)
-    )
-    tasks = _tiles(g, b.tile) * g.groups * _pieces(outputs, vectors * lanes, b.panels_per_task)
-    scratch = b.scratch_bytes + panel
+    source, tile, reduction, tasks, scratch = IN_PLACE, (0, 0), 0, 0, 0  # of nothing to compute
+    if call.direct:
+        chosen = (lies and call.in_place[0]) or call.direct[0]
+        source, tile, reduction, tasks = chosen.blocking()
+        scratch = chosen.scratch_bytes(prepared or call.packs)
     return ConvExplanation(
-        algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=b.tile,
-        block=f"{b.reduction} reduction steps", register_tile=(rows, vectors * lanes), source=SOURCES[b.source],
-        workspace_bytes=scratch * _native.team_for(team, tasks, scratch),
+        algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=tile,
+        block=f"{reduction} reduction steps", register_tile=(rows, vectors * lanes), source=SOURCES[source],
+        workspace_bytes=scratch * _native.team_for(team, g.batch * tasks, scratch),
         packed_weight_bytes=packed if prepared or call.packs else 0, macs=macs, multiplications=macs,
         reason=call.reason,
     )  # fmt: skip
@@ -515,12 +522,13 @@ class ConvPlan:
         self._weight: Array | None = None
         self._bias: Array | None = None if bias is None else bias.copy()
         if self.dtype.kind != "f":
-            self._explanation = explain(g, dtype, algorithm=algorithm, threads=threads)
+            last = self._layout.channels_last
+            self._explanation = explain(g, dtype, algorithm=algorithm, threads=threads, channels_last=last)
             self._weight = weight.copy()
             return
         check_algorithm(g, self.dtype, algorithm)
         self._call = forward_call(g, self.dtype, algorithm, threads, "plan")
-        self._explanation = _explain_call(g, self._call, self.dtype, True)
+        self._explanation = _explain_call(g, self._call, self.dtype, self._layout.channels_last, True)
         (p,) = forward_passes(g)
         self._packed = prepare(p, weight, g.groups, False, self._call.compute, threads, self._call.algorithm)
         self._bias = bias_for(self._bias, self._call.compute)
@@ -532,7 +540,10 @@ class ConvPlan:
 
     @property
     def workspace_bytes(self) -> int:
-        """Scratch memory of one run beside input, output and packed weights, in bytes."""
+        """Scratch memory of one run of the planned batch beside input, output and packed weights, in bytes.
+
+        What the driver takes for contiguous float arrays; another layout may take less, integers are narrowed first.
+        """
         return self._explanation.workspace_bytes
 
     def explain(self) -> ConvExplanation:

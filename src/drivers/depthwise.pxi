@@ -174,15 +174,62 @@ def lanes_picked(int compute, size channels, size outputs):
     return bool(lanes_pick(isa.compute[compute], channels, outputs))
 
 
+cdef inline size picked_inputs(const Depthwise* job) noexcept nogil:
+    """The inputs of one vector of outputs, which another vector of the chunk follows or shares."""
+    return job.channels * (1 if job.outputs > <size>job.kernels.lanes else job.kernels.lanes // job.outputs)
+
+
+cdef void lane_layout(Depthwise* job) noexcept nogil:
+    """What a pixel holds for the lanes, and whether they could read the input as it lies: by the sizes of a group."""
+    cdef size lanes = job.kernels.lanes, span
+    job.width = job.kernels.lane_vectors * lanes
+    job.spread = job.channels > 1 or job.outputs > 1
+    job.in_place, job.next, job.pixel = not job.spread, lanes, job.channels * job.width
+    if job.picked:
+        span = picked_inputs(job)
+        job.next = 0 if job.outputs > lanes else span
+        job.pixel = max(span, lanes) + (job.kernels.lane_vectors - 1) * job.next
+        job.in_place = span >= lanes
+
+
+cdef void lane_scratch(Depthwise* job) noexcept nogil:
+    """Scratch of one thread: its region and what packs it, its sums and segments."""
+    cdef const fc_kernels* kernels = job.kernels
+    job.row_bytes = 0
+    if job.spread and not job.picked:
+        spread_bytes(kernels, job.channels, job.outputs, job.width, (job.tile_x - 1) * job.stride_x + job.span_x,
+                     &job.row_bytes)
+    job.region_bytes = 0
+    if not job.in_place or job.total % kernels.lanes != 0:
+        job.region_bytes = round_up(((job.tile_y - 1) * job.stride_y + job.span_y)
+                                    * ((job.tile_x - 1) * job.stride_x + job.span_x) * job.pixel * kernels.size, 64)
+    job.scratch_bytes = (job.region_bytes + job.row_bytes
+                         + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
+                         + round_up(job.taps_y * job.taps_x * job.channels * sizeof(fc_segment), 64))
+
+
+def lane_scratch_bytes(int compute, size groups, size channels, size outputs, tuple taps, tuple span, tuple stride,
+                       tuple tile, bint lies):
+    """(scratch of one thread of a pass with so many taps that span so many rows and columns, whether it reads the input
+    in place); `lies`: the channels lie side by side in the computing type."""
+    cdef Depthwise job
+    job.kernels = isa.compute[compute]
+    job.channels, job.outputs, job.total = channels, outputs, groups * outputs
+    job.taps_y, job.taps_x = taps
+    job.span_y, job.span_x = span
+    job.stride_y, job.stride_x = stride
+    job.tile_y, job.tile_x = tile
+    job.picked = lanes_pick(job.kernels, channels, outputs)
+    lane_layout(&job)
+    job.in_place = job.in_place and lies
+    lane_scratch(&job)
+    return job.scratch_bytes, bool(job.in_place)
+
+
 cdef void prepare_picks(Depthwise* job) noexcept nogil:
     """Where every lane of a vector finds channel c of its group: a whole vector inside the inputs of these groups."""
-    cdef size lanes = job.kernels.lanes, c, l, place
+    cdef size lanes = job.kernels.lanes, span = picked_inputs(job), c, l, place
     job.group_step = 0 if job.outputs > lanes else job.channels
-    # the inputs of one vector of outputs, which another vector of the chunk follows or shares
-    cdef size span = job.channels * (1 if job.outputs > lanes else lanes // job.outputs)
-    job.next = 0 if job.outputs > lanes else span
-    job.pixel = max(span, lanes) + (job.kernels.lane_vectors - 1) * job.next
-    job.in_place = span >= lanes
     for c in range(job.channels):
         job.starts[c] = min(c // lanes * lanes, max(0, span - lanes))
         for l in range(lanes):
@@ -230,7 +277,7 @@ cdef inline bint computes_in(int code, const fc_kernels* kernels) noexcept nogil
 cdef void depthwise_prepare(Depthwise* job, size chunks_per_task) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
     cdef size i, plain
-    job.width = kernels.lane_vectors * kernels.lanes
+    lane_layout(job)
     job.chunks = (job.total + job.width - 1) // job.width
     job.chunks_per_task = max(1, min(chunks_per_task, job.chunks))
     job.chunk_groups = (job.chunks + job.chunks_per_task - 1) // job.chunks_per_task
@@ -243,25 +290,13 @@ cdef void depthwise_prepare(Depthwise* job, size chunks_per_task) noexcept nogil
     for i in range(2, job.taps_x):
         if job.tap_x[i] - job.tap_x[i - 1] != job.step_x:
             job.step_x = 0
-    job.spread = job.channels > 1 or job.outputs > 1
-    job.in_place, job.next, job.pixel = not job.spread, kernels.lanes, job.channels * job.width
     if job.picked:
         prepare_picks(job)
     job.in_place = (job.in_place and job.may_lie and job.mode == FC_ZEROS
                     and lies_in_vectors(kernels, &job.x, computes_in(job.x_code, kernels)))
     tap_runs(job.runs_y, job.tap_y, job.taps_y, job.stride_y, job.x.n[2], job.y.n[2], job.mode != FC_ZEROS)
     tap_runs(job.runs_x, job.tap_x, job.taps_x, job.stride_x, job.x.n[3], job.y.n[3], job.mode != FC_ZEROS)
-    job.row_bytes = 0
-    if job.spread and not job.picked:
-        spread_bytes(kernels, job.channels, job.outputs, job.width, (job.tile_x - 1) * job.stride_x + job.span_x,
-                     &job.row_bytes)
-    job.region_bytes = 0
-    if not job.in_place or job.total % kernels.lanes != 0:
-        job.region_bytes = round_up(((job.tile_y - 1) * job.stride_y + job.span_y)
-                                    * ((job.tile_x - 1) * job.stride_x + job.span_x) * job.pixel * kernels.size, 64)
-    job.scratch_bytes = (job.region_bytes + job.row_bytes
-                         + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
-                         + round_up(job.taps_y * job.taps_x * job.channels * sizeof(fc_segment), 64))
+    lane_scratch(job)
 
 
 cdef void depthwise_task(void* passes, char* scratch, size task, fc_watch* watch) noexcept nogil:

@@ -110,6 +110,19 @@ cdef class DirectPass:
         job.tap_y, job.tap_x = self.numbers, self.numbers + job.taps_y
         direct_prepare(job, panels_per_task)
 
+    def blocking(self):
+        """(source, tile, reduction steps of a block, tasks of one image)."""
+        cdef const Direct* job = &self.job
+        tasks = job.tiles_y * job.tiles_x * job.groups * job.panel_chunks
+        return job.source, (job.tile_y, job.tile_x), job.kc, tasks
+
+    def scratch_bytes(self, bint packed):
+        """Scratch of one thread: with weights packed before, or with room for a panel that it packs."""
+        cdef Direct job = self.job
+        job.weights.packed = <const char*>self.numbers if packed else NULL  # whether there are any is all that counts
+        direct_scratch(&job)
+        return job.scratch_bytes
+
     def __dealloc__(self):
         free(self.numbers)
         free(self.job.segments)

@@ -38,7 +38,7 @@ def with_allocator(run: Callable[[int], Outcome]) -> Callable[[int], Outcome]:
     @functools.wraps(run)
     def preloaded(count: int) -> Outcome:
         if hasattr(_process, "memory_mode"):
-            _install()
+            install()
             return run(count)
         if why := _missing():
             return Outcome(skipped=why)
@@ -78,8 +78,11 @@ class _Handler(ctypes.Structure):
     _fields_ = [("name", ctypes.c_char * 127), ("version", ctypes.c_uint8), ("functions", _Functions)]
 
 
-def _install() -> None:
-    """Give NumPy the allocator for the arrays of this thread, and let faults say what was being done."""
+def install() -> None:
+    """Give NumPy the allocator for the arrays of this thread, and let faults say what was being done.
+
+    A process that a row starts needs it too: it inherits the preloaded library, but not NumPy's handler.
+    """
     if _kept:
         return
     for name in ("live_blocks", "live_bytes", "peak_bytes"):

@@ -18,6 +18,12 @@ FOLDER = Path(__file__).resolve().parent
 TIERS = ("quick", "full")
 KEPT_FAILURES = 20  # the first ones say what is wrong; thousands more would only fill the report
 SECONDS = {"quick": 240, "full": 1500}  # a row that takes longer is taken for hung
+APART = 1_000_000  # from the first case of one instruction set to that of the next: more than any row draws
+# Rows that keep about one core busy and look at no clock: as many run beside each other as there are cores.
+BESIDE = frozenset((
+    "misaligned", "large_arrays", "overflowing_sizes", "array_layouts", "empty_axes", "dtype_matrix", "overlapping_out",
+    "scratch", "allocation_failure", "bad_input", "onnx_files", "address_sanitizer", "thread_sanitizer", "memcheck",
+))  # fmt: skip
 
 
 @dataclass
@@ -79,6 +85,12 @@ class Result:
 
 
 _rows: dict[str, Row] = {}
+_first = 0
+
+
+def first_case() -> int:
+    """The index of the first case that a row draws in this process."""
+    return _first
 
 
 def row(
@@ -86,8 +98,8 @@ def row(
 ) -> Callable[[Callable[[int], Outcome]], Callable[[int], Outcome]]:
     """Register a function `run(count) -> Outcome` as a row; its name is the row's.
 
-    `every_isa` runs it once under each instruction set available here, each with its share of the count. `order` is the
-    row's place on the board.
+    `every_isa` runs it once under each instruction set available here, each with its share of the count, of cases of
+    its own: those from `first_case()` on. `order` is the row's place on the board.
     """
 
     def register(run: Callable[[int], Outcome]) -> Callable[[int], Outcome]:
@@ -107,6 +119,11 @@ def rows() -> list[Row]:
     return sorted(_rows.values(), key=lambda r: (r.order, r.name))
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def isas_available() -> list[str]:
     import fastconv
 
@@ -122,8 +139,8 @@ def run_row(one: Row, tier: str) -> Result:
     total = Outcome()
     words: list[str] = []
     begin = time.monotonic()
-    for isa in isas:
-        outcome = _in_a_process(one.name, -(-count // len(isas)), isa, SECONDS[tier])
+    for number, isa in enumerate(isas):
+        outcome = _in_a_process(one.name, -(-count // len(isas)), isa, SECONDS[tier], number * APART)
         label = f"{isa}: " if isa else ""
         total.cases += outcome.cases
         total.failed += outcome.failed
@@ -139,14 +156,14 @@ def run_row(one: Row, tier: str) -> Result:
     )
 
 
-def _in_a_process(name: str, count: int, isa: str | None, seconds: float) -> Outcome:
+def _in_a_process(name: str, count: int, isa: str | None, seconds: float, first: int = 0) -> Outcome:
     environment = {**os.environ, "PYTHONPATH": _path(), "PYTHONFAULTHANDLER": "1"}
     if isa:
         environment["FASTCONV_ISA"] = isa
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "outcome.json"
         command = [sys.executable, "-P", "-m", "reliability"]
-        command += ["--one", name, "--count", str(count), "--json", str(answer)]
+        command += ["--one", name, "--count", str(count), "--first", str(first), "--json", str(answer)]
         try:
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -154,7 +171,10 @@ def _in_a_process(name: str, count: int, isa: str | None, seconds: float) -> Out
         if done.returncode or not answer.exists():
             last = (done.stderr or done.stdout).strip()[-1500:]
             return Outcome(cases=1, failed=1, failures=[f"the process ended with {done.returncode}: {last}"])
-        return Outcome(**json.loads(answer.read_text()))
+        outcome = Outcome(**json.loads(answer.read_text()))
+        if outcome.failed and done.stderr.strip():  # where a process that the row started died
+            outcome.failures.append(f"standard error: {done.stderr.strip()[-600:]}")
+        return outcome
 
 
 def _path() -> str:
@@ -164,8 +184,10 @@ def _path() -> str:
     return os.pathsep.join([here, *(p for p in before if p not in ("", here))])
 
 
-def run_here(name: str, count: int) -> dict[str, object]:
+def run_here(name: str, count: int, first: int) -> dict[str, object]:
     """Run one row in this process; what its parent process reads."""
+    global _first
+    _first = first
     found = {r.name: r for r in rows()}
     if name not in found:
         raise SystemExit(f"no row is called {name}; there are {', '.join(found)}")

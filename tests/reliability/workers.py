@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any
 
-from reliability.board import Outcome
+from reliability.board import Outcome, cores, first_case
 
 ALONE = 60  # so few cases are done before a process has started
 PIECES = 6  # of a process, so that none waits long for the last
@@ -42,17 +42,18 @@ class Found:
 
 
 def share(work: Callable[[range], Found], count: int, environment: dict[str, str] | None = None) -> Found:
-    """`work` over pieces of range(count), in processes of their own with these environment variables.
+    """`work` over pieces of `count` indices from the row's first on, in processes with these environment variables.
 
     The processes are new ones, not forked: what the parent has loaded or started is not theirs. One that crashes is a
     failure that names its cases.
     """
     if count <= ALONE and environment is None:
-        return work(range(count))
-    processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return work(range(first_case(), first_case() + count))
+    processes = cores()
     # Teams of threads in several processes must not spin for each other, and the judge's products need no team.
     os.environ.update({"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1", **(environment or {})})
-    pieces = [range(first, count, processes * PIECES) for first in range(min(count, processes * PIECES))]
+    indices = range(first_case(), first_case() + count)
+    pieces = [indices[start :: processes * PIECES] for start in range(min(count, processes * PIECES))]
     total = Found()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         waiting = {pool.submit(work, piece): piece for piece in pieces}

@@ -51,15 +51,15 @@ class Work:
         return list(RUN[self.kind](self.case, place))
 
 
-def works(count: int, first: int = 0) -> Iterator[Work]:
-    """`count` problems of all kinds in turn, always the same ones; `first` is the number of the first."""
+def works(count: int, first: int = 0, step: int = 1) -> Iterator[Work]:
+    """`count` problems of all kinds in turn, always the same ones: every `step`-th from the number `first` on."""
     number = first
     while count > 0:
         kind = ORDER[number * 7 % len(ORDER)]  # 7 and 24 have no common factor: kinds are mixed
         if (case := _draw(kind, number)) is not None:
             yield Work(kind, case)
             count -= 1
-        number += 1
+        number += step
 
 
 def _draw(kind: str, index: int) -> Any:

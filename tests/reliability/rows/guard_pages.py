@@ -9,7 +9,8 @@ import numpy as np
 
 from reliability import allocator
 from reliability.allocator import BEFORE, BEHIND, POISONED, guarded, with_allocator
-from reliability.board import Outcome, row
+from reliability.board import Outcome, first_case, row
+from reliability.workers import Found, share
 from reliability.workload import Array, difference, works
 
 MOST_OFFSET = 64  # a cache line, and the widest vector
@@ -26,7 +27,17 @@ def guard_pages(count: int) -> Outcome:
     outcome = Outcome()
     for mode in (BEHIND, BEFORE):
         outcome.check(_guards(mode), f"a byte too far is no fault (mode {mode}): the guard does not guard")
-    for work in works(count):
+    total = share(check_guarded, count).outcome
+    total.cases += outcome.cases
+    for failure in outcome.failures:
+        total.fail(failure)
+    return total
+
+
+def check_guarded(indices: range) -> Found:
+    allocator.install()
+    found = Found()
+    for work in works(len(indices), indices.start, indices.step):
         expected = work.results()
         for mode, where in ((BEHIND | POISONED, "behind"), (BEFORE, "before")):
             allocator.note(f"guard page {where} every block: {work}")
@@ -34,8 +45,8 @@ def guard_pages(count: int) -> Outcome:
                 wrong = difference(work.results(), expected)
             if wrong:
                 break
-        outcome.check(not wrong, f"{wrong}, guard page {where}: {work}")
-    return outcome
+        found.outcome.check(not wrong, f"{wrong}, guard page {where}: {work}")
+    return found
 
 
 def _guards(mode: int) -> bool:
@@ -57,7 +68,7 @@ def _guards(mode: int) -> bool:
 )  # fmt: skip
 def misaligned(count: int) -> Outcome:
     outcome = Outcome()
-    for number, work in enumerate(works(count)):
+    for number, work in enumerate(works(count, first_case())):
         expected = work.results()
         placed = Misaligned(number)
         wrong = difference(work.results(placed), expected) or placed.damage()

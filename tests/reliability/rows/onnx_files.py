@@ -13,7 +13,7 @@ from fastconv import ConvError, ConvTypeError
 from reliability.board import Outcome, row
 
 MOST_BYTES = 3 << 30  # of address space: a quarter of what the absurd lengths in these files ask for
-MOST_SECONDS = 20  # of one file
+MOST_SECONDS = 20  # of CPU time, of one file
 
 
 @row("damaged ONNX files, loaded and run", "0 crashes", quick=400, full=20_000, order=560)
@@ -43,7 +43,7 @@ def try_model(data: bytes | Path) -> str:
     """'ran', 'refused', or what went wrong."""
     from fastconv.onnx import InferenceSession
 
-    start = time.monotonic()
+    start = time.process_time()
     try:
         session = InferenceSession(data, max_value_bytes=1 << 28)
         feeds = {}
@@ -58,4 +58,5 @@ def try_model(data: bytes | Path) -> str:
         return "out of memory"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    return verdict if time.monotonic() - start < MOST_SECONDS else f"{verdict} after {time.monotonic() - start:.0f} s"
+    took = time.process_time() - start
+    return verdict if took < MOST_SECONDS else f"{verdict} after {took:.0f} s"
