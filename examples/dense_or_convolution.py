@@ -1,7 +1,10 @@
-"""Fully connected against convolution on the same digits: weights, accuracy, time, and digits moved aside.
+"""
+Fully connected against convolution
+===================================
 
-A fully-connected layer has a weight for every pixel and unit, and must learn a stroke anew for every place. A
-convolution uses the same few weights everywhere.
+The same digits, two nets: weights, accuracy, time, and what each makes of digits moved aside. A fully-connected layer
+has a weight for every pixel and unit, and must learn a stroke anew for every place. A convolution uses the same few
+weights everywhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""Stride 2 in place of max pooling: the same net on real digits, both ways.
+"""
+Stride 2 in place of max pooling
+================================
 
-A 3x3 convolution of stride 2 halves the image as a convolution followed by 2x2 max pooling does, computes a quarter of
-its outputs, and has the same weights. ResNet and DCGAN shrink their images so.
+The same net on real digits, both ways. A 3x3 convolution of stride 2 halves the image as a convolution followed by
+2x2 max pooling does, computes a quarter of its outputs, and has the same weights. ResNet and DCGAN shrink their images
+so.
 """
 
 from __future__ import annotations
