@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from importlib.util import find_spec
@@ -16,6 +17,8 @@ sys.path.insert(0, str(HERE))
 import pictures  # noqa: E402
 
 import fastconv  # noqa: E402
+from fastconv.bench.plot import save_plot  # noqa: E402
+from fastconv.bench.report import Report  # noqa: E402
 
 project = "fastconv"
 author = "fastconv developers"
@@ -25,7 +28,6 @@ version = release = fastconv.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
@@ -35,7 +37,7 @@ exclude_patterns = ["_build"]
 # Links from pages into the checkout, which are right on the forge that shows it, have no page here.
 suppress_warnings = ["myst.xref_missing", "config.cache"]
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 autosummary_generate = False  # numpydoc brings the extension along
@@ -48,19 +50,48 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"fastconv {version}"
 html_static_path = ["static"]
 html_css_files = ["fastconv.css"]
-html_theme_options = {"show_toc_level": 2, "secondary_sidebar_items": ["page-toc"], "navigation_with_keys": True}
+html_theme_options = {
+    "show_toc_level": 2,
+    "secondary_sidebar_items": ["page-toc"],
+    "navigation_with_keys": True,
+    "header_links_before_dropdown": 6,
+}
+html_sidebars = {name: [] for name in ("index", "start", "search", "genindex", "py-modindex")}  # nothing beside them
 
 
 # ---- examples, by sphinx-gallery -----------------------------------------------------------------------------------
 
-RUN_IN_FULL = ("bottleneck", "kinds_of_convolution", "padding", "small_kernels")
-RUN_QUICKLY = ("dense_or_convolution", "other_sizes", "stride_or_pooling", "width_or_depth")  # nets, large or trained
+# In the order of the gallery, with the arguments to run them by; None: shown without a run.
+SCRIPTS: dict[str, list[str] | None] = {
+    "kinds_of_convolution": [],
+    "padding": [],
+    "small_kernels": [],
+    "bottleneck": [],
+    "stride_or_pooling": ["--quick"],
+    "dense_or_convolution": ["--quick"],
+    "other_sizes": ["--quick"],
+    "width_or_depth": ["--quick"],
+    "mobilenet": None,
+    "run_onnx": None,
+    "dask_zarr": None,
+    "train_ddp": None,
+}
 OUTPUT = HERE.parent / "examples" / "examples-output"  # where a script run in its own folder saves its picture
 
 
 def arguments(gallery_conf: dict[str, Any], script: dict[str, Any]) -> list[str]:
     """The command line of an example."""
-    return ["--quick"] if Path(script["src_file"]).stem in RUN_QUICKLY else []
+    return SCRIPTS[Path(script["src_file"]).stem] or []
+
+
+class GalleryOrder:
+    """Sorts as SCRIPTS does."""
+
+    def __init__(self, folder: str) -> None:
+        self.order = list(SCRIPTS)
+
+    def __call__(self, name: str) -> int:
+        return self.order.index(Path(name).stem)
 
 
 def saved_pictures(block: Any, script: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
@@ -78,16 +109,30 @@ def saved_pictures(block: Any, script: dict[str, Any], gallery_conf: dict[str, A
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    "filename_pattern": rf"[\\/]({'|'.join((*RUN_IN_FULL, *RUN_QUICKLY))})\.py$",
-    "ignore_pattern": r"[\\/]_",
+    "filename_pattern": rf"[\\/]({'|'.join(name for name, given in SCRIPTS.items() if given is not None)})\.py$",
+    "ignore_pattern": r"_common\.py$",
     "reset_argv": arguments,
     "image_scrapers": (saved_pictures,),
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
-    "plot_gallery": True,
+    "within_subsection_order": GalleryOrder,
+    "default_thumb_file": str(HERE / "static" / "not_run.svg"),
+    "write_computation_times": False,
 }
 
 
+def with_pictures(app: Any, page: str, source: list[str]) -> None:
+    """The page of measured tables with a picture below each heading, which is the name of a results file."""
+    if page == "performance":
+        picture = r"\g<0>\n\n![Speed of fastconv and the others, layer by layer](gallery/pictures/\1.svg)"
+        source[0] = re.sub(r"^## (\S+)$", picture, source[0], flags=re.MULTILINE)
+
+
 def setup(app: Any) -> None:
-    pictures.draw(HERE / "gallery" / "pictures")  # before pages are read
+    """Draw what pages show, before they are read: the algorithms, and every file of measured results."""
+    folder = HERE / "gallery" / "pictures"
+    pictures.draw(folder)
+    for results in (HERE.parent / "bench" / "results").glob("*.json"):
+        save_plot(Report.load(results), folder / f"{results.stem}.svg")
+    app.connect("source-read", with_pictures)
