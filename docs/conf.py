@@ -34,12 +34,12 @@ extensions = [
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
-# Links from pages into the checkout, which are right on the forge that shows it, have no page here.
-suppress_warnings = ["myst.xref_missing", "config.cache"]
+suppress_warnings = ["config.cache"]  # a function and a class in the settings of sphinx-gallery
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
+default_role = "py:obj"  # a single backtick is a name, and a link where the reference has it
 autosummary_generate = False  # numpydoc brings the extension along
 autodoc_typehints = "none"  # the signatures hold long unions; the text says what is taken
 autodoc_member_order = "bysource"

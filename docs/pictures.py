@@ -7,6 +7,7 @@ from pathlib import Path
 
 CELL = 18  # pixels a side of one element
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6f7682"
+BLACK = "#20262e"
 Colours = dict[tuple[int, int], str]
 
 
@@ -23,8 +24,8 @@ def grid(x: int, y: int, rows: int, columns: int, colours: Colours | None = None
     return "".join(cells)
 
 
-def text(x: int, y: int, words: str) -> str:
-    return f'<text x="{x}" y="{y}" font-family="sans-serif" font-size="13" fill="{GREY}">{words}</text>'
+def text(x: int, y: int, words: str, colour: str = GREY) -> str:
+    return f'<text x="{x}" y="{y}" font-family="sans-serif" font-size="13" fill="{colour}">{words}</text>'
 
 
 def arrow(x: int, y: int, length: int, words: str) -> str:
@@ -90,10 +91,10 @@ def depthwise() -> str:
     colours = {(0, j): (BLUE, ORANGE, GREEN, GREY)[j] for j in range(4)}
     return picture(
         640, 130,
-        text(10, 20, "channels of a pixel"), grid(10, 52, 1, 4, colours), text(95, 66, "×"),
-        text(115, 20, "a tap's weights"), grid(115, 52, 1, 4, colours),
-        arrow(205, 61, 120, "lane by lane"),
-        text(345, 20, "sums of an output pixel, one channel a lane"), grid(345, 52, 1, 4, colours),
+        text(10, 38, "channels of a pixel"), grid(10, 52, 1, 4, colours), text(112, 66, "×"),
+        text(155, 38, "a tap's weights"), grid(155, 52, 1, 4, colours),
+        arrow(245, 61, 110, "lane by lane"),
+        text(375, 38, "sums of an output pixel, a channel a lane"), grid(375, 52, 1, 4, colours),
         text(10, 108, "no lane adds to another: every output channel has inputs of its own"),
     )  # fmt: skip
 
@@ -117,7 +118,7 @@ def step(x: int, y: int, words: str, colour: str, buffer: str) -> str:
     """A box with what is computed, and the buffer that its result lies in."""
     return (
         f'<rect x="{x}" y="{y}" width="128" height="34" rx="4" fill="{colour}" fill-opacity="0.35" stroke="{GREY}"/>'
-        + text(x + 8, y + 22, words) + text(x + 8, y + 52, buffer)
+        + text(x + 8, y + 22, words, BLACK) + text(x + 8, y + 52, buffer)
     )  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def buffers() -> str:
         step(350, 50, "conv + bn + relu", GREEN, "buffer 3"), arrow(480, 67, 38, ""),
         step(520, 50, "conv + bn, + x, relu", ORANGE, "buffer 2 again"),
         f'<path d="M74 48 V28 H584 V46 m-4 -6 l4 6 l4 -6" fill="none" stroke="{GREY}" stroke-width="1.5"/>',
-        text(260, 20, "x is kept until it is added"),
+        text(260, 20, "x lies in buffer 1 until it is added"),
     )  # fmt: skip
 
 

@@ -216,11 +216,11 @@ def conv2d(
     The result lies C-contiguous in the caller's axes, except that an NCHW-shaped view of channels-last memory gives
     another such view. Any strides are taken: views, negative, zero, unaligned, byte-swapped.
 
-    'winograd' is F(4x4, 3x3) of Lavin and Gray [1]_, for float32 alone.
+    'winograd' is F(4x4, 3x3) of Lavin and Gray, for float32 alone.
 
     References
     ----------
-    .. [1] A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
+    A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 
     Examples
     --------
@@ -614,7 +614,7 @@ def tiled_conv2d(
 ) -> Array:
     """Convolve with kernels that take turns: output (y, x) is made with kernel [y mod tH, x mod tW].
 
-    One tile is an ordinary convolution, as many tiles as outputs a locally connected layer [1]_.
+    One tile is an ordinary convolution, as many tiles as outputs a locally connected layer.
 
     Parameters
     ----------
@@ -641,7 +641,7 @@ def tiled_conv2d(
 
     References
     ----------
-    .. [1] I. Goodfellow, Y. Bengio and A. Courville, "Deep Learning", MIT Press 2016, section 9.5.
+    I. Goodfellow, Y. Bengio and A. Courville, "Deep Learning", MIT Press 2016, section 9.5.
 
     Examples
     --------
