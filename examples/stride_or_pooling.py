@@ -54,7 +54,7 @@ def build(way: str, seed: int) -> Sequential:
 
 def run(options: Options) -> None:
     learned, held_out = some_digits(options)
-    epochs, runs = (1, 1) if options.quick else (EPOCHS, RUNS)
+    epochs, runs = (3, 1) if options.quick else (EPOCHS, RUNS)
     trained: dict[str, list[Trained]] = {way: [] for way in WAYS}
     for i in range(runs):  # by turns, so that a machine that slows down slows both
         for way in WAYS:
