@@ -220,7 +220,7 @@ def conv2d(
 
     References
     ----------
-    A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
+    Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 
     Examples
     --------
@@ -641,7 +641,7 @@ def tiled_conv2d(
 
     References
     ----------
-    I. Goodfellow, Y. Bengio and A. Courville, "Deep Learning", MIT Press 2016, section 9.5.
+    Goodfellow, Bengio and Courville, "Deep Learning", MIT Press 2016, section 9.5.
 
     Examples
     --------

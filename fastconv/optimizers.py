@@ -151,7 +151,7 @@ class Adam(Optimizer):
 
     References
     ----------
-    D. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
+    Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class AdamW(Adam):
 
     References
     ----------
-    I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
     """
 
     def __init__(
@@ -290,7 +290,7 @@ class CosineDecay:
 
     References
     ----------
-    I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
 
     Examples
     --------

@@ -251,7 +251,7 @@ class Dropout(Layer):
 
     References
     ----------
-    N. Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 2014.
+    Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 2014.
     """
 
     reads_images = False
@@ -316,7 +316,7 @@ class Residual(Layer):
 
     References
     ----------
-    K. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
+    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
     """
 
     def __init__(

@@ -205,7 +205,7 @@ class TiledConv2D(Convolution):
 
     References
     ----------
-    I. Goodfellow, Y. Bengio and A. Courville, "Deep Learning", MIT Press 2016, section 9.5.
+    Goodfellow, Bengio and Courville, "Deep Learning", MIT Press 2016, section 9.5.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class BatchNormalization(Layer):
 
     References
     ----------
-    S. Ioffe and C. Szegedy, "Batch Normalization", ICML 2015.
+    Ioffe and Szegedy, "Batch Normalization", ICML 2015.
     """
 
     reads_images = False
@@ -176,7 +176,7 @@ class LocalResponseNormalization(Layer):
 
     References
     ----------
-    A. Krizhevsky, I. Sutskever and G. Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS
+    Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS
     2012, section 3.3.
     """
 

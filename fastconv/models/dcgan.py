@@ -56,7 +56,7 @@ def dcgan_generator(
 
     References
     ----------
-    A. Radford, L. Metz and S. Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
+    Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
     Adversarial Networks", ICLR 2016, figure 1.
     """
     steps = _doublings(image)
@@ -112,7 +112,7 @@ def dcgan_discriminator(
 
     References
     ----------
-    A. Radford, L. Metz and S. Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
+    Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
     Adversarial Networks", ICLR 2016.
     """
     steps = _doublings(input_shape[0])

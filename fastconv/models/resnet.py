@@ -123,7 +123,7 @@ def resnet(
 
     References
     ----------
-    K. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, table 1.
+    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, table 1.
 
     Examples
     --------
@@ -173,7 +173,7 @@ def wide_resnet(
 
     References
     ----------
-    S. Zagoruyko and N. Komodakis, "Wide Residual Networks", BMVC 2016, section 3.4.
+    Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, section 3.4.
     """
     number, factor = integer("depth", depth), positive("width", width)
     if number not in (50, 101):
@@ -223,7 +223,7 @@ def wide_resnet_cifar(
 
     References
     ----------
-    S. Zagoruyko and N. Komodakis, "Wide Residual Networks", BMVC 2016, figure 1 and table 1.
+    Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, figure 1 and table 1.
     """
     kind = word("block", block, CIFAR_BLOCKS)
     number, factor = integer("depth", depth), positive("width", width)
