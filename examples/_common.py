@@ -49,7 +49,8 @@ def main(description: str, run: Callable[[Options], None]) -> None:
         require("matplotlib", "demo")
         options = Options(output_folder(given.output), given.quick, given.seed)
         heading = description.strip().partition("\n")[0]  # none where the documentation's builder runs the script
-        print(*filter(None, (heading, one_line())), sep="\n", end="\n\n", flush=True)
+        quick = "--quick: less to learn from, or smaller images, than without it" if options.quick else ""
+        print(*filter(None, (heading, one_line(), quick)), sep="\n", end="\n\n", flush=True)
         run(options)
     except CommandError as error:
         sys.exit(f"{parser.prog}: error: {error}")

@@ -54,7 +54,7 @@ def moved(images: Array, pixels: int) -> Array:
 
 def run(options: Options) -> None:
     learned, held_out = some_digits(options)
-    epochs = 3 if options.quick else EPOCHS
+    epochs = 6 if options.quick else EPOCHS
     nets = {"fully connected": models.mlp(seed=options.seed), "convolution": convolutional(options.seed)}
     # Each at a rate that suits it: the dense net oscillates at the other's.
     rates = {"fully connected": 1e-3, "convolution": 4e-3}
