@@ -95,7 +95,7 @@ docs: $(VENV)/.docs  ## the documentation as pages in docs/_build/html, warnings
 	$(PY) -P -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:  ## remove everything that was made here
-	rm -rf build dist wheelhouse docs/_build docs/api docs/gallery demo-output examples-output .venv .venv-sanitize *.egg-info fastconv/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist wheelhouse docs/_build docs/gallery demo-output examples-output .venv .venv-sanitize *.egg-info fastconv/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:

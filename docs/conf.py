@@ -2,75 +2,137 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import re
+import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import pictures
-
-import fastconv
+from sphinx_gallery.scrapers import figure_rst
 
 HERE = Path(__file__).parent
-EXAMPLES = HERE.parent / "examples"
-ELSEWHERE = {"mobilenet", "dask_zarr"}  # one needs weights of its own, one two gigabytes of disk
+sys.path.insert(0, str(HERE))
+
+import pictures  # noqa: E402
+
+import fastconv  # noqa: E402
+from fastconv.bench.plot import save_plot  # noqa: E402
+from fastconv.bench.report import Report  # noqa: E402
 
 project = "fastconv"
 author = "fastconv developers"
 copyright = "fastconv developers, BSD 3-clause licence"
 version = release = fastconv.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc"]
-source_suffix = {".md": "markdown"}
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
+suppress_warnings = ["config.cache"]  # a function and a class in the settings of sphinx-gallery
+
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+
+default_role = "py:obj"  # a single backtick is a name, and a link where the reference has it
 autosummary_generate = False  # numpydoc brings the extension along
 autodoc_typehints = "none"  # the signatures hold long unions; the text says what is taken
 autodoc_member_order = "bysource"
+autodoc_mock_imports = [name for name in ("torch", "onnx", "dask") if find_spec(name) is None]
 numpydoc_show_class_members = False
+
 html_theme = "pydata_sphinx_theme"
 html_title = f"fastconv {version}"
-html_theme_options = {"show_toc_level": 2, "secondary_sidebar_items": ["page-toc"], "navigation_with_keys": True}
-# Links from pages into the checkout, which are right on the forge that shows it, have no page here.
-suppress_warnings = ["myst.xref_missing"]
+html_static_path = ["static"]
+html_css_files = ["fastconv.css"]
+html_theme_options = {
+    "show_toc_level": 2,
+    "secondary_sidebar_items": ["page-toc"],
+    "navigation_with_keys": True,
+    "header_links_before_dropdown": 6,
+}
+html_sidebars = {name: [] for name in ("index", "start", "search", "genindex", "py-modindex")}  # nothing beside them
 
 
-def run_examples(app: Any) -> None:
-    """A page for each example with what it prints, its picture and its source, from a run at build time."""
-    folder = HERE / "gallery"
-    folder.mkdir(exist_ok=True)
-    names = sorted(path.stem for path in EXAMPLES.glob("[a-z]*.py") if path.stem not in ELSEWHERE)
-    search = os.pathsep.join(filter(None, [str(Path(fastconv.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
-    titles = []
-    for name in names:
-        source = EXAMPLES / f"{name}.py"
-        page, picture = folder / f"{name}.md", folder / f"{name}.png"
-        title, _, rest = source.read_text().split('"""')[1].partition("\n")
-        titles.append(name)
-        if page.exists() and picture.exists() and page.stat().st_mtime > source.stat().st_mtime:
-            continue
-        done = subprocess.run(
-            [sys.executable, str(source), "--quick", "--output", str(folder)], capture_output=True, text=True,
-            check=False, env={**os.environ, "PYTHONPATH": search},
-        )  # fmt: skip
-        if done.returncode:
-            raise RuntimeError(f"{source.name} failed: {done.stderr}")
-        page.write_text(
-            f"# {title.rstrip('.')}\n\n{rest.strip()}\n\n![{title}]({name}.png)\n\n"
-            f"Printed at build time, with `--quick`:\n\n```text\n{done.stdout.strip()}\n```\n\n"
-            f":::{{literalinclude}} ../../examples/{name}.py\n:language: python\n:::\n"
-        )
-    toctree = "\n".join(titles)
-    (folder / "index.md").write_text(
-        "# Examples\n\nQuestions about convolution, answered by scripts in `examples/` that ran when this page was "
-        f"built.\n\n:::{{toctree}}\n:maxdepth: 1\n\n{toctree}\n:::\n"
-    )
+# ---- examples, by sphinx-gallery -----------------------------------------------------------------------------------
+
+# In the order of the gallery, with the arguments to run them by; None: shown without a run.
+SCRIPTS: dict[str, list[str] | None] = {
+    "kinds_of_convolution": [],
+    "padding": [],
+    "small_kernels": [],
+    "bottleneck": [],
+    "stride_or_pooling": ["--quick"],
+    "dense_or_convolution": ["--quick"],
+    "other_sizes": ["--quick"],
+    "width_or_depth": ["--quick"],
+    "mobilenet": None,
+    "run_onnx": None,
+    "dask_zarr": None,
+    "train_ddp": None,
+}
+OUTPUT = HERE.parent / "examples" / "examples-output"  # where a script run in its own folder saves its picture
+
+
+def arguments(gallery_conf: dict[str, Any], script: dict[str, Any]) -> list[str]:
+    """The command line of an example."""
+    return SCRIPTS[Path(script["src_file"]).stem] or []
+
+
+class GalleryOrder:
+    """Sorts as SCRIPTS does."""
+
+    def __init__(self, folder: str) -> None:
+        self.order = list(SCRIPTS)
+
+    def __call__(self, name: str) -> int:
+        return self.order.index(Path(name).stem)
+
+
+def saved_pictures(block: Any, script: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
+    """The pictures that an example saved, moved to its page, under the example's title as their text."""
+    places = []
+    for picture in sorted(OUTPUT.glob("*.png")):
+        places.append(next(script["image_path_iterator"]))
+        shutil.move(picture, places[-1])
+    if OUTPUT.exists():
+        OUTPUT.rmdir()
+    title = Path(script["src_file"]).read_text(encoding="utf-8").splitlines()[1]
+    return figure_rst(places, gallery_conf["src_dir"], f"Picture: {title}")
+
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": rf"[\\/]({'|'.join(name for name, given in SCRIPTS.items() if given is not None)})\.py$",
+    "ignore_pattern": r"_common\.py$",
+    "reset_argv": arguments,
+    "image_scrapers": (saved_pictures,),
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "within_subsection_order": GalleryOrder,
+    "default_thumb_file": str(HERE / "static" / "not_run.svg"),
+    "write_computation_times": False,
+}
+
+
+def with_pictures(app: Any, page: str, source: list[str]) -> None:
+    """The page of measured tables with a picture below each heading, which is the name of a results file."""
+    if page == "performance":
+        picture = r"\g<0>\n\n![Speed of fastconv and the others, layer by layer](gallery/pictures/\1.svg)"
+        source[0] = re.sub(r"^## (\S+)$", picture, source[0], flags=re.MULTILINE)
 
 
 def setup(app: Any) -> None:
-    pictures.draw(HERE / "gallery" / "pictures")  # before pages are read
-    app.connect("builder-inited", run_examples)
+    """Draw what pages show, before they are read: the algorithms, and every file of measured results."""
+    folder = HERE / "gallery" / "pictures"
+    pictures.draw(folder)
+    for results in (HERE.parent / "bench" / "results").glob("*.json"):
+        save_plot(Report.load(results), folder / f"{results.stem}.svg")
+    app.connect("source-read", with_pictures)

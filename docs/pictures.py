@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 CELL = 18  # pixels a side of one element
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8a8f98"
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6f7682"
+BLACK = "#20262e"
 Colours = dict[tuple[int, int], str]
 
 
@@ -23,8 +24,8 @@ def grid(x: int, y: int, rows: int, columns: int, colours: Colours | None = None
     return "".join(cells)
 
 
-def text(x: int, y: int, words: str) -> str:
-    return f'<text x="{x}" y="{y}" font-family="sans-serif" font-size="13" fill="{GREY}">{words}</text>'
+def text(x: int, y: int, words: str, colour: str = GREY) -> str:
+    return f'<text x="{x}" y="{y}" font-family="sans-serif" font-size="13" fill="{colour}">{words}</text>'
 
 
 def arrow(x: int, y: int, length: int, words: str) -> str:
@@ -86,10 +87,57 @@ def lanes() -> str:
     )  # fmt: skip
 
 
+def depthwise() -> str:
+    colours = {(0, j): (BLUE, ORANGE, GREEN, GREY)[j] for j in range(4)}
+    return picture(
+        640, 130,
+        text(10, 38, "channels of a pixel"), grid(10, 52, 1, 4, colours), text(112, 66, "×"),
+        text(155, 38, "a tap's weights"), grid(155, 52, 1, 4, colours),
+        arrow(245, 61, 110, "lane by lane"),
+        text(375, 38, "sums of an output pixel, a channel a lane"), grid(375, 52, 1, 4, colours),
+        text(10, 108, "no lane adds to another: every output channel has inputs of its own"),
+    )  # fmt: skip
+
+
+def phases() -> str:
+    """At stride 2 an input row of even number meets taps 0 and 2, one of odd number tap 1; columns likewise."""
+    taps = {(i, j): (BLUE, ORANGE, GREEN, GREY)[i % 2 * 2 + j % 2] for i in range(3) for j in range(3)}
+    pixels = {(i, j): (BLUE, ORANGE, GREEN, GREY)[i % 2 * 2 + j % 2] for i in range(6) for j in range(6)}
+    parts = []
+    for number, (rows, columns, colour) in enumerate(((2, 2, BLUE), (2, 1, ORANGE), (1, 2, GREEN), (1, 1, GREY))):
+        parts.append(grid(120 + 75 * number, 60, rows, columns, box(0, 0, rows, columns, colour)))
+    return picture(
+        640, 150,
+        text(10, 20, "kernel 3 × 3"), grid(10, 48, 3, 3, taps), arrow(72, 75, 34, ""),
+        text(120, 20, "four kernels, one a phase"), *parts,
+        arrow(405, 75, 60, ""), text(480, 14, "input pixels by phase"), grid(490, 26, 6, 6, pixels),
+    )  # fmt: skip
+
+
+def step(x: int, y: int, words: str, colour: str, buffer: str) -> str:
+    """A box with what is computed, and the buffer that its result lies in."""
+    return (
+        f'<rect x="{x}" y="{y}" width="128" height="34" rx="4" fill="{colour}" fill-opacity="0.35" stroke="{GREY}"/>'
+        + text(x + 8, y + 22, words, BLACK) + text(x + 8, y + 52, buffer)
+    )  # fmt: skip
+
+
+def buffers() -> str:
+    return picture(
+        680, 130,
+        step(10, 50, "x", BLUE, "buffer 1"), arrow(140, 67, 38, ""),
+        step(180, 50, "conv + bn + relu", ORANGE, "buffer 2"), arrow(310, 67, 38, ""),
+        step(350, 50, "conv + bn + relu", GREEN, "buffer 3"), arrow(480, 67, 38, ""),
+        step(520, 50, "conv + bn, + x, relu", ORANGE, "buffer 2 again"),
+        f'<path d="M74 48 V28 H584 V46 m-4 -6 l4 6 l4 -6" fill="none" stroke="{GREY}" stroke-width="1.5"/>',
+        text(260, 20, "x lies in buffer 1 until it is added"),
+    )  # fmt: skip
+
+
 def draw(folder: Path) -> None:
     """All pictures into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for made in (direct, winograd, lanes):
+    for made in (direct, winograd, depthwise, lanes, phases, buffers):
         (folder / f"{made.__name__}.svg").write_text(made(), encoding="utf-8")
 
 

@@ -48,7 +48,9 @@ def main(description: str, run: Callable[[Options], None]) -> None:
     try:
         require("matplotlib", "demo")
         options = Options(output_folder(given.output), given.quick, given.seed)
-        print(f"{description.strip().splitlines()[0]}\n{one_line()}\n", flush=True)
+        heading = description.strip().partition("\n")[0]  # none where the documentation's builder runs the script
+        quick = "--quick: less to learn from, or smaller images, than without it" if options.quick else ""
+        print(*filter(None, (heading, one_line(), quick)), sep="\n", end="\n\n", flush=True)
         run(options)
     except CommandError as error:
         sys.exit(f"{parser.prog}: error: {error}")

@@ -1,7 +1,10 @@
-"""The bottleneck: 1x1 to 64 channels, 3x3, 1x1 back to 256, against two 3x3 convolutions.
+"""
+The bottleneck against two 3x3 convolutions
+===========================================
 
-69,632 weights at 256 channels against 73,728 at 64: fewer weights at four times the depth (He et al., 2016, figure 5).
-Two 3x3 at 256 channels would have 1,179,648.
+A bottleneck narrows 256 channels to 64 by a 1x1 convolution, convolves 3x3 there, and widens them again by another 1x1.
+Its 69,632 weights are fewer than the 73,728 of two 3x3 convolutions at 64 channels, at four times the depth (He et al.,
+2016, figure 5). Two 3x3 at 256 channels would have 1,179,648.
 """
 
 from __future__ import annotations

@@ -1,11 +1,15 @@
-"""A convolution of an array four times as large as the memory it runs under.
+"""
+An array four times as large as the memory it runs under
+========================================================
+
+A mosaic of noise and waves lies in a zarr store on disk. Two worker processes of a ``LocalCluster``, held to a limit of
+memory that a nanny watches, blur it and take its gradient, and write the result to another store. ``fastconv.dask``
+sends a block its neighbours' borders alone, so that no worker ever holds more than a few chunks.
+
+::
 
     pip install "fastconv[dask]" zarr
     python examples/dask_zarr.py [--limit 256] [--workers 2] [--folder FOLDER]
-
-A mosaic of noise and waves lies in a zarr store on disk. Two worker processes of a `LocalCluster`, held to a limit of
-memory that a nanny watches, blur it and take its gradient, and write the result to another store. fastconv.dask sends
-a block its neighbours' borders alone, so that no worker ever holds more than a few chunks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""Four kinds of convolution: normal, tiled, dilated, transposed; which output sees which input, and what they do.
+"""
+Four kinds of convolution
+=========================
 
-Tiled convolution cycles through several kernels over the output positions; dilated convolution leaves gaps between
-its taps; transposed convolution ("deconvolution") runs the connections backwards, so that a stride enlarges.
+Normal, tiled, dilated, transposed: which output sees which input, and what each does to a picture. Tiled convolution
+cycles through several kernels over the output positions; dilated convolution leaves gaps between its taps; transposed
+convolution ("deconvolution") runs the connections backwards, so that a stride enlarges.
 """
 
 from __future__ import annotations

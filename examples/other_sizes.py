@@ -1,6 +1,9 @@
-"""A net without fully-connected layers takes images of any size: trained on 28 x 28 digits, it reads whole pages.
+"""
+One net on images of other sizes
+================================
 
-`to_fully_convolutional` turns Flatten + Dense into convolutions with the very same weights. On a larger image they
+Trained on digits of 28 x 28, it reads whole pages: a net without fully-connected layers takes images of any size.
+``to_fully_convolutional`` turns Flatten + Dense into convolutions with the very same weights. On a larger image they
 give a map of scores, one for every window that the trained net could have been shown, and neighbouring windows share
 the work of the convolutions (Sermanet et al., 2014, OverFeat).
 """

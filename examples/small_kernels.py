@@ -1,7 +1,10 @@
-"""Two 3x3 convolutions against one 5x5, three against one 7x7: weights, receptive field, time.
+"""
+Stacks of 3x3 against 5x5 and 7x7
+=================================
 
-Both see the same pixels. The stack needs 18 D^2 weights in place of 25 D^2 (27 in place of 49) for D channels, and
-puts a non-linearity between its layers (Simonyan and Zisserman, 2015, section 2.3).
+Two 3x3 convolutions see the same pixels as one 5x5, three the same as one 7x7: weights, receptive field, time. The
+stack needs 18 D^2 weights in place of 25 D^2 (27 in place of 49) for D channels, and puts a non-linearity between its
+layers (Simonyan and Zisserman, 2015, section 2.3).
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""Stride 2 in place of max pooling: the same net on real digits, both ways.
+"""
+Stride 2 in place of max pooling
+================================
 
-A 3x3 convolution of stride 2 halves the image as a convolution followed by 2x2 max pooling does, computes a quarter of
-its outputs, and has the same weights. ResNet and DCGAN shrink their images so.
+The same net on real digits, both ways. A 3x3 convolution of stride 2 halves the image as a convolution followed by
+2x2 max pooling does, computes a quarter of its outputs, and has the same weights. ResNet and DCGAN shrink their images
+so.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ def build(way: str, seed: int) -> Sequential:
 
 def run(options: Options) -> None:
     learned, held_out = some_digits(options)
-    epochs, runs = (1, 1) if options.quick else (EPOCHS, RUNS)
+    epochs, runs = (3, 1) if options.quick else (EPOCHS, RUNS)
     trained: dict[str, list[Trained]] = {way: [] for way in WAYS}
     for i in range(runs):  # by turns, so that a machine that slows down slows both
         for way in WAYS:

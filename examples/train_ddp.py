@@ -1,4 +1,10 @@
-"""Data-parallel training with PyTorch's DistributedDataParallel: fastconv convolves, PyTorch does the rest.
+"""
+Data-parallel training with PyTorch
+===================================
+
+With PyTorch's ``DistributedDataParallel``, fastconv convolves and PyTorch does the rest.
+
+::
 
     pip install fastconv[torch]
     python examples/train_ddp.py --processes 1 2 4
@@ -96,7 +102,7 @@ def curve(processes: int, steps: int, batch: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="default: 1 2 4")
     parser.add_argument("--steps", type=int, default=100, metavar="N", help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="of all processes (default: %(default)s)")

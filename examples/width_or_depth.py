@@ -1,8 +1,10 @@
-"""Width against depth: Wide ResNet-50-2 beside ResNet-152, with ResNet-50 as the measure.
+"""
+Width against depth
+===================
 
-Both have about three times the work of ResNet-50. Wide ResNet-50-2 puts it into 3x3 convolutions of twice the
-channels, ResNet-152 into three times the layers (Zagoruyko and Komodakis, 2016, section 3.4, also has their accuracy;
-here nothing is trained).
+Wide ResNet-50-2 beside ResNet-152, with ResNet-50 as the measure. Both have about three times the work of ResNet-50.
+Wide ResNet-50-2 puts it into 3x3 convolutions of twice the channels, ResNet-152 into three times the layers (Zagoruyko
+and Komodakis, 2016, section 3.4, also has their accuracy; here nothing is trained).
 """
 
 from __future__ import annotations

@@ -51,17 +51,19 @@ def conv2d(
     activation: str | None = None,
     algorithm: str = "auto",
 ) -> Any:
-    """`fastconv.conv2d` of a dask array, as a dask array; nothing is computed.
+    """Convolve a dask array: `fastconv.conv2d` as tasks; nothing is computed yet.
 
     Parameters
     ----------
     input : dask.array.Array
-        (N, C, H, W), or (N, H, W, C) with ``data_format="NHWC"``; the batch may be left out. Chunks may have any size
-        along the batch, height and width; channels are gathered into one chunk.
+        Shape (N, C, H, W), or (N, H, W, C) with ``data_format="NHWC"``; the batch may be left out. Chunks may have any
+        size along the batch, height and width; channels are gathered into one chunk.
     weight, bias : array_like
         NumPy arrays as for `fastconv.conv2d`.
-
-    All other options are those of `fastconv.conv2d`.
+    stride, padding, dilation, groups : int, pair or str
+        As for `fastconv.conv2d`.
+    padding_mode, data_format, activation, algorithm : str
+        As for `fastconv.conv2d`.
 
     Returns
     -------
@@ -70,8 +72,10 @@ def conv2d(
 
     Raises
     ------
-    ConvError, ConvTypeError
+    ConvError
         As `fastconv.conv2d` does for the whole array, before anything is computed.
+    ConvTypeError
+        The same, for types.
 
     Examples
     --------

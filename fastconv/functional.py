@@ -1,22 +1,7 @@
 """The functions of the package under PyTorch's names and in its order: NumPy arrays in, NumPy arrays out.
 
 Here the caller's words become a `Geometry` and arrays in the logical axis order, everything is checked before anything
-is written, and `plan` does the work. Options mean the same everywhere:
-
-- `stride`, `dilation`, `kernel_size`: an integer, or (height, width).
-- `padding`: an integer, (height, width), ((top, bottom), (left, right)) whose negative values crop, or 'valid', 'same'
-  (ceil(size / stride) outputs, the odd pixel at the end), 'same_lower' (at the start) or 'full'.
-- `padding_mode`: 'zeros', 'reflect', 'replicate', 'circular' or 'symmetric', as wide as asked for: the repetition goes
-  on as in `numpy.pad`.
-- `data_format`: 'NCHW' ('channels_first') with weights (O, I/groups, kH, kW), or 'NHWC' ('channels_last') with weights
-  (kH, kW, I/groups, O). The batch axis may be left out.
-- `algorithm`: 'auto', 'direct', 'winograd' (tiles of 4 x 4 outputs) or 'winograd_2x2' (smaller tiles, a smaller error);
-  `num_threads`: for this call, in place of `get_num_threads()`.
-- `out`: an array of the result's shape and dtype that receives it; it may overlap the inputs.
-
-Words are taken in any case. Floats are computed in their own precision (float16 in float32 and rounded once);
-integers of up to 16 bits give int32, wider ones int64, exactly or not at all. The result lies C-contiguous in the
-caller's axes, except that an NCHW-shaped view of channels-last memory gives another such view.
+is written, and `plan` does the work. Options mean the same everywhere, and are described with `conv2d`.
 """
 
 from __future__ import annotations
@@ -171,10 +156,87 @@ def conv2d(
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array:
-    """activation(conv(input, weight) + bias + residual), a cross-correlation as in PyTorch and Keras.
+    """Convolve images with filters: activation(conv(input, weight) + bias + residual).
 
-    `activation` is None, 'relu', 'relu6', 'leaky_relu' (slope 0.01), 'silu', 'sigmoid' or 'hardswish'; `residual` has
-    the result's shape. See the module's text for the other options.
+    A cross-correlation, as in PyTorch and Keras: the kernel is not turned round. Words are taken in any case.
+
+    Parameters
+    ----------
+    input : array_like
+        Shape (N, C, H, W), or (N, H, W, C) with ``data_format='NHWC'``; the batch axis may be left out.
+    weight : array_like
+        Shape (O, C / groups, kH, kW), or (kH, kW, C / groups, O) in NHWC; of the input's element type.
+    bias : array_like, optional
+        Shape (O,): one value for each output channel.
+    stride : int or (int, int)
+        Rows and columns from one output to the next.
+    padding : int, (int, int), ((int, int), (int, int)) or str
+        Rows and columns of padding: for all sides, (height, width), or ((top, bottom), (left, right)) whose negative
+        values crop; or 'valid' (none), 'same' (ceil(size / stride) outputs, the odd pixel at the end), 'same_lower' (at
+        the start), 'full' (every overlap).
+    dilation : int or (int, int)
+        Distance between neighbouring taps of the kernel, in pixels.
+    groups : int
+        Groups of channels that are convolved apart; depthwise is ``groups=C``.
+    padding_mode : {'zeros', 'reflect', 'replicate', 'circular', 'symmetric'}
+        What the padding holds. It may be wider than the image: the repetition then goes on, as in `numpy.pad`.
+    data_format : {'NCHW', 'NHWC', 'channels_first', 'channels_last'}
+        The order of the axes of all arrays.
+    activation : {None, 'relu', 'relu6', 'leaky_relu', 'silu', 'sigmoid', 'hardswish'}
+        Applied before the result is stored; the slope of 'leaky_relu' is 0.01. Integers take the first three alone.
+    residual : array_like, optional
+        An array of the result's shape and element type, added before the activation.
+    algorithm : {'auto', 'direct', 'winograd', 'winograd_2x2'}
+        'auto' takes what `explain_conv2d` says.
+    num_threads : int, optional
+        Threads for this call, in place of `get_num_threads()`.
+    out : ndarray, optional
+        An array of the result's shape and element type that receives it; it may overlap the inputs.
+
+    Returns
+    -------
+    ndarray
+        Shape (N, O, H', W') or (N, H', W', O) with H' = (H + top + bottom - (kH - 1) * dilation - 1) // stride + 1. Of
+        the input's element type if that is a float; integers of up to 16 bits give int32, wider ones int64.
+
+    Raises
+    ------
+    ConvError
+        For values and shapes that do not fit together; both a `ValueError` and a `RuntimeError`.
+    ConvTypeError
+        For a type or element type that is not taken; both a `TypeError` and a `RuntimeError`.
+    MemoryError
+        If the result cannot be allocated. Nothing has been written when an error is raised.
+
+    Notes
+    -----
+    float32 and float64 are computed in their own precision, float16 in float32 and rounded once. Integer results are
+    exact or refused with `ConvError`; nothing wraps. Positions in the padding are skipped, not multiplied, so that an
+    infinite weight there adds nothing. The error bounds are on the page about accuracy.
+
+    The result lies C-contiguous in the caller's axes, except that an NCHW-shaped view of channels-last memory gives
+    another such view. Any strides are taken: views, negative, zero, unaligned, byte-swapped.
+
+    'winograd' is F(4x4, 3x3) of Lavin and Gray, 'winograd_2x2' their F(2x2, 3x3) with smaller tiles and a smaller error,
+    both for float32 alone.
+
+    References
+    ----------
+    Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastconv
+    >>> image = np.arange(16.0).reshape(1, 4, 4)  # one channel, no batch axis
+    >>> box = np.ones((1, 1, 3, 3))
+    >>> fastconv.conv2d(image, box)
+    array([[[45., 54.],
+            [81., 90.]]])
+    >>> fastconv.conv2d(image, box, padding="same", stride=2).shape
+    (1, 2, 2)
+    >>> fastconv.conv2d(np.ones((1, 1, 2, 2), np.int8), np.full((1, 1, 2, 2), 100, np.int8)).item()
+    400
     """
     key = None
     if out is None and residual is None:
@@ -211,9 +273,44 @@ def conv1d(
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array:
-    """`conv2d` without the height: input (N, C, L), weight (O, I/groups, k), or (N, L, C) and (k, I/groups, O).
+    """Convolve signals with filters: `conv2d` without the height.
 
-    `padding` is an integer, ((left, right),) or a word.
+    Parameters
+    ----------
+    input : array_like
+        Shape (N, C, L), or (N, L, C) with ``data_format='NLC'``; the batch axis may be left out.
+    weight : array_like
+        Shape (O, C / groups, k), or (k, C / groups, O).
+    bias : array_like, optional
+        Shape (O,): one value for each output channel.
+    stride : int
+        Samples from one output to the next.
+    padding : int, ((int, int),) or str
+        Samples of padding on both sides, ((left, right),), or a word as for `conv2d`.
+    dilation, groups : int
+        As for `conv2d`.
+    padding_mode : {'zeros', 'reflect', 'replicate', 'circular', 'symmetric'}
+        What the padding holds. It may be wider than the image: the repetition then goes on, as in `numpy.pad`.
+    data_format : {'NCL', 'NLC', 'channels_first', 'channels_last'}
+        The order of the axes.
+    activation, residual, algorithm, num_threads, out : as for `conv2d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        Shape (N, O, L') or (N, L', O).
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For values, shapes or types that do not fit.
+
+    Examples
+    --------
+    >>> import fastconv
+    >>> fastconv.conv1d([[1.0, 2.0, 4.0, 8.0]], [[[1.0, 1.0]]])
+    array([[ 3.,  6., 12.]])
     """
     return _convolve(
         "conv1d", layout(data_format, LAYOUTS_1D), input, weight, bias, (1, single("stride", stride, 1)),
@@ -272,10 +369,48 @@ def conv_transpose2d(
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array:
-    """The transposed convolution: the gradient of `conv2d` with respect to its input, plus a bias.
+    """Run a convolution backwards: the gradient of `conv2d` with respect to its input, plus a bias.
 
-    Weights are (I, O/groups, kH, kW), in NHWC Keras' (kH, kW, O/groups, I). The output has
-    (H - 1)*stride - pads + dilation*(k - 1) + 1 + output_padding rows; padding='same' gives H*stride + output_padding.
+    Also called deconvolution; a stride enlarges the image. No zeros are inserted: each phase of the stride is a
+    convolution of its own (Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016).
+
+    Parameters
+    ----------
+    input : array_like
+        Shape (N, C, H, W), or (N, H, W, C) with ``data_format='NHWC'``; the batch axis may be left out.
+    weight : array_like
+        Shape (C, O / groups, kH, kW), or Keras' (kH, kW, O / groups, C) in NHWC; of the input's element type.
+    bias : array_like, optional
+        Shape (O,): one value for each output channel.
+    stride : int or (int, int)
+        Rows and columns of the output from one input pixel to the next.
+    padding : int, (int, int), ((int, int), (int, int)) or str
+        What is cut off the output's borders; 'same' gives H * stride + output_padding rows.
+    output_padding : int or (int, int)
+        Rows and columns added at the end of the output, below the stride.
+    groups, dilation : int or (int, int)
+        As for `conv2d`.
+    data_format, algorithm, num_threads, out : as for `conv2d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        Shape (N, O, H', W') or (N, H', W', O) with H' = (H - 1) * stride - top - bottom + dilation * (kH - 1) + 1 +
+        output_padding.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For values, shapes or types that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastconv
+    >>> fastconv.conv_transpose2d([[[1.0, 2.0]]], np.ones((1, 1, 2, 2)), stride=2)
+    array([[[1., 1., 2., 2.],
+            [1., 1., 2., 2.]]])
     """
     return _convolve_transposed(
         "conv_transpose2d", layout(data_format), input, weight, bias, stride, padding, output_padding, groups, dilation,
@@ -298,7 +433,31 @@ def conv_transpose1d(
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array:
-    """`conv_transpose2d` without the height: input (N, C, L), weight (I, O/groups, k)."""
+    """Run a convolution of signals backwards: `conv_transpose2d` without the height.
+
+    Parameters
+    ----------
+    input : array_like
+        Shape (N, C, L), or (N, L, C) with ``data_format='NLC'``; the batch axis may be left out.
+    weight : array_like
+        Shape (C, O / groups, k), or (k, O / groups, C).
+    bias : array_like, optional
+        Shape (O,): one value for each output channel.
+    stride, padding, output_padding, groups, dilation : int, ((int, int),) or str
+        As for `conv_transpose2d`, along the one axis.
+    data_format, algorithm, num_threads, out : as for `conv1d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        Shape (N, O, L') or (N, L', O).
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For values, shapes or types that do not fit.
+    """
     return _convolve_transposed(
         "conv_transpose1d", layout(data_format, LAYOUTS_1D), input, weight, bias, (1, single("stride", stride, 1)),
         padding_1d(padding), (0, single("output_padding", output_padding, 0)), groups,
@@ -336,7 +495,48 @@ def conv2d_backward(
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """The gradients of `conv2d` with respect to (input, weight, bias); None where `output_mask` is False."""
+    """All gradients of `conv2d`, with respect to (input, weight, bias).
+
+    Those of a call with an activation or a residual follow from the gradient before the activation.
+
+    Parameters
+    ----------
+    grad_output : array_like
+        The gradient with respect to the result, of its shape and element type.
+    input : array_like
+        The input of the forward call.
+    weight : array_like
+        The weight of the forward call.
+    stride, padding, dilation, groups : int, pair or str
+        As in the forward call.
+    output_mask : sequence of three bool
+        Which gradients are wanted.
+    padding_mode, data_format, algorithm, num_threads : as for `conv2d`
+        See there.
+
+    Returns
+    -------
+    tuple of ndarray or None
+        Gradients of the shapes of input and weight, and one of shape (O,); None where `output_mask` is False.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For values, shapes or types that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastconv
+    >>> image, weight = np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))
+    >>> dx, dw, db = fastconv.conv2d_backward(np.ones((1, 1, 2, 2)), image, weight)
+    >>> dx[0, 0]
+    array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]])
+    >>> dw.shape, db
+    ((1, 1, 2, 2), array([4.]))
+    """
     key = None
     if type(input) is np.ndarray and type(grad_output) is np.ndarray and input.dtype == grad_output.dtype:
         key = known_key(
@@ -414,10 +614,44 @@ def tiled_conv2d(
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Kernels that take turns over the output: pixel (y, x) is made with kernel [y mod tH, x mod tW].
+    """Convolve with kernels that take turns: output (y, x) is made with kernel [y mod tH, x mod tW].
 
-    Weights are (tH, tW, O, I, kH, kW), in NHWC (tH, tW, kH, kW, I, O). One tile is an ordinary convolution, as many
-    tiles as outputs a locally connected layer (Goodfellow, Bengio, Courville: Deep Learning, section 9.5).
+    One tile is an ordinary convolution, as many tiles as outputs a locally connected layer.
+
+    Parameters
+    ----------
+    input : array_like
+        Shape (N, C, H, W), or (N, H, W, C) with ``data_format='NHWC'``; the batch axis may be left out.
+    weight : array_like
+        Shape (tH, tW, O, C, kH, kW), or (tH, tW, kH, kW, C, O) in NHWC.
+    bias : array_like, optional
+        Shape (O,): one value for each output channel.
+    stride, padding : int, pair or str
+        As for `conv2d`.
+    dilation, data_format, algorithm, num_threads, out : as for `conv2d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        Shape and element type as from `conv2d` with one of the kernels.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For values, shapes or types that do not fit.
+
+    References
+    ----------
+    Goodfellow, Bengio and Courville, "Deep Learning", MIT Press 2016, section 9.5.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastconv
+    >>> weight = np.array([1.0, 10.0]).reshape(1, 2, 1, 1, 1, 1)  # two kernels of 1 x 1, in turn along a row
+    >>> fastconv.tiled_conv2d([[[1.0, 1.0, 1.0, 1.0]]], weight)
+    array([[[ 1., 10.,  1., 10.]]])
     """
     name = "tiled_conv2d"
     frame = layout(data_format)
@@ -472,9 +706,43 @@ def max_pool2d(
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array | tuple[Array, Array]:
-    """The maximum of every window; NaN counts as larger than all, padding as smaller.
+    """Take the maximum of every window; NaN counts as larger than all, padding as smaller.
 
-    With `return_indices` also the place of the (first) maximum in its plane, row * width + column, as int64.
+    Parameters
+    ----------
+    input : array_like
+        Shape (N, C, H, W), or (N, H, W, C) with ``data_format='NHWC'``; the batch axis may be left out.
+    kernel_size : int or (int, int)
+        Rows and columns of the window.
+    stride : int or (int, int), optional
+        Rows and columns from one window to the next; by default `kernel_size`.
+    padding, dilation : int, pair or str
+        As for `conv2d`.
+    ceil_mode : bool
+        Round the size of the output up: the last window may reach beyond the padding.
+    return_indices : bool
+        Also give the place of the (first) maximum in its plane, row * width + column.
+    data_format, num_threads, out : as for `conv2d`
+        See there.
+
+    Returns
+    -------
+    ndarray or (ndarray, ndarray)
+        Shape (N, C, H', W') or (N, H', W', C), of the input's element type; with `return_indices` also the places, as
+        int64.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For values, shapes or types that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastconv
+    >>> fastconv.max_pool2d(np.arange(16).reshape(1, 4, 4), 2)
+    array([[[ 5,  7],
+            [13, 15]]])
     """
     name = "max_pool2d"
     frame = layout(data_format)
@@ -526,7 +794,43 @@ def avg_pool2d(
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array:
-    """The mean of every window; the padding counts as zeros unless `count_include_pad` is False."""
+    """Take the mean of every window.
+
+    Parameters
+    ----------
+    input : array_like
+        Shape (N, C, H, W), or (N, H, W, C) with ``data_format='NHWC'``; the batch axis may be left out.
+    kernel_size : int or (int, int)
+        Rows and columns of the window.
+    stride : int or (int, int), optional
+        Rows and columns from one window to the next; by default `kernel_size`.
+    padding, ceil_mode : int, pair, str or bool
+        As for `max_pool2d`.
+    count_include_pad : bool
+        Count the padding as zeros; otherwise only pixels of the image are averaged.
+    divisor_override : int, optional
+        Divide every sum by this number in place of the window's size.
+    data_format, num_threads, out : as for `conv2d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        Shape (N, C, H', W') or (N, H', W', C), of the input's element type, which must be a float.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For values, shapes or types that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastconv
+    >>> fastconv.avg_pool2d(np.arange(16.0).reshape(1, 4, 4), 2)
+    array([[[ 2.5,  4.5],
+            [10.5, 12.5]]])
+    """
     name = "avg_pool2d"
     frame = layout(data_format)
     own = as_array("input", input)
@@ -561,9 +865,40 @@ def plan_conv2d(
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> ConvPlan:
-    """A `conv2d` prepared once, with packed weights, to be run on many inputs of this shape and the weight's dtype.
+    """Prepare a `conv2d` once, with packed weights, to be run on many inputs.
 
-    The batch of `input_shape` is only a hint: `ConvPlan.run` takes any.
+    Parameters
+    ----------
+    input_shape : sequence of int
+        The shape of the inputs. The batch is only a hint: `ConvPlan.run` takes any.
+    weight : array_like
+        Shape (O, C / groups, kH, kW), or (kH, kW, C / groups, O) in NHWC; of the input's element type.
+    bias : array_like, optional
+        Shape (O,): one value for each output channel.
+    stride, padding, dilation, groups : int, pair or str
+        As for `conv2d`.
+    padding_mode, data_format, activation, algorithm : str
+        As for `conv2d`.
+    num_threads : int, optional
+        Threads of every run, in place of `get_num_threads()`.
+
+    Returns
+    -------
+    ConvPlan
+        Holds a copy of the weights; the inputs must have the weight's element type.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For values, shapes or types that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastconv
+    >>> plan = fastconv.plan_conv2d((1, 3, 32, 32), np.ones((8, 3, 3, 3), np.float32), padding="same")
+    >>> plan.run(np.ones((5, 3, 32, 32), np.float32)).shape
+    (5, 8, 32, 32)
     """
     name = "plan_conv2d"
     frame = layout(data_format)
@@ -598,7 +933,39 @@ def explain_conv2d(
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> ConvExplanation:
-    """How `conv2d` would do this convolution: algorithm, tiles, memory, multiply-adds and why. Runs nothing."""
+    """Say how `conv2d` would do this convolution: algorithm, tiles, memory, multiply-adds and why; nothing is run.
+
+    Parameters
+    ----------
+    input_shape : sequence of int
+        The shape of the input.
+    weight_shape : sequence of int
+        The shape of the weight.
+    stride, padding, dilation, groups : int, pair or str
+        As for `conv2d`.
+    dtype : dtype_like
+        The element type of both.
+    padding_mode, data_format, algorithm, num_threads : as for `conv2d`
+        See there.
+
+    Returns
+    -------
+    ConvExplanation
+        A named tuple; printed, a few lines of text.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For values, shapes or types that do not fit.
+
+    Examples
+    --------
+    >>> import fastconv
+    >>> fastconv.explain_conv2d((1, 3, 224, 224), (64, 3, 3, 3), padding=1).macs
+    86704128
+    >>> fastconv.explain_conv2d((1, 64, 56, 56), (64, 64, 3, 3), padding=1, dtype="float64").algorithm
+    'direct'
+    """
     frame = layout(data_format)
     own_input, own_weight = shape("input_shape", input_shape), shape("weight_shape", weight_shape)
     input_logical, _ = frame.logical_shape("input_shape", own_input)
@@ -618,7 +985,13 @@ def explain_conv2d(
 
 
 def info() -> dict[str, Any]:
-    """The version, the instruction sets built, available and in use, the threads and the OpenMP runtime."""
+    """The version, the instruction sets built, available and in use, the threads and the OpenMP runtime.
+
+    Returns
+    -------
+    dict
+        Keys 'version', 'isa', 'isas_built', 'isas_available', 'threads' and 'openmp'.
+    """
     from . import __version__
 
     return {

@@ -56,7 +56,38 @@ def conv2d_input(
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of `conv2d` with respect to its input of shape `input_size`."""
+    """The gradient of `conv2d` with respect to its input of shape `input_size`.
+
+    Parameters
+    ----------
+    input_size : sequence of int
+        The shape of the input.
+    weight : array_like
+        The weight of the forward call.
+    grad_output : array_like
+        The gradient with respect to the result, of its shape.
+    stride, padding, dilation, groups : int, pair or str
+        As in the call of `conv2d`.
+    padding_mode, data_format, algorithm, num_threads : as for `conv2d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        Of shape `input_size`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For shapes or types that do not fit, or integer sums that leave the range of their type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv2d_input((1, 1, 1, 3), np.array([[[[1.0, 10.0]]]]), np.array([[[[1.0, 2.0]]]]))
+    array([[[[ 1., 12., 20.]]]])
+    """
     key = known_key(
         ("conv2d_input", input_size), grad_output, weight, stride, padding, dilation, groups, padding_mode, data_format,
         algorithm, num_threads,
@@ -96,7 +127,38 @@ def conv2d_weight(
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of `conv2d` with respect to its weight of shape `weight_size`."""
+    """The gradient of `conv2d` with respect to its weight of shape `weight_size`.
+
+    Parameters
+    ----------
+    input : array_like
+        The input of the forward call.
+    weight_size : sequence of int
+        The shape of the weight.
+    grad_output : array_like
+        The gradient with respect to the result, of its shape.
+    stride, padding, dilation, groups : int, pair or str
+        As in the call of `conv2d`.
+    padding_mode, data_format, algorithm, num_threads : as for `conv2d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        Of shape `weight_size`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For shapes or types that do not fit, or integer sums that leave the range of their type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv2d_weight(np.array([[[[1.0, 2.0, 4.0]]]]), (1, 1, 1, 2), np.array([[[[1.0, 10.0]]]]))
+    array([[[[21., 42.]]]])
+    """
     key = known_key(
         ("conv2d_weight", weight_size), grad_output, input, stride, padding, dilation, groups, padding_mode,
         data_format, algorithm, num_threads,
@@ -136,7 +198,31 @@ def conv_transpose2d_input(
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of `conv_transpose2d` with respect to its input: the convolution that it transposes."""
+    """The gradient of `conv_transpose2d` with respect to its input: the convolution that it transposes.
+
+    Parameters
+    ----------
+    input_size : sequence of int
+        The shape of the input.
+    weight : array_like
+        The weight of the forward call.
+    grad_output : array_like
+        The gradient with respect to the result, of its shape.
+    stride, padding, output_padding, groups, dilation : int, pair or str
+        As in the call of `conv_transpose2d`.
+    data_format, algorithm, num_threads : as for `conv2d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        Of shape `input_size`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For shapes or types that do not fit, or integer sums that leave the range of their type.
+    """
     name = "conv_transpose2d_input"
     frame = layout(data_format)
     own_size = shape("input_size", input_size)
@@ -168,7 +254,31 @@ def conv_transpose2d_weight(
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of `conv_transpose2d` with respect to its weight of shape `weight_size`."""
+    """The gradient of `conv_transpose2d` with respect to its weight of shape `weight_size`.
+
+    Parameters
+    ----------
+    input : array_like
+        The input of the forward call.
+    weight_size : sequence of int
+        The shape of the weight.
+    grad_output : array_like
+        The gradient with respect to the result, of its shape.
+    stride, padding, output_padding, groups, dilation : int, pair or str
+        As in the call of `conv_transpose2d`.
+    data_format, algorithm, num_threads : as for `conv2d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        Of shape `weight_size`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For shapes or types that do not fit, or integer sums that leave the range of their type.
+    """
     name = "conv_transpose2d_weight"
     frame = layout(data_format)
     own_size = shape("weight_size", weight_size)
@@ -201,7 +311,31 @@ def tiled_conv2d_input(
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of `tiled_conv2d` with respect to its input of shape `input_size`: the sum over the tiles."""
+    """The gradient of `tiled_conv2d` with respect to its input of shape `input_size`: the sum over the tiles.
+
+    Parameters
+    ----------
+    input_size : sequence of int
+        The shape of the input.
+    weight : array_like
+        The weight of the forward call.
+    grad_output : array_like
+        The gradient with respect to the result, of its shape.
+    stride, padding : int, pair or str
+        As in the call of `tiled_conv2d`.
+    dilation, data_format, algorithm, num_threads : as for `tiled_conv2d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        Of shape `input_size`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For shapes or types that do not fit, or integer sums that leave the range of their type.
+    """
     name = "tiled_conv2d_input"
     frame = layout(data_format)
     own_size = shape("input_size", input_size)
@@ -248,7 +382,31 @@ def tiled_conv2d_weight(
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of `tiled_conv2d` with respect to its weight of shape `weight_size`."""
+    """The gradient of `tiled_conv2d` with respect to its weight of shape `weight_size`.
+
+    Parameters
+    ----------
+    input : array_like
+        The input of the forward call.
+    weight_size : sequence of int
+        The shape of the weight.
+    grad_output : array_like
+        The gradient with respect to the result, of its shape.
+    stride, padding : int, pair or str
+        As in the call of `tiled_conv2d`.
+    dilation, data_format, algorithm, num_threads : as for `tiled_conv2d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        Of shape `weight_size`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For shapes or types that do not fit, or integer sums that leave the range of their type.
+    """
     name = "tiled_conv2d_weight"
     frame = layout(data_format)
     own_size = shape("weight_size", weight_size)
@@ -327,7 +485,31 @@ def max_pool2d_input(
     data_format: str = "NCHW",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of `max_pool2d` with respect to its input: each value goes to the (first) maximum of its window."""
+    """The gradient of `max_pool2d` with respect to its input: a value goes to the (first) maximum of its window.
+
+    Parameters
+    ----------
+    input : array_like
+        The input of the forward call.
+    kernel_size : int or (int, int)
+        Rows and columns of the window.
+    grad_output : array_like
+        The gradient with respect to the result, of its shape.
+    stride, padding, dilation, ceil_mode : int, pair, str or bool
+        As in the call of `max_pool2d`.
+    data_format, num_threads : as for `conv2d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of `input` and the element type of `grad_output`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For shapes or types that do not fit, or integer sums that leave the range of their type.
+    """
     name = "max_pool2d_input"
     frame = layout(data_format)
     own_input, own_dy = as_array("input", input), as_array("grad_output", grad_output)
@@ -366,7 +548,31 @@ def avg_pool2d_input(
     data_format: str = "NCHW",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of `avg_pool2d` with respect to its input of shape `input_size`."""
+    """The gradient of `avg_pool2d` with respect to its input of shape `input_size`.
+
+    Parameters
+    ----------
+    input_size : sequence of int
+        The shape of the input.
+    kernel_size : int or (int, int)
+        Rows and columns of the window.
+    grad_output : array_like
+        The gradient with respect to the result, of its shape.
+    stride, padding, ceil_mode, count_include_pad, divisor_override : int, pair, str or bool
+        As in the call of `avg_pool2d`.
+    data_format, num_threads : as for `conv2d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        Of shape `input_size`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For shapes or types that do not fit, or integer sums that leave the range of their type.
+    """
     name = "avg_pool2d_input"
     frame = layout(data_format)
     own_size = shape("input_size", input_size)

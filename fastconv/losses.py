@@ -20,13 +20,31 @@ Array = NDArray[Any]
 
 
 class Loss:
-    """The value of a batch and its gradient; `check` refuses targets before anything is computed."""
+    """The mean over a batch and its gradient; `check` refuses targets before anything is computed."""
 
     name = "loss"
     from_softmax = False  # takes logits: the softmax that ends a model is left to the loss
 
     def check(self, y: object, outputs: tuple[int, ...]) -> Array:
-        """Targets of a model whose samples come out in this shape."""
+        """Targets as the loss takes them.
+
+        Parameters
+        ----------
+        y : array_like
+            The targets.
+        outputs : tuple of int
+            The shape of one output of the model.
+
+        Returns
+        -------
+        ndarray
+            Of as many samples.
+
+        Raises
+        ------
+        ConvError
+            For a shape or a label that does not fit.
+        """
         target = as_array("y", y)
         if target.shape[1:] != outputs:
             if (*target.shape[1:], 1) == outputs:
@@ -42,8 +60,14 @@ class Loss:
 class SoftmaxCrossEntropy(Loss):
     """-log softmax(z)[label], averaged over the batch.
 
-    Targets are class numbers (N,) or probabilities (N, classes). `label_smoothing` e replaces a one-hot target by
-    (1 - e) one_hot + e / classes (Szegedy et al., 2016).
+    Targets are class numbers (N,) or probabilities (N, classes).
+
+    Parameters
+    ----------
+    from_logits : bool
+        The outputs are those before the softmax (or sigmoid); a softmax that ends the model is left out in either case.
+    label_smoothing : float
+        With e, a one-hot target becomes (1 - e) * target + e / classes (Szegedy et al., 2016).
     """
 
     name = "softmax_cross_entropy"
@@ -112,14 +136,14 @@ class SoftmaxCrossEntropy(Loss):
 
 
 class SparseCategoricalCrossentropy(SoftmaxCrossEntropy):
-    """Softmax cross-entropy with class numbers as targets."""
+    """Softmax cross-entropy with class numbers (N,) as targets."""
 
     name = "sparse_categorical_crossentropy"
     takes = ("classes",)
 
 
 class CategoricalCrossentropy(SoftmaxCrossEntropy):
-    """Softmax cross-entropy with one-hot targets or probabilities."""
+    """Softmax cross-entropy with one-hot targets or probabilities (N, classes)."""
 
     name = "categorical_crossentropy"
     takes = ("probabilities",)
@@ -137,7 +161,15 @@ class MeanSquaredError(Loss):
 
 
 class BinaryCrossentropy(Loss):
-    """-(t log p + (1 - t) log(1 - p)), averaged over all values; p is the output, or its sigmoid with `from_logits`."""
+    """-(t log p + (1 - t) log(1 - p)), averaged over all values.
+
+    Parameters
+    ----------
+    from_logits : bool
+        Take the sigmoid of the output as p, not the output itself.
+    label_smoothing : float
+        With e, t becomes (1 - e) * t + e / 2.
+    """
 
     name = "binary_crossentropy"
 
@@ -170,7 +202,23 @@ LOSSES: Final[dict[str, type[Loss]]] = {
 
 
 def loss(value: object) -> Loss:
-    """A loss, or the one that a name stands for with its defaults."""
+    """A loss, or the one that a name stands for with its defaults.
+
+    Parameters
+    ----------
+    value : str or Loss
+        Such as 'mse' or `MeanSquaredError()`.
+
+    Returns
+    -------
+    Loss
+        The object itself, or a new one.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For an unknown name, or what is neither.
+    """
     if isinstance(value, Loss):
         return value
     names = ", ".join(map(repr, LOSSES))

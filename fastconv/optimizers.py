@@ -24,8 +24,17 @@ Schedule = Callable[[int], float]
 
 
 class Optimizer:
-    """Moves parameters against their gradients. `weight_decay` w takes w * learning_rate of every weight at each step,
-    apart from its gradient (Loshchilov and Hutter, 2019); `exclude_from_weight_decay` names those to spare."""
+    """Moves parameters against their gradients.
+
+    Weight decay is apart from the gradient (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019).
+
+    Parameters
+    ----------
+    learning_rate : float or callable
+        The rate, or a function of the steps done, such as a schedule.
+    weight_decay : float, optional
+        With w, w * learning_rate of every weight is taken off at each step, apart from its gradient.
+    """
 
     def __init__(self, learning_rate: float | Schedule, weight_decay: float | None) -> None:
         if not callable(learning_rate):
@@ -37,16 +46,34 @@ class Optimizer:
         self._slots: dict[int, tuple[Parameter, list[Array]]] = {}
 
     def exclude_from_weight_decay(self, var_names: Sequence[str]) -> None:
-        """Leave parameters alone whose name holds one of these words, such as ['bias', 'gamma', 'beta']."""
+        """Spare parameters from weight decay.
+
+        Parameters
+        ----------
+        var_names : sequence of str
+            Parameters whose name holds one of these words, such as ['bias', 'gamma', 'beta'].
+        """
         self._spared = tuple(var_names)
 
     def current_rate(self) -> float:
-        """The learning rate of the next step."""
+        """The learning rate of the next step.
+
+        Returns
+        -------
+        float
+            As the schedule gives it.
+        """
         rate = self.learning_rate
         return float(rate(self.iterations)) if callable(rate) else rate
 
     def apply(self, parameters: Sequence[Parameter]) -> None:
-        """One step with the gradients that the parameters hold."""
+        """Make one step with the gradients that the parameters hold.
+
+        Parameters
+        ----------
+        parameters : sequence of Parameter
+            Those without a gradient are left alone.
+        """
         rate = self.current_rate()
         self.iterations += 1
         for parameter in parameters:
@@ -73,7 +100,19 @@ def _flat(array: Array) -> Array:
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent: v = momentum * v - rate * g; w += v, or momentum * v - rate * g with `nesterov`."""
+    """Stochastic gradient descent: v = momentum * v - rate * g; w += v.
+
+    Parameters
+    ----------
+    learning_rate : float or callable
+        The rate, or a function of the steps done, such as a schedule.
+    momentum : float
+        Between 0 and 1.
+    nesterov : bool
+        Look ahead: w += momentum * v - rate * g.
+    weight_decay : float, optional
+        With w, w * learning_rate of every weight is taken off at each step, apart from its gradient.
+    """
 
     def __init__(
         self,
@@ -95,7 +134,25 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam (Kingma and Ba, 2015) with Keras' epsilon 1e-7."""
+    """Adam, with Keras' defaults.
+
+    Parameters
+    ----------
+    learning_rate : float or callable
+        The rate, or a function of the steps done, such as a schedule.
+    beta_1 : float
+        Decay of the mean of the gradient.
+    beta_2 : float
+        Decay of the mean of its square.
+    epsilon : float
+        Added to the root of the latter; Keras' default.
+    weight_decay : float, optional
+        With w, w * learning_rate of every weight is taken off at each step, apart from its gradient.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
+    """
 
     def __init__(
         self,
@@ -121,7 +178,25 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); Keras' default 0.004."""
+    """Adam with decoupled weight decay, with Keras' defaults.
+
+    Parameters
+    ----------
+    learning_rate : float or callable
+        The rate, or a function of the steps done, such as a schedule.
+    weight_decay : float, optional
+        With w, w * learning_rate of every weight is taken off at each step, apart from its gradient.
+    beta_1 : float
+        Decay of the mean of the gradient.
+    beta_2 : float
+        Decay of the mean of its square.
+    epsilon : float
+        Added to the root of the latter; Keras' default.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+    """
 
     def __init__(
         self,
@@ -138,7 +213,23 @@ OPTIMIZERS: Final[dict[str, Callable[[], Optimizer]]] = {"sgd": SGD, "adam": Ada
 
 
 def optimizer(value: object) -> Optimizer:
-    """An optimiser, or the one that a name stands for with its defaults."""
+    """An optimiser, or the one that a name stands for with its defaults.
+
+    Parameters
+    ----------
+    value : str or Optimizer
+        Such as 'sgd' or `SGD()`.
+
+    Returns
+    -------
+    Optimizer
+        The object itself, or a new one.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For an unknown name, or what is neither.
+    """
     if isinstance(value, Optimizer):
         return value
     names = ", ".join(map(repr, OPTIMIZERS))
@@ -154,7 +245,19 @@ def optimizer(value: object) -> Optimizer:
 
 
 class ExponentialDecay:
-    """initial * decay_rate^(step / decay_steps), in whole powers with `staircase`."""
+    """The rate initial * decay_rate^(step / decay_steps).
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+        The rate at step 0.
+    decay_steps : int
+        Steps of the decay.
+    decay_rate : float
+        The factor over `decay_steps`.
+    staircase : bool
+        Only whole powers.
+    """
 
     def __init__(
         self, initial_learning_rate: float, decay_steps: int, decay_rate: float, staircase: bool = False
@@ -170,8 +273,32 @@ class ExponentialDecay:
 
 
 class CosineDecay:
-    """Half a cosine from the initial rate to alpha * rate over `decay_steps`, after a linear warm-up of `warmup_steps`
-    from the initial rate to `warmup_target` (Loshchilov and Hutter, 2017)."""
+    """The rate along half a cosine, after a linear warm-up.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+        The rate at step 0.
+    decay_steps : int
+        Steps of the decay.
+    alpha : float
+        Share of the rate that is left at the end.
+    warmup_target : float, optional
+        The rate at the end of the warm-up.
+    warmup_steps : int
+        Steps of the warm-up.
+
+    References
+    ----------
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+
+    Examples
+    --------
+    >>> from fastconv.optimizers import CosineDecay
+    >>> rate = CosineDecay(0.1, decay_steps=10)
+    >>> rate(0), rate(5), rate(10)
+    (0.1, 0.05, 0.0)
+    """
 
     def __init__(
         self,
@@ -198,7 +325,15 @@ class CosineDecay:
 
 
 class PiecewiseConstantDecay:
-    """values[0] up to boundaries[0] steps, values[1] up to boundaries[1], and so on; one value more than boundaries."""
+    """A rate that changes in steps: values[0] up to boundaries[0], values[1] up to boundaries[1], and so on.
+
+    Parameters
+    ----------
+    boundaries : sequence of int
+        Steps, rising.
+    values : sequence of float
+        Rates, one more than boundaries.
+    """
 
     def __init__(self, boundaries: Sequence[int], values: Sequence[float]) -> None:
         self.boundaries = [int(real("boundaries", boundary, 0)) for boundary in boundaries]

@@ -74,7 +74,37 @@ _select_isa()
 
 
 class ConvExplanation(NamedTuple):
-    """What a convolution will do, and why. `macs` counts the multiply-adds of one call by definition."""
+    """What a convolution will do, and why; printed, a few lines of text.
+
+    Parameters
+    ----------
+    algorithm : str
+        'direct' or 'winograd'.
+    isa : str
+        The instruction set in use.
+    dtype : str
+        The element type of input and weight.
+    threads : int
+        Threads that a call may use.
+    tile : (int, int)
+        Output pixels computed together.
+    block : str
+        What a task works through at a time.
+    register_tile : (int, int)
+        Pixels x output channels held in registers.
+    source : str
+        Where register tiles read their pixels.
+    workspace_bytes : int
+        Scratch memory of one call, in bytes.
+    packed_weight_bytes : int
+        Memory of the packed weights, in bytes.
+    macs : int
+        Multiply-adds of one call by the definition of convolution.
+    multiplications : int
+        Multiply-adds left after the fast algorithm.
+    reason : str
+        Why this algorithm.
+    """
 
     algorithm: str
     isa: str
@@ -495,8 +525,8 @@ def _tiles(g: Geometry, tile: tuple[int, int]) -> int:
 class ConvPlan:
     """A convolution prepared once and run many times: packed weights, chosen algorithm and blocking.
 
-    Built by `fastconv.plan_conv2d`. The weights are copied: later changes to the array do not reach the plan. A plan
-    may be run from several threads at once: it holds no scratch memory between runs.
+    Made by `fastconv.plan_conv2d`. The weights are copied: later changes to the array do not reach the plan. A plan may
+    be run from several threads at once: it holds no scratch memory between runs.
     """
 
     def __init__(
@@ -547,7 +577,13 @@ class ConvPlan:
         return self._explanation.workspace_bytes
 
     def explain(self) -> ConvExplanation:
-        """Algorithm, instruction set, tiles, memory and the reason."""
+        """Algorithm, instruction set, tiles, memory and the reason.
+
+        Returns
+        -------
+        ConvExplanation
+            As from `fastconv.explain_conv2d`.
+        """
         return self._explanation
 
     def _plain(self, input: Any, out: Any, residual: Any) -> bool:
@@ -580,11 +616,28 @@ class ConvPlan:
         )
 
     def run(self, input: Any, out: Array | None = None, *, residual: Any = None) -> Array:
-        """Convolve `input`: the planned shape and element type, any batch size.
+        """Convolve a batch.
 
-        `residual`, of the result's shape and element type, is added before the activation.
+        Parameters
+        ----------
+        input : array_like
+            Of the planned shape and element type, with any batch size.
+        out : ndarray, optional
+            Receives the result; it may overlap the input.
+        residual : array_like, optional
+            Of the result's shape and element type, added before the activation.
 
-        Raises `ConvError` for another shape, `ConvTypeError` for another element type.
+        Returns
+        -------
+        ndarray
+            `out`, or a new array.
+
+        Raises
+        ------
+        ConvError
+            For another shape.
+        ConvTypeError
+            For another element type.
         """
         if self._plain(input, out, residual):
             if out is None:

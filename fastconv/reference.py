@@ -59,7 +59,7 @@ def conv2d(
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array:
-    """act(conv(input, weight) + bias + residual)."""
+    """The convolution act(conv(input, weight) + bias + residual)."""
     x, batched = _to_nchw(input, data_format)
     w = _weight_to_oihw(weight, data_format)
     g = geometry.conv_geometry(x.shape, w.shape, stride, padding, dilation, groups, padding_mode)
@@ -147,7 +147,7 @@ def tiled_conv2d(
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array:
-    """tH x tW kernels that take turns over the output: pixel (y, x) is made with kernel [y mod tH, x mod tW]."""
+    """Kernels that take turns over the output: pixel (y, x) is made with kernel [y mod tH, x mod tW]."""
     x, batched = _to_nchw(input, data_format)
     kernels = _tiles(weight, data_format)
     g = geometry.conv_geometry(x.shape, kernels.shape[2:], stride, padding, dilation, 1, name="tiled_conv2d")
@@ -222,7 +222,7 @@ def conv1d(
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array:
-    """conv2d with a height of one."""
+    """The same as conv2d with a height of one."""
     last = _channels_last(data_format)
     y = conv2d(
         _with_height(input, last), _weight_with_height(weight, last), bias,
@@ -248,7 +248,7 @@ def conv_transpose1d(
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array:
-    """conv_transpose2d with a height of one."""
+    """The same as conv_transpose2d with a height of one."""
     last = _channels_last(data_format)
     y = conv_transpose2d(
         _with_height(input, last), _weight_with_height(weight, last), bias,

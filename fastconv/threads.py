@@ -125,13 +125,33 @@ def _positive(name: str, value: object) -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Cap the threads of every later call in this process at `n` (an integer from 1)."""
+    """Cap the threads of every later call in this process.
+
+    Parameters
+    ----------
+    n : int
+        At least 1 and at most 65536.
+
+    Raises
+    ------
+    ConvError
+        For a number out of range.
+    ConvTypeError
+        For what is no integer.
+    """
     global _cap
     _cap = _positive("n", n)
 
 
 def get_num_threads() -> int:
-    """Threads that a call uses unless `num_threads=` says otherwise."""
+    """Threads that a call uses unless ``num_threads=`` says otherwise.
+
+    Returns
+    -------
+    int
+        The cap that was set; else OMP_NUM_THREADS, or the CPUs that this process may use, within its control group's
+        quota.
+    """
     global _cap
     if _cap is None:
         _cap = _default()

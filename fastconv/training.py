@@ -34,8 +34,15 @@ Metric = Callable[[Array, Array], float]
 
 @dataclass
 class History:
-    """What `fit` measured: `epoch` counts from 0; `history` holds a list an epoch for loss, accuracy, val_loss,
-    val_accuracy, learning_rate and images_per_second."""
+    """What `fit` measured.
+
+    Parameters
+    ----------
+    epoch : list of int
+        Numbers of the epochs, from 0.
+    history : dict of lists
+        A value an epoch of loss, accuracy, val_loss, val_accuracy, learning_rate and images_per_second.
+    """
 
     epoch: list[int] = field(default_factory=list)
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -48,7 +55,20 @@ class History:
 
 
 def accuracy(outputs: Array, target: Array) -> float:
-    """The share of samples whose largest output is the target (nearest to it, where there is one output alone)."""
+    """The share of samples whose largest output is the target (nearest to it, where there is one output alone).
+
+    Parameters
+    ----------
+    outputs : ndarray
+        Of shape (N, ..., classes).
+    target : ndarray
+        Class numbers, or probabilities of the outputs' shape.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+    """
     if outputs.shape[-1] == 1 and target.shape == outputs.shape:
         return float(((outputs > 0.5) == (target > 0.5)).mean())
     wanted = target.argmax(axis=-1) if target.ndim == outputs.ndim else target
@@ -65,7 +85,18 @@ def metric(value: object) -> tuple[str, Metric]:
 
 
 def ends_in_softmax(layer: Layer) -> bool:
-    """Whether the output of a layer is a softmax over its last axis."""
+    """Whether the output of a layer is a softmax over its last axis.
+
+    Parameters
+    ----------
+    layer : Layer
+        A layer of its own, or one with an activation.
+
+    Returns
+    -------
+    bool
+        True for `Softmax()`, and for 'softmax' as an activation.
+    """
     if isinstance(layer, Softmax):
         return layer.axis == -1
     if isinstance(layer, Activation):
@@ -117,7 +148,22 @@ class Trainable:
         loss: str | losses.Loss = "sparse_categorical_crossentropy",
         metrics: Sequence[str | Metric] = (),
     ) -> None:
-        """Choose how to train: optimiser, loss and metrics, by name (with Keras' defaults) or as objects."""
+        """Choose how to train.
+
+        Parameters
+        ----------
+        optimizer : str or Optimizer
+            'sgd', 'adam', 'adamw' (with Keras' defaults) or an object of `fastconv.optimizers`.
+        loss : str or Loss
+            A name in Keras' words or an object of `fastconv.losses`.
+        metrics : sequence of str or callable
+            'accuracy', or functions of (outputs, targets).
+
+        Raises
+        ------
+        ConvError, ConvTypeError
+            For an unknown name, or a loss that takes logits on a model that ends in a softmax.
+        """
         chosen, wanted = optimizers.optimizer(optimizer), losses.loss(loss)
         if isinstance(metrics, str):
             raise ConvTypeError(f"metrics must be a list, such as [{metrics!r}], but got {metrics!r}.")
@@ -178,7 +224,25 @@ class Trainable:
             first.backward_weights(grad)
 
     def train_on_batch(self, x: ArrayLike, y: ArrayLike) -> list[float]:
-        """One step of the optimiser on this batch; gives [loss, *metrics] from before the step."""
+        """Make one step of the optimiser.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs (N, H, W, C), (N, C, H, W) or (N, F).
+        y : array_like
+            Targets of as many samples, as the loss takes them.
+
+        Returns
+        -------
+        list of float
+            The loss and the metrics, from before the step.
+
+        Raises
+        ------
+        ConvError
+            For labels out of range or a loss that is not finite; the weights are then as before.
+        """
         inputs, target = self._checked(x, y)
         return self._step(inputs, target)
 
@@ -219,7 +283,20 @@ class Trainable:
         return message + "the outputs are finite but too large; the weights were left as they were."
 
     def test_on_batch(self, x: ArrayLike, y: ArrayLike) -> list[float]:
-        """[loss, *metrics] of this batch; nothing is changed."""
+        """Measure one batch; nothing is changed.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs (N, H, W, C), (N, C, H, W) or (N, F).
+        y : array_like
+            Targets of as many samples, as the loss takes them.
+
+        Returns
+        -------
+        list of float
+            The loss and the metrics.
+        """
         inputs, target = self._checked(x, y)
         return self._measure(inputs, target)
 
@@ -250,11 +327,42 @@ class Trainable:
         augment: Callable[[Array, np.random.Generator], Array] | None = None,
         callbacks: Sequence[Callable[[int, dict[str, float]], bool | None]] = (),
     ) -> History:
-        """Train on all samples `epochs` times, in batches; the order is drawn anew every epoch from `seed`.
+        """Train on all samples, in batches, `epochs` times.
 
-        `verbose` 1 shows a bar an epoch, 2 a line, 0 nothing. `augment(batch, generator)` may change every batch.
-        `callbacks` are called with (epoch, values) after every epoch; True ends the training. Ctrl-C ends it after the
-        batch with KeyboardInterrupt: the model is then as after that batch, `model.history` holds the epochs before.
+        Parameters
+        ----------
+        x : array_like
+            Inputs (N, H, W, C), (N, C, H, W) or (N, F).
+        y : array_like
+            Targets of as many samples, as the loss takes them.
+        batch_size : int
+            Samples a step.
+        epochs : int
+            How often all samples are seen.
+        validation_data : (array_like, array_like), optional
+            Samples that are only measured, after every epoch.
+        verbose : {0, 1, 2}
+            Nothing, a bar, or a line an epoch.
+        shuffle : bool
+            Draw a new order every epoch.
+        seed : int, optional
+            Of the orders and of `augment`.
+        augment : callable, optional
+            A function of (batch, generator) that gives the batch to learn from.
+        callbacks : sequence of callable
+            Called with (epoch, values) after every epoch; True ends the training.
+
+        Returns
+        -------
+        History
+            Also in `model.history`.
+
+        Raises
+        ------
+        ConvError
+            For data that does not fit, or a loss that is not finite; names the layer or the batch.
+        KeyboardInterrupt
+            After Ctrl-C, at the end of the batch: the model is then as after that batch.
         """
         inputs, target = self._checked(x, y)
         size, rounds = positive("batch_size", batch_size), positive("epochs", epochs)
@@ -340,7 +448,26 @@ class Trainable:
     def evaluate(
         self, x: ArrayLike, y: ArrayLike, batch_size: int = 32, verbose: int | str = 0, return_dict: bool = False
     ) -> Any:
-        """The loss, [loss, *metrics] where the model was compiled with metrics, or a dict with `return_dict`."""
+        """Measure loss and metrics over all samples.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs (N, H, W, C), (N, C, H, W) or (N, F).
+        y : array_like
+            Targets of as many samples, as the loss takes them.
+        batch_size : int
+            Samples a step.
+        verbose : {0, 1, 2}
+            Nothing, a bar, or a line an epoch.
+        return_dict : bool
+            Give a dictionary by name.
+
+        Returns
+        -------
+        float, list of float or dict
+            The loss; [loss, metrics] where the model was compiled with metrics.
+        """
         inputs, target = self._checked(x, y)
         shown = _verbosity(verbose)
         values = self._evaluate(
@@ -351,10 +478,22 @@ class Trainable:
         return values if self.metrics else values[0]
 
     def predict(self, x: ArrayLike | Iterable[ArrayLike], batch_size: int = 32, verbose: int | str = 0) -> Any:
-        """The outputs, computed by the prepared net (`compile_inference`).
+        """Compute the outputs by the prepared net (see `compile_inference`).
 
-        `x` is a batch as an array, or a list or generator of single samples: then a bar shows progress (unless
-        `verbose` is 0), and where the sizes of samples differ the result is a list.
+        Parameters
+        ----------
+        x : array_like or iterable
+            A batch as an array, or a list or generator of single samples: then a bar shows progress (unless `verbose`
+            is 0).
+        batch_size : int
+            Samples at a time.
+        verbose : {0, 1, 2}
+            Nothing, a bar, or a line an epoch.
+
+        Returns
+        -------
+        ndarray or list of ndarray
+            A list where the sizes of samples differ.
         """
         size, shown = positive("batch_size", batch_size), _verbosity(verbose) > 0
         if isinstance(x, np.ndarray):
@@ -388,7 +527,19 @@ class Trainable:
         return result
 
     @abstractmethod
-    def compile_inference(self, input_shape: Sequence[int | None] | None = None) -> InferencePlan: ...
+    def compile_inference(self, input_shape: Sequence[int | None] | None = None) -> InferencePlan:
+        """Prepare the model for samples of this shape.
+
+        Parameters
+        ----------
+        input_shape : sequence of int or None, optional
+            Of the samples, with or without a batch axis; that of the build if not given.
+
+        Returns
+        -------
+        InferencePlan
+            What `predict` runs.
+        """
 
 
 UNSHOWN = ("images_per_second", "learning_rate")

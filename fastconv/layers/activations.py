@@ -140,8 +140,16 @@ def function(activation: object) -> Function:
 
 
 class Activation(Layer):
-    """activation(x), elementwise: 'relu', 'relu6', 'leaky_relu' (slope 0.2), 'sigmoid', 'tanh', 'silu', 'hard_swish',
-    'linear', or 'softmax' over the last axis."""
+    """Apply a function to every value.
+
+    Parameters
+    ----------
+    activation : str, Function or None
+        'relu', 'relu6', 'leaky_relu' (slope 0.2), 'sigmoid', 'tanh', 'silu', 'hard_swish', 'linear', or 'softmax' over
+        the last axis.
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+    """
 
     reads_images = False
 
@@ -167,7 +175,17 @@ class Activation(Layer):
 
 
 class ReLU(Activation):
-    """max(x, 0); with `max_value` at most that, with `negative_slope` that slope below 0, as in Keras."""
+    """Cut off below zero: max(x, 0).
+
+    Parameters
+    ----------
+    max_value : float, optional
+        Cut off above it too.
+    negative_slope : float
+        The slope below 0, as in Keras; not together with `max_value`.
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+    """
 
     def __init__(self, max_value: float | None = None, negative_slope: float = 0.0, **options: Any) -> None:
         most = None if max_value is None else real("max_value", max_value, 0)
@@ -191,14 +209,30 @@ class ReLU(Activation):
 
 
 class LeakyReLU(Activation):
-    """x where positive, negative_slope * x elsewhere; Keras' default slope 0.3."""
+    """Flatten below zero: x where positive, negative_slope * x elsewhere.
+
+    Parameters
+    ----------
+    negative_slope : float
+        At least 0; Keras' default is 0.3.
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+    """
 
     def __init__(self, negative_slope: float = 0.3, **options: Any) -> None:
         super().__init__(leaky_relu(real("negative_slope", negative_slope, 0)), **options)
 
 
 class Softmax(Layer):
-    """exp(x) / sum(exp(x)) along `axis` (-1: the last)."""
+    """Turn scores into probabilities: exp(x) / sum(exp(x)).
+
+    Parameters
+    ----------
+    axis : int
+        Along which axis; 0 is the batch and not taken.
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+    """
 
     reads_images = False
 

@@ -49,7 +49,21 @@ def real(name: str, value: object, least: float = float("-inf"), most: float = f
 
 
 class Parameter:
-    """A named array of a layer. Its values are made on first use; `grad` holds the last gradient."""
+    """A named array of a layer: made on first use, with the last gradient in `grad`.
+
+    Parameters
+    ----------
+    name : str
+        As in weight files.
+    shape : tuple of int
+        Fixed.
+    dtype : dtype
+        The layer's.
+    initializer : callable
+        A function of (shape, generator).
+    trainable : bool
+        False for running statistics.
+    """
 
     __slots__ = ("_array", "dtype", "grad", "initializer", "name", "seed", "shape", "trainable", "version")
 
@@ -63,10 +77,12 @@ class Parameter:
 
     @property
     def size(self) -> int:
+        """The number of values."""
         return prod(self.shape)
 
     @property
     def allocated(self) -> bool:
+        """Whether the values have been made."""
         return self._array is not None
 
     @property
@@ -97,7 +113,18 @@ class Parameter:
         return given
 
     def assign(self, value: object) -> None:
-        """Copy `value` in."""
+        """Copy values in.
+
+        Parameters
+        ----------
+        value : array_like
+            Of this shape.
+
+        Raises
+        ------
+        ConvError
+            For another shape.
+        """
         given = self.accepts(value)
         if self._array is None:
             self._array = np.array(given, self.dtype, order="C")
@@ -107,10 +134,27 @@ class Parameter:
 
 
 class Layer:
-    """The common part of all layers; subclasses give `_sample_shape`, `forward`, `backward` and perhaps `_build`.
+    """The common part of all layers: named weights, shapes known beforehand, forward and backward.
 
-    `name` shows in summaries, weight files and errors; `trainable=False` leaves the weights to themselves in training;
-    `dtype` is 'float32' or 'float64'; `input_shape` (without the batch) may be given to the first layer of a model.
+    Subclasses give `_sample_shape`, `forward`, `backward` and perhaps `_build`.
+
+    Parameters
+    ----------
+    name : str, optional
+        Shows in summaries, weight files and errors; made from the class by default.
+    trainable : bool
+        False leaves the weights to themselves in training.
+    dtype : {'float32', 'float64'}
+        The element type of weights and results.
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    input_shape : sequence of int, optional
+        Of one sample, without the batch; for the first layer of a model.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For values or types that `forward` could not use.
     """
 
     reads_images: ClassVar[bool] = True  # needs (H, W, C); False: any number of axes
@@ -178,12 +222,34 @@ class Layer:
         return sample
 
     def output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        """The shape of the output for an input of this shape, with a batch axis if that has one. Allocates nothing."""
+        """The shape of the output for an input of this shape; nothing is allocated.
+
+        Parameters
+        ----------
+        input_shape : sequence of int or None
+            With or without a batch axis, which may be None.
+
+        Returns
+        -------
+        tuple of int or None
+            With a batch axis if `input_shape` has one.
+
+        Raises
+        ------
+        ConvError
+            For a shape that the layer does not take.
+        """
         batch, sample = self._without_batch(input_shape)
         return (*batch, *self._sample_shape(sample))
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        """Fix the shapes of the weights for this input. Allocates nothing."""
+        """Fix the shapes of the weights; nothing is allocated.
+
+        Parameters
+        ----------
+        input_shape : sequence of int or None
+            The input's, with or without a batch axis.
+        """
         _, sample = self._without_batch(input_shape)
         self._sample_shape(sample)
         if self.built_shape is None:
@@ -227,12 +293,29 @@ class Layer:
             raise ConvError(f"{self.name} has no weights yet: call build(input_shape) or run it on an input first.")
 
     def get_weights(self) -> list[Array]:
-        """Copies of all weights in Keras' order."""
+        """Copy out all weights.
+
+        Returns
+        -------
+        list of ndarray
+            In Keras' order, running statistics included.
+        """
         self._require_built()
         return [parameter.array.copy() for parameter in self.parameters()]
 
     def set_weights(self, weights: Sequence[ArrayLike]) -> None:
-        """Copy in a list as `get_weights` gives it; nothing is changed if any shape differs."""
+        """Copy in a list as `get_weights` gives it.
+
+        Parameters
+        ----------
+        weights : list of array_like
+            In Keras' order.
+
+        Raises
+        ------
+        ConvError
+            If the number of arrays or a shape differs; nothing is then changed.
+        """
         self._require_built()
         parameters = self.parameters()
         if not isinstance(weights, (list, tuple)):
@@ -248,7 +331,13 @@ class Layer:
             parameter.assign(value)
 
     def count_params(self) -> int:
-        """Weights, biases and every other number that training changes; running statistics are not counted."""
+        """Weights, biases and every other number that training changes; running statistics are not counted.
+
+        Returns
+        -------
+        int
+            The sum over all layers inside.
+        """
         self._require_built()
         return sum(parameter.size for parameter in self.parameters() if parameter.trainable)
 
@@ -257,7 +346,18 @@ class Layer:
         return sum(parameter.size for parameter in self.parameters() if not parameter.trainable)
 
     def macs(self, input_shape: Sequence[int | None]) -> int:
-        """Multiply-adds for one sample of this input shape."""
+        """Multiply-adds for one sample.
+
+        Parameters
+        ----------
+        input_shape : sequence of int or None
+            With or without a batch axis.
+
+        Returns
+        -------
+        int
+            By the definition of the operation, whatever algorithm computes it.
+        """
         return 0
 
     def activation_values(self, input_shape: Sequence[int | None]) -> tuple[int, int]:
@@ -309,11 +409,45 @@ class Layer:
         return array
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        """The output for a batch; what `backward` needs is kept until the next call."""
+        """The output for a batch; what `backward` needs is kept until the next call.
+
+        Parameters
+        ----------
+        x : array_like
+            Shape (N, H, W, C), (N, C, H, W) or (N, F); cast to the layer's element type.
+        training : bool
+            Whether dropout drops and normalisation uses the batch's statistics.
+
+        Returns
+        -------
+        ndarray
+            Of the shape that `output_shape` gives.
+
+        Raises
+        ------
+        ConvError
+            For a shape that the layer does not take.
+        """
         raise NotImplementedError
 
     def backward(self, grad: ArrayLike) -> Array:
-        """The gradient with respect to the last input; every parameter's `grad` is set on the way."""
+        """The gradient with respect to the last input; every parameter's `grad` is set on the way.
+
+        Parameters
+        ----------
+        grad : array_like
+            The gradient with respect to the last output, of its shape.
+
+        Returns
+        -------
+        ndarray
+            Of the shape of the last input.
+
+        Raises
+        ------
+        ConvError
+            Without a `forward` before it, or for another shape.
+        """
         raise NotImplementedError
 
     def backward_weights(self, grad: ArrayLike) -> None:

@@ -104,10 +104,52 @@ class Convolution(Layer):
 
 
 class Conv2D(Convolution):
-    """2-D convolution with Keras' arguments and defaults.
+    """Convolve images, with Keras' arguments and defaults.
 
-    `padding` is 'valid' (the default), 'same', or anything that `fastconv.conv2d` takes; strides and dilation may be
-    combined. Weights: kernel (kH, kW, in channels / groups, filters), bias (filters,).
+    Weights: kernel (kH, kW, in channels / groups, filters), bias (filters,). A cross-correlation, as everywhere in
+    Keras.
+
+    Parameters
+    ----------
+    filters : int
+        Output channels.
+    kernel_size : int or (int, int)
+        Rows and columns of the kernel.
+    strides : int or (int, int)
+        Rows and columns from one output to the next.
+    padding : str, int or pairs
+        'valid' (none), 'same' (ceil(size / stride) outputs), or whatever `fastconv.conv2d` takes.
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    dilation_rate : int or (int, int)
+        Distance between neighbouring taps, in pixels; together with strides too.
+    groups : int
+        Groups of channels that are convolved apart.
+    activation : str, Function or None
+        As for `Activation`; None leaves the values as they are.
+    use_bias : bool
+        Add a value to every output channel.
+    kernel_initializer, bias_initializer : str or callable
+        Starting values: 'glorot_uniform', 'he_normal', 'zeros' and so on, or a function of (shape, generator).
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For values or types that `forward` could not use.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import layers
+    >>> layer = layers.Conv2D(16, 3, strides=2, padding="same", activation="relu")
+    >>> layer.output_shape((None, 28, 28, 1))
+    (None, 14, 14, 16)
+    >>> layer.forward(np.zeros((2, 28, 28, 1), np.float32)).shape
+    (2, 14, 14, 16)
+    >>> layer.count_params()
+    160
     """
 
     def __init__(
@@ -223,10 +265,40 @@ def _logical_weight(kernel: Array) -> Array:
 
 
 class Conv2DTranspose(Convolution):
-    """The transpose of a strided convolution, with Keras' arguments and defaults.
+    """Run a strided convolution backwards, with Keras' arguments and defaults.
 
-    'valid' gives (H - 1)*stride + kernel rows (at least H*stride, as in Keras, where the stride exceeds the kernel),
-    'same' H*stride. Weights: kernel (kH, kW, filters, in channels), bias (filters,).
+    'valid' gives (H - 1) * stride + kernel rows (at least H * stride, as in Keras, where the stride exceeds the
+    kernel), 'same' H * stride. Weights: kernel (kH, kW, filters, in channels), bias (filters,).
+
+    Parameters
+    ----------
+    filters : int
+        Output channels.
+    kernel_size : int or (int, int)
+        Rows and columns of the kernel.
+    strides : int or (int, int)
+        Rows and columns of the output from one input pixel to the next.
+    padding : str, int or pairs
+        'valid' (none), 'same' (ceil(size / stride) outputs), or whatever `fastconv.conv2d` takes.
+    output_padding : int or (int, int), optional
+        Rows and columns added at the end.
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    dilation_rate : int or (int, int)
+        Distance between neighbouring taps, in pixels; together with strides too.
+    activation : str, Function or None
+        As for `Activation`; None leaves the values as they are.
+    use_bias : bool
+        Add a value to every output channel.
+    kernel_initializer, bias_initializer : str or callable
+        Starting values: 'glorot_uniform', 'he_normal', 'zeros' and so on, or a function of (shape, generator).
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For values or types that `forward` could not use.
     """
 
     def __init__(

@@ -21,7 +21,23 @@ from .initializers import initializer
 
 
 class Dense(Layer):
-    """activation(x @ kernel + bias) over the last axis. Weights: kernel (inputs, units), bias (units,)."""
+    """Multiply the last axis: activation(x @ kernel + bias).
+
+    Weights: kernel (inputs, units), bias (units,).
+
+    Parameters
+    ----------
+    units : int
+        Length of the output.
+    activation : str, Function or None
+        As for `Activation`; None leaves the values as they are.
+    use_bias : bool
+        Add a value to every output channel.
+    kernel_initializer, bias_initializer : str or callable
+        Starting values: 'glorot_uniform', 'he_normal', 'zeros' and so on, or a function of (shape, generator).
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+    """
 
     reads_images = False
 
@@ -141,7 +157,15 @@ def _as_1x1(kernel: Array) -> Array:
 
 
 class Reshape(Layer):
-    """Every sample as `target_shape`; one size may be -1."""
+    """Give every sample another shape.
+
+    Parameters
+    ----------
+    target_shape : sequence of int
+        One or three sizes without the batch; one of them may be -1.
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+    """
 
     reads_images = False
 
@@ -184,7 +208,15 @@ class Reshape(Layer):
 
 
 class Flatten(Reshape):
-    """Every sample as one vector in the order rows, columns, channels, whatever the data format, as in Keras."""
+    """Make every sample one vector in the order rows, columns, channels, whatever the data format, as in Keras.
+
+    Parameters
+    ----------
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+    """
 
     def __init__(self, data_format: str = "channels_last", **options: Any) -> None:
         super().__init__((-1,), data_format=data_format, **options)
@@ -206,8 +238,21 @@ class Flatten(Reshape):
 
 
 class Dropout(Layer):
-    """In training, sets each value to zero with probability `rate` and scales the others by 1 / (1 - rate)
-    (Srivastava et al., 2014). `seed` makes the draws repeatable."""
+    """Set values to zero in training, with probability `rate`, and scale the others by 1 / (1 - rate).
+
+    Parameters
+    ----------
+    rate : float
+        Between 0 and 1; met to 1 / 65536.
+    seed : int, optional
+        Makes the draws repeatable.
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+
+    References
+    ----------
+    Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 2014.
+    """
 
     reads_images = False
 
@@ -251,9 +296,27 @@ class Dropout(Layer):
 
 
 class Residual(Layer):
-    """activation(body(x) + shortcut(x)) (He et al., 2016); without a shortcut x itself is added.
+    """Add two chains of layers: activation(body(x) + shortcut(x)).
 
-    `body` and `shortcut` are a layer or a list of layers.
+    Parameters
+    ----------
+    body : Layer or list of Layer
+        The chain.
+    shortcut : Layer or list of Layer, optional
+        The other one; without it `x` itself is added.
+    activation : str, Function or None
+        As for `Activation`; None leaves the values as they are.
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+
+    Raises
+    ------
+    ConvError
+        When the shapes of the two ends differ.
+
+    References
+    ----------
+    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
     """
 
     def __init__(

@@ -19,9 +19,32 @@ from .convolution import Conv2D, Convolution
 
 
 class DepthwiseConv2D(Conv2D):
-    """Every channel convolved on its own, into `depth_multiplier` channels each.
+    """Convolve every channel on its own, into `depth_multiplier` channels each.
 
     Weights: depthwise_kernel (kH, kW, in channels, depth_multiplier), bias (in channels * depth_multiplier,).
+
+    Parameters
+    ----------
+    kernel_size : int or (int, int)
+        Rows and columns of the kernel.
+    strides : int or (int, int)
+        Rows and columns from one output to the next.
+    padding : str, int or pairs
+        'valid' (none), 'same' (ceil(size / stride) outputs), or whatever `fastconv.conv2d` takes.
+    depth_multiplier : int
+        Output channels for each input channel.
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    dilation_rate : int or (int, int)
+        Distance between neighbouring taps, in pixels; together with strides too.
+    activation : str, Function or None
+        As for `Activation`; None leaves the values as they are.
+    use_bias : bool
+        Add a value to every output channel.
+    depthwise_initializer, bias_initializer : str or callable
+        Starting values: 'glorot_uniform', 'he_normal', 'zeros' and so on, or a function of (shape, generator).
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
     """
 
     def __init__(
@@ -69,10 +92,35 @@ class DepthwiseConv2D(Conv2D):
 
 
 class SeparableConv2D(Layer):
-    """A depthwise convolution and a 1x1 convolution over its channels.
+    """Convolve every channel on its own, then all channels by a 1x1 convolution.
 
     Weights: depthwise_kernel (kH, kW, in channels, depth_multiplier), kernel (1, 1, in channels * depth_multiplier,
     filters), bias (filters,).
+
+    Parameters
+    ----------
+    filters : int
+        Output channels.
+    kernel_size : int or (int, int)
+        Rows and columns of the kernel.
+    strides : int or (int, int)
+        Rows and columns from one output to the next.
+    padding : str, int or pairs
+        'valid' (none), 'same' (ceil(size / stride) outputs), or whatever `fastconv.conv2d` takes.
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    dilation_rate : int or (int, int)
+        Distance between neighbouring taps, in pixels; together with strides too.
+    depth_multiplier : int
+        Output channels for each input channel.
+    activation : str, Function or None
+        As for `Activation`; None leaves the values as they are.
+    use_bias : bool
+        Add a value to every output channel.
+    depthwise_initializer, pointwise_initializer, bias_initializer : str or callable
+        Starting values: 'glorot_uniform', 'he_normal', 'zeros' and so on, or a function of (shape, generator).
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
     """
 
     def __init__(
@@ -126,10 +174,38 @@ class SeparableConv2D(Layer):
 
 
 class TiledConv2D(Convolution):
-    """Kernels that take turns over the output: pixel (y, x) is made with kernel [y mod tH, x mod tW] (Goodfellow,
-    Bengio and Courville: Deep Learning, section 9.5). tiles=1 is Conv2D, as many as outputs a locally connected layer.
+    """Convolve with kernels that take turns: pixel (y, x) is made with kernel [y mod tH, x mod tW].
 
     Weights: kernel (tH, tW, kH, kW, in channels, filters), bias (filters,).
+
+    Parameters
+    ----------
+    filters : int
+        Output channels.
+    kernel_size : int or (int, int)
+        Rows and columns of the kernel.
+    tiles : int or (int, int)
+        Rows and columns of kernels; 1 is `Conv2D`, as many as outputs a locally connected layer.
+    strides : int or (int, int)
+        Rows and columns from one output to the next.
+    padding : str, int or pairs
+        'valid' (none), 'same' (ceil(size / stride) outputs), or whatever `fastconv.conv2d` takes.
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    dilation_rate : int or (int, int)
+        Distance between neighbouring taps, in pixels; together with strides too.
+    activation : str, Function or None
+        As for `Activation`; None leaves the values as they are.
+    use_bias : bool
+        Add a value to every output channel.
+    kernel_initializer, bias_initializer : str or callable
+        Starting values: 'glorot_uniform', 'he_normal', 'zeros' and so on, or a function of (shape, generator).
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+
+    References
+    ----------
+    Goodfellow, Bengio and Courville, "Deep Learning", MIT Press 2016, section 9.5.
     """
 
     def __init__(

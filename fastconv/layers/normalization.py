@@ -15,11 +15,31 @@ from .initializers import initializer
 
 
 class BatchNormalization(Layer):
-    """gamma * (x - mean) / sqrt(variance + epsilon) + beta over every channel (Ioffe and Szegedy, 2015).
+    """Normalise every channel: gamma * (x - mean) / sqrt(variance + epsilon) + beta.
 
-    In training the mean and (biased) variance are the batch's, and the running ones become
-    moving * momentum + batch * (1 - momentum); otherwise the running ones are used. `axis` is that of the channels.
-    Weights: gamma, beta, moving_mean, moving_variance, each (C,).
+    In training the mean and the (biased) variance are the batch's, otherwise the running ones. Weights: gamma, beta,
+    moving_mean, moving_variance, each (C,).
+
+    Parameters
+    ----------
+    axis : int, optional
+        That of the channels, by default the data format's.
+    momentum : float
+        Weight of the old statistics: moving * momentum + batch * (1 - momentum).
+    epsilon : float
+        Added to the variance. PyTorch's default is 1e-5.
+    center, scale : bool
+        Whether there is a beta, a gamma.
+    beta_initializer, gamma_initializer : str or callable
+        Starting values of the two.
+    moving_mean_initializer, moving_variance_initializer : str or callable
+        Starting values of the running statistics.
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+
+    References
+    ----------
+    Ioffe and Szegedy, "Batch Normalization", ICML 2015.
     """
 
     reads_images = False
@@ -135,10 +155,29 @@ class BatchNormalization(Layer):
 
 
 class LocalResponseNormalization(Layer):
-    """x / (k + alpha * sum of x^2 over `size` neighbouring channels)^beta (Krizhevsky et al., 2012, section 3.3).
+    """Divide by neighbouring channels: x / (k + alpha * sum of x^2 over `size` channels)^beta.
 
-    The defaults are the paper's: size 5, alpha 1e-4, beta 0.75, k 2. With `average` alpha is divided by the size, as
-    PyTorch does.
+    The defaults are the paper's.
+
+    Parameters
+    ----------
+    size : int
+        Neighbouring channels that are summed.
+    alpha : float
+        Factor of the sum.
+    beta : float
+        The power.
+    k : float
+        Added to the sum.
+    average : bool
+        Divide alpha by the size, as PyTorch does.
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+
+    References
+    ----------
+    Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS
+    2012, section 3.3.
     """
 
     def __init__(

@@ -28,7 +28,21 @@ from .base import Array, Layer
 
 
 class Pooling(Layer):
-    """What both windowed poolings have."""
+    """What both windowed poolings have.
+
+    Parameters
+    ----------
+    pool_size : int or (int, int)
+        Rows and columns of the window.
+    strides : int or (int, int), optional
+        From one window to the next; by default `pool_size`.
+    padding : str, int or pairs
+        'valid' (none), 'same' (ceil(size / stride) outputs), or whatever `fastconv.conv2d` takes.
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+    """
 
     def __init__(
         self,
@@ -64,7 +78,23 @@ class Pooling(Layer):
 
 
 class MaxPooling2D(Pooling):
-    """The maximum of every window; padding never wins. The gradient goes to the first maximum."""
+    """Take the maximum of every window; padding never wins.
+
+    The gradient goes to the first maximum.
+
+    Parameters
+    ----------
+    pool_size : int or (int, int)
+        Rows and columns of the window.
+    strides : int or (int, int), optional
+        From one window to the next; by default `pool_size`.
+    padding : str, int or pairs
+        'valid' (none), 'same' (ceil(size / stride) outputs), or whatever `fastconv.conv2d` takes.
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+    """
 
     _output: Array | None = None
 
@@ -88,7 +118,21 @@ class MaxPooling2D(Pooling):
 
 
 class AveragePooling2D(Pooling):
-    """The mean of every window; padding is left out of the mean, as in Keras."""
+    """Take the mean of every window; padding is left out of the mean, as in Keras.
+
+    Parameters
+    ----------
+    pool_size : int or (int, int)
+        Rows and columns of the window.
+    strides : int or (int, int), optional
+        From one window to the next; by default `pool_size`.
+    padding : str, int or pairs
+        'valid' (none), 'same' (ceil(size / stride) outputs), or whatever `fastconv.conv2d` takes.
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+    """
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._nhwc(self._take(x))
@@ -109,7 +153,17 @@ class AveragePooling2D(Pooling):
 
 
 class GlobalAveragePooling2D(Layer):
-    """The mean of every channel over the whole image: (N, H, W, C) becomes (N, C), or (N, 1, 1, C) with `keepdims`."""
+    """Take the mean of every channel over the whole image.
+
+    Parameters
+    ----------
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    keepdims : bool
+        Give (N, 1, 1, C) in place of (N, C).
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+    """
 
     def __init__(self, data_format: str = "channels_last", keepdims: bool = False, **options: Any) -> None:
         super().__init__(data_format=data_format, **options)
@@ -146,7 +200,17 @@ class GlobalAveragePooling2D(Layer):
 
 
 class ZeroPadding2D(Layer):
-    """Zeros around the image: an integer, (height, width) or ((top, bottom), (left, right))."""
+    """Put zeros around the image.
+
+    Parameters
+    ----------
+    padding : int, (int, int) or ((int, int), (int, int))
+        For all sides, (height, width), or ((top, bottom), (left, right)).
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+    """
 
     def __init__(self, padding: Padding = (1, 1), data_format: str = "channels_last", **options: Any) -> None:
         super().__init__(data_format=data_format, **options)
@@ -180,7 +244,19 @@ class ZeroPadding2D(Layer):
 
 
 class UpSampling2D(Layer):
-    """Every pixel repeated size[0] x size[1] times ('nearest'), or interpolated ('bilinear', pixel centres aligned)."""
+    """Enlarge the image by whole factors.
+
+    Parameters
+    ----------
+    size : int or (int, int)
+        The factors of height and width.
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    interpolation : {'nearest', 'bilinear'}
+        Repeat every pixel, or interpolate with pixel centres aligned.
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+    """
 
     def __init__(
         self,

@@ -27,10 +27,37 @@ def _norm(name: str) -> BatchNormalization:
 def dcgan_generator(
     noise: int = 100, filters: int = 128, image: int = 64, channels: int = 3, *, seed: int | None = None
 ) -> Sequential:
-    """Noise (N, noise) to images (N, image, image, channels) within [-1, 1] (figure 1 of the paper).
+    """Build DCGAN's generator: noise (N, noise) to images (N, image, image, channels) within [-1, 1].
 
-    A dense layer to 4 x 4, then 5x5 transposed convolutions of stride 2, each with half the channels; `filters` are
-    those of the last hidden image.
+    A dense layer to 4 x 4, then 5x5 transposed convolutions of stride 2, each with half the channels.
+
+    Parameters
+    ----------
+    noise : int
+        Length of the input vector.
+    filters : int
+        Channels of the last hidden image.
+    image : int
+        Height and width of the result: 8, 16, 32, 64, ...
+    channels : int
+        Channels of the result.
+    seed : int, optional
+        Makes the weights, and the draws of dropout, the same every time.
+
+    Returns
+    -------
+    Sequential
+        Built; no weight is allocated before it is used.
+
+    Raises
+    ------
+    ConvError
+        For a size that is no doubling of 4.
+
+    References
+    ----------
+    Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
+    Adversarial Networks", ICLR 2016, figure 1.
     """
     steps = _doublings(image)
     width = positive("filters", filters)
@@ -60,7 +87,34 @@ def dcgan_generator(
 def dcgan_discriminator(
     input_shape: Sequence[int] = (64, 64, 3), filters: int = 64, *, seed: int | None = None
 ) -> Sequential:
-    """Images to the probability that they are real: 5x5 convolutions of stride 2, LeakyReLU 0.2, no pooling."""
+    """Build DCGAN's discriminator: images to the probability that they are real.
+
+    5x5 convolutions of stride 2, LeakyReLU 0.2, no pooling.
+
+    Parameters
+    ----------
+    input_shape : sequence of int
+        Height, width and channels of the images.
+    filters : int
+        Channels of the first hidden image.
+    seed : int, optional
+        Makes the weights, and the draws of dropout, the same every time.
+
+    Returns
+    -------
+    Sequential
+        Built; no weight is allocated before it is used.
+
+    Raises
+    ------
+    ConvError
+        For a size that is no doubling of 4.
+
+    References
+    ----------
+    Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
+    Adversarial Networks", ICLR 2016.
+    """
     steps = _doublings(input_shape[0])
     layers: list[Layer] = []
     for i in range(steps):

@@ -98,7 +98,40 @@ def resnet(
     *,
     seed: int | None = None,
 ) -> Sequential:
-    """ResNet of 18, 34, 50, 101 or 152 layers (He et al., 2016, table 1)."""
+    """Build ResNet; a bottleneck's stride is in its 3x3.
+
+    Parameters
+    ----------
+    depth : {18, 34, 50, 101, 152}
+        Layers.
+    classes : int
+        Length of the output, which is a softmax.
+    input_shape : sequence of int
+        Height, width and channels of the images.
+    seed : int, optional
+        Makes the weights, and the draws of dropout, the same every time.
+
+    Returns
+    -------
+    Sequential
+        Built; no weight is allocated before it is used.
+
+    Raises
+    ------
+    ConvError
+        For another depth.
+
+    References
+    ----------
+    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, table 1.
+
+    Examples
+    --------
+    >>> from fastconv import models
+    >>> table = models.resnet(50).table()
+    >>> table.parameters, table.macs
+    (25557032, 4089184256)
+    """
     number = integer("depth", depth)
     if number not in DEPTHS:
         raise ConvError(f"depth of a ResNet must be one of {', '.join(map(str, DEPTHS))}, but got depth={depth!r}.")
@@ -113,7 +146,35 @@ def wide_resnet(
     *,
     seed: int | None = None,
 ) -> Sequential:
-    """ResNet-50 or -101 whose 3x3 convolutions are `width` times as wide (Zagoruyko and Komodakis, section 3.4)."""
+    """Build ResNet-50 or -101 with wider 3x3 convolutions.
+
+    Parameters
+    ----------
+    depth : {50, 101}
+        Layers.
+    width : int
+        The factor of the channels of every 3x3 convolution.
+    classes : int
+        Length of the output, which is a softmax.
+    input_shape : sequence of int
+        Height, width and channels of the images.
+    seed : int, optional
+        Makes the weights, and the draws of dropout, the same every time.
+
+    Returns
+    -------
+    Sequential
+        Built; no weight is allocated before it is used.
+
+    Raises
+    ------
+    ConvError
+        For another depth.
+
+    References
+    ----------
+    Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, section 3.4.
+    """
     number, factor = integer("depth", depth), positive("width", width)
     if number not in (50, 101):
         raise ConvError(f"depth of a wide ResNet must be 50 or 101, but got depth={depth!r}.")
@@ -130,11 +191,39 @@ def wide_resnet_cifar(
     dropout: float = 0.3,
     seed: int | None = None,
 ) -> Sequential:
-    """WRN-depth-width for CIFAR (Zagoruyko and Komodakis, 2016, figure 1 and table 1), in the pre-activation order.
+    """Build WRN-depth-width for CIFAR, in the pre-activation order.
 
-    `block`: 'basic' (two 3x3), 'bottleneck' (1x1, 3x3, 1x1 to four times the channels), 'basic-wide' (the basic block
-    that the paper widens: 'basic' with width above 1), 'wide-dropout' (dropout between the two 3x3). `depth` is
-    6n + 4 for n blocks in each of three groups; a net of bottlenecks has as many blocks and is half as deep again.
+    Parameters
+    ----------
+    depth : int
+        6n + 4 for n blocks in each of three groups; a net of bottlenecks has as many blocks and is half as deep again.
+    width : int
+        The factor of all channels.
+    block : {'basic', 'bottleneck', 'basic-wide', 'wide-dropout'}
+        Two 3x3; 1x1, 3x3, 1x1 to four times the channels; the basic block that the paper widens; dropout between the
+        two 3x3.
+    classes : int
+        Length of the output, which is a softmax.
+    input_shape : sequence of int
+        Height, width and channels of the images.
+    dropout : float
+        The rate of 'wide-dropout'.
+    seed : int, optional
+        Makes the weights, and the draws of dropout, the same every time.
+
+    Returns
+    -------
+    Sequential
+        Built; no weight is allocated before it is used.
+
+    Raises
+    ------
+    ConvError
+        For a depth that is not 6n + 4.
+
+    References
+    ----------
+    Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, figure 1 and table 1.
     """
     kind = word("block", block, CIFAR_BLOCKS)
     number, factor = integer("depth", depth), positive("width", width)

@@ -25,10 +25,38 @@ PLANS = 4  # input shapes that a model keeps prepared: each holds packed weights
 
 
 class Sequential(Trainable, Layer):
-    """Layers one after another.
+    """A net of layers one after another, with Keras' methods.
 
-    `input_shape` (without the batch) fixes all shapes at once; without it the first input does. Weights are made when
-    they are first needed; `seed` makes them, and the draws of `Dropout`, the same every time.
+    Weights are made when they are first needed.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        From the input to the output.
+    input_shape : sequence of int, optional
+        Of one sample; fixes all shapes at once. Without it the first input does.
+    name : str, optional
+        Shows in summaries and errors.
+    seed : int, optional
+        Makes the weights, and the draws of dropout, the same every time.
+    **options : Any
+        Also trainable, dtype and data_format: see `Layer`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For layers that do not fit behind each other; the message names the layer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import Sequential, layers
+    >>> net = Sequential([layers.Conv2D(8, 3, activation="relu"), layers.GlobalAveragePooling2D(), layers.Dense(3)],
+    ...                  input_shape=(16, 16, 1), seed=0)
+    >>> net.count_params()
+    107
+    >>> net.predict(np.zeros((5, 16, 16, 1), np.float32)).shape
+    (5, 3)
     """
 
     reads_images = False
@@ -69,7 +97,18 @@ class Sequential(Trainable, Layer):
             self.build(self.given_input_shape)
 
     def add(self, layer: Layer) -> None:
-        """Append a layer to a model that has not been built."""
+        """Append a layer to a model that has not been built.
+
+        Parameters
+        ----------
+        layer : Layer
+            Of the model's element type.
+
+        Raises
+        ------
+        ConvError, ConvTypeError
+            For a built model, or what is no layer.
+        """
         if not isinstance(layer, Layer):
             raise ConvTypeError(f"add takes a layer, but got {layer!r} of type {type(layer).__name__}.")
         if self.built_shape is not None:
@@ -84,7 +123,23 @@ class Sequential(Trainable, Layer):
         return self.layers
 
     def get_layer(self, name: str) -> Layer:
-        """The layer of this name, at any depth."""
+        """Find a layer at any depth.
+
+        Parameters
+        ----------
+        name : str
+            The layer's name.
+
+        Returns
+        -------
+        Layer
+            The first of this name.
+
+        Raises
+        ------
+        ConvError
+            If there is none.
+        """
         for layer in all_layers(self):
             if layer.name == name:
                 return layer
@@ -93,7 +148,18 @@ class Sequential(Trainable, Layer):
     # ---- shapes and weights -------------------------------------------------------------------------------------
 
     def shapes(self, sample: Sequence[int | None]) -> Iterator[tuple[Layer, Shape, Shape]]:
-        """(layer, its input shape, its output shape) down the net, without the batch axis."""
+        """The shapes down the net, without the batch axis.
+
+        Parameters
+        ----------
+        sample : sequence of int
+            The shape of one input.
+
+        Yields
+        ------
+        (Layer, tuple, tuple)
+            A layer, the shape of its input and that of its output.
+        """
         shape = cast(Shape, tuple(sample))
         for layer in self.layers:
             with locating(layer):
@@ -138,26 +204,79 @@ class Sequential(Trainable, Layer):
         return self.built_shape
 
     def table(self, input_shape: Sequence[int | None] | None = None) -> Table:
-        """One row a layer for samples of `input_shape` (that of the build if not given); allocates nothing."""
+        """What `summary` prints, as numbers; nothing is allocated.
+
+        Parameters
+        ----------
+        input_shape : sequence of int or None, optional
+            Of the samples, with or without a batch axis; that of the build if not given.
+
+        Returns
+        -------
+        Table
+            Rows, one a layer, and totals: `parameters`, `macs`, `forward_bytes`, `training_bytes`.
+        """
         return table(self, self._known_shape(input_shape))
 
     def summary(self, input_shape: Sequence[int | None] | None = None, print_fn: Callable[[str], Any] = print) -> None:
-        """Print the table: output shape, parameters, multiply-adds, activation memory, receptive field, totals."""
+        """Print a table of the net; nothing is allocated.
+
+        Output shape, parameters, multiply-adds, bytes of activations forward and in training, receptive field and
+        stride of every layer, and the totals.
+
+        Parameters
+        ----------
+        input_shape : sequence of int or None, optional
+            Of the samples, with or without a batch axis; that of the build if not given.
+        print_fn : callable
+            Receives the text.
+        """
         print_fn(str(self.table(input_shape)))
 
     def to_fully_convolutional(self) -> Sequential:
-        """The same net for images of any larger size: Flatten + Dense become k x k and 1 x 1 convolutions."""
+        """Copy the net for images of any larger size: Flatten + Dense become k x k and 1 x 1 convolutions.
+
+        At the native size (1, 1, classes) scores equal the model's to rounding; a larger image gives a map of them.
+        What is saved is the computation that neighbouring windows share; the weights stay as many.
+
+        Returns
+        -------
+        Sequential
+            With the very same weights.
+
+        Raises
+        ------
+        ConvError
+            For a layer behind Flatten that has no such form.
+        """
         from .convert import to_fully_convolutional
 
         return to_fully_convolutional(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the weights to an .npz or .safetensors file."""
+        """Write the weights to a file.
+
+        Parameters
+        ----------
+        path : path_like
+            Ends in .npz or .safetensors.
+        """
         self._require_built()
         storage.save(self, path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Read weights that `save` wrote; `ConvError` says what differs from this model, which is then unchanged."""
+        """Read weights that `save` wrote.
+
+        Parameters
+        ----------
+        path : path_like
+            Ends in .npz or .safetensors.
+
+        Raises
+        ------
+        ConvError
+            Says what differs from this model, which is then unchanged.
+        """
         self._require_built()
         storage.load(self, path)
 
@@ -171,9 +290,20 @@ class Sequential(Trainable, Layer):
         return y
 
     def compile_inference(self, input_shape: Sequence[int | None] | None = None) -> InferencePlan:
-        """The net prepared for samples of this shape (that of the build if not given), as `predict` uses it.
+        """Prepare the net for samples of this shape, as `predict` uses it.
 
-        The plan is kept until a weight changes; `print(plan.explain())` tells what was fused and where values live.
+        Normalisation is folded into convolutions, activations and residual sums are fused, weights packed, buffers
+        shared.
+
+        Parameters
+        ----------
+        input_shape : sequence of int or None, optional
+            Of the samples, with or without a batch axis; that of the build if not given.
+
+        Returns
+        -------
+        InferencePlan
+            Kept until a weight changes; ``print(plan.explain())`` tells what was fused and where values live.
         """
         sample = self.built_shape if input_shape is None else self._without_batch(input_shape)[1]
         plan = self._plans.get(sample) if sample is not None else None

@@ -9,7 +9,22 @@ from .sequential import Sequential
 
 
 def mnist_net(classes: int = 10, input_shape: Sequence[int] = (28, 28, 1), seed: int | None = None) -> Sequential:
-    """Two 3x3 convolutions (32, 64), pooling, another of 64, pooling, a dense layer: for 28 x 28 digits."""
+    """A net for 28 x 28 digits: 3x3 convolutions of 32, 64, pooling, another of 64, pooling, a dense layer.
+
+    Parameters
+    ----------
+    classes : int
+        Length of the output, which is a softmax.
+    input_shape : sequence of int
+        Height, width and channels of the images.
+    seed : int, optional
+        Makes the weights, and the draws of dropout, the same every time.
+
+    Returns
+    -------
+    Sequential
+        Built; no weight is allocated before it is used.
+    """
     return Sequential(
         [
             Conv2D(32, 3, padding="same", activation="relu"),
@@ -27,7 +42,22 @@ def mnist_net(classes: int = 10, input_shape: Sequence[int] = (28, 28, 1), seed:
 
 
 def cifar_vgg(classes: int = 10, input_shape: Sequence[int] = (32, 32, 3), seed: int | None = None) -> Sequential:
-    """A VGG for 32 x 32 images: 3x3 convolutions of 2x64, 2x128, 3x256 and 3x512, each group pooled, then one dense."""
+    """A VGG for 32 x 32 images: 3x3 convolutions of 2x64, 2x128, 3x256 and 3x512, each group pooled, then one dense.
+
+    Parameters
+    ----------
+    classes : int
+        Length of the output, which is a softmax.
+    input_shape : sequence of int
+        Height, width and channels of the images.
+    seed : int, optional
+        Makes the weights, and the draws of dropout, the same every time.
+
+    Returns
+    -------
+    Sequential
+        Built; no weight is allocated before it is used.
+    """
     layers: list[Layer] = []
     for filters, count in ((64, 2), (128, 2), (256, 3), (512, 3)):
         layers += [
@@ -44,7 +74,24 @@ def mlp(
     hidden: Sequence[int] = (512, 512),
     seed: int | None = None,
 ) -> Sequential:
-    """Fully connected: every unit sees every pixel. What a convolutional net does with a fraction of the weights."""
+    """A fully connected net, in which every unit sees every pixel: what convolution replaced.
+
+    Parameters
+    ----------
+    classes : int
+        Length of the output, which is a softmax.
+    input_shape : sequence of int
+        Height, width and channels of the images.
+    hidden : sequence of int
+        Units of the hidden layers.
+    seed : int, optional
+        Makes the weights, and the draws of dropout, the same every time.
+
+    Returns
+    -------
+    Sequential
+        Built; no weight is allocated before it is used.
+    """
     return Sequential(
         [Flatten(), *(Dense(units, activation="relu") for units in hidden), Dense(classes, activation="softmax")],
         input_shape,

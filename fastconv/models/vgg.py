@@ -29,9 +29,43 @@ def vgg(
     dropout: float = 0.5,
     seed: int | None = None,
 ) -> Sequential:
-    """VGG 'A' (11 layers), 'A-LRN', 'B' (13), 'C' (16, with 1x1), 'D' (16, "VGG-16") or 'E' (19).
+    """Build VGG.
 
-    `dense` is the width of the two hidden dense layers. Nothing is allocated before the first use.
+    Parameters
+    ----------
+    configuration : {'A', 'A-LRN', 'B', 'C', 'D', 'E'}
+        Of 11, 11, 13, 16, 16 and 19 layers; 'D' is VGG-16, 'C' has 1x1 convolutions.
+    classes : int
+        Length of the output, which is a softmax.
+    input_shape : sequence of int
+        Height, width and channels of the images.
+    dense : int
+        Units of the two hidden dense layers.
+    dropout : float
+        The rate behind the two dense layers.
+    seed : int, optional
+        Makes the weights, and the draws of dropout, the same every time.
+
+    Returns
+    -------
+    Sequential
+        Built; no weight is allocated before it is used.
+
+    Raises
+    ------
+    ConvError
+        For an unknown configuration.
+
+    References
+    ----------
+    Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015, table
+    1.
+
+    Examples
+    --------
+    >>> from fastconv import models
+    >>> models.vgg("D").count_params()
+    138357544
     """
     known = {name.lower(): name for name in CONFIGURATIONS}
     chosen = known[word("configuration", configuration, tuple(known))]

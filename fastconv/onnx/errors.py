@@ -13,7 +13,15 @@ class OnnxError(ConvError):
 
 
 class UnsupportedOperator(OnnxError):
-    """The graph holds operators that fastconv does not have; `operators` are their names."""
+    """The graph holds operators that fastconv does not have.
+
+    Parameters
+    ----------
+    message : str
+        The text.
+    operators : tuple of str
+        Their names.
+    """
 
     def __init__(self, message: str, operators: tuple[str, ...] = ()) -> None:
         super().__init__(message)

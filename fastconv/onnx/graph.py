@@ -15,7 +15,16 @@ from .errors import OnnxError
 class ValueInfo:
     """A declared input or output, as ONNX Runtime's `NodeArg` describes it.
 
-    `shape` has a name or None for every length that is not fixed; it is None where not even the number of axes is.
+    Parameters
+    ----------
+    name : str
+        Its name.
+    shape : list or None
+        A name or None for every length that is not fixed; None where not even the number of axes is.
+    type : str
+        Such as 'tensor(float)'.
+    element_type : int
+        ONNX's number of the type.
     """
 
     name: str

@@ -24,16 +24,31 @@ KEPT_SHAPES: Final = 4  # sets of input shapes whose plans and packed weights ar
 
 
 class InferenceSession:
-    """A model ready to run: `run(output_names, feeds)`.
+    """A model ready to run: `run(output_names, input_feed)`, with ONNX Runtime's words.
 
-    `path_or_bytes` is an .onnx file, its bytes, or an `onnx.ModelProto`. `num_threads` is the number of threads of
-    convolutions and poolings (default: `fastconv.get_num_threads()` at every run); `keep_shapes` how many sets of
-    input shapes stay prepared; `max_value_bytes` the size above which a value is refused before it is allocated;
-    `optimise=False` runs the graph as it stands. `providers` is accepted and ignored, for code written for
-    ONNX Runtime.
+    Runs from several threads wait for each other.
 
-    Runs from several threads wait for each other. Raises `OnnxError` for a model that is damaged,
-    `UnsupportedOperator` for operators that fastconv does not have.
+    Parameters
+    ----------
+    path_or_bytes : path_like, bytes or onnx.ModelProto
+        The model.
+    num_threads : int, optional
+        Threads of convolutions and poolings, in place of `fastconv.get_num_threads()`.
+    keep_shapes : int
+        Sets of input shapes that stay prepared.
+    max_value_bytes : int
+        A value above this size is refused before it is allocated.
+    optimise : bool
+        False runs the graph as it stands.
+    providers : sequence of str, optional
+        Accepted and ignored, for code written for ONNX Runtime.
+
+    Raises
+    ------
+    OnnxError
+        For a model that is damaged.
+    UnsupportedOperator
+        For operators that fastconv does not have.
     """
 
     def __init__(
@@ -60,17 +75,49 @@ class InferenceSession:
         self._lock = threading.Lock()
 
     def get_inputs(self) -> list[ValueInfo]:
-        """What must be fed: objects with `name`, `shape` and `type`."""
+        """What must be fed.
+
+        Returns
+        -------
+        list of ValueInfo
+            Objects with `name`, `shape` and `type`.
+        """
         return list(self._inputs)
 
     def get_outputs(self) -> list[ValueInfo]:
-        """What can be asked for."""
+        """What can be asked for.
+
+        Returns
+        -------
+        list of ValueInfo
+            Objects with `name`, `shape` and `type`.
+        """
         return list(self._outputs)
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
     ) -> list[Array]:
-        """The named outputs (None: all) for arrays by input name."""
+        """Run the model.
+
+        Parameters
+        ----------
+        output_names : sequence of str or None
+            The outputs that are wanted; None for all.
+        input_feed : dict of str to array_like
+            Arrays by input name, of the declared types.
+        run_options : object
+            Accepted and ignored.
+
+        Returns
+        -------
+        list of ndarray
+            In the order of the names; the caller's own.
+
+        Raises
+        ------
+        OnnxError
+            For inputs that are missing, unknown, or of another shape or type.
+        """
         feeds = self._checked(input_feed)
         wanted = [value.name for value in self._outputs] if output_names is None else list(output_names)
         known = {value.name for value in self._outputs}
@@ -82,7 +129,13 @@ class InferenceSession:
         return [found[name] for name in wanted]
 
     def explain(self) -> str:
-        """A table of the graph after optimisation: what each step stands for, how it is done, and shapes once run."""
+        """A table of the graph after optimisation.
+
+        Returns
+        -------
+        str
+            What each step stands for, how it is done, and shapes once run.
+        """
         program = next(reversed(self._programs.values())) if self._programs else None
         return table(self._graph, self._read_nodes, program, self._pool)
 

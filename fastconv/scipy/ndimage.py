@@ -107,9 +107,26 @@ def convolve(
     channels: bool = False,
     num_threads: int | None = None,
 ) -> Array:
-    """Convolve an array with a kernel, as `scipy.ndimage.convolve` does.
+    """Convolve an array with a kernel, as `scipy.ndimage.convolve` does; a positive `origin` shifts to the right.
 
-    Parameters, result and errors are those of `correlate`; a positive `origin` shifts to the right.
+    Parameters
+    ----------
+    input, weights, output, mode, cval, origin : as for `correlate`
+        See there.
+    axes, stride, dilation, channels, num_threads : as for `correlate`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        As from `correlate`.
+
+    Raises
+    ------
+    ConvError
+        As from `correlate`.
+    ConvTypeError
+        As from `correlate`.
 
     Examples
     --------

@@ -98,7 +98,24 @@ def correlate2d(
 ) -> Array:
     """Cross-correlate two matrices, as `scipy.signal.correlate2d` does: `in2` is conjugated and not turned round.
 
-    Parameters, result and errors are those of `convolve2d`.
+    Parameters
+    ----------
+    in1, in2, mode, boundary, fillvalue : as for `convolve2d`
+        See there.
+    stride, dilation, batch, channels, num_threads : as for `convolve2d`
+        See there.
+
+    Returns
+    -------
+    ndarray
+        As from `convolve2d`.
+
+    Raises
+    ------
+    ConvError
+        As from `convolve2d`.
+    ConvTypeError
+        As from `convolve2d`.
 
     Examples
     --------

@@ -116,7 +116,11 @@ class _Plans:
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` computed by fastconv where it can be (see `fastconv.torch.conv2d`)."""
+    """`torch.nn.Conv2d` computed by fastconv where it can be (see `fastconv.torch.conv2d`).
+
+    Parameters, options and `state_dict` are `torch.nn.Conv2d`'s. In evaluation without gradients the weights are kept
+    packed, for at most two shapes of input.
+    """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding: Any = self.padding
@@ -159,7 +163,18 @@ class Conv2d(nn.Conv2d):
         self.__dict__.pop("_fastconv_plans", None)
 
     def train(self, mode: bool = True) -> Conv2d:
-        """Set the mode; training frees the packed weights."""
+        """Set the mode; training frees the packed weights.
+
+        Parameters
+        ----------
+        mode : bool
+            Training or evaluation.
+
+        Returns
+        -------
+        Conv2d
+            The module itself.
+        """
         if mode:
             self.forget_plans()
         super().train(mode)
@@ -171,7 +186,10 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """`torch.nn.ConvTranspose2d` computed by fastconv where it can be (see `fastconv.torch.conv_transpose2d`)."""
+    """`torch.nn.ConvTranspose2d` computed by fastconv where it can be (see `fastconv.torch.conv_transpose2d`).
+
+    Parameters, options and `state_dict` are `torch.nn.ConvTranspose2d`'s.
+    """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         if self.padding_mode != "zeros":

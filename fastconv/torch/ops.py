@@ -321,10 +321,36 @@ def conv2d(
     dilation: Size = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`torch.nn.functional.conv2d`, computed by fastconv where it can be: input (N, C, H, W) or (C, H, W).
+    """Convolve tensors: `torch.nn.functional.conv2d`, computed by fastconv where it can be.
 
-    Other devices, dtypes, layouts, autocast and transforms of `torch.func` go to PyTorch. Raises `fastconv.ConvError`,
-    a RuntimeError like PyTorch's, for shapes that do not fit together.
+    Other devices, dtypes, layouts, autocast and transforms of `torch.func` go to PyTorch. Nothing is copied.
+
+    Parameters
+    ----------
+    input : Tensor
+        Shape (N, C, H, W) or (C, H, W).
+    weight : Tensor
+        Shape (O, C / groups, kH, kW).
+    bias : Tensor, optional
+        Shape (O,).
+    stride : int or (int, int)
+        Rows and columns from one output to the next.
+    padding : int, (int, int) or str
+        Zeros around the image, 'valid' or 'same'.
+    dilation : int or (int, int)
+        Distance between neighbouring taps.
+    groups : int
+        Groups of channels that are convolved apart.
+
+    Returns
+    -------
+    Tensor
+        Channels last if the input or the weight is, as from PyTorch.
+
+    Raises
+    ------
+    fastconv.ConvError
+        A RuntimeError, as PyTorch's, for shapes that do not fit together.
     """
     if taken(input, weight, bias) and weight.dim() == 4 and input.dim() in (3, 4):
         strides, dilations = pair(stride), pair(dilation)
@@ -346,7 +372,37 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Size = 1,
 ) -> Tensor:
-    """`torch.nn.functional.conv_transpose2d`, computed by fastconv where it can be; see `conv2d`."""
+    """Run a convolution backwards: `torch.nn.functional.conv_transpose2d`, by fastconv where it can be; see `conv2d`.
+
+    Parameters
+    ----------
+    input : Tensor
+        Shape (N, C, H, W) or (C, H, W).
+    weight : Tensor
+        Shape (C, O / groups, kH, kW).
+    bias : Tensor, optional
+        Shape (O,).
+    stride : int or (int, int)
+        Rows and columns from one output to the next.
+    padding : int or (int, int)
+        Rows and columns cut off the output's borders.
+    output_padding : int or (int, int)
+        Rows and columns added at the end of the output.
+    groups : int
+        Groups of channels that are convolved apart.
+    dilation : int or (int, int)
+        Distance between neighbouring taps.
+
+    Returns
+    -------
+    Tensor
+        Channels last if the input or the weight is, as from PyTorch.
+
+    Raises
+    ------
+    fastconv.ConvError
+        A RuntimeError, as PyTorch's, for shapes that do not fit together.
+    """
     strides, extra = pair(stride), pair(output_padding)
     if (
         taken(input, weight, bias)

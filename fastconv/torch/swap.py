@@ -33,7 +33,21 @@ LEAST_CHANNELS: Final = 16
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of one module. `times` are PyTorch's and fastconv's seconds, None where none was measured."""
+    """What became of one module.
+
+    Parameters
+    ----------
+    name : str
+        Its path in the model.
+    layer : str
+        What it is, in short.
+    swapped : bool
+        Whether it is fastconv's now.
+    why : str
+        The reason.
+    times : (float, float), optional
+        PyTorch's and fastconv's seconds, where they were measured.
+    """
 
     name: str
     layer: str
@@ -44,7 +58,17 @@ class Decision:
 
 @dataclass
 class Report:
-    """What `accelerate` did; print it for a table."""
+    """What `accelerate` did; print it for a table.
+
+    Parameters
+    ----------
+    training : bool
+        Whether the model was in training mode.
+    measured : bool
+        Whether an example was given.
+    decisions : list of Decision
+        One a convolution.
+    """
 
     training: bool
     measured: bool
@@ -73,13 +97,29 @@ class Report:
 
 
 def accelerate(model: nn.Module, example_input: Any = None) -> Report:
-    """Let fastconv compute the 2-D convolutions of `model` where it is faster; the model is changed in place.
+    """Let fastconv compute the 2-D convolutions of a model where it is faster.
 
-    With `example_input` (a tensor, or a tuple or dictionary of arguments) the model is run once, in the mode that it is
-    in, and each convolution is timed both ways on what it gets: forward and backward if the model is training, else
-    forward. Running statistics, gradients and random numbers are left as they were. Without an example a rule of thumb
-    decides. Subclasses of `torch.nn.Conv2d`, other dtypes and other devices are left alone. `restore` undoes it all; a
-    further call, say in the other mode, decides anew.
+    With an example the model is run once, in the mode that it is in, and each convolution is timed both ways on what it
+    gets: forward and backward if the model is training, else forward. Running statistics, gradients and random numbers
+    are left as they were. Without an example a rule of thumb decides. Subclasses of `torch.nn.Conv2d`, other dtypes and
+    other devices are left alone. `restore` undoes it all; a further call, say in the other mode, decides anew.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Changed in place: swapped modules stay the same objects.
+    example_input : Tensor, tuple or dict, optional
+        Arguments of the model.
+
+    Returns
+    -------
+    Report
+        A table of what was swapped, both times, and why the others were not.
+
+    Raises
+    ------
+    fastconv.ConvTypeError
+        For what is no module.
     """
     if not isinstance(model, nn.Module):
         raise ConvTypeError(f"model must be a torch.nn.Module, but got {model!r} of type {type(model).__name__}.")
@@ -99,7 +139,18 @@ def accelerate(model: nn.Module, example_input: Any = None) -> Report:
 
 
 def restore(model: nn.Module) -> int:
-    """Give every swapped convolution back to PyTorch; how many there were."""
+    """Give every swapped convolution back to PyTorch.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Changed in place: swapped modules stay the same objects.
+
+    Returns
+    -------
+    int
+        How many there were.
+    """
     count = 0
     for module in model.modules():
         if type(module) in BACK:

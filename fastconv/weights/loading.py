@@ -30,8 +30,18 @@ SHOWN: Final = 12  # lines of one kind in an error
 class LoadReport:
     """What `load_weights` did; print it for a table.
 
-    `loaded`: (name in the model, name in the file) of every array; `missing`: names in the model that got nothing;
-    `unused`: names in the file that were left over; `differences`: what stands against each other there.
+    Parameters
+    ----------
+    path : str
+        The file.
+    loaded : list of (str, str)
+        Name in the model and name in the file, of every array.
+    missing : list of str
+        Names in the model that got nothing.
+    unused : list of str
+        Names in the file that were left over.
+    differences : list of str
+        What stands against each other there.
     """
 
     path: str
@@ -69,7 +79,13 @@ class LoadReport:
         return lines
 
     def error(self) -> str:
-        """The report as the text of a refusal."""
+        """The report as the text of a refusal.
+
+        Returns
+        -------
+        str
+            Several lines.
+        """
         listed = "".join(f"\n  {line}" for line in self._problems(SHOWN))
         return (
             f"{self.path!r} does not hold the weights of this model: {len(self.loaded)} arrays fit, "
@@ -80,10 +96,22 @@ class LoadReport:
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """The arrays of a weights file by name, with the axes that the file has, bfloat16 as float32.
+    """Read the arrays of a weights file by name, with the axes that the file has.
 
-    PyTorch's .pth, .pt, .bin and .ckpt, and .safetensors; for the layers of Keras' files see `load_weights`. A file
-    that is damaged, or holds anything but arrays, raises `ConvError`; nothing in it is ever run.
+    Parameters
+    ----------
+    path : path_like
+        PyTorch's .pth, .pt, .bin and .ckpt, Keras' .h5 and .keras, or .safetensors.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Those of bfloat16 as float32.
+
+    Raises
+    ------
+    ConvError
+        For a file that is damaged, or holds anything but arrays. Nothing in it is ever run.
     """
     place, suffix = _place(path)
     if suffix in KERAS:
@@ -104,8 +132,25 @@ def load_weights(model: Sequential, path: str | os.PathLike[str], *, strict: boo
     are: the shapes of their arrays. Axes are turned as needed; the rows of a dense layer behind `Flatten` are put from
     PyTorch's order (channel by channel) into ours (pixel by pixel).
 
-    With `strict`, `ConvError` says what is missing, left over or of another shape, and the model is as before; without,
-    what fits is taken (a net with another number of classes keeps its last layer), and the report says what did not.
+    Parameters
+    ----------
+    model : Sequential
+        Built.
+    path : path_like
+        As for `read_weights`.
+    strict : bool
+        Refuse a file that does not fit exactly; otherwise what fits is taken (a net with another number of classes
+        keeps its last layer).
+
+    Returns
+    -------
+    LoadReport
+        Which array went where, and what did not match.
+
+    Raises
+    ------
+    ConvError
+        With `strict`, what is missing, left over or of another shape; the model is as before.
     """
     if not isinstance(model, Sequential):
         raise ConvTypeError(f"model must be a fastconv Sequential, but got {model!r} of type {type(model).__name__}.")

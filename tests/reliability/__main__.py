@@ -95,11 +95,16 @@ def _report(tier: str, results: list[board.Result], seconds: float) -> dict[str,
     }
 
 
+def _cell(text: str) -> str:
+    """Words as a cell of a table: `2**31` and `__name__` are no emphasis."""
+    return text.replace("\n", " ").replace("**", r"\*\*").replace("__", r"\_\_").replace("|", r"\|")
+
+
 def _table(report: dict[str, Any]) -> str:
     lines = ["| figure | target | got | |", "|---|---|---|---|"]
     for r in report["rows"]:
         verdict = "not run" if r["skipped"] else "met" if r["passed"] else "**missed**"
-        lines.append(f"| {r['figure']} | {r['target']} | {r['got']} | {verdict} |".replace("\n", " "))
+        lines.append(f"| {_cell(r['figure'])} | {_cell(r['target'])} | {_cell(r['got'])} | {verdict} |")
     return "\n".join(lines)
 
 
