@@ -85,6 +85,13 @@ def test_the_module_is_native_unless_the_stable_abi_is_asked_for(wish, limited, 
     assert (made.name == "_native.abi3.so") is limited
 
 
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has its lock for good")
+def test_importing_leaves_the_interpreter_lock_off():
+    script = "import sys, fastconv; sys.exit(sys._is_gil_enabled())"
+    environment = {**os.environ, "PYTHONPATH": str(Path(fastconv.__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-P", "-c", script], env=environment).returncode == 0
+
+
 def test_the_installed_package_is_small():
     """Under 10 MB, the compiled module included."""
     folder = Path(fastconv.__file__).parent
