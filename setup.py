@@ -7,6 +7,10 @@ result runs on any machine.
 Environment variables, for development only:
   FASTCONV_SANITIZE=address,undefined   build with these sanitizers (see CONTRIBUTING.md)
   FASTCONV_DEBUG=1                      keep debug information and assertions
+  FASTCONV_ABI3=0 or 1                  a module for this Python alone, or for every CPython from 3.11 (abi3)
+
+A wheel holds an abi3 module, a development build (build_ext --inplace, an editable install) a native one: the price of
+the former is measured by bench/abi3_overhead.py. Free-threaded Pythons have no stable ABI before 3.15: always native.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +36,15 @@ INCLUDE = [str(SOURCE), str(SOURCE / "kernels")]
 # What an object depends on: headers and included .pxi files too, and the flags in this file.
 DEPENDS = sorted(str(path) for path in SOURCE.rglob("*") if path.suffix in {".c", ".h", ".pyx", ".pxi", ".pxd"})
 DEPENDS.append("setup.py")
+
+# The oldest CPython of the stable ABI that buffers are in: the macro for C and the tag for wheels.
+LIMITED_API = "0x030B0000"
+ABI3_TAG = "cp311"
+ABI3 = bool(
+    int(os.environ.get("FASTCONV_ABI3") or "bdist_wheel" in sys.argv)
+    and sys.implementation.name == "cpython"
+    and not sysconfig.get_config_var("Py_GIL_DISABLED")
+)
 
 COMMON_FLAGS = ["-O3", "-std=gnu11", "-fvisibility=hidden"]
 # None changes a result: errno and trapped exceptions are never looked at and block vectorisation; integer sums may pass
@@ -122,10 +136,16 @@ class BuildNative(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         ext.define_macros = [(f"FASTCONV_HAVE_{isa.name.upper()}", "1") for isa in self.isas[1:]]
+        if ABI3:
+            ext.define_macros.append(("Py_LIMITED_API", LIMITED_API))
         ext.extra_compile_args = self.native_flags
         ext.extra_link_args = self.native_link_flags
         ext.extra_objects = self.compile_kernels()
         ext.sources = [self.translate(ext), str(SOURCE / "dispatch.c"), str(SOURCE / "tasks.c")]
+        target = Path(self.get_ext_fullpath(ext.name))
+        for other in target.parent.glob("_native.*"):  # of another Python or ABI: it would go into the wheel as well
+            if other.suffix in {".so", ".pyd"} and other != target:
+                other.unlink()
         super().build_extension(ext)
 
     def compile_kernels(self) -> list[str]:
@@ -213,7 +233,9 @@ setup(
             [str(SOURCE / "_native.pyx"), str(SOURCE / "dispatch.c"), str(SOURCE / "tasks.c")],
             include_dirs=INCLUDE,
             depends=DEPENDS,
+            py_limited_api=ABI3,
         )
     ],
+    options={"bdist_wheel": {"py_limited_api": ABI3_TAG}} if ABI3 else {},
     cmdclass={"build_ext": BuildNative},
 )

@@ -217,8 +217,8 @@ def conv2d(
     The result lies C-contiguous in the caller's axes, except that an NCHW-shaped view of channels-last memory gives
     another such view. Any strides are taken: views, negative, zero, unaligned, byte-swapped.
 
-    'winograd' is F(4x4, 3x3) of Lavin and Gray, 'winograd_2x2' their F(2x2, 3x3) with smaller tiles and a smaller error,
-    both for float32 alone.
+    'winograd' is F(4x4, 3x3) of Lavin and Gray, 'winograd_2x2' their F(2x2, 3x3) with smaller tiles and errors, both
+    for float32 alone.
 
     References
     ----------

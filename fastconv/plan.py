@@ -461,18 +461,18 @@ def _explain_call(
     _, lanes, vectors, rows = shape = _native.tile_shape(compute)
     packed = _native.packed_bytes(compute, g.groups, prod(g.kernel_size), channels, outputs)
     macs = g.batch * prod(g.output_size) * g.out_channels * channels * prod(g.kernel_size)
-    if tile := WINOGRAD_TILES.get(call.algorithm):
+    if side := WINOGRAD_TILES.get(call.algorithm):
         phases = prod(map(min, g.dilation, g.output_size))  # each on every d-th pixel
         size = (-(-g.output_size[0] // g.dilation[0]), -(-g.output_size[1] // g.dilation[1]))
-        w = winograd_blocking(tile, channels, outputs, (g.batch, *size), shape, call.threads, prepared)
-        tiles = g.batch * -(-size[0] // tile) * -(-size[1] // tile)
+        w = winograd_blocking(side, channels, outputs, (g.batch, *size), shape, call.threads, prepared)
+        tiles = g.batch * -(-size[0] // side) * -(-size[1] // side)
         tasks = -(-tiles // w.tiles) * _pieces(outputs, vectors * lanes, w.panels_per_task)
-        elements = (tile + 2) ** 2
+        elements = (side + 2) ** 2
         team = _native.team_for(call.threads, tasks, w.scratch_bytes)
         return ConvExplanation(
             algorithm=call.algorithm, isa=_native.isa_name(), dtype=str(dtype), threads=call.threads,
-            tile=(tile, tile), block=f"{w.tiles} tiles", register_tile=(rows, vectors * lanes),
-            source=f"transformed {tile + 2} x {tile + 2} tiles",
+            tile=(side, side), block=f"{w.tiles} tiles", register_tile=(rows, vectors * lanes),
+            source=f"transformed {side + 2} x {side + 2} tiles",
             workspace_bytes=w.scratch_bytes * team,
             packed_weight_bytes=packed // 9 * (9 + elements) if prepared else packed if call.packs else 0,
             macs=macs, multiplications=elements * phases * tiles * channels * outputs, reason=call.reason,

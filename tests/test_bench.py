@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from fastconv import conv2d, conv_transpose2d
-from fastconv.bench import measure, memory, nets
+from fastconv.bench import accelerated, measure, memory, nets
 from fastconv.bench import peers as peers_module
 from fastconv.bench.cases import PASSES, SETS, Case, make_data
 from fastconv.bench.graph import fused, nodes, torch_net
@@ -25,7 +25,7 @@ from fastconv.bench.peers import PEERS, NotOffered, Ours, load_peers, logical_re
 from fastconv.bench.report import Report, Row, Timing, group_text, memory_lines, network_seconds, page, summaries
 from fastconv.bench.suite import ProcessorSeconds, new_report, outside_share, run_case, select
 from fastconv.cli import main
-from fastconv.models import mnist_net, resnet, vgg
+from fastconv.models import cifar_vgg, mnist_net, resnet, vgg
 
 SMALL = Case("misc", "small 3→5 @6", "small", 3, 5, 6, 3, padding=1)
 
@@ -285,6 +285,97 @@ def test_a_net_with_other_weights_is_wrong(monkeypatch: pytest.MonkeyPatch) -> N
     assert row.of("fastconv") is not None and row.of("torch") is None
 
 
+SMALL_TORCH_MODEL = """
+import torch
+from torch import nn
+
+def net():
+    features = [nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(8, 4, 3, 2)]
+    return nn.Sequential(*features, nn.Flatten(), nn.Linear(100, 5))
+
+def image():
+    return nn.Sequential(nn.ConvTranspose2d(2, 3, 2, 2), nn.Conv2d(3, 6, 3, groups=3))
+
+def dense():
+    return nn.Linear(3, 3)
+
+def pair():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c = nn.Conv2d(3, 3, 1)
+        def forward(self, x):
+            return self.c(x), x
+    return Pair()
+
+def number():
+    return 3
+
+def broken():
+    raise OSError("no weights")
+
+constant = 3
+"""
+
+
+@pytest.fixture
+def torch_file(tmp_path: Path) -> str:
+    pytest.importorskip("torch")
+    path = tmp_path / "models_of_mine.py"
+    path.write_text(SMALL_TORCH_MODEL)
+    return str(path)
+
+
+@pytest.mark.parametrize("function, channels, macs", [
+    ("net", 1, 8 * 9 * 144 + 4 * 72 * 25 + 5 * 100), ("image", 2, 2 * 144 * 12 + 6 * 9 * 22 * 22),
+])  # fmt: skip
+def test_a_torch_model_of_a_file(
+    function: str, channels: int, macs: int, torch_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"bench --torch-model {torch_file}:{function} --input-size 12 --batch 2 --rounds 1".split()
+    assert main([*words, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["pass_name"] for row in rows] == ["train", "net"]
+    for row, passes in zip(rows, (3, 1), strict=True):
+        assert row["shape"]["input"] == [2, channels, 12, 12] and row["macs"] == 2 * passes * macs
+        assert Counter(timing["peer"] for timing in row["timings"]) == {"fastconv": 2, "torch": 2}
+        assert all(timing["correct"] for timing in row["timings"]) and row["ratio_torch"] > 0
+        assert "convolutions swapped" in row["timings"][0]["note"]
+
+
+def test_a_torch_model_by_name_prints_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    words = ["bench", "--torch-model", "cifar_vgg", "--rounds", "1", "--batch", "2"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "accelerated, training steps" in out and "accelerated, inference" in out and "cifar_vgg, batch 2" in out
+
+
+@pytest.mark.parametrize("text, said", [
+    ("{file}:absent", "has no function 'absent'"), ("{file}:constant", "is no function, but a int"),
+    ("{file}:number", "must return a torch.nn.Module, but returned a int"), ("{file}:broken", "OSError: no weights"),
+    ("{file}:dense", "nothing to accelerate"), ("{file}:pair", "must return one tensor, but returned a tuple"),
+    ("/no/such/file.py:net", "cannot be loaded"), ("no.such.module:net", "cannot be loaded"),
+    ("{file}:net --input-size 2", "does not take images of shape (1, 2, 2)"),
+])  # fmt: skip
+def test_a_torch_model_that_is_none(
+    text: str, said: str, torch_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "--torch-model", *text.format(file=torch_file).split(), "--rounds", "1"]) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1, error
+
+
+def test_the_torch_models_count_their_multiply_adds() -> None:
+    pytest.importorskip("torch")
+    found = {model.label: accelerated._macs_and_scores(model) for model in accelerated.select_torch_models()}
+    assert found == {
+        "CIFAR VGG net, batch 64": (cifar_vgg().macs((None, 32, 32, 3)), (1, 10)),
+        "ResNet-18 CIFAR, batch 64": (555_422_720, (1, 10)),  # 3x3 stem at 32 x 32, convolutions, shortcuts, dense
+        "VGG-16, batch 1": (15_470_264_320, (1, 1000)),
+    }
+
+
 def test_a_net_by_its_onnx_model() -> None:
     pytest.importorskip("onnx")
     row = run_net(Net("small", small_vgg, 2), Ours(1), [], rounds=1, by_onnx=True)
@@ -391,6 +482,10 @@ def test_plot(tmp_path: Path) -> None:
         (["--nets", "--only", "AlexNet"], 1, "no network has 'AlexNet'"),
         (["--onnx"], 1, "add --nets"),
         (["--json", "/no/such/folder/file.json"], 1, "does not exist"),
+        (["--torch-model", "alexnet"], 1, "no PyTorch model is named 'alexnet'; there are vgg11, "),
+        (["--batch", "2"], 1, "are for --torch-model"),
+        (["--input-size", "8"], 1, "are for --torch-model"),
+        (["--torch-model", "vgg16", "--input-size", "8by8"], 2, "8by8"),
     ],
 )
 def test_bad_usage_is_one_line(

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,27 @@ def test_the_flags_keep_the_promises(compiler, tmp_path):
             assert "-mavx" not in line and "-mfma" not in line, line
     (baseline,) = (line for line in kernels if "FASTCONV_ISA=baseline" in line)
     assert "-mavx" not in baseline and "-mfma" not in baseline
+
+
+@pytest.mark.parametrize("wish, limited", [(None, False), ("0", False), ("1", True)])
+def test_the_module_is_native_unless_the_stable_abi_is_asked_for(wish, limited, compiler, tmp_path):
+    stale = tmp_path / "lib" / "fastconv" / "_native.cpython-38-x86_64-linux-gnu.so"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"")
+    done = build(tmp_path, CC=compiler, LDSHARED=compiler, **({"FASTCONV_ABI3": wish} if wish else {}))
+    assert done.returncode == 0, done.stderr
+    (module,) = (line for line in (tmp_path / "log").read_text().splitlines() if "_native.c " in line)
+    limited = limited and not sysconfig.get_config_var("Py_GIL_DISABLED")
+    assert ("-DPy_LIMITED_API=0x030B0000" in module) is limited
+    (made,) = stale.parent.iterdir()  # one module, whatever lay there before
+    assert (made.name == "_native.abi3.so") is limited
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has its lock for good")
+def test_importing_leaves_the_interpreter_lock_off():
+    script = "import sys, fastconv; sys.exit(sys._is_gil_enabled())"
+    environment = {**os.environ, "PYTHONPATH": str(Path(fastconv.__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-P", "-c", script], env=environment).returncode == 0
 
 
 def test_the_installed_package_is_small():

@@ -52,7 +52,7 @@ def the_only_line(err: str) -> str:
 def test_help_names_every_command(capsys):
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n    {name} " in out for name in COMMANDS)
+    assert all(f"\n    {name} " in out or f"\n    {name}\n" in out for name in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -376,8 +376,12 @@ def test_a_wrong_answer_ends_the_timing(monkeypatch):
 
 @needs_demo
 def test_a_quick_demo_leaves_pictures_and_a_report(tmp_path, capsys):
-    assert cli.main(["demo", "--quick", "--output", str(tmp_path)]) == 0
+    figures = tmp_path / "figures.json"
+    assert cli.main(["demo", "--quick", "--output", str(tmp_path), "--json", str(figures)]) == 0
     out = capsys.readouterr().out
+    told = json.loads(figures.read_text())
+    assert 0 < told["accuracy"] <= 1 and [row["pass_name"] for row in told["timing"]] == ["eager", "dx", "dw"]
+    assert told["sections"]["2. Digits"] and told["quick"] is True and told["report"] == str(tmp_path / "report.txt")
     report = (tmp_path / "report.txt").read_text()
     assert all(line in out for line in report.splitlines())
     for word in ("SAME", "accuracy", "one pass", "im2col + BLAS", "weight gradient"):

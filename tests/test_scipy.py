@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from typing import Any
@@ -182,9 +183,23 @@ def test_output_may_be_given_and_may_be_the_input() -> None:
     assert_array_equal(x, wanted)
     with pytest.raises(ConvError, match="output must have the shape"):
         ours.ndimage.correlate(x, w, np.empty((3, 3)))
-    with pytest.warns(UserWarning, match="promoting"):
-        assert ours.ndimage.correlate(x + 1j, w, np.float32).dtype == np.complex64
+    for function in (ours.ndimage.correlate, ours.ndimage.convolve):
+        with pytest.warns(UserWarning, match="promoting") as caught:
+            assert function(x + 1j, w, np.float32).dtype == np.complex64
+        assert caught[0].filename == __file__
     assert ours.ndimage.correlate(x, w, output=bool).dtype == bool
+
+
+@pytest.mark.parametrize(
+    ("twin", "pattern"), [(ours.ndimage.convolve, ours.ndimage.correlate), (ours.correlate2d, ours.convolve2d)]
+)
+def test_twins_have_one_signature(twin: Any, pattern: Any) -> None:
+    assert inspect.signature(twin) == inspect.signature(pattern)
+    assert twin.__name__ != pattern.__name__ and twin.__doc__ != pattern.__doc__
+    with pytest.raises(TypeError, match=rf"{twin.__name__}\(\) missing a required argument"):
+        twin(np.ones((3, 3)))
+    with pytest.raises(TypeError, match="strid"):
+        twin(np.ones((3, 3)), np.ones((3, 3)), strid=2)
 
 
 def test_any_memory() -> None:

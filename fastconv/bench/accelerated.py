@@ -6,14 +6,19 @@ starts from the same weights, and the losses (or scores) are compared before any
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from ..arrays import Array
-from ..models import Sequential, cifar_vgg, vgg
+from ..errors import ConvError
+from ..models.catalogue import from_catalogue
 from ..threads import get_num_threads, set_num_threads
 from .cases import NET, TRAIN
 from .graph import torch_net
@@ -23,18 +28,17 @@ from .peers import module
 from .report import OURS, Row
 from .suite import timed_row
 
-MACS_RESNET18_CIFAR: Final = 555_422_720  # an image: 3x3 stem at 32 x 32, convolutions, 1x1 shortcuts, dense layer
+BATCHES: Final = {True: 16, False: 1}  # images of a training step and of inference, where nobody says
+SIDE: Final = 224  # of an image, likewise
 
 
 @dataclass(frozen=True)
 class TorchModel:
-    """A PyTorch model at one batch: `make()` gives the same weights each time; `macs` are of one image."""
+    """A PyTorch model at one batch: `make()` gives the same weights each time; `image` is (C, H, W)."""
 
     name: str
     make: Callable[[], Any]
     image: tuple[int, int, int]
-    classes: int
-    macs: int
     batch: int
     training: bool = False
 
@@ -43,8 +47,9 @@ class TorchModel:
         return f"{self.name}, batch {self.batch}"
 
 
-def _from_ours(model: Sequential) -> Any:
+def _from_catalogue(name: str) -> Any:
     """A model of ours, without its softmax, as PyTorch modules."""
+    model = prepared(from_catalogue(name, seed=0))
     assert model.built_shape is not None
     return torch_net(model.layers, model.built_shape, softmax=False)
 
@@ -77,23 +82,98 @@ def resnet18_cifar(classes: int = 10) -> Any:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
 
 
-def _vgg_macs(model: Sequential) -> int:
-    assert model.built_shape is not None
-    return model.macs((None, *model.built_shape))
+# Names for `bench --torch-model`: what makes the model, and the side of its image.
+TORCH_MODELS: Final[dict[str, tuple[Callable[[], Any], int]]] = {
+    **{
+        name: (partial(_from_catalogue, name), side)
+        for name, side in (
+            ("vgg11", 224), ("vgg13", 224), ("vgg16", 224), ("vgg19", 224), ("resnet18", 224), ("resnet34", 224),
+            ("resnet50", 224), ("resnet101", 224), ("resnet152", 224), ("wide_resnet50", 224), ("cifar_vgg", 32),
+        )
+    },
+    "resnet18_cifar": (resnet18_cifar, 32),
+}  # fmt: skip
+# What `bench --torch` measures: a label, a name, images a batch, and whether it trains.
+MEASURED: Final = (
+    ("CIFAR VGG net", "cifar_vgg", 64, True), ("ResNet-18 CIFAR", "resnet18_cifar", 64, True),
+    ("VGG-16", "vgg16", 1, False),
+)  # fmt: skip
 
 
 def select_torch_models(only: str | None = None) -> list[TorchModel]:
     """The models to measure whose label holds the text `only`."""
-    models = [
-        TorchModel(
-            "CIFAR VGG net", lambda: _from_ours(cifar_vgg(seed=0)), (3, 32, 32), 10, _vgg_macs(cifar_vgg()), 64, True
-        ),
-        TorchModel("ResNet-18 CIFAR", resnet18_cifar, (3, 32, 32), 10, MACS_RESNET18_CIFAR, 64, True),
-        TorchModel(
-            "VGG-16", lambda: _from_ours(prepared(vgg("D", seed=0))), (3, 224, 224), 1000, _vgg_macs(vgg("D")), 1
-        ),
-    ]
+    models = []
+    for label, name, batch, training in MEASURED:
+        make, side = TORCH_MODELS[name]
+        models.append(TorchModel(label, make, (3, side, side), batch, training))
     return [model for model in models if only is None or only in model.label]
+
+
+def named_torch_model(text: str, size: tuple[int, int] | None = None, batch: int | None = None) -> list[TorchModel]:
+    """The model that a person names, in training and in inference.
+
+    `text` is one of `TORCH_MODELS`, or 'path.py:function' or 'package.module:function' of a function that returns a
+    `torch.nn.Module` for images; `size` is (height, width) of these. Raises `ConvError`, naming what is known.
+    """
+    place, colon, attribute = text.rpartition(":")
+    if colon:
+        make, sides, channels = _seeded(_function(place, attribute)), (SIDE, SIDE), 0
+        channels = _channels(text, make)
+    elif text in TORCH_MODELS:
+        make, side = TORCH_MODELS[text]
+        sides, channels = (side, side), 3
+    else:
+        raise ConvError(
+            f"no PyTorch model is named {text!r}; there are {', '.join(TORCH_MODELS)}, and path.py:function for others."
+        )
+    image = (channels, *(size or sides))
+    return [TorchModel(text, make, image, batch or BATCHES[training], training) for training in (True, False)]
+
+
+def _function(place: str, attribute: str) -> Callable[[], Any]:
+    """The function of a file or a module."""
+    try:
+        if place.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+            assert spec is not None and spec.loader is not None  # as the name ends with .py
+            found = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(found)
+        else:
+            found = importlib.import_module(place)
+        made: Callable[[], Any] = getattr(found, attribute)
+    except AttributeError:
+        raise ConvError(f"{place} has no function {attribute!r}.") from None
+    except Exception as error:  # whatever the file does
+        raise ConvError(f"{place} cannot be loaded ({type(error).__name__}: {error}).") from error
+    if not callable(made):
+        raise ConvError(f"{attribute!r} of {place} is no function, but a {type(made).__name__}.")
+    return made
+
+
+def _seeded(make: Callable[[], Any]) -> Callable[[], Any]:
+    """The same weights each time."""
+
+    def seeded() -> Any:
+        module("torch").manual_seed(0)
+        return make()
+
+    return seeded
+
+
+def _channels(text: str, make: Callable[[], Any]) -> int:
+    """Channels of the image: those of the first convolution. What the function gives is looked at here."""
+    torch = module("torch")
+    try:
+        net = make()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConvError(f"{text} does not return a model when it is called without arguments ({reason}).") from error
+    if not isinstance(net, torch.nn.Module):
+        raise ConvError(f"{text} must return a torch.nn.Module, but returned a {type(net).__name__}.")
+    convolutions = [m for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))]
+    if not convolutions:
+        raise ConvError(f"{text} has no 2-D convolution, so there is nothing to accelerate.")
+    return int(convolutions[0].in_channels)
 
 
 def run_torch_model(model: TorchModel, threads: int, rounds: int, seconds: float | None = None) -> Row:
@@ -104,7 +184,10 @@ def run_torch_model(model: TorchModel, threads: int, rounds: int, seconds: float
     torch.set_num_threads(threads)
     try:
         make, tolerance = (_training, TRAINING_TOLERANCE) if model.training else (_inference, TOLERANCE["float32"])
-        plain, fast = ([make(model, *pair, accelerated) for pair in formats(torch)] for accelerated in (False, True))
+        macs, scores = _macs_and_scores(model)
+        plain, fast = (
+            [make(model, *pair, accelerated, scores) for pair in formats(torch)] for accelerated in (False, True)
+        )
         answer = _answer(plain[0], model)
         plain[0].error = 0.0
         for candidate in (plain[1], *fast):
@@ -113,12 +196,38 @@ def run_torch_model(model: TorchModel, threads: int, rounds: int, seconds: float
         return timed_row(
             [*fast, *plain], {}, threads, rounds, seconds, "float32", set="accelerated", layer=model.label,
             family=model.name, pass_name=TRAIN if model.training else NET, counted=True, count=1,
-            macs=model.macs * model.batch * (PASSES_A_STEP if model.training else 1),
+            macs=macs * model.batch * (PASSES_A_STEP if model.training else 1),
             shape={"input": [model.batch, *model.image], "dtype": "float32"},
         )  # fmt: skip
     finally:
         set_num_threads(before)
         torch.set_num_threads(torch_before)
+
+
+def _macs_and_scores(model: TorchModel) -> tuple[int, tuple[int, ...]]:
+    """Multiply-adds of convolutions and dense layers for one image, and the shape of its scores, found by a pass."""
+    torch = module("torch")
+    nn = torch.nn
+    macs = 0
+
+    def count(layer: Any, inputs: Any, output: Any) -> None:
+        nonlocal macs
+        values = inputs[0].numel() if isinstance(layer, nn.ConvTranspose2d) else output.numel()
+        macs += values * int(np.prod(layer.weight.shape[1:]))  # of a transposed one: (in, out / groups, kH, kW)
+
+    net = model.make().eval()
+    for layer in net.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            layer.register_forward_hook(count)
+    try:
+        with torch.inference_mode():
+            scores = net(torch.zeros(1, *model.image))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ConvError(f"{model.name} does not take images of shape {model.image} ({reason}).") from error
+    if not isinstance(scores, torch.Tensor):
+        raise ConvError(f"{model.name} must return one tensor, but returned a {type(scores).__name__}.")
+    return macs, tuple(scores.shape)
 
 
 def _answer(candidate: Candidate, model: TorchModel) -> Array:
@@ -134,6 +243,9 @@ def _prepared(model: TorchModel, memory_format: Any, accelerated: bool) -> tuple
     """The model in its mode, a batch, and the report of `accelerate` where it is asked for."""
     torch = module("torch")
     net = model.make().train(model.training).to(memory_format=memory_format)
+    for layer in net.modules():  # random zeros lie elsewhere in another memory format: losses could not be compared
+        if isinstance(layer, torch.nn.modules.dropout._DropoutNd):
+            layer.eval()
     x = np.random.default_rng(0).standard_normal((model.batch, *model.image), np.float32)
     images = torch.from_numpy(x).to(memory_format=memory_format)
     report = None
@@ -142,15 +254,20 @@ def _prepared(model: TorchModel, memory_format: Any, accelerated: bool) -> tuple
     return net, images, report
 
 
-def _training(model: TorchModel, variant: str, memory_format: Any, accelerated: bool) -> Candidate:
+def _training(
+    model: TorchModel, variant: str, memory_format: Any, accelerated: bool, scores: tuple[int, ...]
+) -> Candidate:
+    """Steps towards random classes, or, where the scores are no vector, towards zeros."""
     torch = module("torch")
     net, images, report = _prepared(model, memory_format, accelerated)
-    targets = torch.from_numpy(np.random.default_rng(1).integers(0, model.classes, model.batch))
     optimizer = torch.optim.SGD(net.parameters(), LEARNING_RATE, momentum=MOMENTUM)
+    classes = scores[1] if len(scores) == 2 else 0
+    targets = torch.from_numpy(np.random.default_rng(1).integers(0, max(1, classes), model.batch))
 
     def run() -> Any:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(net(images), targets)
+        output = net(images)
+        loss = torch.nn.functional.cross_entropy(output, targets) if classes else output.square().mean()
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -158,7 +275,10 @@ def _training(model: TorchModel, variant: str, memory_format: Any, accelerated: 
     return _candidate(accelerated, variant, run, report)
 
 
-def _inference(model: TorchModel, variant: str, memory_format: Any, accelerated: bool) -> Candidate:
+def _inference(
+    model: TorchModel, variant: str, memory_format: Any, accelerated: bool, scores: tuple[int, ...]
+) -> Candidate:
+    """Scores of one batch."""
     torch = module("torch")
     net, images, report = _prepared(model, memory_format, accelerated)
 

@@ -98,7 +98,11 @@ class Report:
     schema: int = SCHEMA
 
     def save(self, path: str | Path) -> None:
-        """Write the rows, their ratios and their means as JSON."""
+        """Write `content()` as JSON."""
+        Path(path).write_text(json.dumps(self.content(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+    def content(self) -> dict[str, Any]:
+        """The rows, their ratios and their means, as JSON has them."""
         content = asdict(self)
         for stored, row in zip(content["rows"], self.rows, strict=True):
             best = row.best_peer
@@ -109,7 +113,7 @@ class Report:
             for timing in stored["timings"]:
                 timing["error"] = _finite(timing["error"])
         content["summary"] = [asdict(mean) for mean in summaries(self.rows)]
-        Path(path).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        return content
 
     @staticmethod
     def load(path: str | Path) -> Report:

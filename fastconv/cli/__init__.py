@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from importlib import import_module
 from typing import NoReturn
 
@@ -23,9 +23,11 @@ from .common import CommandError
 COMMANDS = {
     "info": "show the version, the instruction set, the threads and why there are so many",
     "check": "compare the compiled code with the NumPy reference on this machine",
+    "summary": "show the layers of a model: shapes, weights, multiply-adds, memory, receptive field",
     "bench": "time the layers of real networks beside PyTorch, ONNX Runtime, OpenVINO, ncnn and im2col + BLAS",
     "run": "run an ONNX model on a picture and list what it says",
     "demo": "filter a photograph, train a network on digits and time convolutions, with pictures",
+    "completion": "print a script that completes commands and options in bash, zsh or fish",
 }
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -38,8 +40,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser, with the options of the command that `argv` names."""
+def build_parser(given: Container[str]) -> argparse.ArgumentParser:
+    """The parser, with the options of the commands that `given` holds."""
     parser = _Parser(
         prog="fastconv",
         description="Fast, exact convolution for NumPy arrays on CPUs.",
@@ -47,12 +49,11 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    given = next((word for word in argv if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(
             name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
-        if name == given:
+        if name in given:
             module = import_module(f".{name}", __name__)
             command.description = module.__doc__
             module.add_arguments(command)
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     command = "fastconv"
     try:
-        args = _parser(argv).parse_args(argv)
+        given = next((word for word in argv if not word.startswith("-")), "")
+        args = build_parser((given,)).parse_args(argv)
         command = f"fastconv {args.command}"
         status: int = args.run(args)
         sys.stdout.flush()

@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from ..bench.accelerated import TorchModel, run_torch_model, select_torch_models
+from ..bench.accelerated import TORCH_MODELS, TorchModel, named_torch_model, run_torch_model, select_torch_models
 from ..bench.cases import NET, PASSES, SETS, TRAIN, Case
 from ..bench.memory import MODELS, peak_memory
 from ..bench.nets import Net, run_net, select_nets
@@ -20,7 +19,7 @@ from ..bench.plot import save_plot
 from ..bench.report import Report, Row, group_text, groups, heading_lines, memory_lines, summary_table, text_table
 from ..bench.suite import new_report, run_case, select
 from ..threads import effective
-from .common import CommandError, progress, require
+from .common import STDOUT, CommandError, add_json, image_size, in_a_folder, progress, require, write_json
 
 DEFAULT_AGAINST = "torch,onnxruntime,openvino,ncnn,im2col"
 DEFAULT_ROUNDS = 5
@@ -73,6 +72,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--torch", action="store_true", help="time PyTorch models plain and after fastconv.torch.accelerate"
     )
+    parser.add_argument(
+        "--torch-model", metavar="NAME",
+        help="likewise, for one model, a training step and inference: "
+        f"{', '.join(TORCH_MODELS)}, or path.py:function (or module:function) that returns a torch.nn.Module; "
+        "without dropout",
+    )  # fmt: skip
+    parser.add_argument(
+        "--input-size", type=image_size, metavar="S",
+        help="with --torch-model: side, or HEIGHTxWIDTH, of the images (default: the model's own, 224 for a function)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch", type=_positive(int), metavar="N",
+        help="with --torch-model: images of a batch (default: 16 in training, 1 in inference)",
+    )  # fmt: skip
     parser.add_argument("--only", metavar="TEXT", help="only layers whose name or family holds TEXT")
     parser.add_argument("--layout", choices=("nhwc", "nchw"), default="nhwc", help="our memory format (default: nhwc)")
     parser.add_argument("--threads", type=_positive(int), metavar="N", help="threads of everybody (default: all)")
@@ -82,33 +95,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="turns of each candidate a layer (default: %(default)s)",
     )  # fmt: skip
     length.add_argument("--seconds", type=_positive(float), metavar="S", help="go on for S seconds a layer instead")
-    parser.add_argument("--json", metavar="FILE", help="write every figure into FILE")
+    add_json(parser)
     parser.add_argument("--plot", metavar="FILE", help="draw a chart into FILE (.png, .svg or .pdf)")
 
 
 def run(args: argparse.Namespace) -> int:
-    whole = args.nets or args.train or args.torch
+    """Select, measure in turns, print a table after each group."""
+    whole = args.nets or args.train or args.torch or args.torch_model
     if args.onnx:
         if not args.nets:
             raise CommandError("--onnx is for whole networks; add --nets")
         require("onnx", "onnx")
+    if not args.torch_model and (args.input_size or args.batch):
+        raise CommandError("--input-size and --batch are for --torch-model")
+    in_a_folder(args.json, args.plot)  # before minutes of measuring
     cases = [] if whole else select(args.sets, args.only)
     nets = select_nets(args.nets, args.train, args.only)
-    models = select_torch_models(args.only) if args.torch else []
+    models = _models(args)
     if not cases and not nets and not models:
         what = "network" if whole else f"layer of {', '.join(args.sets)}"
         raise CommandError(f"no {what} has {args.only!r} in its name or family")
-    for path in filter(None, (args.json, args.plot)):  # before minutes of measuring
-        if not Path(path).parent.is_dir():
-            raise CommandError(f"the folder of {path!r} does not exist")
     if args.plot:
         require("matplotlib", "bench")
     if models:
         require("torch", "torch")
+    # All candidates of --torch are PyTorch itself: the peers of the others are not looked for where nothing else runs.
     ours = Ours(effective(args.threads), args.layout.upper())
-    peers, missing = load_peers(args.against, ours.threads)
+    peers, missing = load_peers(["torch"] if models and not nets else args.against, ours.threads)
     report = new_report(ours, peers, missing, {"rounds": args.rounds, "seconds": args.seconds})
-    print("\n".join(heading_lines(report)))
+    shown = args.json != STDOUT
+    if shown:
+        print("\n".join(heading_lines(report)))
 
     work = [_layer_work(case, name, ours, peers, args) for name in args.passes for case in cases]
     work += [_net_work(net, ours, peers, args) for net in nets]
@@ -116,18 +133,29 @@ def run(args: argparse.Namespace) -> int:
     unit = "network" if whole else "layer"
     for done, (group, measure) in enumerate(progress(work, len(work), "bench", unit), start=1):
         report.rows.append(measure())
-        if done == len(work) or work[done][0] != group:
+        if shown and (done == len(work) or work[done][0] != group):
             _print_group(report)
     if args.nets:
         report.memory = [peak_memory(name) for name in MODELS if args.only is None or args.only in f"{name}, batch 1"]
-        print("\n" + "\n".join(memory_lines(report)))
-    print()
-    print(text_table(summary_table(report.rows)))
-    if args.json:
-        report.save(args.json)
+    if shown:
+        if args.nets:
+            print("\n" + "\n".join(memory_lines(report)))
+        print("\n" + text_table(summary_table(report.rows)))
+    write_json(report.content(), args.json)
     if args.plot:
         save_plot(report, args.plot)
     return 0
+
+
+def _models(args: argparse.Namespace) -> list[TorchModel]:
+    """The PyTorch models of --torch and of --torch-model."""
+    models = select_torch_models(args.only) if args.torch else []
+    if args.torch_model:
+        if ":" in args.torch_model:  # a name is looked up without PyTorch
+            require("torch", "torch")
+        batch = int(args.batch) if args.batch else None
+        models += named_torch_model(args.torch_model, args.input_size, batch)
+    return models
 
 
 Work = tuple[tuple[str, str], Callable[[], Row]]  # (set, pass) of a table, and what measures one of its rows

@@ -13,8 +13,6 @@ differs. The same seed gives the same problems everywhere.
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -24,7 +22,7 @@ from typing import Any
 from .. import _native
 from ..progress import Progress
 from ..testing.comparisons import OPERATIONS, Operation
-from .common import CommandError, at_least
+from .common import STDOUT, CommandError, add_json, at_least, in_a_folder, write_json
 from .machine import describe, one_line
 
 SEED_STRIDE = 1_000_000  # problems are drawn by index: a seed starts there, so that no two seeds share any
@@ -56,28 +54,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--isa", metavar="NAME", help="'all' or one instruction set that `fastconv info` offers (default: that in use)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object in place of the tables")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Check each instruction set in turn; 1 if anything failed."""
+    in_a_folder(args.json)
     start, before = time.perf_counter(), _native.isa_name()
     results: dict[str, list[Outcome]] = {}
-    if not args.json:
+    shown = args.json != STDOUT
+    if shown:
         print(one_line(isa=False))
     try:
         for isa in _wanted(args.isa):
             _native.isa_use(isa)
             results[isa] = list(_check(isa, args.cases, args.seed * SEED_STRIDE))
-            if not args.json:
+            if shown:
                 _print_table(isa, results[isa])
     finally:
         _native.isa_use(before)
     failed = sum(outcome.failed for outcomes in results.values() for outcome in outcomes)
     seconds = time.perf_counter() - start
-    if args.json:
-        print(json.dumps(_report(args, results, failed, seconds), indent=2))
-    else:
+    write_json(_report(args, results, failed, seconds), args.json)
+    if shown:
         compared = sum(o.exact + o.bounded for outcomes in results.values() for o in outcomes)
         verdict = f"{failed} FAILED" if failed else "All equal or within the bound"
         print(f"\n{verdict}: {compared:,} arrays compared in {seconds:.1f} s")
@@ -144,11 +143,10 @@ def _print_table(isa: str, outcomes: list[Outcome]) -> None:
 
 
 def _report(args: argparse.Namespace, results: dict[str, list[Outcome]], failed: int, seconds: float) -> dict[str, Any]:
-    """For programs; an infinite error, which JSON cannot hold, is null."""
+    """For programs."""
 
     def row(outcome: Outcome) -> dict[str, Any]:
-        worst = outcome.worst if math.isfinite(outcome.worst) else None
-        return {**asdict(outcome), "worst": worst, "faults": outcome.faults[:MOST_FAULTS]}
+        return {**asdict(outcome), "faults": outcome.faults[:MOST_FAULTS]}
 
     return {
         "machine": describe(),

@@ -1,18 +1,21 @@
-"""What commands share: errors for people, optional packages, output folders and progress."""
+"""What commands share: errors for people, optional packages, JSON, output folders and progress."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from ..progress import Progress
 
 Item = TypeVar("Item")
+STDOUT: Final = "-"  # in place of a file's name
 
 
 class CommandError(Exception):
@@ -32,6 +35,53 @@ def at_least(least: int) -> Callable[[str], int]:
         return number
 
     return integer
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """An argparse type: '224' or '320x480' (height, width)."""
+    parts = text.lower().split("x")
+    try:
+        sides = tuple(int(part) for part in parts)
+    except ValueError:
+        sides = ()
+    if len(sides) not in (1, 2) or not all(0 < side <= 1 << 15 for side in sides):
+        raise argparse.ArgumentTypeError(f"must be a side such as 224 or HEIGHTxWIDTH, but got {text!r}")
+    return sides[0], sides[-1]
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The option --json: '-' or nothing behind it for standard output, else a file."""
+    parser.add_argument(
+        "--json", nargs="?", const=STDOUT, metavar="FILE",
+        help="write the figures as one JSON object into FILE, or print it in place of the text ('-', or no FILE)",
+    )  # fmt: skip
+
+
+def in_a_folder(*paths: str | None) -> None:
+    """Say before the work that a file could not be written after it."""
+    for path in paths:
+        if path and path != STDOUT and not Path(path).parent.is_dir():
+            raise CommandError(f"the folder of {path!r} does not exist")
+
+
+def write_json(content: Any, target: str | None) -> None:
+    """The content as JSON where --json wants it; nothing if it was not given. What is not finite becomes null."""
+    if target is None:
+        return
+    text = json.dumps(finite(content), indent=2, allow_nan=False, default=str)
+    if target == STDOUT:
+        print(text)
+    else:
+        Path(target).write_text(text + "\n", encoding="utf-8")
+
+
+def finite(content: Any) -> Any:
+    """The same with None for infinities and NaN, which JSON does not have."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def require(name: str, extra: str) -> Any:

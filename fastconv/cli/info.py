@@ -9,26 +9,25 @@ FASTCONV_ISA=NAME chooses another ISA, OMP_NUM_THREADS=N another number of threa
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from typing import Any
 
+from .common import STDOUT, add_json, write_json
 from .machine import describe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--json alone."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object in place of the table")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table, or the same as JSON."""
+    """The table, the same as JSON, or both."""
     about = describe()
-    if args.json:
-        print(json.dumps(about, indent=2))
-        return 0
-    for name, value in _rows(about):
-        print(f"{name:<18}{value}")
+    write_json(about, args.json)
+    if args.json != STDOUT:
+        for name, value in _rows(about):
+            print(f"{name:<18}{value}")
     return 0
 
 

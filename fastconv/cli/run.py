@@ -21,22 +21,10 @@ from typing import Any, Final
 import numpy as np
 
 from ..arrays import Array
-from .common import CommandError, at_least, require
+from .common import STDOUT, CommandError, add_json, at_least, image_size, in_a_folder, require, write_json
 
 IMAGENET: Final = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 COLOURS: Final = (1, 3)
-
-
-def _size(text: str) -> tuple[int, int]:
-    """'224' or '320x480' (height, width)."""
-    parts = text.lower().split("x")
-    try:
-        sides = tuple(int(part) for part in parts)
-    except ValueError:
-        sides = ()
-    if len(sides) not in (1, 2) or not all(0 < side <= 1 << 15 for side in sides):
-        raise argparse.ArgumentTypeError(f"must be a side such as 224 or HEIGHTxWIDTH, but got {text!r}")
-    return sides[0], sides[-1]
 
 
 def _channel_values(name: str) -> Any:
@@ -58,11 +46,11 @@ def _channel_values(name: str) -> Any:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `--help` shows."""
-    parser.add_argument("model", help="an .onnx file")
-    parser.add_argument("image", help="a picture, or a .npy file that is fed as it is")
+    parser.add_argument("model", metavar="MODEL.onnx", help="an .onnx file")
+    parser.add_argument("image", metavar="IMAGE", help="a picture, or a .npy file that is fed as it is")
     parser.add_argument("--top", type=at_least(1), default=5, metavar="K", help="values to list (default: %(default)s)")
     parser.add_argument("--labels", metavar="FILE", help="names of the values: one a line, or a JSON list or object")
-    parser.add_argument("--size", type=_size, metavar="S", help="side, or HEIGHTxWIDTH, of the input")
+    parser.add_argument("--size", type=image_size, metavar="S", help="side, or HEIGHTxWIDTH, of the input")
     parser.add_argument(
         "--mean", type=_channel_values("mean"), default=(0.0,), metavar="M",
         help="subtracted from values between 0 and 1: a number, three with commas, or imagenet (default: 0)",
@@ -74,11 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save", metavar="FILE", help="write the first output that is a picture into FILE")
     parser.add_argument("--threads", type=at_least(1), metavar="N", help="threads (default: all)")
     parser.add_argument("--explain", action="store_true", help="show the steps of the graph too")
-    parser.add_argument("--json", action="store_true", help="print one JSON object in place of text")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Load, run, print."""
+    in_a_folder(args.json, args.save)
     require("onnx", "onnx")
     from ..onnx import InferenceSession
 
@@ -101,14 +90,12 @@ def run(args: argparse.Namespace) -> int:
     ]
     if args.save:
         _save(outputs, args.save)
-    if args.json:
-        about = {
-            "model": args.model, "input": inputs[0].name, "shape": list(given.shape), "milliseconds": elapsed * 1e3,
-            "outputs": found,
-        }  # fmt: skip
-        if args.explain:
-            about["explain"] = session.explain()
-        print(json.dumps(about, indent=2))
+    about: dict[str, Any] = {
+        "model": args.model, "input": inputs[0].name, "shape": list(given.shape), "milliseconds": elapsed * 1e3,
+        "outputs": found, **({"explain": session.explain()} if args.explain else {}),
+    }  # fmt: skip
+    write_json(about, args.json)
+    if args.json == STDOUT:
         return 0
     print(f"{args.model}: input {inputs[0].name} {list(given.shape)}, {elapsed * 1e3:.1f} ms")
     for other in inputs[1:]:

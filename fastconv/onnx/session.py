@@ -17,7 +17,7 @@ from .loading import load
 from .memory import LARGEST_VALUE, Pool
 from .optimise import optimise
 from .program import Program
-from .summary import table
+from .summary import described, table
 from .tensors import STRING, numpy_type
 
 KEPT_SHAPES: Final = 4  # sets of input shapes whose plans and packed weights are kept
@@ -136,8 +136,18 @@ class InferenceSession:
         str
             What each step stands for, how it is done, and shapes once run.
         """
+        return table(self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """What `explain` shows, for programs.
+
+        Returns
+        -------
+        dict
+            The steps, the number of nodes read, and bytes.
+        """
         program = next(reversed(self._programs.values())) if self._programs else None
-        return table(self._graph, self._read_nodes, program, self._pool)
+        return described(self._graph, self._read_nodes, program, self._pool)
 
     summary = explain
 

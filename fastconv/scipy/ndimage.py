@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from ..errors import ConvError, ConvTypeError
 from ..geometry import flag
-from .types import Array, into_integers, number
+from .types import Array, into_integers, number, same_parameters
 from .windows import correlate_valid, extended
 
 MODES: Final = {
@@ -89,25 +89,14 @@ def correlate(
     array([2., 3., 6.])
     """
     return _filtered(
-        "correlate", input, weights, output, mode, cval, origin, axes, stride, dilation, channels, num_threads, False
+        "correlate", input, weights, output, mode, cval, origin, axes, stride, dilation, channels, num_threads,
+        turned=False,
     )
 
 
-def convolve(
-    input: ArrayLike,
-    weights: ArrayLike,
-    output: Array | DTypeLike | None = None,
-    mode: str = "reflect",
-    cval: Any = 0.0,
-    origin: int | Sequence[int] = 0,
-    *,
-    axes: int | Sequence[int] | None = None,
-    stride: int | Sequence[int] = 1,
-    dilation: int | Sequence[int] = 1,
-    channels: bool = False,
-    num_threads: int | None = None,
-) -> Array:
-    """Convolve an array with a kernel, as `scipy.ndimage.convolve` does; a positive `origin` shifts to the right.
+@same_parameters(correlate)
+def convolve(*arguments: Any) -> Array:
+    """Convolve an array with a kernel, as `scipy.ndimage.convolve` does.
 
     Parameters
     ----------
@@ -134,9 +123,7 @@ def convolve(
     >>> ndimage.convolve([1.0, 2.0, 4.0], [1.0, 1.0])
     array([3., 6., 8.])
     """
-    return _filtered(
-        "convolve", input, weights, output, mode, cval, origin, axes, stride, dilation, channels, num_threads, True
-    )
+    return _filtered("convolve", *arguments, turned=True)
 
 
 def _filtered(
@@ -152,6 +139,7 @@ def _filtered(
     dilation: int | Sequence[int],
     channels: bool,
     num_threads: int | None,
+    *,
     turned: bool,
 ) -> Array:
     x, w = number("input", input), number("weights", weights)
@@ -286,7 +274,8 @@ def _target(
     if complex_sums and wanted.kind != "c":
         if isinstance(output, (np.ndarray, str)):
             raise ConvError(f"{name}: output must be complex where input or weights are, but got {wanted}.")
-        warnings.warn("promoting specified output dtype to complex", stacklevel=4)
+        level = 4 + (name == "convolve")  # a twin has one frame more
+        warnings.warn("promoting specified output dtype to complex", stacklevel=level)
         wanted = np.promote_types(wanted, np.complex64)
     return output if isinstance(output, np.ndarray) else None, wanted
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from ..errors import ConvError, ConvTypeError
 from ..functional import conv2d
 from ..geometry import Size, flag, pair
-from .types import Array, exact_type, into_integers, largest, number
+from .types import Array, exact_type, into_integers, largest, number, same_parameters
 from .windows import correlate_valid, extended
 
 SIZES: Final = ("valid", "same", "full")
@@ -79,23 +79,13 @@ def convolve2d(
            [3, 7, 4]])
     """
     return _filtered(
-        "convolve2d", in1, in2, mode, boundary, fillvalue, stride, dilation, batch, channels, num_threads, True
+        "convolve2d", in1, in2, mode, boundary, fillvalue, stride, dilation, batch, channels, num_threads,
+        turned=True,
     )
 
 
-def correlate2d(
-    in1: ArrayLike,
-    in2: ArrayLike,
-    mode: str = "full",
-    boundary: str = "fill",
-    fillvalue: Any = 0,
-    *,
-    stride: Size = 1,
-    dilation: Size = 1,
-    batch: bool = False,
-    channels: bool = False,
-    num_threads: int | None = None,
-) -> Array:
+@same_parameters(convolve2d)
+def correlate2d(*arguments: Any) -> Array:
     """Cross-correlate two matrices, as `scipy.signal.correlate2d` does: `in2` is conjugated and not turned round.
 
     Parameters
@@ -124,9 +114,7 @@ def correlate2d(
     array([[21,  2],
            [43,  4]])
     """
-    return _filtered(
-        "correlate2d", in1, in2, mode, boundary, fillvalue, stride, dilation, batch, channels, num_threads, False
-    )
+    return _filtered("correlate2d", *arguments, turned=False)
 
 
 def _filtered(
@@ -141,6 +129,7 @@ def _filtered(
     batch: bool,
     channels: bool,
     num_threads: int | None,
+    *,
     turned: bool,
 ) -> Array:
     x, w = number("in1", in1), number("in2", in2)

@@ -1,8 +1,11 @@
-"""Which element type a sum is computed in, and how its result gets into the type that SciPy gives it."""
+"""Which element type a sum is computed in, how its result gets into SciPy's type, and twins of one signature."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
+from typing import Any, Final, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +13,8 @@ from numpy.typing import NDArray
 from ..errors import ConvError, ConvTypeError
 
 Array = NDArray[Any]
+P = ParamSpec("P")
+R = TypeVar("R")
 REFUSED: Final = ("g", "G", "O", "S", "U", "V", "M", "m")  # longdouble, objects and what is no number
 
 
@@ -54,3 +59,24 @@ def into_integers(sums: Array, dtype: np.dtype[Any], what: str, bound: int | Non
                 "silently. Convert an input to a wider integer type or to float64."
             )
     return sums.astype(dtype)
+
+
+def same_parameters(pattern: Callable[P, R]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Decorates a function that takes every parameter of `pattern`, in its order: the twin has that signature."""
+    expected = signature(pattern)
+
+    def decorate(function: Callable[..., R]) -> Callable[P, R]:
+        @wraps(function)
+        def twin(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                bound = expected.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}() {error}") from None
+            bound.apply_defaults()
+            return function(*bound.arguments.values())
+
+        twin.__signature__ = expected  # type: ignore[attr-defined]
+        twin.__annotations__ = pattern.__annotations__
+        return twin
+
+    return decorate

@@ -48,8 +48,8 @@ def _beside(row: Row, peer: str) -> tuple[str, str]:
     return (seconds_text(timing.seconds), f"{row.ratio(timing):.1f}×") if timing else ("–", "–")
 
 
-def run(quick: bool, show: bool) -> list[str]:
-    """Time everything; the lines of the report."""
+def run(quick: bool, show: bool) -> tuple[list[str], list[Row]]:
+    """Time everything; the lines of the report, and the figures."""
     lines = [
         f"A call on one image, float32, NHWC, {get_num_threads()} thread(s) for fastconv and BLAS alike; medians of",
         "turns taken one after another, each when no other thread runs; × is how many times faster fastconv is.",
@@ -57,7 +57,8 @@ def run(quick: bool, show: bool) -> list[str]:
         f"  {'convolution':<26}{'pass':<21}{'fastconv':>9}{'GFLOP/s':>9}"
         f"{'im2col + BLAS':>15}{'×':>7}{'reference':>11}{'×':>8}",
     ]
-    for row in measure(quick, show):
+    rows = measure(quick, show)
+    for row in rows:
         timing = row.of(OURS)
         assert timing is not None
         cells = [*_beside(row, "im2col"), *_beside(row, "reference")]
@@ -65,4 +66,4 @@ def run(quick: bool, show: bool) -> list[str]:
             f"  {row.layer:<26}{PASS_WORDS[row.pass_name]:<21}{seconds_text(timing.seconds):>9}{timing.gflops:>9.0f}"
             f"{cells[0]:>15}{cells[1]:>7}{cells[2]:>11}{cells[3]:>8}"
         )
-    return lines
+    return lines, rows
