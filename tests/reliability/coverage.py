@@ -14,6 +14,7 @@ own.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -51,6 +52,8 @@ class NativeBuild:
 
     def make(self) -> None:
         """Build; what did not change is kept, and counters of other code are thrown away."""
+        if absent := [tool for tool in ("gcc", "gcov") if not shutil.which(tool)]:
+            raise SystemExit(f"native coverage needs GCC: {', '.join(absent)} not found (Debian: apt install gcc)")
         before = self.notes()
         for name in ("src", "fastconv"):  # copies keep their dates
             shutil.copytree(ROOT / name, self.tree / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so"))
@@ -106,13 +109,17 @@ def new_counts() -> Counts:
 def add(counts: Counts, report: dict[str, Any], lines_only: bool = False) -> None:
     """Add one object's report on a file; what one object ran, ran."""
     for line in report["lines"]:
-        number, ran = line["line_number"], line["count"] > 0
-        counts["lines"][number] = counts["lines"].get(number, False) or ran
+        number = line["line_number"]
+        mark(counts["lines"], number, line["count"] > 0)
         if not lines_only:
             for i, branch in enumerate(line["branches"]):
-                counts["branches"][number, line.get("function_name"), i] = branch["count"] > 0
-    if not lines_only:
-        counts["functions"] |= {f["name"]: f["execution_count"] > 0 for f in report["functions"]}
+                mark(counts["branches"], (number, line.get("function_name"), i), branch["count"] > 0)
+    for function in [] if lines_only else report["functions"]:
+        mark(counts["functions"], function["name"], function["execution_count"] > 0)
+
+
+def mark(seen: dict[Any, bool], what: Any, ran: bool) -> None:
+    seen[what] = seen.get(what, False) or ran
 
 
 def summary(files: dict[str, Counts]) -> dict[str, Any]:
@@ -139,6 +146,8 @@ class PythonRun:
         self.settings = self.folder / "coveragerc"
 
     def make(self) -> None:
+        if not importlib.util.find_spec("coverage"):
+            raise SystemExit("Python coverage needs coverage.py: pip install fastconv[test]")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.settings.write_text(
             f"[run]\nbranch = True\nsource = {self.package}\ndata_file = {self.folder / 'data'}\nparallel = True\n"

@@ -48,6 +48,7 @@ class Tree:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.objects = folder / "objects"
+        self.stale = {"kernels", "native"} if self.objects.exists() else set()  # built from a fault, or who knows
 
     def make(self) -> None:
         for name in ("src", "fastconv", "tests"):
@@ -74,10 +75,12 @@ class Tree:
         subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True)
 
     def build_for(self, mutation: Mutation) -> None:
-        if mutation.file.startswith("src/kernels"):
-            self.build("kernels")
-        elif mutation.file.startswith("src"):
-            self.build("native")
+        """Build what the mutation changes, and what an earlier one changed."""
+        folder = mutation.file.rpartition("/")[0]
+        changed = {"src/kernels": {"kernels"}, "src/drivers": {"native"}}.get(folder, set())
+        if parts := changed | self.stale:
+            self.build(*parts)
+        self.stale = changed
 
 
 def noticed_by(tree: Tree, seconds: float) -> tuple[str, str]:
@@ -111,7 +114,6 @@ def plant(tree: Tree, mutation: Mutation, seconds: float) -> dict[str, object]:
         by, error = noticed_by(tree, seconds)
     finally:
         path.write_text(text)
-    tree.build_for(mutation)
     took = round(time.monotonic() - begin)
     return {"what": mutation.what, "file": mutation.file, "noticed_by": by, "error": error, "seconds": took}
 
