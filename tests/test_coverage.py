@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from reliability.coverage import add, new_counts, summary, words
+from reliability.coverage import add, new_counts, spans, summary, words
 
 
 def entry(line: int, function: str, count: int, *branches: int) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def test_a_line_ran_where_one_of_its_functions_did_and_a_branch_for_itself() -> 
     found = summary({"a.h": counts})
     assert found == {
         "lines": [1, 2], "branches": [2, 4], "functions": [1, 2],
-        "lines_not_run": {"a.h": [4]}, "functions_not_run": ["tile_double"],
+        "lines_not_run": {"a.h": "4"}, "functions_not_run": ["tile_double"],
     }  # fmt: skip
     assert words({"c": found}) == "50.0 % of 2 lines, 50.0 % of 4 branches, 50.0 % of 2 functions"
 
@@ -28,3 +28,7 @@ def test_what_one_object_ran_ran() -> None:
     for count in (0, 2, 0):
         add(counts, {"lines": [entry(7, "fc_interrupted", count, count, 0)], "functions": []})
     assert summary({"tasks.h": counts}) == {"lines": [1, 1], "branches": [1, 2], "lines_not_run": {}}
+
+
+def test_lines_in_a_row_are_a_span() -> None:
+    assert spans([]) == "" and spans([3, 7, 8, 9, 12]) == "3, 7-9, 12"

@@ -96,12 +96,15 @@ def test_weights_however_they_lie(dtype: str, data_format: str) -> None:
             np.testing.assert_array_equal(got, expected, err_msg=f"{channels}, {outputs}, layout {number}")
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "uint64"])
-def test_gradients_of_overlapping_pooling_windows(dtype: str) -> None:
-    """Each element gathers what all its windows pass on; a half is rounded once, after the sum."""
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", *INTEGERS])
+def test_overlapping_pooling_windows_of_every_type(dtype: str) -> None:
+    """Maxima with and without indices, and the gradient, in which an element gathers what all its windows pass on."""
     rng = np.random.default_rng(3)
     x = rng.integers(0, 9, (2, 3, 9, 11)).astype(dtype)
-    y = reference.max_pool2d(x, 3, stride=2)
+    y, index = reference.max_pool2d(x, 3, stride=2, return_indices=True)
+    np.testing.assert_array_equal(fastconv.max_pool2d(x, 3, stride=2), y)
+    for got, expected in zip(fastconv.max_pool2d(x, 3, stride=2, return_indices=True), (y, index), strict=True):
+        np.testing.assert_array_equal(got, expected)
     dy = rng.integers(0, 4, y.shape).astype(dtype)
     expected = reference.max_pool2d_input(x, 3, dy, stride=2)
     np.testing.assert_array_equal(grad.max_pool2d_input(x, 3, dy, stride=2), expected)

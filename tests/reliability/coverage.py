@@ -18,6 +18,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -131,8 +132,19 @@ def summary(files: dict[str, Counts]) -> dict[str, Any]:
     not_run = {name: [n for n, ran in sorted(f["lines"].items()) if not ran] for name, f in sorted(files.items())}
     idle = sorted(name for f in files.values() for name, ran in f["functions"].items() if not ran)
     return {**{kind: figure for kind, figure in every.items() if figure[1]},
-            "lines_not_run": {name: lines for name, lines in not_run.items() if lines},
+            "lines_not_run": {name: spans(lines) for name, lines in not_run.items() if lines},
             **({"functions_not_run": idle} if idle else {})}  # fmt: skip
+
+
+def spans(numbers: list[int]) -> str:
+    """Sorted line numbers as 3, 7-9."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
 class PythonRun:
@@ -169,7 +181,9 @@ class PythonRun:
         return {
             "lines": [total["covered_lines"], total["num_statements"]],
             "branches": [total["covered_branches"], total["num_branches"]],
-            "lines_not_run": {str(name): f["missing_lines"] for name, f in sorted(files.items()) if f["missing_lines"]},
+            "lines_not_run": {
+                str(name): spans(f["missing_lines"]) for name, f in sorted(files.items()) if f["missing_lines"]
+            },
         }
 
 
@@ -198,6 +212,13 @@ def saved() -> dict[str, Any]:
     return json.loads(SAVED.read_text()) if SAVED.exists() else {}
 
 
+def save(part: str, figures: dict[str, Any]) -> None:
+    """One line a figure."""
+    text = json.dumps({**saved(), part: figures}, indent=1)
+    text = re.sub(r"\[\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2]", text)
+    SAVED.write_text(text + "\n")
+
+
 def percent(figure: list[int]) -> float:
     return 100 * figure[0] / figure[1]
 
@@ -215,7 +236,7 @@ def main() -> int:
         for part in asked.parts or [*isas_available(), "python"]:
             figures = {"date": time.strftime("%Y-%m-%d"), "machine": platform.machine(),
                        **count(part, folder, asked.tests)}  # fmt: skip
-            SAVED.write_text(json.dumps({**saved(), part: figures}, indent=1) + "\n")
+            save(part, figures)
             print(f"{part}: {words(figures)}", flush=True)
     return 0
 
