@@ -14,8 +14,8 @@ comma   := ,
 # What runs again under each further instruction set that this machine has, with fewer generated cases.
 EVERY_ISA := tests/test_against_reference.py tests/test_properties.py tests/test_depthwise.py
 
-.PHONY: help demo test test-one build bench examples check reliability reliability-faults reliability-order lint types \
-        cython-check sanitize aarch64 sdist wheel docs clean
+.PHONY: help demo test test-one build bench examples check reliability reliability-coverage reliability-faults \
+        reliability-order lint types cython-check sanitize aarch64 sdist wheel docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -56,6 +56,9 @@ reliability-order: $(VENV)/.test  ## the suite in random order, until N rounds a
 
 reliability-faults: $(VENV)/.test  ## plant 60 faults in a copy, one by one; the quick tier and the tests must notice
 	PYTHONPATH=tests:. $(PY) -P -m reliability.faults $(ARGS)
+
+reliability-coverage: $(VENV)/.test  ## count the lines and branches that the tests run, natively under each ISA and in Python
+	PYTHONPATH=tests:. $(PY) -P -m reliability.coverage $(ARGS)
 
 lint: $(VENV)/.test  ## ruff
 	$(PY) -m ruff check .

@@ -7,6 +7,7 @@ result runs on any machine.
 Environment variables, for development only:
   FASTCONV_SANITIZE=address,undefined   build with these sanitizers (see CONTRIBUTING.md)
   FASTCONV_DEBUG=1                      keep debug information and assertions
+  FASTCONV_COVERAGE=1                   count which lines run (GCC's gcov; see tests/reliability/coverage.py)
   FASTCONV_ABI3=0 or 1                  a module for this Python alone, or for every CPython from 3.11 (abi3)
 
 A wheel holds an abi3 module, a development build (build_ext --inplace, an editable install) a native one: the price of
@@ -116,6 +117,8 @@ def debug_flags() -> tuple[list[str], list[str]]:
     if sanitizers := os.environ.get("FASTCONV_SANITIZE"):
         flag = f"-fsanitize={sanitizers}"
         return ["-g", "-O1", "-UNDEBUG", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", flag], [flag]
+    if os.environ.get("FASTCONV_COVERAGE"):  # without optimisation, which merges lines and branches
+        return ["-g0", "-O0", "--coverage"], ["--coverage"]
     if os.environ.get("FASTCONV_DEBUG"):
         return ["-g", "-UNDEBUG"], []
     return ["-g0"], []
@@ -177,9 +180,11 @@ class BuildNative(build_ext):
 
         module = Extension(ext.name, [str(SOURCE / "_native.pyx")])
         build_dir = str(Path(self.build_temp, "cython"))
+        lines = bool(os.environ.get("FASTCONV_COVERAGE"))  # #line: what gcov counts belongs to the Cython sources
         (translated,) = cythonize(
-            [module], build_dir=build_dir, language_level=3, force=self.force, include_path=INCLUDE, quiet=True
-        )
+            [module], build_dir=build_dir, language_level=3, force=self.force, include_path=INCLUDE, quiet=True,
+            emit_linenums=lines,
+        )  # fmt: skip
         return str(translated.sources[0])
 
     # Probing

@@ -89,6 +89,26 @@ def test_every_element_type(dtype, data_format):
                 np.testing.assert_array_equal(one, other)
 
 
+WINDOWS = [((2, 2), 1), ((3, 3), 1), ((3, 3), 2), ((5, 5), 1), ((5, 5), 2), ((2, 2), 2)]
+
+
+@formats
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "int64"])
+@pytest.mark.parametrize("kernel, stride", WINDOWS, ids=str)
+def test_every_width_of_windows(kernel, stride, dtype, data_format):
+    """Rows of 1 to 13 outputs and more, which blocks of 8 and 4 and single pixels make up; groups that are picked."""
+    rng = np.random.default_rng(9)
+    for channels, outputs, groups in ((33, 33, 33), (16, 16, 8), (16, 16, 4), (8, 32, 8)):
+        w = rng.integers(-4, 5, (outputs, channels // groups, *kernel)).astype(dtype)
+        b = rng.integers(-4, 5, outputs).astype(dtype)
+        for columns in (*range(1, 14), 21) if groups == channels else (1, 5, 12, 13):
+            x = rng.integers(-4, 5, (1, channels, 3, columns * stride)).astype(dtype)
+            options = {"padding": kernel[0] // 2, "stride": stride, "groups": groups, "data_format": data_format}
+            last = data_format == "NHWC"
+            given = (x.transpose(0, 2, 3, 1).copy(), w.transpose(2, 3, 1, 0).copy()) if last else (x, w)
+            compare(*given, b, options, (channels, outputs, groups, columns))
+
+
 @formats
 @pytest.mark.parametrize("special", [np.nan, np.inf])
 def test_special_values_reach_what_holds_them_alone(special, data_format):

@@ -31,7 +31,7 @@ FLAGS = [
     *("-fno-math-errno", "-fno-trapping-math", "-fwrapv", "-march=native", "-mprefer-vector-width=512"),
 ]
 PYTEST = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
-SECONDS = 240  # after which a mutant's tests are taken for hung, which is noticed too
+SECONDS = 240  # after which a mutant's tests are taken for hung, which is noticed too (more on a busy machine)
 # What looks for faults: the rows that compute, then the ordinary tests of the same code, until the first failure.
 LEFT_OUT = "not (processes or interrupts or python_threads or nested or thread_limits or sanitiz or scratch or leak)"
 NET = [
@@ -48,6 +48,7 @@ class Tree:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.objects = folder / "objects"
+        self.stale = {"kernels", "native"} if self.objects.exists() else set()  # built from a fault, or who knows
 
     def make(self) -> None:
         for name in ("src", "fastconv", "tests"):
@@ -74,49 +75,54 @@ class Tree:
         subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True)
 
     def build_for(self, mutation: Mutation) -> None:
-        if mutation.file.startswith("src/kernels"):
-            self.build("kernels")
-        elif mutation.file.startswith("src"):
-            self.build("native")
+        """Build what the mutation changes, and what an earlier one changed."""
+        folder = mutation.file.rpartition("/")[0]
+        changed = {"src/kernels": {"kernels"}, "src/drivers": {"native"}}.get(folder, set())
+        if parts := changed | self.stale:
+            self.build(*parts)
+        self.stale = changed
 
 
-def noticed_by(tree: Tree) -> str:
-    """The first test that fails on the tree as it is built now; empty if none does."""
+def noticed_by(tree: Tree, seconds: float) -> tuple[str, str]:
+    """The first test that fails on the tree as it is built now, and its error; empty if none does."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tree.folder), str(tree.folder / "tests")]),
-                   "FASTCONV_TEST_CASES": CASES, "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+                   "FASTCONV_TEST_CASES": CASES, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "400"}  # fmt: skip
     environment.pop("FASTCONV_ISA", None)
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
     for tests in NET:
         try:
             done = subprocess.run([*PYTEST, *tests], cwd=tree.folder, env=environment, capture_output=True, text=True,
                                   timeout=max(1, deadline - time.monotonic()))  # fmt: skip
         except subprocess.TimeoutExpired:
-            return f"{tests[0]}: hung"
+            return f"{tests[0]}: hung", f"no end in {seconds:.0f} s"
         if done.returncode:
-            lines = done.stdout.splitlines()
-            named = [line.split(" - ")[0].removeprefix("FAILED ") for line in lines if line.startswith("FAILED ")]
-            return named[0] if named else f"{tests[0]}: ended with {done.returncode}"
-    return ""
+            named = [line for line in done.stdout.splitlines() if line.startswith("FAILED ")]
+            if not named:
+                return f"{tests[0]}: ended with {done.returncode}", (done.stderr or done.stdout).strip()[-300:]
+            test, _, error = named[0].removeprefix("FAILED ").partition(" - ")
+            return test, error[:300]
+    return "", ""
 
 
-def plant(tree: Tree, mutation: Mutation) -> dict[str, object]:
+def plant(tree: Tree, mutation: Mutation, seconds: float) -> dict[str, object]:
     path = tree.folder / mutation.file
     text = path.read_text()
     begin = time.monotonic()
     try:
         path.write_text(text.replace(mutation.find, mutation.replace))
         tree.build_for(mutation)
-        by = noticed_by(tree)
+        by, error = noticed_by(tree, seconds)
     finally:
         path.write_text(text)
-    tree.build_for(mutation)
-    return {"what": mutation.what, "file": mutation.file, "noticed_by": by, "seconds": round(time.monotonic() - begin)}
+    took = round(time.monotonic() - begin)
+    return {"what": mutation.what, "file": mutation.file, "noticed_by": by, "error": error, "seconds": took}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="reliability.faults", description="Which planted faults do the tests notice?")
     parser.add_argument("--json", type=Path, default=SAVED, help="where results are added")
     parser.add_argument("--only", type=int, action="append", help="the number of a mutation, from 0")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="after which tests are taken for hung")
     parser.add_argument("--tree", type=Path, help="a folder to build in and keep")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a kept tree is left without a fault
@@ -125,10 +131,11 @@ def main() -> int:
         tree = Tree(asked.tree or Path(folder))
         if not tree.objects.exists():
             tree.make()
-            if by := noticed_by(tree):
-                raise SystemExit(f"the tests fail without a fault: {by}")
+            by, error = noticed_by(tree, asked.seconds)
+            if by:
+                raise SystemExit(f"the tests fail without a fault: {by}: {error}")
         for number in asked.only or range(len(MUTATIONS)):
-            result = plant(tree, MUTATIONS[number])
+            result = plant(tree, MUTATIONS[number], asked.seconds)
             results[result["what"]] = result
             by = result["noticed_by"] or "SURVIVED"
             print(f"{number}: {result['what']}: {by} ({result['seconds']} s)", flush=True)
