@@ -224,7 +224,7 @@ def test_a_value_a_channel_goes_into_the_weights(op, shape):
 def test_a_value_that_others_read_is_not_fused():
     nodes = [make("Conv", ["x", "w"], ["a"]), make("Relu", ["a"], ["b"]), make("Mul", ["a", "b"], ["y"])]
     built = model(onnx, nodes, {"x": [1, 4, 5, 5]}, {"y": None, "a": None}, {"w": draw(4, 4, 1, 1)})
-    assert len(check_against_plain(built, x=draw(1, 4, 5, 5))._graph.nodes) == 3
+    assert steps(check_against_plain(built, x=draw(1, 4, 5, 5))) == [["Conv"], ["Relu", "Mul"]]
 
 
 def test_one_dimensional_and_three_dimensional_convolutions():

@@ -68,10 +68,16 @@
 #define T float
 #define LAYER(x) layer_##x##_f32
 #define LAYER_SQRT sqrtf
+#define LAYER_ABS fabsf
+#define LAYER_ROUND rintf
+#define LAYER_IS_FLOAT 1
 #include "layers.h"
 #define T double
 #define LAYER(x) layer_##x##_f64
 #define LAYER_SQRT sqrt
+#define LAYER_ABS fabs
+#define LAYER_ROUND rint
+#define LAYER_IS_FLOAT 0
 #include "layers.h"
 
 #define PLAIN(x) (x)

@@ -1,4 +1,4 @@
-/* What training needs beside convolution and pooling, over contiguous rows of channels. Included once a type with
+/* What training and networks need beside convolution and pooling, over rows of channels. Included once a type with
      T  element type      LAYER(x)  x with the type's suffix
    Loops run over channels side by side, so that the compiler makes vectors of them. */
 
@@ -149,10 +149,90 @@ static void LAYER(max_pool_gradient)(const fc_max_pool_gradient *r) {
         }
 }
 
+/* exp(x) = 2^k exp(r) with |r| <= ln 2 / 2 for float, in operations that vectorise (Cody and Waite 1980, with the Taylor
+   polynomial of degree 7: its rest is below half a unit in the last place); beyond the range of float its ends. */
+#if LAYER_IS_FLOAT
+static inline float LAYER(exp)(float x) {
+    const float shifter = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    const float high = 0.693359375f, low = -2.12194440e-4f; /* ln 2 in two parts */
+    x = x < -87.3f ? -87.3f : x > 88.7f ? 88.7f : x;
+    const float k = (x * 1.44269504f + shifter) - shifter;
+    const float r = (x - k * high) - k * low;
+    float p = 1.0f / 5040;
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    union { int32_t i; float f; } half = {((int32_t)k / 2 + 127) * (1 << 23)};
+    union { int32_t i; float f; } other = {((int32_t)k - (int32_t)k / 2 + 127) * (1 << 23)};
+    return p * half.f * other.f; /* in two factors: 2^128 is no float */
+}
+#else
+static inline double LAYER(exp)(double x) { return exp(x); }
+#endif
+
+#define EACH(...)                                                                                                    \
+    for (ptrdiff_t i = 0; i < count; i++) {                                                                          \
+        const T v = values[i];                                                                                       \
+        values[i] = __VA_ARGS__;                                                                                     \
+    }                                                                                                                \
+    break
+#define EACH_WITH(...)                                                                                               \
+    if (operand)                                                                                                     \
+        for (ptrdiff_t i = 0; i < count; i++) {                                                                      \
+            const T v = values[i], b = operand[i];                                                                   \
+            values[i] = __VA_ARGS__;                                                                                 \
+        }                                                                                                            \
+    else                                                                                                             \
+        for (ptrdiff_t i = 0; i < count; i++) {                                                                      \
+            const T v = values[i], b = number;                                                                       \
+            values[i] = __VA_ARGS__;                                                                                 \
+        }                                                                                                            \
+    break
+
+/* A chain of steps on values that stay in the first level; comparisons are written so that NaN passes through. An
+   operand may be `values` themselves. */
+static void LAYER(elementwise)(void *values_, const fc_step *step, ptrdiff_t steps, ptrdiff_t count) {
+    T *values = values_;
+    for (ptrdiff_t s = 0; s < steps; s++) {
+        const T *operand = step[s].operand;
+        const T number = (T)step[s].number;
+        switch (step[s].code) {
+        case FC_EW_ADD: EACH_WITH(v + b);
+        case FC_EW_SUB: EACH_WITH(v - b);
+        case FC_EW_SUB_FROM: EACH_WITH(b - v);
+        case FC_EW_MUL: EACH_WITH(v * b);
+        case FC_EW_DIV: EACH_WITH(v / b);
+        case FC_EW_DIV_BY: EACH_WITH(b / v);
+        case FC_EW_MAX: EACH_WITH(v < b ? b : v);
+        case FC_EW_MIN: EACH_WITH(v > b ? b : v);
+        case FC_EW_LEAKY: EACH_WITH(v < 0 ? v * b : v);
+        case FC_EW_SQUARE: EACH(v * v);
+        case FC_EW_SQRT: EACH(LAYER_SQRT(v));
+        case FC_EW_ABS: EACH(LAYER_ABS(v));
+        case FC_EW_NEGATE: EACH(-v);
+        case FC_EW_ROUND: EACH(LAYER_ROUND(v));
+        case FC_EW_SIGMOID: EACH(1 / (1 + LAYER(exp)(-v)));
+        case FC_EW_SILU: EACH(v / (1 + LAYER(exp)(-v)));
+        case FC_EW_HARDSWISH: EACH(v * ((v + 3 < 0 ? 0 : v + 3 > 6 ? 6 : v + 3) / 6));
+        default: break;
+        }
+    }
+}
+#undef EACH
+#undef EACH_WITH
+
 static const fc_layer_kernels LAYER(kernels) = {
+    LAYER(elementwise),
     LAYER(relu_gradient), LAYER(products), LAYER(sum), LAYER(affine), LAYER(sgd), LAYER(adam), LAYER(max_pool_gradient),
     LAYER(dense),
 };
 #undef T
 #undef LAYER
 #undef LAYER_SQRT
+#undef LAYER_ABS
+#undef LAYER_ROUND
+#undef LAYER_IS_FLOAT

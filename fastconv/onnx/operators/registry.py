@@ -80,6 +80,7 @@ class Call:
         self.dying: tuple[int, ...] = ()  # inputs that nobody reads afterwards
         self.inputs: Sequence[Any] = ()
         self.how, self.packed_bytes = "", 0  # for `explain`
+        self.target: Callable[[Shape, Any], Array | None] | None = None  # where the first result goes, if it fits
         self._constant = [name in constants for name in node.inputs]
 
     def is_constant(self, index: int) -> bool:
@@ -139,7 +140,9 @@ class Call:
         return sizes
 
     def empty_channels_last(self, shape: Sequence[int], dtype: Any) -> Array:
-        """An uninitialised (N, C, H, W) result that lies as (N, H, W, C)."""
+        """An uninitialised (N, C, H, W) result that lies as (N, H, W, C), in the `target` if there is one."""
+        if self.target is not None and (place := self.target(tuple(shape), dtype)) is not None:
+            return place
         batch, channels, *sizes = shape
         return np.moveaxis(self.empty((batch, *sizes, channels), dtype), -1, 1)
 
@@ -159,6 +162,8 @@ class Call:
         """Where an elementwise result of these arrays goes: into one of them that nobody reads afterwards, if any."""
         wanted = np.broadcast_shapes(*(np.shape(a) for a in arrays)) if shape is None else shape
         kind = np.dtype(arrays[0].dtype if dtype is None else dtype)
+        if self.target is not None and (place := self.target(wanted, kind)) is not None:
+            return place
         model = None
         for array in arrays:
             if isinstance(array, np.ndarray) and array.shape == wanted:
