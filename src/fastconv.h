@@ -129,8 +129,9 @@ typedef struct {
 
 /* One step of a chain of elementwise functions: v becomes step(v, operand or `number`). */
 enum fc_elementwise {
-    FC_EW_ADD, FC_EW_SUB, FC_EW_SUB_FROM, FC_EW_MUL, FC_EW_DIV, FC_EW_DIV_BY, FC_EW_MAX, FC_EW_MIN, FC_EW_LEAKY,
-    FC_EW_SQUARE, FC_EW_SQRT, FC_EW_ABS, FC_EW_NEGATE, FC_EW_ROUND, FC_EW_SIGMOID, FC_EW_SILU, FC_EW_HARDSWISH,
+    FC_EW_ADD, FC_EW_SUB, FC_EW_SUB_FROM, FC_EW_MUL, FC_EW_DIV, FC_EW_DIV_BY, FC_EW_MAX, FC_EW_MIN,
+    FC_EW_LEAKY, FC_EW_SQUARE, FC_EW_SQRT, FC_EW_ABS, FC_EW_NEGATE, FC_EW_ROUND, FC_EW_SIGMOID, FC_EW_SILU,
+    FC_EW_HARDSWISH, FC_EW_MAX_NUMBER, /* MAX that takes the operand for NaN: integers have none */
     FC_EW_CODES
 };
 typedef struct { int code; const void *operand; double number; } fc_step;

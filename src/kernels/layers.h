@@ -149,31 +149,6 @@ static void LAYER(max_pool_gradient)(const fc_max_pool_gradient *r) {
         }
 }
 
-/* exp(x) = 2^k exp(r) with |r| <= ln 2 / 2 for float, in operations that vectorise (Cody and Waite 1980, with the Taylor
-   polynomial of degree 7: its rest is below half a unit in the last place); beyond the range of float its ends. */
-#if LAYER_IS_FLOAT
-static inline float LAYER(exp)(float x) {
-    const float shifter = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    const float high = 0.693359375f, low = -2.12194440e-4f; /* ln 2 in two parts */
-    x = x < -87.3f ? -87.3f : x > 88.7f ? 88.7f : x;
-    const float k = (x * 1.44269504f + shifter) - shifter;
-    const float r = (x - k * high) - k * low;
-    float p = 1.0f / 5040;
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    union { int32_t i; float f; } half = {((int32_t)k / 2 + 127) * (1 << 23)};
-    union { int32_t i; float f; } other = {((int32_t)k - (int32_t)k / 2 + 127) * (1 << 23)};
-    return p * half.f * other.f; /* in two factors: 2^128 is no float */
-}
-#else
-static inline double LAYER(exp)(double x) { return exp(x); }
-#endif
-
 #define EACH(...)                                                                                                    \
     for (ptrdiff_t i = 0; i < count; i++) {                                                                          \
         const T v = values[i];                                                                                       \
@@ -210,13 +185,14 @@ static void LAYER(elementwise)(void *values_, const fc_step *step, ptrdiff_t ste
         case FC_EW_MAX: EACH_WITH(v < b ? b : v);
         case FC_EW_MIN: EACH_WITH(v > b ? b : v);
         case FC_EW_LEAKY: EACH_WITH(v < 0 ? v * b : v);
+        case FC_EW_MAX_NUMBER: EACH_WITH(v > b ? v : b);
         case FC_EW_SQUARE: EACH(v * v);
         case FC_EW_SQRT: EACH(LAYER_SQRT(v));
         case FC_EW_ABS: EACH(LAYER_ABS(v));
         case FC_EW_NEGATE: EACH(-v);
         case FC_EW_ROUND: EACH(LAYER_ROUND(v));
-        case FC_EW_SIGMOID: EACH(1 / (1 + LAYER(exp)(-v)));
-        case FC_EW_SILU: EACH(v / (1 + LAYER(exp)(-v)));
+        case FC_EW_SIGMOID: EACH(1 / (1 + LAYER_EXP(-v)));
+        case FC_EW_SILU: EACH(v / (1 + LAYER_EXP(-v)));
         case FC_EW_HARDSWISH: EACH(v * ((v + 3 < 0 ? 0 : v + 3 > 6 ? 6 : v + 3) / 6));
         default: break;
         }
@@ -235,4 +211,4 @@ static const fc_layer_kernels LAYER(kernels) = {
 #undef LAYER_SQRT
 #undef LAYER_ABS
 #undef LAYER_ROUND
-#undef LAYER_IS_FLOAT
+#undef LAYER_EXP

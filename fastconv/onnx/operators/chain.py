@@ -28,7 +28,8 @@ TYPES: Final = (np.dtype(np.float32), np.dtype(np.float64))
 # The steps of src/fastconv.h, in its order.
 (
     ADD, SUB, SUB_FROM, MUL, DIV, DIV_BY, MAX, MIN, LEAKY, SQUARE, SQRT, ABS, NEGATE, ROUND, SIGMOID, SILU, HARDSWISH,
-) = range(17)  # fmt: skip
+    MAX_NUMBER,
+) = range(18)  # fmt: skip
 # The value as the first and as the second of two inputs.
 BINARY: Final = {"Add": (ADD, ADD), "Sub": (SUB, SUB_FROM), "Mul": (MUL, MUL), "Div": (DIV, DIV_BY)}
 UNARY: Final[dict[str, tuple[tuple[int, float], ...]]] = {
@@ -71,8 +72,9 @@ def elementwise(call: Call, *arrays: Array) -> Any:
     main = call.state.get(key)
     if main is None:
         main = call.state[key] = _main(call, arrays)
+        call.state[main] = _read_again(call, main)
     if main >= 0:
-        out = call.into(arrays[main])
+        out = call.into(arrays[main], fresh=call.state[main])
         ready = call.state.get((key, out.strides))
         if ready is None:
             try:
@@ -109,18 +111,28 @@ def _main(call: Call, arrays: Sequence[Array]) -> int:
     """Which array the chain follows: one of the result's shape; -1 where it is not one of the first operator's."""
     if arrays[0].dtype not in TYPES or not arrays[0].size:
         return -1
+    links: list[Link] = call.node.attributes["chain"]
+    vectors = {name for link in links if link.node.op_type == "ChannelAffine" for name in link.node.inputs[1:]}
+    shapes = [a.shape for a, name in zip(arrays, call.node.inputs, strict=True) if name not in vectors]
     try:
-        shape = np.broadcast_shapes(*(array.shape for array in arrays))
+        shape = np.broadcast_shapes(*shapes)
     except ValueError:
         return -1
     if arrays[0].shape == shape:
         return 0
-    first: Link = call.node.attributes["chain"][0]
+    first = links[0]
     if first.node.op_type in BINARY and len(first.node.inputs) == 2:
         at = call.node.inputs.index(first.node.inputs[1 - first.main])
         if arrays[at].shape == shape and arrays[at].dtype == arrays[0].dtype:
             return at
     return -1
+
+
+def _read_again(call: Call, main: int) -> bool:
+    """Whether the array that the chain follows is an operand too, so that it must stay as it is."""
+    links: list[Link] = call.node.attributes["chain"]
+    reads = sum(link.node.inputs.count(call.node.inputs[main]) for link in links)
+    return main >= 0 and reads > 1
 
 
 # ---- operators as steps ----------------------------------------------------------------------------------------------
@@ -219,7 +231,7 @@ def _quantised(node: Node, number: Callable[[str], float | None]) -> list[Step]:
     if node.op_type == "DequantizeLinear":
         return [(SUB, None, zero), (MUL, None, scale)]
     low, high = integer_range(node.attributes["range"])
-    return [(DIV, None, scale), (ROUND, None, 0.0), (ADD, None, zero), (MAX, None, low), (MIN, None, high)]
+    return [(DIV, None, scale), (ROUND, None, 0.0), (ADD, None, zero), (MAX_NUMBER, None, low), (MIN, None, high)]
 
 
 # ---- axes --------------------------------------------------------------------------------------------------------

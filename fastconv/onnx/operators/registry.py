@@ -158,8 +158,11 @@ class Call:
         order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
         return self.empty([shape[axis] for axis in order], kind).transpose(np.argsort(order))
 
-    def into(self, *arrays: Any, shape: Shape | None = None, dtype: Any = None) -> Array:
-        """Where an elementwise result of these arrays goes: into one of them that nobody reads afterwards, if any."""
+    def into(self, *arrays: Any, shape: Shape | None = None, dtype: Any = None, fresh: bool = False) -> Array:
+        """Where an elementwise result of these arrays goes: into one of them that nobody reads afterwards, if any.
+
+        `fresh` asks for memory of its own.
+        """
         wanted = np.broadcast_shapes(*(np.shape(a) for a in arrays)) if shape is None else shape
         kind = np.dtype(arrays[0].dtype if dtype is None else dtype)
         if self.target is not None and (place := self.target(wanted, kind)) is not None:
@@ -168,7 +171,8 @@ class Call:
         for array in arrays:
             if isinstance(array, np.ndarray) and array.shape == wanted:
                 if (
-                    array.dtype == kind
+                    not fresh
+                    and array.dtype == kind
                     and array.flags.writeable
                     and any(self.inputs[index] is array for index in self.dying)
                     and self.pool.alone(array)
