@@ -324,6 +324,23 @@ def test_quantised_values_are_the_standards(kind):
     assert np.all(session.run(None, {"x": x})[0] == np.float32(lowest))
 
 
+def test_a_quantised_value_that_is_moved_is_rounded_once():
+    """Padding and moving of integers comes after going back to floats, where the convolution takes it over."""
+    nodes = [
+        make("QuantizeLinear", ["x", "scale", "zero"], ["q"]), make("Pad", ["q", "p"], ["r"], mode="reflect"),
+        make("Transpose", ["r"], ["t"], perm=[0, 3, 1, 2]), make("DequantizeLinear", ["t", "scale", "zero"], ["a"]),
+        make("Conv", ["a", "w"], ["y"]),
+    ]  # fmt: skip
+    constants = {
+        "scale": np.array(0.1, np.float32), "zero": np.array(-4, np.int8), "w": draw(4, 3, 3, 3),
+        "p": np.array([0, 1, 1, 0, 0, 1, 1, 0]),
+    }  # fmt: skip
+    built = model(onnx, nodes, {"x": [1, 7, 6, 3]}, {"y": None}, constants)
+    session = check_against_plain(built, x=draw(1, 7, 6, 3))
+    assert steps(session)[0] == ["QuantizeLinear", "DequantizeLinear"]
+    assert not any("DequantizeLinear" in parts for parts in steps(session)[1:])
+
+
 def test_one_dimensional_and_three_dimensional_convolutions():
     for axes in (1, 3):
         nodes = [make("Conv", ["x", "w", "b"], ["a"], pads=[1] * 2 * axes), make("Relu", ["a"], ["y"])]

@@ -7,25 +7,23 @@ squeeze-and-excitation block do, is an operand.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from .graph import Node
 from .operators import INTERNAL
 from .operators.chain import BINARY, MOST_OPERANDS, POWERS, UNARY, Link
+from .quantisation import QUANTISED, integer_type
 from .rewriter import Rewriter
 
 LONGEST: Final = 10  # operators: what the native driver surely takes
 MERGED: Final = ("Elementwise",)
 POOLED: Final = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")
-# Integers of so few bits are exact in float32.
-QUANTISED: Final = ("int8", "uint8", "int16", "uint16")
 
 
 def link(rewriter: Rewriter) -> None:
     """Put every elementwise operator into a chain."""
-    _merge_dequantised(rewriter)
     small = _small(rewriter)
     for node in list(rewriter.graph.nodes):
         if (pair := _pair(rewriter, node)) is not None:
@@ -108,36 +106,6 @@ def _extend(rewriter: Rewriter, node: Node, small: set[str]) -> None:
     rewriter.changed()
 
 
-# ---- quantisation ------------------------------------------------------------------------------------------------
-
-
-def _merge_dequantised(rewriter: Rewriter) -> None:
-    """Equal DequantizeLinear nodes of one value become one: files have one for every reader."""
-    known: dict[str, list[Node]] = {}
-    gone = []
-    outputs = {value.name for value in rewriter.graph.outputs}
-    for node in rewriter.graph.nodes:
-        if node.op_type != "DequantizeLinear" or node.domain or node.outputs[0] in outputs:
-            continue
-        same = next((other for other in known.get(node.inputs[0], ()) if _alike(rewriter, node, other)), None)
-        if same is None:
-            known.setdefault(node.inputs[0], []).append(node)
-        else:
-            rewriter.graph.rename(node.outputs[0], same.outputs[0])
-            gone.append(node)
-    rewriter.remove(*gone)
-
-
-def _alike(rewriter: Rewriter, a: Node, b: Node) -> bool:
-    def same(x: str, y: str) -> bool:
-        one, other = rewriter.constants.get(x), rewriter.constants.get(y)
-        return x == y or (one is not None and other is not None and one.dtype == other.dtype and
-                          np.array_equal(one, other))  # fmt: skip
-
-    pairs = zip(a.inputs[1:], b.inputs[1:], strict=False)
-    return a.attributes == b.attributes and len(a.inputs) == len(b.inputs) and all(same(x, y) for x, y in pairs)
-
-
 def _pair(rewriter: Rewriter, node: Node) -> Node | None:
     """QuantizeLinear and the DequantizeLinear behind it become a chain on floats: rounding to what integers can say."""
     if node.op_type != "DequantizeLinear":
@@ -145,7 +113,7 @@ def _pair(rewriter: Rewriter, node: Node) -> Node | None:
     before = rewriter.producer(node.inputs[0], "QuantizeLinear")
     if before is None or before.domain or node.domain or not rewriter.single(node.inputs[0]):
         return None
-    kind = _integer(rewriter, before)
+    kind = integer_type(rewriter, before)
     scales = [rewriter.constants.get(name) for one in (before, node) for name in one.inputs[1:2]]
     if kind not in QUANTISED or any(scale is None or scale.size != 1 or scale.dtype != np.float32 for scale in scales):
         return None
@@ -160,9 +128,3 @@ def _pair(rewriter: Rewriter, node: Node) -> Node | None:
     rewriter.absorb(before, node, node.outputs, [name for name in inputs if name])
     before.op_type, before.version, before.attributes = "Elementwise", 1, {"chain": links}
     return before
-
-
-def _integer(rewriter: Rewriter, node: Node) -> Any:
-    """The name of the type that a QuantizeLinear gives."""
-    zero = rewriter.constants.get(node.input(2)) if node.input(2) else None
-    return "uint8" if not node.input(2) else None if zero is None else zero.dtype.name

@@ -23,6 +23,7 @@ from .chains import link
 from .graph import Graph, Node
 from .operators import INTERNAL
 from .operators.convolution import PADDING_MODES
+from .quantisation import raise_dequantised
 from .rewriter import Rewriter
 
 FLOATS: Final = ("float32", "float64")
@@ -36,6 +37,7 @@ Rule = Callable[[Rewriter, Node], bool]
 def fuse(graph: Graph) -> None:
     """Apply the rules, in an order in which each makes way for the next."""
     rewriter = Rewriter(graph)
+    raise_dequantised(rewriter)
     for rule in (_small_activations, _pad, _dense, _bias, _affine, _activation, _residual, _activation):
         changed = True
         while changed:
