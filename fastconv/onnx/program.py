@@ -48,6 +48,8 @@ def run_node(function: Function, call: Call, inputs: list[Any]) -> tuple[Any, ..
         raise OnnxError(f"the {call.node.label} cannot run on ({shapes}): {text}.") from error
     finally:
         call.inputs = ()
+    if isinstance(result, np.ndarray):
+        return (result,)
     results = result if isinstance(result, tuple) else (result,)
     return tuple(x if isinstance(x, (np.ndarray, list)) else np.asarray(x) for x in results)
 

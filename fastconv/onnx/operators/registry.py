@@ -144,7 +144,8 @@ class Call:
         if self.target is not None and (place := self.target(tuple(shape), dtype)) is not None:
             return place
         batch, channels, *sizes = shape
-        return np.moveaxis(self.empty((batch, *sizes, channels), dtype), -1, 1)
+        last = len(sizes) + 1
+        return self.empty((batch, *sizes, channels), dtype).transpose(0, last, *range(1, last))
 
     def like(self, array: Array, dtype: Any = None) -> Array:
         """An uninitialised array of the shape and the order in memory of another."""
