@@ -1,10 +1,10 @@
 /* exp(x) = 2^k exp(r) with |r| <= ln 2 / 2 for float, in operations that vectorise, as the C library's does not (Cody and
    Waite 1980, with the Taylor polynomial of degree 7: its rest is below half a unit in the last place); beyond the range
-   of float its ends. NaN passes through. */
+   of float infinity and its least normal number. NaN passes through. */
 static inline float exp_float(float x) {
     const float shifter = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
     const float high = 0.693359375f, low = -2.12194440e-4f; /* ln 2 in two parts */
-    x = x < -87.3f ? -87.3f : x > 88.7f ? 88.7f : x;
+    x = x < -87.3f ? -87.3f : x > 89.0f ? 89.0f : x; /* exp(89) is beyond the range: infinity */
     const float k = (x * 1.44269504f + shifter) - shifter;
     const float r = (x - k * high) - k * low;
     float p = 1.0f / 5040;
