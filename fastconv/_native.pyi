@@ -247,6 +247,15 @@ def channel_products(
 def affine(
     out: Array, x: Array, a: Array, z: Array | None, b: Array | None, c: Array, relu: bool, threads: int
 ) -> None: ...
+def elementwise(
+    out: Array,
+    x: Array,
+    operands: tuple[Array, ...],
+    shape: tuple[int, ...],
+    strides: tuple[tuple[int, ...], ...],
+    steps: tuple[tuple[int, int, float], ...],
+    threads: int,
+) -> None: ...
 def sgd(
     w: Array, g: Array, v: Array | None, rate: float, momentum: float, keep: float, nesterov: bool, threads: int
 ) -> None: ...

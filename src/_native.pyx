@@ -8,7 +8,7 @@ from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyO
 from cpython.pythread cimport PyThread_get_thread_ident
 from cython.parallel cimport prange
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 cdef extern from "stdlib.h" nogil:
     void* aligned_alloc(size_t alignment, size_t size)
@@ -121,7 +121,12 @@ cdef extern from "fastconv.h" nogil:
         const void* dy
         Py_ssize_t channels, pixel, height, width, out_height, out_width
         Py_ssize_t kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x
+    ctypedef struct fc_step:
+        int code
+        const void* operand
+        double number
     ctypedef struct fc_layer_kernels:
+        void (*elementwise)(void*, const fc_step*, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*relu_gradient)(void*, const void*, const void*, double, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
         void (*products)(const void*, const void*, const void*, const void*, Py_ssize_t, Py_ssize_t, void*,
                          void*) noexcept nogil
@@ -421,3 +426,4 @@ include "drivers/weight_gradient.pxi"
 include "drivers/winograd_gradient.pxi"
 include "drivers/pool.pxi"
 include "drivers/layers.pxi"
+include "drivers/elementwise.pxi"

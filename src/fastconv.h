@@ -131,8 +131,18 @@ typedef struct {
     ptrdiff_t kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x;
 } fc_max_pool_gradient;
 
-/* Training beside convolution (kernels/layers.h), for float and double. */
+/* One step of a chain of elementwise functions: v becomes step(v, operand or `number`). */
+enum fc_elementwise {
+    FC_EW_ADD, FC_EW_SUB, FC_EW_SUB_FROM, FC_EW_MUL, FC_EW_DIV, FC_EW_DIV_BY, FC_EW_MAX, FC_EW_MIN,
+    FC_EW_LEAKY, FC_EW_SQUARE, FC_EW_SQRT, FC_EW_ABS, FC_EW_NEGATE, FC_EW_ROUND, FC_EW_SIGMOID, FC_EW_SILU,
+    FC_EW_HARDSWISH, FC_EW_MAX_NUMBER, /* MAX that takes the operand for NaN: integers have none */
+    FC_EW_CODES
+};
+typedef struct { int code; const void *operand; double number; } fc_step;
+
+/* Beside convolution: training and elementwise functions (kernels/layers.h), for float and double. */
 typedef struct {
+    void (*elementwise)(void *values, const fc_step *step, ptrdiff_t steps, ptrdiff_t count);
     void (*relu_gradient)(void *dz, const void *dy, const void *y, double most, ptrdiff_t pixels, ptrdiff_t channels,
                           void *sum);
     void (*products)(const void *a, const void *shift_a, const void *b, const void *shift_b, ptrdiff_t pixels,

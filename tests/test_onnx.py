@@ -224,7 +224,121 @@ def test_a_value_a_channel_goes_into_the_weights(op, shape):
 def test_a_value_that_others_read_is_not_fused():
     nodes = [make("Conv", ["x", "w"], ["a"]), make("Relu", ["a"], ["b"]), make("Mul", ["a", "b"], ["y"])]
     built = model(onnx, nodes, {"x": [1, 4, 5, 5]}, {"y": None, "a": None}, {"w": draw(4, 4, 1, 1)})
-    assert len(check_against_plain(built, x=draw(1, 4, 5, 5))._graph.nodes) == 3
+    assert steps(check_against_plain(built, x=draw(1, 4, 5, 5))) == [["Conv"], ["Relu", "Mul"]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("shape", [(2, 6, 5, 7), (1, 6, 9, 9), (3, 6), (2, 6, 4)])
+def test_a_chain_gives_what_its_operators_give(shape, dtype):
+    """Scalars, a value a channel, whole arrays on either side, the value itself again, and every activation."""
+    rank = len(shape)
+    nodes = [
+        make("Mul", ["two", "x"], ["a"]), make("Sub", ["c", "a"], ["b"]), make("Add", ["b", "z"], ["d"]),
+        make("HardSigmoid", ["d"], ["e"], alpha=0.3), make("Mul", ["e", "z"], ["f"]), make("LeakyRelu", ["f"], ["g"]),
+        make("Div", ["g", "c"], ["h"]), make("Sigmoid", ["h"], ["i"]), make("Pow", ["i", "two"], ["j"]),
+        make("Clip", ["j", "low", "high"], ["k"]), make("Neg", ["k"], ["l"]), make("Abs", ["l"], ["m"]),
+        make("Sqrt", ["m"], ["n"]), make("Reciprocal", ["n"], ["y"]),
+    ]  # fmt: skip
+    constants = {
+        "two": np.array(2, dtype), "c": (np.abs(draw(6, *(1,) * (rank - 2))) + 0.5).astype(dtype),
+        "low": np.array(0.1, dtype), "high": np.array(0.9, dtype),
+    }  # fmt: skip
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = onnx.helper.make_graph(
+        nodes, "chain", [onnx.helper.make_tensor_value_info(name, kind, shape) for name in ("x", "z")],
+        [onnx.helper.make_tensor_value_info("y", kind, None)],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )  # fmt: skip
+    built = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    feeds = {name: draw(*shape).astype(dtype) for name in ("x", "z")}
+    session, plain = InferenceSession(built), InferenceSession(built, optimise=False)
+    assert len(session._graph.nodes) < 4
+    kept = {name: array.copy() for name, array in feeds.items()}
+    for _ in range(2):
+        (ours,), (theirs,) = session.run(None, feeds), plain.run(None, feeds)
+        np.testing.assert_allclose(ours, theirs, rtol=4e-3 if dtype == np.float16 else 1e-5)
+        assert ours.dtype == dtype and all(np.array_equal(feeds[name], kept[name]) for name in feeds)
+
+
+def test_an_activation_behind_a_convolution_may_read_its_input_again():
+    """x * hard_sigmoid(x), with slopes that no fused activation has: the value is an operand of its own chain."""
+    nodes = [
+        make("Conv", ["x", "w"], ["a"]), make("HardSigmoid", ["a"], ["b"]), make("Mul", ["b", "a"], ["c"]),
+        make("GlobalAveragePool", ["c"], ["p"]), make("Sigmoid", ["p"], ["q"]), make("Mul", ["q", "c"], ["y"]),
+    ]  # fmt: skip
+    built = model(onnx, nodes, {"x": [2, 4, 9, 9]}, {"y": None}, {"w": draw(8, 4, 1, 1)})
+    session = check_against_plain(built, x=draw(2, 4, 9, 9))
+    assert steps(session)[1:] == [["HardSigmoid", "Mul"], ["GlobalAveragePool"], ["Sigmoid"], ["Mul"]]
+
+
+@pytest.mark.parametrize("last", ["Conv", "Relu", "MaxPool"])
+def test_what_is_joined_is_made_in_its_place(last, monkeypatch):
+    """A densely connected block and a fork: after the first run nothing that an operator of ours makes is copied."""
+    from fastconv.onnx.operators import shapes
+
+    end = [make(last, ["c"], ["y"])] if last == "Relu" else (
+        [make("Conv", ["c", "w3"], ["y"])] if last == "Conv" else [make("MaxPool", ["c"], ["y"], kernel_shape=[2, 2])]
+    )  # fmt: skip
+    nodes = [
+        make("Conv", ["x", "w1"], ["a"], pads=[1] * 4), make("BatchNormalization", ["a", *"stmv"], ["n"]),
+        make("Relu", ["n"], ["r"]), make("Conv", ["r", "w2"], ["b"], pads=[1] * 4),
+        make("MaxPool", ["a"], ["p"], kernel_shape=[3, 3], pads=[1] * 4), make("Concat", ["a", "b"], ["ab"], axis=1),
+        make("Sigmoid", ["ab"], ["g"]), make("Concat", ["ab", "p", "g"], ["c"], axis=1), *end,
+    ]  # fmt: skip
+    constants = {"w1": draw(8, 3, 3, 3), "w2": draw(4, 8, 3, 3), "w3": draw(5, 32, 1, 1)}
+    constants |= {name: np.abs(draw(8)) + 0.5 for name in "stmv"}
+    built = model(onnx, nodes, {"x": [2, 3, 8, 8]}, {"y": None}, constants)
+    session, plain = InferenceSession(built), InferenceSession(built, optimise=False)
+    copies: list[Any] = []
+    real = shapes.copy
+    monkeypatch.setattr(shapes, "copy", lambda out, *rest: (copies.append(out.shape), real(out, *rest)))
+    for run in range(3):
+        x = draw(2, 3, 8, 8)
+        copies.clear()
+        ours = session.run(None, {"x": x})[0]
+        assert bool(copies) == (run == 0)
+        np.testing.assert_allclose(ours, plain.run(None, {"x": x})[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint16", "int16"])
+def test_quantised_values_are_the_standards(kind):
+    """Rounding to even, saturation and NaN, against the package's own evaluator, bit by bit."""
+    from onnx.reference import ReferenceEvaluator
+
+    limits = np.iinfo(kind)
+    zero, scale = np.array((limits.min + limits.max) // 2 + 3, kind), np.array(0.25, np.float32)
+    nodes = [
+        make("QuantizeLinear", ["x", "scale", "zero"], ["q"]), make("DequantizeLinear", ["q", "scale", "zero"], ["a"]),
+        make("DequantizeLinear", ["q", "scale", "zero"], ["b"]), make("Add", ["a", "b"], ["y"]),
+    ]  # fmt: skip
+    built = model(onnx, nodes, {"x": [1, 2, 64, 65]}, {"y": None}, {"scale": scale, "zero": zero}, 21)
+    x = (np.arange(-4160, 4160, dtype=np.float32) / 8).reshape(1, 2, 64, 65)  # every tie near the middle
+    x[0, 0, :4] *= 1e4
+    x[0, 1, 0, :3] = np.inf, -np.inf, 1e30
+    session = InferenceSession(built)
+    assert len(session._graph.nodes) == 2  # quantised once, added
+    wanted = ReferenceEvaluator(built).run(None, {"x": np.clip(x, -1e6, 1e6)})[0]
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], wanted)
+    x[...] = np.nan
+    lowest = 2 * (float(limits.min) - float(zero)) * 0.25
+    assert np.all(session.run(None, {"x": x})[0] == np.float32(lowest))
+
+
+def test_a_quantised_value_that_is_moved_is_rounded_once():
+    """Padding and moving of integers comes after going back to floats, where the convolution takes it over."""
+    nodes = [
+        make("QuantizeLinear", ["x", "scale", "zero"], ["q"]), make("Pad", ["q", "p"], ["r"], mode="reflect"),
+        make("Transpose", ["r"], ["t"], perm=[0, 3, 1, 2]), make("DequantizeLinear", ["t", "scale", "zero"], ["a"]),
+        make("Conv", ["a", "w"], ["y"]),
+    ]  # fmt: skip
+    constants = {
+        "scale": np.array(0.1, np.float32), "zero": np.array(-4, np.int8), "w": draw(4, 3, 3, 3),
+        "p": np.array([0, 1, 1, 0, 0, 1, 1, 0]),
+    }  # fmt: skip
+    built = model(onnx, nodes, {"x": [1, 7, 6, 3]}, {"y": None}, constants)
+    session = check_against_plain(built, x=draw(1, 7, 6, 3))
+    assert steps(session)[0] == ["QuantizeLinear", "DequantizeLinear"]
+    assert not any("DequantizeLinear" in parts for parts in steps(session)[1:])
 
 
 def test_one_dimensional_and_three_dimensional_convolutions():
@@ -401,6 +515,25 @@ def test_run_command(tmp_path, capsys):
 
     said = json.loads(capsys.readouterr().out)
     assert said["shape"] == [1, 3, 8, 8] and said["outputs"][0]["top"][0]["name"] == "green"
+
+
+def test_profile(net, tmp_path, capsys):
+    x = draw(1, 3, 8, 8)
+    session = InferenceSession(net)
+    found = session.profile({"x": x}, runs=3)
+    every = [" + ".join(parts) for parts in steps(session)]  # among them what shapes alone decide, which ran once
+    assert {step.operators for step in found.steps} < set(every) and found.steps[0].operators == every[0]
+    assert found.runs == 3 and all(step.seconds > 0 for step in found.steps)
+    count, seconds = zip(*found.by_operators().values(), strict=True)
+    assert sum(count) == len(found.steps) and sum(seconds) == pytest.approx(found.seconds)
+    assert "the slowest steps" in str(found) and "Conv + BatchNormalization" in str(found)
+    with pytest.raises(OnnxError, match="runs"):
+        session.profile({"x": x}, runs=0)
+    (tmp_path / "net.onnx").write_bytes(net)
+    np.save(tmp_path / "x.npy", x)
+    words = ["run", str(tmp_path / "net.onnx"), str(tmp_path / "x.npy"), "--profile"]
+    assert cli.main(words) == 0 and "the slowest steps" in capsys.readouterr().out
+    assert cli.main([*words, "--json"]) == 0 and '"seconds"' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

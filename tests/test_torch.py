@@ -536,6 +536,51 @@ def test_accelerate_measures_and_disturbs_nothing(training: bool) -> None:
     assert_same(net(x), expected)
 
 
+class Viewed(nn.Module):
+    """What channels-last results do not allow."""
+
+    def forward(self, x: Any) -> Any:
+        return x.view(len(x), -1)
+
+
+class Two(nn.Module):
+    """Two convolutions and what comes behind them."""
+
+    def __init__(self, last: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3), last
+
+    def forward(self, x: Any) -> Any:
+        return self.last(self.second(self.first(x).relu()))
+
+
+@pytest.mark.parametrize(
+    ("last", "possible"),
+    [
+        (nn.Flatten(), True), (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), True), (nn.Identity(), False),
+        (Viewed(), False),
+    ],
+)  # fmt: skip
+def test_results_between_convolutions_lie_channels_last(last: Any, possible: bool, monkeypatch: Any) -> None:
+    from fastconv.torch import swap
+
+    net = Two(last).eval()
+    x = torch.randn(1, 3, 36, 36)
+    expected, strides = net(x).detach(), [p.stride() for p in net.parameters()]
+    monkeypatch.setattr(swap, "GAIN", 0.0)  # whatever the times are
+    report = accelerate(net, x)
+    assert report.channels_last is possible and ("channels last" in str(report)) is possible
+    with torch.no_grad():
+        assert ops.lies_channels_last(net.first(x)) is possible
+        assert_same(net(x), expected)
+        assert net(x).stride() == expected.stride()
+    assert_same(net(x).detach(), expected)  # with gradients there is no plan
+    assert [p.stride() for p in net.parameters()] == strides
+    restore(net)
+    with torch.no_grad():
+        assert not ops.lies_channels_last(net.first(x))
+
+
 def test_the_rule_of_thumb_and_restore() -> None:
     net = mixed()
     parameters = list(net.parameters())

@@ -1,7 +1,8 @@
 """fastconv.weights: layouts and order of PyTorch's and Keras' files, the report, and files that are not what they say.
 
-Keras itself is not used: its files are built here with h5py, in the layouts that its documentation and its reader
-describe. tests/corpus/weights holds small files that the byte flips start from, and those that must be refused.
+tests/data/keras holds files that Keras 3.15 saved; others are built here with h5py, in the layouts that its
+documentation and its reader describe. tests/corpus/weights holds small files that the byte flips start from, and those
+that must be refused.
 """
 
 from __future__ import annotations
@@ -258,6 +259,50 @@ def test_keras(form: str, tmp_path: Path) -> None:
     assert report.complete and len(report.loaded) == len(model.parameters())
     same_answers(model, donor)
     assert len(read_weights(path)) == len(model.parameters())
+
+
+# What Keras 3.15 (with PyTorch below it) predicts with the weights in tests/data/keras, which are uniform in +-0.5
+# (variances 0.2 to 1), for np.random.default_rng(1).standard_normal((2, 12, 11, 3)).astype("float32").
+KERAS_ANSWER = [
+    [0.32954502, 0.03660915, 0.13787888, 0.27345598, 0.22251104],
+    [0.33972856, 0.03375746, 0.13613307, 0.26601544, 0.22436555],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("file", ["net.weights.h5", "model.keras", "model.h5"])
+def test_files_that_keras_saved(file: str, named: bool) -> None:
+    pytest.importorskip("h5py")
+    names = iter(
+        ["first", "second", "norm", "pool", "depth", "separable", "up", "last", "flat", "hidden", "drop", "scores"]
+    )
+
+    def name() -> dict[str, str]:
+        return {"name": next(names)} if named else {}
+
+    model = Sequential(
+        [
+            layers.Conv2D(6, 3, padding="same", activation="relu", **name()),
+            layers.Conv2D(6, 3, padding="same", activation="relu", **name()),
+            layers.BatchNormalization(epsilon=1e-3, **name()),
+            layers.MaxPooling2D(**name()),
+            layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", **name()),
+            layers.SeparableConv2D(4, 3, padding="same", activation="relu", **name()),
+            layers.Conv2DTranspose(3, 3, 2, **name()),
+            layers.Conv2D(4, 3, 2, use_bias=False, **name()),
+            layers.Flatten(**name()),
+            layers.Dense(7, activation="relu", **name()),
+            layers.Dropout(0.5, **name()),
+            layers.Dense(5, activation="softmax", **name()),
+        ],
+        (12, 11, 3),
+        seed=3,
+    )
+    report = load_weights(model, Path(__file__).parent / "data" / "keras" / file)
+    assert report.complete and len(report.loaded) == len(model.parameters())
+    assert any("separable" in theirs for _, theirs in report.loaded)
+    x = np.random.default_rng(1).standard_normal((2, 12, 11, 3)).astype(np.float32)
+    np.testing.assert_allclose(model.forward(x), KERAS_ANSWER, rtol=1e-4, atol=1e-6)
 
 
 def test_many_layers_of_a_class_keep_their_order(tmp_path: Path) -> None:

@@ -13,5 +13,6 @@ from __future__ import annotations
 from .errors import OnnxError, UnsupportedOperator
 from .graph import ValueInfo
 from .session import InferenceSession
+from .summary import Profile, StepTime
 
-__all__ = ["InferenceSession", "OnnxError", "UnsupportedOperator", "ValueInfo"]
+__all__ = ["InferenceSession", "OnnxError", "Profile", "StepTime", "UnsupportedOperator", "ValueInfo"]

@@ -7,7 +7,8 @@ A convolution takes over what follows it as long as nobody else reads its result
 - an activation that `fastconv.plan_conv2d` fuses, and the addition of another value (a residual block's), happen while
   it stores its result.
 
-HardSwish and SiLU that a file spells out in small operators are put together first.
+HardSwish and SiLU that a file spells out in small operators are put together first. What elementwise operators are
+left go into chains (`chains`).
 """
 
 from __future__ import annotations
@@ -18,72 +19,25 @@ from typing import Any, Final
 import numpy as np
 
 from ..arrays import Array
+from .chains import link
 from .graph import Graph, Node
 from .operators import INTERNAL
 from .operators.convolution import PADDING_MODES
+from .quantisation import raise_dequantised
+from .rewriter import Rewriter
 
 FLOATS: Final = ("float32", "float64")
 FUSED: Final = {"Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hardswish", "Silu": "silu"}
 SPATIAL_2D: Final = (3, 4)  # axes of the weights of what plans do
 
 
-class _Rewriter:
-    """A graph under change: who makes and who reads what is kept up to date."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.constants = graph.constants
-        self._uses = graph.uses()
-        self._producers = graph.producers()
-
-    def single(self, name: str) -> bool:
-        """Whether one node alone reads a value, and nobody outside."""
-        return self._uses[name] == 1
-
-    def producer(self, name: str, *op_types: str) -> Node | None:
-        """The node that makes a value, if it is one of these."""
-        node = self._producers.get(name)
-        return node if node is not None and (not op_types or node.op_type in op_types) else None
-
-    def absorb(self, first: Node, second: Node, outputs: list[str], inputs: list[str]) -> None:
-        """`first` moves to the place of `second`, with these inputs and outputs."""
-        nodes = self.graph.nodes
-        nodes[next(at for at, node in enumerate(nodes) if node is second)] = first
-        del nodes[next(at for at, node in enumerate(nodes) if node is first)]  # the earlier one
-        first.inputs, first.outputs = inputs, outputs
-        first.parts = [*first.parts, *second.parts]
-        first.domain = INTERNAL
-        self.changed()
-
-    def remove(self, *gone: Node) -> None:
-        """Drop nodes."""
-        self.graph.nodes = [node for node in self.graph.nodes if not any(node is other for other in gone)]
-        self.changed()
-
-    def changed(self) -> None:
-        """Count again."""
-        self._uses, self._producers = self.graph.uses(), self.graph.producers()
-
-    def constant(self, name: str, array: Array) -> str:
-        """A new constant under a name that is not taken."""
-        fresh = name
-        while fresh in self.constants or fresh in self._producers:
-            fresh += "'"
-        self.constants[fresh] = array
-        return fresh
-
-    def number(self, name: str) -> float | None:
-        """A constant of one element."""
-        array = self.constants.get(name)
-        return float(array.ravel()[0]) if array is not None and array.size == 1 and array.dtype.kind in "fiu" else None
-
-
-Rule = Callable[[_Rewriter, Node], bool]
+Rule = Callable[[Rewriter, Node], bool]
 
 
 def fuse(graph: Graph) -> None:
     """Apply the rules, in an order in which each makes way for the next."""
-    rewriter = _Rewriter(graph)
+    rewriter = Rewriter(graph)
+    raise_dequantised(rewriter)
     for rule in (_small_activations, _pad, _dense, _bias, _affine, _activation, _residual, _activation):
         changed = True
         while changed:
@@ -91,12 +45,13 @@ def fuse(graph: Graph) -> None:
             for node in list(graph.nodes):
                 if any(node is other for other in graph.nodes) and rule(rewriter, node):
                     changed = True
+    link(rewriter)
 
 
 # ---- activations spelled out -----------------------------------------------------------------------------------------
 
 
-def _small_activations(rewriter: _Rewriter, node: Node) -> bool:
+def _small_activations(rewriter: Rewriter, node: Node) -> bool:
     """x * Sigmoid(x) and x * HardSigmoid(x), and x * clip(x + 3, 0, 6) / 6."""
     if node.op_type == "Mul" and len(node.inputs) == 2:
         for x, gate in (node.inputs, node.inputs[::-1]):
@@ -117,7 +72,7 @@ def _small_activations(rewriter: _Rewriter, node: Node) -> bool:
     return False
 
 
-def _sixth(rewriter: _Rewriter, node: Node) -> tuple[str, list[Node]] | None:
+def _sixth(rewriter: Rewriter, node: Node) -> tuple[str, list[Node]] | None:
     """The x of (x * clip(x + 3, 0, 6)) / 6 whose last step this is, and the steps before it."""
     factor = rewriter.number(node.input(1))
     wanted = {"Div": 6.0, "Mul": 1 / 6}.get(node.op_type)
@@ -139,7 +94,7 @@ def _sixth(rewriter: _Rewriter, node: Node) -> tuple[str, list[Node]] | None:
     return None
 
 
-def _become(rewriter: _Rewriter, node: Node, op_type: str, x: str, gone: list[Node]) -> None:
+def _become(rewriter: Rewriter, node: Node, op_type: str, x: str, gone: list[Node]) -> None:
     """`node` is now a function of x alone, and the nodes that it was made of go."""
     parts = [part for other in (*gone[::-1], node) for part in other.parts]
     node.op_type, node.inputs, node.attributes, node.parts = op_type, [x], {}, parts
@@ -148,7 +103,7 @@ def _become(rewriter: _Rewriter, node: Node, op_type: str, x: str, gone: list[No
     rewriter.remove(*gone)
 
 
-def _bounds(rewriter: _Rewriter, node: Node) -> tuple[float | None, float | None]:
+def _bounds(rewriter: Rewriter, node: Node) -> tuple[float | None, float | None]:
     """The bounds of a Clip."""
     low, high = node.input(1), node.input(2)
     least = rewriter.number(low) if low else node.attributes.get("min")
@@ -159,7 +114,7 @@ def _bounds(rewriter: _Rewriter, node: Node) -> tuple[float | None, float | None
 # ---- matrix products -----------------------------------------------------------------------------------------------
 
 
-def _dense(rewriter: _Rewriter, node: Node) -> bool:
+def _dense(rewriter: Rewriter, node: Node) -> bool:
     """Gemm and MatMul with a constant matrix."""
     weight = rewriter.constants.get(node.input(1))
     if node.op_type not in ("Gemm", "MatMul") or weight is None or weight.ndim != 2 or weight.dtype.name not in FLOATS:
@@ -192,7 +147,7 @@ def _vector(array: Array, length: int) -> Array | None:
     return array.reshape(length) if array.size == length and array.ndim and array.shape[-1] == length else None
 
 
-def _bias(rewriter: _Rewriter, node: Node) -> bool:
+def _bias(rewriter: Rewriter, node: Node) -> bool:
     """A vector added to a matrix product."""
     if node.op_type != "Add" or len(node.inputs) != 2 or node.version < 7:
         return False
@@ -210,7 +165,7 @@ def _bias(rewriter: _Rewriter, node: Node) -> bool:
 # ---- into convolutions ---------------------------------------------------------------------------------------------
 
 
-def _convolution(rewriter: _Rewriter, name: str, *op_types: str) -> Node | None:
+def _convolution(rewriter: Rewriter, name: str, *op_types: str) -> Node | None:
     """The convolution with constant weights whose result only one node reads."""
     node = rewriter.producer(name, *(op_types or ("Conv",)))
     if node is None or not rewriter.single(name) or node.domain not in ("", INTERNAL):
@@ -226,7 +181,7 @@ def _plain(node: Node) -> bool:
     return not node.attributes.get("activation") and len(node.inputs) < 4
 
 
-def _pad(rewriter: _Rewriter, node: Node) -> bool:
+def _pad(rewriter: Rewriter, node: Node) -> bool:
     """Pad before a convolution without padding of its own (zeros add up)."""
     if node.op_type != "Conv" or node.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", ""):
         return False
@@ -258,7 +213,7 @@ def _pad(rewriter: _Rewriter, node: Node) -> bool:
     return True
 
 
-def _affine(rewriter: _Rewriter, node: Node) -> bool:
+def _affine(rewriter: Rewriter, node: Node) -> bool:
     """A factor and a shift a channel behind a convolution; a normalisation without one becomes a step of its own."""
     if node.op_type == "BatchNormalization" and node.domain == "":
         found = _normalisation(rewriter, node)
@@ -293,7 +248,7 @@ def _affine(rewriter: _Rewriter, node: Node) -> bool:
     return False
 
 
-def _normalisation(rewriter: _Rewriter, node: Node) -> tuple[Array, Array] | None:
+def _normalisation(rewriter: Rewriter, node: Node) -> tuple[Array, Array] | None:
     """Factor and shift of a BatchNormalization with constant statistics."""
     attributes = node.attributes
     training = attributes.get("training_mode", 0)
@@ -312,7 +267,7 @@ def _normalisation(rewriter: _Rewriter, node: Node) -> tuple[Array, Array] | Non
     return factor.astype(kind), (bias - mean * factor).astype(kind)
 
 
-def _outputs(rewriter: _Rewriter, node: Node) -> Any:
+def _outputs(rewriter: Rewriter, node: Node) -> Any:
     """The output channels of a convolution."""
     weight = rewriter.constants[node.inputs[1]]
     return weight.shape[0] if node.op_type == "Conv" else weight.shape[1] * int(node.attributes.get("group", 1))
@@ -328,7 +283,7 @@ def _per_channel(array: Array | None, channels: int, rank: int) -> Array | None:
     return array.reshape(channels) if shape == (1, channels, *(1,) * (rank - 2)) else None
 
 
-def _scale(rewriter: _Rewriter, node: Node, scale: Array, shift: Array) -> bool:
+def _scale(rewriter: Rewriter, node: Node, scale: Array, shift: Array) -> bool:
     """Multiply a convolution's results by a factor and add a shift, by its weights and bias."""
     weight, outputs = rewriter.constants[node.inputs[1]], _outputs(rewriter, node)
     if weight.ndim < 3 or scale.shape != (outputs,):
@@ -354,7 +309,7 @@ def _scale(rewriter: _Rewriter, node: Node, scale: Array, shift: Array) -> bool:
     return True
 
 
-def _activation(rewriter: _Rewriter, node: Node) -> bool:
+def _activation(rewriter: Rewriter, node: Node) -> bool:
     """An activation behind a convolution or a normalisation."""
     word = FUSED.get(node.op_type)
     if node.op_type == "LeakyRelu" and abs(node.attributes.get("alpha", 0.01) - 0.01) < 1e-9:
@@ -374,7 +329,7 @@ def _activation(rewriter: _Rewriter, node: Node) -> bool:
     return True
 
 
-def _residual(rewriter: _Rewriter, node: Node) -> bool:
+def _residual(rewriter: Rewriter, node: Node) -> bool:
     """The sum of a convolution's result and another value."""
     if node.op_type not in ("Add", "Sum") or len(set(node.inputs)) != 2 or len(node.inputs) != 2 or node.version < 7:
         return False

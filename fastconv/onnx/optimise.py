@@ -6,6 +6,7 @@ the last of them stood.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import numpy as np
@@ -62,9 +63,9 @@ def pass_through(graph: Graph) -> None:
     """Drop nodes that give their input: Identity, Dropout in inference."""
     outputs = {value.name for value in graph.outputs}
     kept = []
-    producers = graph.producers()
+    producers, uses = graph.producers(), graph.uses()
     for node in graph.nodes:
-        if not _gives_input(graph, node):
+        if not _gives_input(graph, node, uses):
             kept.append(node)
             continue
         source, target = node.inputs[0], node.outputs[0]
@@ -80,12 +81,12 @@ def pass_through(graph: Graph) -> None:
     graph.nodes = kept
 
 
-def _gives_input(graph: Graph, node: Node) -> bool:
+def _gives_input(graph: Graph, node: Node, uses: Counter[str]) -> bool:
     if not node.inputs or not node.inputs[0]:
         return False
     if node.op_type == "Identity":
         return True
-    if node.op_type != "Dropout" or any(node.outputs[1:]):
+    if node.op_type != "Dropout" or any(uses[name] for name in node.outputs[1:]):
         return False
     training = node.input(2)
     return not training or (training in graph.constants and not graph.constants[training].any())

@@ -7,6 +7,7 @@ kept. Intermediate values live in the buffers of a `Pool` and are released after
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from ..arrays import Array
 from .errors import OnnxError
 from .graph import Graph, Node
+from .joined import Joined
 from .memory import Pool
 from .operators import Call, find
 from .operators.registry import Function
@@ -46,6 +48,8 @@ def run_node(function: Function, call: Call, inputs: list[Any]) -> tuple[Any, ..
         raise OnnxError(f"the {call.node.label} cannot run on ({shapes}): {text}.") from error
     finally:
         call.inputs = ()
+    if isinstance(result, np.ndarray):
+        return (result,)
     results = result if isinstance(result, tuple) else (result,)
     return tuple(x if isinstance(x, (np.ndarray, list)) else np.asarray(x) for x in results)
 
@@ -100,14 +104,17 @@ class Program:
             fixed = all(name in bound for name in node.outputs if name)
             self.steps.append(Step(node, found.function, call, fixed, tuple(dying.get(at, ()))))
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self._joined = Joined(pool)
         self._started = False
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs, each in memory of its own."""
+    def run(self, feeds: Mapping[str, Array], seconds: list[float] | None = None) -> dict[str, Array]:
+        """The outputs, each in memory of its own; the time of each of `steps` is added to `seconds`."""
         values: dict[str, Any] = {"": None, **self._fixed, **feeds}
         pool = self.pool
+        self._joined.begin()
         try:
-            for step in self.steps:
+            for at, step in enumerate(self.steps):
+                start = perf_counter() if seconds is not None else 0.0
                 results = run_node(step.function, step.call, [values[name] for name in step.node.inputs])
                 if any(step.node.outputs[len(results) :]):
                     raise OnnxError(f"the {step.node.label} has more outputs than fastconv computes.")
@@ -122,8 +129,11 @@ class Program:
                     if not self._started and isinstance(value, np.ndarray):
                         self.shapes[name] = value.shape
                 pool.settle()
+                self._joined.made(step.node)
                 for name in step.last:
                     pool.release(values.pop(name))
+                if seconds is not None:
+                    seconds[at] += perf_counter() - start
             outputs: dict[str, Any] = {}
             for name in self.outputs:
                 own = self._own(values[name], feeds)
@@ -133,6 +143,7 @@ class Program:
             pool.finish()
         if not self._started:
             self.steps = [step for step in self.steps if not step.fixed]
+            self._joined.plan([(step.node, step.call) for step in self.steps], self.shapes)
             self._started = True
         return outputs
 

@@ -1,8 +1,10 @@
-"""What `InferenceSession.describe` returns, and the table of it that `explain` shows."""
+"""What `InferenceSession.describe` returns, and the tables that `explain` and `profile` show."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from .graph import Graph, Node
 from .memory import Pool
@@ -46,8 +48,7 @@ def table(about: dict[str, Any]) -> str:
         sizes = "-" if shape is None else " x ".join(map(str, shape))
         packed = f"{step['packed_bytes']:,}" if step["packed_bytes"] else "-"
         lines.append((str(number), step["operators"], step["how"] or "-", sizes, packed))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    text = _columns(lines)
     text.append(f"{len(lines) - 1} steps of {about['nodes']} nodes, constants {about['constant_bytes']:,} bytes")
     if about["packed_bytes"] is None:
         text.append("shapes, algorithms and memory are shown after a run")
@@ -55,3 +56,65 @@ def table(about: dict[str, Any]) -> str:
         buffers = f"buffers of intermediate values {about['buffer_bytes']:,} bytes"
         text.append(f"packed weights {about['packed_bytes']:,} bytes, {buffers}")
     return "\n".join(text)
+
+
+def _columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+SHOWN: Final = 20  # steps of a printed profile
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """A step of a profile: the operators it stands for, how it is done, its result's shape, its mean time."""
+
+    operators: str
+    how: str
+    shape: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Mean times of the steps of a session over `runs` runs, in the order of the graph; print it for a table."""
+
+    runs: int
+    steps: list[StepTime]
+
+    @property
+    def seconds(self) -> float:
+        """All steps together."""
+        return sum(step.seconds for step in self.steps)
+
+    def by_operators(self) -> dict[str, tuple[int, float]]:
+        """The number of steps and their seconds for each kind of step, the longest first."""
+        found: dict[str, tuple[int, float]] = {}
+        for step in self.steps:
+            count, seconds = found.get(step.operators, (0, 0.0))
+            found[step.operators] = (count + 1, seconds + step.seconds)
+        return dict(sorted(found.items(), key=lambda item: -item[1][1]))
+
+    def __str__(self) -> str:
+        total = self.seconds or 1.0
+        kinds = [("ms", "share", "steps", "operators")]
+        kinds += [
+            (f"{seconds * 1e3:.3f}", f"{seconds / total:.1%}", str(count), kind)
+            for kind, (count, seconds) in self.by_operators().items()
+        ]
+        slowest = [("ms", "how", "output", "operators")]
+        slowest += [
+            (f"{step.seconds * 1e3:.3f}", step.how or "-", " x ".join(map(str, step.shape)) or "-", step.operators)
+            for step in sorted(self.steps, key=lambda step: -step.seconds)[:SHOWN]
+        ]
+        head = f"{self.seconds * 1e3:.3f} ms in {len(self.steps)} steps, mean of {self.runs} runs"
+        return "\n".join([head, "", *_columns(kinds), "", "the slowest steps", *_columns(slowest)])
+
+
+def profile(program: Program, seconds: list[float], runs: int) -> Profile:
+    """The times of a program's steps, added up over `runs` runs, as a table."""
+    return Profile(runs, [
+        StepTime(_kind(step.node), step.call.how, program.shapes.get(step.node.outputs[0], ()), spent / runs)
+        for step, spent in zip(program.steps, seconds, strict=True)
+    ])  # fmt: skip

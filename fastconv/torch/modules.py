@@ -34,6 +34,8 @@ from .ops import (
 )
 
 KEPT_PLANS: Final = 2  # shapes of input a module keeps packed weights for; a Winograd plan is five times the weights
+# Set by `accelerate`: prepared evaluation gives its result channels last, whatever it gets.
+CHANNELS_LAST: Final = "_fastconv_channels_last"
 SAMPLED_AXIS: Final = 3  # values of a weight along each axis that are compared before a plan is used again
 
 
@@ -85,7 +87,7 @@ class _Plans:
 
     def run(self, module: nn.Conv2d, input: Tensor, sides: Ints) -> Tensor:
         weight, bias = module.weight, module.bias
-        last = lies_channels_last(input) or lies_channels_last(weight)
+        last = lies_channels_last(input) or lies_channels_last(weight) or module.__dict__.get(CHANNELS_LAST, False)
         team = threads()
         options = (pair(module.stride), padding_of(sides), pair(module.dilation), module.groups)
         how = algorithm(tuple(input.shape), tuple(weight.shape), *options, input.dtype)

@@ -4,7 +4,8 @@ Three layouts, after Keras' documentation and its own reader:
 - .h5 with the attribute `layer_names` (at the root, or in the group `model_weights` of a whole model): a group a layer,
   with the attribute `weight_names` and a dataset each;
 - .weights.h5: a group `vars` with the datasets '0', '1', ... inside a group named for the layer's class, counted
-  ('layers/conv2d_1/vars/0'), so that the order of layers of different classes is not in the file;
+  ('layers/conv2d_1/vars/0'), so that the order of layers of different classes is not in the file; newer versions give
+  `vars` the attribute `name`, the layer's own;
 - .keras: a zip archive with such a file (model.weights.h5) and config.json, which has the order and the names.
 
 Links to other places or files, external and virtual datasets and sizes beyond the file's are refused. The HDF5 library
@@ -32,6 +33,7 @@ from .source import Source, SourceLayer, from_paths, keras_layers, require_few
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"
 MOST_DEPTH: Final = 32  # of groups in groups
 MOST_NAMES_BYTES: Final = 1 << 24  # of the attributes that list names
+MOST_NAME_BYTES: Final = 1 << 12
 NOT_LAYERS: Final = ("optimizer", "optimizer_weights", "_metrics", "metrics")
 
 
@@ -68,7 +70,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 def _read(h5py: Any, file: Any, config: Any) -> Source:
     root = _child(h5py, file, "model_weights") if "model_weights" in file else file
     if "layer_names" in root.attrs or "layer_names0" in root.attrs:
-        return _by_names(h5py, root)
+        return _by_names(h5py, root, _depthwise(file))
     found: dict[str, dict[str, Array]] = {}
     _collect(h5py, file, "", found, 0)
     if not found:
@@ -77,7 +79,23 @@ def _read(h5py: Any, file: Any, config: Any) -> Source:
     ordered = _in_order(layers, config)
     if ordered is not None:
         return Source(ordered, True, False)
-    return Source([layer for path in sorted(layers, key=_natural) for layer in layers[path]], False, False)
+    return Source([layer for path in sorted(layers, key=_natural) for layer in _named(h5py, file, path, layers[path])],
+                  False, False)  # fmt: skip
+
+
+def _named(h5py: Any, file: Any, path: str, found: list[SourceLayer]) -> list[SourceLayer]:
+    """The layers of a group under the name that the file gives it, if it does; nested ones keep the groups above."""
+    group = file[f"{path}/vars"]
+    if "name" not in group.attrs:
+        return found
+    stored = group.attrs.get_id("name")
+    if prod(stored.shape) != 1 or stored.dtype.itemsize > MOST_NAME_BYTES:
+        raise ConvError(f"the name of {path!r} claims {prod(stored.shape)} values of {stored.dtype.itemsize} bytes")
+    own = group.attrs["name"]
+    name = own.decode("utf-8") if isinstance(own, bytes) else str(own)
+    above = path.split("/")[:-1]
+    label = "/".join([part for part in above if part != "layers"] + [name])
+    return [layer._replace(name=layer.name.replace(path, label, 1)) for layer in found]
 
 
 # ---- groups and datasets -------------------------------------------------------------------------------------------
@@ -120,7 +138,24 @@ def _names(group: Any, name: str) -> list[str]:
     return found
 
 
-def _by_names(h5py: Any, root: Any) -> Source:
+def _depthwise(file: Any) -> set[str]:
+    """The names of the depthwise layers of a whole model's configuration: Keras 3 calls their weights 'kernel' too."""
+    text = file.attrs.get("model_config", "{}")
+    found: set[str] = set()
+    waiting = [json.loads(text)]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            own = item.get("config")
+            if str(item.get("class_name", "")).startswith("Depthwise") and isinstance(own, dict):
+                found.add(str(own.get("name")))
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+    return found
+
+
+def _by_names(h5py: Any, root: Any, depthwise: set[str]) -> Source:
     arrays: dict[str, Array] = {}
     for layer in _names(root, "layer_names"):
         group = _child(h5py, root, layer)
@@ -128,11 +163,19 @@ def _by_names(h5py: Any, root: Any) -> Source:
             at = group
             for part in weight.split("/"):
                 at = _child(h5py, at, part)
-            own = weight if weight.startswith(f"{layer}/") else f"{layer}/{weight}"
+            own = _own_name(layer, weight)
+            if own.endswith("/kernel") and own.split("/")[-2] in depthwise:
+                own = own[: -len("kernel")] + "depthwise_kernel"
             arrays[own] = _array(h5py, at, own)
     if not arrays:
         raise ConvError("it holds no weights")
     return from_paths({_short(name): array for name, array in arrays.items()})
+
+
+def _own_name(layer: str, weight: str) -> str:
+    """A weight's path from its layer on: Keras 3 writes the model's name before it ('net/conv/kernel')."""
+    parts = weight.split("/")
+    return "/".join(parts[parts.index(layer) :]) if layer in parts[:-1] else f"{layer}/{weight}"
 
 
 def _short(name: str) -> str:

@@ -257,6 +257,27 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
                 }                                                                                                    \
             }
 
+/* A loop for each activation: one that asks in its middle makes no vectors. */
+#if IS_FLOAT
+#define S_STORE_OTHERS(suffix, S, READ, WRITE)                                                                       \
+    if (activation == FC_RELU6) {                                                                                    \
+        S_STORE_AS(suffix, S, READ, WRITE, FC_RELU6)                                                                 \
+    } else if (activation == FC_HARDSWISH) {                                                                         \
+        S_STORE_AS(suffix, S, READ, WRITE, FC_HARDSWISH)                                                             \
+    } else if (activation == FC_LEAKY_RELU) {                                                                        \
+        S_STORE_AS(suffix, S, READ, WRITE, FC_LEAKY_RELU)                                                            \
+    } else if (activation == FC_SILU) {                                                                              \
+        S_STORE_AS(suffix, S, READ, WRITE, FC_SILU)                                                                  \
+    } else {                                                                                                         \
+        S_STORE_AS(suffix, S, READ, WRITE, FC_SIGMOID)                                                               \
+    }
+#else
+#define S_STORE_OTHERS(suffix, S, READ, WRITE)                                                                       \
+    {                                                                                                                \
+        S_STORE_AS(suffix, S, READ, WRITE, FC_RELU6)                                                                 \
+    }
+#endif
+
 #define S_STORE(suffix, S, READ, WRITE)                                                                             \
     static void NAME(store_##suffix)(const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t channels,           \
                                      char *dst, ptrdiff_t pixel_stride, ptrdiff_t channel_stride, const void *bias,  \
@@ -267,9 +288,7 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
             S_STORE_AS(suffix, S, READ, WRITE, FC_LINEAR)                                                            \
         } else if (activation == FC_RELU) {                                                                          \
             S_STORE_AS(suffix, S, READ, WRITE, FC_RELU)                                                              \
-        } else {                                                                                                     \
-            S_STORE_AS(suffix, S, READ, WRITE, activation)                                                           \
-        }                                                                                                            \
+        } else S_STORE_OTHERS(suffix, S, READ, WRITE)                                                                \
     }
 
 static void NAME(add)(void *dst, const void *src, ptrdiff_t count) {
@@ -367,6 +386,7 @@ static const fc_kernels NAME(kernels) = NAME_TABLE();
 #undef S_PACK
 #undef S_STORE
 #undef S_STORE_AS
+#undef S_STORE_OTHERS
 #undef READ_PLAIN
 #undef T
 #undef NAME

@@ -4,6 +4,7 @@
 #include <string.h>
 #include "fastconv.h"
 #include "half.h"
+#include "exponential.h"
 
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
@@ -35,7 +36,7 @@
 #define LANES (VECTOR_BYTES / 4)
 #define IS_FLOAT 1
 #define WITH_HALF
-#define EXP expf
+#define EXP exp_float
 #include "compute.h"
 #undef WITH_HALF
 
@@ -68,10 +69,16 @@
 #define T float
 #define LAYER(x) layer_##x##_f32
 #define LAYER_SQRT sqrtf
+#define LAYER_ABS fabsf
+#define LAYER_ROUND rintf
+#define LAYER_EXP exp_float
 #include "layers.h"
 #define T double
 #define LAYER(x) layer_##x##_f64
 #define LAYER_SQRT sqrt
+#define LAYER_ABS fabs
+#define LAYER_ROUND rint
+#define LAYER_EXP exp
 #include "layers.h"
 
 #define PLAIN(x) (x)

@@ -1,4 +1,4 @@
-/* What training needs beside convolution and pooling, over contiguous rows of channels. Included once a type with
+/* What training and networks need beside convolution and pooling, over rows of channels. Included once a type with
      T  element type      LAYER(x)  x with the type's suffix
    Loops run over channels side by side, so that the compiler makes vectors of them. */
 
@@ -149,10 +149,66 @@ static void LAYER(max_pool_gradient)(const fc_max_pool_gradient *r) {
         }
 }
 
+#define EACH(...)                                                                                                    \
+    for (ptrdiff_t i = 0; i < count; i++) {                                                                          \
+        const T v = values[i];                                                                                       \
+        values[i] = __VA_ARGS__;                                                                                     \
+    }                                                                                                                \
+    break
+#define EACH_WITH(...)                                                                                               \
+    if (operand)                                                                                                     \
+        for (ptrdiff_t i = 0; i < count; i++) {                                                                      \
+            const T v = values[i], b = operand[i];                                                                   \
+            values[i] = __VA_ARGS__;                                                                                 \
+        }                                                                                                            \
+    else                                                                                                             \
+        for (ptrdiff_t i = 0; i < count; i++) {                                                                      \
+            const T v = values[i], b = number;                                                                       \
+            values[i] = __VA_ARGS__;                                                                                 \
+        }                                                                                                            \
+    break
+
+/* A chain of steps on values that stay in the first level; comparisons are written so that NaN passes through. An
+   operand may be `values` themselves. */
+static void LAYER(elementwise)(void *values_, const fc_step *step, ptrdiff_t steps, ptrdiff_t count) {
+    T *values = values_;
+    for (ptrdiff_t s = 0; s < steps; s++) {
+        const T *operand = step[s].operand;
+        const T number = (T)step[s].number;
+        switch (step[s].code) {
+        case FC_EW_ADD: EACH_WITH(v + b);
+        case FC_EW_SUB: EACH_WITH(v - b);
+        case FC_EW_SUB_FROM: EACH_WITH(b - v);
+        case FC_EW_MUL: EACH_WITH(v * b);
+        case FC_EW_DIV: EACH_WITH(v / b);
+        case FC_EW_DIV_BY: EACH_WITH(b / v);
+        case FC_EW_MAX: EACH_WITH(v < b ? b : v);
+        case FC_EW_MIN: EACH_WITH(v > b ? b : v);
+        case FC_EW_LEAKY: EACH_WITH(v < 0 ? v * b : v);
+        case FC_EW_MAX_NUMBER: EACH_WITH(v > b ? v : b);
+        case FC_EW_SQUARE: EACH(v * v);
+        case FC_EW_SQRT: EACH(LAYER_SQRT(v));
+        case FC_EW_ABS: EACH(LAYER_ABS(v));
+        case FC_EW_NEGATE: EACH(-v);
+        case FC_EW_ROUND: EACH(LAYER_ROUND(v));
+        case FC_EW_SIGMOID: EACH(1 / (1 + LAYER_EXP(-v)));
+        case FC_EW_SILU: EACH(v / (1 + LAYER_EXP(-v)));
+        case FC_EW_HARDSWISH: EACH(v * ((v + 3 < 0 ? 0 : v + 3 > 6 ? 6 : v + 3) / 6));
+        default: break;
+        }
+    }
+}
+#undef EACH
+#undef EACH_WITH
+
 static const fc_layer_kernels LAYER(kernels) = {
+    LAYER(elementwise),
     LAYER(relu_gradient), LAYER(products), LAYER(sum), LAYER(affine), LAYER(sgd), LAYER(adam), LAYER(max_pool_gradient),
     LAYER(dense),
 };
 #undef T
 #undef LAYER
 #undef LAYER_SQRT
+#undef LAYER_ABS
+#undef LAYER_ROUND
+#undef LAYER_EXP

@@ -8,8 +8,9 @@ typedef S POOL(at) __attribute__((aligned(1), may_alias));
 enum { POOL(chunk) = 64 };
 #define LOAD(p) READ(*(const POOL(at) *)(p))
 
-static void POOL(max_row)(const fc_pool_row *r) {
-    ptrdiff_t chunk = r->xc == (ptrdiff_t)sizeof(S) ? POOL(chunk) : 1;
+/* `chunk` channels at a time, xc and yc bytes apart: constants where they lie side by side. */
+static inline __attribute__((always_inline)) void POOL(max_chunks)(const fc_pool_row *r, const ptrdiff_t chunk,
+                                                                   const ptrdiff_t xc, const ptrdiff_t yc) {
     for (ptrdiff_t c0 = 0; c0 < r->channels; c0 += chunk) {
         ptrdiff_t n = r->channels - c0 < chunk ? r->channels - c0 : chunk;
         for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
@@ -23,30 +24,36 @@ static void POOL(max_row)(const fc_pool_row *r) {
                 for (ptrdiff_t j = 0; j < r->kernel_x; j++) {
                     ptrdiff_t ix = ox * r->stride_x - r->pad_x + j * r->dilation_x;
                     if (ix < 0 || ix >= r->width) continue;
-                    const char *in = r->x + iy * r->xh + ix * r->xw + c0 * r->xc;
+                    const char *in = r->x + iy * r->xh + ix * r->xw + c0 * xc;
                     int64_t index = (int64_t)iy * r->width + ix;
                     if (!found)
-                        for (ptrdiff_t c = 0; c < n; c++) best[c] = LOAD(in + c * r->xc), where[c] = index;
+                        for (ptrdiff_t c = 0; c < n; c++) best[c] = LOAD(in + c * xc), where[c] = index;
                     else if (!r->index)
                         for (ptrdiff_t c = 0; c < n; c++) {
-                            A v = LOAD(in + c * r->xc);
+                            A v = LOAD(in + c * xc);
                             best[c] = v > best[c] || IS_NAN(v) ? v : best[c];
                         }
                     else
                         for (ptrdiff_t c = 0; c < n; c++) {
-                            A v = LOAD(in + c * r->xc);
+                            A v = LOAD(in + c * xc);
                             if (v > best[c] || (IS_NAN(v) && !IS_NAN(best[c]))) best[c] = v, where[c] = index;
                         }
                     found = 1;
                 }
             }
-            char *out = r->y + ox * r->yw + c0 * r->yc;
-            for (ptrdiff_t c = 0; c < n; c++) *(POOL(at) *)(out + c * r->yc) = (S)WRITE(best[c]);
+            char *out = r->y + ox * r->yw + c0 * yc;
+            for (ptrdiff_t c = 0; c < n; c++) *(POOL(at) *)(out + c * yc) = (S)WRITE(best[c]);
             if (r->index)
                 for (ptrdiff_t c = 0; c < n; c++)
                     *(int64_t *)(r->index + ox * r->iw + (c0 + c) * r->ic) = where[c];
         }
     }
+}
+
+static void POOL(max_row)(const fc_pool_row *r) {
+    const ptrdiff_t size = sizeof(S);
+    if (r->xc == size && r->yc == size) POOL(max_chunks)(r, POOL(chunk), size, size);
+    else POOL(max_chunks)(r, r->xc == size ? POOL(chunk) : 1, r->xc, r->yc);
 }
 
 static void POOL(max_scatter)(const fc_pool_row *r) {
@@ -73,8 +80,9 @@ static inline ptrdiff_t POOL(window)(const fc_pool_row *r, ptrdiff_t ox, ptrdiff
     return *y1 > *y0 && *x1 > *x0 ? (*y1 - *y0) * (*x1 - *x0) : 1;
 }
 
-static void POOL(avg_row)(const fc_pool_row *r) {
-    ptrdiff_t chunk = r->xc == (ptrdiff_t)sizeof(S) ? POOL(chunk) : 1, y0, y1, x0, x1;
+static inline __attribute__((always_inline)) void POOL(avg_chunks)(const fc_pool_row *r, const ptrdiff_t chunk,
+                                                                   const ptrdiff_t xc, const ptrdiff_t yc) {
+    ptrdiff_t y0, y1, x0, x1;
     for (ptrdiff_t c0 = 0; c0 < r->channels; c0 += chunk) {
         ptrdiff_t n = r->channels - c0 < chunk ? r->channels - c0 : chunk;
         for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
@@ -83,13 +91,19 @@ static void POOL(avg_row)(const fc_pool_row *r) {
             A divisor = (A)POOL(window)(r, ox, &y0, &y1, &x0, &x1);
             for (ptrdiff_t iy = y0; iy < y1; iy++)
                 for (ptrdiff_t ix = x0; ix < x1; ix++) {
-                    const char *in = r->x + iy * r->xh + ix * r->xw + c0 * r->xc;
-                    for (ptrdiff_t c = 0; c < n; c++) sum[c] += LOAD(in + c * r->xc);
+                    const char *in = r->x + iy * r->xh + ix * r->xw + c0 * xc;
+                    for (ptrdiff_t c = 0; c < n; c++) sum[c] += LOAD(in + c * xc);
                 }
-            char *out = r->y + ox * r->yw + c0 * r->yc;
-            for (ptrdiff_t c = 0; c < n; c++) *(POOL(at) *)(out + c * r->yc) = (S)WRITE(sum[c] / divisor);
+            char *out = r->y + ox * r->yw + c0 * yc;
+            for (ptrdiff_t c = 0; c < n; c++) *(POOL(at) *)(out + c * yc) = (S)WRITE(sum[c] / divisor);
         }
     }
+}
+
+static void POOL(avg_row)(const fc_pool_row *r) {
+    const ptrdiff_t size = sizeof(S);
+    if (r->xc == size && r->yc == size) POOL(avg_chunks)(r, POOL(chunk), size, size);
+    else POOL(avg_chunks)(r, r->xc == size ? POOL(chunk) : 1, r->xc, r->yc);
 }
 
 static void POOL(avg_scatter)(const fc_pool_row *r) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import (
     activations,
     casts,
+    chain,
     convolution,
     elementwise,
     indexing,
@@ -25,6 +26,7 @@ __all__ = [
     "Operator",
     "activations",
     "casts",
+    "chain",
     "convolution",
     "elementwise",
     "find",

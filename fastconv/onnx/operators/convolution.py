@@ -24,8 +24,12 @@ class Ready(NamedTuple):
 
     def run(self, call: Call, x: Array, residual: Array | None) -> Array:
         """The result, channels last in memory."""
-        batch, channels, height, width = self.shape
-        out = call.pool.empty((batch, height, width, channels), x.dtype)
+        place = None if call.target is None else call.target(self.shape, x.dtype)
+        if place is None:
+            batch, channels, height, width = self.shape
+            out = call.pool.empty((batch, height, width, channels), x.dtype)
+        else:
+            out = place.transpose(0, 2, 3, 1)
         add = None if residual is None else residual.transpose(0, 2, 3, 1)
         return self.plan.run(x.transpose(0, 2, 3, 1), out, residual=add).transpose(0, 3, 1, 2)
 
@@ -239,20 +243,7 @@ def _transposed_three_dimensional(
 
 @operator("ChannelAffine", domain=INTERNAL)
 def channel_affine(call: Call, x: Array, scale: Array, shift: Array) -> Any:
-    """activation(x * scale + shift), a normalisation without a convolution before it: a depthwise 1 x 1 convolution."""
-    if x.ndim not in (3, 4) or x.dtype != scale.dtype or 0 in x.shape:
-        shape = (-1, *(1,) * max(0, x.ndim - 2))
-        y = np.multiply(x, scale.reshape(shape), out=call.into(x))
-        return activate(call, np.add(y, shift.reshape(shape), out=y), call.get("activation"))
-    image = x if x.ndim == 4 else x[:, :, None]
-    key = ("plan", image.shape[1:], x.dtype)
-    plan = call.state.get(key)
-    if plan is None:
-        plan = call.state[key] = functional.plan_conv2d(
-            (1, *image.shape[2:], image.shape[1]), scale.reshape(1, 1, 1, -1), shift, groups=len(scale),
-            data_format="NHWC", activation=call.get("activation"), num_threads=call.threads,
-        )  # fmt: skip
-        call.describe("depthwise 1 x 1")
-    out = call.empty_channels_last(image.shape, x.dtype)
-    plan.run(image.transpose(0, 2, 3, 1), out.transpose(0, 2, 3, 1))
-    return out if x.ndim == 4 else out[:, :, 0]
+    """activation(x * scale + shift), a normalisation without a convolution before it; natively in a chain."""
+    shape = (-1, *(1,) * max(0, x.ndim - 2))
+    y = np.multiply(x, scale.reshape(shape), out=call.into(x))
+    return activate(call, np.add(y, shift.reshape(shape), out=y), call.get("activation"))

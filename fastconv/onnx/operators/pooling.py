@@ -9,6 +9,7 @@ import numpy as np
 from ... import functional
 from ...arrays import FLOATS, Array, lies_channels_last
 from .registry import Call, operator
+from .sums import spatial_sums
 from .windows import Window, kernel_of, pooled
 
 
@@ -165,6 +166,9 @@ def _spatial(call: Call, x: Array) -> tuple[int, ...]:
 def global_average_pool(call: Call, x: Array) -> Array:
     """The mean of every channel."""
     axes = _spatial(call, x)
+    sums = spatial_sums(x, call.threads)
+    if sums is not None:
+        return np.asarray(np.divide(sums, x.dtype.type(x.shape[2] * x.shape[3]), out=sums))
     if x.ndim == 4 and x.dtype in FLOATS and x.size:
         return functional.avg_pool2d(x, x.shape[2:], num_threads=call.threads)
     return np.asarray(x.mean(axis=axes, keepdims=True))

@@ -11,6 +11,7 @@ from ...arrays import Array
 from ..errors import onnx_package
 from ..tensors import numpy_type
 from .casts import converted
+from .chain import integer_range
 from .convolution import require_axes
 from .registry import Call, operator
 from .windows import kernel_of
@@ -55,9 +56,8 @@ def quantize(call: Call, x: Array, scale: Array, zero: Array | None = None) -> A
 
 
 def _limited(values: Array, kind: np.dtype[Any]) -> Array:
-    bits = int("".join(letter for letter in kind.name if letter.isdigit()))
-    low, high = (0, 2**bits - 1) if kind.name.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    return np.clip(values, low, high).astype(np.int32 if bits < 16 else np.int64).astype(kind)
+    low, high = integer_range(kind.name)
+    return np.clip(values, low, high).astype(np.int32 if high < 1 << 15 else np.int64).astype(kind)
 
 
 @operator("DynamicQuantizeLinear")

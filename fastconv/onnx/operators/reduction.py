@@ -9,8 +9,17 @@ import numpy as np
 
 from ...arrays import Array
 from .registry import Call, operator
+from .sums import SPATIAL, spatial_sums
 
 Reduce = Callable[[Array, tuple[int, ...]], Any]
+
+
+def _over_pixels(call: Call, x: Array) -> Array | None:
+    """Sums and means of images, natively where they lie so."""
+    sums = spatial_sums(x, call.threads)
+    if sums is not None and call.node.op_type == "ReduceMean":
+        np.divide(sums, x.dtype.type(x.shape[2] * x.shape[3]), out=sums)
+    return sums
 
 
 def _reduction(function: Reduce) -> Callable[..., Array]:
@@ -21,7 +30,9 @@ def _reduction(function: Reduce) -> Callable[..., Array]:
         else:
             where = tuple({call.from_front(axis, x.ndim) for axis in chosen}) if chosen else tuple(range(x.ndim))
         kept = [1 if axis in where else size for axis, size in enumerate(x.shape)]
-        result = np.asarray(function(x, where)).astype(x.dtype, copy=False).reshape(kept)
+        native = call.node.op_type in ("ReduceMean", "ReduceSum") and tuple(sorted(where)) == SPATIAL
+        sums = _over_pixels(call, x) if native else None
+        result = np.asarray(function(x, where) if sums is None else sums).astype(x.dtype, copy=False).reshape(kept)
         if call.get("keepdims", 1):
             return result
         return result.reshape([size for axis, size in enumerate(kept) if axis not in where])

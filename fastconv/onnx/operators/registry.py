@@ -80,6 +80,7 @@ class Call:
         self.dying: tuple[int, ...] = ()  # inputs that nobody reads afterwards
         self.inputs: Sequence[Any] = ()
         self.how, self.packed_bytes = "", 0  # for `explain`
+        self.target: Callable[[Shape, Any], Array | None] | None = None  # where the first result goes, if it fits
         self._constant = [name in constants for name in node.inputs]
 
     def is_constant(self, index: int) -> bool:
@@ -139,9 +140,12 @@ class Call:
         return sizes
 
     def empty_channels_last(self, shape: Sequence[int], dtype: Any) -> Array:
-        """An uninitialised (N, C, H, W) result that lies as (N, H, W, C)."""
+        """An uninitialised (N, C, H, W) result that lies as (N, H, W, C), in the `target` if there is one."""
+        if self.target is not None and (place := self.target(tuple(shape), dtype)) is not None:
+            return place
         batch, channels, *sizes = shape
-        return np.moveaxis(self.empty((batch, *sizes, channels), dtype), -1, 1)
+        last = len(sizes) + 1
+        return self.empty((batch, *sizes, channels), dtype).transpose(0, last, *range(1, last))
 
     def like(self, array: Array, dtype: Any = None) -> Array:
         """An uninitialised array of the shape and the order in memory of another."""
@@ -155,15 +159,21 @@ class Call:
         order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
         return self.empty([shape[axis] for axis in order], kind).transpose(np.argsort(order))
 
-    def into(self, *arrays: Any, shape: Shape | None = None, dtype: Any = None) -> Array:
-        """Where an elementwise result of these arrays goes: into one of them that nobody reads afterwards, if any."""
+    def into(self, *arrays: Any, shape: Shape | None = None, dtype: Any = None, fresh: bool = False) -> Array:
+        """Where an elementwise result of these arrays goes: into one of them that nobody reads afterwards, if any.
+
+        `fresh` asks for memory of its own.
+        """
         wanted = np.broadcast_shapes(*(np.shape(a) for a in arrays)) if shape is None else shape
         kind = np.dtype(arrays[0].dtype if dtype is None else dtype)
+        if self.target is not None and (place := self.target(wanted, kind)) is not None:
+            return place
         model = None
         for array in arrays:
             if isinstance(array, np.ndarray) and array.shape == wanted:
                 if (
-                    array.dtype == kind
+                    not fresh
+                    and array.dtype == kind
                     and array.flags.writeable
                     and any(self.inputs[index] is array for index in self.dying)
                     and self.pool.alone(array)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from ...arrays import Array
+from .chain import copy
 from .registry import Call, operator
 
 
@@ -143,12 +144,12 @@ def _picked(call: Call, x: Array, at: int, pixels: Array) -> Array:
     size = x.shape[at]
     factor = len(pixels) // size
     shape = (*x.shape[:at], len(pixels), *x.shape[at + 1 :])
-    out = call.ordered_like(x, shape)
+    place = call.target(shape, x.dtype) if call.target is not None else None
+    out = call.ordered_like(x, shape) if place is None else place
     if factor * size == len(pixels) and np.array_equal(pixels, np.repeat(np.arange(size), factor)):
-        split = out.reshape(*shape[:at], size, factor, *shape[at + 1 :])
-        if np.shares_memory(split, out):
-            split[...] = np.expand_dims(x, at + 1)
-            return out
+        for repeat in range(factor):
+            copy(out[(slice(None),) * at + (slice(repeat, None, factor),)], x, call.threads)
+        return out
     out[...] = np.take(x, pixels, at)
     return out
 

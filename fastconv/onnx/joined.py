@@ -1,0 +1,85 @@
+"""Concat without copies: what is joined along the channels is made where it will lie.
+
+After the first run the shapes are known. Every operator whose result is one part of a Concat gets a slice of the joined
+value, channels last, as its target; a Concat of a Concat, as in a densely connected block, is a slice as well. What an
+operator cannot make in its slice is copied by the Concat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..arrays import Array
+from ..geometry import Shape
+from .graph import Node
+from .memory import Pool
+from .operators import Call
+
+CHANNELS = 1
+
+
+class Place(NamedTuple):
+    """Channels from `start` of the joined value `root`."""
+
+    root: str
+    start: int
+
+
+class Joined:
+    """The joined values of a program, each allocated in a run when its first part is made."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._shapes: dict[str, Shape] = {}  # of the joined values, (N, H, W, C)
+        self._whole: dict[str, Array] = {}
+
+    def plan(self, steps: Sequence[tuple[Node, Call]], shapes: Mapping[str, Shape]) -> None:
+        """Give every call whose result is joined its target."""
+        makers = {node.outputs[0]: call for node, call in steps}
+        places: dict[str, Place] = {}
+        for node, call in reversed(steps):
+            shape = shapes.get(node.outputs[0], ())
+            if node.op_type != "Concat" or len(shape) != 4 or call.axis(4, CHANNELS) != CHANNELS or shape[2:] == (1, 1):
+                continue
+            if any(name not in shapes for name in node.inputs if name in makers) or 0 in shape:
+                continue
+            lengths = [shapes[name][CHANNELS] if name in shapes else None for name in node.inputs]
+            place = places.get(node.outputs[0], Place(node.outputs[0], 0))
+            start = place.start
+            for name, length in zip(node.inputs, lengths, strict=True):
+                if length is None:  # an input of the graph or a constant, whose length is not known here
+                    break
+                if name in makers and name not in places and node.inputs.count(name) == 1:
+                    places[name] = Place(place.root, start)
+                start += length
+            if place.root == node.outputs[0]:
+                places[node.outputs[0]] = place
+                self._shapes[place.root] = (shape[0], *shape[2:], shape[1])
+        for name, place in places.items():
+            makers[name].target = self._target(place, shapes[name])
+
+    def _target(self, place: Place, expected: Shape) -> Any:
+        def target(shape: Shape, dtype: Any) -> Array | None:
+            if shape != expected or np.dtype(dtype) != np.float32:
+                return None
+            whole = self._whole.get(place.root)
+            if whole is None:
+                whole = self._whole[place.root] = self._pool.empty(self._shapes[place.root], np.float32)
+                self._pool.retain(whole)  # until the Concat has run
+            part = whole[..., place.start : place.start + shape[CHANNELS]]
+            return part.transpose(0, 3, 1, 2)
+
+        return target
+
+    def begin(self) -> None:
+        """Before a run."""
+        self._whole = {}
+
+    def made(self, node: Node) -> None:
+        """After a node has run: a joined value is complete."""
+        whole = self._whole.pop(node.outputs[0], None)
+        if whole is not None:
+            self._pool.release(whole)
