@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing: what is called with bytes (`calls`, `files`), and `python -m fuzz`, which runs and counts it."""
+"""Fuzzing: what is called with bytes (`calls`, `files`), and `python -m fuzz`, which runs and counts."""

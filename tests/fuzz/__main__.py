@@ -73,7 +73,7 @@ def _engine(harness: Harness, found: Path, *options: str) -> str:
     folder = WORK / harness.name
     log = folder / "log.txt"
     options = (
-        f"-artifact_prefix={folder}/", f"-max_len={harness.length}", f"-timeout={SECONDS_OF_A_UNIT}",
+        f"-artifact_prefix={folder}/", f"-max_len={harness.length}", "-len_control=0", f"-timeout={SECONDS_OF_A_UNIT}",
         "-rss_limit_mb=6144", "-malloc_limit_mb=0", *options,
     )  # fmt: skip
     with log.open("w") as file:
