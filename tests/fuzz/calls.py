@@ -194,7 +194,7 @@ def conv(draw: Draw, function: str) -> tuple[Call, dict[str, Any]]:
         else:
             give("weight", weight_shape, kinds[0])
         give("grad_output", shape, kinds[0])
-    winograd = floats == "float32" and algorithm != "direct"
+    winograd = algorithm in {"float32": ("winograd", "auto"), "float16": ("winograd",)}.get(floats, ())
     return Call(function, ours, exact, False, large, winograd), theirs
 
 

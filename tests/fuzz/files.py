@@ -149,8 +149,11 @@ def onnx_seeds() -> list[bytes]:
 
 def main(arguments: list[str]) -> None:
     """Files with changed bytes, of numbers `first` and on; each number is printed before it is read."""
+    from fastconv.weights import keras
+
     source, count, first, folder = Path(arguments[0]), int(arguments[1]), int(arguments[2]), Path(arguments[3])
     limit_memory()
+    keras.read_keras = keras.read_here  # a process for every file would be slow
     warnings.simplefilter("ignore")
     data = source.read_bytes()
     place = folder / ("flipped" + "".join(source.suffixes))

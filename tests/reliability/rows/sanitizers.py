@@ -49,8 +49,12 @@ def _missing(*tools: str) -> str:
     return f"{', '.join(absent)} not found" if absent else ""
 
 
-def _build(sanitizers: str) -> Path | str:
-    """A copy of the sources built by Clang with these sanitizers, and an interpreter for it; or why there is none."""
+def _build(sanitizers: str, program: str = "python") -> Path | str:
+    """A copy of the sources built by Clang with these sanitizers, and a program for it; or why there is none.
+
+    The program is tests/native/`program`.c: an interpreter, or libFuzzer around one, whose own code is then left out of
+    what libFuzzer follows.
+    """
     folder = BUILDS / sanitizers.replace(",", "-")
     for name in ("src", "fastconv"):  # copies keep their dates: only what changed is compiled again
         shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so", "*.pyc"))
@@ -58,17 +62,32 @@ def _build(sanitizers: str) -> Path | str:
         shutil.copy2(ROOT / name, folder / name)
     library = Path(sysconfig.get_config_var("LIBDIR"))
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    interpreter = ["clang", "-g", "-O1", f"-fsanitize={sanitizers}", f"-I{sysconfig.get_paths()['include']}"]
-    interpreter += [str(NATIVE / "python.c"), "-o", str(folder / "python"), f"-L{library}", f"-l{version}"]
+    linked = sanitizers.replace("fuzzer-no-link", "fuzzer")
+    interpreter = ["clang", "-g", "-O1", f"-fsanitize={linked}", f"-I{sysconfig.get_paths()['include']}"]
+    interpreter += [str(NATIVE / f"{program}.c"), "-o", str(folder / program), f"-L{library}", f"-l{version}"]
     environment = {
         **os.environ, "CC": "clang", "LDSHARED": "clang -shared", "FASTCONV_SANITIZE": sanitizers, "CFLAGS": "-w"
     }  # fmt: skip
     setup = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-    for command in ([*interpreter, f"-Wl,-rpath,{library}"], setup):
+    for command in ([*interpreter, "-Wl,--export-dynamic", f"-Wl,-rpath,{library}"], setup):
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             return f"no build with -fsanitize={sanitizers}: {(done.stderr or done.stdout).strip()[-300:]}"
     return folder
+
+
+def fuzzer() -> tuple[list[str], dict[str, str]]:
+    """libFuzzer's program and its environment, built when needed; raises SystemExit where that can't be."""
+    folder = _missing("clang") or _build("fuzzer-no-link,address,undefined", "fuzz")
+    if isinstance(folder, str):
+        raise SystemExit(f"no libFuzzer here: {folder}")
+    variables = {
+        "PYTHONHOME": sys.base_prefix, "PYTHONMALLOC": "malloc", "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, (folder, FOLDER.parent, SITE))),
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=2048",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }  # fmt: skip
+    return [str(folder / "fuzz")], variables
 
 
 def _run(command: list[str], count: int, first: int, **variables: str) -> subprocess.CompletedProcess[str]:
