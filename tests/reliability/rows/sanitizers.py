@@ -49,7 +49,7 @@ def _missing(*tools: str) -> str:
     return f"{', '.join(absent)} not found" if absent else ""
 
 
-def _build(sanitizers: str, program: str = "python") -> Path | str:
+def _build(sanitizers: str, program: str = "python", level: str = "-O1") -> Path | str:
     """A copy of the sources built by Clang with these sanitizers, and a program for it; or why there is none.
 
     The program is tests/native/`program`.c: an interpreter, or libFuzzer around one, whose own code is then left out of
@@ -66,7 +66,8 @@ def _build(sanitizers: str, program: str = "python") -> Path | str:
     interpreter = ["clang", "-g", "-O1", f"-fsanitize={linked}", f"-I{sysconfig.get_paths()['include']}"]
     interpreter += [str(NATIVE / f"{program}.c"), "-o", str(folder / program), f"-L{library}", f"-l{version}"]
     environment = {
-        **os.environ, "CC": "clang", "LDSHARED": "clang -shared", "FASTCONV_SANITIZE": sanitizers, "CFLAGS": "-w"
+        **os.environ, "CC": "clang", "LDSHARED": "clang -shared", "FASTCONV_SANITIZE": sanitizers, "CFLAGS": "-w",
+        "FASTCONV_SANITIZE_LEVEL": level,
     }  # fmt: skip
     setup = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
     for command in ([*interpreter, "-Wl,--export-dynamic", f"-Wl,-rpath,{library}"], setup):
@@ -78,7 +79,7 @@ def _build(sanitizers: str, program: str = "python") -> Path | str:
 
 def fuzzer() -> tuple[list[str], dict[str, str]]:
     """libFuzzer's program and its environment, built when needed; raises SystemExit where that can't be."""
-    folder = _missing("clang") or _build("fuzzer-no-link,address,undefined", "fuzz")
+    folder = _missing("clang") or _build("fuzzer-no-link,address,undefined", "fuzz", "-O0")
     if isinstance(folder, str):
         raise SystemExit(f"no libFuzzer here: {folder}")
     variables = {
