@@ -1,5 +1,6 @@
 /* libFuzzer around the interpreter: `fuzz.calls.run` gets the bytes, and the compiled module, built with the same
    sanitizers, tells what it reached. */
+#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 static PyObject *run;
