@@ -289,10 +289,7 @@ cdef struct View:
 cdef class Arrays:
     """Holds the buffers of one call: 4-D views with byte strides, released together."""
     cdef Py_buffer buffers[8]
-    cdef int count
-
-    def __cinit__(self):
-        self.count = 0
+    cdef int count   # zero at first, as every C attribute
 
     cdef int view(self, object array, View* out, bint writable) except -1:
         cdef Py_buffer* buffer = &self.buffers[self.count]

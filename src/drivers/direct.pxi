@@ -74,14 +74,9 @@ cdef class DirectPass:
     rows x columns of the kernel; it lies at `phase` + (i, j) * `step` of y. With source IN_PLACE the taps lie inside the
     input, and `usable` says whether an array can be read so.
     """
-    cdef Direct job
+    cdef Direct job      # zeros at first, as every C attribute: what was not allocated is freed as NULL
     cdef size* numbers   # tap_y, tap_x, then rows and columns of the kernel
     cdef size phase_y, phase_x, step_y, step_x
-
-    def __cinit__(self):
-        self.numbers = NULL
-        self.job.segments = NULL
-        self.job.block = NULL
 
     def __init__(self, int compute, size groups, size channels, size outputs, tuple size_, tuple tap_y, tuple tap_x,
                  tuple rows, tuple columns, tuple stride, tuple phase, tuple step, int mode, int source, tuple tile,
