@@ -14,7 +14,7 @@ comma   := ,
 # What runs again under each further instruction set that this machine has, with fewer generated cases.
 EVERY_ISA := tests/test_against_reference.py tests/test_properties.py tests/test_depthwise.py
 
-.PHONY: help demo test test-one build bench examples check reliability reliability-faults reliability-order lint types \
+.PHONY: help demo test test-one build bench examples check reliability reliability-faults reliability-order fuzz lint types \
         cython-check sanitize aarch64 sdist wheel docs clean
 .DEFAULT_GOAL := help
 
@@ -57,6 +57,9 @@ reliability-order: $(VENV)/.test  ## the suite in random order, N times: make re
 
 reliability-faults: $(VENV)/.test  ## plant 60 faults in a copy, one by one; the quick tier and the tests must notice
 	PYTHONPATH=tests:. $(PY) -P -m reliability.faults $(ARGS)
+
+fuzz: $(VENV)/.fuzz  ## run the fuzzers one after another, TIME seconds each: make fuzz [TIME=600] [ARGS="--only api"]
+	PYTHONPATH=tests:. $(PY) -P -m fuzz --seconds $(or $(TIME),600) $(ARGS)
 
 lint: $(VENV)/.test  ## ruff
 	$(PY) -m ruff check .
@@ -115,6 +118,6 @@ $(VENV)/.installed: $(WHEEL)/.built
 	@rm -f $(VENV)/.editable
 	@touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.installed
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.fuzz: $(VENV)/.%: $(VENV)/.installed
 	$(PIP) install "$$(ls $(WHEEL)/*.whl)[$*$(if $(filter test,$*),$(comma)demo)]"
 	@touch $@

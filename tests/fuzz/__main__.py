@@ -181,7 +181,11 @@ def main() -> int:
             _keep(harness)
             continue
         begin = time.monotonic()
-        counted = harness.run(harness, asked.seconds)
+        try:
+            counted = harness.run(harness, asked.seconds)
+        except SystemExit as why:  # no Clang here, say
+            print(f"{harness.name}: {why}", flush=True)
+            continue
         crashes += counted["crashes"]
         run = {
             "harness": harness.name, "what": harness.what, "seconds": round(time.monotonic() - begin), **counted,
