@@ -51,11 +51,13 @@ def _files_of(folder: Path) -> Callable[[], list[bytes]]:
 def _guided(harness: Harness, seconds: int) -> dict[str, Any]:
     """atheris, or libFuzzer itself for `native`: both end with the same account."""
     found = _prepared(harness)
+    begin = time.time()
     account = _engine(harness, found, "-print_final_stats=1", f"-max_total_time={seconds}")
     executions = re.search(r"stat::number_of_executed_units:\s*(\d+)", account)
+    left = [path for path in found.parent.glob("*-*") if path.name.startswith(("crash-", "timeout-", "oom-"))]
     return {
         "executions": int(executions[1]) if executions else 0,
-        "crashes": len([*WORK.joinpath(harness.name).glob("crash-*"), *WORK.joinpath(harness.name).glob("timeout-*")]),
+        "crashes": sum(path.stat().st_mtime >= begin for path in left),
     }
 
 
@@ -106,7 +108,7 @@ def _unguided(harness: Harness, seconds: int) -> dict[str, Any]:
     while (left := seconds - (time.monotonic() - begin)) > 0:
         for source in sources:
             number = first + executions
-            command = [sys.executable, "-P", "-m", "fuzz.files", str(source), "2000", str(number), str(folder)]
+            command = [sys.executable, "-P", "-m", "fuzz.files", str(source), "500", str(number), str(folder)]
             log = folder / "log.txt"
             with log.open("w") as out:
                 done = subprocess.run(command, stdout=out, stderr=out, check=False, timeout=left + 300)

@@ -20,6 +20,16 @@ NATIVE = FOLDER.parent / "native"
 BUILDS = ROOT / "build" / "sanitizers"
 SITE = Path(np.__file__).parents[1]
 SECONDS = 600
+ADDRESS, ADDRESS_REPORT = "address,undefined", r"(?:ERROR: AddressSanitizer|runtime error:)"
+ADDRESS_OPTIONS = {
+    "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1", "UBSAN_OPTIONS": "print_stacktrace=1"
+}  # fmt: skip
+# What computes with the compiled code in the process of the test itself, and most of what refuses.
+TESTS = [
+    f"tests/test_{name}.py"
+    for name in ("against_reference", "depthwise", "api", "bad_input", "layer_kernels", "layers", "properties")
+]
+TEST_CASES = "60"  # generated problems a kind
 # What runs under a tool: problems of all kinds, every second with its arrays at odd addresses.
 WORKLOAD = """
 import sys
@@ -91,13 +101,18 @@ def fuzzer() -> tuple[list[str], dict[str, str]]:
     return [str(folder / "fuzz")], variables
 
 
-def _run(command: list[str], count: int, first: int, **variables: str) -> subprocess.CompletedProcess[str]:
+def _python(command: list[str], *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """An interpreter, under a tool, with these arguments."""
     environment = {**os.environ, "PYTHONHOME": sys.base_prefix, "PYTHONMALLOC": "malloc", **variables}
     environment.pop("PYTHONFAULTHANDLER", None)  # the tool reports faults itself
     return subprocess.run(
-        [*command, "-P", "-c", WORKLOAD, str(count), str(first)],
-        env=environment, capture_output=True, text=True, timeout=SECONDS, check=False,
+        [*command, "-P", *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS,
+        check=False,
     )  # fmt: skip
+
+
+def _run(command: list[str], count: int, first: int, **variables: str) -> subprocess.CompletedProcess[str]:
+    return _python(command, "-c", WORKLOAD, str(count), str(first), **variables)
 
 
 def _counted(
@@ -140,10 +155,35 @@ def _sanitized(sanitizers: str, count: int, pattern: str, **variables: str) -> O
 )  # fmt: skip
 def address_sanitizer(count: int) -> Outcome:
     """Half of the problems have their arrays at odd addresses."""
-    return _sanitized(
-        "address,undefined", count, r"(?:ERROR: AddressSanitizer|runtime error:)",
-        ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1", UBSAN_OPTIONS="print_stacktrace=1",
-    )  # fmt: skip
+    return _sanitized(ADDRESS, count, ADDRESS_REPORT, **ADDRESS_OPTIONS)
+
+
+@row(
+    "AddressSanitizer and UndefinedBehaviorSanitizer over the tests of the native code", "0 reports, no failure",
+    quick=None, full=1, order=60,
+)  # fmt: skip
+def sanitized_tests(count: int) -> Outcome:
+    """`TESTS`, with fewer generated problems than in `make test`; `make sanitize` runs the whole suite."""
+    if why := _missing("clang"):
+        return Outcome(skipped=why)
+    folder = _build(ADDRESS)
+    if isinstance(folder, str):
+        return Outcome(skipped=folder)
+    outcome = Outcome()
+    for file in TESTS:
+        done = _python(
+            [str(folder / "python")], "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", file,
+            PYTHONPATH=os.pathsep.join(map(str, (folder, FOLDER.parent, SITE))), FASTCONV_TEST_CASES=TEST_CASES,
+            **ADDRESS_OPTIONS,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        outcome.cases += sum(map(int, re.findall(r"(\d+) passed", said)))
+        for report in re.findall(ADDRESS_REPORT + r"(?:.*\n){1,8}", said):
+            outcome.fail(f"{file}: {report.strip()[:600]}")
+        if done.returncode and not outcome.failed:
+            outcome.fail(f"{file}: ended with {done.returncode}: {said[-800:]}")
+    outcome.measured = f"{', '.join(Path(file).stem for file in TESTS)}, without suppressions"
+    return outcome
 
 
 @row(
