@@ -192,6 +192,11 @@ cdef int run_tasks(fc_task work, void* job, char* scratch, size scratch_bytes, s
     return -1 if stopped else 0
 
 
+cdef int handle_signals() except -1:
+    """Between calls of `run_tasks` that are each too short to look: run the handlers of signals that came."""
+    return PyErr_CheckSignals() if PyThread_get_thread_ident() == main_thread else 0
+
+
 cdef enum:
     PARALLEL_FROM_MACS = 1 << 20   # about 10 microseconds: starting a team costs as much
 
