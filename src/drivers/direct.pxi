@@ -441,7 +441,7 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
             rows -= 1
         longer -= 1
         kernels.micro[vectors][rows](a, a_row + p, 1, b, width, segments, count, c, c_row + p, not first,
-                                     bias, residual, ends.residual_row + p, relu)
+                                     bias, residual, ends.residual_row + p if residual != NULL else NULL, relu)
         p += rows
 
 

@@ -25,7 +25,8 @@ def main(name: str, options: list[str]) -> None:
     extra: dict[str, Any] = {}
     if name == "onnx":
         extra["custom_mutator"] = import_module(module).onnx_mutator
-    atheris.Setup([sys.argv[0], *options], target, **extra)
+    again = f"{sys.executable} -P -m fuzz.engine {name}"  # what the engine starts to merge corpora, through a shell
+    atheris.Setup([again, *options], target, **extra)
     atheris.Fuzz()
 
 
