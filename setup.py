@@ -131,7 +131,7 @@ class BuildNative(build_ext):
 
     def compile_kernels(self) -> list[str]:
         """One object per ISA, two compilers at a time; an object newer than all it depends on is kept."""
-        newest = max(os.path.getmtime(path) for path in DEPENDS)
+        newest = max(os.path.getmtime(path) for path in DEPENDS if not path.endswith((".pyx", ".pxi")))
         settings = "\n".join([*self.native_flags, *self.compiler.compiler_so, os.environ.get("CFLAGS", "")])
 
         def compile_for(isa: ISA) -> str:
