@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -105,24 +106,26 @@ def _unguided(harness: Harness, seconds: int) -> dict[str, Any]:
     crashes = 0
     first = sum(run["executions"] for run in _saved() if run["harness"] == harness.name)
     sources = sorted(path for path in files.CORPUS.glob(f"good-*{harness.name}"))
-    while (left := seconds - (time.monotonic() - begin)) > 0:
-        for source in sources:
-            number = first + executions
-            command = [sys.executable, "-P", "-m", "fuzz.files", str(source), "500", str(number), str(folder)]
-            log = folder / "log.txt"
-            with log.open("w") as out:
-                done = subprocess.run(command, stdout=out, stderr=out, check=False, timeout=left + 300)
-            tried = re.findall(r"^\d+$", log.read_text(errors="replace"), flags=re.MULTILINE)
-            executions += len(tried)
-            if done.returncode and tried:
-                data = files.flipped(source.read_bytes(), random.Random(f"0 {tried[-1]}"))
-                place = folder / f"crash-{tried[-1]}{''.join(source.suffixes)}"
-                place.write_bytes(data)
-                library += 1
-                if not _refused(place):
-                    crashes += 1
-                else:
-                    place.unlink()
+    for source in cycle(sources):
+        left = seconds - (time.monotonic() - begin)
+        if left <= 0:
+            break
+        number = first + executions
+        command = [sys.executable, "-P", "-m", "fuzz.files", str(source), "500", str(number), str(folder)]
+        log = folder / "log.txt"
+        with log.open("w") as out:
+            done = subprocess.run(command, stdout=out, stderr=out, check=False, timeout=left + 300)
+        tried = re.findall(r"^\d+$", log.read_text(errors="replace"), flags=re.MULTILINE)
+        executions += len(tried)
+        if done.returncode and tried:
+            data = files.flipped(source.read_bytes(), random.Random(f"0 {tried[-1]}"))
+            place = folder / f"crash-{tried[-1]}{''.join(source.suffixes)}"
+            place.write_bytes(data)
+            library += 1
+            if not _refused(place):
+                crashes += 1
+            else:
+                place.unlink()
     return {"executions": executions, "crashes": crashes, "library_crashes": library}
 
 

@@ -172,7 +172,7 @@ def sanitized_tests(count: int) -> Outcome:
     outcome = Outcome()
     for file in TESTS:
         done = _python(
-            [str(folder / "python")], "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", file,
+            [str(folder / "python")], "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", file,
             PYTHONPATH=os.pathsep.join(map(str, (folder, FOLDER.parent, SITE))), FASTCONV_TEST_CASES=TEST_CASES,
             **ADDRESS_OPTIONS,
         )  # fmt: skip
