@@ -27,6 +27,9 @@ sys.path[:] = json.loads(sys.argv[1])
 from {module} import serve
 serve(sys.argv[2])
 """
+# Of the processor. A sound file of a megabyte takes a fraction of a second, a disk gives far more in each.
+LEAST_SECONDS: Final = 10
+LEAST_BYTES_PER_SECOND: Final = 5_000_000
 
 
 def read_apart(module: str, place: Path) -> Source:
@@ -37,7 +40,7 @@ def read_apart(module: str, place: Path) -> Source:
     head, _, values = done.stdout.partition(b"\n")
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
-        raise ConvError(f"the library that reads it crashed ({name}), so it is damaged")
+        raise ConvError(f"the library that reads it crashed or came to no end ({name}), so it is damaged")
     if done.returncode or not head:
         raise ConvError(f"the process that reads it ended with {done.returncode}, so it is damaged or too large")
     told = json.loads(head)
@@ -54,8 +57,19 @@ def read_apart(module: str, place: Path) -> Source:
     return Source(layers, told["in_order"], told["channels_first"])
 
 
+def _limit_time(place: str) -> None:
+    """A damaged file may send the library round in circles (tests/corpus/weights/endless-libhdf5.h5)."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    seconds = LEAST_SECONDS + os.path.getsize(place) // LEAST_BYTES_PER_SECOND
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
 def serve(read: Callable[[Path], Source], place: str) -> None:
     """In the process: read, and write the account of it."""
+    _limit_time(place)
     layers: list[SourceLayer] = []
     try:
         source = read(Path(place))

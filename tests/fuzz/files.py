@@ -154,6 +154,7 @@ def main(arguments: list[str]) -> None:
     source, count, first, folder = Path(arguments[0]), int(arguments[1]), int(arguments[2]), Path(arguments[3])
     limit_memory()
     keras.read_keras = keras.read_here  # a process for every file would be slow
+    resource.setrlimit(resource.RLIMIT_CPU, (count // 10 + 10, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     warnings.simplefilter("ignore")
     data = source.read_bytes()
     place = folder / ("flipped" + "".join(source.suffixes))
