@@ -15,7 +15,7 @@ comma   := ,
 EVERY_ISA := tests/test_against_reference.py tests/test_properties.py tests/test_depthwise.py
 
 .PHONY: help demo test test-one build bench examples check reliability reliability-coverage reliability-faults \
-        reliability-order lint types cython-check sanitize aarch64 sdist wheel docs clean
+        reliability-order fuzz lint types cython-check sanitize aarch64 sdist wheel docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -59,6 +59,9 @@ reliability-faults: $(VENV)/.test  ## plant 60 faults in a copy, one by one; the
 
 reliability-coverage: $(VENV)/.test  ## count the lines and branches that the tests run, natively under each ISA and in Python
 	PYTHONPATH=tests:. $(PY) -P -m reliability.coverage $(ARGS)
+
+fuzz: $(VENV)/.fuzz  ## run the fuzzers one after another, TIME seconds each: make fuzz [TIME=600] [ARGS="--only api"]
+	PYTHONPATH=tests:. $(PY) -P -m fuzz --seconds $(or $(TIME),600) $(ARGS)
 
 lint: $(VENV)/.test  ## ruff
 	$(PY) -m ruff check .
@@ -118,6 +121,6 @@ $(VENV)/.installed: $(WHEEL)/.built
 	@rm -f $(VENV)/.editable
 	@touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.installed
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.fuzz: $(VENV)/.%: $(VENV)/.installed
 	$(PIP) install "$$(ls $(WHEEL)/*.whl)[$*$(if $(filter test,$*),$(comma)demo)]"
 	@touch $@

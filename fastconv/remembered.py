@@ -43,6 +43,7 @@ def call_key(
         and type(weight) is np.ndarray
         and input.ndim == 4
         and input.dtype in FLOATS
+        and weight.dtype in FLOATS  # not byte-swapped: what is remembered takes arrays as they are
         and (type(stride) is int or _plain(stride))
         and (type(padding) is int or _plain(padding))
         and (type(dilation) is int or _plain(dilation))

@@ -199,6 +199,11 @@ cdef int run_tasks(fc_task work, void* job, char* scratch, size scratch_bytes, s
     return -1 if stopped else 0
 
 
+cdef int handle_signals() except -1:
+    """Between calls of `run_tasks` that are each too short to look: run the handlers of signals that came."""
+    return PyErr_CheckSignals() if PyThread_get_thread_ident() == main_thread else 0
+
+
 cdef enum:
     PARALLEL_FROM_MACS = 1 << 20   # about 10 microseconds: starting a team costs as much
 
@@ -296,10 +301,7 @@ cdef struct View:
 cdef class Arrays:
     """Holds the buffers of one call: 4-D views with byte strides, released together."""
     cdef Py_buffer buffers[8]
-    cdef int count
-
-    def __cinit__(self):
-        self.count = 0
+    cdef int count   # zero at first, as every C attribute
 
     cdef int view(self, object array, View* out, bint writable) except -1:
         cdef Py_buffer* buffer = &self.buffers[self.count]

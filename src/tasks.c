@@ -26,7 +26,7 @@ int fc_run_tasks(fc_task work, void *job, char *scratch, ptrdiff_t scratch_bytes
     {
         const int thread = omp_get_thread_num();
         fc_watch watch = {&stop, thread == 0 ? look : NULL, 0, 0};
-        char *own = scratch + thread * scratch_bytes;
+        char *own = scratch ? scratch + thread * scratch_bytes : NULL;
         if (even) {
 #pragma omp for schedule(static) nowait
             for (ptrdiff_t task = 0; task < tasks; task++)

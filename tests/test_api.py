@@ -641,3 +641,18 @@ def test_the_bias_that_kernels_read_is_aligned():
     assert not odd.flags.aligned
     moved = bias_for(odd, 0)
     assert moved is not None and moved.flags.aligned
+
+
+def test_a_repeated_call_takes_byte_swapped_arrays() -> None:
+    """What is remembered of a call takes arrays as they are; these must be converted first every time."""
+    x, w, dy = (np.ones(shape, np.float32) for shape in ((1, 80, 5, 5), (80, 5, 1, 1), (1, 80, 2, 2)))
+    options = {"stride": 4, "padding": "same", "groups": 16}
+    for _ in range(3):
+        for swapped in (w, w.astype(">f4")):
+            np.testing.assert_array_equal(
+                fastconv.grad.conv2d_input(x.shape, swapped, dy, **options),
+                fastconv.reference.conv2d_input(x.shape, w, dy, **options),
+            )
+            fastconv.grad.conv2d_weight(x, w.shape, dy.astype(">f4"), **options)
+            fastconv.conv2d(x, swapped, **options)
+            fastconv.conv2d_backward(dy, x, swapped, **options)

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzz import files
 
 from fastconv import ConvError, ConvTypeError, layers, reference
 from fastconv.models import Sequential, mnist_net, resnet, wide_resnet_cifar
-from fastconv.weights import load_weights, read_weights
+from fastconv.weights import keras, load_weights, read_weights
 
 ROOT = Path(__file__).parent.parent
 CORPUS = Path(__file__).parent / "corpus" / "weights"
@@ -490,36 +491,6 @@ def test_hdf5_that_claims_much_or_points_elsewhere(tmp_path: Path) -> None:
 
 # ---- byte flips ----------------------------------------------------------------------------------------------------
 
-FUZZ = """
-import random, sys, warnings
-from pathlib import Path
-from fastconv import ConvError
-from fastconv.weights import read_weights
-seed_file, flips, seed, folder = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
-import resource
-resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-warnings.simplefilter("ignore")
-data, read, refused = seed_file.read_bytes(), 0, 0
-name = folder / ("flipped" + "".join(seed_file.suffixes))
-for i in range(flips):
-    draw = random.Random(f"{seed} {i}")
-    flipped = bytearray(data)
-    for _ in range(draw.choice((1, 1, 2, 8))):
-        flipped[draw.randrange(len(data))] = draw.randrange(256)
-    if draw.random() < 0.1:
-        del flipped[draw.randrange(len(data)):]
-    name.write_bytes(flipped)
-    try:
-        arrays = read_weights(name)
-    except ConvError:
-        refused += 1
-    else:
-        read += 1
-        assert sum(array.nbytes for array in arrays.values()) <= 2 * len(data)
-print(read, refused)
-"""
-
-
 def seeds() -> list[Path]:
     return sorted(path for path in CORPUS.glob("good-*"))
 
@@ -531,11 +502,13 @@ def test_flipped_bytes_are_read_or_refused(path: Path, tmp_path: Path) -> None:
         pytest.importorskip("h5py")
     assert read_weights(path)
     done = subprocess.run(
-        [sys.executable, "-P", "-c", FUZZ, str(path), os.environ.get("FASTCONV_FLIPS", str(FLIPS)), "0", str(tmp_path)],
-        capture_output=True, text=True, cwd=ROOT, timeout=900, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        [sys.executable, "-P", "-m", "fuzz.files", str(path), os.environ.get("FASTCONV_FLIPS", str(FLIPS)), "0",
+         str(tmp_path)],
+        capture_output=True, text=True, cwd=ROOT, timeout=900,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
-    read, refused_count = map(int, done.stdout.split())
+    read, refused_count = map(int, done.stdout.split()[-2:])
     assert read and refused_count
 
 
@@ -544,6 +517,26 @@ def test_the_corpus_is_refused(path: Path) -> None:
     if path.suffix in (".h5", ".keras"):
         pytest.importorskip("h5py")
     refused(path)
+
+
+@pytest.mark.parametrize("path", sorted(CORPUS.glob("*-libhdf5.h5")), ids=lambda path: path.name)
+def test_a_file_that_crashes_or_holds_up_the_library_is_refused(path: Path) -> None:
+    pytest.importorskip("h5py")
+    files.read(path)  # other versions of the library may live, and read it
+
+
+def test_the_process_that_reads_hdf5_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("h5py")
+    for path in (path for path in seeds() if path.suffix in (".h5", ".keras")):
+        apart, here = keras.read_keras(path), keras.read_here(path)
+        assert apart[1:] == here[1:] and len(apart.layers) == len(here.layers) > 0
+        for ours, theirs in zip(apart.layers, here.layers, strict=True):
+            assert ours[:2] == theirs[:2] and list(ours.arrays) == list(theirs.arrays)
+            for role, array in theirs.arrays.items():
+                np.testing.assert_array_equal(ours.arrays[role], array, strict=True)
+                assert ours.arrays[role].flags.writeable
+    monkeypatch.setattr(sys, "executable", "")  # as in a program that embeds the interpreter
+    assert keras.read_keras(path).layers
 
 
 def test_the_corpus_is_there() -> None:

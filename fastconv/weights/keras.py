@@ -9,8 +9,7 @@ Three layouts, after Keras' documentation and its own reader:
 - .keras: a zip archive with such a file (model.weights.h5) and config.json, which has the order and the names.
 
 Links to other places or files, external and virtual datasets and sizes beyond the file's are refused. The HDF5 library
-itself may crash on a damaged file (tests/corpus/weights/crash-libhdf5.h5): a file of unknown origin is best read in a
-process of its own.
+itself may crash on a damaged file (tests/corpus/weights/crash-libhdf5.h5), so files are read in a process of their own.
 """
 
 from __future__ import annotations
@@ -18,7 +17,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 import zipfile
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import ConvError
 from ..layers.base import snake_case
+from . import apart
 from .source import Source, SourceLayer, from_paths, keras_layers, require_few
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"
@@ -37,17 +39,22 @@ MOST_NAME_BYTES: Final = 1 << 12
 NOT_LAYERS: Final = ("optimizer", "optimizer_weights", "_metrics", "metrics")
 
 
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError("reading Keras' weights needs: pip install fastconv[keras]") from error
-    return h5py
-
-
 def read_keras(place: Path) -> Source:
-    """The layers of a file. Raises `ConvError` for what is not as Keras writes it."""
-    h5py = _h5py()
+    """The layers of a file, read in a process of its own. Raises `ConvError` for what is not as Keras writes it."""
+    if find_spec("h5py") is None:
+        raise ImportError("reading Keras' weights needs: pip install fastconv[keras]")
+    return apart.read_apart(__name__, place) if sys.executable else read_here(place)
+
+
+def serve(place: str) -> None:
+    """What that process does."""
+    apart.serve(read_here, place)
+
+
+def read_here(place: Path) -> Source:
+    """`read_keras` in this process, which ends if the HDF5 library crashes."""
+    import h5py
+
     if not zipfile.is_zipfile(place):
         with h5py.File(place, "r") as file:
             return _read(h5py, file, None)

@@ -77,14 +77,9 @@ cdef class DirectPass:
     input, and `usable` says whether an array can be read so. `merge` phases, rows x columns, share a pass: outputs
     [phase y][phase x][channel] of one panel, each at its own pixel of y.
     """
-    cdef Direct job
+    cdef Direct job      # zeros at first, as every C attribute: what was not allocated is freed as NULL
     cdef size* numbers   # tap_y, tap_x, then rows and columns of the kernel
     cdef size phase_y, phase_x, step_y, step_x
-
-    def __cinit__(self):
-        self.numbers = NULL
-        self.job.segments = NULL
-        self.job.block = NULL
 
     def __init__(self, int compute, size groups, size channels, size outputs, tuple size_, tuple tap_y, tuple tap_x,
                  tuple rows, tuple columns, tuple stride, tuple phase, tuple step, tuple merge, int mode, int source,
@@ -485,7 +480,7 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
             rows -= 1
         longer -= 1
         kernels.micro[vectors][rows](a, a_row + p, 1, b, width, segments, count, c, c_row + p, not first,
-                                     bias, residual, ends.residual_row + p, relu)
+                                     bias, residual, ends.residual_row + p if residual != NULL else NULL, relu)
         p += rows
 
 

@@ -10,6 +10,7 @@ cdef enum:
     DENSE_PARTS = 16        # most parts of its sums
     DENSE_WEIGHTS = 65536   # least weights of a part
     UPDATE_CHUNK = 65536    # weights that a task of an optimiser takes: four such arrays stay in the second level
+    PASS_CHUNK = 1 << 20    # values that a task of an elementwise pass takes, at most: some hundred microseconds
 
 
 cdef int layer_code(size itemsize) except -1:
@@ -37,150 +38,186 @@ cdef void add_parts(size itemsize, const char* parts, size count, size step, siz
                 (<double*>out)[c] += (<const double*>row)[c]
 
 
+cdef struct Rows:
+    const fc_layer_kernels* kernels
+    size item, pixels, channels
+    size parts, chunk        # tasks, and the pixels of one
+    size row                 # bytes of one row of sums
+    char* sums
+    View out, x, y, z, a, b, c
+    double most
+    bint relu
+
+
+cdef int cut_rows(Rows* job, size item, const View* array, size parts) except -1:
+    """Take (pixels, channels) of an array, in so many parts at most."""
+    job.item, job.pixels, job.channels = item, array.n[2], array.n[3]
+    job.kernels = isa.layers[layer_code(item)]
+    job.chunk = (job.pixels + parts - 1) // parts
+    job.parts = parts
+    job.row = round_up(job.channels * item, 64)
+    return 0
+
+
+cdef inline size pixels_of(const Rows* job, size task) noexcept nogil:
+    return max(<size>0, min(job.chunk, job.pixels - task * job.chunk))
+
+
+cdef inline char* part_of(const Rows* job, const View* array, size task) noexcept nogil:
+    """Where a task's pixels begin; NULL for an array that is not there."""
+    return NULL if array.p == NULL else array.p + task * job.chunk * job.channels * job.item
+
+
+cdef void relu_gradient_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef Rows* job = <Rows*>job_
+    memset(job.sums + task * job.row, 0, job.row)
+    job.kernels.relu_gradient(part_of(job, &job.out, task), part_of(job, &job.x, task), part_of(job, &job.y, task),
+                              job.most, pixels_of(job, task), job.channels, job.sums + task * job.row)
+
+
 def relu_gradient(dz, dy, y, double most, total, int threads):
     """dz = dy where 0 < y < most, else 0; total (C,) = the sum of dz over pixels."""
     cdef Arrays arrays = Arrays()
-    cdef View vz, vdy, vy, vt
-    cdef size item, pixels, channels, part, parts, chunk, row
-    cdef char* sums
-    cdef const fc_layer_kernels* kernels
+    cdef Rows job
+    job.sums = NULL
     try:
-        arrays.view(dz, &vz, True)
-        arrays.view(dy, &vdy, False)
-        arrays.view(y, &vy, False)
-        arrays.view(total, &vt, True)
-        item, pixels, channels = arrays.buffers[0].itemsize, vz.n[2], vz.n[3]
-        kernels = isa.layers[layer_code(item)]
-        parts = sum_parts(pixels)
-        chunk = (pixels + parts - 1) // parts
-        row = round_up(channels * item, 64)
-        sums = <char*>allocate(parts * row)
-        with nogil:
-            memset(sums, 0, parts * row)
-            for part in prange(parts, schedule='static', num_threads=max(1, min(threads, parts))):
-                if part * chunk < pixels:
-                    kernels.relu_gradient(
-                        vz.p + part * chunk * channels * item, vdy.p + part * chunk * channels * item,
-                        vy.p + part * chunk * channels * item, most, min(chunk, pixels - part * chunk), channels,
-                        sums + part * row)
-            add_parts(item, sums, parts, row, channels, vt.p)
-        free(sums)
+        arrays.view(dz, &job.out, True)
+        arrays.view(dy, &job.x, False)
+        arrays.view(y, &job.y, False)
+        arrays.view(total, &job.a, True)
+        job.most = most
+        cut_rows(&job, arrays.buffers[0].itemsize, &job.out, sum_parts(job.out.n[2]))
+        job.sums = <char*>allocate(job.parts * job.row)
+        run_tasks(relu_gradient_task, &job, NULL, 0, job.parts, threads, True)
+        add_parts(job.item, job.sums, job.parts, job.row, job.channels, job.a.p)
     finally:
+        free(job.sums)
         arrays.release()
+
+
+cdef void sums_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef Rows* job = <Rows*>job_
+    memset(job.sums + task * job.row, 0, job.row)
+    job.kernels.sum(part_of(job, &job.x, task), pixels_of(job, task), job.channels, job.sums + task * job.row)
 
 
 def channel_sums(x, total, int threads):
     """total (C,) = the sum of x over pixels."""
     cdef Arrays arrays = Arrays()
-    cdef View vx, vt
-    cdef size item, pixels, channels, part, parts, chunk, row
-    cdef char* sums
-    cdef const fc_layer_kernels* kernels
+    cdef Rows job
+    job.sums = NULL
     try:
-        arrays.view(x, &vx, False)
-        arrays.view(total, &vt, True)
-        item, pixels, channels = arrays.buffers[0].itemsize, vx.n[2], vx.n[3]
-        kernels = isa.layers[layer_code(item)]
-        parts = sum_parts(pixels)
-        chunk = (pixels + parts - 1) // parts
-        row = round_up(channels * item, 64)
-        sums = <char*>allocate(parts * row)
-        with nogil:
-            memset(sums, 0, parts * row)
-            for part in prange(parts, schedule='static', num_threads=max(1, min(threads, parts))):
-                if part * chunk < pixels:
-                    kernels.sum(vx.p + part * chunk * channels * item, min(chunk, pixels - part * chunk), channels,
-                                sums + part * row)
-            add_parts(item, sums, parts, row, channels, vt.p)
-        free(sums)
+        arrays.view(x, &job.x, False)
+        arrays.view(total, &job.a, True)
+        cut_rows(&job, arrays.buffers[0].itemsize, &job.x, sum_parts(job.x.n[2]))
+        job.sums = <char*>allocate(job.parts * job.row)
+        run_tasks(sums_task, &job, NULL, 0, job.parts, threads, True)
+        add_parts(job.item, job.sums, job.parts, job.row, job.channels, job.a.p)
     finally:
+        free(job.sums)
         arrays.release()
+
+
+cdef void products_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef Rows* job = <Rows*>job_
+    cdef char* sums = job.sums + 2 * task * job.row
+    memset(sums, 0, 2 * job.row)
+    job.kernels.products(part_of(job, &job.x, task), job.a.p, part_of(job, &job.y, task), job.b.p,
+                         pixels_of(job, task), job.channels, sums, sums + job.row)
 
 
 def channel_products(a, shift_a, b, shift_b, total, product, int threads):
     """total (C,) = the sum of a over pixels, product (C,) = that of (a - shift_a) * (b - shift_b)."""
     cdef Arrays arrays = Arrays()
-    cdef View va, vsa, vb, vsb, vt, vp
-    cdef size item, pixels, channels, part, parts, chunk, row
-    cdef char* sums
-    cdef const fc_layer_kernels* kernels
+    cdef Rows job
+    job.sums = NULL
     try:
-        arrays.view(a, &va, False)
-        arrays.view(shift_a, &vsa, False)
-        arrays.view(b, &vb, False)
-        arrays.view(shift_b, &vsb, False)
-        arrays.view(total, &vt, True)
-        arrays.view(product, &vp, True)
-        item, pixels, channels = arrays.buffers[0].itemsize, va.n[2], va.n[3]
-        kernels = isa.layers[layer_code(item)]
-        parts = sum_parts(pixels)
-        chunk = (pixels + parts - 1) // parts
-        row = round_up(channels * item, 64)
-        sums = <char*>allocate(2 * parts * row)
-        with nogil:
-            memset(sums, 0, 2 * parts * row)
-            for part in prange(parts, schedule='static', num_threads=max(1, min(threads, parts))):
-                if part * chunk < pixels:
-                    kernels.products(
-                        va.p + part * chunk * channels * item, vsa.p, vb.p + part * chunk * channels * item, vsb.p,
-                        min(chunk, pixels - part * chunk), channels, sums + 2 * part * row, sums + (2 * part + 1) * row)
-            add_parts(item, sums, parts, 2 * row, channels, vt.p)
-            add_parts(item, sums + row, parts, 2 * row, channels, vp.p)
-        free(sums)
+        arrays.view(a, &job.x, False)
+        arrays.view(shift_a, &job.a, False)
+        arrays.view(b, &job.y, False)
+        arrays.view(shift_b, &job.b, False)
+        arrays.view(total, &job.c, True)
+        arrays.view(product, &job.out, True)
+        cut_rows(&job, arrays.buffers[0].itemsize, &job.x, sum_parts(job.x.n[2]))
+        job.sums = <char*>allocate(2 * job.parts * job.row)
+        run_tasks(products_task, &job, NULL, 0, job.parts, threads, True)
+        add_parts(job.item, job.sums, job.parts, 2 * job.row, job.channels, job.c.p)
+        add_parts(job.item, job.sums + job.row, job.parts, 2 * job.row, job.channels, job.out.p)
     finally:
+        free(job.sums)
         arrays.release()
+
+
+cdef void affine_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef Rows* job = <Rows*>job_
+    if pixels_of(job, task):
+        job.kernels.affine(part_of(job, &job.out, task), part_of(job, &job.x, task), job.a.p,
+                           part_of(job, &job.z, task), job.b.p, job.c.p, job.relu, pixels_of(job, task), job.channels)
 
 
 def affine(out, x, a, z, b, c, bint relu, int threads):
     """out = x * a + z * b + c by channels, z and b None to leave them out; with `relu` (and no z) not below 0."""
     cdef Arrays arrays = Arrays()
-    cdef View vo, vx, va, vz, vb, vc
-    cdef size item, pixels, channels, part, parts, chunk
-    cdef const fc_layer_kernels* kernels
-    vz.p = vb.p = NULL
+    cdef Rows job
+    cdef size parts
+    job.z.p = job.b.p = NULL
+    job.relu = relu
     try:
-        arrays.view(out, &vo, True)
-        arrays.view(x, &vx, False)
-        arrays.view(a, &va, False)
+        arrays.view(out, &job.out, True)
+        arrays.view(x, &job.x, False)
+        arrays.view(a, &job.a, False)
         if z is not None:
-            arrays.view(z, &vz, False)
-            arrays.view(b, &vb, False)
-        arrays.view(c, &vc, False)
-        item, pixels, channels = arrays.buffers[0].itemsize, vo.n[2], vo.n[3]
-        kernels = isa.layers[layer_code(item)]
-        parts = max(1, min(pixels, threads))
-        chunk = (pixels + parts - 1) // parts
-        with nogil:
-            for part in prange(parts, schedule='static', num_threads=parts):
-                if part * chunk < pixels:
-                    kernels.affine(
-                        vo.p + part * chunk * channels * item, vx.p + part * chunk * channels * item, va.p,
-                        NULL if vz.p == NULL else vz.p + part * chunk * channels * item, vb.p, vc.p, relu,
-                        min(chunk, pixels - part * chunk), channels)
+            arrays.view(z, &job.z, False)
+            arrays.view(b, &job.b, False)
+        arrays.view(c, &job.c, False)
+        # a run of parts for every thread, each so short that a signal between two of them is soon seen
+        parts = threads * ((job.out.n[2] * job.out.n[3] // threads + PASS_CHUNK - 1) // PASS_CHUNK)
+        cut_rows(&job, arrays.buffers[0].itemsize, &job.out, max(<size>1, min(job.out.n[2], parts)))
+        run_tasks(affine_task, &job, NULL, 0, job.parts, threads, True)
     finally:
         arrays.release()
+
+
+cdef struct Update:
+    const fc_layer_kernels* kernels
+    size item, count
+    View w, g, m, s          # the velocity of gradient descent is m; NULL for none
+    double rate, momentum, keep, beta_1, beta_2, epsilon
+    bint nesterov
+
+
+cdef void sgd_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const Update* job = <const Update*>job_
+    cdef size at = task * UPDATE_CHUNK * job.item
+    job.kernels.sgd(job.w.p + at, job.g.p + at, NULL if job.m.p == NULL else job.m.p + at, job.rate, job.momentum,
+                    job.keep, job.nesterov, min(<size>UPDATE_CHUNK, job.count - task * UPDATE_CHUNK))
+
+
+cdef void adam_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const Update* job = <const Update*>job_
+    cdef size at = task * UPDATE_CHUNK * job.item
+    job.kernels.adam(job.w.p + at, job.g.p + at, job.m.p + at, job.s.p + at, job.rate, job.beta_1, job.beta_2,
+                     job.epsilon, job.keep, min(<size>UPDATE_CHUNK, job.count - task * UPDATE_CHUNK))
+
+
+cdef int update(Update* job, size item, fc_task task, int threads) except -1:
+    job.item, job.count = item, job.w.n[3]
+    job.kernels = isa.layers[layer_code(item)]
+    return run_tasks(task, job, NULL, 0, (job.count + UPDATE_CHUNK - 1) // UPDATE_CHUNK, threads, True)
 
 
 def sgd(w, g, v, double rate, double momentum, double keep, bint nesterov, int threads):
     """One step of stochastic gradient descent on flat arrays; v is the velocity or None."""
     cdef Arrays arrays = Arrays()
-    cdef View vw, vg, vv
-    cdef size item, count, task, tasks, at
-    cdef const fc_layer_kernels* kernels
-    vv.p = NULL
+    cdef Update job
+    job.m.p = NULL
+    job.rate, job.momentum, job.keep, job.nesterov = rate, momentum, keep, nesterov
     try:
-        arrays.view(w, &vw, True)
-        arrays.view(g, &vg, False)
+        arrays.view(w, &job.w, True)
+        arrays.view(g, &job.g, False)
         if v is not None:
-            arrays.view(v, &vv, True)
-        item, count = arrays.buffers[0].itemsize, vw.n[3]
-        kernels = isa.layers[layer_code(item)]
-        tasks = (count + UPDATE_CHUNK - 1) // UPDATE_CHUNK
-        with nogil:
-            for task in prange(tasks, schedule='static', num_threads=max(1, min(threads, tasks))):
-                at = task * UPDATE_CHUNK * item
-                kernels.sgd(vw.p + at, vg.p + at, NULL if vv.p == NULL else vv.p + at, rate, momentum, keep, nesterov,
-                            min(<size>UPDATE_CHUNK, count - task * UPDATE_CHUNK))
+            arrays.view(v, &job.m, True)
+        update(&job, arrays.buffers[0].itemsize, sgd_task, threads)
     finally:
         arrays.release()
 
@@ -188,96 +225,104 @@ def sgd(w, g, v, double rate, double momentum, double keep, bint nesterov, int t
 def adam(w, g, m, s, double rate, double beta_1, double beta_2, double epsilon, double keep, int threads):
     """One step of Adam on flat arrays; m and s are the moments."""
     cdef Arrays arrays = Arrays()
-    cdef View vw, vg, vm, vs
-    cdef size item, count, task, tasks, at
-    cdef const fc_layer_kernels* kernels
+    cdef Update job
+    job.rate, job.beta_1, job.beta_2, job.epsilon, job.keep = rate, beta_1, beta_2, epsilon, keep
     try:
-        arrays.view(w, &vw, True)
-        arrays.view(g, &vg, False)
-        arrays.view(m, &vm, True)
-        arrays.view(s, &vs, True)
-        item, count = arrays.buffers[0].itemsize, vw.n[3]
-        kernels = isa.layers[layer_code(item)]
-        tasks = (count + UPDATE_CHUNK - 1) // UPDATE_CHUNK
-        with nogil:
-            for task in prange(tasks, schedule='static', num_threads=max(1, min(threads, tasks))):
-                at = task * UPDATE_CHUNK * item
-                kernels.adam(vw.p + at, vg.p + at, vm.p + at, vs.p + at, rate, beta_1, beta_2, epsilon, keep,
-                             min(<size>UPDATE_CHUNK, count - task * UPDATE_CHUNK))
+        arrays.view(w, &job.w, True)
+        arrays.view(g, &job.g, False)
+        arrays.view(m, &job.m, True)
+        arrays.view(s, &job.s, True)
+        update(&job, arrays.buffers[0].itemsize, adam_task, threads)
     finally:
         arrays.release()
+
+
+cdef struct MaxPoolGradient:
+    const fc_layer_kernels* kernels
+    fc_max_pool_gradient part
+    View dx, x, y, dy
+    size item, chunks
+
+
+cdef void max_pool_gradient_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    """CHANNEL_CHUNK channels of one image."""
+    cdef const MaxPoolGradient* job = <const MaxPoolGradient*>job_
+    cdef fc_max_pool_gradient part = job.part
+    cdef size image = task // job.chunks, first = task % job.chunks * CHANNEL_CHUNK
+    part.channels = min(<size>CHANNEL_CHUNK, part.pixel - first)
+    part.dx = job.dx.p + image * job.dx.s[0] + first * job.item
+    part.x = job.x.p + image * job.x.s[0] + first * job.item
+    part.y = job.y.p + image * job.y.s[0] + first * job.item
+    part.dy = job.dy.p + image * job.dy.s[0] + first * job.item
+    job.kernels.max_pool_gradient(&part)
 
 
 def max_pool_gradient(dx, x, y, dy, tuple kernel, tuple stride, tuple padding, int threads):
     """dx = the gradient of a max pooling of x (N, H, W, C) to y; each dy goes to the first maximum of its window."""
     cdef Arrays arrays = Arrays()
-    cdef View vdx, vx, vy, vdy
-    cdef fc_max_pool_gradient job
-    cdef size task, tasks, chunks
-    cdef int item
-    cdef const fc_layer_kernels* kernels
+    cdef MaxPoolGradient job
     try:
-        arrays.view(dx, &vdx, True)
-        arrays.view(x, &vx, False)
-        arrays.view(y, &vy, False)
-        arrays.view(dy, &vdy, False)
-        item = arrays.buffers[0].itemsize
-        kernels = isa.layers[layer_code(item)]
-        job.height, job.width, job.out_height, job.out_width = vx.n[1], vx.n[2], vy.n[1], vy.n[2]
-        job.kernel_y, job.kernel_x = kernel
-        job.stride_y, job.stride_x = stride
-        job.pad_y, job.pad_x = padding
-        job.pixel = vx.n[3]
-        chunks = (vx.n[3] + CHANNEL_CHUNK - 1) // CHANNEL_CHUNK
-        tasks = vx.n[0] * chunks
-        with nogil:
-            for task in prange(tasks, schedule='static', num_threads=max(1, min(threads, tasks))):
-                max_pool_gradient_task(kernels, job, vdx, vx, vy, vdy, item, task // chunks, task % chunks)
+        arrays.view(dx, &job.dx, True)
+        arrays.view(x, &job.x, False)
+        arrays.view(y, &job.y, False)
+        arrays.view(dy, &job.dy, False)
+        job.item = arrays.buffers[0].itemsize
+        job.kernels = isa.layers[layer_code(job.item)]
+        job.part.height, job.part.width = job.x.n[1], job.x.n[2]
+        job.part.out_height, job.part.out_width = job.y.n[1], job.y.n[2]
+        job.part.kernel_y, job.part.kernel_x = kernel
+        job.part.stride_y, job.part.stride_x = stride
+        job.part.pad_y, job.part.pad_x = padding
+        job.part.pixel = job.x.n[3]
+        job.chunks = (job.x.n[3] + CHANNEL_CHUNK - 1) // CHANNEL_CHUNK
+        run_tasks(max_pool_gradient_task, &job, NULL, 0, job.x.n[0] * job.chunks, threads, True)
     finally:
         arrays.release()
 
 
-cdef void max_pool_gradient_task(const fc_layer_kernels* kernels, fc_max_pool_gradient job, View dx, View x, View y,
-                                 View dy, int item, size image, size chunk) noexcept nogil:
-    cdef size first = chunk * CHANNEL_CHUNK
-    job.channels = min(<size>CHANNEL_CHUNK, job.pixel - first)
-    job.dx = dx.p + image * dx.s[0] + first * item
-    job.x = x.p + image * x.s[0] + first * item
-    job.y = y.p + image * y.s[0] + first * item
-    job.dy = dy.p + image * dy.s[0] + first * item
-    kernels.max_pool_gradient(&job)
+cdef struct Dense:
+    const fc_layer_kernels* kernels
+    View x, w, out
+    size item, inputs, outputs
+    size first, count        # samples of this pass over the weights
+    size chunk, row          # inputs of a part, bytes of its sums
+    char* sums
+
+
+cdef void dense_task(void* job_, char* scratch, size part, fc_watch* watch) noexcept nogil:
+    cdef Dense* job = <Dense*>job_
+    cdef size begin = part * job.chunk
+    memset(job.sums + part * job.row, 0, job.count * job.outputs * job.item)
+    if begin < job.inputs:
+        job.kernels.dense(job.x.p + (job.first * job.inputs + begin) * job.item, job.inputs, job.count,
+                          job.w.p + begin * job.outputs * job.item, min(job.chunk, job.inputs - begin), job.outputs,
+                          job.sums + part * job.row)
 
 
 def dense(x, w, out, int threads):
     """out (N, outputs) = x (N, inputs) @ w (inputs, outputs). The sums are cut by shape, the batch changes no bit."""
     cdef Arrays arrays = Arrays()
-    cdef View vx, vw, vo
-    cdef size item, samples, inputs, outputs, first, count, part, parts, chunk, row
-    cdef char* sums
-    cdef const fc_layer_kernels* kernels
+    cdef Dense job
+    cdef size samples, parts
+    job.sums = NULL
     try:
-        arrays.view(x, &vx, False)
-        arrays.view(w, &vw, False)
-        arrays.view(out, &vo, True)
-        item, samples, inputs, outputs = arrays.buffers[0].itemsize, vx.n[2], vx.n[3], vw.n[3]
-        kernels = isa.layers[layer_code(item)]
-        parts = max(<size>1, min(<size>DENSE_PARTS, inputs * outputs // DENSE_WEIGHTS))
-        chunk = round_up((inputs + parts - 1) // parts, 4)
-        row = round_up(DENSE_SAMPLES * outputs * item, 64)
-        sums = <char*>allocate(parts * row)
-        with nogil:
-            first = 0
-            while first < samples:
-                count = min(<size>DENSE_SAMPLES, samples - first)
-                for part in prange(parts, schedule='static', num_threads=max(1, min(threads, parts))):
-                    memset(sums + part * row, 0, count * outputs * item)
-                    if part * chunk < inputs:
-                        kernels.dense(
-                            vx.p + (first * inputs + part * chunk) * item, inputs, count,
-                            vw.p + part * chunk * outputs * item, min(chunk, inputs - part * chunk), outputs,
-                            sums + part * row)
-                add_parts(item, sums, parts, row, count * outputs, vo.p + first * outputs * item)
-                first += count
-        free(sums)
+        arrays.view(x, &job.x, False)
+        arrays.view(w, &job.w, False)
+        arrays.view(out, &job.out, True)
+        job.item, samples, job.inputs, job.outputs = arrays.buffers[0].itemsize, job.x.n[2], job.x.n[3], job.w.n[3]
+        job.kernels = isa.layers[layer_code(job.item)]
+        parts = max(<size>1, min(<size>DENSE_PARTS, job.inputs * job.outputs // DENSE_WEIGHTS))
+        job.chunk = round_up((job.inputs + parts - 1) // parts, 4)
+        job.row = round_up(DENSE_SAMPLES * job.outputs * job.item, 64)
+        job.sums = <char*>allocate(parts * job.row)
+        job.first = 0
+        while job.first < samples:
+            job.count = min(<size>DENSE_SAMPLES, samples - job.first)
+            run_tasks(dense_task, &job, NULL, 0, parts, threads, True)
+            add_parts(job.item, job.sums, parts, job.row, job.count * job.outputs,
+                      job.out.p + job.first * job.outputs * job.item)
+            job.first += job.count
+            handle_signals()   # a pass is too short for its threads to look
     finally:
+        free(job.sums)
         arrays.release()

@@ -90,25 +90,39 @@ def pack_lane_weights(int compute, weight, int code, packed, size groups, tuple 
 
     As `pack_weights` of one group whose lines are [tap y][output channel of the group][tap x].
     """
-    cdef const fc_kernels* kernels = isa.compute[compute]
-    cdef View to, array
+    cdef LanePanels job
     cdef Arrays arrays = Arrays()
-    cdef size panel, panels, i, count = len(rows) + len(columns)
-    cdef size* taps = <size*>allocate(count * sizeof(size))
+    cdef View to
+    cdef size i, width
+    job.rows, job.columns, job.groups, job.code = len(rows), len(columns), groups, code
+    job.kernels = isa.compute[compute]
+    job.taps = <size*>allocate((job.rows + job.columns) * sizeof(size))
     try:
         arrays.view(packed, &to, True)
-        arrays.view(weight, &array, False)
-        for i in range(count):
-            taps[i] = rows[i] if i < <size>len(rows) else columns[i - len(rows)]
-        count = len(rows)
-        i = len(columns)
-        panels = (array.n[1] * groups + kernels.vectors * kernels.lanes - 1) // (kernels.vectors * kernels.lanes)
-        with nogil:
-            for panel in prange(panels, schedule='dynamic', num_threads=threads):
-                pack_lane_panel(kernels, &array, code, to.p, groups, panel, count, taps, i, taps + count)
+        arrays.view(weight, &job.array, False)
+        job.packed = to.p
+        for i in range(job.rows + job.columns):
+            job.taps[i] = rows[i] if i < job.rows else columns[i - job.rows]
+        width = job.kernels.vectors * job.kernels.lanes
+        run_tasks(pack_lane_task, &job, NULL, 0, (job.array.n[1] * groups + width - 1) // width, threads)
     finally:
-        free(taps)
+        free(job.taps)
         arrays.release()
+
+
+cdef struct LanePanels:
+    const fc_kernels* kernels
+    View array
+    char* packed
+    size groups, rows, columns
+    size* taps               # rows, then columns of the kernel
+    int code
+
+
+cdef void pack_lane_task(void* job_, char* scratch, size panel, fc_watch* watch) noexcept nogil:
+    cdef LanePanels* job = <LanePanels*>job_
+    pack_lane_panel(job.kernels, &job.array, job.code, job.packed, job.groups, panel, job.rows, job.taps, job.columns,
+                    job.taps + job.rows)
 
 
 cdef void pack_lane_panel(const fc_kernels* kernels, const View* array, int code, char* packed, size groups,
@@ -136,26 +150,30 @@ def pack_weights(int compute, weight, int code, packed, size groups, bint transp
 
     Returns False when a weight is NaN or infinite: padded taps must then be skipped instead of multiplied by zero.
     """
-    cdef Weights w
+    cdef Panels job
     cdef View to, array
     cdef Arrays arrays = Arrays()
-    cdef size task
-    cdef int finite = 1
-    w.offsets = NULL
+    job.special = 0
+    job.w.offsets = NULL
     try:
         arrays.view(packed, &to, True)
         arrays.view(weight, &array, False)
-        bind_taps(&w, isa.compute[compute], &array, code, to.p, groups, transposed, rows, columns)
-        with nogil:
-            if threads == 1:
-                for task in range(groups * w.panels):
-                    finite &= pack_panel(&w, task // w.panels, task % w.panels, 0, w.channels,
-                                         <char*>packed_panel(&w, task // w.panels, task % w.panels))
-            else:
-                for task in prange(groups * w.panels, schedule='dynamic', num_threads=threads):
-                    finite &= pack_panel(&w, task // w.panels, task % w.panels, 0, w.channels,
-                                         <char*>packed_panel(&w, task // w.panels, task % w.panels))
-        return finite != 0
+        bind_taps(&job.w, isa.compute[compute], &array, code, to.p, groups, transposed, rows, columns)
+        run_tasks(pack_task, &job, NULL, 0, groups * job.w.panels, threads)
+        return not job.special
     finally:
-        free(w.offsets)
+        free(job.w.offsets)
         arrays.release()
+
+
+cdef struct Panels:
+    Weights w
+    char special             # raised when a weight is NaN or infinite
+
+
+cdef void pack_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef Panels* job = <Panels*>job_
+    cdef Weights* w = &job.w
+    cdef size group = task // w.panels, panel = task % w.panels
+    if not pack_panel(w, group, panel, 0, w.channels, <char*>packed_panel(w, group, panel)):
+        fc_raise_flag(&job.special)

@@ -15,6 +15,7 @@ import numpy as np
 
 import fastconv
 from fastconv import grad
+from fastconv.layers.rows import dense
 from reliability.board import Outcome, row
 from reliability.rows.processes import bits, calls
 
@@ -52,6 +53,8 @@ def _cases() -> list[Case]:
             _batch(n, 512, 28, 28), w7.shape, _batch(n, 512, 24, 24), **direct)),
         ("conv2d, winograd", lambda n: fastconv.conv2d(_batch(n, 512, 56, 56), w3, **winograd)),
         ("max_pool2d", lambda n: fastconv.max_pool2d(_batch(n, 64, 128, 128), 31, 1)),
+        ("dense layer", lambda n: dense(np.ones((32 * n, 2048), np.float32), np.ones((2048, 2048), np.float32),
+                                        np.empty((32 * n, 2048), np.float32))),
         ("input gradient, direct", lambda n: grad.conv2d_input(
             (n, 512, 28, 28), w7, _batch(n, 512, 24, 24), **direct)),
         ("input gradient, winograd", lambda n: grad.conv2d_input(
@@ -77,7 +80,7 @@ def _cases() -> list[Case]:
 
 
 @row("Ctrl-C, sent by another process, in a call of 5 s", "returns within 0.5 s, next call right",
-     quick=4, full=51, order=210)  # fmt: skip
+     quick=5, full=54, order=210)  # fmt: skip
 def interrupts(count: int) -> Outcome:
     """Every case on the default threads, on one and on four, as far as the count goes."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may have inherited "ignore"

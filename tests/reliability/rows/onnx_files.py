@@ -43,7 +43,7 @@ def try_model(data: bytes | Path) -> str:
     """'ran', 'refused', or what went wrong."""
     from fastconv.onnx import InferenceSession
 
-    start = time.process_time()
+    start = time.process_time()  # what others do to the machine is no fault of the file
     try:
         session = InferenceSession(data, max_value_bytes=1 << 28)
         feeds = {}
@@ -58,5 +58,5 @@ def try_model(data: bytes | Path) -> str:
         return "out of memory"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    took = time.process_time() - start
-    return verdict if took < MOST_SECONDS else f"{verdict} after {took:.0f} s"
+    seconds = time.process_time() - start
+    return verdict if seconds < MOST_SECONDS else f"{verdict} after {seconds:.0f} s"

@@ -15,6 +15,7 @@ import numpy as np
 
 import fastconv
 from fastconv import grad
+from fastconv.layers.rows import channel_sums
 from reliability.board import Outcome, row
 
 PATIENCE = 30.0  # seconds after which a child is taken for hung; it needs a tenth of one
@@ -43,6 +44,7 @@ def calls(seed: int = 0) -> list[Callable[[], object]]:
         lambda: fastconv.conv2d_backward(dy, x, w, output_mask=(False, False, True), **options)[2],
         lambda: fastconv.max_pool2d(x, 3, 2, 1),
         lambda: grad.avg_pool2d_input(x.shape, 2, dy[:, :40, :12, :12]),
+        lambda: channel_sums(np.broadcast_to(x, (3, *x.shape)).reshape(-1, 24)),
     ]
 
 

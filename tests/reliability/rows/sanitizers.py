@@ -20,6 +20,16 @@ NATIVE = FOLDER.parent / "native"
 BUILDS = ROOT / "build" / "sanitizers"
 SITE = Path(np.__file__).parents[1]
 SECONDS = 600
+ADDRESS, ADDRESS_REPORT = "address,undefined", r"(?:ERROR: AddressSanitizer|runtime error:)"
+ADDRESS_OPTIONS = {
+    "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1", "UBSAN_OPTIONS": "print_stacktrace=1"
+}  # fmt: skip
+# What computes with the compiled code in the process of the test itself, and most of what refuses.
+TESTS = [
+    f"tests/test_{name}.py"
+    for name in ("against_reference", "depthwise", "api", "bad_input", "layer_kernels", "layers", "properties")
+]
+TEST_CASES = "60"  # generated problems a kind
 # What runs under a tool: problems of all kinds, every second with its arrays at odd addresses.
 WORKLOAD = """
 import sys
@@ -49,8 +59,12 @@ def _missing(*tools: str) -> str:
     return f"{', '.join(absent)} not found" if absent else ""
 
 
-def _build(sanitizers: str) -> Path | str:
-    """A copy of the sources built by Clang with these sanitizers, and an interpreter for it; or why there is none."""
+def _build(sanitizers: str, program: str = "python", level: str = "-O1") -> Path | str:
+    """A copy of the sources built by Clang with these sanitizers, and a program for it; or why there is none.
+
+    The program is tests/native/`program`.c: an interpreter, or libFuzzer around one, whose own code is then left out of
+    what libFuzzer follows.
+    """
     folder = BUILDS / sanitizers.replace(",", "-")
     for name in ("src", "fastconv"):  # copies keep their dates: only what changed is compiled again
         shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so", "*.pyc"))
@@ -58,26 +72,47 @@ def _build(sanitizers: str) -> Path | str:
         shutil.copy2(ROOT / name, folder / name)
     library = Path(sysconfig.get_config_var("LIBDIR"))
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    interpreter = ["clang", "-g", "-O1", f"-fsanitize={sanitizers}", f"-I{sysconfig.get_paths()['include']}"]
-    interpreter += [str(NATIVE / "python.c"), "-o", str(folder / "python"), f"-L{library}", f"-l{version}"]
+    linked = sanitizers.replace("fuzzer-no-link", "fuzzer")
+    interpreter = ["clang", "-g", "-O1", f"-fsanitize={linked}", f"-I{sysconfig.get_paths()['include']}"]
+    interpreter += [str(NATIVE / f"{program}.c"), "-o", str(folder / program), f"-L{library}", f"-l{version}"]
     environment = {
-        **os.environ, "CC": "clang", "LDSHARED": "clang -shared", "FASTCONV_SANITIZE": sanitizers, "CFLAGS": "-w"
+        **os.environ, "CC": "clang", "LDSHARED": "clang -shared", "FASTCONV_SANITIZE": sanitizers, "CFLAGS": "-w",
+        "FASTCONV_SANITIZE_LEVEL": level,
     }  # fmt: skip
     setup = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-    for command in ([*interpreter, f"-Wl,-rpath,{library}"], setup):
+    for command in ([*interpreter, "-Wl,--export-dynamic", f"-Wl,-rpath,{library}"], setup):
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             return f"no build with -fsanitize={sanitizers}: {(done.stderr or done.stdout).strip()[-300:]}"
     return folder
 
 
-def _run(command: list[str], count: int, first: int, **variables: str) -> subprocess.CompletedProcess[str]:
+def fuzzer() -> tuple[list[str], dict[str, str]]:
+    """libFuzzer's program and its environment, built when needed; raises SystemExit where that can't be."""
+    folder = _missing("clang") or _build("fuzzer-no-link,address,undefined", "fuzz", "-O0")
+    if isinstance(folder, str):
+        raise SystemExit(f"no libFuzzer here: {folder}")
+    variables = {
+        "PYTHONHOME": sys.base_prefix, "PYTHONMALLOC": "malloc", "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, (folder, FOLDER.parent, SITE))),
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=2048",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }  # fmt: skip
+    return [str(folder / "fuzz")], variables
+
+
+def _python(command: list[str], *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """An interpreter, under a tool, with these arguments."""
     environment = {**os.environ, "PYTHONHOME": sys.base_prefix, "PYTHONMALLOC": "malloc", **variables}
     environment.pop("PYTHONFAULTHANDLER", None)  # the tool reports faults itself
     return subprocess.run(
-        [*command, "-P", "-c", WORKLOAD, str(count), str(first)],
-        env=environment, capture_output=True, text=True, timeout=SECONDS, check=False,
+        [*command, "-P", *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS,
+        check=False,
     )  # fmt: skip
+
+
+def _run(command: list[str], count: int, first: int, **variables: str) -> subprocess.CompletedProcess[str]:
+    return _python(command, "-c", WORKLOAD, str(count), str(first), **variables)
 
 
 def _counted(
@@ -120,10 +155,35 @@ def _sanitized(sanitizers: str, count: int, pattern: str, **variables: str) -> O
 )  # fmt: skip
 def address_sanitizer(count: int) -> Outcome:
     """Half of the problems have their arrays at odd addresses."""
-    return _sanitized(
-        "address,undefined", count, r"(?:ERROR: AddressSanitizer|runtime error:)",
-        ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1", UBSAN_OPTIONS="print_stacktrace=1",
-    )  # fmt: skip
+    return _sanitized(ADDRESS, count, ADDRESS_REPORT, **ADDRESS_OPTIONS)
+
+
+@row(
+    "AddressSanitizer and UndefinedBehaviorSanitizer over the tests of the native code", "0 reports, no failure",
+    quick=None, full=1, order=60,
+)  # fmt: skip
+def sanitized_tests(count: int) -> Outcome:
+    """`TESTS`, with fewer generated problems than in `make test`; `make sanitize` runs the whole suite."""
+    if why := _missing("clang"):
+        return Outcome(skipped=why)
+    folder = _build(ADDRESS)
+    if isinstance(folder, str):
+        return Outcome(skipped=folder)
+    outcome = Outcome()
+    for file in TESTS:
+        done = _python(
+            [str(folder / "python")], "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", file,
+            PYTHONPATH=os.pathsep.join(map(str, (folder, FOLDER.parent, SITE))), FASTCONV_TEST_CASES=TEST_CASES,
+            **ADDRESS_OPTIONS,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        outcome.cases += sum(map(int, re.findall(r"(\d+) passed", said)))
+        for report in re.findall(ADDRESS_REPORT + r"(?:.*\n){1,8}", said):
+            outcome.fail(f"{file}: {report.strip()[:600]}")
+        if done.returncode and not outcome.failed:
+            outcome.fail(f"{file}: ended with {done.returncode}: {said[-800:]}")
+    outcome.measured = f"{', '.join(Path(file).stem for file in TESTS)}, without suppressions"
+    return outcome
 
 
 @row(
