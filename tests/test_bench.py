@@ -449,7 +449,7 @@ def test_results_file_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str
     report = Report.load(path)
     assert [r.layer for r in report.rows] == ["tiny 8→8 @8"] * 4
     report.save(tmp_path / "again.json")
-    assert (tmp_path / "again.json").read_text() == path.read_text()
+    assert json.loads((tmp_path / "again.json").read_text()) == content
     text = page([("here", report)])
     assert "## here" in text and "| tiny 8→8 @8 |" in text
 

@@ -152,9 +152,24 @@ class InferenceSession:
     summary = explain
 
     def profile(self, input_feed: Mapping[str, Any], runs: int = 10) -> Profile:
-        """Where the time goes: the mean time of every step over `runs` runs, after one that prepares.
+        """Where the time goes: the mean time of every step, after a run that prepares.
 
-            print(session.profile({"image": image}))
+        Parameters
+        ----------
+        input_feed : mapping of str to array_like
+            The inputs, as for `run`.
+        runs : int, optional
+            Over how many runs the mean is taken.
+
+        Returns
+        -------
+        Profile
+            Times in seconds; print it for a table.
+
+        Raises
+        ------
+        OnnxError
+            If `runs` is no positive integer, or an input does not fit.
         """
         if not isinstance(runs, int) or runs < 1:
             raise OnnxError(f"runs must be a positive integer, but got {runs!r}.")

@@ -68,7 +68,19 @@ SHOWN: Final = 20  # steps of a printed profile
 
 @dataclass(frozen=True)
 class StepTime:
-    """A step of a profile: the operators it stands for, how it is done, its result's shape, its mean time."""
+    """A step of a profile.
+
+    Parameters
+    ----------
+    operators : str
+        The operators that it stands for.
+    how : str
+        How it is done.
+    shape : tuple of int
+        Its result's shape.
+    seconds : float
+        Its mean time.
+    """
 
     operators: str
     how: str
@@ -78,7 +90,15 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """Mean times of the steps of a session over `runs` runs, in the order of the graph; print it for a table."""
+    """Mean times of the steps of a session; print it for a table.
+
+    Parameters
+    ----------
+    runs : int
+        Over how many runs the mean is taken.
+    steps : list of StepTime
+        In the order of the graph.
+    """
 
     runs: int
     steps: list[StepTime]
@@ -89,7 +109,13 @@ class Profile:
         return sum(step.seconds for step in self.steps)
 
     def by_operators(self) -> dict[str, tuple[int, float]]:
-        """The number of steps and their seconds for each kind of step, the longest first."""
+        """The number of steps and their seconds for each kind of step, the longest first.
+
+        Returns
+        -------
+        dict
+            Operators to (steps, seconds).
+        """
         found: dict[str, tuple[int, float]] = {}
         for step in self.steps:
             count, seconds = found.get(step.operators, (0, 0.0))

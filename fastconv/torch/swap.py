@@ -69,12 +69,14 @@ class Report:
         Whether an example was given.
     decisions : list of Decision
         One a convolution.
+    channels_last : bool
+        Whether the swapped convolutions hand on their results channels last.
     """
 
     training: bool
     measured: bool
     decisions: list[Decision] = field(default_factory=list)
-    channels_last: bool = False  # whether the swapped convolutions hand on their results channels last
+    channels_last: bool = False
 
     @property
     def swapped(self) -> list[str]:
