@@ -15,8 +15,8 @@ static inline float exp_float(float x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    /* In two factors: 2^128 is no float. Bits as unsigned: a NaN makes any integer. */
-    const int32_t whole = (int32_t)k, first = whole / 2;
+    /* In two factors: 2^128 is no float. A NaN is no integer; p holds it. */
+    const int32_t whole = (int32_t)(k == k ? k : 0.0f), first = whole / 2;
     union { uint32_t bits; float value; } half = {((uint32_t)first + 127u) << 23};
     union { uint32_t bits; float value; } other = {((uint32_t)(whole - first) + 127u) << 23};
     return p * half.value * other.value;
