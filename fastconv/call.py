@@ -199,7 +199,10 @@ class Call(NamedTuple):
         activation: int,
         channels_last: bool,
     ) -> None:
-        """All phases in one pass; an image where an infinity or NaN may have met another phase's zeros, apart."""
+        """All phases in one pass; an image where an infinity or NaN may have met another phase's zeros, apart.
+
+        Infinity times zero is NaN, which every activation and the image's sum hand on.
+        """
         if channels_last:
             x, out, weight = x.transpose(0, 3, 1, 2), out.transpose(0, 3, 1, 2), weight.transpose(3, 2, 0, 1)
         together = _merged_weights(merged, self.passes, weight)

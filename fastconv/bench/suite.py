@@ -7,11 +7,11 @@ import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 from .. import _native
 from ..functional import info
+from ..machine import cpu_name
 from .cases import SETS, Case, make_data
 from .measure import Candidate, check, rest, time_interleaved
 from .peers import NotOffered, Ours, Peer, logical_reference
@@ -144,14 +144,3 @@ def new_report(ours: Ours, peers: Sequence[Peer], missing: dict[str, str], timin
         environment={name: os.environ[name] for name in SPEED_VARIABLES if name in os.environ},
         timing=timing,
     )
-
-
-def cpu_name() -> str:
-    """What the machine calls its processor."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
