@@ -169,6 +169,7 @@ def winograd(
     origin_x: int,
     mode: int,
     flags: Array,
+    few: bool,
     block: int,
     kc: int,
     slice: int,

@@ -101,9 +101,9 @@ def _pack_lanes(
 
 
 def prepare(
-    p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int, algorithm: str
+    p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int, transform: int = 0
 ) -> PackedWeights:
-    """The weights of one pass packed for many runs and, for Winograd, transformed."""
+    """The weights of one pass packed for many runs and transformed for Winograd's tiles of so many outputs a side."""
     outputs, channels = weight.shape[0] // groups, weight.shape[1]
     if transposed:
         outputs, channels = channels, outputs
@@ -116,9 +116,9 @@ def prepare(
         compute, weight, STORAGE[weight.dtype], packed, groups, transposed, p.rows, p.columns, team
     )
     transformed = None
-    if finite and (tile := WINOGRAD_TILES.get(algorithm)):
-        transformed = _aligned(count // 9 * (tile + 2) ** 2)
-        _native.winograd_weights(compute, tile, packed, transformed, channels, outputs, team)
+    if finite and transform:
+        transformed = _aligned(count // 9 * (transform + 2) ** 2)
+        _native.winograd_weights(compute, transform, packed, transformed, channels, outputs, team)
     return PackedWeights(packed, finite, transformed)
 
 
@@ -308,7 +308,7 @@ class Call(NamedTuple):
         _native.winograd(
             self.compute, tile, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels, transformed,
             self.transposed, p.rows, p.columns, bias, out, STORAGE[out.dtype], residual, activation, p.tap_y[0],
-            p.tap_x[0], self.mode, flags, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
+            p.tap_x[0], self.mode, flags, b.few, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
         )  # fmt: skip
         if not flags.any():
             return
@@ -449,7 +449,7 @@ def run_once(
         call.run(weight, x, out, bias, residual, activation)
         return
     for p, direct, in_place in zip(call.passes, call.direct, call.in_place, strict=True):
-        packed = prepare(p, weight, call.groups, call.transposed, call.compute, call.threads, "direct")
+        packed = prepare(p, weight, call.groups, call.transposed, call.compute, call.threads)
         call._replace(passes=(p,), direct=(direct,), in_place=(in_place,)).run(
             weight, x, out, bias, residual, activation, packed
         )

@@ -38,6 +38,8 @@ MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 
 WINOGRAD_SUMS_BYTES = 648 << 10  # sums of a block of 72 tiles in AVX-512, read and written once a slice
 WINOGRAD_SLICE_BYTES = 576 << 10  # 64 channels of transformed weights
 WINOGRAD_BYTES = 512 << 10  # transformed input of a block of tiles
+WINOGRAD_FEW_TILES = 4  # of a batch: more make up for storing the transformed weights (measured on Zen 5)
+WINOGRAD_HELD_BYTES = 16 << 20  # and for such a batch a plan holds no more of them than a cache does
 WINOGRAD_TILES = {"winograd": 4, "winograd_2x2": 2}  # outputs a side of a tile
 # Winograd is chosen from here on (measured on Zen 4, one image, against the direct kernels); all are of one image, so
 # that a batch split changes nothing. Fewer tiles than these do not earn back the transforms.
@@ -493,11 +495,29 @@ def _earns_small_tiles(fewest: int, size: int, macs: int, purpose: str) -> bool:
 class WinogradBlocking(NamedTuple):
     """Loop sizes of the Winograd driver."""
 
+    few: bool  # weights are transformed in registers, whether a plan holds their transform or not
     tiles: int  # of a block
     reduction: int
     slice: int  # channels whose weights are transformed at a time, where no plan holds them
     panels_per_task: int
     scratch_bytes: int  # of one thread
+
+
+def few_winograd_tiles(
+    tile: int, tiles: int, channels: int, outputs: int, register_tile: tuple[int, int, int, int], prepared: bool
+) -> bool:
+    """Whether so few tiles that transforming the weights in registers costs less than reading their transform.
+
+    The bits are the same either way.
+    """
+    element, _, vectors, _ = register_tile
+    held = prepared and (tile + 2) ** 2 * channels * outputs * element <= WINOGRAD_HELD_BYTES
+    return tile == 4 and vectors == 4 and tiles <= WINOGRAD_FEW_TILES and not held
+
+
+def winograd_tiles(tile: int, shape: tuple[int, int, int]) -> int:
+    """Tiles of an output of `shape` (batch, height, width)."""
+    return shape[0] * -(-shape[1] // tile) * -(-shape[2] // tile)
 
 
 def panel_width(compute: int, outputs: int) -> int:
@@ -523,14 +543,20 @@ def winograd_blocking(
     """
     element, lanes, vectors, rows = register_tile
     extent, elements = tile + 2, (tile + 2) ** 2
-    tiles = max(1, shape[0] * -(-shape[1] // tile) * -(-shape[2] // tile))  # an empty batch has loop sizes too
+    tiles = max(1, winograd_tiles(tile, shape))  # an empty batch has loop sizes too
+    few = few_winograd_tiles(tile, tiles, channels, outputs, register_tile, transformed)
     width = lanes * vectors
     leading = -(-channels // lanes) * lanes + lanes
     panels = -(-outputs // width)
     budget = WORKSPACE_BYTES // threads
     part = max(1, min(channels, min(WINOGRAD_SLICE_BYTES, budget // 3) // (elements * element * width)))
+    if few:
+        leading, part = -(-channels // 64) * 64, 64  # FC_WINOGRAD_CHANNELS
     fixed = 512 + element * extent * extent * min(64, leading)
-    if transformed:
+    if few:
+        most = tiles
+        fixed += element * (9 * part * width + 3 * elements * (leading + width))  # and tiles to make it fours
+    elif transformed:
         most = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (elements * element * leading)))
     else:
         most = max(rows, WINOGRAD_SUMS_BYTES // (elements * element * width))
@@ -548,7 +574,7 @@ def winograd_blocking(
     run = min(block, -(-shape[2] // tile))  # tiles of one row are packed, and stored, together
     scratch = fixed + block * tile_bytes - (block - run) * one
     return WinogradBlocking(
-        block, max(32, WEIGHT_SLICE_BYTES // (element * width)), part, panels_per_task, scratch
+        few, block, max(32, WEIGHT_SLICE_BYTES // (element * width)), part, panels_per_task, scratch
     )
 
 

@@ -41,6 +41,7 @@ from .choice import (
     Pass,
     by_lanes,
     choose_algorithm,
+    few_winograd_tiles,
     forward_passes,
     lane_blocking,
     lane_gradient_parts,
@@ -49,6 +50,7 @@ from .choice import (
     why_not_winograd,
     winograd_blocking,
     winograd_gradient_blocking,
+    winograd_tiles,
 )
 from .errors import ConvError, ConvTypeError
 from .geometry import Geometry, PoolGeometry, padded_index
@@ -463,9 +465,10 @@ def _explain_call(
     macs = g.batch * prod(g.output_size) * g.out_channels * channels * prod(g.kernel_size)
     if side := WINOGRAD_TILES.get(call.algorithm):
         phases = prod(map(min, g.dilation, g.output_size))  # each on every d-th pixel
-        size = (-(-g.output_size[0] // g.dilation[0]), -(-g.output_size[1] // g.dilation[1]))
-        w = winograd_blocking(side, channels, outputs, (g.batch, *size), shape, call.threads, prepared)
-        tiles = g.batch * -(-size[0] // side) * -(-size[1] // side)
+        size = _phase_size(g)
+        held = prepared and _held(g, call) > 0
+        w = winograd_blocking(side, channels, outputs, (g.batch, *size), shape, call.threads, held)
+        tiles = winograd_tiles(side, (g.batch, *size))
         tasks = -(-tiles // w.tiles) * _pieces(outputs, vectors * lanes, w.panels_per_task)
         elements = (side + 2) ** 2
         team = _native.team_for(call.threads, tasks, w.scratch_bytes)
@@ -474,7 +477,7 @@ def _explain_call(
             tile=(side, side), block=f"{w.tiles} tiles", register_tile=(rows, vectors * lanes),
             source=f"transformed {side + 2} x {side + 2} tiles",
             workspace_bytes=w.scratch_bytes * team,
-            packed_weight_bytes=packed // 9 * (9 + elements) if prepared else packed if call.packs else 0,
+            packed_weight_bytes=packed // 9 * (9 + elements * held) if prepared else packed if call.packs else 0,
             macs=macs, multiplications=elements * phases * tiles * channels * outputs, reason=call.reason,
         )  # fmt: skip
     team = _native.threads_for(macs, call.threads)
@@ -509,6 +512,21 @@ def _explain_call(
         packed_weight_bytes=packed if prepared or call.packs else 0, macs=macs, multiplications=macs,
         reason=call.reason,
     )  # fmt: skip
+
+
+def _phase_size(g: Geometry) -> tuple[int, int]:
+    """Rows and columns of the outputs whose taps meet the pixels of one phase of the dilation."""
+    return -(-g.output_size[0] // g.dilation[0]), -(-g.output_size[1] // g.dilation[1])
+
+
+def _held(g: Geometry, call: Call) -> int:
+    """The outputs a side of the tiles for which a plan holds transformed weights; 0 if it holds none."""
+    side = WINOGRAD_TILES.get(call.algorithm, 0)
+    if side == 0:
+        return 0
+    tiles = winograd_tiles(side, (g.batch, *_phase_size(g)))
+    few = few_winograd_tiles(side, tiles, call.channels, call.outputs, _native.tile_shape(call.compute), True)
+    return 0 if few else side
 
 
 def _pieces(outputs: int, width: int, per_task: int) -> int:
@@ -560,7 +578,7 @@ class ConvPlan:
         self._call = forward_call(g, self.dtype, algorithm, threads, "plan")
         self._explanation = _explain_call(g, self._call, self.dtype, self._layout.channels_last, True)
         (p,) = forward_passes(g)
-        self._packed = prepare(p, weight, g.groups, False, self._call.compute, threads, self._call.algorithm)
+        self._packed = prepare(p, weight, g.groups, False, self._call.compute, threads, _held(g, self._call))
         self._bias = bias_for(self._bias, self._call.compute)
         shape_alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
         self._shape_alone = shape_alone

@@ -54,13 +54,15 @@ cdef extern from "fastconv.h" nogil:
                               const void*, int, const char*, Py_ssize_t, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_add)(void*, const void*, Py_ssize_t) noexcept nogil
     ctypedef double (*fc_burst)(long) noexcept nogil
-    ctypedef void (*fc_winograd_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*,
+    ctypedef void (*fc_winograd_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
                                        Py_ssize_t) noexcept nogil
     ctypedef int (*fc_winograd_output)(const void*, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                        Py_ssize_t, const void*, int) noexcept nogil
     ctypedef void (*fc_winograd_taps)(const void*, Py_ssize_t, int, void*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
                                          Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_winograd_products)(int, const void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*,
+                                          Py_ssize_t, Py_ssize_t, int) noexcept nogil
     ctypedef void (*fc_lane)(const void*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
                              const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, int, const void*,
                              int) noexcept nogil
@@ -77,6 +79,7 @@ cdef extern from "fastconv.h" nogil:
         fc_winograd_weights weights
         fc_winograd_input gradient
         fc_winograd_taps taps
+        fc_winograd_products products
     ctypedef struct fc_lane_kernels "fc_lane_kernels":
         fc_lane lane[3][13]
         fc_window window[6][3][2]

@@ -20,6 +20,9 @@ enum fc_padding_mode { FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMME
 
 enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12, FC_WINDOW = 8, FC_MAX_WINDOW = 5, FC_MAX_WINOGRAD = 4 };
 
+/* Winograd of few tiles (fc_winograd.products): so many tiles together, and so many of their channels. */
+enum { FC_WINOGRAD_TILES = 4, FC_WINOGRAD_CHANNELS = 64 };
+
 /* A run of k reduction steps: it starts at element a of every row and at step b of the panel. `pick` is read by kernels
    that pick the input of every lane (kernels/depthwise.h): its place in the vector read. */
 typedef struct { ptrdiff_t a, b, k; const void *pick; } fc_segment;
@@ -49,7 +52,7 @@ typedef void (*fc_store)(const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdi
 typedef void (*fc_add)(void *dst, const void *src, ptrdiff_t count);
 
 typedef void (*fc_winograd_input)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t channels,
-                                  void *dst, ptrdiff_t element_stride);
+                                  void *dst, ptrdiff_t element_row, ptrdiff_t element_stride);
 typedef int (*fc_winograd_output)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
                                   ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t rows, ptrdiff_t columns,
                                   const void *bias, int relu);
@@ -58,6 +61,10 @@ typedef void (*fc_winograd_taps)(const void *src, ptrdiff_t element_stride, int 
 typedef void (*fc_winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
                                     ptrdiff_t tap_stride, ptrdiff_t channels);
 
+typedef void (*fc_winograd_products)(int row, const void *v, const void *w, ptrdiff_t tap_stride, ptrdiff_t width,
+                                     ptrdiff_t channels, void *m, ptrdiff_t element_stride, ptrdiff_t tile_stride,
+                                     int accumulate);
+
 /* Winograd F(m x m, 3x3) and F(3x3, m x m) for one tile or panel, strides in elements. */
 typedef struct {
     fc_winograd_input input;
@@ -65,6 +72,7 @@ typedef struct {
     fc_winograd_weights weights;
     fc_winograd_input gradient;
     fc_winograd_taps taps;
+    fc_winograd_products products;  /* NULL where there are not registers enough */
 } fc_winograd;
 
 /* Depthwise and grouped convolution (kernels/depthwise.h): a register tile in which every lane multiplies an input of

@@ -11,14 +11,35 @@
 #       m x m outputs = transformed M, bias, epilogue
 #
 # U is E / 9 times as large as the weights: where a block has tiles enough, transforming the weights again for every
-# block costs less than reading U from memory.
+# block costs less than reading U from memory. A few tiles of 4 x 4 outputs (`few`) do not earn storing U: there a
+# micro-kernel transforms the weights in registers, for four tiles at a time, and reads no more than they are.
 #
 # Each tile is computed alike whatever block it falls in: the bits depend neither on the threads nor on the batch. A row
 # of tiles with an output that is not finite is reported, and the caller computes it directly, so that NaN and infinity
 # reach exactly the outputs whose window holds them.
 
 cdef enum:
-    WINOGRAD_SLICE = 64    # channels packed at a time
+    WINOGRAD_SLICE = 64    # channels packed at a time, FC_WINOGRAD_CHANNELS
+    WINOGRAD_FEW = 4       # tiles multiplied together: FC_WINOGRAD_TILES
+
+cdef struct Planes:        # where the transforms of tiles lie; strides in elements
+    size element_row, element   # element (i, j)
+    size tile, four             # the next tile, the next four
+    size slice                  # the next WINOGRAD_SLICE channels; those of one lie side by side
+
+
+cdef inline size planes_at(const Planes* planes, size tile, size channel) noexcept nogil:
+    return (tile // WINOGRAD_FEW * planes.four + tile % WINOGRAD_FEW * planes.tile
+            + channel // WINOGRAD_SLICE * planes.slice + channel % WINOGRAD_SLICE)
+
+
+cdef Planes plain_planes(size extent, size ld, size plane) noexcept nogil:
+    """V[e][tile][channel]: tiles `ld` apart, elements `plane`."""
+    cdef Planes planes
+    planes.element_row, planes.element = extent * plane, plane
+    planes.tile, planes.four, planes.slice = ld, WINOGRAD_FEW * ld, WINOGRAD_SLICE
+    return planes
+
 
 cdef struct Winograd:
     const fc_kernels* kernels
@@ -26,7 +47,7 @@ cdef struct Winograd:
     View x, y, residual
     Weights weights
     int x_code, y_code, activation, mode
-    bint has_residual
+    bint has_residual, few
     size channels, outputs, origin_y, origin_x
     const char* transformed
     const char* bias
@@ -35,6 +56,7 @@ cdef struct Winograd:
     size tile_rows, tile_columns, tiles, block, blocks, kc
     size panels, panels_per_task, panel_chunks, width
     size ldv, run_columns, slice
+    Planes planes
     size v_bytes, m_bytes, u_bytes, taps_bytes, region_bytes, output_bytes, scratch_bytes
 
 
@@ -72,12 +94,12 @@ cdef void winograd_panel(void* panels, char* scratch, size panel, fc_watch* watc
 
 def winograd(int compute, size tile, x, int x_code, weight, int w_code, packed, transformed, bint transposed, tuple rows,
              tuple columns, bias, y, int y_code, residual, int activation, size origin_y, size origin_x,
-             int mode, flags, size block, size kc, size slice, size panels_per_task, int threads):
+             int mode, flags, bint few, size block, size kc, size slice, size panels_per_task, int threads):
     """y = activation(convolution + bias + residual) for 3x3 taps at stride 1, in tiles of `tile` x `tile` outputs;
     tile (0, 0) reads x[origin_y:, origin_x:].
 
     The weights are `transformed`, or `packed`, or where both are None the array `weight`, as `direct` takes it; without
-    `transformed` they are transformed on the way, `slice` channels at a time.
+    `transformed` they are transformed on the way, `slice` channels at a time, or with `few` in registers.
 
     flags (N, rows of tiles) of uint8, zeroed, receives 1 where an output is not finite.
     """
@@ -114,8 +136,10 @@ def winograd(int compute, size tile, x, int x_code, weight, int w_code, packed, 
             arrays.view(residual, &job.residual, False)
         job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
         job.channels, job.outputs, job.origin_y, job.origin_x = job.x.n[1], job.y.n[1], origin_y, origin_x
-        job.block, job.kc = block, kc
+        job.block, job.kc, job.few = block, kc, few
         job.slice = job.channels if transformed is not None else max(1, min(slice, job.channels))
+        if few:
+            job.transformed, job.slice = NULL, WINOGRAD_SLICE
         winograd_prepare(&job, panels_per_task)
         tasks = job.blocks * job.panel_chunks
         team = <int>team_for(threads, tasks, job.scratch_bytes)
@@ -129,6 +153,7 @@ def winograd(int compute, size tile, x, int x_code, weight, int w_code, packed, 
 
 cdef void winograd_prepare(Winograd* job, size panels_per_task) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
+    cdef size slots
     job.width = job.weights.width
     job.panels = job.weights.panels
     job.panels_per_task = max(1, min(panels_per_task, job.panels))
@@ -137,16 +162,28 @@ cdef void winograd_prepare(Winograd* job, size panels_per_task) noexcept nogil:
     job.tile_columns = (job.y.n[3] + job.tile - 1) // job.tile
     job.tiles = job.y.n[0] * job.tile_rows * job.tile_columns
     job.blocks = (job.tiles + job.block - 1) // job.block
-    job.ldv = round_up(job.channels, kernels.lanes) + kernels.lanes
+    slots = job.block
+    if job.few:
+        slots = round_up(job.block, WINOGRAD_FEW)
+        job.planes.tile = WINOGRAD_SLICE
+        job.planes.element = WINOGRAD_FEW * WINOGRAD_SLICE
+        job.planes.slice = job.extent * job.planes.element
+        job.planes.element_row = (job.channels + WINOGRAD_SLICE - 1) // WINOGRAD_SLICE * job.planes.slice
+        job.planes.four = job.extent * job.planes.element_row
+        job.v_bytes = slots // WINOGRAD_FEW * job.planes.four * kernels.size
+    else:
+        job.ldv = round_up(job.channels, kernels.lanes) + kernels.lanes
+        job.planes = plain_planes(job.extent, job.ldv, job.block * job.ldv)
+        job.v_bytes = round_up(job.elements * job.block * job.ldv * kernels.size, 64)
     job.run_columns = job.tile * min(job.block, job.tile_columns) + 2
-    job.v_bytes = round_up(job.elements * job.block * job.ldv * kernels.size, 64)
-    job.m_bytes = round_up(job.elements * job.block * job.width * kernels.size, 64)
+    job.m_bytes = round_up(job.elements * slots * job.width * kernels.size, 64)
     job.region_bytes = round_up(job.extent * job.run_columns * min(WINOGRAD_SLICE, round_up(job.channels, kernels.lanes))
                                 * kernels.size, 64)
     job.output_bytes = round_up(job.tile * job.tile * min(job.block, job.tile_columns) * job.width * kernels.size, 64)
     job.u_bytes = job.taps_bytes = 0
-    if job.transformed == NULL:
+    if job.transformed == NULL and not job.few:
         job.u_bytes = round_up(job.elements * (job.slice * job.width + kernels.lanes) * kernels.size, 64)
+    if job.transformed == NULL:
         job.taps_bytes = round_up(9 * job.slice * job.width * kernels.size, 64)
     job.scratch_bytes = (job.v_bytes + job.m_bytes + job.u_bytes + job.taps_bytes + job.region_bytes + job.output_bytes
                          + round_up(2 * job.block * sizeof(size), 64))
@@ -159,85 +196,125 @@ cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) n
     cdef size count = min(job.block, job.tiles - first)
     cdef char* v = scratch
     cdef char* m = v + job.v_bytes
-    cdef char* scratch_u = m + job.m_bytes
-    cdef char* taps = scratch_u + job.u_bytes
+    cdef char* u = m + job.m_bytes
+    cdef char* taps = u + job.u_bytes
     cdef char* region = taps + job.taps_bytes
     cdef char* output = region + job.region_bytes
     cdef size* v_row = <size*>(output + job.output_bytes)
     cdef size* m_row = v_row + job.block
-    cdef size t, run, row, panel, width, vectors, e, k0, plane_v, plane_m, plane_u, c, n
-    cdef const char* u
-    cdef Ends ends = Ends(NULL, NULL, NULL, False)  # the transform back comes between
-    cdef fc_segment segment
+    cdef size slots = round_up(count, WINOGRAD_FEW) if job.few else job.block
+    cdef size t, run, row, panel, width
     for t in range(count):
         v_row[t] = t * job.ldv
-    plane_v = job.block * job.ldv * kernels.size
+    if job.few and slots > count:
+        memset(v + planes_at(&job.planes, slots - WINOGRAD_FEW, 0) * kernels.size, 0, job.planes.four * kernels.size)
     t = 0
     while t < count:                       # runs of neighbouring tiles
         run = min(count - t, job.tile_columns - (first + t) % job.tile_columns)
         row = (first + t) // job.tile_columns
         winograd_transform_run(kernels, job.transforms.input, job.extent, job.tile, &job.x, job.x_code, job.mode,
                                row // job.tile_rows, 0, job.channels, row % job.tile_rows * job.tile + job.origin_y, 1,
-                               (first + t) % job.tile_columns * job.tile + job.origin_x, 1, run, region,
-                               v + t * job.ldv * kernels.size, job.ldv, job.block * job.ldv)
+                               (first + t) % job.tile_columns * job.tile + job.origin_x, 1, run, region, v,
+                               &job.planes, t)
         t += run
     for panel in range(chunk * job.panels_per_task, min((chunk + 1) * job.panels_per_task, job.panels)):
         width = round_up(min(job.width, job.outputs - panel * job.width), kernels.lanes)
-        vectors = width // kernels.lanes
-        plane_m = job.block * width * kernels.size
-        for t in range(count):
-            m_row[t] = t * width
-        c = 0
-        while c < job.channels:
-            if fc_interrupted(watch):
-                return
-            n = min(job.slice, job.channels - c)
-            if job.transformed != NULL:
-                u = job.transformed + panel * job.width * job.elements * job.channels * kernels.size
-                plane_u = job.channels * width
-            else:
-                u = scratch_u
-                plane_u = n * width + kernels.lanes   # planes a power of two apart would share cache sets
-                winograd_slice(job, panel, width, c, n, taps, scratch_u, plane_u)
-            for e in range(job.elements):
-                k0 = 0
-                while k0 < n:
-                    segment.a = c + k0
-                    segment.b = k0
-                    segment.k = min(job.kc, n - k0)
-                    direct_block(kernels, v + e * plane_v, v_row, u + e * plane_u * kernels.size, vectors, width,
-                                 &segment, 1, count, m + e * plane_m, m_row, &ends, c + k0 == 0, False)
-                    k0 += job.kc
-            c += n
+        if job.few:
+            winograd_few_products(job, panel, width, slots, v, m, taps, watch)
+        else:
+            for t in range(count):
+                m_row[t] = t * width
+            winograd_products(job, panel, width, count, v, v_row, m, m_row, u, taps, watch)
+        if fc_interrupted(watch):
+            return
         t = 0
         while t < count:
             run = min(count - t, job.tile_columns - (first + t) % job.tile_columns)
-            winograd_output_run(job, first + t, run, panel, vectors, m + t * width * kernels.size,
-                                job.block * width, output)
+            winograd_output_run(job, first + t, run, panel, width // kernels.lanes, m + t * width * kernels.size,
+                                slots * width, output)
             t += run
+
+
+cdef void winograd_products(const Winograd* job, size panel, size width, size count, const char* v, const size* v_row,
+                            char* m, const size* m_row, char* scratch_u, char* taps, fc_watch* watch) noexcept nogil:
+    """M[e] = V[e] U[e] of one panel: an ordinary matrix product for every element."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size plane_v = job.planes.element * kernels.size, plane_m = job.block * width * kernels.size
+    cdef size vectors = width // kernels.lanes, c = 0, n, e, k0, plane_u
+    cdef const char* u
+    cdef Ends ends = Ends(NULL, NULL, NULL, False)  # the transform back comes between
+    cdef fc_segment segment
+    while c < job.channels:
+        if fc_interrupted(watch):
+            return
+        n = min(job.slice, job.channels - c)
+        if job.transformed != NULL:
+            u = job.transformed + panel * job.width * job.elements * job.channels * kernels.size
+            plane_u = job.channels * width
+        else:
+            u = scratch_u
+            plane_u = n * width + kernels.lanes   # planes a power of two apart would share cache sets
+            winograd_slice(job, panel, width, c, n, taps, scratch_u, plane_u)
+        for e in range(job.elements):
+            k0 = 0
+            while k0 < n:
+                segment.a = c + k0
+                segment.b = k0
+                segment.k = min(job.kc, n - k0)
+                direct_block(kernels, v + e * plane_v, v_row, u + e * plane_u * kernels.size, vectors, width,
+                             &segment, 1, count, m + e * plane_m, m_row, &ends, c + k0 == 0, False)
+                k0 += job.kc
+        c += n
+
+
+cdef void winograd_few_products(const Winograd* job, size panel, size width, size slots, const char* v, char* m,
+                                char* taps, fc_watch* watch) noexcept nogil:
+    """The same, four tiles and one vector of outputs at a time, from weights as they are."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size c = 0, n, tap_stride, vector, four, row, i
+    cdef const char* w
+    while c < job.channels:
+        if fc_interrupted(watch):
+            return
+        n = min(<size>WINOGRAD_SLICE, job.channels - c)
+        w = winograd_taps(job, panel, width, c, n, taps, &tap_stride)
+        for vector in range(width // kernels.lanes):
+            i = vector * kernels.lanes
+            for four in range(slots // WINOGRAD_FEW):
+                for row in range(job.extent):
+                    job.transforms.products(
+                        <int>row, v + (planes_at(&job.planes, four * WINOGRAD_FEW, c) + row * job.planes.element_row)
+                        * kernels.size, w + i * kernels.size, tap_stride, width, n,
+                        m + (four * WINOGRAD_FEW * width + i) * kernels.size, slots * width, width, c > 0)
+        c += n
+
+
+cdef const char* winograd_taps(const Winograd* job, size panel, size width, size channel, size channels, char* taps,
+                               size* tap_stride) noexcept nogil:
+    """Where the weights of some channels of a panel lie, their taps `tap_stride` apart: in `taps` if not packed."""
+    if job.weights.packed != NULL:
+        tap_stride[0] = job.channels * width
+        return packed_panel(&job.weights, 0, panel) + channel * width * job.kernels.size
+    tap_stride[0] = channels * width
+    pack_panel(&job.weights, 0, panel, channel, channels, taps)
+    return taps
 
 
 cdef void winograd_slice(const Winograd* job, size panel, size width, size channel, size channels, char* taps, char* u,
                          size plane) noexcept nogil:
     """u[e * plane:] = the transformed weights of some channels of a panel."""
-    cdef const char* w = taps
-    cdef size tap_stride = channels * width
-    if job.weights.packed != NULL:
-        w = packed_panel(&job.weights, 0, panel) + channel * width * job.kernels.size
-        tap_stride = job.channels * width
-    else:
-        pack_panel(&job.weights, 0, panel, channel, channels, taps)
+    cdef size tap_stride
+    cdef const char* w = winograd_taps(job, panel, width, channel, channels, taps, &tap_stride)
     job.transforms.weights(u, plane, width, w, tap_stride, channels)
 
 
 cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input transform, size extent, size tile,
                                  const View* x, int code, int mode, size image, size channel, size channels, size y,
-                                 size row_step, size left, size column_step, size run, char* region, char* v, size ldv,
-                                 size plane) noexcept nogil:
+                                 size row_step, size left, size column_step, size run, char* region, char* v,
+                                 const Planes* planes, size at_tile) noexcept nogil:
     """Transform `run` tiles side by side, extent x extent pixels each and `tile` apart, of every row_step-th row and
-    column_step-th column, reading the array as it lies where that is possible; tile t goes to row t of every plane of
-    v."""
-    cdef size first = 0, last = run, reach = (extent - 1) * column_step, step = tile * column_step, t
+    column_step-th column, reading the array as it lies where that is possible; the first goes to v as `at_tile`."""
+    cdef size first = 0, last = run, reach = (extent - 1) * column_step, step = tile * column_step, t, c, n
     cdef const char* at
     # tiles first..last-1 lie inside the array
     if (code != FLOAT16 and x.s[1] == kernels.size and y >= 0 and y + (extent - 1) * row_step < x.n[2]
@@ -250,23 +327,27 @@ cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input tr
         last = 0
     if first > 0:
         winograd_pack_run(kernels, transform, extent, tile, x, code, mode, image, channel, channels, y, row_step, left,
-                          column_step, first if last > first else run, region, v, ldv, plane)
+                          column_step, first if last > first else run, region, v, planes, at_tile)
         if last <= first:
             return
     at = x.p + image * x.s[0] + channel * x.s[1] + y * x.s[2] + left * x.s[3]
     for t in range(first, last):
-        transform(at + t * step * x.s[3], x.s[2] // kernels.size * row_step, x.s[3] // kernels.size * column_step,
-                  channels, v + t * ldv * kernels.size, plane)
+        c = 0
+        while c < channels:
+            n = channels if planes.slice == WINOGRAD_SLICE else min(<size>WINOGRAD_SLICE, channels - c)
+            transform(at + t * step * x.s[3] + c * kernels.size, x.s[2] // kernels.size * row_step,
+                      x.s[3] // kernels.size * column_step, n, v + planes_at(planes, at_tile + t, c) * kernels.size,
+                      planes.element_row, planes.element)
+            c += n
     if last < run:
         winograd_pack_run(kernels, transform, extent, tile, x, code, mode, image, channel, channels, y, row_step,
-                          left + step * last, column_step, run - last, region, v + last * ldv * kernels.size, ldv,
-                          plane)
+                          left + step * last, column_step, run - last, region, v, planes, at_tile + last)
 
 
 cdef void winograd_pack_run(const fc_kernels* kernels, fc_winograd_input transform, size extent, size tile,
                             const View* x, int code, int mode, size image, size channel, size channels, size y,
-                            size row_step, size left, size column_step, size run, char* region, char* v, size ldv,
-                            size plane) noexcept nogil:
+                            size row_step, size left, size column_step, size run, char* region, char* v,
+                            const Planes* planes, size at_tile) noexcept nogil:
     """The tiles that reach over a border, or an array that no vector can be loaded from: by way of a packed region."""
     cdef size columns = tile * (run - 1) + extent, c = 0, n, padded, t
     while c < channels:
@@ -278,7 +359,7 @@ cdef void winograd_pack_run(const fc_kernels* kernels, fc_winograd_input transfo
                     mode, padded, region)
         for t in range(run):
             transform(region + tile * t * padded * kernels.size, columns * padded, padded, padded,
-                      v + (t * ldv + c) * kernels.size, plane)
+                      v + planes_at(planes, at_tile + t, c) * kernels.size, planes.element_row, planes.element)
         c += n
 
 

@@ -19,6 +19,7 @@ cdef struct WinogradGradient:
     size phases_y, phases_x, tile, extent, elements
     size channel_block, group_tiles, parts
     size tile_rows, tile_columns, tiles, channel_blocks, panels, width, blocks
+    Planes v_planes, d_planes
     size ldv, ldd, v_bytes, d_bytes, m_bytes, region_bytes, scratch_bytes
     char* sums
 
@@ -72,6 +73,8 @@ cdef void winograd_gradient_prepare(WinogradGradient* job) noexcept nogil:
     job.tiles = job.dy.n[0] * job.phases_y * job.phases_x * job.tile_rows * job.tile_columns
     job.ldv = round_up(job.channel_block, kernels.lanes) + kernels.lanes
     job.ldd = job.width + kernels.lanes
+    job.v_planes = plain_planes(job.extent, job.ldv, job.group_tiles * job.ldv)
+    job.d_planes = plain_planes(job.extent, job.ldd, job.group_tiles * job.ldd)
     run = min(job.group_tiles, job.tile_columns)
     job.v_bytes = round_up(job.elements * job.group_tiles * job.ldv * kernels.size, 64)
     job.d_bytes = round_up(job.elements * job.group_tiles * job.ldd * kernels.size, 64)
@@ -124,10 +127,10 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
             image //= job.phases_x * job.phases_y
             winograd_transform_run(kernels, job.transforms.input, job.extent, tile, &job.x, job.x_code, job.mode, image,
                                    channel, channels, y - job.pad_y, job.dilation_y, x_at - job.pad_x, job.dilation_x,
-                                   run, region, v + t * job.ldv * kernels.size, job.ldv, job.group_tiles * job.ldv)
+                                   run, region, v, &job.v_planes, t)
             winograd_transform_run(kernels, job.transforms.gradient, tile, tile, &job.dy, job.dy_code, FC_ZEROS, image,
-                                   panel * job.width, count, y, job.dilation_y, x_at, job.dilation_x, run, region,
-                                   d + t * job.ldd * kernels.size, job.ldd, job.group_tiles * job.ldd)
+                                   panel * job.width, count, y, job.dilation_y, x_at, job.dilation_x, run, region, d,
+                                   &job.d_planes, t)
             t += run
         segment.a = 0
         segment.b = 0

@@ -3,11 +3,12 @@
    channels. Included where T is float.
 
    input     B^T d, the m + 2 inputs of a tile         output    A^T y, its m outputs
-   weights   G g, three weights, in double             gradient  A y, the gradients of m outputs
-   taps      G^T y, three weight gradients */
+   weights   G g, three weights                        gradient  A y, the gradients of m outputs
+   taps      G^T y, three weight gradients
 
-typedef T half_of_vec __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(T)), may_alias));
-typedef double vec_wide __attribute__((vector_size(VECTOR_BYTES)));
+   A row of G may be scaled if that of A is scaled back: so that the weights cost least, which are transformed for every
+   block of tiles, theirs are 1 and a point's powers, and `output` has the factors. `gradient` and `taps`, the same
+   matrices in other roles, have them where they cost least there. */
 
 #define ALONG static inline __attribute__((always_inline)) void
 
@@ -18,12 +19,12 @@ ALONG winograd_input_along_2(const vec_float *d, vec_float *o) {
 }
 
 ALONG winograd_output_along_2(const vec_float *m, vec_float *o) {
-    o[0] = m[0] + (m[1] + m[2]), o[1] = (m[1] - m[2]) + m[3];
+    o[0] = m[0] + (T)0.5 * (m[1] + m[2]), o[1] = (T)0.5 * (m[1] - m[2]) + m[3];
 }
 
-ALONG winograd_weights_along_2(vec_wide g0, vec_wide g1, vec_wide g2, vec_wide *o) {
-    vec_wide s = 0.5 * (g0 + g2), d = 0.5 * g1;
-    o[0] = g0, o[1] = s + d, o[2] = s - d, o[3] = g2;
+ALONG winograd_weights_along_2(const vec_float *g, vec_float *o) {
+    vec_float s = g[0] + g[2];
+    o[0] = g[0], o[1] = s + g[1], o[2] = s - g[1], o[3] = g[2];
 }
 
 ALONG winograd_gradient_along_2(const vec_float *y, vec_float *o) {
@@ -50,19 +51,21 @@ ALONG winograd_input_along_4(const vec_float *d, vec_float *o) {
     o[5] = d[1] - (T)2.5 * d[3] + d[5];
 }
 
+/* The points' own factors in G: 1 / ((a^2 - b^2) a^2 2) and its like, here times two. */
+static const T WINOGRAD_KA = -1 / 1.5, WINOGRAD_KB = 1 / 6.;
+
 ALONG winograd_output_along_4(const vec_float *m, vec_float *o) {
     vec_float s = m[1] + m[2], d = m[1] - m[2], t = m[3] + m[4], e = m[3] - m[4];
-    o[0] = m[0] + s + t;
-    o[1] = WINOGRAD_A * d + WINOGRAD_B * e;
-    o[2] = (T)0.5 * s + (T)2 * t;
-    o[3] = (T)0.5 * WINOGRAD_A * d + (T)2 * WINOGRAD_B * e + m[5];
+    o[0] = m[0] + WINOGRAD_KA * s + WINOGRAD_KB * t;
+    o[1] = WINOGRAD_A * WINOGRAD_KA * d + WINOGRAD_B * WINOGRAD_KB * e;
+    o[2] = (T)0.5 * WINOGRAD_KA * s + (T)2 * WINOGRAD_KB * t;
+    o[3] = m[5] + (T)0.5 * WINOGRAD_A * WINOGRAD_KA * d + (T)2 * WINOGRAD_B * WINOGRAD_KB * e;
 }
 
-ALONG winograd_weights_along_4(vec_wide g0, vec_wide g1, vec_wide g2, vec_wide *o) {
-    const double a = 0.70710678118654752440, b = 1.41421356237309504880;
-    vec_wide s = (g0 + 0.5 * g2) * (-1 / 1.5), d = g1 * (-a / 1.5);
-    vec_wide t = (g0 + 2. * g2) * (1 / 6.), e = g1 * (b / 6.);
-    o[0] = g0, o[1] = s + d, o[2] = s - d, o[3] = t + e, o[4] = t - e, o[5] = g2;
+ALONG winograd_weights_along_4(const vec_float *g, vec_float *o) {
+    vec_float s = g[0] + (T)0.5 * g[2], t = g[0] + (T)2 * g[2];
+    o[0] = g[0], o[1] = s + WINOGRAD_A * g[1], o[2] = s - WINOGRAD_A * g[1];
+    o[3] = t + WINOGRAD_B * g[1], o[4] = t - WINOGRAD_B * g[1], o[5] = g[2];
 }
 
 ALONG winograd_gradient_along_4(const vec_float *y, vec_float *o) {
@@ -91,5 +94,56 @@ ALONG winograd_taps_along_4(const vec_float *m, vec_float *o) {
 #define OF_TILE(name) name##_4
 #include "winograd_tile.h"
 
+/* ---- few tiles --------------------------------------------------------------------------------------------- */
+
+#if VECTORS == 4
+/* M[row][j] (+)= sum over channels of V[row][j] (G g G^T)[row][j], the six elements of one row for four tiles and one
+   vector of outputs: 24 accumulators. The weights g are transformed in registers, once for these four tiles, so that no
+   more than the nine taps of a weight are ever read.
+
+   V[j][tile][FC_WINOGRAD_CHANNELS]; tap (r, k) of a channel's weights lies at w + (3 r + k) * tap_stride, the next
+   channel `width` after. */
+static inline __attribute__((always_inline)) void winograd_row(
+    const int row, const T *v, const T *w, ptrdiff_t tap_stride, ptrdiff_t width, ptrdiff_t channels, T *m,
+    ptrdiff_t element_stride, ptrdiff_t tile_stride, int accumulate) {
+    vec_float acc[6][FC_WINOGRAD_TILES];
+    m += 6 * row * element_stride;
+    UNROLL for (int j = 0; j < 6; j++)
+        UNROLL for (int t = 0; t < FC_WINOGRAD_TILES; t++)
+            acc[j][t] = accumulate ? *(vec_float *)(m + j * element_stride + t * tile_stride) : (vec_float){0};
+    for (ptrdiff_t c = 0; c < channels; c++, w += width, v++) {
+        vec_float g[3], half[3], o[6];
+        /* the next slice of the channels, tap by tap: six rows fetch nine */
+        __builtin_prefetch(w + FC_WINOGRAD_CHANNELS * width + row * tap_stride, 0, 2);
+        if (row < 3) __builtin_prefetch(w + FC_WINOGRAD_CHANNELS * width + (row + 6) * tap_stride, 0, 2);
+        UNROLL for (int k = 0; k < 3; k++) {
+            UNROLL for (int r = 0; r < 3; r++) g[r] = *(const vec_float *)(w + (3 * r + k) * tap_stride);
+            winograd_weights_along_4(g, o);
+            half[k] = o[row];
+        }
+        winograd_weights_along_4(half, o);
+        UNROLL for (int j = 0; j < 6; j++)
+            UNROLL for (int t = 0; t < FC_WINOGRAD_TILES; t++)
+                acc[j][t] += v[(j * FC_WINOGRAD_TILES + t) * FC_WINOGRAD_CHANNELS] * o[j];
+    }
+    UNROLL for (int j = 0; j < 6; j++)
+        UNROLL for (int t = 0; t < FC_WINOGRAD_TILES; t++)
+            *(vec_float *)(m + j * element_stride + t * tile_stride) = acc[j][t];
+}
+
+static void winograd_products_4(int row, const void *v, const void *w, ptrdiff_t tap_stride, ptrdiff_t width,
+                                ptrdiff_t channels, void *m, ptrdiff_t element_stride, ptrdiff_t tile_stride,
+                                int accumulate) {
+#define ROW(i)                                                                                                       \
+    case i: winograd_row(i, v, w, tap_stride, width, channels, m, element_stride, tile_stride, accumulate); return;
+    switch (row) { ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) }
+#undef ROW
+}
+#else
+#define winograd_products_4 NULL
+#endif
+#define winograd_products_2 NULL
+
 #define WINOGRAD_OF(m)                                                                                               \
-    [m / 2] = {winograd_input_##m, winograd_output_##m, winograd_weights_##m, winograd_gradient_##m, winograd_taps_##m}
+    [m / 2] = {winograd_input_##m, winograd_output_##m, winograd_weights_##m, winograd_gradient_##m,                 \
+               winograd_taps_##m, winograd_products_##m}

@@ -3,9 +3,10 @@
 
 #define EXTENT (TILE + 2)
 
-/* V[f][channel] = (B^T d B)[f] of one tile d of inputs; channels is a multiple of the vector. */
+/* V[i * element_row + j * element_stride + channel] = (B^T d B)[i][j] of one tile d of inputs; channels is a multiple of
+   the vector. */
 static void OF_TILE(winograd_input)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t channels,
-                                    void *dst, ptrdiff_t element_stride) {
+                                    void *dst, ptrdiff_t element_row, ptrdiff_t element_stride) {
     for (ptrdiff_t c = 0; c < channels; c += LANES) {
         vec_float half[EXTENT * EXTENT], d[EXTENT], o[EXTENT];
         const T *in = (const T *)src + c;
@@ -18,7 +19,7 @@ static void OF_TILE(winograd_input)(const void *src, ptrdiff_t row_stride, ptrdi
         }
         UNROLL for (int i = 0; i < EXTENT; i++) {
             OF_TILE(winograd_input_along)(half + i * EXTENT, o);
-            UNROLL for (int j = 0; j < EXTENT; j++) *(vec_float *)(out + (i * EXTENT + j) * element_stride) = o[j];
+            UNROLL for (int j = 0; j < EXTENT; j++) *(vec_float *)(out + i * element_row + j * element_stride) = o[j];
         }
     }
 }
@@ -57,30 +58,30 @@ static int OF_TILE(winograd_output)(const void *src, ptrdiff_t element_stride, i
 }
 
 /* dst[f * element_stride + channel * width] = (G g G^T)[f] for one panel of weights g = src[tap * tap_stride + channel *
-   width], in double and rounded once. */
+   width]. */
 static void OF_TILE(winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
                                       ptrdiff_t tap_stride, ptrdiff_t channels) {
-    for (ptrdiff_t i = 0; i < channels * width; i += LANES / 2) {
+    for (ptrdiff_t i = 0; i < channels * width; i += LANES) {
         const T *in = (const T *)src + i;
         T *out = (T *)dst + i;
-        vec_wide column[3][EXTENT], g[3], o[EXTENT];
+        vec_float half[EXTENT * 3], g[3], o[EXTENT];
         UNROLL for (int k = 0; k < 3; k++) {
-            UNROLL for (int r = 0; r < 3; r++)
-                g[r] = __builtin_convertvector(*(const half_of_vec *)(in + (3 * r + k) * tap_stride), vec_wide);
-            OF_TILE(winograd_weights_along)(g[0], g[1], g[2], column[k]);
+            UNROLL for (int r = 0; r < 3; r++) g[r] = *(const vec_float *)(in + (3 * r + k) * tap_stride);
+            OF_TILE(winograd_weights_along)(g, o);
+            UNROLL for (int r = 0; r < EXTENT; r++) half[3 * r + k] = o[r];
         }
         UNROLL for (int r = 0; r < EXTENT; r++) {
-            OF_TILE(winograd_weights_along)(column[0][r], column[1][r], column[2][r], o);
-            UNROLL for (int k = 0; k < EXTENT; k++)
-                *(half_of_vec *)(out + (EXTENT * r + k) * element_stride) = __builtin_convertvector(o[k], half_of_vec);
+            OF_TILE(winograd_weights_along)(half + 3 * r, o);
+            UNROLL for (int k = 0; k < EXTENT; k++) *(vec_float *)(out + (EXTENT * r + k) * element_stride) = o[k];
         }
     }
 }
 
-/* D[f][channel] = (A y A^T)[f] of one tile y of the output's gradient: the matrices of the convolution in transposed
-   roles. */
+/* D[i * element_row + j * element_stride + channel] = (A y A^T)[i][j] of one tile y of the output's gradient: the
+   matrices of the convolution in transposed roles. */
 static void OF_TILE(winograd_gradient)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride,
-                                       ptrdiff_t channels, void *dst, ptrdiff_t element_stride) {
+                                       ptrdiff_t channels, void *dst, ptrdiff_t element_row,
+                                       ptrdiff_t element_stride) {
     for (ptrdiff_t c = 0; c < channels; c += LANES) {
         vec_float half[EXTENT * TILE], y[TILE], o[EXTENT];
         const T *in = (const T *)src + c;
@@ -93,7 +94,7 @@ static void OF_TILE(winograd_gradient)(const void *src, ptrdiff_t row_stride, pt
         }
         UNROLL for (int i = 0; i < EXTENT; i++) {
             OF_TILE(winograd_gradient_along)(half + i * TILE, o);
-            UNROLL for (int j = 0; j < EXTENT; j++) *(vec_float *)(out + (i * EXTENT + j) * element_stride) = o[j];
+            UNROLL for (int j = 0; j < EXTENT; j++) *(vec_float *)(out + i * element_row + j * element_stride) = o[j];
         }
     }
 }

@@ -137,8 +137,8 @@ MUTATIONS = [
     Mutation(
         "winograd: a coefficient of the output transform",
         _WINOGRAD_H,
-        "o[2] = (T)0.5 * s + (T)2 * t;",
-        "o[2] = (T)0.5 * s + (T)1.99 * t;",
+        "o[2] = (T)0.5 * WINOGRAD_KA * s + (T)2 * WINOGRAD_KB * t;",
+        "o[2] = (T)0.5 * WINOGRAD_KA * s + (T)1.99 * WINOGRAD_KB * t;",
     ),
     Mutation("winograd: missing bias", _WINOGRAD_TILE, "vec_float y = o[j] + shift;", "vec_float y = o[j];"),
     Mutation("winograd: values that are not finite go unnoticed", _WINOGRAD_TILE, "bad += y * 0;", ""),
@@ -150,7 +150,10 @@ MUTATIONS = [
         "s = y[0] + (T)2.01 * y[2],",
     ),
     Mutation(
-        "winograd: a sign of the weight transform", _WINOGRAD_H, "o[4] = t - e, o[5] = g2;", "o[4] = t + e, o[5] = g2;"
+        "winograd: a sign of the weight transform",
+        _WINOGRAD_H,
+        "o[4] = t - WINOGRAD_B * g[1], o[5] = g[2];",
+        "o[4] = t + WINOGRAD_B * g[1], o[5] = g[2];",
     ),
     Mutation(
         "max pooling: NaN is passed over",
