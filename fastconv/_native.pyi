@@ -146,11 +146,11 @@ def depthwise_weight_gradient(
     threads: int,
 ) -> None: ...
 def winograd_weights(
-    compute: int, tile: int, packed: Array, transformed: Array, channels: int, outputs: int, threads: int
+    compute: int, kind: int, packed: Array, transformed: Array, channels: int, outputs: int, threads: int
 ) -> None: ...
 def winograd(
     compute: int,
-    tile: int,
+    kind: int,
     x: Array,
     x_code: int,
     weight: Array,
@@ -204,7 +204,7 @@ def weight_gradient(
 ) -> None: ...
 def winograd_weight_gradient(
     compute: int,
-    tile: int,
+    kind: int,
     x: Array,
     x_code: int,
     dy: Array,

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from . import _native
 from .choice import (
     PANEL_BYTES,
-    WINOGRAD_TILES,
     WORKSPACE_BYTES,
     Pass,
+    Winograd,
     by_lanes,
     choose_algorithm,
     direct_blocking,
@@ -30,6 +30,7 @@ from .choice import (
     panel_width,
     tap_spacing,
     winograd_blocking,
+    winograd_kind,
 )
 from .geometry import Geometry
 
@@ -101,9 +102,10 @@ def _pack_lanes(
 
 
 def prepare(
-    p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int, transform: int = 0
+    p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int,
+    transform: Winograd | None = None,
 ) -> PackedWeights:
-    """The weights of one pass packed for many runs and transformed for Winograd's tiles of so many outputs a side."""
+    """The weights of one pass packed for many runs and, for Winograd, transformed."""
     outputs, channels = weight.shape[0] // groups, weight.shape[1]
     if transposed:
         outputs, channels = channels, outputs
@@ -117,8 +119,8 @@ def prepare(
     )
     transformed = None
     if finite and transform:
-        transformed = _aligned(count // 9 * (transform + 2) ** 2)
-        _native.winograd_weights(compute, transform, packed, transformed, channels, outputs, team)
+        transformed = _aligned(count // transform.taps**2 * transform.weights**2)
+        _native.winograd_weights(compute, transform.number, packed, transformed, channels, outputs, team)
     return PackedWeights(packed, finite, transformed)
 
 
@@ -174,7 +176,7 @@ class Call(NamedTuple):
 
         Of a `packed` weight the array gives the shape alone.
         """
-        if self.algorithm in WINOGRAD_TILES and (packed is None or packed.finite):
+        if self.algorithm != "direct" and (packed is None or packed.finite):
             self._run_winograd(weight, x, out, bias, residual, activation, packed, channels_last)
             return
         if self.lanes:
@@ -263,11 +265,31 @@ class Call(NamedTuple):
         packed: PackedWeights | None,
         channels_last: bool,
     ) -> None:
-        (p,) = self.passes
         if channels_last:
             x, out = x.transpose(0, 3, 1, 2), out.transpose(0, 3, 1, 2)
             residual = None if residual is None else residual.transpose(0, 3, 1, 2)
             weight = weight.transpose(3, 2, 0, 1)
+        for p in self.passes:
+            if p.step == (1, 1):
+                self._run_winograd_pass(p, weight, x, out, bias, residual, activation, packed)
+                continue
+            to = np.s_[:, :, p.phase[0] :: p.step[0], p.phase[1] :: p.step[1]]
+            self._run_winograd_pass(
+                p, weight, x, out[to], bias, None if residual is None else residual[to], activation, packed
+            )
+
+    def _run_winograd_pass(
+        self,
+        p: Pass,
+        weight: Array,
+        x: Array,
+        out: Array,
+        bias: Array | None,
+        residual: Array | None,
+        activation: int,
+        packed: PackedWeights | None,
+    ) -> None:
+        """A pass into its own outputs, a phase of the dilation after the other."""
         spacing = tap_spacing(p)
         if spacing == (1, 1):
             self._run_winograd_phase(p, weight, x, out, bias, residual, activation, packed)
@@ -297,16 +319,18 @@ class Call(NamedTuple):
         packed: PackedWeights | None,
     ) -> None:
         """A pass whose taps lie side by side, of arrays in the logical axis order."""
-        tile = WINOGRAD_TILES[self.algorithm]
+        kind = winograd_kind(self.algorithm, p)
+        assert kind is not None
+        tile = kind.tile
         flags = np.zeros((out.shape[0], -(-out.shape[2] // tile)), np.uint8)
         panels = None if packed is None else packed.panels
         transformed = None if packed is None else packed.transformed
         b = winograd_blocking(
-            tile, self.channels, self.outputs, (out.shape[0], *out.shape[2:]), _native.tile_shape(self.compute),
+            kind, self.channels, self.outputs, (out.shape[0], *out.shape[2:]), _native.tile_shape(self.compute),
             self.threads, transformed is not None,
         )  # fmt: skip
         _native.winograd(
-            self.compute, tile, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels, transformed,
+            self.compute, kind.number, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels, transformed,
             self.transposed, p.rows, p.columns, bias, out, STORAGE[out.dtype], residual, activation, p.tap_y[0],
             p.tap_x[0], self.mode, flags, b.few, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
         )  # fmt: skip
@@ -315,7 +339,8 @@ class Call(NamedTuple):
         for n, row in np.argwhere(flags):  # rows of tiles with an output that is not finite
             part = slice(tile * row, tile * row + tile)
             rows = out[n : n + 1, :, part]
-            shifted = p._replace(tap_y=tuple(tap + tile * int(row) for tap in p.tap_y))
+            down = tile * kind.stride * int(row)
+            shifted = p._replace(tap_y=tuple(tap + down for tap in p.tap_y), phase=(0, 0), step=(1, 1))
             direct, in_place = _direct_passes(
                 (shifted,), self.channels, self.outputs, 1, rows.shape[2:], x.shape[2:], self.mode, self.compute,
                 self.threads,
@@ -387,7 +412,7 @@ def _call(
     how, reason = ("direct", "nothing to compute")
     if kept:
         how, reason = choose_algorithm(
-            kept[0], channels, outputs, groups, size, dtype, algorithm, padding_mode, purpose
+            kept, channels, outputs, groups, size, dtype, algorithm, padding_mode, purpose
         )
     lanes = bool(kept) and all(by_lanes(p, channels, outputs, groups, compute) for p in kept)
     direct, in_place = _direct_passes(

@@ -40,7 +40,6 @@ WINOGRAD_SLICE_BYTES = 576 << 10  # 64 channels of transformed weights
 WINOGRAD_BYTES = 512 << 10  # transformed input of a block of tiles
 WINOGRAD_FEW_TILES = 4  # of a batch: more make up for storing the transformed weights (measured on Zen 5)
 WINOGRAD_HELD_BYTES = 16 << 20  # and for such a batch a plan holds no more of them than a cache does
-WINOGRAD_TILES = {"winograd": 4, "winograd_2x2": 2}  # outputs a side of a tile
 # Winograd is chosen from here on (measured on Zen 4, one image, against the direct kernels); all are of one image, so
 # that a batch split changes nothing. Fewer tiles than these do not earn back the transforms.
 WINOGRAD_CHANNELS = 6  # summed: fewer do not outweigh the transform back
@@ -62,11 +61,39 @@ WINOGRAD_MACS_SMALL = 1 << 19
 WINOGRAD_CHANNELS_SMALL_PREPARED = 64
 WINOGRAD_CHANNELS_SMALL = 32  # for a single call
 WINOGRAD_CHANNELS_SMALLEST = 128  # for one below 7 x 7 outputs
+# At stride 2, for 3 x 3 taps and for 2 x 2 in every phase: channels, outputs a side and multiply-adds of an image (of a
+# phase) from which on the transforms pay (measured on Zen 5).
+PHASES_PAY = {3: (64, 7, 16 << 20), 2: (32, 4, 4 << 20)}
 # Winograd's error bound: |y - y_ref| <= (C + terms) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels
 # (tiles for the weight gradient), u the unit roundoff, the maximum over the plane: a tile's error follows the largest
 # of its pixels. Random, one-signed and constant data stayed below 0.8 of (C + 16) u (tests), planes of very different
 # scales and few channels in 8 of 100,000 problems above it, up to 1.48 times (reliability board).
-WINOGRAD_TERMS = {"winograd": 32, "winograd_2x2": 4}
+WINOGRAD_TERMS = {"winograd": 32, "winograd_2x2": 4, "winograd_phases": 4}
+
+
+class Winograd(NamedTuple):
+    """A kind of Winograd convolution (fc_winograd in src/fastconv.h); what a tile has along each axis."""
+
+    number: int  # fc_winograd_kind
+    tile: int  # outputs
+    stride: int
+    taps: int
+    elements: int  # products
+    weights: int  # different transformed weights
+
+    @property
+    def extent(self) -> int:
+        """Inputs along an axis."""
+        return (self.tile - 1) * self.stride + self.taps
+
+
+WINOGRAD = {
+    "winograd": Winograd(2, 4, 1, 3, 6, 6),
+    "winograd_2x2": Winograd(1, 2, 1, 3, 4, 4),
+    "winograd_phases": Winograd(0, 2, 2, 3, 5, 4),
+}
+WINOGRAD_TWO_TAPS = Winograd(3, 2, 1, 2, 3, 3)  # "winograd_phases" of an input gradient, in every phase
+WINOGRAD_TILES = {name: kind.tile for name, kind in WINOGRAD.items()}
 
 
 class Pass(NamedTuple):
@@ -410,22 +437,40 @@ def tap_spacing(p: Pass) -> tuple[int, int]:
     return p.tap_y[1] - p.tap_y[0], p.tap_x[1] - p.tap_x[0]
 
 
+def winograd_kind(algorithm: str, p: Pass) -> Winograd | None:
+    """The kind of Winograd that computes a pass, None for another algorithm."""
+    kind = WINOGRAD.get(algorithm)
+    return WINOGRAD_TWO_TAPS if kind and len(p.tap_y) == 2 else kind
+
+
 def why_not_winograd(
-    p: Pass, channels: int, outputs: int, groups: int, dtype: np.dtype[Any], padding_mode: str, purpose: str = "call"
+    passes: Sequence[Pass], channels: int, outputs: int, groups: int, dtype: np.dtype[Any], padding_mode: str,
+    purpose: str = "call", algorithm: str = "winograd",
 ) -> str | None:
-    """Why Winograd cannot compute a pass; None if it can.
+    """Why Winograd cannot compute these passes; None if it can.
 
     A dilated pass is as many plain ones as the dilation has phases, each on every d-th pixel; padding that repeats
     pixels mixes them.
     """
+    p = passes[0]
+    taps = (len(p.tap_y), len(p.tap_x))
+    stride = p.stride if p.stride != (1, 1) else p.step
+    gradient = p.step != (1, 1)
+    wanted = 2 if algorithm == "winograd_phases" else 1
     if dtype != np.float32:
         return f"the element type is {dtype}, not float32"
-    if p.stride != (1, 1) or p.step != (1, 1):
-        return f"the stride is {p.stride if p.stride != (1, 1) else p.step}, not (1, 1)"
-    if len(p.tap_y) != 3 or len(p.tap_x) != 3:
-        return f"the kernel is {len(p.tap_y)} x {len(p.tap_x)}, not 3 x 3"
-    if tap_spacing(p) != (1, 1) and purpose != "weight gradient" and padding_mode != "zeros":
-        return f"the kernel is dilated by {tap_spacing(p)}, which it does not compute for padding_mode={padding_mode!r}"
+    if wanted == 2 and purpose == "weight gradient":
+        return "it has no weight gradient"
+    if stride != (wanted, wanted):
+        return f"the stride is {stride}, not {(wanted, wanted)}"
+    if gradient and any((len(p.tap_y), len(p.tap_x)) != (2, 2) for p in passes):
+        return "not every phase of the kernel has 2 x 2 taps, as one of 4 x 4 has"
+    if not gradient and taps != (3, 3):
+        return f"the kernel is {taps[0]} x {taps[1]}, not 3 x 3"
+    if tap_spacing(p) != (1, 1) and (wanted == 2 or (purpose != "weight gradient" and padding_mode != "zeros")):
+        return f"the kernel is dilated by {tap_spacing(p)}, which it does not compute for " + (
+            f"padding_mode={padding_mode!r}" if wanted == 1 else "a stride of 2"
+        )
     if groups != 1:
         return f"groups is {groups}, not 1"
     if channels == 0 or outputs == 0:
@@ -434,7 +479,7 @@ def why_not_winograd(
 
 
 def choose_algorithm(
-    p: Pass,
+    passes: Sequence[Pass],
     channels: int,
     outputs: int,
     groups: int,
@@ -452,7 +497,10 @@ def choose_algorithm(
     """
     if algorithm != "auto":
         return algorithm, "asked for"
-    if why := why_not_winograd(p, channels, outputs, groups, dtype, padding_mode, purpose):
+    p = passes[0]
+    if why := why_not_winograd(passes, channels, outputs, groups, dtype, padding_mode, purpose):
+        if not why_not_winograd(passes, channels, outputs, groups, dtype, padding_mode, purpose, "winograd_phases"):
+            return _phases_or_direct(p, channels, outputs, size)
         return "direct", f"Winograd does not apply: {why}"
     fewest = min(channels, outputs)
     spacing = tap_spacing(p)
@@ -483,6 +531,21 @@ def choose_algorithm(
     return "winograd", "3x3 at stride 1 in float32 with enough work: 36 multiplications for 16 outputs instead of 144"
 
 
+def _phases_or_direct(p: Pass, channels: int, outputs: int, size: tuple[int, int]) -> tuple[str, str]:
+    """The choice for a stride of 2: of 3 x 3 taps, or of 2 x 2 in every phase of an input gradient."""
+    least_channels, least, least_macs = PHASES_PAY[len(p.tap_y)]
+    own = p.output_size(size)
+    macs = channels * outputs * prod(own) * len(p.tap_y) * len(p.tap_x)
+    if min(channels, outputs) < least_channels or min(own) < least or macs < least_macs:
+        return "direct", (
+            f"too small for Winograd at stride 2, which pays from {least_channels} channels, {least} x {least} outputs "
+            f"and {least_macs:,} multiply-adds an image on{'' if len(p.tap_y) == 3 else ', in every phase'}"
+        )
+    if len(p.tap_y) == 2:
+        return "winograd_phases", "4x4 at stride 2 in float32: 9 multiplications for 4 outputs of a phase instead of 16"
+    return "winograd_phases", "3x3 at stride 2 in float32: 25 multiplications for 4 outputs instead of 36"
+
+
 def _earns_small_tiles(fewest: int, size: int, macs: int, purpose: str) -> bool:
     """Whether a map too small for tiles of 4 x 4 outputs, `size` a side, earns the transforms of 2 x 2."""
     if purpose == "plan":
@@ -504,20 +567,20 @@ class WinogradBlocking(NamedTuple):
 
 
 def few_winograd_tiles(
-    tile: int, tiles: int, channels: int, outputs: int, register_tile: tuple[int, int, int, int], prepared: bool
+    kind: Winograd, tiles: int, channels: int, outputs: int, register_tile: tuple[int, int, int, int], prepared: bool
 ) -> bool:
     """Whether so few tiles that transforming the weights in registers costs less than reading their transform.
 
     The bits are the same either way.
     """
     element, _, vectors, _ = register_tile
-    held = prepared and (tile + 2) ** 2 * channels * outputs * element <= WINOGRAD_HELD_BYTES
-    return tile == 4 and vectors == 4 and tiles <= WINOGRAD_FEW_TILES and not held
+    held = prepared and kind.weights**2 * channels * outputs * element <= WINOGRAD_HELD_BYTES
+    return kind.tile == 4 and vectors == 4 and tiles <= WINOGRAD_FEW_TILES and not held
 
 
-def winograd_tiles(tile: int, shape: tuple[int, int, int]) -> int:
+def winograd_tiles(kind: Winograd, shape: tuple[int, int, int]) -> int:
     """Tiles of an output of `shape` (batch, height, width)."""
-    return shape[0] * -(-shape[1] // tile) * -(-shape[2] // tile)
+    return shape[0] * -(-shape[1] // kind.tile) * -(-shape[2] // kind.tile)
 
 
 def panel_width(compute: int, outputs: int) -> int:
@@ -528,7 +591,7 @@ def panel_width(compute: int, outputs: int) -> int:
 
 @lru_cache(maxsize=256)
 def winograd_blocking(
-    tile: int,
+    kind: Winograd,
     channels: int,
     outputs: int,
     shape: tuple[int, int, int],
@@ -542,27 +605,28 @@ def winograd_blocking(
     and a slice of transformed weights do, and a block has as many tiles as that allows, to use the slice often.
     """
     element, lanes, vectors, rows = register_tile
-    extent, elements = tile + 2, (tile + 2) ** 2
-    tiles = max(1, winograd_tiles(tile, shape))  # an empty batch has loop sizes too
-    few = few_winograd_tiles(tile, tiles, channels, outputs, register_tile, transformed)
+    tile, extent, elements, taps = kind.tile, kind.extent, kind.elements**2, kind.taps**2
+    weights = kind.weights**2
+    tiles = max(1, winograd_tiles(kind, shape))  # an empty batch has loop sizes too
+    few = few_winograd_tiles(kind, tiles, channels, outputs, register_tile, transformed)
     width = lanes * vectors
     leading = -(-channels // lanes) * lanes + lanes
     panels = -(-outputs // width)
     budget = WORKSPACE_BYTES // threads
-    part = max(1, min(channels, min(WINOGRAD_SLICE_BYTES, budget // 3) // (elements * element * width)))
+    part = max(1, min(channels, min(WINOGRAD_SLICE_BYTES, budget // 3) // (weights * element * width)))
     if few:
         leading, part = -(-channels // 64) * 64, 64  # FC_WINOGRAD_CHANNELS
     fixed = 512 + element * extent * extent * min(64, leading)
     if few:
         most = tiles
-        fixed += element * (9 * part * width + 3 * elements * (leading + width))  # and tiles to make it fours
+        fixed += element * (taps * part * width + 3 * elements * (leading + width))  # and tiles to make it fours
     elif transformed:
         most = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (elements * element * leading)))
     else:
         most = max(rows, WINOGRAD_SUMS_BYTES // (elements * element * width))
-        fixed += element * ((9 + elements) * part * width + elements * lanes)
-    one = element * (extent * tile * min(64, leading) + tile * tile * width)  # as packed and stored
-    tile_bytes = element * elements * (leading + width) + one + 16
+        fixed += element * ((taps + weights) * part * width + weights * lanes)
+    one = element * (extent * tile * kind.stride * min(64, leading) + tile * tile * width)  # as packed and stored
+    tile_bytes = element * elements * (leading + width) + one + 64
     bound = max(1, (budget - fixed) // tile_bytes)
     most = min(most, bound)
     # the same number of equal blocks for every thread, near that size; few tiles stay together and share out the panels
@@ -647,7 +711,7 @@ class WinogradGradientBlocking(NamedTuple):
 
 @lru_cache(maxsize=256)
 def winograd_gradient_blocking(
-    tile: int, g: Geometry, register_tile: tuple[int, int, int, int]
+    kind: Winograd, g: Geometry, register_tile: tuple[int, int, int, int]
 ) -> WinogradGradientBlocking:
     """Sums of 36 x 64 channels x one panel (590 KB in AVX-512) and 24 transformed tiles share the second level."""
     element, lanes, vectors, _ = register_tile
@@ -656,7 +720,7 @@ def winograd_gradient_blocking(
     blocks = -(-g.in_channels // channels) * -(-g.out_channels // width)
     tiles = g.batch
     for size, dilation in zip(g.output_size, g.dilation, strict=True):  # of every phase
-        tiles *= min(size, dilation) * -(-size // (tile * dilation))
-    block_bytes = (tile + 2) ** 2 * channels * width * element
+        tiles *= min(size, dilation) * -(-size // (kind.tile * dilation))
+    block_bytes = kind.elements**2 * channels * width * element
     parts = min(tiles // 48, -(-16 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes))
     return WinogradGradientBlocking(channels, 24, max(1, parts))

@@ -35,6 +35,7 @@ KEPT_BYTES = 256 << 20  # buffers above this are given back after a run
 # A batch goes in slices whose activations take at most SLICE_BYTES at any step. From the first step with more weights
 # than HEAVY_BYTES on, which would be read anew for every slice, it goes whole (ResNet-50, batch 8: 7 % less time).
 SLICE_BYTES = 8 << 20
+MOST_VIEWS = 1000  # remembered; a few for every step and size of a batch
 HEAVY_BYTES = 16 << 20
 WHOLE = 1 << 30  # images of a slice: more than any batch has
 
@@ -73,6 +74,7 @@ class InferencePlan:
         self._parameters = model.parameters()
         self._versions = [parameter.version for parameter in self._parameters]
         self._buffers: list[Array | None] = []
+        self._views: dict[tuple[int, int, int], Array] = {}  # (value, first image, end) in these buffers
         self._lock = threading.Lock()
         self._values: list[Shape] = [sample]  # shape of every intermediate value; 0 is the input
         self._root = [0]  # the value whose memory it is: another one's for a view
@@ -286,6 +288,7 @@ class InferencePlan:
         held = self._buffers[number]
         if held is None or held.size < needed:
             held = self._buffers[number] = np.empty(needed, self.model.dtype)
+            self._views.clear()
         return held
 
     def run(self, x: Any) -> Array:
@@ -302,6 +305,7 @@ class InferencePlan:
             result = self._run(array)
             if sum(b.nbytes for b in self._buffers if b is not None) > KEPT_BYTES:
                 self._buffers = [None] * len(self._buffers)
+                self._views.clear()
         return result
 
     def _run(self, x: Array) -> Array:
@@ -313,12 +317,19 @@ class InferencePlan:
 
         def view(value: int, first: int, end: int) -> Array:
             """A value's images from `first` to `end`, which have a place of their own if it crosses segments."""
+            found = self._views.get((value, first, end))
+            if found is not None:
+                return found
             root, shape = self._root[value], (end - first, *self._values[value])
             if root in given:
                 return given[root][first:end].reshape(shape)
             size = prod(shape[1:])
             start = first * size if root in self._crossing else 0
-            return buffers[self._where[root]][start : start + (end - first) * size].reshape(shape)
+            if len(self._views) > MOST_VIEWS:
+                self._views.clear()
+            made = buffers[self._where[root]][start : start + (end - first) * size].reshape(shape)
+            self._views[value, first, end] = made
+            return made
 
         for steps in self._segments:
             slices = max(1, -(-batch // self.steps[steps[0]].slice))

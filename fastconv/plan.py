@@ -37,12 +37,14 @@ from .choice import (
     PICKED_CHANNELS_GRADIENT,
     REGION,
     SOURCES,
-    WINOGRAD_TILES,
+    WINOGRAD,
     Pass,
+    Winograd,
     by_lanes,
     choose_algorithm,
     few_winograd_tiles,
     forward_passes,
+    input_gradient_passes,
     lane_blocking,
     lane_gradient_parts,
     lane_scratch,
@@ -142,8 +144,9 @@ def check_algorithm(g: Geometry, dtype: np.dtype[Any], algorithm: str, purpose: 
     """Refuse a forced algorithm that does not apply, saying why."""
     if algorithm in ("auto", "direct"):
         return
+    passes = input_gradient_passes(g) if purpose == "input gradient" else forward_passes(g)
     why = why_not_winograd(
-        forward_passes(g)[0], g.in_channels, g.out_channels, g.groups, np.dtype(dtype), g.padding_mode, purpose
+        passes, g.in_channels, g.out_channels, g.groups, np.dtype(dtype), g.padding_mode, purpose, algorithm
     )
     if why:
         raise ConvError(
@@ -211,7 +214,7 @@ def input_gradient(
     threads: int = 1,
 ) -> None:
     """out = the gradient with respect to the input (also the transposed convolution, then with a bias)."""
-    check_algorithm(g, grad_output.dtype, algorithm)
+    check_algorithm(g, grad_output.dtype, algorithm, "input gradient")
 
     def run(dy: Array, w: Array, to: Array, b: Array | None) -> None:
         if g.padding_mode != "zeros" and any(side > 0 for axis in g.padding for side in axis):
@@ -311,13 +314,13 @@ def weight_gradient(
 
     (p,) = forward_passes(g)
     how, _ = choose_algorithm(
-        p, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size, out.dtype, algorithm,
+        (p,), g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size, out.dtype, algorithm,
         g.padding_mode, "weight gradient", g.batch,
     )
-    if tile := WINOGRAD_TILES.get(how):
-        w = winograd_gradient_blocking(tile, g, _native.tile_shape(COMPUTE[out.dtype]))
+    if kind := WINOGRAD.get(how):
+        w = winograd_gradient_blocking(kind, g, _native.tile_shape(COMPUTE[out.dtype]))
         _native.winograd_weight_gradient(
-            COMPUTE[out.dtype], tile, input, STORAGE[input.dtype], grad_output, STORAGE[grad_output.dtype], out,
+            COMPUTE[out.dtype], kind.number, input, STORAGE[input.dtype], grad_output, STORAGE[grad_output.dtype], out,
             STORAGE[out.dtype], g.padding[0][0], g.padding[1][0], *g.dilation, PADDING_MODES[g.padding_mode],
             w.channels, w.tiles, w.parts, threads,
         )  # fmt: skip
@@ -463,27 +466,27 @@ def _explain_call(
     _, lanes, vectors, rows = shape = _native.tile_shape(compute)
     packed = _native.packed_bytes(compute, g.groups, prod(g.kernel_size), channels, outputs)
     macs = g.batch * prod(g.output_size) * g.out_channels * channels * prod(g.kernel_size)
-    if side := WINOGRAD_TILES.get(call.algorithm):
+    if kind := WINOGRAD.get(call.algorithm):
         phases = prod(map(min, g.dilation, g.output_size))  # each on every d-th pixel
         size = _phase_size(g)
-        held = prepared and _held(g, call) > 0
-        w = winograd_blocking(side, channels, outputs, (g.batch, *size), shape, call.threads, held)
-        tiles = winograd_tiles(side, (g.batch, *size))
+        held = prepared and _held(g, call) is not None
+        w = winograd_blocking(kind, channels, outputs, (g.batch, *size), shape, call.threads, held)
+        tiles = winograd_tiles(kind, (g.batch, *size))
         tasks = -(-tiles // w.tiles) * _pieces(outputs, vectors * lanes, w.panels_per_task)
-        elements = (side + 2) ** 2
+        elements, side = kind.elements**2, kind.tile
         team = _native.team_for(call.threads, tasks, w.scratch_bytes)
         return ConvExplanation(
             algorithm=call.algorithm, isa=_native.isa_name(), dtype=str(dtype), threads=call.threads,
             tile=(side, side), block=f"{w.tiles} tiles", register_tile=(rows, vectors * lanes),
-            source=f"transformed {side + 2} x {side + 2} tiles",
+            source=f"transformed {kind.extent} x {kind.extent} tiles",
             workspace_bytes=w.scratch_bytes * team,
-            packed_weight_bytes=packed // 9 * (9 + elements * held) if prepared else packed if call.packs else 0,
+            packed_weight_bytes=packed // 9 * (9 + kind.weights**2 * held) if prepared else packed if call.packs else 0,
             macs=macs, multiplications=elements * phases * tiles * channels * outputs, reason=call.reason,
         )  # fmt: skip
     team = _native.threads_for(macs, call.threads)
     (p,) = forward_passes(g)
     if call.lanes:
-        kind = "depthwise" if channels == 1 else "grouped"
+        name = "depthwise" if channels == 1 else "grouped"
         team = _native.threads_for(4 * macs, call.threads)
         chunk = _native.lane_chunk(compute)
         lies = lies and not call.mode
@@ -498,7 +501,7 @@ def _explain_call(
             source=SOURCES[IN_PLACE if in_place else REGION],
             workspace_bytes=scratch * _native.team_for(team, tasks, scratch),
             packed_weight_bytes=packed, macs=macs, multiplications=macs,
-            reason=f"{call.reason}; {kind} kernels, every lane an output channel with inputs of its own",
+            reason=f"{call.reason}; {name} kernels, every lane an output channel with inputs of its own",
         )  # fmt: skip
     source, tile, reduction, tasks, scratch = IN_PLACE, (0, 0), 0, 0, 0  # of nothing to compute
     if call.direct:
@@ -519,14 +522,14 @@ def _phase_size(g: Geometry) -> tuple[int, int]:
     return -(-g.output_size[0] // g.dilation[0]), -(-g.output_size[1] // g.dilation[1])
 
 
-def _held(g: Geometry, call: Call) -> int:
-    """The outputs a side of the tiles for which a plan holds transformed weights; 0 if it holds none."""
-    side = WINOGRAD_TILES.get(call.algorithm, 0)
-    if side == 0:
-        return 0
-    tiles = winograd_tiles(side, (g.batch, *_phase_size(g)))
-    few = few_winograd_tiles(side, tiles, call.channels, call.outputs, _native.tile_shape(call.compute), True)
-    return 0 if few else side
+def _held(g: Geometry, call: Call) -> Winograd | None:
+    """The kind of Winograd for which a plan holds transformed weights; None if it holds none."""
+    kind = WINOGRAD.get(call.algorithm)
+    if kind is None:
+        return None
+    tiles = winograd_tiles(kind, (g.batch, *_phase_size(g)))
+    few = few_winograd_tiles(kind, tiles, call.channels, call.outputs, _native.tile_shape(call.compute), True)
+    return None if few else kind
 
 
 def _pieces(outputs: int, width: int, per_task: int) -> int:

@@ -74,12 +74,13 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_spread)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Py_ssize_t*,
                                const void*) noexcept nogil
     ctypedef struct fc_winograd:
+        int tile, step, taps, extent, elements, weights, last
         fc_winograd_input input
         fc_winograd_output output
-        fc_winograd_weights weights
-        fc_winograd_input gradient
-        fc_winograd_taps taps
+        fc_winograd_weights transform
         fc_winograd_products products
+        fc_winograd_input gradient
+        fc_winograd_taps gradient_taps
     ctypedef struct fc_lane_kernels "fc_lane_kernels":
         fc_lane lane[3][13]
         fc_window window[6][3][2]
@@ -99,7 +100,7 @@ cdef extern from "fastconv.h" nogil:
         int picks
         fc_lane_kernels by_lane[2]
         fc_spread spread
-        fc_winograd winograd[3]
+        fc_winograd winograd[4]
     ctypedef struct fc_pool_row:
         const char* x
         Py_ssize_t xh, xw, xc

@@ -18,7 +18,7 @@ enum fc_activation { FC_LINEAR, FC_RELU, FC_RELU6, FC_LEAKY_RELU, FC_SILU, FC_SI
 
 enum fc_padding_mode { FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC };
 
-enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12, FC_WINDOW = 8, FC_MAX_WINDOW = 5, FC_MAX_WINOGRAD = 4 };
+enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12, FC_WINDOW = 8, FC_MAX_WINDOW = 5 };
 
 /* Winograd of few tiles (fc_winograd.products): so many tiles together, and so many of their channels. */
 enum { FC_WINOGRAD_TILES = 4, FC_WINOGRAD_CHANNELS = 64 };
@@ -65,14 +65,22 @@ typedef void (*fc_winograd_products)(int row, const void *v, const void *w, ptrd
                                      ptrdiff_t channels, void *m, ptrdiff_t element_stride, ptrdiff_t tile_stride,
                                      int accumulate);
 
-/* Winograd F(m x m, 3x3) and F(3x3, m x m) for one tile or panel, strides in elements. */
+/* The kinds of Winograd convolution: tiles of m x m outputs of 3 x 3 taps, of 3 x 3 taps at stride 2, of 2 x 2 taps. */
+enum fc_winograd_kind {
+    FC_WINOGRAD_STRIDED, FC_WINOGRAD_2, FC_WINOGRAD_4, FC_WINOGRAD_TWO_TAPS, FC_WINOGRAD_KINDS
+};
+
+/* One of them, for one tile or panel; strides in elements. Along each axis a tile makes `tile` outputs of `extent` inputs,
+   `step` apart from the next tile's, and has `elements` products, of which from number `weights` - 1 on all have the same
+   transformed weight; those in the set `last` serve its last output alone. */
 typedef struct {
+    int tile, step, taps, extent, elements, weights, last;
     fc_winograd_input input;
     fc_winograd_output output;
-    fc_winograd_weights weights;
-    fc_winograd_input gradient;
-    fc_winograd_taps taps;
+    fc_winograd_weights transform;
     fc_winograd_products products;  /* NULL where there are not registers enough */
+    fc_winograd_input gradient;     /* the weight gradient F(3x3, m x m) where it exists */
+    fc_winograd_taps gradient_taps;
 } fc_winograd;
 
 /* Depthwise and grouped convolution (kernels/depthwise.h): a register tile in which every lane multiplies an input of
@@ -113,7 +121,7 @@ typedef struct {
     int lane_vectors, picks;
     fc_lane_kernels by_lane[2];
     fc_spread spread;
-    fc_winograd winograd[FC_MAX_WINOGRAD / 2 + 1]; /* [m / 2], where the type has it */
+    fc_winograd winograd[FC_WINOGRAD_KINDS]; /* where the type has them */
 } fc_kernels;
 
 /* One spatial window pass: what pooling kernels need to know of a row of output pixels. */

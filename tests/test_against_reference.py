@@ -129,6 +129,12 @@ def test_winograd_2x2(chunk):
     agree((case for case in cases if case), comparisons.winograd, "winograd_2x2")
 
 
+@pytest.mark.parametrize("chunk", CHUNKS[::2], ids=str)
+def test_winograd_at_stride_2(chunk):
+    cases = map(winograd_case, conv_cases(len(chunk), chunk.start))
+    agree((case for case in cases if case), comparisons.winograd_phases, "winograd_phases")
+
+
 def test_a_comparison_finds_what_is_wrong():
     """The judge of all the tests above, on results that are wrong by a known amount."""
     expected = np.array([1.0, 2.0, 4.0, np.nan, np.inf], np.float32)

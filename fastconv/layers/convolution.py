@@ -44,8 +44,8 @@ def batch_algorithm(g: Geometry, dtype: np.dtype[Any]) -> str:
     tiles = g.batch * -(-g.output_size[0] // 4) * -(-g.output_size[1] // 4)
     if min(g.in_channels, g.out_channels) < WINOGRAD_CHANNELS or tiles < WINOGRAD_BATCH_TILES or g.dilation != (1, 1):
         return "auto"
-    (p,) = forward_passes(g)  # one choice for all three passes
-    why = why_not_winograd(p, g.in_channels, g.out_channels, g.groups, dtype, g.padding_mode, "weight gradient")
+    passes = forward_passes(g)  # one choice for all three passes
+    why = why_not_winograd(passes, g.in_channels, g.out_channels, g.groups, dtype, g.padding_mode, "weight gradient")
     return "auto" if why else "winograd"
 
 

@@ -363,6 +363,35 @@ def winograd(case: ConvCase, algorithm: str = "winograd") -> Iterator[Comparison
         yield Comparison(f"grad_weight of {values}", ours[1], theirs[1], bound)
 
 
+def winograd_phases(case: ConvCase, algorithm: str = "winograd_phases") -> Iterator[Comparison]:
+    """Winograd at stride 2: the forward pass of 3 x 3 taps and the input gradient of 4 x 4; else as `winograd`."""
+    for values in ("reals", "magnitudes"):
+        c = replace(case, kernel=(3, 3), stride=2)
+        x, w, b = (None if a is None else np.abs(a) if values == "magnitudes" else a for a in c.arrays("reals"))
+        assert x is not None and w is not None
+        last = c.channels_last
+        expected = reference.conv2d(x, w, b, **c.options(), activation=c.activation)
+        scale = plane_scale(x, w, last)
+        if b is not None:
+            scale = scale + np.abs(b if last else b[:, None, None])
+        scale = np.broadcast_to(scale, expected.shape)
+        bound = winograd_bound(expected, scale, c.in_channels, ACTIVATION_SLOPE, ACTIVATION_ULPS, algorithm=algorithm)
+        got = functional.conv2d(x, w, b, **c.options(), activation=c.activation, algorithm=algorithm)
+        yield Comparison(f"forward of {values}", got, expected, bound)
+        plan = functional.plan_conv2d(x.shape, w, b, **c.options(), activation=c.activation, algorithm=algorithm)
+        yield Comparison(f"plan of {values}", plan.run(x), expected, bound)
+        c = replace(case, kernel=(4, 4), stride=2, size=(case.size[0] + 1, case.size[1] + 1))
+        x, w, _ = c.arrays("reals")
+        dy = fill(c.rng("grad_output"), reference.conv2d(x, w, **c.options()).shape, "float32")
+        if values == "magnitudes":
+            w, dy = np.abs(w), np.abs(dy)
+        expected = reference.conv2d_input(x.shape, w, dy, **c.options())
+        scale = np.broadcast_to(plane_scale(dy, w.swapaxes(2, 3) if last else w.swapaxes(0, 1), last), x.shape)
+        bound = winograd_bound(expected, scale * _folds(c, dy), c.out_channels, algorithm=algorithm)
+        got = grad.conv2d_input(x.shape, w, dy, **c.options(), algorithm=algorithm)
+        yield Comparison(f"grad_input of {values}", got, expected, bound)
+
+
 # ---- All of it ------------------------------------------------------------------------------------------------------
 
 
@@ -398,4 +427,5 @@ OPERATIONS = (
     Operation("avg_pool2d, gradient", pool_cases, avg_pool2d),
     Operation("Winograd, gradients", _winograd_cases, winograd),
     Operation("Winograd 2x2, gradients", _winograd_cases, lambda case: winograd(case, "winograd_2x2")),
+    Operation("Winograd at stride 2", _winograd_cases, winograd_phases),
 )

@@ -1,6 +1,7 @@
-# Winograd convolution F(m x m, 3x3) for tiles of m x m outputs, m = 2 or 4 (Lavin & Gray, arXiv 1509.09308):
-# (m + 2)^2 multiplications in place of 9 m^2, so 16 for 36 and 36 for 144. Fused per block of tiles, so that
-# transformed data never leaves the cache; E = (m + 2)^2:
+# Winograd convolution F(m x m, r x r) for tiles of m x m outputs (Lavin & Gray, arXiv 1509.09308), E multiplications in
+# place of m^2 r^2: 36 for 144 with m = 4 and 3 x 3 taps, 16 for 36 with m = 2, 9 for 16 with m = 2 and 2 x 2 taps; and
+# of 3 x 3 taps at stride 2, whose outer taps meet the even inputs as two taps do and whose middle one the odd ones: 25
+# for 36. Fused per block of tiles, so that transformed data never leaves the cache:
 #
 #   for block of tiles x run of panels                      threads take these
 #     V[E][tiles][channels] = transformed tiles of inputs   second-level cache
@@ -10,13 +11,14 @@
 #         for each of the E elements: M += V * U            micro-kernel
 #       m x m outputs = transformed M, bias, epilogue
 #
-# U is E / 9 times as large as the weights: where a block has tiles enough, transforming the weights again for every
+# U is up to 4 times as large as the weights: where a block has tiles enough, transforming the weights again for every
 # block costs less than reading U from memory. A few tiles of 4 x 4 outputs (`few`) do not earn storing U: there a
 # micro-kernel transforms the weights in registers, for four tiles at a time, and reads no more than they are.
 #
-# Each tile is computed alike whatever block it falls in: the bits depend neither on the threads nor on the batch. A row
-# of tiles with an output that is not finite is reported, and the caller computes it directly, so that NaN and infinity
-# reach exactly the outputs whose window holds them.
+# Each tile is computed alike whatever block it falls in: the bits depend neither on the threads nor on the batch. What
+# serves only the last row or column of a tile is left out where that lies beyond the border. A row of tiles with an
+# output that is not finite is reported, and the caller computes it directly, so that NaN and infinity reach exactly the
+# outputs whose window holds them.
 
 cdef enum:
     WINOGRAD_SLICE = 64    # channels packed at a time, FC_WINOGRAD_CHANNELS
@@ -33,10 +35,10 @@ cdef inline size planes_at(const Planes* planes, size tile, size channel) noexce
             + channel // WINOGRAD_SLICE * planes.slice + channel % WINOGRAD_SLICE)
 
 
-cdef Planes plain_planes(size extent, size ld, size plane) noexcept nogil:
+cdef Planes plain_planes(size elements, size ld, size plane) noexcept nogil:
     """V[e][tile][channel]: tiles `ld` apart, elements `plane`."""
     cdef Planes planes
-    planes.element_row, planes.element = extent * plane, plane
+    planes.element_row, planes.element = elements * plane, plane
     planes.tile, planes.four, planes.slice = ld, WINOGRAD_FEW * ld, WINOGRAD_SLICE
     return planes
 
@@ -52,7 +54,7 @@ cdef struct Winograd:
     const char* transformed
     const char* bias
     char* flags
-    size tile, extent, elements  # m outputs a side, m + 2 inputs, the latter squared
+    size tile, elements          # outputs a side, E
     size tile_rows, tile_columns, tiles, block, blocks, kc
     size panels, panels_per_task, panel_chunks, width
     size ldv, run_columns, slice
@@ -64,11 +66,12 @@ cdef struct WinogradPanels:
     const fc_kernels* kernels
     char* u
     const char* w
-    size channels, outputs, tile
+    const fc_winograd* transforms
+    size channels, outputs
 
 
-def winograd_weights(int compute, size tile, packed, transformed, size channels, size outputs, int threads):
-    """Transform weights packed for 3x3 taps, panel by panel, into U[panel][(tile + 2)^2][channels][width]."""
+def winograd_weights(int compute, int kind, packed, transformed, size channels, size outputs, int threads):
+    """Transform packed weights, panel by panel, into U[panel][element][channels][width]."""
     cdef const fc_kernels* kernels = isa.compute[compute]
     cdef Arrays arrays = Arrays()
     cdef View w, u
@@ -77,7 +80,8 @@ def winograd_weights(int compute, size tile, packed, transformed, size channels,
     try:
         arrays.view(packed, &w, False)
         arrays.view(transformed, &u, True)
-        job.kernels, job.u, job.w, job.channels, job.outputs, job.tile = kernels, u.p, w.p, channels, outputs, tile
+        job.kernels, job.u, job.w, job.channels, job.outputs = kernels, u.p, w.p, channels, outputs
+        job.transforms = &kernels.winograd[kind]
         run_tasks(winograd_panel, &job, NULL, 0, panels, threads)
     finally:
         arrays.release()
@@ -87,16 +91,15 @@ cdef void winograd_panel(void* panels, char* scratch, size panel, fc_watch* watc
     cdef const WinogradPanels* job = <const WinogradPanels*>panels
     cdef size full = job.kernels.vectors * job.kernels.lanes, before = panel * full * job.channels * job.kernels.size
     cdef size width = round_up(min(full, job.outputs - panel * full), job.kernels.lanes)
-    job.kernels.winograd[job.tile // 2].weights(
-        job.u + before * (job.tile + 2) * (job.tile + 2), job.channels * width, width, job.w + before * 9,
-        job.channels * width, job.channels)
+    job.transforms.transform(
+        job.u + before * job.transforms.weights * job.transforms.weights, job.channels * width, width,
+        job.w + before * job.transforms.taps * job.transforms.taps, job.channels * width, job.channels)
 
 
-def winograd(int compute, size tile, x, int x_code, weight, int w_code, packed, transformed, bint transposed, tuple rows,
+def winograd(int compute, int kind, x, int x_code, weight, int w_code, packed, transformed, bint transposed, tuple rows,
              tuple columns, bias, y, int y_code, residual, int activation, size origin_y, size origin_x,
              int mode, flags, bint few, size block, size kc, size slice, size panels_per_task, int threads):
-    """y = activation(convolution + bias + residual) for 3x3 taps at stride 1, in tiles of `tile` x `tile` outputs;
-    tile (0, 0) reads x[origin_y:, origin_x:].
+    """y = activation(convolution + bias + residual) in tiles of a kind; tile (0, 0) reads x[origin_y:, origin_x:].
 
     The weights are `transformed`, or `packed`, or where both are None the array `weight`, as `direct` takes it; without
     `transformed` they are transformed on the way, `slice` channels at a time, or with `few` in registers.
@@ -110,8 +113,8 @@ def winograd(int compute, size tile, x, int x_code, weight, int w_code, packed, 
     cdef size tasks
     cdef int team
     job.kernels = isa.compute[compute]
-    job.transforms = &job.kernels.winograd[tile // 2]
-    job.tile, job.extent, job.elements = tile, tile + 2, (tile + 2) * (tile + 2)
+    job.transforms = &job.kernels.winograd[kind]
+    job.tile, job.elements = job.transforms.tile, job.transforms.elements * job.transforms.elements
     job.weights.offsets = NULL
     try:
         arrays.view(x, &job.x, False)
@@ -153,7 +156,8 @@ def winograd(int compute, size tile, x, int x_code, weight, int w_code, packed, 
 
 cdef void winograd_prepare(Winograd* job, size panels_per_task) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
-    cdef size slots
+    cdef size slots, extent = job.transforms.extent, elements = job.transforms.elements
+    cdef size weights = job.transforms.weights, taps = job.transforms.taps
     job.width = job.weights.width
     job.panels = job.weights.panels
     job.panels_per_task = max(1, min(panels_per_task, job.panels))
@@ -167,26 +171,26 @@ cdef void winograd_prepare(Winograd* job, size panels_per_task) noexcept nogil:
         slots = round_up(job.block, WINOGRAD_FEW)
         job.planes.tile = WINOGRAD_SLICE
         job.planes.element = WINOGRAD_FEW * WINOGRAD_SLICE
-        job.planes.slice = job.extent * job.planes.element
+        job.planes.slice = elements * job.planes.element
         job.planes.element_row = (job.channels + WINOGRAD_SLICE - 1) // WINOGRAD_SLICE * job.planes.slice
-        job.planes.four = job.extent * job.planes.element_row
+        job.planes.four = elements * job.planes.element_row
         job.v_bytes = slots // WINOGRAD_FEW * job.planes.four * kernels.size
     else:
         job.ldv = round_up(job.channels, kernels.lanes) + kernels.lanes
-        job.planes = plain_planes(job.extent, job.ldv, job.block * job.ldv)
+        job.planes = plain_planes(elements, job.ldv, job.block * job.ldv)
         job.v_bytes = round_up(job.elements * job.block * job.ldv * kernels.size, 64)
-    job.run_columns = job.tile * min(job.block, job.tile_columns) + 2
+    job.run_columns = job.transforms.step * (min(job.block, job.tile_columns) - 1) + extent
     job.m_bytes = round_up(job.elements * slots * job.width * kernels.size, 64)
-    job.region_bytes = round_up(job.extent * job.run_columns * min(WINOGRAD_SLICE, round_up(job.channels, kernels.lanes))
+    job.region_bytes = round_up(extent * job.run_columns * min(WINOGRAD_SLICE, round_up(job.channels, kernels.lanes))
                                 * kernels.size, 64)
     job.output_bytes = round_up(job.tile * job.tile * min(job.block, job.tile_columns) * job.width * kernels.size, 64)
     job.u_bytes = job.taps_bytes = 0
     if job.transformed == NULL and not job.few:
-        job.u_bytes = round_up(job.elements * (job.slice * job.width + kernels.lanes) * kernels.size, 64)
+        job.u_bytes = round_up(weights * weights * (job.slice * job.width + kernels.lanes) * kernels.size, 64)
     if job.transformed == NULL:
-        job.taps_bytes = round_up(9 * job.slice * job.width * kernels.size, 64)
+        job.taps_bytes = round_up(taps * taps * job.slice * job.width * kernels.size, 64)
     job.scratch_bytes = (job.v_bytes + job.m_bytes + job.u_bytes + job.taps_bytes + job.region_bytes + job.output_bytes
-                         + round_up(2 * job.block * sizeof(size), 64))
+                         + round_up(8 * job.block * sizeof(size), 64))
 
 
 cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
@@ -201,30 +205,27 @@ cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) n
     cdef char* region = taps + job.taps_bytes
     cdef char* output = region + job.region_bytes
     cdef size* v_row = <size*>(output + job.output_bytes)
-    cdef size* m_row = v_row + job.block
+    cdef size* m_row = v_row + 4 * job.block
+    cdef size counts[4]
     cdef size slots = round_up(count, WINOGRAD_FEW) if job.few else job.block
-    cdef size t, run, row, panel, width
-    for t in range(count):
-        v_row[t] = t * job.ldv
+    cdef size t, run, row, panel, width, step = job.transforms.step
     if job.few and slots > count:
         memset(v + planes_at(&job.planes, slots - WINOGRAD_FEW, 0) * kernels.size, 0, job.planes.four * kernels.size)
     t = 0
     while t < count:                       # runs of neighbouring tiles
         run = min(count - t, job.tile_columns - (first + t) % job.tile_columns)
         row = (first + t) // job.tile_columns
-        winograd_transform_run(kernels, job.transforms.input, job.extent, job.tile, &job.x, job.x_code, job.mode,
-                               row // job.tile_rows, 0, job.channels, row % job.tile_rows * job.tile + job.origin_y, 1,
-                               (first + t) % job.tile_columns * job.tile + job.origin_x, 1, run, region, v,
-                               &job.planes, t)
+        winograd_transform_run(kernels, job.transforms.input, job.transforms.extent, step, &job.x, job.x_code, job.mode,
+                               row // job.tile_rows, 0, job.channels, row % job.tile_rows * step + job.origin_y, 1,
+                               (first + t) % job.tile_columns * step + job.origin_x, 1, run, region, v, &job.planes, t)
         t += run
     for panel in range(chunk * job.panels_per_task, min((chunk + 1) * job.panels_per_task, job.panels)):
         width = round_up(min(job.width, job.outputs - panel * job.width), kernels.lanes)
         if job.few:
             winograd_few_products(job, panel, width, slots, v, m, taps, watch)
         else:
-            for t in range(count):
-                m_row[t] = t * width
-            winograd_products(job, panel, width, count, v, v_row, m, m_row, u, taps, watch)
+            winograd_rows(job, first, count, width, v_row, m_row, counts)
+            winograd_products(job, panel, width, counts, v, v_row, m, m_row, u, taps, watch)
         if fc_interrupted(watch):
             return
         t = 0
@@ -235,13 +236,33 @@ cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) n
             t += run
 
 
-cdef void winograd_products(const Winograd* job, size panel, size width, size count, const char* v, const size* v_row,
-                            char* m, const size* m_row, char* scratch_u, char* taps, fc_watch* watch) noexcept nogil:
+cdef void winograd_rows(const Winograd* job, size first, size count, size width, size* v_row, size* m_row,
+                        size* counts) noexcept nogil:
+    """Where V and M hold the tiles of a block: all, those with a last row, with a last column, with both."""
+    cdef size t, needs, at, row, column
+    cdef size whole_rows = job.y.n[2] // job.tile, whole_columns = job.y.n[3] // job.tile
+    for needs in range(4):
+        at = needs * job.block
+        counts[needs] = 0
+        for t in range(count):
+            column, row = (first + t) % job.tile_columns, (first + t) // job.tile_columns % job.tile_rows
+            if (needs & 1 and row >= whole_rows) or (needs & 2 and column >= whole_columns):
+                continue
+            v_row[at + counts[needs]], m_row[at + counts[needs]] = t * job.ldv, t * width
+            counts[needs] += 1
+
+
+cdef void winograd_products(const Winograd* job, size panel, size width, const size* counts, const char* v,
+                            const size* v_row, char* m, const size* m_row, char* scratch_u, char* taps,
+                            fc_watch* watch) noexcept nogil:
     """M[e] = V[e] U[e] of one panel: an ordinary matrix product for every element."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size plane_v = job.planes.element * kernels.size, plane_m = job.block * width * kernels.size
-    cdef size vectors = width // kernels.lanes, c = 0, n, e, k0, plane_u
+    cdef size vectors = width // kernels.lanes, c = 0, n, e, k0, plane_u, i, j, needs
+    cdef size side = job.transforms.elements, weights = job.transforms.weights
+    cdef int last = job.transforms.last
     cdef const char* u
+    cdef const char* plane
     cdef Ends ends = Ends(NULL, NULL, NULL, False)  # the transform back comes between
     cdef fc_segment segment
     while c < job.channels:
@@ -249,20 +270,25 @@ cdef void winograd_products(const Winograd* job, size panel, size width, size co
             return
         n = min(job.slice, job.channels - c)
         if job.transformed != NULL:
-            u = job.transformed + panel * job.width * job.elements * job.channels * kernels.size
+            u = job.transformed + panel * job.width * weights * weights * job.channels * kernels.size
             plane_u = job.channels * width
         else:
             u = scratch_u
             plane_u = n * width + kernels.lanes   # planes a power of two apart would share cache sets
             winograd_slice(job, panel, width, c, n, taps, scratch_u, plane_u)
         for e in range(job.elements):
+            i, j = e // side, e % side
+            needs = (last >> i & 1) + 2 * (last >> j & 1)
+            if counts[needs] == 0:
+                continue
+            plane = u + (min(i, weights - 1) * weights + min(j, weights - 1)) * plane_u * kernels.size
             k0 = 0
             while k0 < n:
                 segment.a = c + k0
                 segment.b = k0
                 segment.k = min(job.kc, n - k0)
-                direct_block(kernels, v + e * plane_v, v_row, u + e * plane_u * kernels.size, vectors, width,
-                             &segment, 1, count, m + e * plane_m, m_row, &ends, c + k0 == 0, False)
+                direct_block(kernels, v + e * plane_v, v_row + needs * job.block, plane, vectors, width, &segment, 1,
+                             counts[needs], m + e * plane_m, m_row + needs * job.block, &ends, c + k0 == 0, False)
                 k0 += job.kc
         c += n
 
@@ -281,7 +307,7 @@ cdef void winograd_few_products(const Winograd* job, size panel, size width, siz
         for vector in range(width // kernels.lanes):
             i = vector * kernels.lanes
             for four in range(slots // WINOGRAD_FEW):
-                for row in range(job.extent):
+                for row in range(job.transforms.elements):
                     job.transforms.products(
                         <int>row, v + (planes_at(&job.planes, four * WINOGRAD_FEW, c) + row * job.planes.element_row)
                         * kernels.size, w + i * kernels.size, tap_stride, width, n,
@@ -305,16 +331,16 @@ cdef void winograd_slice(const Winograd* job, size panel, size width, size chann
     """u[e * plane:] = the transformed weights of some channels of a panel."""
     cdef size tap_stride
     cdef const char* w = winograd_taps(job, panel, width, channel, channels, taps, &tap_stride)
-    job.transforms.weights(u, plane, width, w, tap_stride, channels)
+    job.transforms.transform(u, plane, width, w, tap_stride, channels)
 
 
-cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input transform, size extent, size tile,
+cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input transform, size extent, size apart,
                                  const View* x, int code, int mode, size image, size channel, size channels, size y,
                                  size row_step, size left, size column_step, size run, char* region, char* v,
                                  const Planes* planes, size at_tile) noexcept nogil:
-    """Transform `run` tiles side by side, extent x extent pixels each and `tile` apart, of every row_step-th row and
+    """Transform `run` tiles side by side, extent x extent pixels each and `apart` from the next, of every row_step-th row and
     column_step-th column, reading the array as it lies where that is possible; the first goes to v as `at_tile`."""
-    cdef size first = 0, last = run, reach = (extent - 1) * column_step, step = tile * column_step, t, c, n
+    cdef size first = 0, last = run, reach = (extent - 1) * column_step, step = apart * column_step, t, c, n
     cdef const char* at
     # tiles first..last-1 lie inside the array
     if (code != FLOAT16 and x.s[1] == kernels.size and y >= 0 and y + (extent - 1) * row_step < x.n[2]
@@ -326,7 +352,7 @@ cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input tr
     else:
         last = 0
     if first > 0:
-        winograd_pack_run(kernels, transform, extent, tile, x, code, mode, image, channel, channels, y, row_step, left,
+        winograd_pack_run(kernels, transform, extent, apart, x, code, mode, image, channel, channels, y, row_step, left,
                           column_step, first if last > first else run, region, v, planes, at_tile)
         if last <= first:
             return
@@ -340,16 +366,16 @@ cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input tr
                       planes.element_row, planes.element)
             c += n
     if last < run:
-        winograd_pack_run(kernels, transform, extent, tile, x, code, mode, image, channel, channels, y, row_step,
+        winograd_pack_run(kernels, transform, extent, apart, x, code, mode, image, channel, channels, y, row_step,
                           left + step * last, column_step, run - last, region, v, planes, at_tile + last)
 
 
-cdef void winograd_pack_run(const fc_kernels* kernels, fc_winograd_input transform, size extent, size tile,
+cdef void winograd_pack_run(const fc_kernels* kernels, fc_winograd_input transform, size extent, size apart,
                             const View* x, int code, int mode, size image, size channel, size channels, size y,
                             size row_step, size left, size column_step, size run, char* region, char* v,
                             const Planes* planes, size at_tile) noexcept nogil:
     """The tiles that reach over a border, or an array that no vector can be loaded from: by way of a packed region."""
-    cdef size columns = tile * (run - 1) + extent, c = 0, n, padded, t
+    cdef size columns = apart * (run - 1) + extent, c = 0, n, padded, t
     while c < channels:
         n = min(WINOGRAD_SLICE, channels - c)
         padded = round_up(n, kernels.lanes)
@@ -358,7 +384,7 @@ cdef void winograd_pack_run(const fc_kernels* kernels, fc_winograd_input transfo
         pack_region(kernels, code, x, image, channel + c, n, y, row_step, extent, left, column_step, columns, columns,
                     mode, padded, region)
         for t in range(run):
-            transform(region + tile * t * padded * kernels.size, columns * padded, padded, padded,
+            transform(region + apart * t * padded * kernels.size, columns * padded, padded, padded,
                       v + planes_at(planes, at_tile + t, c) * kernels.size, planes.element_row, planes.element)
         c += n
 

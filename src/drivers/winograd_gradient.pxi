@@ -24,7 +24,7 @@ cdef struct WinogradGradient:
     char* sums
 
 
-def winograd_weight_gradient(int compute, size tile, x, int x_code, dy, int dy_code, dw, int dw_code, size pad_y,
+def winograd_weight_gradient(int compute, int kind, x, int x_code, dy, int dy_code, dw, int dw_code, size pad_y,
                              size pad_x, size dilation_y, size dilation_x, int mode, size channel_block,
                              size group_tiles, size parts, int threads):
     """Write dW (O, C, 3, 3), any strides, of a 3x3 convolution at stride 1 from x (N, C, H, W), dy (N, O, OH, OW)."""
@@ -33,8 +33,8 @@ def winograd_weight_gradient(int compute, size tile, x, int x_code, dy, int dy_c
     cdef char* scratch = NULL
     cdef size tasks, team
     job.kernels = isa.compute[compute]
-    job.transforms = &job.kernels.winograd[tile // 2]
-    job.tile, job.extent, job.elements = tile, tile + 2, (tile + 2) * (tile + 2)
+    job.transforms = &job.kernels.winograd[kind]
+    job.tile, job.extent, job.elements = job.transforms.tile, job.transforms.extent, job.transforms.elements ** 2
     job.sums = NULL
     try:
         arrays.view(x, &job.x, False)
@@ -158,8 +158,9 @@ cdef void winograd_gradient_store(const WinogradGradient* job, size block, const
     cdef size channels = min(job.channel_block, job.channels - channel)
     cdef size count = min(job.width, job.outputs - panel * job.width), width = round_up(count, kernels.lanes)
     for c in range(channels):
-        job.transforms.taps(m + c * width * kernels.size, job.channel_block * width, <int>(width // kernels.lanes),
-                            taps + c * width * kernels.size, job.channel_block * width)
+        job.transforms.gradient_taps(m + c * width * kernels.size, job.channel_block * width,
+                                     <int>(width // kernels.lanes), taps + c * width * kernels.size,
+                                     job.channel_block * width)
     for tap in range(9):
         kernels.store[job.dw_code](taps + tap * job.channel_block * width * kernels.size, width, channels, count,
                                    job.dw.p + panel * job.width * job.dw.s[0] + channel * job.dw.s[1]

@@ -333,7 +333,7 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 
 #ifdef WITH_HALF
 #include "winograd.h"
-#define WINOGRAD , .winograd = {WINOGRAD_OF(2), WINOGRAD_OF(4)}
+#define WINOGRAD , .winograd = WINOGRAD_KINDS
 #else
 #define WINOGRAD
 #endif

@@ -1,9 +1,9 @@
-/* Winograd convolution F(m x m, 3x3) and its weight gradient F(3x3, m x m), m = TILE (Lavin & Gray, arXiv 1509.09308):
-   the transforms along one axis here, those of a tile, the same for every m, in winograd_tile.h. Vectors run along
-   channels. Included where T is float.
+/* Winograd convolution F(m x m, 3x3) and its weight gradient F(3x3, m x m) (Lavin & Gray, arXiv 1509.09308): the
+   transforms along one axis here, those of a tile in winograd_tile.h. Vectors run along channels. Included where T is
+   float.
 
-   input     B^T d, the m + 2 inputs of a tile         output    A^T y, its m outputs
-   weights   G g, three weights                        gradient  A y, the gradients of m outputs
+   input     B^T d, the inputs of a tile               output    A^T y, its m outputs
+   weights   G g, the weights                          gradient  A y, the gradients of m outputs
    taps      G^T y, three weight gradients
 
    A row of G may be scaled if that of A is scaled back: so that the weights cost least, which are transformed for every
@@ -85,13 +85,68 @@ ALONG winograd_taps_along_4(const vec_float *m, vec_float *o) {
     o[2] = (T)0.5 * s + (T)2 * t + m[5];
 }
 
+/* ---- F(2, 2) on points 0, 1, infinity ------------------------------------------------------------------------ */
+
+ALONG winograd_input_along_two_taps(const vec_float *d, vec_float *o) {
+    o[0] = d[0] - d[1], o[1] = d[1], o[2] = d[2] - d[1];
+}
+
+ALONG winograd_output_along_two_taps(const vec_float *m, vec_float *o) {
+    o[0] = m[0] + m[1], o[1] = m[1] + m[2];
+}
+
+ALONG winograd_weights_along_two_taps(const vec_float *g, vec_float *o) {
+    o[0] = g[0], o[1] = g[0] + g[1], o[2] = g[1];
+}
+
+/* ---- three taps at stride 2, in two phases -------------------------------------------------------------------- */
+
+/* The outer taps meet every second input, F(2, 2); the middle one those between, an element for each output. */
+
+ALONG winograd_input_along_strided(const vec_float *d, vec_float *o) {
+    o[0] = d[0] - d[2], o[1] = d[2], o[2] = d[4] - d[2], o[3] = d[1], o[4] = d[3];
+}
+
+ALONG winograd_output_along_strided(const vec_float *m, vec_float *o) {
+    o[0] = (m[0] + m[1]) + m[3], o[1] = (m[1] + m[2]) + m[4];
+}
+
+ALONG winograd_weights_along_strided(const vec_float *g, vec_float *o) {
+    o[0] = g[0], o[1] = g[0] + g[2], o[2] = g[2], o[3] = g[1];
+}
+
 #undef ALONG
 
+/* kind, outputs, taps, inputs, elements and transformed weights of a tile along an axis */
+#define KIND(x) x##_2
 #define TILE 2
-#define OF_TILE(name) name##_2
+#define TAPS 3
+#define EXTENT 4
+#define ELEMENTS 4
+#define WEIGHTS 4
+#define WITH_GRADIENT
 #include "winograd_tile.h"
+#define KIND(x) x##_4
 #define TILE 4
-#define OF_TILE(name) name##_4
+#define TAPS 3
+#define EXTENT 6
+#define ELEMENTS 6
+#define WEIGHTS 6
+#define WITH_GRADIENT
+#include "winograd_tile.h"
+#define KIND(x) x##_two_taps
+#define TILE 2
+#define TAPS 2
+#define EXTENT 3
+#define ELEMENTS 3
+#define WEIGHTS 3
+#include "winograd_tile.h"
+#define KIND(x) x##_strided
+#define TILE 2
+#define TAPS 3
+#define EXTENT 5
+#define ELEMENTS 5
+#define WEIGHTS 4
 #include "winograd_tile.h"
 
 /* ---- few tiles --------------------------------------------------------------------------------------------- */
@@ -142,8 +197,13 @@ static void winograd_products_4(int row, const void *v, const void *w, ptrdiff_t
 #else
 #define winograd_products_4 NULL
 #endif
-#define winograd_products_2 NULL
 
-#define WINOGRAD_OF(m)                                                                                               \
-    [m / 2] = {winograd_input_##m, winograd_output_##m, winograd_weights_##m, winograd_gradient_##m,                 \
-               winograd_taps_##m, winograd_products_##m}
+#define FORWARD(kind) .input = winograd_input_##kind, .output = winograd_output_##kind, .transform = winograd_weights_##kind
+#define GRADIENT(kind) .gradient = winograd_gradient_##kind, .gradient_taps = winograd_taps_##kind
+#define WINOGRAD_KINDS                                                                                               \
+    {                                                                                                                \
+        [FC_WINOGRAD_2] = {2, 2, 3, 4, 4, 4, 1 << 3, FORWARD(2), GRADIENT(2)},                                       \
+        [FC_WINOGRAD_4] = {4, 4, 3, 6, 6, 6, 1 << 5, FORWARD(4), GRADIENT(4), .products = winograd_products_4},      \
+        [FC_WINOGRAD_TWO_TAPS] = {2, 2, 2, 3, 3, 3, 1 << 2, FORWARD(two_taps)},                                      \
+        [FC_WINOGRAD_STRIDED] = {2, 4, 3, 5, 5, 4, 1 << 2 | 1 << 4, FORWARD(strided)},                               \
+    }

@@ -1,48 +1,46 @@
 /* Winograd's transforms of a tile of TILE x TILE outputs: those of winograd.h along columns, then along rows. Included
-   once for every TILE. */
-
-#define EXTENT (TILE + 2)
+   once for every kind. */
 
 /* V[i * element_row + j * element_stride + channel] = (B^T d B)[i][j] of one tile d of inputs; channels is a multiple of
    the vector. */
-static void OF_TILE(winograd_input)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t channels,
-                                    void *dst, ptrdiff_t element_row, ptrdiff_t element_stride) {
+static void KIND(winograd_input)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t channels,
+                                 void *dst, ptrdiff_t element_row, ptrdiff_t element_stride) {
     for (ptrdiff_t c = 0; c < channels; c += LANES) {
-        vec_float half[EXTENT * EXTENT], d[EXTENT], o[EXTENT];
+        vec_float half[ELEMENTS * EXTENT], d[EXTENT], o[ELEMENTS];
         const T *in = (const T *)src + c;
         T *out = (T *)dst + c;
         UNROLL for (int j = 0; j < EXTENT; j++) {
             UNROLL for (int i = 0; i < EXTENT; i++)
                 d[i] = *(const vec_float *)(in + i * row_stride + j * column_stride);
-            OF_TILE(winograd_input_along)(d, o);
-            UNROLL for (int i = 0; i < EXTENT; i++) half[i * EXTENT + j] = o[i];
+            KIND(winograd_input_along)(d, o);
+            UNROLL for (int i = 0; i < ELEMENTS; i++) half[i * EXTENT + j] = o[i];
         }
-        UNROLL for (int i = 0; i < EXTENT; i++) {
-            OF_TILE(winograd_input_along)(half + i * EXTENT, o);
-            UNROLL for (int j = 0; j < EXTENT; j++) *(vec_float *)(out + i * element_row + j * element_stride) = o[j];
+        UNROLL for (int i = 0; i < ELEMENTS; i++) {
+            KIND(winograd_input_along)(half + i * EXTENT, o);
+            UNROLL for (int j = 0; j < ELEMENTS; j++) *(vec_float *)(out + i * element_row + j * element_stride) = o[j];
         }
     }
 }
 
 /* The rows x columns first outputs A^T m A of one tile, plus bias, relu where asked for; returns 0 when one of them is
    not finite. */
-static int OF_TILE(winograd_output)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
-                                    ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t rows, ptrdiff_t columns,
-                                    const void *bias, int relu) {
+static int KIND(winograd_output)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
+                                 ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t rows, ptrdiff_t columns,
+                                 const void *bias, int relu) {
     vec_float bad = {0};
     for (int v = 0; v < vectors; v++) {
         const T *in = (const T *)src + v * LANES;
-        vec_float half[TILE * EXTENT], m[EXTENT], o[TILE], shift = {0};
+        vec_float half[TILE * ELEMENTS], m[ELEMENTS], o[TILE], shift = {0};
         if (bias) shift = *(const vec_float *)((const T *)bias + v * LANES);
-        UNROLL for (int j = 0; j < EXTENT; j++) {
-            UNROLL for (int i = 0; i < EXTENT; i++)
-                m[i] = *(const vec_float *)(in + (i * EXTENT + j) * element_stride);
-            OF_TILE(winograd_output_along)(m, o);
-            UNROLL for (int i = 0; i < TILE; i++) half[i * EXTENT + j] = o[i];
+        UNROLL for (int j = 0; j < ELEMENTS; j++) {
+            UNROLL for (int i = 0; i < ELEMENTS; i++)
+                m[i] = *(const vec_float *)(in + (i * ELEMENTS + j) * element_stride);
+            KIND(winograd_output_along)(m, o);
+            UNROLL for (int i = 0; i < TILE; i++) half[i * ELEMENTS + j] = o[i];
         }
         UNROLL for (int i = 0; i < TILE; i++) {
             if (i >= rows) break;
-            OF_TILE(winograd_output_along)(half + i * EXTENT, o);
+            KIND(winograd_output_along)(half + i * ELEMENTS, o);
             UNROLL for (int j = 0; j < TILE; j++) {
                 if (j >= columns) break;
                 vec_float y = o[j] + shift;
@@ -59,29 +57,30 @@ static int OF_TILE(winograd_output)(const void *src, ptrdiff_t element_stride, i
 
 /* dst[f * element_stride + channel * width] = (G g G^T)[f] for one panel of weights g = src[tap * tap_stride + channel *
    width]. */
-static void OF_TILE(winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
-                                      ptrdiff_t tap_stride, ptrdiff_t channels) {
+static void KIND(winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
+                                   ptrdiff_t tap_stride, ptrdiff_t channels) {
     for (ptrdiff_t i = 0; i < channels * width; i += LANES) {
         const T *in = (const T *)src + i;
         T *out = (T *)dst + i;
-        vec_float half[EXTENT * 3], g[3], o[EXTENT];
-        UNROLL for (int k = 0; k < 3; k++) {
-            UNROLL for (int r = 0; r < 3; r++) g[r] = *(const vec_float *)(in + (3 * r + k) * tap_stride);
-            OF_TILE(winograd_weights_along)(g, o);
-            UNROLL for (int r = 0; r < EXTENT; r++) half[3 * r + k] = o[r];
+        vec_float half[WEIGHTS * TAPS], g[TAPS], o[WEIGHTS];
+        UNROLL for (int k = 0; k < TAPS; k++) {
+            UNROLL for (int r = 0; r < TAPS; r++) g[r] = *(const vec_float *)(in + (TAPS * r + k) * tap_stride);
+            KIND(winograd_weights_along)(g, o);
+            UNROLL for (int r = 0; r < WEIGHTS; r++) half[TAPS * r + k] = o[r];
         }
-        UNROLL for (int r = 0; r < EXTENT; r++) {
-            OF_TILE(winograd_weights_along)(half + 3 * r, o);
-            UNROLL for (int k = 0; k < EXTENT; k++) *(vec_float *)(out + (EXTENT * r + k) * element_stride) = o[k];
+        UNROLL for (int r = 0; r < WEIGHTS; r++) {
+            KIND(winograd_weights_along)(half + TAPS * r, o);
+            UNROLL for (int k = 0; k < WEIGHTS; k++) *(vec_float *)(out + (WEIGHTS * r + k) * element_stride) = o[k];
         }
     }
 }
 
+#ifdef WITH_GRADIENT
 /* D[i * element_row + j * element_stride + channel] = (A y A^T)[i][j] of one tile y of the output's gradient: the
    matrices of the convolution in transposed roles. */
-static void OF_TILE(winograd_gradient)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride,
-                                       ptrdiff_t channels, void *dst, ptrdiff_t element_row,
-                                       ptrdiff_t element_stride) {
+static void KIND(winograd_gradient)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride,
+                                    ptrdiff_t channels, void *dst, ptrdiff_t element_row,
+                                    ptrdiff_t element_stride) {
     for (ptrdiff_t c = 0; c < channels; c += LANES) {
         vec_float half[EXTENT * TILE], y[TILE], o[EXTENT];
         const T *in = (const T *)src + c;
@@ -89,35 +88,41 @@ static void OF_TILE(winograd_gradient)(const void *src, ptrdiff_t row_stride, pt
         UNROLL for (int j = 0; j < TILE; j++) {
             UNROLL for (int i = 0; i < TILE; i++)
                 y[i] = *(const vec_float *)(in + i * row_stride + j * column_stride);
-            OF_TILE(winograd_gradient_along)(y, o);
+            KIND(winograd_gradient_along)(y, o);
             UNROLL for (int i = 0; i < EXTENT; i++) half[i * TILE + j] = o[i];
         }
         UNROLL for (int i = 0; i < EXTENT; i++) {
-            OF_TILE(winograd_gradient_along)(half + i * TILE, o);
+            KIND(winograd_gradient_along)(half + i * TILE, o);
             UNROLL for (int j = 0; j < EXTENT; j++) *(vec_float *)(out + i * element_row + j * element_stride) = o[j];
         }
     }
 }
 
 /* dst[tap] = (G^T m G)[tap]: the nine weight gradients of one input channel and a panel of output channels. */
-static void OF_TILE(winograd_taps)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
-                                   ptrdiff_t tap_stride) {
+static void KIND(winograd_taps)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
+                                ptrdiff_t tap_stride) {
     for (int v = 0; v < vectors; v++) {
         const T *in = (const T *)src + v * LANES;
         vec_float half[3 * EXTENT], m[EXTENT], o[3];
         UNROLL for (int j = 0; j < EXTENT; j++) {
             UNROLL for (int i = 0; i < EXTENT; i++)
                 m[i] = *(const vec_float *)(in + (i * EXTENT + j) * element_stride);
-            OF_TILE(winograd_taps_along)(m, o);
+            KIND(winograd_taps_along)(m, o);
             UNROLL for (int i = 0; i < 3; i++) half[i * EXTENT + j] = o[i];
         }
         UNROLL for (int i = 0; i < 3; i++) {
-            OF_TILE(winograd_taps_along)(half + i * EXTENT, o);
+            KIND(winograd_taps_along)(half + i * EXTENT, o);
             UNROLL for (int j = 0; j < 3; j++) *(vec_float *)((T *)dst + (i * 3 + j) * tap_stride + v * LANES) = o[j];
         }
     }
 }
 
-#undef EXTENT
+#endif
+
+#undef KIND
 #undef TILE
-#undef OF_TILE
+#undef TAPS
+#undef EXTENT
+#undef ELEMENTS
+#undef WEIGHTS
+#undef WITH_GRADIENT

@@ -105,7 +105,25 @@ def _convolution(case: ConvCase, place: Place, **options: Any) -> Iterator[Array
 
 
 def _winograd(case: ConvCase, place: Place) -> Iterator[Array]:
+    if case.index % 5 == 4:
+        yield from _phases(case, place)
+        return
     yield from _convolution(case, place, algorithm=("winograd", "winograd_2x2")[case.index // 2 % 2])
+
+
+def _phases(case: ConvCase, place: Place) -> Iterator[Array]:
+    """Stride 2: forward with 3 x 3 taps, backward to the input with 4 x 4."""
+    how: dict[str, Any] = {"algorithm": "winograd_phases", "num_threads": 1 + case.index % 3}
+    c = replace(case, kernel=(3, 3), stride=2)
+    x, w, b = c.arrays("integers")
+    x, w, b = place(x), place(w), None if b is None else place(b)
+    y = fastconv.conv2d(x, w, b, **c.options(), **how)
+    yield y
+    yield fastconv.plan_conv2d(x.shape, w, b, **c.options(), **how).run(x, out=place(np.zeros_like(y)))
+    c = replace(case, kernel=(4, 4), stride=2, size=(case.size[0] + 1, case.size[1] + 1))
+    x, w, _ = c.arrays("integers")
+    dy = place(fill(c.rng("dy"), fastconv.conv2d(x, w, **c.options()).shape, "float32", "integers"))
+    yield grad.conv2d_input(x.shape, place(w), dy, **c.options(), **how)
 
 
 def _transposed(case: ConvCase, place: Place) -> Iterator[Array]:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 import fastconv
-from fastconv.choice import WINOGRAD_TERMS
 from fastconv.testing.comparisons import (
     GRADIENTS,
     UNIT_ROUNDOFF,
@@ -82,14 +81,23 @@ def check_reals(indices: range) -> Found:
     return found
 
 
+def _phases(c: Configuration) -> bool:
+    """Whether this configuration is one of stride 2: every eighth of Winograd's."""
+    return c.index // WINOGRAD_EVERY % 8 == 4
+
+
 def _for_winograd(c: Configuration) -> Configuration:
     """A 3 x 3 kernel at stride 1 in float32; every second one dilated, for which padding is of zeros."""
     dilated = c.index // WINOGRAD_EVERY % 2 == 1
+    side, stride = 3, 1
+    if _phases(c):  # 3 x 3 taps forward, or 4 x 4 backward, at stride 2
+        side, stride = 3 + c.index // WINOGRAD_EVERY // 8 % 2, 2
     dilation = c.dilation if dilated and c.kind != "large" else (1, 1)
     reach = 2 * max(dilation)
     return replace(
-        c, kind="winograd", kernel=(3, 3), stride=(1, 1), dilation=dilation, padding=((1, 1), (0, 2)), word=None,
-        mode="zeros" if dilated else c.mode, groups=1, tiles=(1, 1), dtype="float32",
+        c, kind="winograd", kernel=(side, side), stride=(stride, stride), dilation=dilation,
+        padding=((1, 1), (0, 2)), word=None, mode="zeros" if dilated else c.mode,
+        groups=1, tiles=(1, 1), dtype="float32",
         size=(min(c.size[0], 24) + reach, min(c.size[1], 24) + reach),
         channels=min(c.channels, 70), outputs=min(c.outputs, 70), batch=1 if c.batch == 1 else 2,
     )  # fmt: skip
@@ -162,7 +170,10 @@ def least(dtype: str, terms: int) -> float:
 def _winograd(rng: np.random.Generator, c: Configuration, values: str) -> Iterator[Measure]:
     x, w, dy, bias = _arrays(rng, c, values)
     judge = c.oracle(x)
-    algorithm = list(WINOGRAD_TERMS)[c.index // WINOGRAD_EVERY // 2 % 2]
+    if _phases(c):
+        yield from _winograd_phases(c, x, w, dy, bias)
+        return
+    algorithm = ("winograd", "winograd_2x2")[c.index // WINOGRAD_EVERY // 2 % 2]
     y, dx, dw, _ = _run(c, x, w, dy, bias, algorithm)
     plus = 0 if bias is None else bias[:, None, None].astype(np.float64)
     folds = c.terms[1] / (9 * c.outputs)  # a repeated padding adds the gradients of several pixels
@@ -172,6 +183,20 @@ def _winograd(rng: np.random.Generator, c: Configuration, values: str) -> Iterat
     yield _measure("grad_input", dx, judge.input_gradient(w, dy), scale, c.outputs, algorithm)
     scale = c.oracle(plane_maxima(x, False)).weight_gradient(plane_maxima(dy, False))
     yield _measure("grad_weight", dw, judge.weight_gradient(dy), scale, c.terms[2], algorithm)
+
+
+def _winograd_phases(c: Configuration, x: Array, w: Array, dy: Array, bias: Array | None) -> Iterator[Measure]:
+    judge, options = c.oracle(x), {**c.options(), "algorithm": "winograd_phases"}
+    if c.kernel == (3, 3):
+        plus = 0 if bias is None else bias[:, None, None].astype(np.float64)
+        y = c.logical(fastconv.conv2d(c.own(x), c.own_weight(w), bias, **options))
+        scale = plane_scale(x, w, False) + np.abs(plus)
+        yield _measure("forward", y, judge.forward(w) + plus, scale, c.channels, "winograd_phases")
+        return
+    dx = c.logical(fastconv.grad.conv2d_input(c.own(x).shape, c.own_weight(w), c.own(dy), **options))
+    folds = np.ceil(c.terms[1] / (4 * c.outputs))  # a repeated padding adds the gradients of several pixels
+    scale = plane_scale(dy, w.swapaxes(0, 1), False) * max(1, folds)
+    yield _measure("grad_input", dx, judge.input_gradient(w, dy), scale, c.outputs, "winograd_phases")
 
 
 def _measure(what: str, got: Array, expected: Array, scale: Array, terms: int, algorithm: str) -> Measure:

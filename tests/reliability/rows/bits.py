@@ -30,6 +30,7 @@ class Kind(NamedTuple):
     options: dict[str, Any]
     algorithm: str = "direct"
     gradient: str = "direct"  # of the weight
+    input_gradient: str = ""  # of the input, if another than `algorithm`
 
 
 KINDS: dict[str, Kind] = {
@@ -45,6 +46,12 @@ KINDS: dict[str, Kind] = {
     "Winograd 2x2": Kind((40, 60, 1), (3, 3), {"padding": (1, 2)}, "winograd_2x2", "winograd_2x2"),
     "Winograd, padding repeated": Kind((33, 35, 1), (3, 3), {"padding": 1, "padding_mode": "circular"}, "winograd"),
     "dilated Winograd": Kind((40, 36, 1), (3, 3), {"padding": 2, "dilation": (2, 3)}, "winograd", "winograd"),
+    "Winograd at stride 2": Kind(
+        (40, 60, 1), (3, 3), {"padding": (1, 2), "stride": 2}, "winograd_phases", "direct", "auto"
+    ),
+    "Winograd of 2 x 2 taps": Kind(
+        (40, 60, 1), (4, 4), {"padding": 1, "stride": 2}, "auto", "auto", "winograd_phases"
+    ),
     "auto": Kind((72, 60, 1), (3, 3), {"padding": 1}, "auto", "auto"),
 }
 
@@ -100,7 +107,7 @@ def _check(name: str, index: int, repeats: int, outcome: Outcome, compared: Coun
         team = {**options, "num_threads": threads}
         y = fastconv.conv2d(x, w, b, **team)
         plan = fastconv.plan_conv2d(x.shape, w, b, **team).run(x)
-        dx = grad.conv2d_input(x.shape, w, dy, **team)
+        dx = grad.conv2d_input(x.shape, w, dy, **{**team, "algorithm": kind.input_gradient or kind.algorithm})
         if not with_weight:
             return y, plan, dx
         team["algorithm"] = kind.gradient
@@ -112,7 +119,7 @@ def _check(name: str, index: int, repeats: int, outcome: Outcome, compared: Coun
         given = {k: v for k, v in options.items() if k != "padding_mode"}
         if isinstance(given.get("padding"), str):
             given["padding"] = 1
-        given["algorithm"] = "auto" if kind.algorithm != "direct" else "direct"
+        given["algorithm"] = kind.input_gradient or ("auto" if kind.algorithm != "direct" else "direct")
         return fastconv.conv_transpose2d(z, w, **given, num_threads=threads)
 
     what = f"{name}, {dtype} {x.shape}, {w.shape}, {options}"

@@ -16,6 +16,7 @@ from reliability.workers import Found, share
 
 KINDS = (
     "direct", "winograd", "depthwise", "winograd dilated", "grouped", "winograd 2x2", "winograd modes", "1x1",
+    "winograd stride 2", "winograd 4x4",
     "direct modes",
 )  # fmt: skip
 # A Winograd transform rounds subnormal numbers to the smallest one, some hundred times.
@@ -76,6 +77,9 @@ def _draw(index: int) -> Small:
         if kind == "winograd dilated":
             dilation = tuple(int(v) for v in rng.integers(1, 4, 2))
             size = tuple(max(s, 2 * d + 1) for s, d in zip(size, dilation, strict=True))
+        if kind in ("winograd stride 2", "winograd 4x4"):
+            kernel, stride = ((3, 3) if kind == "winograd stride 2" else (4, 4)), (2, 2)
+            size = tuple(max(s, kernel[0]) for s in size)
     else:
         dtype = str(rng.choice(("float32", "float32", "float64", "float16")))
         kernel = (1, 1) if kind == "1x1" else tuple(int(v) for v in rng.integers(1, 4, 2))
@@ -144,6 +148,14 @@ def _variants(problem: Small, special: Any, value: Any) -> list[tuple[Array, ...
 
 def _run(problem: Small, variant: tuple[Array, ...], algorithm: dict[str, str]) -> tuple[Array | None, ...]:
     x, w, dy, b = variant
+    phases = {"algorithm": "winograd_phases"}
+    if problem.kind == "winograd stride 2":
+        y = fastconv.conv2d(x, w, b, **problem.options, **phases)
+        return y, *fastconv.conv2d_backward(dy, x, w, **problem.options)
+    if problem.kind == "winograd 4x4":
+        y = fastconv.conv2d(x, w, b, **problem.options)
+        dx = fastconv.grad.conv2d_input(x.shape, w, dy, **problem.options, **phases)
+        return y, dx, *fastconv.conv2d_backward(dy, x, w, **problem.options)[1:]
     y = fastconv.conv2d(x, w, b, **problem.options, **algorithm)
     return y, *fastconv.conv2d_backward(dy, x, w, **problem.options, **algorithm)
 
