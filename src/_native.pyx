@@ -45,7 +45,7 @@ cdef extern from "fastconv.h" nogil:
         const void* pick
     ctypedef void (*fc_micro_kernel)(const void*, const Py_ssize_t*, Py_ssize_t, const void*, Py_ssize_t,
                                      const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, int, const void*,
-                                     const void*, const Py_ssize_t*, int) noexcept nogil
+                                     const void*, const Py_ssize_t*, int, const char*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_pack)(void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const char*, Py_ssize_t,
                             Py_ssize_t) noexcept nogil
     ctypedef int (*fc_pack_panel)(void*, Py_ssize_t, const char*, Py_ssize_t, const Py_ssize_t*, Py_ssize_t,

@@ -29,11 +29,13 @@ typedef struct { ptrdiff_t a, b, k; const void *pick; } fc_segment;
 
 /* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :], a register tile of rows x
    vectors; then + bias[:] + residual[i][:] where they are not NULL, and relu where asked for. `a_row`, `c_row` and
-   `residual_row` hold the offset of every row. */
+   `residual_row` hold the offset of every row. Every k fetches `ahead`, and moves it on by `ahead_step` bytes: what is to be
+   read after this. */
 typedef void (*fc_micro_kernel)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step, const void *b, ptrdiff_t ldb,
                                 const fc_segment *segment, ptrdiff_t segments, void *c, const ptrdiff_t *c_row,
                                 int accumulate, const void *bias, const void *residual,
-                                const ptrdiff_t *residual_row, int relu);
+                                const ptrdiff_t *residual_row, int relu, const char *ahead,
+                                ptrdiff_t ahead_step);
 
 /* Copies pixels x channels from any layout and element type to rows of `ldd` computing elements. */
 typedef void (*fc_pack)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src,

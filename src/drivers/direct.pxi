@@ -469,18 +469,25 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
                        size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,
                        const Ends* ends, bint first, bint last) noexcept nogil:
     """All pixels of the tile for one block of the reduction, the `first` or the `last` or one that adds to what is in c,
-    in register tiles as equal as can be."""
+    in register tiles as equal as can be. They share out the fetching of as many weights as these, behind them in memory:
+    packed weights are read from one end to the other."""
     cdef const char* bias = ends.bias if last else NULL
     cdef const char* residual = ends.residual if last else NULL
     cdef bint relu = ends.relu and last
     cdef size most = kernels.rows[vectors], p = 0, tiles = (pixels + most - 1) // most
     cdef size rows = (pixels + tiles - 1) // tiles, longer = pixels - tiles * (rows - 1)
+    cdef size begin = segments[0].b if count else 0, line = width * kernels.size
+    cdef size end = segments[count - 1].b + segments[count - 1].k if count else 0
+    cdef size ahead_step = min(<size>64, line // max(1, tiles))   # a cache line each step at most
+    cdef const char* ahead = b + end * line
     while p < pixels:
         if longer == 0:
             rows -= 1
         longer -= 1
         kernels.micro[vectors][rows](a, a_row + p, 1, b, width, segments, count, c, c_row + p, not first,
-                                     bias, residual, ends.residual_row + p if residual != NULL else NULL, relu)
+                                     bias, residual, ends.residual_row + p if residual != NULL else NULL, relu,
+                                     ahead, ahead_step)
+        ahead += (end - begin) * ahead_step
         p += rows
 
 

@@ -250,7 +250,7 @@ cdef void weight_gradient_rows(const WeightGradient* job, const WeightBlock* blo
         kernels.micro[vectors][rows](region + (0 if c + rows <= MERGED_ROWS else c) * kernels.size,
                                      offsets + (c if c + rows <= MERGED_ROWS else 0), job.step_x * job.ld, panel_pixels,
                                      width, segments, n, sums + c * width * kernels.size, c_row, 1,
-                                     NULL, NULL, NULL, 0)
+                                     NULL, NULL, NULL, 0, region, 0)
         c += rows
 
 

@@ -143,7 +143,7 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
                 sums = m + (e * job.channel_block + c) * width * kernels.size
                 kernels.micro[vectors][rows](v + (e * job.group_tiles * job.ldv + c) * kernels.size, a_row, job.ldv,
                                              d + e * job.group_tiles * job.ldd * kernels.size, job.ldd, &segment, 1,
-                                             sums, c_row, begun, NULL, NULL, NULL, 0)
+                                             sums, c_row, begun, NULL, NULL, NULL, 0, v, 0)
                 c += rows
                 left -= 1
         first += n

@@ -17,7 +17,8 @@ static inline __attribute__((always_inline)) NAME(vec) NAME(relu)(NAME(vec) v) {
 static inline __attribute__((always_inline)) void NAME(tile)(
     const int rows, const int vectors, const T *a, const ptrdiff_t *a_row, ptrdiff_t step, const T *b, ptrdiff_t ldb,
     const fc_segment *segment, ptrdiff_t segments, T *c, const ptrdiff_t *c_row, int accumulate,
-    const T *bias, const T *residual, const ptrdiff_t *residual_row, int relu) {
+    const T *bias, const T *residual, const ptrdiff_t *residual_row, int relu, const char *ahead,
+    ptrdiff_t ahead_step) {
     NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
     const T *row[FC_MAX_ROWS];
     UNROLL for (int i = 0; i < rows; i++)
@@ -27,7 +28,8 @@ static inline __attribute__((always_inline)) void NAME(tile)(
         const T *panel = b + segment[s].b * ldb;
         UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + segment[s].a;
         ptrdiff_t at = 0;
-        for (ptrdiff_t k = segment[s].k; k > 0; k--, at += step, panel += ldb) {
+        for (ptrdiff_t k = segment[s].k; k > 0; k--, at += step, panel += ldb, ahead += ahead_step) {
+            __builtin_prefetch(ahead, 0, 2);
             NAME(vec) w[FC_MAX_VECTORS];
             UNROLL for (int j = 0; j < vectors; j++) w[j] = *(const NAME(vec) *)(panel + j * LANES);
             UNROLL for (int i = 0; i < rows; i++) {
@@ -56,9 +58,10 @@ static inline __attribute__((always_inline)) void NAME(tile)(
     static void NAME(micro_##vectors##_##rows)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step, const void *b, \
                                                ptrdiff_t ldb, const fc_segment *segment, ptrdiff_t segments,         \
                                                void *c, const ptrdiff_t *c_row, int accumulate, const void *bias,    \
-                                               const void *residual, const ptrdiff_t *residual_row, int relu) {      \
+                                               const void *residual, const ptrdiff_t *residual_row, int relu,        \
+                                               const char *ahead, ptrdiff_t ahead_step) {                            \
         NAME(tile)(rows, vectors, a, a_row, step, b, ldb, segment, segments, c, c_row, accumulate, bias, residual,   \
-                   residual_row, relu);                                                                              \
+                   residual_row, relu, ahead, ahead_step);                                                           \
     }
 #define MICRO_6(v) MICRO(1, v) MICRO(2, v) MICRO(3, v) MICRO(4, v) MICRO(5, v) MICRO(6, v)
 #define MICRO_12(v) MICRO_6(v) MICRO(7, v) MICRO(8, v) MICRO(9, v) MICRO(10, v) MICRO(11, v) MICRO(12, v)
