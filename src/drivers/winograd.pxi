@@ -122,8 +122,8 @@ def winograd(int compute, size tile, x, int x_code, weight, int w_code, packed, 
         scratch = <char*>allocate(job.scratch_bytes * team)
         run_tasks(winograd_task, &job, scratch, job.scratch_bytes, tasks, team)
     finally:
-        free(scratch)
-        free(job.weights.offsets)
+        fc_free(scratch)
+        fc_free(job.weights.offsets)
         arrays.release()
 
 

@@ -24,9 +24,13 @@
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define UNROLL_LANES UNROLL
+#define UNROLL_WINDOW UNROLL
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
 #define UNROLL _Pragma("GCC unroll 12")
 #define UNROLL_LANES _Pragma("GCC unroll 16")
+#define UNROLL_WINDOW _Pragma("GCC unroll 20")
+#define INDEPENDENT _Pragma("GCC ivdep") /* no iteration reads what another writes */
 #endif
 
 #define T float
