@@ -87,6 +87,7 @@
 
 #define PLAIN(x) (x)
 #define POOL_AVERAGES 1
+#define POOL_SCATTERS 1
 #define IS_NAN(v) ((v) != (v))
 #define READ PLAIN
 #define WRITE PLAIN
@@ -100,6 +101,8 @@
 #define POOL(x) pool_##x##_f64
 #define LOWEST (-INFINITY)
 #include "pool.h"
+#undef POOL_SCATTERS
+#define POOL_SCATTERS 0
 #undef READ
 #undef WRITE
 #define READ half_to_float
@@ -147,15 +150,17 @@
 #define POOL(x) pool_##x##_u32
 #define LOWEST 0
 #include "pool.h"
-#define S int64_t
-#define A int64_t
-#define POOL(x) pool_##x##_i64
-#define LOWEST INT64_MIN
-#include "pool.h"
 #define S uint64_t
 #define A uint64_t
 #define POOL(x) pool_##x##_u64
 #define LOWEST 0
+#include "pool.h"
+#undef POOL_SCATTERS
+#define POOL_SCATTERS 1
+#define S int64_t
+#define A int64_t
+#define POOL(x) pool_##x##_i64
+#define LOWEST INT64_MIN
 #include "pool.h"
 
 #if defined(__aarch64__)
