@@ -15,7 +15,7 @@ comma   := ,
 EVERY_ISA := tests/test_against_reference.py tests/test_properties.py tests/test_depthwise.py
 
 .PHONY: help demo test test-one build bench examples check reliability reliability-coverage reliability-faults \
-        reliability-order fuzz lint types cython-check sanitize aarch64 sdist wheel docs clean
+        reliability-order fuzz lint types cython-check sanitize aarch64 windows sdist wheel docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -85,6 +85,9 @@ sanitize:  ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer, i
 aarch64: $(VENV)/.test  ## cross-compile for 64-bit ARM and test there, emulated: make aarch64 [T=tests/test_api.py]
 	PYTHON=$(PY) tools/test_aarch64.sh $(T)
 
+windows: $(VENV)/.test  ## cross-compile for Windows with clang-cl and test there, under Wine: make windows [T=tests/test_api.py]
+	PYTHON=$(PY) tools/test_windows.sh $(T)
+
 sdist: $(VENV)/.created  ## a source distribution in dist/
 	$(PIP) install build
 	$(PY) -m build --sdist
@@ -102,7 +105,7 @@ docs: $(VENV)/.docs  ## the documentation as pages in docs/_build/html, warnings
 	$(PY) -P -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:  ## remove everything that was made here
-	rm -rf build dist wheelhouse docs/_build docs/gallery demo-output examples-output .venv .venv-sanitize *.egg-info fastconv/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist wheelhouse docs/_build docs/gallery demo-output examples-output .venv .venv-sanitize *.egg-info fastconv/*.so fastconv/*.pyd fastconv/*.dll .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:

@@ -58,8 +58,15 @@ Install GCC or Clang and the C headers of Python, then install fastconv again:
   Debian, Ubuntu:  apt install build-essential python3-dev
   Fedora, RHEL:    dnf install gcc python3-devel
   macOS:           xcode-select --install && brew install libomp
+  Windows:         winget install LLVM.LLVM (in Visual Studio's developer prompt)
 To use another compiler, set CC, for example CC=clang.
 The compiler said: {reason}"""
+
+NO_CLANG_CL = """\
+fastconv is written with the vector types of GCC and Clang, which Microsoft's cl.exe does not have, and no clang-cl was
+found (tried: {command}). Install LLVM beside Visual Studio, then install fastconv again:
+  winget install LLVM.LLVM
+To use a clang-cl that lies elsewhere, set CC to its path."""
 
 NO_OPENMP = """\
 fastconv uses OpenMP for its threads, and {command} cannot build a program with it.
@@ -67,6 +74,7 @@ Install the OpenMP runtime of the compiler, then install fastconv again:
   Debian, Ubuntu:  apt install libgomp1 (GCC) or libomp-dev (Clang)
   Fedora, RHEL:    dnf install libgomp (GCC) or libomp-devel (Clang)
   macOS:           brew install libomp
+  Windows:         winget install LLVM.LLVM
 The compiler said: {reason}"""
 
 
@@ -98,10 +106,35 @@ PROBE_COMPILER = "#include <Python.h>\nint fastconv_probe(void) { return PY_MAJO
 PROBE_OPENMP = "#include <omp.h>\nint fastconv_probe(void) { return omp_get_max_threads(); }\n"
 PROBE_X86 = "#ifndef __x86_64__\n#error not x86-64\n#endif\nint fastconv_probe(void) { return 0; }\n"
 PROBE_GCC_ARM = PROBE_X86.replace("ndef __x86_64__", " !defined(__aarch64__) || defined(__clang__)")
+PROBE_GCC_WINDOWS = PROBE_X86.replace("ndef __x86_64__", " !defined(__MINGW32__) || defined(__clang__)")
+# On Windows the stack is aligned to 16 bytes and GCC saves wider vectors there as if it were aligned to theirs (its bug
+# 54412): let the assembler write moves that need no alignment.
+GCC_WINDOWS_FLAGS = ("-Wa,-muse-unaligned-vector-move",)
 
 
-def openmp_choices() -> Iterator[tuple[list[str], list[str]]]:
+def find_clang_cl() -> Path:
+    """clang-cl as CC names it, on the path, or where LLVM's installer and Visual Studio's put it."""
+    wish = os.environ.get("CC", "clang-cl")
+    folders = [Path(os.environ.get("PROGRAMFILES", r"C:\Program Files"), "LLVM", "bin")]
+    if studio := os.environ.get("VCINSTALLDIR"):
+        folders.append(Path(studio, "Tools", "Llvm", "x64", "bin"))
+    for place in (None, *folders):
+        found = shutil.which(wish, path=place and str(place))
+        if found and Path(found).stem.lower().startswith("clang-cl"):
+            return Path(found)
+    raise SystemExit(NO_CLANG_CL.format(command=wish))
+
+
+def clang_cl_flags(flags: list[str]) -> list[str]:
+    """Flags of Clang as clang-cl takes them: some of its own have the same spelling and another meaning."""
+    return [flag if flag.startswith(("/", "-D", "-openmp")) else f"/clang:{flag}" for flag in flags]
+
+
+def openmp_choices(clang_cl: Path | None) -> Iterator[tuple[list[str], list[str]]]:
     """Compile and link flags that may turn OpenMP on: GCC and Clang, then Apple's Clang with Homebrew's libomp."""
+    if clang_cl:  # LLVM's own runtime, then Visual Studio's copy of it
+        yield ["-openmp"], [f"/LIBPATH:{clang_cl.parent.parent / 'lib'}", "libomp.lib"]
+        return
     yield ["-fopenmp"], ["-fopenmp"]
     prefixes = []
     if brew := shutil.which("brew"):
@@ -129,14 +162,34 @@ class BuildNative(build_ext):
     """Probes the compiler, compiles the kernels once per ISA, and builds the extension around them."""
 
     def build_extensions(self) -> None:
+        self.clang_cl: Path | None = None
+        if self.compiler.compiler_type == "msvc":  # setuptools' class for cl.exe: clang-cl takes its command line
+            self.clang_cl = find_clang_cl()
+            self.compiler.initialize(self.plat_name)
+            self.compiler.cc = str(self.clang_cl)
+            self.compiler.compile_options.remove("/GL")
         openmp_compile, openmp_link = self.probe()
-        extra_compile, extra_link = debug_flags()
-        self.native_flags = [*COMMON_FLAGS, *openmp_compile, *extra_compile]
+        extra_compile, extra_link = ([], []) if self.clang_cl else debug_flags()
+        self.native_flags = self.spelt([*COMMON_FLAGS, *openmp_compile, *extra_compile])
         self.native_link_flags = [*openmp_link, *extra_link]
         self.isas = [BASELINE_GCC_ARM if self.compiles(PROBE_GCC_ARM) else BASELINE]
         if self.compiles(PROBE_X86):
-            self.isas += [isa for isa in X86_ISAS if self.compiles(PROBE_X86, flags=isa.flags)]
+            more = GCC_WINDOWS_FLAGS if self.compiles(PROBE_GCC_WINDOWS) else ()
+            sets = [ISA(isa.name, (*isa.flags, *more)) for isa in X86_ISAS]
+            self.isas += [isa for isa in sets if self.compiles(PROBE_X86, flags=isa.flags)]
         super().build_extensions()
+
+    def spelt(self, flags: list[str]) -> list[str]:
+        """Flags of GCC and Clang for the compiler at hand."""
+        return clang_cl_flags(flags) if self.clang_cl else flags
+
+    @property
+    def command(self) -> list[str]:
+        """What compiles one file, before its own flags."""
+        if self.clang_cl:
+            folders = [*self.compiler.include_dirs, *type(self.compiler).include_dirs]
+            return [self.compiler.cc, "/nologo", "/MD", "-Werror=unknown-argument", *(f"-I{path}" for path in folders)]
+        return [*self.compiler.compiler_so, *(f"-I{path}" for path in self.compiler.include_dirs)]
 
     def build_extension(self, ext: Extension) -> None:
         ext.define_macros = [(f"FASTCONV_HAVE_{isa.name.upper()}", "1") for isa in self.isas[1:]]
@@ -151,20 +204,22 @@ class BuildNative(build_ext):
             if other.suffix in {".so", ".pyd"} and other != target:
                 other.unlink()
         super().build_extension(ext)
+        if self.clang_cl and (runtime := self.clang_cl.with_name("libomp.dll")).exists():
+            shutil.copy2(runtime, target.parent)  # Python looks for it beside the module, and not along the path
 
     def compile_kernels(self) -> list[str]:
         """One object per ISA, two compilers at a time; an object newer than all it depends on is kept."""
         newest = max(os.path.getmtime(path) for path in DEPENDS if not path.endswith((".pyx", ".pxi")))
-        settings = "\n".join([*self.native_flags, *self.compiler.compiler_so, os.environ.get("CFLAGS", "")])
+        settings = "\n".join([*self.native_flags, *self.command, os.environ.get("CFLAGS", "")])
 
         def compile_for(isa: ISA) -> str:
             folder = Path(self.build_temp, "kernels", isa.name)
             folder.mkdir(parents=True, exist_ok=True)
             record = folder / "settings.txt"  # a change of flags rebuilds too
-            target = folder / KERNELS.with_suffix(".o")
+            target = folder / KERNELS.with_suffix(self.compiler.obj_extension)
             current = target.exists() and target.stat().st_mtime > newest
             if self.force or not current or not record.exists() or record.read_text() != settings:
-                flags = [*self.native_flags, *KERNEL_FLAGS, *isa.kernel_flags]
+                flags = [*self.native_flags, *self.spelt([*KERNEL_FLAGS, *isa.kernel_flags])]
                 objects = self.compiler.compile(
                     [str(KERNELS)], output_dir=str(folder), include_dirs=INCLUDE, extra_postargs=flags
                 )
@@ -192,13 +247,11 @@ class BuildNative(build_ext):
 
     def probe(self) -> tuple[list[str], list[str]]:
         """OpenMP's compile and link flags, or one message that says what to install."""
-        if self.compiler.compiler_type == "msvc":
-            raise SystemExit("fastconv needs GCC or Clang (on Windows: MSYS2's mingw-w64); MSVC will not do.")
-        command = self.compiler.compiler_so[0]
+        command = self.command[0]
         if not self.compiles(PROBE_COMPILER):
             raise SystemExit(NO_COMPILER.format(command=command, reason=self.reason))
         reason = ""
-        for compile_flags, link_flags in openmp_choices():
+        for compile_flags, link_flags in openmp_choices(self.clang_cl):
             if self.compiles(PROBE_OPENMP, flags=compile_flags, link_flags=link_flags):
                 return compile_flags, link_flags
             reason = reason or self.reason
@@ -210,18 +263,24 @@ class BuildNative(build_ext):
         """Whether the text compiles (and, given link flags, links); the compiler's words are left in `self.reason`."""
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder, "probe.c"), Path(folder, "probe.o")
+            probe = Path(folder, "probe.so")
             source.write_text(text)
-            include = [f"-I{path}" for path in self.compiler.include_dirs]
-            commands = [[*self.compiler.compiler_so, *include, *flags, "-c", str(source), "-o", str(target)]]
-            if link_flags is not None:
-                probe = str(Path(folder, "probe.so"))
-                commands.append([*self.compiler.linker_so, str(target), "-o", probe, *link_flags])
+            files = [f"/Tc{source}", f"/Fo{target}"] if self.clang_cl else [str(source), "-o", str(target)]
+            commands = [[*self.command, *self.spelt([*flags]), "-c", *files]]
+            if link_flags is not None and self.clang_cl:
+                libraries = [f"/LIBPATH:{path}" for path in type(self.compiler).library_dirs]
+                linker = [self.compiler.linker, "/nologo", "/DLL", "/EXPORT:fastconv_probe", *libraries]
+                commands.append([*linker, str(target), f"/OUT:{probe}", *link_flags])
+            elif link_flags is not None:
+                commands.append([*self.compiler.linker_so, str(target), "-o", str(probe), *link_flags])
+            environment = {**os.environ, "PATH": self.compiler._paths} if self.clang_cl else None
             for command in commands:
                 with contextlib.suppress(OSError):
-                    done = subprocess.run(command, capture_output=True, text=True, check=False)
+                    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
                     if done.returncode == 0:
                         continue
-                    lines = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr.strip()]
+                    said = done.stderr + done.stdout  # where link.exe writes
+                    lines = [line for line in said.splitlines() if "error" in line] or [said.strip()]
                     self.reason = lines[0]
                     return False
                 self.reason = f"{command[0]}: command not found"

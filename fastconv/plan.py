@@ -193,14 +193,9 @@ def forward(
 
     run_checked(
         check,
-        lambda to: run(_narrowed(input, to), _narrowed(weight, to), to, bias, as_type(residual, to.dtype)),
+        lambda to: run(input, weight, to, bias, as_type(residual, to.dtype)),
         run_float,
     )
-
-
-def _narrowed(array: Array, out: Array) -> Array:
-    """int32 sums take operands of at most 32 signed bits; wider ones were checked to fit."""
-    return array if out.dtype == np.int64 or STORAGE[array.dtype] <= 7 else array.astype(np.int32)
 
 
 def input_gradient(
@@ -235,7 +230,7 @@ def input_gradient(
     check = Checked("the input gradient", "grad_output", grad_output, "weight", weight, terms, extra, out)
     run_checked(
         check,
-        lambda to: run(_narrowed(grad_output, to), _narrowed(weight, to), to, bias),
+        lambda to: run(grad_output, weight, to, bias),
         lambda dy, w, to: run(dy, w, to, None if bias is None else bias.astype(np.float64)),
     )
 
@@ -345,7 +340,7 @@ def weight_gradient(
         return
     terms = g.batch * prod(g.output_size)
     check = Checked("the weight gradient", "input", input, "grad_output", grad_output, terms, 0, out)
-    run_checked(check, lambda to: run(_narrowed(input, to), _narrowed(grad_output, to), to), run)
+    run_checked(check, lambda to: run(input, grad_output, to), run)
 
 
 def _lane_weight_gradient(g: Geometry, p: Pass, x: Array, dy: Array, to: Array, compute: int, threads: int) -> None:
@@ -378,7 +373,7 @@ def bias_gradient(grad_output: Array, out: Array, *, threads: int = 1) -> None:
     one = np.ones((1, 1, 1, 1), np.int8)
     terms = grad_output.size // grad_output.shape[1]
     check = Checked("the bias gradient", "grad_output", grad_output, "one", one, terms, 0, out)
-    run_checked(check, lambda to: run(_narrowed(grad_output, to), to), lambda dy, _, to: run(dy, to))
+    run_checked(check, lambda to: run(grad_output, to), lambda dy, _, to: run(dy, to))
 
 
 # ---- pooling -----------------------------------------------------------------------------------------------------
@@ -593,7 +588,8 @@ class ConvPlan:
     def workspace_bytes(self) -> int:
         """Scratch memory of one run of the planned batch beside input, output and packed weights, in bytes.
 
-        What the driver takes for contiguous float arrays; another layout may take less, integers are narrowed first.
+        What the driver takes for contiguous float arrays; another layout may take less, and integers whose sums may
+        leave int32 take a result in int64 beside it.
         """
         return self._explanation.workspace_bytes
 

@@ -7,11 +7,11 @@ when, and by which algorithm, was decided in `fastconv.plan`.
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pythread cimport PyThread_get_thread_ident
 from cython.parallel cimport prange
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-cdef extern from "stdlib.h" nogil:
-    void* aligned_alloc(size_t alignment, size_t size)
+cdef extern from "memory.h" nogil:
+    void* fc_allocate(size_t bytes)
+    void fc_free(void* memory)
 
 cdef extern from *:
     """
@@ -364,7 +364,7 @@ cpdef size team_for(size threads, size tasks, size scratch_bytes, size beside=0)
 
 
 cdef void* allocate(size bytes) except NULL:
-    cdef void* memory = aligned_alloc(64, (max(bytes, 64) + 63) // 64 * 64)
+    cdef void* memory = fc_allocate(bytes)
     if memory == NULL:
         raise MemoryError(f"fastconv could not allocate {bytes} bytes of scratch memory")
     return memory

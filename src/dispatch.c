@@ -1,7 +1,9 @@
-/* Chooses the kernels of one instruction set at run time. Compiled at the baseline: it must run everywhere.
-   __builtin_cpu_supports reads cpuid and asks XGETBV whether the operating system saves the registers. */
+/* Chooses the kernels of one instruction set at run time. Compiled at the baseline: it must run everywhere. */
 #include <string.h>
 #include "fastconv.h"
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 extern const fc_isa fc_isa_baseline;
 #ifdef FASTCONV_HAVE_AVX2
@@ -22,15 +24,31 @@ static const fc_isa *const built[] = {
 };
 enum { BUILT = sizeof built / sizeof built[0] };
 
+#if defined(__x86_64__)
+/* Asked of the processor itself: what __builtin_cpu_supports reads is in no library that clang-cl links. Bits as in
+   Intel's Software Developer's Manual, volume 2, CPUID, and volume 1, section 13.3 (XCR0). */
+enum {
+    LEAF_1_ECX = 1 << 12 | 1 << 27 | 1 << 28, /* FMA, XGETBV may be asked, AVX */
+    AVX2 = 1 << 5,
+    XMM_YMM = 1 << 1 | 1 << 2,
+    OPMASK_ZMM = 1 << 5 | 1 << 6 | 1 << 7
+};
+static const unsigned AVX512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
+
+static int processor_has(unsigned leaf_7_ebx, unsigned saved) {
+    unsigned a, b, c, d, xcr0, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & LEAF_1_ECX) != LEAF_1_ECX) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & leaf_7_ebx) != leaf_7_ebx) return 0;
+    __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0)); /* the registers that the system saves */
+    return (xcr0 & saved) == saved;
+}
+#endif
+
 static int machine_has(const char *name) {
     if (!strcmp(name, "baseline")) return 1;
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (!strcmp(name, "avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (!strcmp(name, "avx512"))
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("fma");
+    if (!strcmp(name, "avx2")) return processor_has(AVX2, XMM_YMM);
+    if (!strcmp(name, "avx512")) return processor_has(AVX2 | AVX512, XMM_YMM | OPMASK_ZMM);
 #endif
     return 0;
 }

@@ -139,7 +139,8 @@ typedef struct {
 typedef void (*fc_pool_function)(const fc_pool_row *);
 typedef struct {
     fc_pool_function max_row, avg_row;
-    fc_pool_function max_scatter, avg_scatter;  /* x: gradient of the output, y: gradient of the input plane */
+    /* x: gradient of the output, y: gradient of the input plane; for float, double and, of maxima, int64 */
+    fc_pool_function max_scatter, avg_scatter;
 } fc_pool_kernels;
 
 /* The gradient of a max pooling of one image, for a chunk of its channels; `pixel` elements between pixels. */

@@ -1,15 +1,26 @@
 #include <omp.h>
 #include "tasks.h"
 
+#ifdef _WIN32
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h> /* here alone: its macros take common names */
+int64_t fc_milliseconds(void) { return (int64_t)GetTickCount64(); }
+static void rest(void) { Sleep(1); }
+#else
+static void rest(void) {
+    const struct timespec pause = {0, 100000};
+    nanosleep(&pause, NULL);
+}
+#endif
+
 static int alone;
 
 void fc_run_alone(void) { alone = 1; }
 
 /* The calling thread has nothing left to do: it looks for signals while others are busy in a call that takes long. */
 static void wait_for_others(fc_watch *watch, const int *arrived, int team) {
-    const struct timespec pause = {0, 100000};
     if (!watch->begin || fc_milliseconds() < watch->begin + FC_LOOK_EVERY) return;  /* the barrier is quicker */
-    while (__atomic_load_n(arrived, __ATOMIC_RELAXED) < team && !fc_interrupted(watch)) nanosleep(&pause, NULL);
+    while (__atomic_load_n(arrived, __ATOMIC_RELAXED) < team && !fc_interrupted(watch)) rest();
 }
 
 int fc_run_tasks(fc_task work, void *job, char *scratch, ptrdiff_t scratch_bytes, ptrdiff_t tasks, int team, int even,

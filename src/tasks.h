@@ -31,6 +31,9 @@ void fc_run_alone(void);
 enum { FC_LOOK_EVERY = 50 };  /* milliseconds: a tenth of what a user feels as prompt, and a call has long paid for it */
 
 /* The clock that costs 5 ns and moves every few milliseconds. */
+#ifdef _WIN32
+int64_t fc_milliseconds(void);
+#else
 static inline int64_t fc_milliseconds(void) {
     struct timespec t;
 #ifdef CLOCK_MONOTONIC_COARSE
@@ -40,6 +43,7 @@ static inline int64_t fc_milliseconds(void) {
 #endif
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
+#endif
 
 /* Whether to leave the rest undone. Tasks that may take long ask between their blocks. */
 static inline int fc_interrupted(fc_watch *watch) {

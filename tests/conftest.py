@@ -1,11 +1,13 @@
 """What every report of a test run must say: which code was tested, on how much machine."""
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 import fastconv
+from fastconv import _native
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -16,3 +18,15 @@ def pytest_report_header(config: pytest.Config) -> str:
         f"{', '.join(info['isas_available'])}; {info['threads']} thread(s) of {os.cpu_count()} CPU(s); "
         f"NumPy {np.__version__}"
     )
+
+
+def _limits() -> tuple[object, ...]:
+    return fastconv.get_num_threads(), _native.openmp_threads(), _native.isa_name()
+
+
+@pytest.fixture(autouse=True)
+def _the_process_is_left_as_it_was() -> Iterator[None]:
+    """Numbers of threads are a matter of the whole process: a test that leaves its own behind changes later ones."""
+    before = _limits()
+    yield
+    assert _limits() == before

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastconv import conv2d, conv_transpose2d
+from fastconv import _native, conv2d, conv_transpose2d
 from fastconv.bench import accelerated, measure, memory, nets
 from fastconv.bench import peers as peers_module
 from fastconv.bench.cases import PASSES, SETS, Case, make_data
@@ -243,6 +243,34 @@ def test_wrong_and_failing_peers_are_not_counted() -> None:
     assert row.best_peer is not None and row.best_peer.peer == "reference"
     assert row.absent == {"ncnn": "failed: RuntimeError: no such layer"}
     assert "torch" not in summaries([row])[0].over
+
+
+def threads_of_libraries() -> tuple[Any, ...]:
+    torch, threadpoolctl = (peers_module.module(name) for name in ("torch", "threadpoolctl"))
+    pools = [(pool["filepath"], pool["num_threads"]) for pool in threadpoolctl.threadpool_info()]
+    return torch.get_num_threads(), _native.openmp_threads(), pools
+
+
+def test_a_bench_leaves_no_limit_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch may share its OpenMP runtime with fastconv, whose calls heed what is set there."""
+    for name in ("torch", "threadpoolctl"):
+        pytest.importorskip(name)
+    before = threads_of_libraries()
+    found, missing = load_peers(["torch", "im2col"], threads=before[0] + 1)
+    assert not missing and threads_of_libraries() == before
+    while_measuring: list[int] = []
+    candidates = found[0].candidates
+
+    def watched(*arguments: Any) -> list[Candidate]:
+        while_measuring.append(found[0].torch.get_num_threads())  # type: ignore[attr-defined]
+        return candidates(*arguments)
+
+    monkeypatch.setattr(found[0], "candidates", watched)
+    row = run_case(SMALL, "fwd", Ours(1), [*found, Failing()], rounds=1)
+    assert row.of("torch") is not None and while_measuring == [before[0] + 1]
+    assert threads_of_libraries() == before
+    run_net(Net("small", lambda: mnist_net(seed=0), 4, training=True), Ours(1), found, rounds=1)
+    assert threads_of_libraries() == before
 
 
 # ---- whole networks ------------------------------------------------------------------------------------------------

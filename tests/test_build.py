@@ -21,12 +21,18 @@ echo "$*" >> "$LOG"
 case "$* $NO_OPENMP" in *-fopenmp*1) echo "cc: error: libgomp.spec: No such file or directory" >&2; exit 1;; esac
 while [ $# -gt 1 ]; do [ "$1" = -o ] && : > "$2"; shift; done
 """
+# The same for clang-cl and link.exe, whose output files are named otherwise.
+CLANG_CL = """#!/bin/sh
+echo "$*" >> "$LOG"
+for word in "$@"; do case "$word" in /Fo*) : > "${word#/Fo}";; /OUT:*) : > "${word#/OUT:}";; esac; done
+"""
 
 
-def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def build(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("FASTCONV_", "CFLAGS", "LDSHARED"))}
     return subprocess.run(
-        [sys.executable, "setup.py", "build_ext", "--build-temp", str(folder), "--build-lib", str(folder / "lib")],
+        [sys.executable, "setup.py", "build_ext", "--build-temp", str(folder), "--build-lib", str(folder / "lib"),
+         *options],
         cwd=ROOT, env={**clean, "LOG": str(folder / "log"), **environment}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
@@ -69,6 +75,44 @@ def test_the_flags_keep_the_promises(compiler, tmp_path):
             assert "-mavx" not in line and "-mfma" not in line, line
     (baseline,) = (line for line in kernels if "FASTCONV_ISA=baseline" in line)
     assert "-mavx" not in baseline and "-mfma" not in baseline
+
+
+def on_windows(folder: Path, compiler: str) -> subprocess.CompletedProcess[str]:
+    """A build as in the developer prompt of Visual Studio."""
+    tools = folder / "LLVM" / "bin"
+    tools.mkdir(parents=True)
+    for name in ("clang-cl", "link.exe"):
+        (tools / name).write_text(CLANG_CL)
+        (tools / name).chmod(0o755)
+    (tools / "libomp.dll").write_text("OpenMP")
+    return build(
+        folder, "--compiler=msvc", CC=compiler, PATH=f"{tools}:{os.environ['PATH']}", _PYTHON_HOST_PLATFORM="win-amd64",
+        DISTUTILS_USE_SDK="1", MSSdk="1",
+    )  # fmt: skip
+
+
+def test_on_windows_clang_cl_takes_the_place_of_cl(tmp_path):
+    done = on_windows(tmp_path, "clang-cl")
+    assert done.returncode == 0, done.stderr
+    commands = (tmp_path / "log").read_text().splitlines()
+    compiled = [line for line in commands if "/Tc" in line and "probe.c" not in line]
+    assert len(compiled) == 6  # three instruction sets, the drivers, dispatch and tasks
+    for line in compiled:
+        words = line.split()
+        assert {"/MD", "-openmp", "/clang:-O3", "/clang:-std=gnu11"} <= set(words)
+        # What is not meant for clang-cl itself says so: its -Wall is Clang's -Weverything, and it knows no -O3.
+        assert not [word for word in words if re.match(r"-[fmO]|-W|/GL|-std", word)]
+    kernels = {re.search(r"-DFASTCONV_ISA=(\w+)", line)[1]: line for line in compiled if "kernels.c" in line}
+    assert set(kernels) == {"baseline", "avx2", "avx512"} and "/clang:-mavx512f" in kernels["avx512"]
+    assert "-mavx" not in kernels["baseline"]
+    assert commands[-1].endswith("libomp.lib") and "/EXPORT:PyInit__native" in commands[-1]
+    assert (tmp_path / "lib" / "fastconv" / "libomp.dll").read_text() == "OpenMP"  # where Python looks for it
+
+
+def test_cl_alone_is_told_what_to_install(tmp_path):
+    done = on_windows(tmp_path, "link.exe")  # found, and no clang-cl
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "winget install LLVM.LLVM" in done.stderr and "cl.exe" in done.stderr
 
 
 @pytest.mark.parametrize("wish, limited", [(None, False), ("0", False), ("1", True)])

@@ -18,7 +18,7 @@ from ..threads import get_num_threads, set_num_threads
 from .cases import NET, TRAIN
 from .graph import ncnn_net, nodes, onnx_net, torch_net
 from .measure import Candidate, check, relative_error
-from .peers import FROM_NHWC, Ncnn, NotOffered, OnnxRuntime, OpenVino, Ours, Peer, Torch
+from .peers import FROM_NHWC, Ncnn, NotOffered, OnnxRuntime, OpenVino, Ours, Peer, Torch, holding
 from .report import OURS, Row
 from .suite import collect, timed_row
 
@@ -90,9 +90,10 @@ def run_net(
     before = get_num_threads()
     set_num_threads(ours.threads)
     try:
-        if net.training:
-            return _run_training(net, ours, peers, rounds, seconds)
-        return _run_inference(net, ours, peers, rounds, seconds, by_onnx)
+        with holding(peers):
+            if net.training:
+                return _run_training(net, ours, peers, rounds, seconds)
+            return _run_inference(net, ours, peers, rounds, seconds, by_onnx)
     finally:
         set_num_threads(before)
 

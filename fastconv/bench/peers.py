@@ -3,14 +3,15 @@
 `candidates(case, data, pass)`, for a pass in `passes`, prepares everything outside the timing and returns calls to
 time, one for each memory format that the library takes; the faster one counts. Each library gets its arrays as it
 likes them best, reuses outputs where it can, and keeps its own threads' habits. A layer that it does not offer raises
-`NotOffered`.
+`NotOffered`. Limits that hold for the whole process are set while somebody measures (`holding`), and no longer.
 """
 
 from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -120,8 +121,17 @@ class Torch:
     passes: tuple[str, ...] = PASSES
 
     def __init__(self, threads: int) -> None:
-        self.torch = module("torch")
-        self.torch.set_num_threads(threads)
+        self.torch, self.threads = module("torch"), threads
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """PyTorch on its threads: a number of the OpenMP runtime, which fastconv may share and then heeds, too."""
+        before = self.torch.get_num_threads()
+        self.torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            self.torch.set_num_threads(before)
 
     def version(self) -> str:
         return str(self.torch.__version__)
@@ -382,8 +392,12 @@ class Im2col:
     passes: tuple[str, ...] = PASSES
 
     def __init__(self, threads: int) -> None:
-        limits = module("threadpoolctl").threadpool_limits
-        self.limit = limits(limits=threads, user_api="blas")  # holds for the process: the reference is held to it too
+        self.limits, self.threads = module("threadpoolctl").threadpool_limits, threads
+
+    def held(self) -> AbstractContextManager[Any]:
+        """BLAS on its threads, for the process: the reference is held to them too."""
+        limit: AbstractContextManager[Any] = self.limits(limits=self.threads, user_api="blas")
+        return limit
 
     def version(self) -> str:
         return f"NumPy {np.__version__}"
@@ -479,6 +493,16 @@ PEERS: Final[dict[str, Callable[[int], Peer]]] = {
     "im2col": Im2col,
     "reference": Reference,
 }
+
+
+@contextmanager
+def holding(peers: Iterable[Peer]) -> Iterator[None]:
+    """Hold libraries whose threads are a matter of the whole process to theirs, and give back what was set before."""
+    with ExitStack() as stack:
+        for peer in peers:
+            if isinstance(peer, (Torch, Im2col)):
+                stack.enter_context(peer.held())
+        yield
 
 
 def load_peers(names: Iterable[str], threads: int) -> tuple[list[Peer], dict[str, str]]:

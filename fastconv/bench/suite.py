@@ -14,7 +14,7 @@ from ..functional import info
 from ..machine import cpu_name
 from .cases import SETS, Case, make_data
 from .measure import Candidate, check, rest, time_interleaved
-from .peers import NotOffered, Ours, Peer, logical_reference
+from .peers import NotOffered, Ours, Peer, holding, logical_reference
 from .report import Report, Row, Timing
 
 # Variables that change how fast somebody is; a results file records those that were set.
@@ -30,9 +30,16 @@ def select(sets: Sequence[str], only: str | None = None) -> list[Case]:
 
 
 def run_case(
-    case: Case, pass_name: str, ours: Ours, peers: Iterable[Peer], rounds: int, seconds: float | None = None
+    case: Case, pass_name: str, ours: Ours, peers: Sequence[Peer], rounds: int, seconds: float | None = None
 ) -> Row:
     """Check everybody's answer against the reference, then time them beside each other."""
+    with holding(peers):
+        return _run_case(case, pass_name, ours, peers, rounds, seconds)
+
+
+def _run_case(
+    case: Case, pass_name: str, ours: Ours, peers: Sequence[Peer], rounds: int, seconds: float | None
+) -> Row:
     data = make_data(case)
     answer = logical_reference(case, data, pass_name)
     candidates = ours.candidates(case, data, pass_name)

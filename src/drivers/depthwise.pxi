@@ -130,10 +130,10 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
         run_tasks(depthwise_task, &all_passes, scratch, scratch_bytes, tasks, threads)
     finally:
         for task in range(count):
-            free(<void*>jobs[task].tap_y)
-            free(jobs[task].runs_y)
-        free(scratch)
-        free(jobs)
+            fc_free(<void*>jobs[task].tap_y)
+            fc_free(jobs[task].runs_y)
+        fc_free(scratch)
+        fc_free(jobs)
         arrays.release()
 
 
@@ -154,7 +154,7 @@ cdef int tap_offsets(Depthwise* job, tuple tap_y, tuple tap_x) except -1:
     try:
         job.runs_y = <Run*>allocate((2 * (job.taps_y + job.taps_x) + 2) * sizeof(Run))
     except MemoryError:
-        free(taps)
+        fc_free(taps)
         raise
     job.runs_x = job.runs_y + 2 * job.taps_y + 1
     return 0

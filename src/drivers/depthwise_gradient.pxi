@@ -63,10 +63,10 @@ def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, i
             team = 1
         run_tasks(depthwise_gradient_store, &job, NULL, 0, job.pass_.chunks, team)
     finally:
-        free(scratch)
-        free(<void*>job.pass_.tap_y)
-        free(job.pass_.runs_y)
-        free(job.sums)
+        fc_free(scratch)
+        fc_free(<void*>job.pass_.tap_y)
+        fc_free(job.pass_.runs_y)
+        fc_free(job.sums)
         arrays.release()
 
 

@@ -119,9 +119,9 @@ cdef class DirectPass:
         return job.scratch_bytes
 
     def __dealloc__(self):
-        free(self.numbers)
-        free(self.job.segments)
-        free(self.job.block)
+        fc_free(self.numbers)
+        fc_free(self.job.segments)
+        fc_free(self.job.block)
 
 
 cdef bint direct_usable(const fc_kernels* kernels, const View* x, int code) noexcept nogil:
@@ -195,11 +195,11 @@ def direct(tuple passes, tuple in_place, x, int x_code, weight, int w_code, pack
         all_passes.jobs, all_passes.count = jobs, count
         run_tasks(direct_any_task, &all_passes, scratch, scratch_bytes, tasks, threads)
     finally:
-        free(scratch)
+        fc_free(scratch)
         if jobs != NULL:
             for i in range(count):
-                free(jobs[i].weights.offsets)
-        free(jobs)
+                fc_free(jobs[i].weights.offsets)
+        fc_free(jobs)
         arrays.release()
 
 

@@ -55,7 +55,7 @@ def elementwise(out, x, tuple operands, tuple shape, tuple strides, tuple steps,
         try:
             run_tasks(elementwise_task, &job, scratch, i, job.y.n[1] * job.parts, threads, True)
         finally:
-            free(scratch)
+            fc_free(scratch)
     finally:
         arrays.release()
 

@@ -91,7 +91,7 @@ def relu_gradient(dz, dy, y, double most, total, int threads):
         run_tasks(relu_gradient_task, &job, NULL, 0, job.parts, threads, True)
         add_parts(job.item, job.sums, job.parts, job.row, job.channels, job.a.p)
     finally:
-        free(job.sums)
+        fc_free(job.sums)
         arrays.release()
 
 
@@ -114,7 +114,7 @@ def channel_sums(x, total, int threads):
         run_tasks(sums_task, &job, NULL, 0, job.parts, threads, True)
         add_parts(job.item, job.sums, job.parts, job.row, job.channels, job.a.p)
     finally:
-        free(job.sums)
+        fc_free(job.sums)
         arrays.release()
 
 
@@ -144,7 +144,7 @@ def channel_products(a, shift_a, b, shift_b, total, product, int threads):
         add_parts(job.item, job.sums, job.parts, 2 * job.row, job.channels, job.c.p)
         add_parts(job.item, job.sums + job.row, job.parts, 2 * job.row, job.channels, job.out.p)
     finally:
-        free(job.sums)
+        fc_free(job.sums)
         arrays.release()
 
 
@@ -324,5 +324,5 @@ def dense(x, w, out, int threads):
             job.first += job.count
             handle_signals()   # a pass is too short for its threads to look
     finally:
-        free(job.sums)
+        fc_free(job.sums)
         arrays.release()

@@ -70,8 +70,8 @@ def weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, int dw_code
         if parts > 1:
             run_tasks(weight_gradient_reduce, &job, NULL, 0, job.blocks, team)
     finally:
-        free(scratch)
-        free(job.sums)
+        fc_free(scratch)
+        fc_free(job.sums)
         arrays.release()
 
 
@@ -313,7 +313,7 @@ def bias_gradient(int compute, dy, int dy_code, out, int out_code, size parts, i
                 kernels.add(sums, sums + part * bytes, channels)
             kernels.store[out_code](sums, channels, 1, channels, to.p, 0, to.s[3], NULL, 0, NULL, 0, 0)
     finally:
-        free(sums)
+        fc_free(sums)
         arrays.release()
 
 

@@ -64,7 +64,7 @@ cdef int bind_taps(Weights* w, const fc_kernels* kernels, const View* array, int
             taps[taps_y + i] = columns[i]
         return bind_weights(w, kernels, array, code, packed, True, groups, transposed, taps_y, taps_x, taps)
     finally:
-        free(taps)
+        fc_free(taps)
 
 
 cdef inline size panel_vectors(const Weights* w, size panel) noexcept nogil:
@@ -106,7 +106,7 @@ def pack_lane_weights(int compute, weight, int code, packed, size groups, tuple 
         width = job.kernels.vectors * job.kernels.lanes
         run_tasks(pack_lane_task, &job, NULL, 0, (job.array.n[1] * groups + width - 1) // width, threads)
     finally:
-        free(job.taps)
+        fc_free(job.taps)
         arrays.release()
 
 
@@ -162,7 +162,7 @@ def pack_weights(int compute, weight, int code, packed, size groups, bint transp
         run_tasks(pack_task, &job, NULL, 0, groups * job.w.panels, threads)
         return not job.special
     finally:
-        free(job.w.offsets)
+        fc_free(job.w.offsets)
         arrays.release()
 
 

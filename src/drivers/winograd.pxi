@@ -149,8 +149,8 @@ def winograd(int compute, int kind, x, int x_code, weight, int w_code, packed, t
         scratch = <char*>allocate(job.scratch_bytes * team)
         run_tasks(winograd_task, &job, scratch, job.scratch_bytes, tasks, team)
     finally:
-        free(scratch)
-        free(job.weights.offsets)
+        fc_free(scratch)
+        fc_free(job.weights.offsets)
         arrays.release()
 
 

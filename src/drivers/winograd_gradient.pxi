@@ -54,8 +54,8 @@ def winograd_weight_gradient(int compute, int kind, x, int x_code, dy, int dy_co
         if parts > 1:
             run_tasks(winograd_gradient_reduce, &job, scratch, job.scratch_bytes, job.blocks, team)
     finally:
-        free(scratch)
-        free(job.sums)
+        fc_free(scratch)
+        fc_free(job.sums)
         arrays.release()
 
 

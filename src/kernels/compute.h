@@ -2,9 +2,17 @@
      T       element type            NAME(x)   x with the type's suffix
      LANES   elements of a vector    VECTORS   vectors of a full panel
      IS_FLOAT                        1 for float and double
+     WIDE                            defined for int64, in which operands of 32 bits and more are summed, too
    Everything is static: nothing compiled for one instruction set may leak into another. */
 
 typedef T NAME(vec) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
+
+/* Whether operands may be of the computing type: int32 holds sums alone (result_dtype in fastconv/arrays.py). */
+#if IS_FLOAT || defined(WIDE)
+#define OPERANDS 1
+#else
+#define OPERANDS 0
+#endif
 
 /* NaN is not below 0 and passes through. */
 static inline __attribute__((always_inline)) NAME(vec) NAME(relu)(NAME(vec) v) {
@@ -81,6 +89,7 @@ MICRO_12(1) MICRO_6(2)
 
 #include "transpose.h"
 
+#if OPERANDS
 /* Lines of one panel of weights, line (tap y, tap x) * channels + channel, for weights of the computing type whose taps
    lie side by side in memory, as in OIHW, or whose channels do; -1 where neither holds. */
 static int NAME(pack_panel_transposed)(T *dst, ptrdiff_t width, const char *src, ptrdiff_t taps_y,
@@ -119,6 +128,24 @@ static int NAME(pack_panel_transposed)(T *dst, ptrdiff_t width, const char *src,
     return finite;
 }
 
+/* Where the elements of the source are of the computing type, packing is a transpose in registers. */
+#define PACK_TRANSPOSED(S)                                                                                          \
+    if (__builtin_types_compatible_p(S, T) && pixel_stride == (ptrdiff_t)sizeof(S) && channel_stride > 0 &&          \
+        channels >= LANES / 2 && pixels >= LANES / 2) {                                                              \
+        NAME(transpose)(out, ldd, src, channel_stride, channels, pixels);                                            \
+        return;                                                                                                      \
+    }
+#define PACK_PANEL_TRANSPOSED(S)                                                                                    \
+    if (__builtin_types_compatible_p(S, T) && output_stride != (ptrdiff_t)sizeof(S)) {                               \
+        int finite = NAME(pack_panel_transposed)(dst, width, src, taps_y, tap_y, taps_x, tap_x, channels,            \
+                                                 channel_stride, outputs, output_stride);                            \
+        if (finite >= 0) return finite;                                                                              \
+    }
+#else
+#define PACK_TRANSPOSED(S)
+#define PACK_PANEL_TRANSPOSED(S)
+#endif
+
 #define S_PACK(suffix, S, READ)                                                                                     \
     typedef S NAME(src_##suffix) __attribute__((aligned(1), may_alias));                                             \
     static void NAME(pack_##suffix)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src, \
@@ -132,11 +159,7 @@ static int NAME(pack_panel_transposed)(T *dst, ptrdiff_t width, const char *src,
             }                                                                                                        \
             return;                                                                                                  \
         }                                                                                                            \
-        if (__builtin_types_compatible_p(S, T) && pixel_stride == (ptrdiff_t)sizeof(S) && channel_stride > 0 &&      \
-            channels >= LANES / 2 && pixels >= LANES / 2) {                                                          \
-            NAME(transpose)(out, ldd, src, channel_stride, channels, pixels);                                        \
-            return;                                                                                                  \
-        }                                                                                                            \
+        PACK_TRANSPOSED(S)                                                                                           \
         /* a transpose: blocks of 16 x 16 keep both sides in the first-level cache */                                \
         for (ptrdiff_t p0 = 0; p0 < pixels; p0 += 16)                                                                \
             for (ptrdiff_t c0 = 0; c0 < channels; c0 += 16) {                                                        \
@@ -155,11 +178,7 @@ static int NAME(pack_panel_transposed)(T *dst, ptrdiff_t width, const char *src,
         T *to = dst;                                                                                                 \
         T bad[FC_MAX_VECTORS * LANES] = {0}; /* x*0 is 0 for finite x and NaN otherwise */                           \
         if (taps_y * taps_x * channels == 0) return 1;                                                               \
-        if (__builtin_types_compatible_p(S, T) && output_stride != (ptrdiff_t)sizeof(S)) {                           \
-            int finite = NAME(pack_panel_transposed)(dst, width, src, taps_y, tap_y, taps_x, tap_x, channels,        \
-                                                     channel_stride, outputs, output_stride);                        \
-            if (finite >= 0) return finite;                                                                          \
-        }                                                                                                            \
+        PACK_PANEL_TRANSPOSED(S)                                                                                     \
         for (ptrdiff_t i = 0; i < taps_y; i++)                                                                       \
             for (ptrdiff_t j = 0; j < taps_x; j++) {                                                                 \
                 const char *line = src + tap_y[i] + tap_x[j];                                                        \
@@ -315,8 +334,8 @@ S_PACK(i8, int8_t, READ_PLAIN)
 S_PACK(u8, uint8_t, READ_PLAIN)
 S_PACK(i16, int16_t, READ_PLAIN)
 S_PACK(u16, uint16_t, READ_PLAIN)
-S_PACK(i32, int32_t, READ_PLAIN)
 #ifdef WIDE
+S_PACK(i32, int32_t, READ_PLAIN)
 S_PACK(u32, uint32_t, READ_PLAIN)
 S_PACK(i64, int64_t, READ_PLAIN)
 S_PACK(u64, uint64_t, READ_PLAIN)
@@ -326,10 +345,10 @@ S_STORE(i64, int64_t, READ_PLAIN, READ_PLAIN)
           [FC_I32] = NAME(p##_i32), [FC_U32] = NAME(p##_u32), [FC_I64] = NAME(p##_i64), [FC_U64] = NAME(p##_u64)}
 #define STORES .store = {[FC_I64] = NAME(store_i64)}
 #else
+typedef int32_t NAME(src_i32) __attribute__((aligned(1), may_alias));
 S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #define PACKS(p)                                                                                                    \
-    .p = {[FC_I8] = NAME(p##_i8), [FC_U8] = NAME(p##_u8), [FC_I16] = NAME(p##_i16), [FC_U16] = NAME(p##_u16),        \
-          [FC_I32] = NAME(p##_i32)}
+    .p = {[FC_I8] = NAME(p##_i8), [FC_U8] = NAME(p##_u8), [FC_I16] = NAME(p##_i16), [FC_U16] = NAME(p##_u16)}
 #define STORES .store = {[FC_I32] = NAME(store_i32)}
 #endif
 #endif
@@ -386,6 +405,9 @@ static const fc_kernels NAME(kernels) = NAME_TABLE();
 #undef MICRO_12
 #undef ROW_6
 #undef ROW_12
+#undef PACK_TRANSPOSED
+#undef PACK_PANEL_TRANSPOSED
+#undef OPERANDS
 #undef S_PACK
 #undef S_STORE
 #undef S_STORE_AS

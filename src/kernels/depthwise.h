@@ -71,8 +71,6 @@ static inline __attribute__((always_inline)) void NAME(lane_tile)(
     LANE_ROW_6(k, v), NAME(k##_##v##_7), NAME(k##_##v##_8), NAME(k##_##v##_9), NAME(k##_##v##_10),                   \
         NAME(k##_##v##_11), NAME(k##_##v##_12)
 
-#define UNROLL_WINDOW _Pragma("GCC unroll 20")
-
 /* The `pixels` outputs of a row, `taps` adjacent taps a segment: every input vector is loaded once a segment. */
 static inline __attribute__((always_inline)) void NAME(window_tile)(
     const int pixels, const int taps, const int stride, const int vectors, const int picked, const T *a,
@@ -213,12 +211,13 @@ GRADIENT_TRIPLE(pick_gradient, 1, 2, 1) GRADIENT_TRIPLE(pick_gradient, 1, 2, 2)
    lanes read from more than two vectors is gathered one by one. */
 static void NAME(spread)(void *dst, const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t count,
                          const ptrdiff_t *from, const void *index) {
-    typedef INDEX NAME(spread_indices) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
     for (ptrdiff_t i = 0; i < count; i++) {
         const INDEX *lane = (const INDEX *)index + i * LANES;
         const T *in = (const T *)src + from[i];
         T *out = (T *)dst + i * LANES;
 #if defined(__GNUC__) && !defined(__clang__)
+        typedef INDEX NAME(spread_indices)
+            __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
         INDEX most = 0;
         for (int l = 0; l < LANES; l++) most = lane[l] > most ? lane[l] : most;
         if (most < 2 * LANES) {

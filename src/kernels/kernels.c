@@ -24,9 +24,13 @@
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define UNROLL_LANES UNROLL
+#define UNROLL_WINDOW UNROLL
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
 #define UNROLL _Pragma("GCC unroll 12")
 #define UNROLL_LANES _Pragma("GCC unroll 16")
+#define UNROLL_WINDOW _Pragma("GCC unroll 20")
+#define INDEPENDENT _Pragma("GCC ivdep") /* no iteration reads what another writes */
 #endif
 
 #define T float
@@ -83,6 +87,7 @@
 
 #define PLAIN(x) (x)
 #define POOL_AVERAGES 1
+#define POOL_SCATTERS 1
 #define IS_NAN(v) ((v) != (v))
 #define READ PLAIN
 #define WRITE PLAIN
@@ -96,6 +101,8 @@
 #define POOL(x) pool_##x##_f64
 #define LOWEST (-INFINITY)
 #include "pool.h"
+#undef POOL_SCATTERS
+#define POOL_SCATTERS 0
 #undef READ
 #undef WRITE
 #define READ half_to_float
@@ -143,15 +150,17 @@
 #define POOL(x) pool_##x##_u32
 #define LOWEST 0
 #include "pool.h"
-#define S int64_t
-#define A int64_t
-#define POOL(x) pool_##x##_i64
-#define LOWEST INT64_MIN
-#include "pool.h"
 #define S uint64_t
 #define A uint64_t
 #define POOL(x) pool_##x##_u64
 #define LOWEST 0
+#include "pool.h"
+#undef POOL_SCATTERS
+#define POOL_SCATTERS 1
+#define S int64_t
+#define A int64_t
+#define POOL(x) pool_##x##_i64
+#define LOWEST INT64_MIN
 #include "pool.h"
 
 #if defined(__aarch64__)

@@ -10,7 +10,7 @@ static void LAYER(relu_gradient)(void *dz_, const void *dy_, const void *restric
     const T *dy = dy_, *restrict y = y_;
     const T most = (T)most_;
     for (ptrdiff_t p = 0; p < pixels; p++, dz += channels, dy += channels, y += channels)
-        _Pragma("GCC ivdep") for (ptrdiff_t c = 0; c < channels; c++) {
+        INDEPENDENT for (ptrdiff_t c = 0; c < channels; c++) {
             T v = y[c] > 0 && y[c] < most ? dy[c] : 0;
             dz[c] = v;
             sum[c] += v;
@@ -44,15 +44,15 @@ static void LAYER(affine)(void *out_, const void *x_, const void *a_, const void
     const T *x = x_, *a = a_, *z = z_, *b = b_, *shift = c_;
     for (ptrdiff_t p = 0; p < pixels; p++, out += channels, x += channels) {
         if (z) {
-            _Pragma("GCC ivdep") for (ptrdiff_t c = 0; c < channels; c++) out[c] = x[c] * a[c] + z[c] * b[c] + shift[c];
+            INDEPENDENT for (ptrdiff_t c = 0; c < channels; c++) out[c] = x[c] * a[c] + z[c] * b[c] + shift[c];
             z += channels;
         } else if (relu) {
-            _Pragma("GCC ivdep") for (ptrdiff_t c = 0; c < channels; c++) {
+            INDEPENDENT for (ptrdiff_t c = 0; c < channels; c++) {
                 T v = x[c] * a[c] + shift[c];
                 out[c] = v < 0 ? 0 : v; /* NaN passes through */
             }
         } else {
-            _Pragma("GCC ivdep") for (ptrdiff_t c = 0; c < channels; c++) out[c] = x[c] * a[c] + shift[c];
+            INDEPENDENT for (ptrdiff_t c = 0; c < channels; c++) out[c] = x[c] * a[c] + shift[c];
         }
     }
 }

@@ -2,6 +2,7 @@
      S        storage type       A       type to compute in        POOL(x)  x with the type's suffix
      READ/WRITE                  convert S to A and back
      LOWEST                      the value below all others        IS_NAN(v)
+     POOL_AVERAGES               averages too                      POOL_SCATTERS  gradients too: the types that sum them
    Channels are taken in chunks when they lie side by side, one by one otherwise, so that both layouts stream. */
 
 typedef S POOL(at) __attribute__((aligned(1), may_alias));
@@ -56,14 +57,16 @@ static void POOL(max_row)(const fc_pool_row *r) {
     else POOL(max_chunks)(r, r->xc == size ? POOL(chunk) : 1, r->xc, r->yc);
 }
 
+#if POOL_SCATTERS
 static void POOL(max_scatter)(const fc_pool_row *r) {
     for (ptrdiff_t ox = 0; ox < r->out_width; ox++)
         for (ptrdiff_t c = 0; c < r->channels; c++) {
             int64_t index = *(const int64_t *)(r->index + ox * r->iw + c * r->ic);
             POOL(at) *to = (POOL(at) *)(r->y + index / r->width * r->yh + index % r->width * r->yw + c * r->yc);
-            *to = (S)WRITE(READ(*to) + LOAD(r->x + ox * r->xw + c * r->xc));
+            *to += LOAD(r->x + ox * r->xw + c * r->xc);
         }
 }
+#endif
 
 #if POOL_AVERAGES
 /* The window of output pixel ox: its first and last+1 tap inside the input, and what the sum is divided by. */
@@ -106,6 +109,7 @@ static void POOL(avg_row)(const fc_pool_row *r) {
     else POOL(avg_chunks)(r, r->xc == size ? POOL(chunk) : 1, r->xc, r->yc);
 }
 
+#if POOL_SCATTERS
 static void POOL(avg_scatter)(const fc_pool_row *r) {
     ptrdiff_t y0, y1, x0, x1;
     for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
@@ -114,14 +118,25 @@ static void POOL(avg_scatter)(const fc_pool_row *r) {
             for (ptrdiff_t ix = x0; ix < x1; ix++)
                 for (ptrdiff_t c = 0; c < r->channels; c++) {
                     POOL(at) *to = (POOL(at) *)(r->y + iy * r->yh + ix * r->yw + c * r->yc);
-                    *to = (S)WRITE(READ(*to) + LOAD(r->x + ox * r->xw + c * r->xc) / divisor);
+                    *to += LOAD(r->x + ox * r->xw + c * r->xc) / divisor;
                 }
     }
 }
-static const fc_pool_kernels POOL(kernels) = {POOL(max_row), POOL(avg_row), POOL(max_scatter), POOL(avg_scatter)};
-#else
-static const fc_pool_kernels POOL(kernels) = {POOL(max_row), NULL, POOL(max_scatter), NULL};
 #endif
+#endif
+
+static const fc_pool_kernels POOL(kernels) = {
+    .max_row = POOL(max_row),
+#if POOL_AVERAGES
+    .avg_row = POOL(avg_row),
+#endif
+#if POOL_SCATTERS
+    .max_scatter = POOL(max_scatter),
+#if POOL_AVERAGES
+    .avg_scatter = POOL(avg_scatter),
+#endif
+#endif
+};
 
 #undef LOAD
 #undef S

@@ -63,6 +63,7 @@ static inline __attribute__((always_inline)) void NAME(load_rows)(NAME(vec) *v, 
     }
 }
 
+#if OPERANDS
 /* Columns of the next block from `src` on: up to a multiple of the vector's bytes first, so that every cache line is read
    once, whole: rows a power of two apart share a set, and a line read in two halves would be gone in between. */
 static inline __attribute__((always_inline)) ptrdiff_t NAME(block_columns)(const char *src, ptrdiff_t left) {
@@ -123,6 +124,7 @@ static int NAME(transpose_lines)(T *dst, ptrdiff_t width, const char *src, ptrdi
         if (bad[i] != 0) return 0;
     return 1;
 }
+#endif
 
 #undef LOW
 #undef HIGH

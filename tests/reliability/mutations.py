@@ -182,8 +182,8 @@ MUTATIONS = [
     Mutation(
         "gradient of max pooling: overlapping windows overwrite",
         _POOL_H,
-        "*to = (S)WRITE(READ(*to) + LOAD(r->x + ox * r->xw + c * r->xc));",
-        "*to = (S)WRITE(LOAD(r->x + ox * r->xw + c * r->xc));",
+        "*to += LOAD(r->x + ox * r->xw + c * r->xc);",
+        "*to  = LOAD(r->x + ox * r->xw + c * r->xc);",
     ),
     Mutation(
         "region: rows of a strided single tap",
