@@ -126,6 +126,36 @@ def depthwise(
     chunks_per_task: int,
     threads: int,
 ) -> None: ...
+
+class DepthwisePatches:
+    def __init__(
+        self,
+        compute: int,
+        passes: tuple[tuple[tuple[int, ...], tuple[int, ...], int, int, int, int], ...],
+        rows: int,
+        columns: int,
+        stride_y: int,
+        stride_x: int,
+        step_y: int,
+        step_x: int,
+    ) -> None: ...
+    def usable(self) -> bool: ...
+    def blocking(
+        self, images: int, channels: int, input_size: tuple[int, int], output_size: tuple[int, int], threads: int
+    ) -> tuple[int, int, int, int, int, bool] | None: ...
+    def run(
+        self,
+        x: Array,
+        x_code: int,
+        packed: Array,
+        bias: Array | None,
+        y: Array,
+        y_code: int,
+        activation: int,
+        channels_last: bool,
+        threads: int,
+    ) -> bool: ...
+
 def depthwise_weight_gradient(
     compute: int,
     x: Array,

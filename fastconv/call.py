@@ -88,6 +88,9 @@ def _pack_lanes(
     outputs, channels = weight.shape[:2]
     panels = _aligned(_native.packed_bytes(compute, 1, len(rows) * len(columns), channels, outputs))
     team = threads if panels.size > 1 << 16 else 1
+    if channels == 1:
+        finite = _native.pack_weights(compute, weight, STORAGE[weight.dtype], panels, 1, False, rows, columns, team)
+        return PackedWeights(panels, finite, None)
     # channels and columns change places, and with them the order of the sums
     every = tuple(range(weight.shape[3]))
     if columns == every[::-1]:
@@ -154,6 +157,7 @@ class Call(NamedTuple):
     compute: int
     threads: int
     lanes: bool  # by the depthwise kernels, with a lane an output channel
+    patches: _native.DepthwisePatches | None  # of a depthwise call whose arrays may be read and written in place
     packs: bool  # a panel is so large that weights are packed before, even for one run
     covers: bool  # every output belongs to a pass
     direct: tuple[_native.DirectPass, ...]
@@ -231,10 +235,15 @@ class Call(NamedTuple):
         packed: PackedWeights | None,
         channels_last: bool,
     ) -> None:
-        native, rows, columns, p = lane_passes(self.passes)
         if packed is None:
+            _, rows, columns, _ = lane_passes(self.passes)
             logical = weight.transpose(3, 2, 0, 1) if channels_last else weight
             packed = _pack_lanes(rows, columns, logical, self.groups, self.transposed, self.compute, self.threads)
+        if self.patches and residual is None and self.patches.run(
+            x, STORAGE[x.dtype], packed.panels, bias, out, STORAGE[out.dtype], activation, channels_last, self.threads
+        ):
+            return
+        native, rows, columns, p = lane_passes(self.passes)
         size = out.shape[1:3] if channels_last else out.shape[2:]
         own = p.output_size((size[0], size[1]))
         macs = out.shape[0] * prod(own) * self.groups * self.outputs * self.channels * len(rows) * len(columns)
@@ -391,6 +400,13 @@ def _direct_passes(
     )
 
 
+def _depthwise_patches(passes: tuple[Pass, ...], compute: int) -> _native.DepthwisePatches | None:
+    """The depthwise passes patch by patch, where there are kernels for them."""
+    native, rows, columns, p = lane_passes(passes)
+    patches = _native.DepthwisePatches(compute, native, len(rows), len(columns), *p.stride, *p.step)
+    return patches if patches.usable() else None
+
+
 def _call(
     passes: list[Pass],
     transposed: bool,
@@ -428,9 +444,10 @@ def _call(
     merged_direct, _ = _direct_passes(
         (merged,) if merged else (), channels, outputs * len(kept), 1, size, input_size, mode, compute, threads, images
     )
+    patches = _depthwise_patches(kept, compute) if lanes and channels == outputs == 1 and not mode else None
     covers = sum(prod(p.output_size(size)) for p in kept) == prod(size)
     return Call(
-        how, reason, kept, transposed, channels, outputs, groups, mode, compute, threads, lanes, packs, covers,
+        how, reason, kept, transposed, channels, outputs, groups, mode, compute, threads, lanes, patches, packs, covers,
         direct, in_place, merged, merged_direct,
     )  # fmt: skip
 

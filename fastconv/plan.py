@@ -482,6 +482,18 @@ def _explain_call(
     (p,) = forward_passes(g)
     if call.lanes:
         name = "depthwise" if channels == 1 else "grouped"
+        packed = _native.packed_bytes(compute, 1, prod(g.kernel_size), channels, g.groups * outputs)
+        reason = f"{call.reason}; {name} kernels, every lane an output channel with inputs of its own"
+        own = (g.batch, g.groups, g.input_size, g.output_size, call.threads)
+        if lies and call.patches and (cut := call.patches.blocking(*own)):
+            rows, columns, tasks, team, scratch, packs = cut
+            return ConvExplanation(
+                algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team,
+                tile=(-(-g.output_size[0] * g.batch // tasks), g.output_size[1]),
+                block=f"patches of {rows} x {columns} pixels", register_tile=(rows * columns, lanes),
+                source=SOURCES[REGION if packs else IN_PLACE], workspace_bytes=scratch,
+                packed_weight_bytes=packed, macs=macs, multiplications=macs, reason=reason,
+            )  # fmt: skip
         team = _native.threads_for(4 * macs, call.threads)
         chunk = _native.lane_chunk(compute)
         lies = lies and not call.mode
@@ -489,14 +501,12 @@ def _explain_call(
         chunks = lane_blocking(p, channels, outputs, g.groups, g.output_size, chunk, team, alone)
         scratch, in_place = lane_scratch(p, g.groups, channels, outputs, compute, chunks.tile, lies)
         tasks = _pieces(g.groups * outputs, chunk[1], chunks.chunks_per_task) * _tiles(g, chunks.tile)
-        packed = _native.packed_bytes(compute, 1, prod(g.kernel_size), channels, g.groups * outputs)
         return ConvExplanation(
             algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=chunks.tile,
             block=f"{chunks.chunks_per_task} chunks of {chunk[1]} output channels", register_tile=(8, chunk[1]),
             source=SOURCES[IN_PLACE if in_place else REGION],
             workspace_bytes=scratch * _native.team_for(team, tasks, scratch),
-            packed_weight_bytes=packed, macs=macs, multiplications=macs,
-            reason=f"{call.reason}; {name} kernels, every lane an output channel with inputs of its own",
+            packed_weight_bytes=packed, macs=macs, multiplications=macs, reason=reason,
         )  # fmt: skip
     source, tile, reduction, tasks, scratch = IN_PLACE, (0, 0), 0, 0, 0  # of nothing to compute
     if call.direct:

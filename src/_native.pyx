@@ -85,6 +85,15 @@ cdef extern from "fastconv.h" nogil:
         fc_lane lane[3][13]
         fc_window window[6][3][2]
         fc_window_gradient window_gradient[6][3][4]
+    ctypedef struct fc_patch_at:
+        Py_ssize_t a_y, a_x, b_y, b_x, c_y, c_x
+        Py_ssize_t row_lo, row_hi, col_lo, col_hi
+        int activation
+    ctypedef void (*fc_patch_run)(const void*, const void*, void*, const void*, Py_ssize_t,
+                                  const fc_patch_at*) noexcept nogil
+    ctypedef struct fc_patch:
+        int rows, columns
+        fc_patch_run run[5]
     ctypedef struct fc_kernels:
         int dtype
         int size
@@ -99,6 +108,7 @@ cdef extern from "fastconv.h" nogil:
         int lane_vectors
         int picks
         fc_lane_kernels by_lane[2]
+        fc_patch patch[6][6][3][2]
         fc_spread spread
         fc_winograd winograd[4]
     ctypedef struct fc_pool_row:
@@ -426,6 +436,7 @@ include "drivers/weights.pxi"
 include "drivers/region.pxi"
 include "drivers/direct.pxi"
 include "drivers/depthwise.pxi"
+include "drivers/patches.pxi"
 include "drivers/depthwise_gradient.pxi"
 include "drivers/winograd.pxi"
 include "drivers/weight_gradient.pxi"

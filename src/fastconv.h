@@ -100,6 +100,20 @@ typedef void (*fc_window_gradient)(const void *x, const ptrdiff_t *x_row, ptrdif
 typedef void (*fc_spread)(void *dst, const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t count,
                           const ptrdiff_t *from, const void *index);
 
+/* A patch of outputs, a lane a channel (kernels/depthwise.h): distances in elements; the rows and columns of the input
+   that exist, counted from the first that the patch meets. */
+typedef struct {
+    ptrdiff_t a_y, a_x, b_y, b_x, c_y, c_x;
+    ptrdiff_t row_lo, row_hi, col_lo, col_hi;
+    int activation;  /* FC_LINEAR, FC_RELU or FC_RELU6 */
+} fc_patch_at;
+typedef void (*fc_patch_run)(const void *a, const void *b, void *c, const void *bias, ptrdiff_t vectors,
+                             const fc_patch_at *at);
+typedef struct {
+    int rows, columns;    /* of the largest patch */
+    fc_patch_run run[5];  /* [rows] */
+} fc_patch;
+
 /* A lane an output channel. */
 typedef struct {
     fc_lane lane[3][FC_MAX_ROWS + 1];                            /* [vectors][rows] */
@@ -122,6 +136,7 @@ typedef struct {
        the latter exist. */
     int lane_vectors, picks;
     fc_lane_kernels by_lane[2];
+    fc_patch patch[FC_MAX_WINDOW + 1][FC_MAX_WINDOW + 1][3][2];  /* [taps y][taps x][stride], of two widths at most */
     fc_spread spread;
     fc_winograd winograd[FC_WINOGRAD_KINDS]; /* where the type has them */
 } fc_kernels;

@@ -13,7 +13,7 @@ from settings import COUNT
 
 import fastconv
 from fastconv import reference
-from fastconv.choice import WINOGRAD_TILES
+from fastconv.choice import WINOGRAD
 from fastconv.testing import comparisons
 from fastconv.testing.comparisons import (
     Comparison,
@@ -36,7 +36,8 @@ from fastconv.testing.problems import (
 CHUNK = 50
 CHUNKS = [range(start, min(start + CHUNK, COUNT)) for start in range(0, COUNT, CHUNK)]
 
-by_tiles = pytest.mark.parametrize("algorithm", list(WINOGRAD_TILES))
+UNSTRIDED = [name for name, kind in WINOGRAD.items() if kind.stride == 1]
+by_tiles = pytest.mark.parametrize("algorithm", UNSTRIDED)
 in_chunks = pytest.mark.parametrize("chunk", CHUNKS, ids=[f"{c.start}-{c.stop - 1}" for c in CHUNKS])
 
 
@@ -200,8 +201,8 @@ SPECIAL_CALLS = [
     pytest.param(options, dtype, algorithm, id=f"{options}-{dtype}-{algorithm}")
     for options in SPECIAL_GEOMETRIES
     for dtype in FLOATS
-    for algorithm in ("auto", "direct", *WINOGRAD_TILES)
-    if algorithm not in WINOGRAD_TILES or (dtype == "float32" and not {"stride", "dilation", "groups"} & set(options))
+    for algorithm in ("auto", "direct", *UNSTRIDED)
+    if algorithm not in UNSTRIDED or (dtype == "float32" and not {"stride", "dilation", "groups"} & set(options))
 ]
 special_calls = pytest.mark.parametrize("options, dtype, algorithm", SPECIAL_CALLS)
 
@@ -403,7 +404,7 @@ def test_winograd_of_many_channels(channels, outputs, size, values, algorithm):
     assert_within(algorithm, fastconv.conv2d(x, w, padding=1, algorithm=algorithm), expected, bound)
     taken = fastconv.explain_conv2d(x.shape, w.shape, padding=1).algorithm
     bound = direct_bound(expected, scale, 9 * channels)
-    if taken in WINOGRAD_TILES:
+    if taken in WINOGRAD:
         bound = winograd_bound(expected, scale, channels, algorithm=taken)
     assert_within(f"auto ({taken})", fastconv.conv2d(x, w, padding=1), expected, bound)
 

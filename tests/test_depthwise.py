@@ -155,9 +155,66 @@ def test_bits_of_real_numbers(data_format):
             assert np.array_equal(y, plan_conv2d(x.shape, w, b, **options).run(x))
 
 
+def test_every_patch():
+    """Images of channels side by side, computed in place patch by patch: every height and width of a few patches, whole
+    vectors of channels and more. The same bits as from NCHW, where the input is packed, whatever the threads."""
+    rng = np.random.default_rng(4)
+    windows = ((3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 2), (3, 1, 2), (3, 2, 0), (5, 1, 4), (3, 1, -1))
+    for kernel, stride, padding in windows:
+        for height, width in ((1, 9), (2, 15), (5, 8), (6, 21), (7, 7), (9, 4), (13, 16), (30, 29)):
+            for channels in (16, 40, 64, 89) if width < 16 else (72,):
+                if min(height, width) + 2 * padding < kernel:
+                    continue
+                for dtype in ("float32", "float64") if channels < 64 else ("float32",):
+                    x = rng.standard_normal((2, channels, height, width)).astype(dtype)
+                    w = rng.standard_normal((channels, 1, kernel, kernel)).astype(dtype)
+                    b = rng.standard_normal(channels).astype(dtype)
+                    sides = ((padding, padding), (padding, padding))
+                    options: dict[str, Any] = {"padding": sides, "stride": stride, "groups": channels}
+                    activation = ("relu", "relu6", "hardswish", None)[(height + channels) % 4]
+                    pair = x.transpose(0, 2, 3, 1).copy(), w.transpose(2, 3, 1, 0).copy()
+                    y = fastconv.conv2d(x, w, b, **options, activation=activation)
+                    dy = rng.standard_normal(y.shape).astype(dtype)
+                    dx = fastconv.grad.conv2d_input(x.shape, w, dy, **options)
+                    for threads in (1, 2, 5):
+                        last = {**options, "data_format": "NHWC", "num_threads": threads}
+                        got = fastconv.conv2d(*pair, b, **last, activation=activation)
+                        np.testing.assert_array_equal(got.transpose(0, 3, 1, 2), y, err_msg=f"{x.shape} {options}")
+                        got = fastconv.grad.conv2d_input(
+                            pair[0].shape, pair[1], dy.transpose(0, 2, 3, 1).copy(), **last
+                        )
+                        np.testing.assert_array_equal(got.transpose(0, 3, 1, 2), dx, err_msg=f"{x.shape} {options}")
+
+
+def test_patches_of_pixels_that_lie_far_apart():
+    """Parts of arrays whose pixels lie a power of two bytes apart, which are copied together, in input and output."""
+    rng = np.random.default_rng(5)
+    for channels in (64, 72, 130, 512):
+        for size, stride in ((7, 1), (14, 1), (14, 2), (24, 1)):
+            whole = rng.integers(-4, 5, (2, size, size, 512)).astype(np.float32)
+            x = whole[..., -channels:]
+            w = rng.integers(-4, 5, (3, 3, 1, channels)).astype(np.float32)
+            options: dict[str, Any] = {"padding": 1, "stride": stride, "groups": channels, "data_format": "NHWC"}
+            expected = reference.conv2d(x, w, **options, activation="relu6")
+            for threads in (1, 2, 3):
+                options["num_threads"] = threads
+                out = np.full((*expected.shape[:3], 512), 9, np.float32)
+                plan = plan_conv2d(x.shape, w, **options, activation="relu6")
+                plan.run(x, out=out[..., :channels])
+                np.testing.assert_array_equal(out[..., :channels], expected)
+                assert np.all(out[..., channels:] == 9)
+                np.testing.assert_array_equal(plan.run(x[::-1])[::-1], expected)
+
+
 def test_the_explanation_names_the_kernels():
     few = fastconv.explain_conv2d((1, 64, 28, 28), (64, 1, 3, 3), padding=1, groups=64)
     assert few.algorithm == "direct" and "depthwise" in few.reason
     grouped = fastconv.explain_conv2d((1, 12, 28, 28), (12, 3, 3, 3), padding=1, groups=4)
     assert "grouped" in grouped.reason
     assert "lane" not in fastconv.explain_conv2d((1, 64, 28, 28), (64, 64, 1, 1)).reason
+    options: dict[str, Any] = {"padding": 1, "data_format": "NHWC"}
+    patches = fastconv.explain_conv2d((1, 14, 14, 64), (3, 3, 1, 64), groups=64, **options)
+    assert "patches" in patches.block and patches.source == "in place" and patches.workspace_bytes == 0
+    packed = fastconv.explain_conv2d((1, 14, 14, 512), (3, 3, 1, 512), groups=512, **options)
+    assert packed.source == "packed region" and packed.workspace_bytes > 0
+    assert "patches" not in few.block

@@ -22,6 +22,7 @@ cdef enum:
 cdef enum:         # fc_activation, those that the micro-kernels apply themselves
     LINEAR = 0
     RELU = 1
+    RELU6 = 2      # in patches alone
 
 cdef struct Direct:
     const fc_kernels* kernels

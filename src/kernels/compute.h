@@ -128,6 +128,30 @@ static int NAME(pack_panel_transposed)(T *dst, ptrdiff_t width, const char *src,
     return finite;
 }
 
+/* The same for weights whose outputs lie side by side, as in HWIO. */
+static int NAME(pack_panel_copied)(T *to, ptrdiff_t width, const char *src, ptrdiff_t taps_y, const ptrdiff_t *tap_y,
+                                   ptrdiff_t taps_x, const ptrdiff_t *tap_x, ptrdiff_t channels,
+                                   ptrdiff_t channel_stride, ptrdiff_t outputs) {
+    NAME(vec) bad = {0};
+    for (ptrdiff_t i = 0; i < taps_y; i++)
+        for (ptrdiff_t j = 0; j < taps_x; j++) {
+            const char *in = src + tap_y[i] + tap_x[j];
+            for (ptrdiff_t c = 0; c < channels; c++, in += channel_stride, to += width)
+                for (ptrdiff_t o = 0; o < width; o += LANES) {
+                    NAME(vec) v = {0};
+                    if (o + LANES <= outputs)
+                        v = *(const NAME(loose) *)(in + o * sizeof(T));
+                    else if (o < outputs)
+                        memcpy(&v, in + o * sizeof(T), (outputs - o) * sizeof(T));
+                    *(NAME(vec) *)(to + o) = v;
+                    bad += v * 0;
+                }
+        }
+    for (int i = 0; i < LANES; i++)
+        if (bad[i] != 0) return 0;
+    return 1;
+}
+
 /* Where the elements of the source are of the computing type, packing is a transpose in registers. */
 #define PACK_TRANSPOSED(S)                                                                                          \
     if (__builtin_types_compatible_p(S, T) && pixel_stride == (ptrdiff_t)sizeof(S) && channel_stride > 0 &&          \
@@ -135,15 +159,18 @@ static int NAME(pack_panel_transposed)(T *dst, ptrdiff_t width, const char *src,
         NAME(transpose)(out, ldd, src, channel_stride, channels, pixels);                                            \
         return;                                                                                                      \
     }
-#define PACK_PANEL_TRANSPOSED(S)                                                                                    \
-    if (__builtin_types_compatible_p(S, T) && output_stride != (ptrdiff_t)sizeof(S)) {                               \
+#define PACK_PANEL_AS_IT_LIES(S)                                                                                    \
+    if (__builtin_types_compatible_p(S, T) && output_stride == (ptrdiff_t)sizeof(S))                                 \
+        return NAME(pack_panel_copied)(dst, width, src, taps_y, tap_y, taps_x, tap_x, channels, channel_stride,      \
+                                       outputs);                                                                     \
+    if (__builtin_types_compatible_p(S, T)) {                                                                        \
         int finite = NAME(pack_panel_transposed)(dst, width, src, taps_y, tap_y, taps_x, tap_x, channels,            \
                                                  channel_stride, outputs, output_stride);                            \
         if (finite >= 0) return finite;                                                                              \
     }
 #else
 #define PACK_TRANSPOSED(S)
-#define PACK_PANEL_TRANSPOSED(S)
+#define PACK_PANEL_AS_IT_LIES(S)
 #endif
 
 #define S_PACK(suffix, S, READ)                                                                                     \
@@ -178,7 +205,7 @@ static int NAME(pack_panel_transposed)(T *dst, ptrdiff_t width, const char *src,
         T *to = dst;                                                                                                 \
         T bad[FC_MAX_VECTORS * LANES] = {0}; /* x*0 is 0 for finite x and NaN otherwise */                           \
         if (taps_y * taps_x * channels == 0) return 1;                                                               \
-        PACK_PANEL_TRANSPOSED(S)                                                                                     \
+        PACK_PANEL_AS_IT_LIES(S)                                                                                     \
         for (ptrdiff_t i = 0; i < taps_y; i++)                                                                       \
             for (ptrdiff_t j = 0; j < taps_x; j++) {                                                                 \
                 const char *line = src + tap_y[i] + tap_x[j];                                                        \
@@ -397,6 +424,14 @@ static const fc_kernels NAME(kernels) = NAME_TABLE();
 #undef GRADIENT_TRIPLE
 #undef GRADIENT_PIXELS
 #undef WINDOWS
+#undef PATCH
+#undef PATCH_2
+#undef PATCH_3
+#undef PATCH_5
+#undef PATCH_ENTRY_2
+#undef PATCH_ENTRY_3
+#undef PATCH_ENTRY_5
+#undef PATCHES
 #undef NAME_TABLE
 #undef PACKS
 #undef STORES
@@ -406,7 +441,7 @@ static const fc_kernels NAME(kernels) = NAME_TABLE();
 #undef ROW_6
 #undef ROW_12
 #undef PACK_TRANSPOSED
-#undef PACK_PANEL_TRANSPOSED
+#undef PACK_PANEL_AS_IT_LIES
 #undef OPERANDS
 #undef S_PACK
 #undef S_STORE

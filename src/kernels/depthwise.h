@@ -103,6 +103,89 @@ static inline __attribute__((always_inline)) void NAME(window_tile)(
     }
 }
 
+/* A patch of rows x columns outputs under taps_y x taps_x adjacent taps, for `vectors` vectors of channels, one after
+   the other: every input vector is loaded once a patch. Rows and columns of the input outside row_lo .. row_hi - 1 and
+   col_lo .. col_hi - 1 are padding: their taps are skipped. No columns but the first and last taps_x - 1 may be so. */
+static inline __attribute__((always_inline)) void NAME(patch_tile)(
+    const int rows, const int columns, const int taps_y, const int taps_x, const int stride, const T *a, const T *b,
+    T *c, const T *bias, ptrdiff_t vectors, const fc_patch_at *at) {
+    enum { HELD = VECTORS == 4 ? 9 : 6 }; /* weights that registers hold beside a patch */
+    const ptrdiff_t a_y = at->a_y, a_x = at->a_x, c_y = at->c_y, c_x = at->c_x, b_y = at->b_y, b_x = at->b_x;
+    const ptrdiff_t row_lo = at->row_lo, row_hi = at->row_hi, col_lo = at->col_lo, col_hi = at->col_hi;
+    const int across = (columns - 1) * stride + taps_x, down = (rows - 1) * stride + taps_y;
+    for (; vectors > 0; vectors--, a += LANES, b += LANES, c += LANES) {
+        NAME(vec) acc[4][FC_WINDOW], w[25];
+        UNROLL for (int r = 0; r < rows; r++)
+            UNROLL for (int p = 0; p < columns; p++)
+                acc[r][p] = (NAME(vec)){0};
+        if (taps_y * taps_x <= HELD)
+            UNROLL for (int t = 0; t < taps_y * taps_x; t++)
+                w[t] = *(const NAME(vec) *)(b + t / taps_x * b_y + t % taps_x * b_x);
+        const T *row = a;
+        UNROLL for (int i = 0; i < down; i++, row += a_y) {
+            if (i < row_lo || i >= row_hi) continue;
+            const T *in = row;
+            if (taps_y * taps_x > HELD)
+                UNROLL for (int r = 0; r < rows; r++)
+                    if (i - r * stride >= 0 && i - r * stride < taps_y)
+                        UNROLL for (int t = 0; t < taps_x; t++)
+                            w[(i - r * stride) * taps_x + t] =
+                                *(const NAME(vec) *)(b + (i - r * stride) * b_y + t * b_x);
+            UNROLL_WINDOW for (int u = 0; u < across; u++, in += a_x) {
+                if (u < taps_x - 1 && u < col_lo) continue;
+                if (u > across - taps_x && u >= col_hi) continue;
+                NAME(vec) x = *(const NAME(vec) *)in;
+                UNROLL for (int r = 0; r < rows; r++)
+                    UNROLL for (int t = 0; t < taps_x; t++)
+                        if (i - r * stride >= 0 && i - r * stride < taps_y && u >= t && (u - t) % stride == 0 &&
+                            (u - t) / stride < columns)
+                            acc[r][(u - t) / stride] += x * w[(i - r * stride) * taps_x + t];
+            }
+        }
+        if (bias) {
+            NAME(vec) shift = *(const NAME(vec) *)bias;
+            UNROLL for (int r = 0; r < rows; r++)
+                UNROLL for (int p = 0; p < columns; p++) acc[r][p] += shift;
+            bias += LANES;
+        }
+        if (at->activation != FC_LINEAR)
+            UNROLL for (int r = 0; r < rows; r++)
+                UNROLL for (int p = 0; p < columns; p++) acc[r][p] = NAME(relu)(acc[r][p]);
+        if (at->activation == FC_RELU6)
+            UNROLL for (int r = 0; r < rows; r++)
+                UNROLL for (int p = 0; p < columns; p++) {
+                    NAME(vec) six = (NAME(vec)){0} + 6;
+                    __typeof__(acc[r][p] > six) above = acc[r][p] > six; /* not NaN, which passes through */
+                    acc[r][p] = (NAME(vec))(((__typeof__(above))acc[r][p] & ~above) | ((__typeof__(above))six & above));
+                }
+        UNROLL for (int r = 0; r < rows; r++)
+            UNROLL for (int p = 0; p < columns; p++) *(NAME(vec) *)(c + r * c_y + p * c_x) = acc[r][p];
+    }
+}
+
+#define PATCH(rows, columns, taps_y, taps_x, stride)                                                                 \
+    static void NAME(patch_##taps_y##taps_x##_##stride##_##rows##_##columns)(                                         \
+        const void *a, const void *b, void *c, const void *bias, ptrdiff_t vectors, const fc_patch_at *at) {         \
+        NAME(patch_tile)(rows, columns, taps_y, taps_x, stride, a, b, c, bias, vectors, at);                         \
+    }
+#define PATCH_2(columns, y, x, s) PATCH(1, columns, y, x, s) PATCH(2, columns, y, x, s)
+#define PATCH_ENTRY_2(n, y, x, s)                                                                                   \
+    {.columns = n, .rows = 2, .run = {0, NAME(patch_##y##x##_##s##_1_##n), NAME(patch_##y##x##_##s##_2_##n)}}
+#if VECTORS == 4 /* 16 sums and 9 weights of 32 registers; 14 or 16 sums and the weights of two rows */
+#define PATCH_3(y, x, s) PATCH_2(4, y, x, s) PATCH(4, 4, y, x, s) PATCH_2(7, y, x, s)
+#define PATCH_ENTRY_3(y, x, s)                                                                                      \
+    {{.columns = 4, .rows = 4, .run = {0, NAME(patch_##y##x##_##s##_1_4), NAME(patch_##y##x##_##s##_2_4), 0,          \
+                                       NAME(patch_##y##x##_##s##_4_4)}},                                             \
+     PATCH_ENTRY_2(7, y, x, s)}
+#define PATCH_5(s) PATCH_2(7, 5, 5, s) PATCH_2(8, 5, 5, s)
+#define PATCH_ENTRY_5(s) {PATCH_ENTRY_2(8, 5, 5, s), PATCH_ENTRY_2(7, 5, 5, s)}
+#else
+#define PATCH_3(y, x, s) PATCH_2(4, y, x, s)
+#define PATCH_ENTRY_3(y, x, s) {PATCH_ENTRY_2(4, y, x, s)}
+#define PATCH_5(s) PATCH_2(4, 5, 5, s)
+#define PATCH_ENTRY_5(s) {PATCH_ENTRY_2(4, 5, 5, s)}
+#endif
+
 /* sums[i][t][:] += sum over segments and k of x[row[i] + seg.a + (k*stride + t)*column + :] * dy[(seg.b + k)*ldb + :],
    the weight gradients of tap_rows x taps adjacent taps, `pixels` gradients of the output at a time. */
 static inline __attribute__((always_inline)) void NAME(window_gradient_tile)(
@@ -179,6 +262,16 @@ LANES_12(lane, 0)
 #if IS_FLOAT
 WINDOW_PAIR(window, 0, 2, 1) WINDOW_PAIR(window, 0, 3, 1) WINDOW_PAIR(window, 0, 3, 2)
 WINDOW_PAIR(window, 0, 5, 1) WINDOW_PAIR(window, 0, 5, 2)
+PATCH_3(3, 3, 1) PATCH_3(3, 3, 2) PATCH_5(1) PATCH_5(2)
+/* the phases of an input gradient at stride 2 */
+PATCH_3(1, 1, 1) PATCH_3(1, 2, 1) PATCH_3(2, 1, 1) PATCH_3(2, 2, 1) PATCH_3(2, 3, 1) PATCH_3(3, 2, 1)
+#define PATCHES                                                                                                     \
+    .patch = {[1] = {[1] = {[1] = PATCH_ENTRY_3(1, 1, 1)}, [2] = {[1] = PATCH_ENTRY_3(1, 2, 1)}},                    \
+              [2] = {[1] = {[1] = PATCH_ENTRY_3(2, 1, 1)}, [2] = {[1] = PATCH_ENTRY_3(2, 2, 1)},                     \
+                     [3] = {[1] = PATCH_ENTRY_3(2, 3, 1)}},                                                          \
+              [3] = {[2] = {[1] = PATCH_ENTRY_3(3, 2, 1)}, [3] = {[1] = PATCH_ENTRY_3(3, 3, 1),                      \
+                                                                 [2] = PATCH_ENTRY_3(3, 3, 2)}},                     \
+              [5] = {[5] = {[1] = PATCH_ENTRY_5(1), [2] = PATCH_ENTRY_5(2)}}},
 GRADIENT_TRIPLE(gradient, 0, 3, 1) GRADIENT_TRIPLE(gradient, 0, 3, 2)
 WINDOW_GRADIENT(gradient, 0, 1, 5, 1) WINDOW_GRADIENT(gradient, 0, 2, 5, 1)
 WINDOW_GRADIENT(gradient, 0, 1, 5, 2) WINDOW_GRADIENT(gradient, 0, 2, 5, 2)
@@ -190,6 +283,7 @@ WINDOW_GRADIENT(gradient, 0, 1, 5, 2) WINDOW_GRADIENT(gradient, 0, 2, 5, 2)
                         [5] = {{0}, GRADIENT_ENTRY_2(gradient, 5, 1), GRADIENT_ENTRY_2(gradient, 5, 2)}}
 #else
 #define WINDOWS
+#define PATCHES
 #endif
 #if PICKS
 LANES_12(pick_lane, 1)
@@ -238,4 +332,4 @@ static void NAME(spread)(void *dst, const void *src, ptrdiff_t lds, ptrdiff_t pi
 
 #define DEPTHWISE                                                                                                   \
     .lane_vectors = WINDOW_VECTORS, .picks = PICKS, .by_lane = {{LANES_TABLE(lane) WINDOWS} PICKING},                \
-    .spread = NAME(spread),
+    PATCHES .spread = NAME(spread),

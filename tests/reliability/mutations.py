@@ -252,11 +252,11 @@ MUTATIONS = [
     Mutation(
         "winograd: earlier slices of the channels are lost",
         _WINOGRAD,
-        "m + e * plane_m, m_row, &ends, c + k0 == 0, False)",
-        "m + e * plane_m, m_row, &ends, k0 == 0, False)",
+        "m + e * plane_m, m_row + needs * job.block, &ends, c + k0 == 0, False)",
+        "m + e * plane_m, m_row + needs * job.block, &ends, k0 == 0, False)",
     ),
     Mutation(
-        "winograd: no padding above", _WINOGRAD, "job.tile_rows * job.tile + job.origin_y,", "job.tile_rows * job.tile,"
+        "winograd: no padding above", _WINOGRAD, "job.tile_rows * step + job.origin_y,", "job.tile_rows * step,"
     ),
     Mutation(
         "winograd: the wrong image is computed again",
@@ -326,7 +326,7 @@ MUTATIONS = [
     Mutation(
         "winograd: repaired rows at the wrong height",
         _CALL,
-        "tap_y=tuple(tap + tile * int(row) for tap in p.tap_y)",
-        "tap_y=tuple(tap + int(row) for tap in p.tap_y)",
+        "down = tile * kind.stride * int(row)",
+        "down = int(row)",
     ),
 ]
