@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import functional
+from .arrays import empty
 from .errors import ConvError
 from .geometry import Shape
 from .layers import activations, rows
@@ -287,7 +288,7 @@ class InferencePlan:
         needed = max(elements * min(images, batch) for elements, images in self._sizes[number])
         held = self._buffers[number]
         if held is None or held.size < needed:
-            held = self._buffers[number] = np.empty(needed, self.model.dtype)
+            held = self._buffers[number] = empty((needed,), self.model.dtype)
             self._views.clear()
         return held
 
@@ -310,7 +311,7 @@ class InferencePlan:
 
     def _run(self, x: Array) -> Array:
         batch, result = len(x), self._root[self._last]
-        given = {0: x, result: np.empty((batch, *self._values[result]), self.model.dtype)}
+        given = {0: x, result: empty((batch, *self._values[result]), self.model.dtype)}
         if result == 0:
             given[0] = x.copy()
         buffers = [self._buffer(number, batch) for number in range(len(self._sizes))]

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import arrays
+
 Array = NDArray[Any]
 SMALLEST_BYTES = 1 << 16  # smaller arrays are as cheap from the allocator
 
@@ -32,7 +34,7 @@ class Arena:
         if count < SMALLEST_BYTES:
             return np.empty(shape, dtype)
         free = self._free.get(count)
-        buffer = free.pop() if free else np.empty(count, np.uint8)
+        buffer = free.pop() if free else arrays.empty((count,), np.dtype(np.uint8))
         self._lent[buffer.__array_interface__["data"][0]] = buffer
         return buffer.view(dtype).reshape(shape)
 
@@ -84,7 +86,7 @@ def reusing(arena: Arena) -> Iterator[None]:
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """A C-contiguous array of any contents."""
     arena = _current.get()
-    return np.empty(shape, dtype) if arena is None else arena.take(shape, dtype)
+    return arrays.empty(shape, dtype) if arena is None else arena.take(shape, dtype)
 
 
 def give_back(array: Array) -> None:
@@ -110,5 +112,5 @@ def share(array: Array) -> None:
 def again(array: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Within a training step `array`, the result of the step before, if it fits; else a new one."""
     if array is None or _current.get() is None or array.shape != shape or array.dtype != dtype:
-        return np.empty(shape, dtype)
+        return arrays.empty(shape, dtype)
     return array
