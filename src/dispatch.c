@@ -35,20 +35,33 @@ enum {
 };
 static const unsigned AVX512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
 
-static int processor_has(unsigned leaf_7_ebx, unsigned saved) {
+static int ask_processor(unsigned leaf_7_ebx, unsigned saved) {
     unsigned a, b, c, d, xcr0, high;
     if (!__get_cpuid(1, &a, &b, &c, &d) || (c & LEAF_1_ECX) != LEAF_1_ECX) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & leaf_7_ebx) != leaf_7_ebx) return 0;
     __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0)); /* the registers that the system saves */
     return (xcr0 & saved) == saved;
 }
+
+/* Every call names its instruction set, and a virtual machine stops at CPUID for tens of microseconds: asked once.
+   Threads that ask at the same time find the same. */
+static int processor_has(int *known, unsigned leaf_7_ebx, unsigned saved) {
+    enum { UNKNOWN, ABSENT, PRESENT };
+    int found = __atomic_load_n(known, __ATOMIC_RELAXED);
+    if (found == UNKNOWN) {
+        found = ask_processor(leaf_7_ebx, saved) ? PRESENT : ABSENT;
+        __atomic_store_n(known, found, __ATOMIC_RELAXED);
+    }
+    return found == PRESENT;
+}
 #endif
 
 static int machine_has(const char *name) {
     if (!strcmp(name, "baseline")) return 1;
 #if defined(__x86_64__)
-    if (!strcmp(name, "avx2")) return processor_has(AVX2, XMM_YMM);
-    if (!strcmp(name, "avx512")) return processor_has(AVX2 | AVX512, XMM_YMM | OPMASK_ZMM);
+    static int avx2, avx512;
+    if (!strcmp(name, "avx2")) return processor_has(&avx2, AVX2, XMM_YMM);
+    if (!strcmp(name, "avx512")) return processor_has(&avx512, AVX2 | AVX512, XMM_YMM | OPMASK_ZMM);
 #endif
     return 0;
 }
