@@ -199,6 +199,7 @@ def winograd(
     origin_x: int,
     mode: int,
     flags: Array,
+    pool: bool,
     few: bool,
     block: int,
     kc: int,

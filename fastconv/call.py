@@ -175,13 +175,15 @@ class Call(NamedTuple):
         activation: int = 0,
         packed: PackedWeights | None = None,
         channels_last: bool = False,
+        pool: bool = False,
     ) -> None:
         """Compute `out`; arrays in the logical axis order or, `channels_last`, as (N, H, W, C) and (kH, kW, I, O).
 
-        Of a `packed` weight the array gives the shape alone.
+        Of a `packed` weight the array gives the shape alone. With `pool`, `out` receives the largest of every 2 x 2
+        outputs; `ConvPlan.pools` says when that may be asked for.
         """
         if self.algorithm != "direct" and (packed is None or packed.finite):
-            self._run_winograd(weight, x, out, bias, residual, activation, packed, channels_last)
+            self._run_winograd(weight, x, out, bias, residual, activation, packed, channels_last, pool)
             return
         if self.lanes:
             self._run_lanes(weight, x, out, bias, residual, activation, packed, channels_last)
@@ -273,6 +275,7 @@ class Call(NamedTuple):
         activation: int,
         packed: PackedWeights | None,
         channels_last: bool,
+        pool: bool,
     ) -> None:
         if channels_last:
             x, out = x.transpose(0, 3, 1, 2), out.transpose(0, 3, 1, 2)
@@ -280,7 +283,7 @@ class Call(NamedTuple):
             weight = weight.transpose(3, 2, 0, 1)
         for p in self.passes:
             if p.step == (1, 1):
-                self._run_winograd_pass(p, weight, x, out, bias, residual, activation, packed)
+                self._run_winograd_pass(p, weight, x, out, bias, residual, activation, packed, pool)
                 continue
             to = np.s_[:, :, p.phase[0] :: p.step[0], p.phase[1] :: p.step[1]]
             self._run_winograd_pass(
@@ -297,11 +300,12 @@ class Call(NamedTuple):
         residual: Array | None,
         activation: int,
         packed: PackedWeights | None,
+        pool: bool = False,
     ) -> None:
         """A pass into its own outputs, a phase of the dilation after the other."""
         spacing = tap_spacing(p)
         if spacing == (1, 1):
-            self._run_winograd_phase(p, weight, x, out, bias, residual, activation, packed)
+            self._run_winograd_phase(p, weight, x, out, bias, residual, activation, packed, pool)
             return
         for py in range(min(spacing[0], out.shape[2])):
             for px in range(min(spacing[1], out.shape[3])):
@@ -326,28 +330,32 @@ class Call(NamedTuple):
         residual: Array | None,
         activation: int,
         packed: PackedWeights | None,
+        pool: bool = False,
     ) -> None:
         """A pass whose taps lie side by side, of arrays in the logical axis order."""
         kind = winograd_kind(self.algorithm, p)
         assert kind is not None
         tile = kind.tile
-        flags = np.zeros((out.shape[0], -(-out.shape[2] // tile)), np.uint8)
+        size = (out.shape[2] << pool, out.shape[3] << pool)
+        flags = np.zeros((out.shape[0], -(-size[0] // tile)), np.uint8)
         panels = None if packed is None else packed.panels
         transformed = None if packed is None else packed.transformed
         b = winograd_blocking(
-            kind, self.channels, self.outputs, (out.shape[0], *out.shape[2:]), _native.tile_shape(self.compute),
+            kind, self.channels, self.outputs, (out.shape[0], *size), _native.tile_shape(self.compute),
             self.threads, transformed is not None,
         )  # fmt: skip
         _native.winograd(
             self.compute, kind.number, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels, transformed,
             self.transposed, p.rows, p.columns, bias, out, STORAGE[out.dtype], residual, activation, p.tap_y[0],
-            p.tap_x[0], self.mode, flags, b.few, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
+            p.tap_x[0], self.mode, flags, pool, b.few, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
         )  # fmt: skip
         if not flags.any():
             return
         for n, row in np.argwhere(flags):  # rows of tiles with an output that is not finite
             part = slice(tile * row, tile * row + tile)
             rows = out[n : n + 1, :, part]
+            if pool:
+                rows = np.empty((1, out.shape[1], min(tile, size[0] - tile * int(row)), size[1]), out.dtype)
             down = tile * kind.stride * int(row)
             shifted = p._replace(tap_y=tuple(tap + down for tap in p.tap_y), phase=(0, 0), step=(1, 1))
             direct, in_place = _direct_passes(
@@ -359,6 +367,9 @@ class Call(NamedTuple):
                 packed is None or packed.finite, self.transposed, bias, rows, STORAGE[out.dtype],
                 None if residual is None else residual[n : n + 1, :, part], activation, False, self.threads,
             )  # fmt: skip
+            if pool:
+                fours = rows.reshape(1, rows.shape[1], rows.shape[2] // 2, 2, size[1] // 2, 2)
+                out[n : n + 1, :, part.start // 2 : part.start // 2 + fours.shape[2]] = fours.max((3, 5))
 
 
 def _direct_passes(

@@ -158,8 +158,14 @@ class InferencePlan:
         parts += ["folded normalisation"] if scale is not None else []
         parts += ["residual"] if add is not None else []
         parts += [activation.fused] if activation.fused else []
+        shape, run = (*g.output_size, g.out_channels), _planned(plan)
+        own = activation is LINEAR or activation.fused is not None
+        if own and not last and at < len(layers) and plan.pools and _halves(layers[at]):
+            parts.append("max pooling")
+            names.append(layers[at].name)
+            at, shape, run = at + 1, (shape[0] // 2, shape[1] // 2, shape[2]), _planned_pooled(plan)
         step = Step(
-            names, " + ".join(parts), (*g.output_size, g.out_channels), _planned(plan), made.packed_weight_bytes,
+            names, " + ".join(parts), shape, run, made.packed_weight_bytes,
             packed_bytes=made.packed_weight_bytes, workspace_bytes=made.workspace_bytes,
         )  # fmt: skip
         value = self._add(value, step, add)
@@ -382,6 +388,23 @@ def _planned(plan: ConvPlan) -> Run:
         plan.run(x, out, residual=residual)
 
     return run
+
+
+def _planned_pooled(plan: ConvPlan) -> Run:
+    def run(x: Array, residual: Array | None, out: Array) -> None:
+        plan.run_pooled(x, out)
+
+    return run
+
+
+def _halves(layer: Layer) -> bool:
+    """Whether a layer takes the largest of every 2 x 2 pixels."""
+    return (
+        isinstance(layer, MaxPooling2D)
+        and layer.channels_last
+        and layer.pool_size == layer.strides == (2, 2)
+        and layer.padding in ("valid", 0)
+    )
 
 
 def _max_pooling(layer: MaxPooling2D) -> Run:

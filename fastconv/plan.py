@@ -603,6 +603,47 @@ class ConvPlan:
         """
         return self._explanation.workspace_bytes
 
+    @property
+    def pools(self) -> bool:
+        """Whether `run_pooled` may be called.
+
+        That takes Winograd at stride 1 and dilation 1, channels last, an even number of rows and of columns, whole vectors
+        of output channels, and no activation but relu.
+        """
+        g = self.geometry
+        return (
+            self._weight is None
+            and self._layout.channels_last
+            and self._batched
+            and self._call.algorithm != "direct"
+            and self._packed.finite
+            and g.stride == g.dilation == (1, 1)
+            and not any(size % 2 for size in g.output_size)
+            and min(g.output_size) > 0
+            and g.out_channels % _native.tile_shape(self._call.compute)[1] == 0
+            and self._activation in (None, "relu")
+        )
+
+    def run_pooled(self, input: Array, out: Array) -> Array:
+        """Convolve and take the largest of every 2 x 2 outputs, which then are never stored.
+
+        Parameters
+        ----------
+        input : ndarray
+            Of the planned shape and element type, C-contiguous, with any batch size.
+        out : ndarray
+            Receives the result, (N, OH / 2, OW / 2, O), C-contiguous; it must not overlap the input.
+
+        Returns
+        -------
+        ndarray
+            `out`: the bits of `max_pool2d(plan.run(input), 2)`.
+        """
+        self._call.run(
+            self._own_shape_alone, input, out, self._bias, None, ACTIVATIONS[self._activation], self._packed, True, True
+        )
+        return out
+
     def explain(self) -> ConvExplanation:
         """Algorithm, instruction set, tiles, memory and the reason.
 

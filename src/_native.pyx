@@ -61,6 +61,8 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_winograd_taps)(const void*, Py_ssize_t, int, void*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
                                          Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_winograd_pool)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int, void*,
+                                      Py_ssize_t) noexcept nogil
     ctypedef void (*fc_winograd_products)(int, const void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*,
                                           Py_ssize_t, Py_ssize_t, int) noexcept nogil
     ctypedef void (*fc_lane)(const void*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
@@ -78,6 +80,7 @@ cdef extern from "fastconv.h" nogil:
         fc_winograd_input input
         fc_winograd_output output
         fc_winograd_weights transform
+        fc_winograd_pool pool
         fc_winograd_products products
         fc_winograd_input gradient
         fc_winograd_taps gradient_taps

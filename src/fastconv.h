@@ -67,6 +67,9 @@ typedef void (*fc_winograd_products)(int row, const void *v, const void *w, ptrd
                                      ptrdiff_t channels, void *m, ptrdiff_t element_stride, ptrdiff_t tile_stride,
                                      int accumulate);
 
+typedef void (*fc_winograd_pool)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t columns,
+                                 int vectors, void *dst, ptrdiff_t pixel_stride);
+
 /* The kinds of Winograd convolution: tiles of m x m outputs of 3 x 3 taps, of 3 x 3 taps at stride 2, of 2 x 2 taps. */
 enum fc_winograd_kind {
     FC_WINOGRAD_STRIDED, FC_WINOGRAD_2, FC_WINOGRAD_4, FC_WINOGRAD_TWO_TAPS, FC_WINOGRAD_KINDS
@@ -80,6 +83,7 @@ typedef struct {
     fc_winograd_input input;
     fc_winograd_output output;
     fc_winograd_weights transform;
+    fc_winograd_pool pool;          /* what may follow */
     fc_winograd_products products;  /* NULL where there are not registers enough */
     fc_winograd_input gradient;     /* the weight gradient F(3x3, m x m) where it exists */
     fc_winograd_taps gradient_taps;

@@ -458,6 +458,45 @@ def test_dilated_winograd(dilation, padding, data_format, algorithm):
     np.testing.assert_array_equal(np.isinf(got), np.isinf(turned(marked_expected)))
 
 
+@pytest.mark.parametrize("algorithm", ["auto", *UNSTRIDED])
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("size", [(14, 18), (28, 8), (8, 24)], ids=str)
+def test_a_plan_that_pools_has_the_bits_of_pooling_its_result(size, activation, algorithm):
+    rng = np.random.default_rng(0)
+    for channels, special in ((70, 0.0), (9, np.nan), (33, np.inf)):
+        x, w = fill(rng, (3, *size, channels), "float32"), fill(rng, (3, 3, channels, 64), "float32")
+        x[1, 3, 5, 1], x[2, 0, 0, 0] = special, -0.0
+        plan = fastconv.plan_conv2d(
+            x.shape, w, fill(rng, (64,), "float32"), padding=1, data_format="NHWC", activation=activation,
+            algorithm=algorithm,
+        )  # fmt: skip
+        if algorithm == "auto" and plan.explain().algorithm == "direct":
+            continue
+        assert plan.pools
+        expected = fastconv.max_pool2d(plan.run(x), 2, data_format="NHWC")
+        for images in (3, 1):
+            got = plan.run_pooled(x[:images], np.full((images, *expected.shape[1:]), -7, "float32"))
+            assert_equal(f"{channels} channels, {images} images", got, expected[:images])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"padding": 0, "size": 9}, {"stride": 2}, {"activation": "silu"}, {"algorithm": "direct"}, {"outputs": 63},
+        {"data_format": "NCHW"}, {"dtype": "float64"}, {"weight": np.inf}, {"dilation": 2, "padding": 2},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_plan_says_whether_it_pools(change):
+    size, outputs, last = change.pop("size", 16), change.pop("outputs", 64), "data_format" not in change
+    dtype, weight = change.pop("dtype", "float32"), change.pop("weight", 1)
+    shape = (1, size, size, 64) if last else (1, 64, size, size)
+    w = np.full((3, 3, 64, outputs) if last else (outputs, 64, 3, 3), weight, dtype)
+    options = {"padding": 1, "data_format": "NHWC", "activation": "relu", **change}
+    plan = fastconv.plan_conv2d(shape, w, **options)
+    assert not plan.pools
+
+
 def test_winograd_applies_or_says_why():
     x, w = np.ones((1, 3, 8, 8), np.float32), np.ones((4, 3, 3, 3), np.float32)
     dilated = {"dilation": 2, "padding_mode": "reflect"}

@@ -49,11 +49,12 @@ cdef struct Winograd:
     View x, y, residual
     Weights weights
     int x_code, y_code, activation, mode
-    bint has_residual, few
+    bint has_residual, few, pool
     size channels, outputs, origin_y, origin_x
     const char* transformed
     const char* bias
     char* flags
+    size size_y, size_x          # of the convolution's output, which may be pooled
     size tile, elements          # outputs a side, E
     size tile_rows, tile_columns, tiles, block, blocks, kc
     size panels, panels_per_task, panel_chunks, width
@@ -98,11 +99,14 @@ cdef void winograd_panel(void* panels, char* scratch, size panel, fc_watch* watc
 
 def winograd(int compute, int kind, x, int x_code, weight, int w_code, packed, transformed, bint transposed, tuple rows,
              tuple columns, bias, y, int y_code, residual, int activation, size origin_y, size origin_x,
-             int mode, flags, bint few, size block, size kc, size slice, size panels_per_task, int threads):
+             int mode, flags, bint pool, bint few, size block, size kc, size slice, size panels_per_task, int threads):
     """y = activation(convolution + bias + residual) in tiles of a kind; tile (0, 0) reads x[origin_y:, origin_x:].
 
     The weights are `transformed`, or `packed`, or where both are None the array `weight`, as `direct` takes it; without
     `transformed` they are transformed on the way, `slice` channels at a time, or with `few` in registers.
+
+    With `pool`, y receives the largest of every 2 x 2 outputs: an even number of rows and columns, channels last in whole
+    vectors, no residual, no activation but relu.
 
     flags (N, rows of tiles) of uint8, zeroed, receives 1 where an output is not finite.
     """
@@ -139,7 +143,8 @@ def winograd(int compute, int kind, x, int x_code, weight, int w_code, packed, t
             arrays.view(residual, &job.residual, False)
         job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
         job.channels, job.outputs, job.origin_y, job.origin_x = job.x.n[1], job.y.n[1], origin_y, origin_x
-        job.block, job.kc, job.few = block, kc, few
+        job.block, job.kc, job.few, job.pool = block, kc, few, pool
+        job.size_y, job.size_x = job.y.n[2] << pool, job.y.n[3] << pool
         job.slice = job.channels if transformed is not None else max(1, min(slice, job.channels))
         if few:
             job.transformed, job.slice = NULL, WINOGRAD_SLICE
@@ -162,8 +167,8 @@ cdef void winograd_prepare(Winograd* job, size panels_per_task) noexcept nogil:
     job.panels = job.weights.panels
     job.panels_per_task = max(1, min(panels_per_task, job.panels))
     job.panel_chunks = (job.panels + job.panels_per_task - 1) // job.panels_per_task
-    job.tile_rows = (job.y.n[2] + job.tile - 1) // job.tile
-    job.tile_columns = (job.y.n[3] + job.tile - 1) // job.tile
+    job.tile_rows = (job.size_y + job.tile - 1) // job.tile
+    job.tile_columns = (job.size_x + job.tile - 1) // job.tile
     job.tiles = job.y.n[0] * job.tile_rows * job.tile_columns
     job.blocks = (job.tiles + job.block - 1) // job.block
     slots = job.block
@@ -240,7 +245,7 @@ cdef void winograd_rows(const Winograd* job, size first, size count, size width,
                         size* counts) noexcept nogil:
     """Where V and M hold the tiles of a block: all, those with a last row, with a last column, with both."""
     cdef size t, needs, at, row, column
-    cdef size whole_rows = job.y.n[2] // job.tile, whole_columns = job.y.n[3] // job.tile
+    cdef size whole_rows = job.size_y // job.tile, whole_columns = job.size_x // job.tile
     for needs in range(4):
         at = needs * job.block
         counts[needs] = 0
@@ -396,14 +401,15 @@ cdef void winograd_output_run(const Winograd* job, size tile, size run, size pan
     cdef size column = tile % job.tile_columns, row = tile // job.tile_columns % job.tile_rows
     cdef size image = tile // job.tile_columns // job.tile_rows, width = vectors * kernels.lanes
     cdef size tile_side = job.tile, y = row * tile_side, x = column * tile_side
-    cdef size rows = min(tile_side, job.y.n[2] - y), columns = min(tile_side * run, job.y.n[3] - x)
+    cdef size rows = min(tile_side, job.size_y - y), columns = min(tile_side * run, job.size_x - x)
     cdef size first = panel * job.width, count = min(job.width, job.outputs - first), t, r, row_step, column_step
     cdef const char* bias = NULL
     cdef const char* residual = NULL
-    cdef char* to = job.y.p + image * job.y.s[0] + first * job.y.s[1] + y * job.y.s[2] + x * job.y.s[3]
+    cdef char* to = (job.y.p + image * job.y.s[0] + first * job.y.s[1] + (y >> job.pool) * job.y.s[2]
+                     + (x >> job.pool) * job.y.s[3])
     cdef char* c = output
     cdef int finite = 1
-    cdef bint in_output = (width == count and job.y.s[1] == kernels.size and not job.has_residual
+    cdef bint in_output = (not job.pool and width == count and job.y.s[1] == kernels.size and not job.has_residual
                            and job.y_code != FLOAT16 and job.y.s[2] % kernels.size == 0
                            and job.y.s[3] % kernels.size == 0 and <size>to % kernels.size == 0)
     if in_output:
@@ -416,9 +422,14 @@ cdef void winograd_output_run(const Winograd* job, size tile, size run, size pan
         finite &= job.transforms.output(m + t * width * kernels.size, plane, <int>vectors,
                                         c + tile_side * t * column_step * kernels.size, row_step, column_step, rows,
                                         min(tile_side, columns - tile_side * t), bias,
-                                        in_output and job.activation == RELU)
+                                        (in_output or job.pool) and job.activation == RELU)
     if not finite:
         fc_raise_flag(job.flags + image * job.tile_rows + row)
+    if job.pool:
+        for r in range(rows // 2):
+            job.transforms.pool(c + 2 * r * row_step * kernels.size, row_step, column_step, columns // 2, <int>vectors,
+                                to + r * job.y.s[2], job.y.s[3] // kernels.size)
+        return
     if in_output and (job.activation == LINEAR or job.activation == RELU):
         return
     for r in range(rows):

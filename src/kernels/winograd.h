@@ -149,6 +149,24 @@ ALONG winograd_weights_along_strided(const vec_float *g, vec_float *o) {
 #define WEIGHTS 4
 #include "winograd_tile.h"
 
+/* ---- what follows ------------------------------------------------------------------------------------------- */
+
+/* The largest of every 2 x 2 outputs, the first of equal ones; NaN is larger than all. */
+static void winograd_pool(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t columns, int vectors,
+                          void *dst, ptrdiff_t pixel_stride) {
+    for (ptrdiff_t x = 0; x < columns; x++)
+        for (int v = 0; v < vectors; v++) {
+            const T *in = (const T *)src + 2 * x * column_stride + v * LANES;
+            vec_float best = *(const vec_float *)in;
+            UNROLL for (int i = 1; i < 4; i++) {
+                vec_float y = *(const vec_float *)(in + i / 2 * row_stride + i % 2 * column_stride);
+                __typeof__(y > best) larger = (y > best) | (y != y);
+                best = (vec_float)(((__typeof__(larger))y & larger) | ((__typeof__(larger))best & ~larger));
+            }
+            *(vec_float *)((T *)dst + x * pixel_stride + v * LANES) = best;
+        }
+}
+
 /* ---- few tiles --------------------------------------------------------------------------------------------- */
 
 #if VECTORS == 4
@@ -198,7 +216,9 @@ static void winograd_products_4(int row, const void *v, const void *w, ptrdiff_t
 #define winograd_products_4 NULL
 #endif
 
-#define FORWARD(kind) .input = winograd_input_##kind, .output = winograd_output_##kind, .transform = winograd_weights_##kind
+#define FORWARD(kind)                                                                                                \
+    .input = winograd_input_##kind, .output = winograd_output_##kind, .transform = winograd_weights_##kind,           \
+    .pool = winograd_pool
 #define GRADIENT(kind) .gradient = winograd_gradient_##kind, .gradient_taps = winograd_taps_##kind
 #define WINOGRAD_KINDS                                                                                               \
     {                                                                                                                \
