@@ -607,8 +607,8 @@ class ConvPlan:
     def pools(self) -> bool:
         """Whether `run_pooled` may be called.
 
-        That takes Winograd at stride 1 and dilation 1, channels last, an even number of rows and of columns, whole vectors
-        of output channels, and no activation but relu.
+        That takes Winograd at stride 1 and dilation 1, channels last, an even number of rows and of columns, whole
+        vectors of output channels, and no activation but relu.
         """
         g = self.geometry
         return (

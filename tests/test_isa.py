@@ -77,6 +77,8 @@ def test_a_set_that_the_machine_lacks_is_refused(monkeypatch):
     ],
 )
 def test_a_machine_without_avx_runs_the_baseline(processor):
+    if run("import numpy", None, str(QEMU), "-cpu", processor).returncode != 0:
+        pytest.skip("this build of NumPy does not run on such a processor")
     done = run(CONVOLVE, None, str(QEMU), "-cpu", processor)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["baseline", *run(CONVOLVE, "baseline").stdout.split()[1:]]
