@@ -458,6 +458,19 @@ def test_dilated_winograd(dilation, padding, data_format, algorithm):
     np.testing.assert_array_equal(np.isinf(got), np.isinf(turned(marked_expected)))
 
 
+@pytest.mark.parametrize("channels, outputs", [(64, 64), (70, 33), (200, 130)], ids=str)
+@pytest.mark.parametrize("size", [(7, 7), (8, 5), (4, 4)], ids=str)
+def test_few_winograd_tiles_have_the_bits_of_many(size, channels, outputs):
+    """Up to four tiles transform their weights in registers, more of them beforehand."""
+    rng = np.random.default_rng(0)
+    x, w = fill(rng, (9, *size, channels), "float32"), fill(rng, (3, 3, channels, outputs), "float32")
+    options: dict[str, Any] = {"padding": 1, "data_format": "NHWC", "algorithm": "winograd"}
+    whole, plan = fastconv.conv2d(x, w, **options), fastconv.plan_conv2d(x.shape, w, **options)
+    assert_equal("plan", plan.run(x), whole)
+    for images in (slice(0, 1), slice(3, 5), slice(4, 9)):
+        assert_equal(f"images {images}", fastconv.conv2d(x[images], w, **options), whole[images])
+
+
 @pytest.mark.parametrize("algorithm", ["auto", *UNSTRIDED])
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("size", [(14, 18), (28, 8), (8, 24)], ids=str)
