@@ -55,13 +55,13 @@ reliability-order: $(VENV)/.test  ## the suite in random order, until N rounds a
 	PYTHONPATH=tests $(PY) -P -m reliability.order --rounds $(or $(N),20) $(ARGS)
 
 reliability-faults: $(VENV)/.test  ## plant 60 faults in a copy, one by one; the quick tier and the tests must notice
-	PYTHONPATH=tests:. $(PY) -P -m reliability.faults $(ARGS)
+	PYTHONPATH=tests $(PY) -P -m reliability.faults $(ARGS)
 
 reliability-coverage: $(VENV)/.test  ## count the lines and branches that the tests run, natively under each ISA and in Python
-	PYTHONPATH=tests:. $(PY) -P -m reliability.coverage $(ARGS)
+	PYTHONPATH=tests $(PY) -P -m reliability.coverage $(ARGS)
 
 fuzz: $(VENV)/.fuzz  ## run the fuzzers one after another, TIME seconds each: make fuzz [TIME=600] [ARGS="--only api"]
-	PYTHONPATH=tests:. $(PY) -P -m fuzz --seconds $(or $(TIME),600) $(ARGS)
+	PYTHONPATH=tests $(PY) -P -m fuzz --seconds $(or $(TIME),600) $(ARGS)
 
 lint: $(VENV)/.test  ## ruff
 	$(PY) -m ruff check .
