@@ -619,7 +619,7 @@ def winograd_blocking(
     fixed = 512 + element * extent * extent * min(64, leading)
     if few:
         most = tiles
-        fixed += element * (taps * part * width + 3 * elements * (leading + width))  # and tiles to make it fours
+        fixed += element * taps * part * width
     elif transformed:
         most = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (elements * element * leading)))
     else:
@@ -627,7 +627,8 @@ def winograd_blocking(
         fixed += element * ((taps + weights) * part * width + weights * lanes)
     one = element * (extent * tile * kind.stride * min(64, leading) + tile * tile * width)  # as packed and stored
     tile_bytes = element * elements * (leading + width) + one + 64
-    bound = max(1, (budget - fixed) // tile_bytes)
+    absent = element * elements * (leading + width) if few else 0  # of a tile that makes up four
+    bound = max(1, (budget - fixed - 3 * absent) // tile_bytes)
     most = min(most, bound)
     # the same number of equal blocks for every thread, near that size; few tiles stay together and share out the panels
     blocks = max(round(tiles / most / threads) * threads, -(-tiles // bound) if tiles > bound else 0)
@@ -636,7 +637,7 @@ def winograd_blocking(
     block = -(-tiles // blocks)
     panels_per_task = panels if blocks % threads == 0 else max(1, panels * blocks // (2 * threads))
     run = min(block, -(-shape[2] // tile))  # tiles of one row are packed, and stored, together
-    scratch = fixed + block * tile_bytes - (block - run) * one
+    scratch = fixed + block * tile_bytes - (block - run) * one + -block % 4 * absent
     return WinogradBlocking(
         few, block, max(32, WEIGHT_SLICE_BYTES // (element * width)), part, panels_per_task, scratch
     )
