@@ -638,7 +638,27 @@ class ConvPlan:
         -------
         ndarray
             `out`: the bits of `max_pool2d(plan.run(input), 2)`.
+
+        Raises
+        ------
+        ConvError
+            Where `pools` is False, or for arrays that are not as said above.
         """
+        height, width = self.geometry.output_size
+        if not (
+            self.pools
+            and self._plain(input, None, None)
+            and type(out) is np.ndarray
+            and out.dtype == self.dtype
+            and out.shape == (input.shape[0], height // 2, width // 2, self.geometry.out_channels)
+            and out.flags.carray
+            and _native.lie_apart(input, out)
+        ):
+            raise ConvError(
+                f"run_pooled takes an input as planned and, apart from it, a C-contiguous out of half the rows "
+                f"and columns, of a plan that pools (here {self.pools}), but got input of shape {np.shape(input)} and "
+                f"out of shape {np.shape(out)}. Use run, then max_pool2d."
+            )
         self._call.run(
             self._own_shape_alone, input, out, self._bias, None, ACTIVATIONS[self._activation], self._packed, True, True
         )

@@ -492,6 +492,21 @@ def test_a_plan_that_pools_has_the_bits_of_pooling_its_result(size, activation, 
             assert_equal(f"{channels} channels, {images} images", got, expected[:images])
 
 
+def test_pooling_of_other_arrays_than_planned_is_refused():
+    x, w = np.ones((2, 16, 16, 64), "float32"), np.ones((3, 3, 64, 64), "float32")
+    plan, out = fastconv.plan_conv2d(x.shape, w, padding=1, data_format="NHWC"), np.full((2, 8, 8, 64), 7, "float32")
+    for other in (x[:, :8], x[..., :32], x.astype("float64"), x[0], out, "x"):
+        with pytest.raises(fastconv.ConvError, match="run_pooled"):
+            plan.run_pooled(other, out)
+    for other in (out[:1], out[:, ::-1], out.astype("float64"), x, x.ravel()[: out.size].reshape(out.shape), None):
+        with pytest.raises(fastconv.ConvError, match="run_pooled"):
+            plan.run_pooled(x, other)
+    assert (out == 7).all()
+    direct = fastconv.plan_conv2d(x.shape, w, padding=1, data_format="NHWC", algorithm="direct")
+    with pytest.raises(fastconv.ConvError, match="run_pooled"):
+        direct.run_pooled(x, out)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -51,7 +51,7 @@ ALONG winograd_input_along_4(const vec_float *d, vec_float *o) {
     o[5] = d[1] - (T)2.5 * d[3] + d[5];
 }
 
-/* The points' own factors in G: 1 / ((a^2 - b^2) a^2 2) and its like, here times two. */
+/* The points' own factors in G: 1 / (2 a^2 (a^2 - b^2)), and the same for b. */
 static const T WINOGRAD_KA = -1 / 1.5, WINOGRAD_KB = 1 / 6.;
 
 ALONG winograd_output_along_4(const vec_float *m, vec_float *o) {
