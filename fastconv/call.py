@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from . import _native
 from .choice import (
     PANEL_BYTES,
+    STRASSEN,
+    WINOGRAD,
     WORKSPACE_BYTES,
     Pass,
+    Strassen,
     Winograd,
     by_lanes,
     choose_algorithm,
@@ -28,6 +31,7 @@ from .choice import (
     lane_passes,
     merged_phases,
     panel_width,
+    strassen_blocking,
     tap_spacing,
     winograd_blocking,
     winograd_kind,
@@ -67,7 +71,7 @@ def _aligned(count: int) -> Array:
 
 
 class PackedWeights(NamedTuple):
-    """The weights of one pass in panels, whether all are finite, and their Winograd transform where that is used."""
+    """The weights of one pass in panels, whether all are finite, and what a fast algorithm makes of them."""
 
     panels: Array
     finite: bool
@@ -106,9 +110,9 @@ def _pack_lanes(
 
 def prepare(
     p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int,
-    transform: Winograd | None = None,
+    transform: Winograd | Strassen | None = None,
 ) -> PackedWeights:
-    """The weights of one pass packed for many runs and, for Winograd, transformed."""
+    """The weights of one pass packed for many runs and, for a fast algorithm, transformed."""
     outputs, channels = weight.shape[0] // groups, weight.shape[1]
     if transposed:
         outputs, channels = channels, outputs
@@ -121,7 +125,10 @@ def prepare(
         compute, weight, STORAGE[weight.dtype], packed, groups, transposed, p.rows, p.columns, team
     )
     transformed = None
-    if finite and transform:
+    if finite and isinstance(transform, Strassen):
+        transformed = _aligned(count // transform.side**2 * transform.products)
+        _native.strassen_weights(compute, transform.levels, packed, transformed, channels, outputs, team)
+    elif finite and transform:
         transformed = _aligned(count // transform.taps**2 * transform.weights**2)
         _native.winograd_weights(compute, transform.number, packed, transformed, channels, outputs, team)
     return PackedWeights(packed, finite, transformed)
@@ -182,7 +189,10 @@ class Call(NamedTuple):
         Of a `packed` weight the array gives the shape alone. With `pool`, `out` receives the largest of every 2 x 2
         outputs; `ConvPlan.pools` says when that may be asked for.
         """
-        if self.algorithm != "direct" and (packed is None or packed.finite):
+        if packed is not None and packed.finite and self.algorithm in STRASSEN:
+            self._run_strassen(weight, x, out, bias, residual, activation, packed, channels_last)
+            return
+        if self.algorithm in WINOGRAD and (packed is None or packed.finite):
             self._run_winograd(weight, x, out, bias, residual, activation, packed, channels_last, pool)
             return
         if self.lanes:
@@ -264,6 +274,41 @@ class Call(NamedTuple):
             channels_last, self.groups, native, len(rows), len(columns), *p.stride, *p.step, self.mode, *b.tile,
             b.chunks_per_task, team,
         )  # fmt: skip
+
+    def _run_strassen(
+        self,
+        weight: Array,
+        x: Array,
+        out: Array,
+        bias: Array | None,
+        residual: Array | None,
+        activation: int,
+        packed: PackedWeights,
+        channels_last: bool,
+    ) -> None:
+        if channels_last:
+            x, out = x.transpose(0, 3, 1, 2), out.transpose(0, 3, 1, 2)
+            residual = None if residual is None else residual.transpose(0, 3, 1, 2)
+            weight = weight.transpose(3, 2, 0, 1)
+        kind = STRASSEN[self.algorithm]
+        (p,) = self.passes
+        batch, _, height, width = out.shape
+        flags = np.zeros(batch, np.uint8)
+        b = strassen_blocking(
+            kind, self.channels, self.outputs, batch, height * width, _native.tile_shape(self.compute), self.threads
+        )
+        _native.strassen(
+            self.compute, kind.levels, x, STORAGE[x.dtype], packed.transformed, bias, out, STORAGE[out.dtype], residual,
+            activation, p.stride, (p.tap_y[0], p.tap_x[0]), self.mode, flags, b.tiles, b.part, b.reduction, b.panels_per_task,
+            self.threads,
+        )  # fmt: skip
+        if not flags.any():
+            return
+        direct = self._replace(algorithm="direct")
+        for n in np.flatnonzero(flags):  # images with an output that is not finite
+            image = slice(n, n + 1)
+            added = None if residual is None else residual[image]
+            direct.run(weight, x[image], out[image], bias, added, activation, packed)
 
     def _run_winograd(
         self,

@@ -26,6 +26,7 @@ SOURCES = ("in place", "packed region", "gathered")
 WEIGHT_SLICE_BYTES = 64 << 10  # the weights under a register tile stream from the second level, 256 rows of a panel
 REGION_BYTES = 384 << 10  # the packed input under a tile of outputs stays in the second level
 SUMS_BYTES = 320 << 10  # weight-gradient sums of a block, likewise
+STRASSEN_PIXELS = 16  # packed together (drivers/strassen.pxi)
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 # Costs of a task of the direct driver in cycles, to share it out (measured on Zen 4): a call of the micro-kernel; a
 # vector of the region that is packed; a vector of weights, which most layouts transpose; all that a task does once.
@@ -94,6 +95,30 @@ WINOGRAD = {
 }
 WINOGRAD_TWO_TAPS = Winograd(3, 2, 1, 2, 3, 3)  # "winograd_phases" of an input gradient, in every phase
 WINOGRAD_TILES = {name: kind.tile for name, kind in WINOGRAD.items()}
+
+
+class Strassen(NamedTuple):
+    """A 1 x 1 convolution as a product of blocks in fewer multiplications (fc_strassen in src/fastconv.h)."""
+
+    levels: int
+
+    @property
+    def side(self) -> int:
+        """Blocks of pixels, of channels and of outputs: the pixels of a tile."""
+        return 2**self.levels
+
+    @property
+    def products(self) -> int:
+        """Products of blocks, in place of side ** 3."""
+        return 7**self.levels
+
+
+STRASSEN = {"strassen": Strassen(1), "strassen_twice": Strassen(2)}
+STRASSEN_TILES = {1: 50, 2: 33}  # of a block, by levels: their factors fill the second-level cache (measured on Zen 5)
+STRASSEN_PANEL_BYTES = 256 << 10  # a panel of weights that may be read again and again from the second-level cache
+STRASSEN_PART = 13  # for so many tiles each time, whose products then stay in the first level
+# From here on it pays: pixels of an image, channels, outputs, by levels (measured on Zen 5, one image).
+STRASSEN_PAYS = {1: (48, 512, 512), 2: (128, 256, 256)}
 
 
 class Pass(NamedTuple):
@@ -478,6 +503,83 @@ def why_not_winograd(
     return None
 
 
+def why_not_strassen(
+    passes: Sequence[Pass], channels: int, outputs: int, groups: int, dtype: np.dtype[Any], purpose: str, kind: Strassen
+) -> str | None:
+    """Why Strassen's product cannot compute these passes; None if it can."""
+    p = passes[0]
+    if dtype != np.float32:
+        return f"the element type is {dtype}, not float32"
+    _, lanes, vectors, _ = _native.tile_shape(0)  # fc_compute: float32
+    if purpose != "plan":
+        return "it is for plans, which hold sums of the weights"
+    if len(p.rows) * len(p.columns) != 1:
+        return f"the kernel is {len(p.rows)} x {len(p.columns)}, not 1 x 1"
+    if groups != 1:
+        return f"groups is {groups}, not 1"
+    if channels == 0 or channels % (kind.side * lanes):
+        return f"{channels} channels are not {kind.side} times some vectors of {lanes}"
+    if outputs == 0 or outputs % (kind.side * lanes * vectors):
+        return f"{outputs} output channels are not {kind.side} times some panels of {lanes * vectors}"
+    return None
+
+
+def choose_strassen(
+    passes: Sequence[Pass], channels: int, outputs: int, groups: int, size: tuple[int, int],
+    dtype: np.dtype[Any], purpose: str,
+) -> tuple[str, str] | None:
+    """(the algorithm, the reason) for a 1 x 1 convolution with enough work, the most levels that pay."""
+    for name, kind in reversed(STRASSEN.items()):
+        pays = STRASSEN_PAYS[kind.levels]
+        if any(number < least for number, least in zip((prod(size), channels, outputs), pays, strict=True)):
+            continue
+        if not why_not_strassen(passes, channels, outputs, groups, dtype, purpose, kind):
+            return name, (
+                f"1x1 in float32 with enough work: {kind.products} multiplications of blocks instead of "
+                f"{kind.side ** 3}"
+            )
+    return None
+
+
+class StrassenBlocking(NamedTuple):
+    """Loop sizes of the Strassen driver."""
+
+    tiles: int  # of a block
+    part: int  # of them, multiplied at a time
+    reduction: int
+    panels_per_task: int
+    scratch_bytes: int  # of one thread
+
+
+@lru_cache(maxsize=256)
+def strassen_blocking(
+    kind: Strassen, channels: int, outputs: int, images: int, pixels: int, register_tile: tuple[int, int, int, int],
+    threads: int,
+) -> StrassenBlocking:
+    """Loop sizes for `images` of so many output pixels each."""
+    element, lanes, vectors, _ = register_tile
+    width = lanes * vectors
+    tiles = max(1, images * -(-pixels // kind.side))
+    panels = outputs // kind.side // width
+    sums = 7 if kind.levels == 1 else 35  # panels of products
+    fixed = element * (STRASSEN_PIXELS * channels + kind.side**2 * width) + 256
+    tile_bytes = element * (kind.products * (channels // kind.side + lanes) + sums * width) + 8 * (4 + 3 * kind.side)
+    bound = max(1, (WORKSPACE_BYTES // threads - fixed) // tile_bytes)
+    most = min(STRASSEN_TILES[kind.levels], bound)
+    # the same number of equal blocks for every thread; few tiles stay together and share out the panels
+    blocks = max(round(tiles / most / threads) * threads, -(-tiles // bound) if tiles > bound else 0)
+    if blocks == 0:
+        blocks = -(-tiles // most) if panels >= threads else min(threads, tiles)
+    block = -(-tiles // blocks)
+    blocks = -(-tiles // block)
+    panels_per_task = panels if blocks % threads == 0 else max(1, -(-panels * blocks // threads))
+    reduction = max(32, 4 * WEIGHT_SLICE_BYTES // (element * width))
+    part = block
+    if kind.products * channels // kind.side * width * element <= STRASSEN_PANEL_BYTES:
+        part = min(block, STRASSEN_PART)
+    return StrassenBlocking(block, part, reduction, panels_per_task, fixed + block * tile_bytes)
+
+
 def choose_algorithm(
     passes: Sequence[Pass],
     channels: int,
@@ -498,6 +600,8 @@ def choose_algorithm(
     if algorithm != "auto":
         return algorithm, "asked for"
     p = passes[0]
+    if strassen := choose_strassen(passes, channels, outputs, groups, size, dtype, purpose):
+        return strassen
     if why := why_not_winograd(passes, channels, outputs, groups, dtype, padding_mode, purpose):
         if not why_not_winograd(passes, channels, outputs, groups, dtype, padding_mode, purpose, "winograd_phases"):
             return _phases_or_direct(p, channels, outputs, size)

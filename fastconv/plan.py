@@ -37,8 +37,10 @@ from .choice import (
     PICKED_CHANNELS_GRADIENT,
     REGION,
     SOURCES,
+    STRASSEN,
     WINOGRAD,
     Pass,
+    Strassen,
     Winograd,
     by_lanes,
     choose_algorithm,
@@ -48,7 +50,9 @@ from .choice import (
     lane_blocking,
     lane_gradient_parts,
     lane_scratch,
+    strassen_blocking,
     weight_gradient_blocking,
+    why_not_strassen,
     why_not_winograd,
     winograd_blocking,
     winograd_gradient_blocking,
@@ -145,9 +149,11 @@ def check_algorithm(g: Geometry, dtype: np.dtype[Any], algorithm: str, purpose: 
     if algorithm in ("auto", "direct"):
         return
     passes = input_gradient_passes(g) if purpose == "input gradient" else forward_passes(g)
-    why = why_not_winograd(
-        passes, g.in_channels, g.out_channels, g.groups, np.dtype(dtype), g.padding_mode, purpose, algorithm
-    )
+    channels = (g.in_channels, g.out_channels)
+    if algorithm in STRASSEN:
+        why = why_not_strassen(passes, *channels, g.groups, np.dtype(dtype), purpose, STRASSEN[algorithm])
+    else:
+        why = why_not_winograd(passes, *channels, g.groups, np.dtype(dtype), g.padding_mode, purpose, algorithm)
     if why:
         raise ConvError(
             f"algorithm={algorithm!r} does not apply to input ({g.batch}, {g.in_channels}, {g.input_size[0]}, "
@@ -478,6 +484,20 @@ def _explain_call(
             packed_weight_bytes=packed // 9 * (9 + kind.weights**2 * held) if prepared else packed if call.packs else 0,
             macs=macs, multiplications=elements * phases * tiles * channels * outputs, reason=call.reason,
         )  # fmt: skip
+    if (strassen := STRASSEN.get(call.algorithm)) and prepared:
+        pixels = prod(g.output_size)
+        s = strassen_blocking(strassen, channels, outputs, g.batch, pixels, shape, call.threads)
+        tiles = g.batch * -(-pixels // strassen.side)
+        tasks = -(-tiles // s.tiles) * _pieces(outputs // strassen.side, vectors * lanes, s.panels_per_task)
+        return ConvExplanation(
+            algorithm=call.algorithm, isa=_native.isa_name(), dtype=str(dtype), threads=call.threads,
+            tile=(1, strassen.side), block=f"{s.tiles} tiles", register_tile=(rows, vectors * lanes),
+            source=f"sums of {strassen.side} x {strassen.side} blocks",
+            workspace_bytes=s.scratch_bytes * _native.team_for(call.threads, tasks, s.scratch_bytes),
+            packed_weight_bytes=packed + packed // strassen.side**2 * strassen.products, macs=macs,
+            multiplications=strassen.products * tiles * (channels // strassen.side) * (outputs // strassen.side),
+            reason=call.reason,
+        )  # fmt: skip
     team = _native.threads_for(macs, call.threads)
     (p,) = forward_passes(g)
     if call.lanes:
@@ -527,8 +547,10 @@ def _phase_size(g: Geometry) -> tuple[int, int]:
     return -(-g.output_size[0] // g.dilation[0]), -(-g.output_size[1] // g.dilation[1])
 
 
-def _held(g: Geometry, call: Call) -> Winograd | None:
-    """The kind of Winograd for which a plan holds transformed weights; None if it holds none."""
+def _held(g: Geometry, call: Call) -> Winograd | Strassen | None:
+    """The kind of algorithm for which a plan holds transformed weights; None if it holds none."""
+    if strassen := STRASSEN.get(call.algorithm):
+        return strassen
     kind = WINOGRAD.get(call.algorithm)
     if kind is None:
         return None
@@ -582,7 +604,7 @@ class ConvPlan:
             self._explanation = explain(g, dtype, algorithm=algorithm, threads=threads, channels_last=last)
             self._weight = weight.copy()
             return
-        check_algorithm(g, self.dtype, algorithm)
+        check_algorithm(g, self.dtype, algorithm, "plan")
         self._call = forward_call(g, self.dtype, algorithm, threads, "plan")
         self._explanation = _explain_call(g, self._call, self.dtype, self._layout.channels_last, True)
         (p,) = forward_passes(g)
@@ -615,7 +637,7 @@ class ConvPlan:
             self._weight is None
             and self._layout.channels_last
             and self._batched
-            and self._call.algorithm != "direct"
+            and self._call.algorithm in WINOGRAD
             and self._packed.finite
             and g.stride == g.dilation == (1, 1)
             and not any(size % 2 for size in g.output_size)

@@ -43,9 +43,23 @@ cdef extern from "fastconv.h" nogil:
         Py_ssize_t b
         Py_ssize_t k
         const void* pick
-    ctypedef void (*fc_micro_kernel)(const void*, const Py_ssize_t*, Py_ssize_t, const void*, Py_ssize_t,
-                                     const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, int, const void*,
-                                     const void*, const Py_ssize_t*, int, const char*, Py_ssize_t) noexcept nogil
+    ctypedef struct fc_product:
+        const void* a
+        const Py_ssize_t* a_row
+        Py_ssize_t step
+        const void* b
+        Py_ssize_t ldb
+        const fc_segment* segment
+        Py_ssize_t segments
+        void* c
+        const Py_ssize_t* c_row
+        int accumulate, relu
+        const void* bias
+        const void* residual
+        const Py_ssize_t* residual_row
+        const char* ahead
+        Py_ssize_t ahead_step
+    ctypedef void (*fc_micro_kernel)(const fc_product*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_pack)(void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const char*, Py_ssize_t,
                             Py_ssize_t) noexcept nogil
     ctypedef int (*fc_pack_panel)(void*, Py_ssize_t, const char*, Py_ssize_t, const Py_ssize_t*, Py_ssize_t,
@@ -84,6 +98,18 @@ cdef extern from "fastconv.h" nogil:
         fc_winograd_products products
         fc_winograd_input gradient
         fc_winograd_taps gradient_taps
+    ctypedef void (*fc_strassen_input)(const void*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
+                                       Py_ssize_t, int) noexcept nogil
+    ctypedef void (*fc_strassen_weights)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*,
+                                         Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_strassen_fold)(const void*, Py_ssize_t, void*, Py_ssize_t) noexcept nogil
+    ctypedef int (*fc_strassen_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, const Py_ssize_t*, Py_ssize_t,
+                                       Py_ssize_t, const void*, const void*, const Py_ssize_t*, int) noexcept nogil
+    ctypedef struct fc_strassen:
+        fc_strassen_input input
+        fc_strassen_weights weights
+        fc_strassen_fold fold
+        fc_strassen_output output
     ctypedef struct fc_lane_kernels "fc_lane_kernels":
         fc_lane lane[3][13]
         fc_window window[6][3][2]
@@ -114,6 +140,7 @@ cdef extern from "fastconv.h" nogil:
         fc_patch patch[6][6][3][2]
         fc_spread spread
         fc_winograd winograd[4]
+        fc_strassen strassen[2]
     ctypedef struct fc_pool_row:
         const char* x
         Py_ssize_t xh, xw, xc
@@ -442,6 +469,7 @@ include "drivers/depthwise.pxi"
 include "drivers/patches.pxi"
 include "drivers/depthwise_gradient.pxi"
 include "drivers/winograd.pxi"
+include "drivers/strassen.pxi"
 include "drivers/weight_gradient.pxi"
 include "drivers/winograd_gradient.pxi"
 include "drivers/pool.pxi"

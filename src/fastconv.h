@@ -27,15 +27,28 @@ enum { FC_WINOGRAD_TILES = 4, FC_WINOGRAD_CHANNELS = 64 };
    that pick the input of every lane (kernels/depthwise.h): its place in the vector read. */
 typedef struct { ptrdiff_t a, b, k; const void *pick; } fc_segment;
 
-/* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :], a register tile of rows x
-   vectors; then + bias[:] + residual[i][:] where they are not NULL, and relu where asked for. `a_row`, `c_row` and
-   `residual_row` hold the offset of every row. Every k fetches `ahead`, and moves it on by `ahead_step` bytes: what is to be
-   read after this. */
-typedef void (*fc_micro_kernel)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step, const void *b, ptrdiff_t ldb,
-                                const fc_segment *segment, ptrdiff_t segments, void *c, const ptrdiff_t *c_row,
-                                int accumulate, const void *bias, const void *residual,
-                                const ptrdiff_t *residual_row, int relu, const char *ahead,
-                                ptrdiff_t ahead_step);
+/* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :]; then + bias[:] +
+   residual[i][:] where they are not NULL, and relu where asked for. `a_row`, `c_row` and `residual_row` hold the offset of
+   every row. Every k fetches `ahead`, and moves it on by `ahead_step` bytes: what is to be read after this. */
+typedef struct {
+    const void *a;
+    const ptrdiff_t *a_row;
+    ptrdiff_t step;
+    const void *b;
+    ptrdiff_t ldb;
+    const fc_segment *segment;
+    ptrdiff_t segments;
+    void *c;
+    const ptrdiff_t *c_row;
+    int accumulate, relu;
+    const void *bias, *residual;
+    const ptrdiff_t *residual_row;
+    const char *ahead;
+    ptrdiff_t ahead_step;
+} fc_product;
+
+/* That for so many register tiles, each the next rows x vectors of c. */
+typedef void (*fc_micro_kernel)(const fc_product *product, ptrdiff_t tiles);
 
 /* Copies pixels x channels from any layout and element type to rows of `ldd` computing elements. */
 typedef void (*fc_pack)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src,
@@ -88,6 +101,23 @@ typedef struct {
     fc_winograd_input gradient;     /* the weight gradient F(3x3, m x m) where it exists */
     fc_winograd_taps gradient_taps;
 } fc_winograd;
+
+/* Strassen's product of a tile of 2 (4) pixels with the weights of 2 (4) times as many outputs as a panel has, in 7 (49)
+   products of panels (kernels/strassen.h). */
+typedef void (*fc_strassen_input)(const void *src, const ptrdiff_t *row, ptrdiff_t pixels, ptrdiff_t channels,
+                                  void *dst, ptrdiff_t element_stride, ptrdiff_t tile_stride, int in_place);
+typedef void (*fc_strassen_weights)(const void *src, ptrdiff_t block_row, ptrdiff_t block_column, ptrdiff_t count,
+                                    void *dst, ptrdiff_t element_stride);
+typedef void (*fc_strassen_fold)(const void *src, ptrdiff_t count, void *dst, ptrdiff_t element_stride);
+typedef int (*fc_strassen_output)(const void *src, ptrdiff_t element_stride, ptrdiff_t tile_stride, int vectors,
+                                  void *dst, const ptrdiff_t *row, ptrdiff_t pixels, ptrdiff_t block, const void *bias,
+                                  const void *residual, const ptrdiff_t *residual_row, int relu);
+typedef struct {
+    fc_strassen_input input;
+    fc_strassen_weights weights;
+    fc_strassen_fold fold;
+    fc_strassen_output output;
+} fc_strassen;
 
 /* Depthwise and grouped convolution (kernels/depthwise.h): a register tile in which every lane multiplies an input of
    its own, `pixels` outputs of a row under adjacent taps, and their weight gradient. The second vector of inputs lies
@@ -143,6 +173,7 @@ typedef struct {
     fc_patch patch[FC_MAX_WINDOW + 1][FC_MAX_WINDOW + 1][3][2];  /* [taps y][taps x][stride], of two widths at most */
     fc_spread spread;
     fc_winograd winograd[FC_WINOGRAD_KINDS]; /* where the type has them */
+    fc_strassen strassen[2];                 /* [levels - 1], likewise */
 } fc_kernels;
 
 /* One spatial window pass: what pooling kernels need to know of a row of output pixels. */

@@ -472,24 +472,41 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
     """All pixels of the tile for one block of the reduction, the `first` or the `last` or one that adds to what is in c,
     in register tiles as equal as can be. They share out the fetching of as many weights as these, behind them in memory:
     packed weights are read from one end to the other."""
-    cdef const char* bias = ends.bias if last else NULL
-    cdef const char* residual = ends.residual if last else NULL
-    cdef bint relu = ends.relu and last
-    cdef size most = kernels.rows[vectors], p = 0, tiles = (pixels + most - 1) // most
-    cdef size rows = (pixels + tiles - 1) // tiles, longer = pixels - tiles * (rows - 1)
-    cdef size begin = segments[0].b if count else 0, line = width * kernels.size
-    cdef size end = segments[count - 1].b + segments[count - 1].k if count else 0
-    cdef size ahead_step = min(<size>64, line // max(1, tiles))   # a cache line each step at most
-    cdef const char* ahead = b + end * line
-    while p < pixels:
-        if longer == 0:
-            rows -= 1
-        longer -= 1
-        kernels.micro[vectors][rows](a, a_row + p, 1, b, width, segments, count, c, c_row + p, not first,
-                                     bias, residual, ends.residual_row + p if residual != NULL else NULL, relu,
-                                     ahead, ahead_step)
-        ahead += (end - begin) * ahead_step
-        p += rows
+    cdef size begin, end, line = width * kernels.size
+    cdef fc_product product
+    if pixels == 0:
+        return
+    begin = segments[0].b if count else 0
+    end = segments[count - 1].b + segments[count - 1].k if count else 0
+    product.a, product.a_row, product.step = a, a_row, 1
+    product.b, product.ldb, product.segment, product.segments = b, width, segments, count
+    product.c, product.c_row, product.accumulate = c, c_row, not first
+    product.bias = ends.bias if last else NULL
+    product.residual = ends.residual if last else NULL
+    product.residual_row, product.relu = ends.residual_row, ends.relu and last
+    product.ahead = b + end * line
+    product.ahead_step = min(<size>64, line // register_tiles(kernels, vectors, pixels))  # a cache line each at most
+    run_product(kernels, &product, vectors, pixels, end - begin)
+
+
+cdef inline size register_tiles(const fc_kernels* kernels, size vectors, size rows) noexcept nogil:
+    return (rows + kernels.rows[vectors] - 1) // kernels.rows[vectors]
+
+
+cdef void run_product(const fc_kernels* kernels, fc_product* product, size vectors, size count,
+                      size steps) noexcept nogil:
+    """`count` rows of so many reduction steps, in register tiles as equal as can be."""
+    cdef size tiles = register_tiles(kernels, vectors, count), rows, longer
+    rows = (count + tiles - 1) // tiles
+    longer = count - tiles * (rows - 1)
+    kernels.micro[vectors][rows](product, longer)
+    if longer < tiles:
+        product.a_row += longer * rows
+        product.c_row += longer * rows
+        if product.residual != NULL:
+            product.residual_row += longer * rows
+        product.ahead += longer * steps * product.ahead_step
+        kernels.micro[vectors][rows - 1](product, tiles - longer)
 
 
 cdef void direct_skip(const Direct* job, const char* a, const char* b, size vectors, size width, size oy, size ox,

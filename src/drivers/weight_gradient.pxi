@@ -228,6 +228,7 @@ cdef void weight_gradient_rows(const WeightGradient* job, const WeightBlock* blo
     cdef const fc_kernels* kernels = job.kernels
     cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], n = 0, r, iy, c, rows
     cdef size c_row[12]
+    cdef fc_product product
     if hi <= lo:
         return
     for r in range(first, last):
@@ -243,14 +244,19 @@ cdef void weight_gradient_rows(const WeightGradient* job, const WeightBlock* blo
         return
     for c in range(12):
         c_row[c] = c * width
+    product.step, product.b, product.ldb = job.step_x * job.ld, panel_pixels, width
+    product.segment, product.segments, product.c_row, product.accumulate, product.relu = segments, n, c_row, 1, 0
+    product.bias = product.residual = NULL
+    product.residual_row = NULL
+    product.ahead, product.ahead_step = region, 0
     c = 0
     while c < count:
         rows = min(most, count - c)
         # beyond MERGED_ROWS there are channels alone, one after the other
-        kernels.micro[vectors][rows](region + (0 if c + rows <= MERGED_ROWS else c) * kernels.size,
-                                     offsets + (c if c + rows <= MERGED_ROWS else 0), job.step_x * job.ld, panel_pixels,
-                                     width, segments, n, sums + c * width * kernels.size, c_row, 1,
-                                     NULL, NULL, NULL, 0, region, 0)
+        product.a = region + (0 if c + rows <= MERGED_ROWS else c) * kernels.size
+        product.a_row = offsets + (c if c + rows <= MERGED_ROWS else 0)
+        product.c = sums + c * width * kernels.size
+        kernels.micro[vectors][rows](&product, 1)
         c += rows
 
 

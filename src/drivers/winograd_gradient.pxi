@@ -43,7 +43,7 @@ def winograd_weight_gradient(int compute, int kind, x, int x_code, dy, int dy_co
         job.x_code, job.dy_code, job.dw_code, job.mode, job.pad_y, job.pad_x = x_code, dy_code, dw_code, mode, pad_y, pad_x
         job.dilation_y, job.dilation_x = dilation_y, dilation_x
         job.channels, job.outputs = job.dw.n[1], job.dw.n[0]
-        job.channel_block, job.group_tiles, job.parts = channel_block, group_tiles, parts
+        job.channel_block, job.group_tiles, job.parts = min(channel_block, <size>WINOGRAD_SLICE), group_tiles, parts
         winograd_gradient_prepare(&job)
         tasks = job.blocks * parts
         team = team_for(threads, tasks, job.scratch_bytes, job.m_bytes * tasks if parts > 1 else 0)
@@ -92,23 +92,27 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
     cdef size channel = block // job.panels * job.channel_block, panel = block % job.panels
     cdef size channels = min(job.channel_block, job.channels - channel)
     cdef size count = min(job.width, job.outputs - panel * job.width), width = round_up(count, kernels.lanes)
-    cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], rows
+    cdef size vectors = width // kernels.lanes
     cdef size first = part * job.tiles // job.parts, last = (part + 1) * job.tiles // job.parts
-    cdef size n, t, run, row, column, e, c, left, groups, image, y, x_at, tile = job.tile
+    cdef size n, t, run, row, column, e, c, groups, image, y, x_at, tile = job.tile
     cdef bint begun = False
     cdef char* v = scratch
     cdef char* d = v + job.v_bytes
     cdef char* m = d + job.d_bytes
-    cdef char* sums
     cdef char* region = m + job.m_bytes
     cdef fc_segment segment
-    cdef size a_row[12]
-    cdef size c_row[12]
+    cdef size a_row[WINOGRAD_SLICE]
+    cdef size c_row[WINOGRAD_SLICE]
+    cdef fc_product product
     if job.parts > 1:
         m = job.sums + task * job.m_bytes
-    for c in range(12):
+    for c in range(channels):
         a_row[c] = c
         c_row[c] = c * width
+    product.step, product.ldb, product.segment, product.segments = job.ldv, job.ldd, &segment, 1
+    product.bias = product.residual = NULL
+    product.residual_row = NULL
+    product.relu, product.ahead, product.ahead_step = 0, v, 0
     if first == last:
         memset(m, 0, job.m_bytes)
     while first < last:
@@ -136,16 +140,11 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
         segment.b = 0
         segment.k = n
         for e in range(job.elements):
-            c = 0
-            left = (channels + most - 1) // most
-            while left > 0:
-                rows = (channels - c + left - 1) // left
-                sums = m + (e * job.channel_block + c) * width * kernels.size
-                kernels.micro[vectors][rows](v + (e * job.group_tiles * job.ldv + c) * kernels.size, a_row, job.ldv,
-                                             d + e * job.group_tiles * job.ldd * kernels.size, job.ldd, &segment, 1,
-                                             sums, c_row, begun, NULL, NULL, NULL, 0, v, 0)
-                c += rows
-                left -= 1
+            product.a, product.a_row = v + e * job.group_tiles * job.ldv * kernels.size, a_row
+            product.b = d + e * job.group_tiles * job.ldd * kernels.size
+            product.c, product.c_row = m + e * job.channel_block * width * kernels.size, c_row
+            product.accumulate = begun
+            run_product(kernels, &product, vectors, channels, n)
         first += n
         begun = True
     if job.parts == 1:

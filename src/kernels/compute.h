@@ -22,54 +22,55 @@ static inline __attribute__((always_inline)) NAME(vec) NAME(relu)(NAME(vec) v) {
 
 /* ---- the register tile ------------------------------------------------------------------------------------- */
 
-static inline __attribute__((always_inline)) void NAME(tile)(
-    const int rows, const int vectors, const T *a, const ptrdiff_t *a_row, ptrdiff_t step, const T *b, ptrdiff_t ldb,
-    const fc_segment *segment, ptrdiff_t segments, T *c, const ptrdiff_t *c_row, int accumulate,
-    const T *bias, const T *residual, const ptrdiff_t *residual_row, int relu, const char *ahead,
-    ptrdiff_t ahead_step) {
-    NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
-    const T *row[FC_MAX_ROWS];
-    UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int j = 0; j < vectors; j++)
-            acc[i][j] = accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES) : (NAME(vec)){0};
-    for (ptrdiff_t s = 0; s < segments; s++) {
-        const T *panel = b + segment[s].b * ldb;
-        UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + segment[s].a;
-        ptrdiff_t at = 0;
-        for (ptrdiff_t k = segment[s].k; k > 0; k--, at += step, panel += ldb, ahead += ahead_step) {
-            __builtin_prefetch(ahead, 0, 2);
-            NAME(vec) w[FC_MAX_VECTORS];
-            UNROLL for (int j = 0; j < vectors; j++) w[j] = *(const NAME(vec) *)(panel + j * LANES);
-            UNROLL for (int i = 0; i < rows; i++) {
-                T x = row[i][at];
-                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += x * w[j];
-            }
-        }
-    }
-    if (bias)
-        UNROLL for (int j = 0; j < vectors; j++) {
-            NAME(vec) shift = *(const NAME(vec) *)(bias + j * LANES);
-            UNROLL for (int i = 0; i < rows; i++) acc[i][j] += shift;
-        }
-    if (residual)
+static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, const int vectors,
+                                                              const fc_product *product, ptrdiff_t tiles) {
+    const fc_product p = *product;
+    const T *a = p.a, *b = p.b, *bias = p.bias, *residual = p.residual;
+    T *c = p.c;
+    const ptrdiff_t *a_row = p.a_row, *c_row = p.c_row, *residual_row = p.residual_row;
+    const char *ahead = p.ahead;
+    for (; tiles > 0; tiles--, a_row += rows, c_row += rows) {
+        NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
+        const T *row[FC_MAX_ROWS];
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int j = 0; j < vectors; j++)
-                acc[i][j] += *(const NAME(vec) *)(residual + residual_row[i] + j * LANES);
-    if (relu)
+                acc[i][j] = p.accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES) : (NAME(vec)){0};
+        for (ptrdiff_t s = 0; s < p.segments; s++) {
+            const T *panel = b + p.segment[s].b * p.ldb;
+            UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + p.segment[s].a;
+            ptrdiff_t at = 0;
+            for (ptrdiff_t k = p.segment[s].k; k > 0; k--, at += p.step, panel += p.ldb, ahead += p.ahead_step) {
+                __builtin_prefetch(ahead, 0, 2);
+                NAME(vec) w[FC_MAX_VECTORS];
+                UNROLL for (int j = 0; j < vectors; j++) w[j] = *(const NAME(vec) *)(panel + j * LANES);
+                UNROLL for (int i = 0; i < rows; i++) {
+                    T x = row[i][at];
+                    UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += x * w[j];
+                }
+            }
+        }
+        if (bias)
+            UNROLL for (int j = 0; j < vectors; j++) {
+                NAME(vec) shift = *(const NAME(vec) *)(bias + j * LANES);
+                UNROLL for (int i = 0; i < rows; i++) acc[i][j] += shift;
+            }
+        if (residual) {
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < vectors; j++)
+                    acc[i][j] += *(const NAME(vec) *)(residual + residual_row[i] + j * LANES);
+            residual_row += rows;
+        }
+        if (p.relu)
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(relu)(acc[i][j]);
         UNROLL for (int i = 0; i < rows; i++)
-            UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(relu)(acc[i][j]);
-    UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(c + c_row[i] + j * LANES) = acc[i][j];
+            UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(c + c_row[i] + j * LANES) = acc[i][j];
+    }
 }
 
 #define MICRO(rows, vectors)                                                                                        \
-    static void NAME(micro_##vectors##_##rows)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step, const void *b, \
-                                               ptrdiff_t ldb, const fc_segment *segment, ptrdiff_t segments,         \
-                                               void *c, const ptrdiff_t *c_row, int accumulate, const void *bias,    \
-                                               const void *residual, const ptrdiff_t *residual_row, int relu,        \
-                                               const char *ahead, ptrdiff_t ahead_step) {                            \
-        NAME(tile)(rows, vectors, a, a_row, step, b, ldb, segment, segments, c, c_row, accumulate, bias, residual,   \
-                   residual_row, relu, ahead, ahead_step);                                                           \
+    static void NAME(micro_##vectors##_##rows)(const fc_product *product, ptrdiff_t tiles) {                         \
+        NAME(tiles)(rows, vectors, product, tiles);                                                                  \
     }
 #define MICRO_6(v) MICRO(1, v) MICRO(2, v) MICRO(3, v) MICRO(4, v) MICRO(5, v) MICRO(6, v)
 #define MICRO_12(v) MICRO_6(v) MICRO(7, v) MICRO(8, v) MICRO(9, v) MICRO(10, v) MICRO(11, v) MICRO(12, v)
@@ -382,9 +383,10 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 
 #ifdef WITH_HALF
 #include "winograd.h"
-#define WINOGRAD , .winograd = WINOGRAD_KINDS
+#include "strassen.h"
+#define FAST , .winograd = WINOGRAD_KINDS, .strassen = STRASSEN_KINDS
 #else
-#define WINOGRAD
+#define FAST
 #endif
 
 #include "depthwise.h"
@@ -393,15 +395,15 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #define NAME_TABLE(n)                                                                                               \
     {.dtype = DTYPE, .size = sizeof(T), .lanes = LANES, .vectors = 4, .rows = {0, 12, 12, 6, 6},                                     \
      .micro = {{0}, {0, ROW_12(1)}, {0, ROW_12(2)}, {0, ROW_6(3)}, {0, ROW_6(4)}},                                   \
-     PACKS(pack), PACKS(pack_panel), STORES, DEPTHWISE .add = NAME(add) WINOGRAD}
+     PACKS(pack), PACKS(pack_panel), STORES, DEPTHWISE .add = NAME(add) FAST}
 #else
 #define NAME_TABLE(n)                                                                                               \
     {.dtype = DTYPE, .size = sizeof(T), .lanes = LANES, .vectors = 2, .rows = {0, 12, 6},                                            \
-     .micro = {{0}, {0, ROW_12(1)}, {0, ROW_6(2)}}, PACKS(pack), PACKS(pack_panel), STORES, DEPTHWISE .add = NAME(add) WINOGRAD}
+     .micro = {{0}, {0, ROW_12(1)}, {0, ROW_6(2)}}, PACKS(pack), PACKS(pack_panel), STORES, DEPTHWISE .add = NAME(add) FAST}
 #endif
 static const fc_kernels NAME(kernels) = NAME_TABLE();
 
-#undef WINOGRAD
+#undef FAST
 #undef DEPTHWISE
 #undef LANE
 #undef LANE_6
