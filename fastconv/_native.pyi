@@ -233,6 +233,30 @@ def weight_gradient(
     parts: int,
     threads: int,
 ) -> None: ...
+def strassen_weights(
+    compute: int, levels: int, packed: Array, transformed: Array, channels: int, outputs: int, threads: int
+) -> None: ...
+def strassen(
+    compute: int,
+    levels: int,
+    x: Array,
+    x_code: int,
+    transformed: Array,
+    bias: Array | None,
+    y: Array,
+    y_code: int,
+    residual: Array | None,
+    activation: int,
+    stride: tuple[int, int],
+    origin: tuple[int, int],
+    mode: int,
+    flags: Array,
+    block: int,
+    part: int,
+    kc: int,
+    panels_per_task: int,
+    threads: int,
+) -> None: ...
 def winograd_weight_gradient(
     compute: int,
     kind: int,

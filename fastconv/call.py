@@ -124,11 +124,12 @@ def prepare(
     finite = _native.pack_weights(
         compute, weight, STORAGE[weight.dtype], packed, groups, transposed, p.rows, p.columns, team
     )
-    transformed = None
-    if finite and isinstance(transform, Strassen):
+    if not finite or transform is None:
+        return PackedWeights(packed, finite, None)
+    if isinstance(transform, Strassen):
         transformed = _aligned(count // transform.side**2 * transform.products)
         _native.strassen_weights(compute, transform.levels, packed, transformed, channels, outputs, team)
-    elif finite and transform:
+    else:
         transformed = _aligned(count // transform.taps**2 * transform.weights**2)
         _native.winograd_weights(compute, transform.number, packed, transformed, channels, outputs, team)
     return PackedWeights(packed, finite, transformed)
@@ -189,7 +190,7 @@ class Call(NamedTuple):
         Of a `packed` weight the array gives the shape alone. With `pool`, `out` receives the largest of every 2 x 2
         outputs; `ConvPlan.pools` says when that may be asked for.
         """
-        if packed is not None and packed.finite and self.algorithm in STRASSEN:
+        if self.algorithm in STRASSEN and (packed is None or packed.finite):
             self._run_strassen(weight, x, out, bias, residual, activation, packed, channels_last)
             return
         if self.algorithm in WINOGRAD and (packed is None or packed.finite):
@@ -283,7 +284,7 @@ class Call(NamedTuple):
         bias: Array | None,
         residual: Array | None,
         activation: int,
-        packed: PackedWeights,
+        packed: PackedWeights | None,
         channels_last: bool,
     ) -> None:
         if channels_last:
@@ -291,7 +292,18 @@ class Call(NamedTuple):
             residual = None if residual is None else residual.transpose(0, 3, 1, 2)
             weight = weight.transpose(3, 2, 0, 1)
         kind = STRASSEN[self.algorithm]
+        direct = self._replace(algorithm="direct")
         (p,) = self.passes
+        if packed is None:
+            packed = prepare(p, weight, 1, self.transposed, self.compute, self.threads, kind)
+            if not packed.finite:
+                direct.run(weight, x, out, bias, residual, activation, packed)
+                return
+        whole_out, whole_residual = out, residual
+        assert packed.transformed is not None  # finite weights have been summed
+        if p.step != (1, 1):
+            phase = np.s_[:, :, p.phase[0] :: p.step[0], p.phase[1] :: p.step[1]]
+            out, residual = out[phase], None if residual is None else residual[phase]
         batch, _, height, width = out.shape
         flags = np.zeros(batch, np.uint8)
         b = strassen_blocking(
@@ -299,16 +311,15 @@ class Call(NamedTuple):
         )
         _native.strassen(
             self.compute, kind.levels, x, STORAGE[x.dtype], packed.transformed, bias, out, STORAGE[out.dtype], residual,
-            activation, p.stride, (p.tap_y[0], p.tap_x[0]), self.mode, flags, b.tiles, b.part, b.reduction, b.panels_per_task,
-            self.threads,
+            activation, p.stride, (p.tap_y[0], p.tap_x[0]), self.mode, flags, b.tiles, b.part, b.reduction,
+            b.panels_per_task, self.threads,
         )  # fmt: skip
         if not flags.any():
             return
-        direct = self._replace(algorithm="direct")
         for n in np.flatnonzero(flags):  # images with an output that is not finite
             image = slice(n, n + 1)
-            added = None if residual is None else residual[image]
-            direct.run(weight, x[image], out[image], bias, added, activation, packed)
+            added = None if whole_residual is None else whole_residual[image]
+            direct.run(weight, x[image], whole_out[image], bias, added, activation, packed)
 
     def _run_winograd(
         self,
@@ -489,7 +500,7 @@ def _call(
     lanes = bool(kept) and all(by_lanes(p, channels, outputs, groups, compute) for p in kept)
     direct, in_place = _direct_passes(
         () if lanes else kept, channels, outputs, groups, size, input_size, mode, compute, threads, images,
-        purpose == "plan",
+        purpose in ("plan", "network"),
     )
     panel = panel_width(compute, outputs)
     most = min(PANEL_BYTES, WORKSPACE_BYTES // threads * 2 // 3)  # beside it a thread holds a region and sums

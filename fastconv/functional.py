@@ -186,7 +186,7 @@ def conv2d(
         Applied before the result is stored; the slope of 'leaky_relu' is 0.01. Integers take the first three alone.
     residual : array_like, optional
         An array of the result's shape and element type, added before the activation.
-    algorithm : {'auto', 'direct', 'winograd', 'winograd_2x2', 'winograd_phases'}
+    algorithm : {'auto', 'direct', 'winograd', 'winograd_2x2', 'winograd_phases', 'strassen', 'strassen_twice'}
         'auto' takes what `explain_conv2d` says.
     num_threads : int, optional
         Threads for this call, in place of `get_num_threads()`.
@@ -218,12 +218,14 @@ def conv2d(
     another such view. Any strides are taken: views, negative, zero, unaligned, byte-swapped.
 
     'winograd' is F(4x4, 3x3) of Lavin and Gray, 'winograd_2x2' their F(2x2, 3x3) with smaller tiles and errors, both
-    at stride 1; 'winograd_phases' is theirs at stride 2, for 3x3 kernels and for the input gradient of 4x4 ones. All
-    are for float32 alone.
+    at stride 1; 'winograd_phases' is theirs at stride 2, for 3x3 kernels and for the input gradient of 4x4 ones.
+    'strassen' multiplies the blocks of a 1x1 convolution, whose channels must divide, in 7 products for 8,
+    'strassen_twice' in 49 for 64. All are for float32 alone.
 
     References
     ----------
     Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
+    Strassen, "Gaussian elimination is not optimal", Numerische Mathematik 13, 1969.
 
     Examples
     --------
@@ -901,6 +903,29 @@ def plan_conv2d(
     >>> plan.run(np.ones((5, 3, 32, 32), np.float32)).shape
     (5, 8, 32, 32)
     """
+    return prepared(
+        "plan", input_shape, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode,
+        data_format=data_format, activation=activation, algorithm=algorithm, num_threads=num_threads,
+    )  # fmt: skip
+
+
+def prepared(
+    purpose: str,
+    input_shape: Sequence[int],
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+    data_format: str = "NCHW",
+    activation: str | None = None,
+    algorithm: str = "auto",
+    num_threads: int | None = None,
+) -> ConvPlan:
+    """`plan_conv2d` for a `purpose`, as `choice.choose_algorithm` takes it."""
     name = "plan_conv2d"
     frame = layout(data_format)
     own_shape = shape("input_shape", input_shape)
@@ -917,6 +942,7 @@ def plan_conv2d(
     return ConvPlan(
         g, w, b, own_weight.dtype, data_format="NHWC" if frame.channels_last else "NCHW", activation=act,
         algorithm=checked_algorithm(algorithm), threads=threads.effective(num_threads), batched=batched,
+        purpose=purpose,
     )  # fmt: skip
 
 

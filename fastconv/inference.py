@@ -149,8 +149,8 @@ class InferencePlan:
         if last and after.fused is not None and residual is not None:
             activation, after = after, LINEAR
         g = layer.geometry(sample)
-        plan = functional.plan_conv2d(
-            (1, *sample), weight.astype(layer.dtype, copy=False), bias, layer.strides, layer.padding,
+        plan = functional.prepared(
+            "network", (1, *sample), weight.astype(layer.dtype, copy=False), bias, layer.strides, layer.padding,
             layer.dilation_rate, g.groups, data_format="NHWC", activation=activation.fused,
         )  # fmt: skip
         made = plan.explain()

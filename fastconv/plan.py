@@ -87,7 +87,7 @@ class ConvExplanation(NamedTuple):
     Parameters
     ----------
     algorithm : str
-        'direct' or 'winograd'.
+        'direct', 'winograd', 'strassen' or a variant of these.
     isa : str
         The instruction set in use.
     dtype : str
@@ -151,7 +151,9 @@ def check_algorithm(g: Geometry, dtype: np.dtype[Any], algorithm: str, purpose: 
     passes = input_gradient_passes(g) if purpose == "input gradient" else forward_passes(g)
     channels = (g.in_channels, g.out_channels)
     if algorithm in STRASSEN:
-        why = why_not_strassen(passes, *channels, g.groups, np.dtype(dtype), purpose, STRASSEN[algorithm])
+        why = why_not_strassen(
+            passes, *channels, g.groups, np.dtype(dtype), g.padding_mode, purpose, STRASSEN[algorithm]
+        )
     else:
         why = why_not_winograd(passes, *channels, g.groups, np.dtype(dtype), g.padding_mode, purpose, algorithm)
     if why:
@@ -484,7 +486,7 @@ def _explain_call(
             packed_weight_bytes=packed // 9 * (9 + kind.weights**2 * held) if prepared else packed if call.packs else 0,
             macs=macs, multiplications=elements * phases * tiles * channels * outputs, reason=call.reason,
         )  # fmt: skip
-    if (strassen := STRASSEN.get(call.algorithm)) and prepared:
+    if strassen := STRASSEN.get(call.algorithm):
         pixels = prod(g.output_size)
         s = strassen_blocking(strassen, channels, outputs, g.batch, pixels, shape, call.threads)
         tiles = g.batch * -(-pixels // strassen.side)
@@ -589,6 +591,7 @@ class ConvPlan:
         algorithm: str = "auto",
         threads: int = 1,
         batched: bool = True,
+        purpose: str = "plan",
     ) -> None:
         self.geometry = g
         self.dtype: np.dtype[Any] = np.dtype(dtype)
@@ -604,8 +607,8 @@ class ConvPlan:
             self._explanation = explain(g, dtype, algorithm=algorithm, threads=threads, channels_last=last)
             self._weight = weight.copy()
             return
-        check_algorithm(g, self.dtype, algorithm, "plan")
-        self._call = forward_call(g, self.dtype, algorithm, threads, "plan")
+        check_algorithm(g, self.dtype, algorithm, purpose)
+        self._call = forward_call(g, self.dtype, algorithm, threads, purpose)
         self._explanation = _explain_call(g, self._call, self.dtype, self._layout.channels_last, True)
         (p,) = forward_passes(g)
         self._packed = prepare(p, weight, g.groups, False, self._call.compute, threads, _held(g, self._call))

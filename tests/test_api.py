@@ -586,17 +586,18 @@ def test_the_version_is_that_of_the_package():
 
 
 LARGE_LAYERS = [
-    (3, 64, 224, 3), (64, 64, 224, 3), (512, 512, 28, 3), (512, 512, 14, 3), (2048, 512, 7, 1), (4096, 64, 14, 3),
+    (3, 64, 224, 3), (64, 64, 224, 3), (512, 512, 28, 3), (512, 512, 14, 3), (2048, 512, 7, 1), (8192, 8192, 7, 1),
+    (4096, 64, 14, 3),
     (64, 64, 56, 7), (512, 512, 30, 11), (8, 8, 200, 65),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8, 16])
 @pytest.mark.parametrize("channels, outputs, size, kernel", LARGE_LAYERS, ids=str)
-@pytest.mark.parametrize("algorithm", ["direct", "winograd", "winograd_2x2"])
+@pytest.mark.parametrize("algorithm", ["direct", "winograd", "winograd_2x2", "strassen", "strassen_twice"])
 def test_scratch_is_bounded(channels, outputs, size, kernel, threads, algorithm):
     """Beside inputs, outputs and packed weights at most 32 MiB or a tenth of them."""
-    if algorithm != "direct" and kernel != 3:
+    if algorithm != "direct" and kernel != (1 if "strassen" in algorithm else 3):
         algorithm = "auto"
     shapes: list[tuple[int, ...]] = [(8, channels, size, size), (outputs, channels, kernel, kernel)]
     options: dict[str, Any] = {"padding": "same", "algorithm": algorithm, "num_threads": threads}

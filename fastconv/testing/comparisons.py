@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -33,6 +34,7 @@ Array = NDArray[Any]
 UNIT_ROUNDOFF = {"float16": 2.0**-24, "float32": 2.0**-24, "float64": 2.0**-53}  # of the type that is summed in
 # An activation's steepest slope (silu, hardswish: below 1.1 and 1.5), and the roundings that it takes itself.
 ACTIVATION_SLOPE, ACTIVATION_ULPS = 1.5, 8
+MOST_STRASSEN_PIXELS = 200  # of the batch
 MOST_WINOGRAD_VALUES = 100_000  # channels x outputs x pixels of a Winograd problem, to keep it quick
 Gradients = tuple[Array, Array, Array]  # conv2d_backward with nothing masked
 GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
@@ -392,6 +394,58 @@ def winograd_phases(case: ConvCase, algorithm: str = "winograd_phases") -> Itera
         yield Comparison(f"grad_input of {values}", got, expected, bound)
 
 
+# ---- Strassen -------------------------------------------------------------------------------------------------------
+
+
+def strassen_case(case: ConvCase) -> ConvCase | None:
+    """The case with a 1 x 1 kernel and channels that every instruction set can cut in four; None where it is empty."""
+    if not 0 < prod(case.size) * (1 if case.batch is None else case.batch) < MOST_STRASSEN_PIXELS:
+        return None
+    channels, outputs = (64, 256, 128)[case.index % 3], 256 * (1 + case.index % 2)
+    return replace(
+        case, kernel=(1, 1), dilation=1, groups=1, in_channels=channels, out_channels=outputs,
+        dtypes=("float32", "float32"), large=False,
+    )  # fmt: skip
+
+
+def strassen_bound(expected: Array, x: Array, w: Array, terms: int, added: float = 0) -> Array:
+    """Strassen's bound, the largest over the batch: what is `added` is at most so large, too."""
+    scale = terms * np.max(np.abs(x), initial=0).astype(np.float64) * np.max(np.abs(w), initial=0) + added
+    return direct_bound(expected, np.full(expected.shape, scale), terms, ACTIVATION_SLOPE, ACTIVATION_ULPS)
+
+
+def strassen(case: ConvCase, algorithm: str = "strassen") -> Iterator[Comparison]:
+    """Strassen's product: call, plan and input gradient. Integers come out exactly, as in `conv2d`."""
+    for values in ("integers", "reals", "magnitudes"):
+        x, w, b = (
+            None if a is None else np.abs(a) if values == "magnitudes" else a
+            for a in case.arrays("integers" if values == "integers" else "reals")
+        )
+        assert x is not None and w is not None
+        after: dict[str, Any] = {"activation": case.activation}
+        shape = reference.conv2d(x, w, **case.options()).shape
+        added = 0.0 if b is None else float(np.abs(b).max())
+        if case.with_residual:
+            after["residual"] = fill(case.rng("residual"), shape, "float32", "integers")
+            added += float(np.max(np.abs(after["residual"]), initial=0))
+        expected = reference.conv2d(x, w, b, **case.options(), **after)
+        exact = values == "integers" and case.activation in EXACT_ACTIVATIONS
+        bound = None if exact else strassen_bound(expected, x, w, case.in_channels, added)
+        got = functional.conv2d(x, w, b, **case.options(), **after, algorithm=algorithm)
+        yield Comparison(f"forward of {values}", got, expected, bound)
+        plan = functional.plan_conv2d(
+            x.shape, w, b, **case.options(), activation=case.activation, algorithm=algorithm
+        )
+        yield Comparison(f"plan of {values}", plan.run(x, residual=after.get("residual")), expected, bound)
+        if case.padding_mode != "zeros" or case.in_channels % 256:  # in the gradient these are the outputs
+            continue
+        dy = fill(case.rng("grad_output"), shape, "float32", "integers")
+        expected = reference.conv2d_input(x.shape, w, dy, **case.options())
+        bound = None if values == "integers" else strassen_bound(expected, dy, w, case.out_channels)
+        got = grad.conv2d_input(x.shape, w, dy, **case.options(), algorithm=algorithm)
+        yield Comparison(f"grad_input of {values}", got, expected, bound)
+
+
 # ---- All of it ------------------------------------------------------------------------------------------------------
 
 
@@ -411,6 +465,10 @@ def _winograd_cases(count: int, first: int) -> tuple[ConvCase, ...]:
     return tuple(case for case in map(winograd_case, conv_cases(count, first)) if case)
 
 
+def _strassen_cases(count: int, first: int) -> tuple[ConvCase, ...]:
+    return tuple(case for case in map(strassen_case, conv_cases(count, first)) if case)
+
+
 def _one_dimensional(count: int, first: int) -> tuple[ConvCase, ...]:
     half = count // 2
     return conv_cases(count - half, first) + transposed_cases(half, first)
@@ -428,4 +486,6 @@ OPERATIONS = (
     Operation("Winograd, gradients", _winograd_cases, winograd),
     Operation("Winograd 2x2, gradients", _winograd_cases, lambda case: winograd(case, "winograd_2x2")),
     Operation("Winograd at stride 2", _winograd_cases, winograd_phases),
+    Operation("Strassen, once", _strassen_cases, strassen),
+    Operation("Strassen, twice", _strassen_cases, lambda case: strassen(case, "strassen_twice")),
 )

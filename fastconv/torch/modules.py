@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import fastconv
 from fastconv.arrays import Array
+from fastconv.functional import prepared
 
 from .ops import (
     FROM_NHWC,
@@ -108,8 +109,8 @@ class _Plans:
         module: nn.Conv2d, input: Tensor, options: tuple[Any, ...], last: bool, team: int, how: str
     ) -> _Prepared:
         batch, channels, height, width = input.shape
-        plan = fastconv.plan_conv2d(
-            (batch, height, width, channels) if last else (batch, channels, height, width),
+        plan = prepared(
+            "network", (batch, height, width, channels) if last else (batch, channels, height, width),
             array(module.weight, HWIO) if last else array(module.weight),
             None if module.bias is None else array(module.bias),
             *options, data_format="NHWC" if last else "NCHW", algorithm=how, num_threads=team,

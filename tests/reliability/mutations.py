@@ -20,6 +20,7 @@ _COMPUTE, _TRANSPOSE, _LANES = "src/kernels/compute.h", "src/kernels/transpose.h
 _WINOGRAD_H, _WINOGRAD_TILE, _POOL_H = (f"src/kernels/{name}.h" for name in ("winograd", "winograd_tile", "pool"))
 _REGION, _DIRECT, _DEPTHWISE = (f"src/drivers/{name}.pxi" for name in ("region", "direct", "depthwise"))
 _WINOGRAD, _WINOGRAD_DW = "src/drivers/winograd.pxi", "src/drivers/winograd_gradient.pxi"
+_STRASSEN_H, _STRASSEN = "src/kernels/strassen.h", "src/drivers/strassen.pxi"
 _DW, _LANES_DW, _POOL = (f"src/drivers/{name}.pxi" for name in ("weight_gradient", "depthwise_gradient", "pool"))
 _GEOMETRY, _CHOICE, _CALL = "fastconv/geometry.py", "fastconv/choice.py", "fastconv/call.py"
 
@@ -27,14 +28,14 @@ MUTATIONS = [
     Mutation(
         "register tile: the last step of a run is dropped",
         _COMPUTE,
-        "for (ptrdiff_t k = segment[s].k; k > 0;",
-        "for (ptrdiff_t k = segment[s].k; k > 1;",
+        "for (ptrdiff_t k = p.segment[s].k; k > 0;",
+        "for (ptrdiff_t k = p.segment[s].k; k > 1;",
     ),
     Mutation(
         "register tile: earlier blocks of the reduction are lost",
         _COMPUTE,
-        "acc[i][j] = accumulate ?",
-        "acc[i][j] = accumulate > 1 ?",
+        "acc[i][j] = p.accumulate ?",
+        "acc[i][j] = p.accumulate > 1 ?",
     ),
     Mutation(
         "packing: a block's last pixel is left out",
@@ -255,6 +256,20 @@ MUTATIONS = [
         "m + e * plane_m, m_row + needs * job.block, &ends, c + k0 == 0, False)",
         "m + e * plane_m, m_row + needs * job.block, &ends, k0 == 0, False)",
     ),
+    Mutation(
+        "register tiles: the shorter ones go where the longer ones went",
+        _DIRECT,
+        "        product.c_row += longer * rows\n",
+        "        product.c_row += longer * (rows - 1)\n",
+    ),
+    Mutation("strassen: a sign of the sums", _STRASSEN_H, "o[6] = b[2] + b[3];", "o[6] = b[2] - b[3];"),
+    Mutation(
+        "strassen: the last tile of an image takes pixels of the next",
+        _STRASSEN,
+        "run = min(count - t, job.image_tiles - (first + t) % job.image_tiles)\n        pixels",
+        "run = count - t\n        pixels",
+    ),
+    Mutation("strassen: values that are not finite go unnoticed", _STRASSEN_H, "bad += y * 0;", ""),
     Mutation(
         "winograd: no padding above", _WINOGRAD, "job.tile_rows * step + job.origin_y,", "job.tile_rows * step,"
     ),

@@ -14,7 +14,8 @@ import numpy as np
 
 import fastconv
 from fastconv import _native, grad
-from fastconv.testing.comparisons import winograd_case
+from fastconv.choice import STRASSEN
+from fastconv.testing.comparisons import strassen_case, winograd_case
 from fastconv.testing.problems import (
     Array,
     ConvCase,
@@ -108,7 +109,27 @@ def _winograd(case: ConvCase, place: Place) -> Iterator[Array]:
     if case.index % 5 == 4:
         yield from _phases(case, place)
         return
+    if case.index % 5 == 3 and (wide := strassen_case(case)):
+        yield from _strassen(wide, place)
+        return
     yield from _convolution(case, place, algorithm=("winograd", "winograd_2x2")[case.index // 2 % 2])
+
+
+def _strassen(case: ConvCase, place: Place) -> Iterator[Array]:
+    """A plan of a 1 x 1 convolution, and the input gradient where it applies."""
+    how: dict[str, Any] = {"algorithm": tuple(STRASSEN)[case.index // 5 % 2], "num_threads": 1 + case.index % 3}
+    x, w, b = case.arrays("integers")
+    if case.index % 3 == 0 and x.size:
+        x.flat[case.index % x.size] = np.nan
+    x, w, b = place(x), place(w), None if b is None else place(b)
+    plan = fastconv.plan_conv2d(x.shape, w, b, **case.options(), **how, activation=case.activation)
+    y = plan.run(x)
+    yield y
+    residual = place(fill(case.rng("residual"), y.shape, "float32", "integers")) if case.with_residual else None
+    yield plan.run(x, out=place(np.zeros_like(y)), residual=residual)
+    if case.padding_mode == "zeros" and case.in_channels % 256 == 0:
+        dy = place(fill(case.rng("dy"), y.shape, "float32", "integers"))
+        yield fastconv.grad.conv2d_input(x.shape, w, dy, **case.options(), **how)
 
 
 def _phases(case: ConvCase, place: Place) -> Iterator[Array]:

@@ -82,8 +82,8 @@ def _two_dimensional(
         key = ("plan", x.shape[1:], x.dtype, fused)
         plan = call.state.get(key)
         if plan is None:
-            plan = call.state[key] = functional.plan_conv2d(
-                (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(2, 3, 1, 0), b, data_format="NHWC",
+            plan = call.state[key] = functional.prepared(
+                "network", (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(2, 3, 1, 0), b, data_format="NHWC",
                 activation=fused, **options,
             )  # fmt: skip
             call.describe(plan.explain().algorithm, plan.explain().packed_weight_bytes)

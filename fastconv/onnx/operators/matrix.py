@@ -70,8 +70,8 @@ def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any
         return activate(call, out, call.get("activation"))
     plan = call.state.get(rows)
     if plan is None:
-        plan = call.state[rows] = functional.plan_conv2d(
-            (1, 1, rows, inputs), weight.reshape(1, 1, inputs, outputs), bias, data_format="NHWC",
+        plan = call.state[rows] = functional.prepared(
+            "network", (1, 1, rows, inputs), weight.reshape(1, 1, inputs, outputs), bias, data_format="NHWC",
             activation=call.get("activation"), num_threads=call.threads,
         )  # fmt: skip
         call.describe("1 x 1 convolution", plan.explain().packed_weight_bytes)
