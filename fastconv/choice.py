@@ -65,11 +65,12 @@ WINOGRAD_CHANNELS_SMALLEST = 128  # for one below 7 x 7 outputs
 # At stride 2, for 3 x 3 taps and for 2 x 2 in every phase: channels, outputs a side and multiply-adds of an image (of a
 # phase) from which on the transforms pay (measured on Zen 5).
 PHASES_PAY = {3: (64, 7, 16 << 20), 2: (32, 4, 4 << 20)}
+PHASES_SIZE_LARGE = 24  # outputs a side from which on tiles of 4 x 4 outputs waste little of the map
 # Winograd's error bound: |y - y_ref| <= (C + terms) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels
 # (tiles for the weight gradient), u the unit roundoff, the maximum over the plane: a tile's error follows the largest
 # of its pixels. Random, one-signed and constant data stayed below 0.8 of (C + 16) u (tests), planes of very different
 # scales and few channels in 8 of 100,000 problems above it, up to 1.48 times (reliability board).
-WINOGRAD_TERMS = {"winograd": 32, "winograd_2x2": 4, "winograd_phases": 4}
+WINOGRAD_TERMS = {"winograd": 32, "winograd_2x2": 4, "winograd_phases": 4, "winograd_phases_4x4": 4}
 
 
 class Winograd(NamedTuple):
@@ -92,6 +93,7 @@ WINOGRAD = {
     "winograd": Winograd(2, 4, 1, 3, 6, 6),
     "winograd_2x2": Winograd(1, 2, 1, 3, 4, 4),
     "winograd_phases": Winograd(0, 2, 2, 3, 5, 4),
+    "winograd_phases_4x4": Winograd(4, 4, 2, 3, 9, 6),
 }
 WINOGRAD_TWO_TAPS = Winograd(3, 2, 1, 2, 3, 3)  # "winograd_phases" of an input gradient, in every phase
 WINOGRAD_TILES = {name: kind.tile for name, kind in WINOGRAD.items()}
@@ -483,11 +485,13 @@ def why_not_winograd(
     taps = (len(p.tap_y), len(p.tap_x))
     stride = p.stride if p.stride != (1, 1) else p.step
     gradient = p.step != (1, 1)
-    wanted = 2 if algorithm == "winograd_phases" else 1
+    wanted = WINOGRAD[algorithm].stride
     if dtype != np.float32:
         return f"the element type is {dtype}, not float32"
     if wanted == 2 and purpose == "weight gradient":
         return "it has no weight gradient"
+    if gradient and algorithm == "winograd_phases_4x4":
+        return "an input gradient has tiles of 2 x 2 outputs alone"
     if stride != (wanted, wanted):
         return f"the stride is {stride}, not {(wanted, wanted)}"
     if gradient and any((len(p.tap_y), len(p.tap_x)) != (2, 2) for p in passes):
@@ -660,6 +664,8 @@ def _phases_or_direct(p: Pass, channels: int, outputs: int, size: tuple[int, int
         )
     if len(p.tap_y) == 2:
         return "winograd_phases", "4x4 at stride 2 in float32: 9 multiplications for 4 outputs of a phase instead of 16"
+    if min(own) >= PHASES_SIZE_LARGE:
+        return "winograd_phases_4x4", "3x3 at stride 2 in float32: 81 multiplications for 16 outputs instead of 144"
     return "winograd_phases", "3x3 at stride 2 in float32: 25 multiplications for 4 outputs instead of 36"
 
 
@@ -692,7 +698,7 @@ def few_winograd_tiles(
     """
     element, _, vectors, _ = register_tile
     held = prepared and kind.weights**2 * channels * outputs * element <= WINOGRAD_HELD_BYTES
-    return kind.tile == 4 and vectors == 4 and tiles <= WINOGRAD_FEW_TILES and not held
+    return kind == WINOGRAD["winograd"] and vectors == 4 and tiles <= WINOGRAD_FEW_TILES and not held
 
 
 def winograd_tiles(kind: Winograd, shape: tuple[int, int, int]) -> int:

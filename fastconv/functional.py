@@ -186,7 +186,9 @@ def conv2d(
         Applied before the result is stored; the slope of 'leaky_relu' is 0.01. Integers take the first three alone.
     residual : array_like, optional
         An array of the result's shape and element type, added before the activation.
-    algorithm : {'auto', 'direct', 'winograd', 'winograd_2x2', 'winograd_phases', 'strassen', 'strassen_twice'}
+    algorithm : str
+        'auto', 'direct', 'winograd', 'winograd_2x2', 'winograd_phases', 'winograd_phases_4x4', 'strassen' or
+        'strassen_twice'.
         'auto' takes what `explain_conv2d` says.
     num_threads : int, optional
         Threads for this call, in place of `get_num_threads()`.
@@ -218,7 +220,8 @@ def conv2d(
     another such view. Any strides are taken: views, negative, zero, unaligned, byte-swapped.
 
     'winograd' is F(4x4, 3x3) of Lavin and Gray, 'winograd_2x2' their F(2x2, 3x3) with smaller tiles and errors, both
-    at stride 1; 'winograd_phases' is theirs at stride 2, for 3x3 kernels and for the input gradient of 4x4 ones.
+    at stride 1; 'winograd_phases' is theirs at stride 2, for 3x3 kernels and for the input gradient of 4x4 ones,
+    'winograd_phases_4x4' the former in larger tiles.
     'strassen' multiplies the blocks of a 1x1 convolution, whose channels must divide, in 7 products for 8,
     'strassen_twice' in 49 for 64. All are for float32 alone.
 

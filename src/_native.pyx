@@ -139,7 +139,7 @@ cdef extern from "fastconv.h" nogil:
         fc_lane_kernels by_lane[2]
         fc_patch patch[6][6][3][2]
         fc_spread spread
-        fc_winograd winograd[4]
+        fc_winograd winograd[5]
         fc_strassen strassen[2]
     ctypedef struct fc_pool_row:
         const char* x

@@ -85,7 +85,7 @@ typedef void (*fc_winograd_pool)(const void *src, ptrdiff_t row_stride, ptrdiff_
 
 /* The kinds of Winograd convolution: tiles of m x m outputs of 3 x 3 taps, of 3 x 3 taps at stride 2, of 2 x 2 taps. */
 enum fc_winograd_kind {
-    FC_WINOGRAD_STRIDED, FC_WINOGRAD_2, FC_WINOGRAD_4, FC_WINOGRAD_TWO_TAPS, FC_WINOGRAD_KINDS
+    FC_WINOGRAD_STRIDED, FC_WINOGRAD_2, FC_WINOGRAD_4, FC_WINOGRAD_TWO_TAPS, FC_WINOGRAD_STRIDED_4, FC_WINOGRAD_KINDS
 };
 
 /* One of them, for one tile or panel; strides in elements. Along each axis a tile makes `tile` outputs of `extent` inputs,

@@ -115,6 +115,25 @@ ALONG winograd_weights_along_strided(const vec_float *g, vec_float *o) {
     o[0] = g[0], o[1] = g[0] + g[2], o[2] = g[2], o[3] = g[1];
 }
 
+/* The same for four outputs: F(4, 2) on points 0, 1, -1, 2, infinity, and four elements for the middle tap. */
+
+ALONG winograd_input_along_strided_4(const vec_float *d, vec_float *o) {
+    vec_float s = d[6] - d[2];
+    o[0] = s + (T)2 * (d[0] - d[4]), o[1] = (d[6] - d[4]) - (T)2 * d[2], o[2] = d[6] + (T)2 * d[2] - (T)3 * d[4];
+    o[3] = s, o[4] = (d[8] - d[4]) - (T)2 * s;
+    o[5] = d[1], o[6] = d[3], o[7] = d[5], o[8] = d[7];
+}
+
+ALONG winograd_output_along_strided_4(const vec_float *m, vec_float *o) {
+    vec_float h = (T)0.5 * m[1], p = (T)(1 / 6.) * m[2], q = (T)(1 / 6.) * m[3], s = p + h, t = p - h;
+    o[0] = ((T)0.5 * m[0] - s) + (q + m[5]), o[1] = (t + (T)2 * q) + m[6], o[2] = ((T)4 * q - s) + m[7];
+    o[3] = (t + (T)8 * q) + (m[4] + m[8]);
+}
+
+ALONG winograd_weights_along_strided_4(const vec_float *g, vec_float *o) {
+    o[0] = g[0], o[1] = g[0] + g[2], o[2] = g[0] - g[2], o[3] = g[0] + (T)2 * g[2], o[4] = g[2], o[5] = g[1];
+}
+
 #undef ALONG
 
 /* kind, outputs, taps, inputs, elements and transformed weights of a tile along an axis */
@@ -147,6 +166,13 @@ ALONG winograd_weights_along_strided(const vec_float *g, vec_float *o) {
 #define EXTENT 5
 #define ELEMENTS 5
 #define WEIGHTS 4
+#include "winograd_tile.h"
+#define KIND(x) x##_strided_4
+#define TILE 4
+#define TAPS 3
+#define EXTENT 9
+#define ELEMENTS 9
+#define WEIGHTS 6
 #include "winograd_tile.h"
 
 /* ---- what follows ------------------------------------------------------------------------------------------- */
@@ -226,4 +252,5 @@ static void winograd_products_4(int row, const void *v, const void *w, ptrdiff_t
         [FC_WINOGRAD_4] = {4, 4, 3, 6, 6, 6, 1 << 5, FORWARD(4), GRADIENT(4), .products = winograd_products_4},      \
         [FC_WINOGRAD_TWO_TAPS] = {2, 2, 2, 3, 3, 3, 1 << 2, FORWARD(two_taps)},                                      \
         [FC_WINOGRAD_STRIDED] = {2, 4, 3, 5, 5, 4, 1 << 2 | 1 << 4, FORWARD(strided)},                               \
+        [FC_WINOGRAD_STRIDED_4] = {4, 8, 3, 9, 9, 6, 1 << 4 | 1 << 8, FORWARD(strided_4)},                           \
     }

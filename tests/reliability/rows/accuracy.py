@@ -186,12 +186,15 @@ def _winograd(rng: np.random.Generator, c: Configuration, values: str) -> Iterat
 
 
 def _winograd_phases(c: Configuration, x: Array, w: Array, dy: Array, bias: Array | None) -> Iterator[Measure]:
-    judge, options = c.oracle(x), {**c.options(), "algorithm": "winograd_phases"}
+    algorithm = "winograd_phases"
+    if c.kernel == (3, 3) and c.index // WINOGRAD_EVERY // 2 % 2:
+        algorithm = "winograd_phases_4x4"
+    judge, options = c.oracle(x), {**c.options(), "algorithm": algorithm}
     if c.kernel == (3, 3):
         plus = 0 if bias is None else bias[:, None, None].astype(np.float64)
         y = c.logical(fastconv.conv2d(c.own(x), c.own_weight(w), bias, **options))
         scale = plane_scale(x, w, False) + np.abs(plus)
-        yield _measure("forward", y, judge.forward(w) + plus, scale, c.channels, "winograd_phases")
+        yield _measure("forward", y, judge.forward(w) + plus, scale, c.channels, algorithm)
         return
     dx = c.logical(fastconv.grad.conv2d_input(c.own(x).shape, c.own_weight(w), c.own(dy), **options))
     folds = np.ceil(c.terms[1] / (4 * c.outputs))  # a repeated padding adds the gradients of several pixels

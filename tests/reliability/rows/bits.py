@@ -49,6 +49,9 @@ KINDS: dict[str, Kind] = {
     "Winograd at stride 2": Kind(
         (40, 60, 1), (3, 3), {"padding": (1, 2), "stride": 2}, "winograd_phases", "direct", "auto"
     ),
+    "Winograd at stride 2, 4 x 4": Kind(
+        (40, 60, 1), (3, 3), {"padding": (1, 2), "stride": 2}, "winograd_phases_4x4", "direct", "auto"
+    ),
     "Winograd of 2 x 2 taps": Kind(
         (40, 60, 1), (4, 4), {"padding": 1, "stride": 2}, "auto", "auto", "winograd_phases"
     ),

@@ -150,6 +150,7 @@ def _run(problem: Small, variant: tuple[Array, ...], algorithm: dict[str, str]) 
     x, w, dy, b = variant
     phases = {"algorithm": "winograd_phases"}
     if problem.kind == "winograd stride 2":
+        phases = {"algorithm": ("winograd_phases", "winograd_phases_4x4")[x.size % 2]}
         y = fastconv.conv2d(x, w, b, **problem.options, **phases)
         return y, *fastconv.conv2d_backward(dy, x, w, **problem.options)
     if problem.kind == "winograd 4x4":
