@@ -198,15 +198,15 @@ def winograd(
     origin_y: int,
     origin_x: int,
     mode: int,
-    flags: Array,
     pool: bool,
     few: bool,
     block: int,
     kc: int,
     slice: int,
     panels_per_task: int,
+    channels_last: bool,
     threads: int,
-) -> None: ...
+) -> bytes | None: ...
 def weight_gradient(
     compute: int,
     x: Array,
@@ -250,13 +250,13 @@ def strassen(
     stride: tuple[int, int],
     origin: tuple[int, int],
     mode: int,
-    flags: Array,
     block: int,
     part: int,
     kc: int,
     panels_per_task: int,
+    channels_last: bool,
     threads: int,
-) -> None: ...
+) -> bytes | None: ...
 def winograd_weight_gradient(
     compute: int,
     kind: int,

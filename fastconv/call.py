@@ -151,6 +151,46 @@ def _merged_weights(merged: Pass, passes: tuple[Pass, ...], weight: Array) -> Ar
 # ---- calls ------------------------------------------------------------------------------------------------------
 
 
+class Operands(NamedTuple):
+    """What a call computes with: arrays in the logical axis order or, `channels_last`, as `Call.run` takes them."""
+
+    weight: Array
+    x: Array
+    out: Array
+    bias: Array | None
+    residual: Array | None
+    activation: int
+    packed: PackedWeights | None
+    channels_last: bool
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(batch, height, width) of the output."""
+        n, *rest = self.out.shape
+        return (n, rest[0], rest[1]) if self.channels_last else (n, rest[1], rest[2])
+
+    def logical(self) -> Operands:
+        """The same in the logical axis order."""
+        if not self.channels_last:
+            return self
+        residual = None if self.residual is None else self.residual.transpose(0, 3, 1, 2)
+        return self._replace(
+            weight=self.weight.transpose(3, 2, 0, 1), x=self.x.transpose(0, 3, 1, 2),
+            out=self.out.transpose(0, 3, 1, 2), residual=residual, channels_last=False,
+        )  # fmt: skip
+
+    def phase(self, first: tuple[int, int], step: tuple[int, int]) -> Operands:
+        """Every `step`-th row and column of the outputs from `first` on, in the logical axis order."""
+        to = np.s_[:, :, first[0] :: step[0], first[1] :: step[1]]
+        return self._replace(out=self.out[to], residual=None if self.residual is None else self.residual[to])
+
+    def images(self, part: slice) -> Operands:
+        """Some images of the batch."""
+        return self._replace(
+            x=self.x[part], out=self.out[part], residual=None if self.residual is None else self.residual[part]
+        )
+
+
 class Call(NamedTuple):
     """A convolution or an input gradient resolved to the numbers that the drivers take; it waits for its arrays."""
 
@@ -190,11 +230,11 @@ class Call(NamedTuple):
         Of a `packed` weight the array gives the shape alone. With `pool`, `out` receives the largest of every 2 x 2
         outputs; `ConvPlan.pools` says when that may be asked for.
         """
-        if self.algorithm in STRASSEN and (packed is None or packed.finite):
-            self._run_strassen(weight, x, out, bias, residual, activation, packed, channels_last)
+        if self.algorithm in STRASSEN:
+            self._run_strassen(Operands(weight, x, out, bias, residual, activation, packed, channels_last))
             return
         if self.algorithm in WINOGRAD and (packed is None or packed.finite):
-            self._run_winograd(weight, x, out, bias, residual, activation, packed, channels_last, pool)
+            self._run_winograd(Operands(weight, x, out, bias, residual, activation, packed, channels_last), pool)
             return
         if self.lanes:
             self._run_lanes(weight, x, out, bias, residual, activation, packed, channels_last)
@@ -276,156 +316,102 @@ class Call(NamedTuple):
             b.chunks_per_task, team,
         )  # fmt: skip
 
-    def _run_strassen(
-        self,
-        weight: Array,
-        x: Array,
-        out: Array,
-        bias: Array | None,
-        residual: Array | None,
-        activation: int,
-        packed: PackedWeights | None,
-        channels_last: bool,
-    ) -> None:
-        if channels_last:
-            x, out = x.transpose(0, 3, 1, 2), out.transpose(0, 3, 1, 2)
-            residual = None if residual is None else residual.transpose(0, 3, 1, 2)
-            weight = weight.transpose(3, 2, 0, 1)
+    def _run_strassen(self, a: Operands) -> None:
         kind = STRASSEN[self.algorithm]
-        direct = self._replace(algorithm="direct")
         (p,) = self.passes
+        packed = a.packed
         if packed is None:
-            packed = prepare(p, weight, 1, self.transposed, self.compute, self.threads, kind)
-            if not packed.finite:
-                direct.run(weight, x, out, bias, residual, activation, packed)
-                return
-        whole_out, whole_residual = out, residual
-        assert packed.transformed is not None  # finite weights have been summed
-        if p.step != (1, 1):
-            phase = np.s_[:, :, p.phase[0] :: p.step[0], p.phase[1] :: p.step[1]]
-            out, residual = out[phase], None if residual is None else residual[phase]
-        batch, _, height, width = out.shape
-        flags = np.zeros(batch, np.uint8)
+            a = a.logical()
+            packed = prepare(p, a.weight, 1, self.transposed, self.compute, self.threads, kind)
+            a = a._replace(packed=packed)
+        if packed.transformed is None:  # a weight is not finite
+            self._run_direct(a)
+            return
+        own = a if p.step == (1, 1) else a.logical().phase(p.phase, p.step)
+        batch, height, width = own.size
         b = strassen_blocking(
             kind, self.channels, self.outputs, batch, height * width, _native.tile_shape(self.compute), self.threads
         )
-        _native.strassen(
-            self.compute, kind.levels, x, STORAGE[x.dtype], packed.transformed, bias, out, STORAGE[out.dtype], residual,
-            activation, p.stride, (p.tap_y[0], p.tap_x[0]), self.mode, flags, b.tiles, b.part, b.reduction,
-            b.panels_per_task, self.threads,
+        bad = _native.strassen(
+            self.compute, kind.levels, own.x, STORAGE[own.x.dtype], packed.transformed, a.bias, own.out,
+            STORAGE[own.out.dtype], own.residual, a.activation, p.stride, (p.tap_y[0], p.tap_x[0]), self.mode, b.tiles,
+            b.part, b.reduction, b.panels_per_task, own.channels_last, self.threads,
         )  # fmt: skip
-        if not flags.any():
+        if bad is None:
             return
-        for n in np.flatnonzero(flags):  # images with an output that is not finite
-            image = slice(n, n + 1)
-            added = None if whole_residual is None else whole_residual[image]
-            direct.run(weight, x[image], whole_out[image], bias, added, activation, packed)
+        a = a.logical()
+        for n in np.flatnonzero(np.frombuffer(bad, np.uint8)):  # images with an output that is not finite
+            self._run_direct(a.images(slice(n, n + 1)))
 
-    def _run_winograd(
-        self,
-        weight: Array,
-        x: Array,
-        out: Array,
-        bias: Array | None,
-        residual: Array | None,
-        activation: int,
-        packed: PackedWeights | None,
-        channels_last: bool,
-        pool: bool,
-    ) -> None:
-        if channels_last:
-            x, out = x.transpose(0, 3, 1, 2), out.transpose(0, 3, 1, 2)
-            residual = None if residual is None else residual.transpose(0, 3, 1, 2)
-            weight = weight.transpose(3, 2, 0, 1)
+    def _run_direct(self, a: Operands) -> None:
+        self._replace(algorithm="direct").run(
+            a.weight, a.x, a.out, a.bias, a.residual, a.activation, a.packed, a.channels_last
+        )
+
+    def _run_winograd(self, a: Operands, pool: bool) -> None:
+        if len(self.passes) > 1 or self.passes[0].step != (1, 1) or tap_spacing(self.passes[0]) != (1, 1):
+            a = a.logical()
         for p in self.passes:
             if p.step == (1, 1):
-                self._run_winograd_pass(p, weight, x, out, bias, residual, activation, packed, pool)
-                continue
-            to = np.s_[:, :, p.phase[0] :: p.step[0], p.phase[1] :: p.step[1]]
-            self._run_winograd_pass(
-                p, weight, x, out[to], bias, None if residual is None else residual[to], activation, packed
-            )
+                self._run_winograd_pass(p, a, pool)
+            else:
+                self._run_winograd_pass(p, a.phase(p.phase, p.step), False)
 
-    def _run_winograd_pass(
-        self,
-        p: Pass,
-        weight: Array,
-        x: Array,
-        out: Array,
-        bias: Array | None,
-        residual: Array | None,
-        activation: int,
-        packed: PackedWeights | None,
-        pool: bool = False,
-    ) -> None:
+    def _run_winograd_pass(self, p: Pass, a: Operands, pool: bool) -> None:
         """A pass into its own outputs, a phase of the dilation after the other."""
         spacing = tap_spacing(p)
         if spacing == (1, 1):
-            self._run_winograd_phase(p, weight, x, out, bias, residual, activation, packed, pool)
+            self._run_winograd_phase(p, a, pool)
             return
-        for py in range(min(spacing[0], out.shape[2])):
-            for px in range(min(spacing[1], out.shape[3])):
+        for py in range(min(spacing[0], a.out.shape[2])):
+            for px in range(min(spacing[1], a.out.shape[3])):
                 y0, x0 = py + p.tap_y[0], px + p.tap_x[0]  # the first tap of the phase's first output
                 part = p._replace(
                     tap_y=tuple(y0 // spacing[0] + i for i in range(3)),
                     tap_x=tuple(x0 // spacing[1] + i for i in range(3)),
                 )
-                to = np.s_[:, :, py :: spacing[0], px :: spacing[1]]
-                self._run_winograd_phase(
-                    part, weight, x[:, :, y0 % spacing[0] :: spacing[0], x0 % spacing[1] :: spacing[1]], out[to], bias,
-                    None if residual is None else residual[to], activation, packed,
-                )  # fmt: skip
+                own = a.x[:, :, y0 % spacing[0] :: spacing[0], x0 % spacing[1] :: spacing[1]]
+                self._run_winograd_phase(part, a.phase((py, px), spacing)._replace(x=own), False)
 
-    def _run_winograd_phase(
-        self,
-        p: Pass,
-        weight: Array,
-        x: Array,
-        out: Array,
-        bias: Array | None,
-        residual: Array | None,
-        activation: int,
-        packed: PackedWeights | None,
-        pool: bool = False,
-    ) -> None:
-        """A pass whose taps lie side by side, of arrays in the logical axis order."""
+    def _run_winograd_phase(self, p: Pass, a: Operands, pool: bool) -> None:
+        """A pass whose taps lie side by side."""
         kind = winograd_kind(self.algorithm, p)
         assert kind is not None
-        tile = kind.tile
-        size = (out.shape[2] << pool, out.shape[3] << pool)
-        flags = np.zeros((out.shape[0], -(-size[0] // tile)), np.uint8)
-        panels = None if packed is None else packed.panels
-        transformed = None if packed is None else packed.transformed
+        batch, height, width = a.size
+        size = (height << pool, width << pool)
+        panels, transformed = (None, None) if a.packed is None else (a.packed.panels, a.packed.transformed)
         b = winograd_blocking(
-            kind, self.channels, self.outputs, (out.shape[0], *size), _native.tile_shape(self.compute),
-            self.threads, transformed is not None,
+            kind, self.channels, self.outputs, (batch, *size), _native.tile_shape(self.compute), self.threads,
+            transformed is not None,
         )  # fmt: skip
-        _native.winograd(
-            self.compute, kind.number, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels, transformed,
-            self.transposed, p.rows, p.columns, bias, out, STORAGE[out.dtype], residual, activation, p.tap_y[0],
-            p.tap_x[0], self.mode, flags, pool, b.few, b.tiles, b.reduction, b.slice, b.panels_per_task, self.threads,
+        bad = _native.winograd(
+            self.compute, kind.number, a.x, STORAGE[a.x.dtype], a.weight, STORAGE[a.weight.dtype], panels, transformed,
+            self.transposed, p.rows, p.columns, a.bias, a.out, STORAGE[a.out.dtype], a.residual, a.activation,
+            p.tap_y[0], p.tap_x[0], self.mode, pool, b.few, b.tiles, b.reduction, b.slice, b.panels_per_task,
+            a.channels_last, self.threads,
         )  # fmt: skip
-        if not flags.any():
+        if bad is None:
             return
-        for n, row in np.argwhere(flags):  # rows of tiles with an output that is not finite
+        tile, a = kind.tile, a.logical()
+        for n, row in np.argwhere(np.frombuffer(bad, np.uint8).reshape(batch, -1)):  # rows of tiles that have one
             part = slice(tile * row, tile * row + tile)
-            rows = out[n : n + 1, :, part]
+            rows = a.out[n : n + 1, :, part]
             if pool:
-                rows = np.empty((1, out.shape[1], min(tile, size[0] - tile * int(row)), size[1]), out.dtype)
+                rows = np.empty((1, a.out.shape[1], min(tile, size[0] - tile * int(row)), size[1]), a.out.dtype)
             down = tile * kind.stride * int(row)
             shifted = p._replace(tap_y=tuple(tap + down for tap in p.tap_y), phase=(0, 0), step=(1, 1))
             direct, in_place = _direct_passes(
-                (shifted,), self.channels, self.outputs, 1, rows.shape[2:], x.shape[2:], self.mode, self.compute,
+                (shifted,), self.channels, self.outputs, 1, rows.shape[2:], a.x.shape[2:], self.mode, self.compute,
                 self.threads,
             )  # fmt: skip
             _native.direct(
-                direct, in_place, x[n : n + 1], STORAGE[x.dtype], weight, STORAGE[weight.dtype], panels,
-                packed is None or packed.finite, self.transposed, bias, rows, STORAGE[out.dtype],
-                None if residual is None else residual[n : n + 1, :, part], activation, False, self.threads,
+                direct, in_place, a.x[n : n + 1], STORAGE[a.x.dtype], a.weight, STORAGE[a.weight.dtype], panels,
+                a.packed is None or a.packed.finite, self.transposed, a.bias, rows, STORAGE[a.out.dtype],
+                None if a.residual is None else a.residual[n : n + 1, :, part], a.activation, False, self.threads,
             )  # fmt: skip
             if pool:
                 fours = rows.reshape(1, rows.shape[1], rows.shape[2] // 2, 2, size[1] // 2, 2)
-                out[n : n + 1, :, part.start // 2 : part.start // 2 + fours.shape[2]] = fours.max((3, 5))
+                a.out[n : n + 1, :, part.start // 2 : part.start // 2 + fours.shape[2]] = fours.max((3, 5))
 
 
 def _direct_passes(

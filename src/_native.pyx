@@ -7,7 +7,7 @@ when, and by which algorithm, was decided in `fastconv.plan`.
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pythread cimport PyThread_get_thread_ident
 from cython.parallel cimport prange
-from libc.string cimport memcpy, memset
+from libc.string cimport memchr, memcpy, memset
 
 cdef extern from "memory.h" nogil:
     void* fc_allocate(size_t bytes)

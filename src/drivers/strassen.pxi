@@ -80,11 +80,12 @@ def strassen_weights(int compute, int levels, packed, transformed, size channels
 
 
 def strassen(int compute, int levels, x, int x_code, transformed, bias, y, int y_code, residual, int activation,
-             tuple stride, tuple origin, int mode, flags, size block, size part, size kc, size panels_per_task,
+             tuple stride, tuple origin, int mode, size block, size part, size kc, size panels_per_task, bint channels_last,
              int threads):
     """y = activation(1 x 1 convolution + bias + residual); output (i, j) reads x[origin + (i, j) * stride].
 
-    The weights are `transformed`. flags (N,) of uint8, zeroed, receives 1 where an output is not finite.
+    The weights are `transformed`; `channels_last` as `direct` takes it. Returns None or, where an output is not finite, a
+    byte for every image, 1 for one that has such.
     """
     cdef Strassen job
     cdef Arrays arrays = Arrays()
@@ -96,19 +97,17 @@ def strassen(int compute, int levels, x, int x_code, transformed, bias, y, int y
     job.sums = &job.kernels.strassen[levels - 1]
     job.side, job.products = 1 << levels, 7 if levels == 1 else 49
     try:
-        arrays.view(x, &job.x, False)
-        arrays.view(y, &job.y, True)
+        arrays.activation(x, &job.x, False, channels_last)
+        arrays.activation(y, &job.y, True, channels_last)
         arrays.view(transformed, &view, False)
         job.transformed = view.p
-        arrays.view(flags, &view, True)
-        job.flags = view.p
         job.bias = NULL
         if bias is not None:
             arrays.view(bias, &view, False)
             job.bias = view.p
         job.has_residual = residual is not None
         if job.has_residual:
-            arrays.view(residual, &job.residual, False)
+            arrays.activation(residual, &job.residual, False, channels_last)
         job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
         job.stride_y, job.stride_x = stride
         job.origin_y, job.origin_x = origin
@@ -116,8 +115,13 @@ def strassen(int compute, int levels, x, int x_code, transformed, bias, y, int y
         strassen_prepare(&job, panels_per_task)
         tasks = job.blocks * job.panel_chunks
         team = <int>team_for(threads, tasks, job.scratch_bytes)
-        scratch = <char*>allocate(job.scratch_bytes * team)
+        scratch = <char*>allocate(job.scratch_bytes * team + job.y.n[0])
+        job.flags = scratch + job.scratch_bytes * team
+        memset(job.flags, 0, job.y.n[0])
         run_tasks(strassen_task, &job, scratch, job.scratch_bytes, tasks, team)
+        if memchr(job.flags, 1, job.y.n[0]) == NULL:
+            return None
+        return job.flags[:job.y.n[0]]
     finally:
         fc_free(scratch)
         arrays.release()

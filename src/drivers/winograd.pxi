@@ -99,7 +99,8 @@ cdef void winograd_panel(void* panels, char* scratch, size panel, fc_watch* watc
 
 def winograd(int compute, int kind, x, int x_code, weight, int w_code, packed, transformed, bint transposed, tuple rows,
              tuple columns, bias, y, int y_code, residual, int activation, size origin_y, size origin_x,
-             int mode, flags, bint pool, bint few, size block, size kc, size slice, size panels_per_task, int threads):
+             int mode, bint pool, bint few, size block, size kc, size slice, size panels_per_task, bint channels_last,
+             int threads):
     """y = activation(convolution + bias + residual) in tiles of a kind; tile (0, 0) reads x[origin_y:, origin_x:].
 
     The weights are `transformed`, or `packed`, or where both are None the array `weight`, as `direct` takes it; without
@@ -108,7 +109,8 @@ def winograd(int compute, int kind, x, int x_code, weight, int w_code, packed, t
     With `pool`, y receives the largest of every 2 x 2 outputs: an even number of rows and columns, channels last in whole
     vectors, no residual, no activation but relu.
 
-    flags (N, rows of tiles) of uint8, zeroed, receives 1 where an output is not finite.
+    `channels_last` as `direct` takes it. Returns None or, where an output is not finite, the bytes (N, rows of tiles), 1
+    for a row of tiles that has one.
     """
     cdef Winograd job
     cdef Arrays arrays = Arrays()
@@ -121,9 +123,9 @@ def winograd(int compute, int kind, x, int x_code, weight, int w_code, packed, t
     job.tile, job.elements = job.transforms.tile, job.transforms.elements * job.transforms.elements
     job.weights.offsets = NULL
     try:
-        arrays.view(x, &job.x, False)
-        arrays.view(y, &job.y, True)
-        arrays.view(weight, &array, False)
+        arrays.activation(x, &job.x, False, channels_last)
+        arrays.activation(y, &job.y, True, channels_last)
+        arrays.weight(weight, &array, channels_last)
         view.p = NULL
         if packed is not None:
             arrays.view(packed, &view, False)
@@ -132,15 +134,13 @@ def winograd(int compute, int kind, x, int x_code, weight, int w_code, packed, t
         if transformed is not None:
             arrays.view(transformed, &view, False)
             job.transformed = view.p
-        arrays.view(flags, &view, True)
-        job.flags = view.p
         job.bias = NULL
         if bias is not None:
             arrays.view(bias, &view, False)
             job.bias = view.p
         job.has_residual = residual is not None
         if job.has_residual:
-            arrays.view(residual, &job.residual, False)
+            arrays.activation(residual, &job.residual, False, channels_last)
         job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
         job.channels, job.outputs, job.origin_y, job.origin_x = job.x.n[1], job.y.n[1], origin_y, origin_x
         job.block, job.kc, job.few, job.pool = block, kc, few, pool
@@ -151,8 +151,13 @@ def winograd(int compute, int kind, x, int x_code, weight, int w_code, packed, t
         winograd_prepare(&job, panels_per_task)
         tasks = job.blocks * job.panel_chunks
         team = <int>team_for(threads, tasks, job.scratch_bytes)
-        scratch = <char*>allocate(job.scratch_bytes * team)
+        scratch = <char*>allocate(job.scratch_bytes * team + job.y.n[0] * job.tile_rows)
+        job.flags = scratch + job.scratch_bytes * team
+        memset(job.flags, 0, job.y.n[0] * job.tile_rows)
         run_tasks(winograd_task, &job, scratch, job.scratch_bytes, tasks, team)
+        if memchr(job.flags, 1, job.y.n[0] * job.tile_rows) == NULL:
+            return None
+        return job.flags[:job.y.n[0] * job.tile_rows]
     finally:
         fc_free(scratch)
         fc_free(job.weights.offsets)

@@ -249,7 +249,7 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
 #endif
 
 #define S_STORE_AS(suffix, S, READ, WRITE, activation)                                                              \
-    if (channel_stride == (ptrdiff_t)sizeof(S) && (!residual || residual_channel_stride == (ptrdiff_t)sizeof(S)))    \
+    if (in_lines)                                                                                                    \
         for (ptrdiff_t p = 0; p < pixels; p++) {                                                                     \
             const T *in = (const T *)src + p * lds;                                                                  \
             NAME(src_##suffix) *to = (NAME(src_##suffix) *)(dst + p * pixel_stride);                                 \
@@ -264,8 +264,7 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
                     to[c] = (S)WRITE(                                                                                \
                         NAME(activate)(bias ? in[c] + shift[c] + READ(add[c]) : in[c] + READ(add[c]), activation));  \
         }                                                                                                            \
-    else if (__builtin_types_compatible_p(S, T) && pixel_stride == (ptrdiff_t)sizeof(S) && pixels >= LANES / 2 &&    \
-             channels >= LANES / 2 && (!residual || residual_pixel_stride == (ptrdiff_t)sizeof(S)))                  \
+    else if (__builtin_types_compatible_p(S, T)) /* channels are whole lines, pixels side by side */                  \
         for (ptrdiff_t p0 = 0; p0 < pixels; p0 += LANES)                                                             \
             for (ptrdiff_t c0 = 0; c0 < channels; c0 += LANES) {                                                     \
                 ptrdiff_t wide = pixels - p0 < LANES ? pixels - p0 : LANES;                                          \
@@ -290,22 +289,24 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
                     else                                                                                             \
                         for (ptrdiff_t i = 0; i < wide; i++) to[i] = (S)WRITE(line[i]);                              \
                 }                                                                                                    \
-            }                                                                                                        \
-    else                                                                                                             \
-        for (ptrdiff_t p0 = 0; p0 < pixels; p0 += 64)                                                                \
-            for (ptrdiff_t c = 0; c < channels; c++) {                                                               \
-                ptrdiff_t p1 = p0 + 64 < pixels ? p0 + 64 : pixels;                                                  \
-                T b = bias ? shift[c] : 0;                                                                           \
-                for (ptrdiff_t p = p0; p < p1; p++) {                                                                \
-                    T v = ((const T *)src)[p * lds + c];                                                             \
-                    if (bias) v += b;                                                                                \
-                    if (residual)                                                                                    \
-                        v += READ(*(const NAME(src_##suffix) *)(residual + p * residual_pixel_stride +               \
-                                                                c * residual_channel_stride));                       \
-                    *(NAME(src_##suffix) *)(dst + p * pixel_stride + c * channel_stride) =                           \
-                        (S)WRITE(NAME(activate)(v, activation));                                                     \
-                }                                                                                                    \
             }
+
+/* Any other layout, a value at a time. */
+#define S_STORE_ANY(suffix, S, READ, WRITE)                                                                          \
+    for (ptrdiff_t p0 = 0; p0 < pixels; p0 += 64)                                                                    \
+        for (ptrdiff_t c = 0; c < channels; c++) {                                                                   \
+            ptrdiff_t p1 = p0 + 64 < pixels ? p0 + 64 : pixels;                                                      \
+            T b = bias ? shift[c] : 0;                                                                               \
+            for (ptrdiff_t p = p0; p < p1; p++) {                                                                    \
+                T v = ((const T *)src)[p * lds + c];                                                                 \
+                if (bias) v += b;                                                                                    \
+                if (residual)                                                                                        \
+                    v += READ(*(const NAME(src_##suffix) *)(residual + p * residual_pixel_stride +                   \
+                                                            c * residual_channel_stride));                           \
+                *(NAME(src_##suffix) *)(dst + p * pixel_stride + c * channel_stride) =                               \
+                    (S)WRITE(NAME(activate)(v, activation));                                                         \
+            }                                                                                                        \
+        }
 
 /* A loop for each activation: one that asks in its middle makes no vectors. */
 #if IS_FLOAT
@@ -334,7 +335,14 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
                                      int activation, const char *residual, ptrdiff_t residual_pixel_stride,          \
                                      ptrdiff_t residual_channel_stride) {                                            \
         const T *shift = bias;                                                                                       \
-        if (activation == FC_LINEAR) {                                                                               \
+        const int in_lines = channel_stride == (ptrdiff_t)sizeof(S) &&                                               \
+                             (!residual || residual_channel_stride == (ptrdiff_t)sizeof(S));                         \
+        const int in_columns = __builtin_types_compatible_p(S, T) && pixel_stride == (ptrdiff_t)sizeof(S) &&         \
+                               pixels >= LANES / 2 && channels >= LANES / 2 &&                                       \
+                               (!residual || residual_pixel_stride == (ptrdiff_t)sizeof(S));                         \
+        if (!in_lines && !in_columns) {                                                                              \
+            S_STORE_ANY(suffix, S, READ, WRITE)                                                                      \
+        } else if (activation == FC_LINEAR) {                                                                        \
             S_STORE_AS(suffix, S, READ, WRITE, FC_LINEAR)                                                            \
         } else if (activation == FC_RELU) {                                                                          \
             S_STORE_AS(suffix, S, READ, WRITE, FC_RELU)                                                              \
@@ -349,7 +357,34 @@ static void NAME(add)(void *dst, const void *src, ptrdiff_t count) {
 S_PACK(f32, float, READ_PLAIN)
 S_PACK(f16, uint16_t, half_to_float)
 S_STORE(f32, float, READ_PLAIN, READ_PLAIN)
-S_STORE(f16, uint16_t, half_to_float, float_to_half)
+
+/* Half precision: a line at a time by way of single. */
+static void store_f16_float(const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t channels, char *dst,
+                            ptrdiff_t pixel_stride, ptrdiff_t channel_stride, const void *bias, int activation,
+                            const char *residual, ptrdiff_t residual_pixel_stride,
+                            ptrdiff_t residual_channel_stride) {
+    enum { LINE = 64 };
+    float line[LINE], added[LINE];
+    for (ptrdiff_t p = 0; p < pixels; p++)
+        for (ptrdiff_t c = 0; c < channels; c += LINE) {
+            const ptrdiff_t n = channels - c < LINE ? channels - c : LINE;
+            const char *add = residual + p * residual_pixel_stride + c * residual_channel_stride;
+            char *to = dst + p * pixel_stride + c * channel_stride;
+            if (residual && residual_channel_stride == 2)
+                for (ptrdiff_t i = 0; i < n; i++) added[i] = half_to_float(((const src_f16_float *)add)[i]);
+            else if (residual)
+                for (ptrdiff_t i = 0; i < n; i++)
+                    added[i] = half_to_float(*(const src_f16_float *)(add + i * residual_channel_stride));
+            store_f32_float((const float *)src + p * lds + c, 0, 1, n, (char *)line, 0, sizeof(float),
+                            bias ? (const float *)bias + c : NULL, activation, residual ? (const char *)added : NULL, 0,
+                            sizeof(float));
+            if (channel_stride == 2)
+                for (ptrdiff_t i = 0; i < n; i++) ((src_f16_float *)to)[i] = float_to_half(line[i]);
+            else
+                for (ptrdiff_t i = 0; i < n; i++)
+                    *(src_f16_float *)(to + i * channel_stride) = float_to_half(line[i]);
+        }
+}
 #define PACKS(p) .p = {[FC_F32] = NAME(p##_f32), [FC_F16] = NAME(p##_f16)}
 #define STORES .store = {[FC_F32] = NAME(store_f32), [FC_F16] = NAME(store_f16)}
 #elif IS_FLOAT
@@ -448,6 +483,7 @@ static const fc_kernels NAME(kernels) = NAME_TABLE();
 #undef S_PACK
 #undef S_STORE
 #undef S_STORE_AS
+#undef S_STORE_ANY
 #undef S_STORE_OTHERS
 #undef READ_PLAIN
 #undef T
