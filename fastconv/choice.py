@@ -121,8 +121,8 @@ STRASSEN = {"strassen": Strassen(1), "strassen_twice": Strassen(2)}
 STRASSEN_TILES = {1: 50, 2: 33}  # of a block, by levels: their factors fill the second-level cache (measured on Zen 5)
 STRASSEN_PANEL_BYTES = 256 << 10  # a panel of weights that may be read again and again from the second-level cache
 STRASSEN_PART = 13  # for so many tiles each time, whose products then stay in the first level
-# From here on it pays: pixels of an image, channels, outputs, by levels (measured on Zen 5, one image).
-STRASSEN_PAYS = {1: (48, 512, 512), 2: (128, 256, 256)}
+# From here on it pays: pixels of an image, channels, outputs, weights, by levels (measured on Zen 5, one image).
+STRASSEN_PAYS = {1: (48, 512, 512, 1 << 18), 2: (128, 256, 256, 1 << 17)}
 
 
 class Pass(NamedTuple):
@@ -546,7 +546,7 @@ def choose_strassen(
     if purpose != "plan":
         return None
     for name, kind in reversed(STRASSEN.items()):
-        work = (prod(size), channels, outputs)
+        work = (prod(size), channels, outputs, channels * outputs)
         if any(number < least for number, least in zip(work, STRASSEN_PAYS[kind.levels], strict=True)):
             continue
         if not why_not_strassen(passes, channels, outputs, groups, dtype, "zeros", purpose, kind):

@@ -633,6 +633,7 @@ def test_strassen_applies_or_says_why():
 def test_wide_plans_take_strassen_whatever_the_batch():
     for (channels, outputs, size), algorithm in {
         (256, 512, 28): "strassen_twice", (512, 2048, 7): "strassen", (256, 512, 7): "direct", (64, 256, 56): "direct",
+        (256, 256, 28): "direct",
     }.items():  # fmt: skip
         w = np.zeros((1, 1, channels, outputs), np.float32)
         for batch in (1, 8):
