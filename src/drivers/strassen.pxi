@@ -4,7 +4,7 @@
 # the cache:
 #
 #   for block of tiles x run of panels                      threads take these
-#     V[E][tiles][channels / side] = sums of pixels' blocks second-level cache
+#     V[E][tiles][channels / side] = sums of blocks       second-level cache
 #     for panel of a block of the outputs
 #       for part of the tiles                               M: first-level cache
 #         for each of the E products: M = V * U             micro-kernel
@@ -36,7 +36,7 @@ cdef struct Strassen:
     size v_bytes, m_bytes, region_bytes, output_bytes, scratch_bytes
 
 
-cdef struct TileRows:                         # elements from an array's first
+cdef struct TileRows:                     # elements from an array's first
     size* v                               # to the factors of every tile of a part
     size* m                               # its products
     size* upper                           # blocks that are factors as they lie, of every tile of a block
@@ -80,8 +80,8 @@ def strassen_weights(int compute, int levels, packed, transformed, size channels
 
 
 def strassen(int compute, int levels, x, int x_code, transformed, bias, y, int y_code, residual, int activation,
-             tuple stride, tuple origin, int mode, size block, size part, size kc, size panels_per_task, bint channels_last,
-             int threads):
+             tuple stride, tuple origin, int mode, size block, size part, size kc, size panels_per_task,
+             bint channels_last, int threads):
     """y = activation(1 x 1 convolution + bias + residual); output (i, j) reads x[origin + (i, j) * stride].
 
     The weights are `transformed`; `channels_last` as `direct` takes it. Returns None or, where an output is not finite, a
@@ -218,8 +218,8 @@ cdef void strassen_task(void* job_, char* scratch, size task, fc_watch* watch) n
                 t += run
 
 
-cdef void strassen_products(const Strassen* job, const char* v, const TileRows* rows, size tile, size tiles, const char* u,
-                            char* m, char* folded) noexcept nogil:
+cdef void strassen_products(const Strassen* job, const char* v, const TileRows* rows, size tile, size tiles,
+                            const char* u, char* m, char* folded) noexcept nogil:
     """The products of some tiles and a panel: M[7], or of two levels folded[7][4]."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size e, k0, plane = job.part * job.width * kernels.size, plane_u = job.depth * job.width * kernels.size

@@ -26,7 +26,7 @@ SUMS strassen_back(const vec_float *m, vec_float *c) {
 #define COLUMN_OF(outer, inner) ((outer) % 2 * 2 + (inner) % 2)
 
 /* The products' factors of the blocks that `BLOCK(row, column)` reads: factor f goes to out + f * element_stride. */
-#define FACTORS(levels, sums, stored)                                                                                     \
+#define FACTORS(levels, sums, stored)                                                                                \
     if (levels == 1) {                                                                                               \
         vec_float of[4] = {BLOCK(0, 0), BLOCK(0, 1), BLOCK(1, 0), BLOCK(1, 1)}, o[7];                                \
         sums(of, o);                                                                                                 \
