@@ -756,9 +756,11 @@ def winograd_blocking(
     # the same number of equal blocks for every thread, near that size; few tiles stay together and share out the panels
     blocks = max(round(tiles / most / threads) * threads, -(-tiles // bound) if tiles > bound else 0)
     if blocks == 0:
-        blocks = -(-tiles // most) if panels >= 2 * threads else min(threads, -(-tiles // rows))
+        together = panels >= 2 * threads or (panels % threads == 0 and tiles <= 4 * rows)
+        blocks = -(-tiles // most) if together else min(threads, -(-tiles // rows))
     block = -(-tiles // blocks)
-    panels_per_task = panels if blocks % threads == 0 else max(1, panels * blocks // (2 * threads))
+    # every task transforms its tiles anew: no more of them than threads
+    panels_per_task = panels if blocks % threads == 0 else max(1, -(-panels * blocks // threads))
     run = min(block, -(-shape[2] // tile))  # tiles of one row are packed, and stored, together
     scratch = fixed + block * tile_bytes - (block - run) * one + -block % 4 * absent
     return WinogradBlocking(
