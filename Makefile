@@ -54,7 +54,7 @@ reliability: $(VENV)/.test  ## the reliability board, got / target: make reliabi
 reliability-order: $(VENV)/.test  ## the suite in random order, until N rounds are saved: make reliability-order [N=20]
 	PYTHONPATH=tests $(PY) -P -m reliability.order --rounds $(or $(N),20) $(ARGS)
 
-reliability-faults: $(VENV)/.test  ## plant 60 faults in a copy, one by one; the quick tier and the tests must notice
+reliability-faults: $(VENV)/.test  ## plant 64 faults in a copy, one by one; the quick tier and the tests must notice
 	PYTHONPATH=tests $(PY) -P -m reliability.faults $(ARGS)
 
 reliability-coverage: $(VENV)/.test  ## count the lines and branches that the tests run, natively under each ISA and in Python
