@@ -400,13 +400,13 @@ def winograd_phases(case: ConvCase, algorithm: str = "winograd_phases") -> Itera
 
 
 def strassen_case(case: ConvCase) -> ConvCase | None:
-    """The case with a 1 x 1 kernel and channels that every instruction set can cut in four; None where it is empty."""
-    if not 0 < prod(case.size) * (1 if case.batch is None else case.batch) < MOST_STRASSEN_PIXELS:
+    """The case with a 1 x 1 kernel, few pixels, and channels that every instruction set can cut in four."""
+    size = (min(case.size[0], 7), min(case.size[1], 6))
+    if not 0 < prod(size) * (1 if case.batch is None else case.batch) < MOST_STRASSEN_PIXELS:
         return None
-    channels, outputs = (64, 256, 128)[case.index % 3], 256 * (1 + case.index % 2)
     return replace(
-        case, kernel=(1, 1), dilation=1, groups=1, in_channels=channels, out_channels=outputs,
-        dtypes=("float32", "float32"), large=False,
+        case, kernel=(1, 1), dilation=1, groups=1, in_channels=(64, 256, 64)[case.index % 3], out_channels=256,
+        size=size, dtypes=("float32", "float32"), large=False,
     )  # fmt: skip
 
 
@@ -468,7 +468,8 @@ def _winograd_cases(count: int, first: int) -> tuple[ConvCase, ...]:
 
 
 def _strassen_cases(count: int, first: int) -> tuple[ConvCase, ...]:
-    return tuple(case for case in map(strassen_case, conv_cases(count, first)) if case)
+    """A sixth as many: they are the largest."""
+    return tuple(case for case in map(strassen_case, conv_cases(-(-count // 6), first)) if case)
 
 
 def _one_dimensional(count: int, first: int) -> tuple[ConvCase, ...]:
