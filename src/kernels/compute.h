@@ -368,7 +368,7 @@ static void store_f16_float(const void *src, ptrdiff_t lds, ptrdiff_t pixels, pt
     for (ptrdiff_t p = 0; p < pixels; p++)
         for (ptrdiff_t c = 0; c < channels; c += LINE) {
             const ptrdiff_t n = channels - c < LINE ? channels - c : LINE;
-            const char *add = residual + p * residual_pixel_stride + c * residual_channel_stride;
+            const char *add = residual + (p * residual_pixel_stride + c * residual_channel_stride);
             char *to = dst + p * pixel_stride + c * channel_stride;
             if (residual && residual_channel_stride == 2)
                 for (ptrdiff_t i = 0; i < n; i++) added[i] = half_to_float(((const src_f16_float *)add)[i]);
@@ -419,7 +419,10 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #ifdef WITH_HALF
 #include "winograd.h"
 #include "strassen.h"
-#define FAST , .winograd = WINOGRAD_KINDS, .strassen = STRASSEN_KINDS
+#include "winograd_line.h"
+#define FAST                                                                                                         \
+    , .winograd = WINOGRAD_KINDS, .strassen = STRASSEN_KINDS, .line_input = winograd_line_input,                     \
+      .line_output = winograd_line_output
 #else
 #define FAST
 #endif
