@@ -257,6 +257,24 @@ def strassen(
     channels_last: bool,
     threads: int,
 ) -> bytes | None: ...
+def winograd_line(
+    compute: int,
+    x: Array,
+    x_code: int,
+    transformed: Array,
+    bias: Array | None,
+    y: Array,
+    y_code: int,
+    residual: Array | None,
+    activation: int,
+    taps: int,
+    stride_y: int,
+    origin_y: int,
+    origin_x: int,
+    block: int,
+    channels_last: bool,
+    threads: int,
+) -> bytes | None: ...
 def winograd_weight_gradient(
     compute: int,
     kind: int,

@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 from . import _native
 from .choice import (
+    LINE,
+    LINE_EVEN,
+    LINE_ODD,
     PANEL_BYTES,
     STRASSEN,
     WINOGRAD,
     WORKSPACE_BYTES,
+    Line,
     Pass,
     Strassen,
     Winograd,
@@ -29,6 +33,7 @@ from .choice import (
     input_gradient_passes,
     lane_blocking,
     lane_passes,
+    line_rows,
     merged_phases,
     panel_width,
     strassen_blocking,
@@ -110,7 +115,7 @@ def _pack_lanes(
 
 def prepare(
     p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int,
-    transform: Winograd | Strassen | None = None,
+    transform: Winograd | Strassen | Line | None = None,
 ) -> PackedWeights:
     """The weights of one pass packed for many runs and, for a fast algorithm, transformed."""
     outputs, channels = weight.shape[0] // groups, weight.shape[1]
@@ -126,13 +131,32 @@ def prepare(
     )
     if not finite or transform is None:
         return PackedWeights(packed, finite, None)
-    if isinstance(transform, Strassen):
+    if isinstance(transform, Line):
+        transformed = _line_weights(p, weight, compute, team)
+    elif isinstance(transform, Strassen):
         transformed = _aligned(count // transform.side**2 * transform.products)
         _native.strassen_weights(compute, transform.levels, packed, transformed, channels, outputs, team)
     else:
         transformed = _aligned(count // transform.taps**2 * transform.weights**2)
         _native.winograd_weights(compute, transform.number, packed, transformed, channels, outputs, team)
     return PackedWeights(packed, finite, transformed)
+
+
+def _line_weights(p: Pass, weight: Array, compute: int, team: int) -> Array:
+    """The packed weights of the elements of Winograd along rows, one after the other; transformed in float64."""
+    w = weight[:, :, p.rows][..., p.columns].astype(np.float64)
+    elements = np.concatenate([w[..., ::2] @ LINE_EVEN.T, w[..., 1::2] @ LINE_ODD.T], axis=3)
+    with np.errstate(over="ignore"):  # an infinity is noticed in the outputs
+        elements = elements.astype(np.float32)
+    count = _native.packed_bytes(compute, 1, len(p.rows), weight.shape[1], weight.shape[0])
+    packed = _aligned(elements.shape[3] * count)
+    rows = tuple(range(len(p.rows)))
+    for e in range(elements.shape[3]):
+        one = np.ascontiguousarray(elements[..., e : e + 1])
+        _native.pack_weights(
+            compute, one, STORAGE[one.dtype], packed[e * count : (e + 1) * count], 1, False, rows, (0,), team
+        )
+    return packed
 
 
 def _merged_weights(merged: Pass, passes: tuple[Pass, ...], weight: Array) -> Array:
@@ -232,6 +256,9 @@ class Call(NamedTuple):
         """
         if self.algorithm in STRASSEN:
             self._run_strassen(Operands(weight, x, out, bias, residual, activation, packed, channels_last))
+            return
+        if self.algorithm in LINE:
+            self._run_line(Operands(weight, x, out, bias, residual, activation, packed, channels_last))
             return
         if self.algorithm in WINOGRAD and (packed is None or packed.finite):
             self._run_winograd(Operands(weight, x, out, bias, residual, activation, packed, channels_last), pool)
@@ -336,6 +363,30 @@ class Call(NamedTuple):
             self.compute, kind.levels, own.x, STORAGE[own.x.dtype], packed.transformed, a.bias, own.out,
             STORAGE[own.out.dtype], own.residual, a.activation, p.stride, (p.tap_y[0], p.tap_x[0]), self.mode, b.tiles,
             b.part, b.reduction, b.panels_per_task, own.channels_last, self.threads,
+        )  # fmt: skip
+        if bad is None:
+            return
+        a = a.logical()
+        for n in np.flatnonzero(np.frombuffer(bad, np.uint8)):  # images with an output that is not finite
+            self._run_direct(a.images(slice(n, n + 1)))
+
+    def _run_line(self, a: Operands) -> None:
+        (p,) = self.passes
+        packed = a.packed
+        if packed is None:
+            a = a.logical()
+            packed = prepare(p, a.weight, 1, False, self.compute, self.threads, LINE[self.algorithm])
+            a = a._replace(packed=packed)
+        if packed.transformed is None:  # a weight is not finite
+            self._run_direct(a)
+            return
+        _, height, width = a.size
+        rows, _ = line_rows(
+            p, self.channels, self.outputs, (height, width), _native.tile_shape(self.compute), self.threads
+        )
+        bad = _native.winograd_line(
+            self.compute, a.x, STORAGE[a.x.dtype], packed.transformed, a.bias, a.out, STORAGE[a.out.dtype], a.residual,
+            a.activation, len(p.tap_y), p.stride[0], p.tap_y[0], p.tap_x[0], rows, a.channels_last, self.threads,
         )  # fmt: skip
         if bad is None:
             return

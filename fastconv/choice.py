@@ -67,10 +67,13 @@ WINOGRAD_CHANNELS_SMALLEST = 128  # for one below 7 x 7 outputs
 PHASES_PAY = {3: (64, 7, 16 << 20), 2: (32, 4, 4 << 20)}
 PHASES_SIZE_LARGE = 24  # outputs a side from which on tiles of 4 x 4 outputs waste little of the map
 # Winograd's error bound: |y - y_ref| <= (C + terms) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels
-# (tiles for the weight gradient), u the unit roundoff, the maximum over the plane: a tile's error follows the largest
-# of its pixels. Random, one-signed and constant data stayed below 0.8 of (C + 16) u (tests), planes of very different
+# (tiles for the weight gradient, channels x rows along rows), u the unit roundoff, the maximum over the plane: a tile's
+# error follows the largest of its pixels. Random, one-signed and constant data stayed below 0.8 of (C + 16) u
+# (tests), planes of very different
 # scales and few channels in 8 of 100,000 problems above it, up to 1.48 times (reliability board).
-WINOGRAD_TERMS = {"winograd": 32, "winograd_2x2": 4, "winograd_phases": 4, "winograd_phases_4x4": 4}
+WINOGRAD_TERMS = {
+    "winograd": 32, "winograd_2x2": 4, "winograd_phases": 4, "winograd_phases_4x4": 4, "winograd_rows": 32,
+}  # fmt: skip
 
 
 class Winograd(NamedTuple):
@@ -123,6 +126,24 @@ STRASSEN_PANEL_BYTES = 256 << 10  # a panel of weights that may be read again an
 STRASSEN_PART = 13  # for so many tiles each time, whose products then stay in the first level
 # From here on it pays: pixels of an image, channels, outputs, weights, by levels (measured on Zen 5, one image).
 STRASSEN_PAYS = {1: (48, 512, 512, 1 << 18), 2: (128, 256, 256, 1 << 17)}
+
+
+class Line(NamedTuple):
+    """Winograd along rows (drivers/winograd_line.pxi): so many elements for four outputs of seven taps at stride 2."""
+
+    elements: int
+    taps: int
+    stride: int
+
+
+LINE = {"winograd_rows": Line(13, 7, 2)}
+# F(4, 4) on points 0, 1, -1, 2, -2, 1/2, infinity for the even columns of a kernel, F(4, 3) of winograd.h for the odd.
+LINE_EVEN = np.array([[p**k for k in range(4)] for p in (0, 1, -1, 2, -2, 0.5)] + [[0, 0, 0, 1]])
+LINE_ODD = np.array([[p**k for k in range(3)] for p in (0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))] + [[0, 0, 1]])
+LINE_CHANNELS = 4  # at most, and so many outputs at least: first layers
+LINE_OUTPUTS = 16
+LINE_SIZE = 24  # outputs a row
+LINE_ROWS = 7  # of a block (measured on Zen 5)
 
 
 class Pass(NamedTuple):
@@ -557,6 +578,47 @@ def choose_strassen(
     return None
 
 
+def why_not_line(
+    passes: Sequence[Pass], channels: int, outputs: int, groups: int, dtype: np.dtype[Any], padding_mode: str
+) -> str | None:
+    """Why Winograd along rows cannot compute these passes; None if it can."""
+    p, kind = passes[0], LINE["winograd_rows"]
+    if dtype != np.float32:
+        return f"the element type is {dtype}, not float32"
+    if p.step != (1, 1) or len(passes) > 1 or p.tap_x != tuple(range(p.tap_x[0], p.tap_x[0] + kind.taps)):
+        return f"it is for the forward pass of kernels of {kind.taps} columns that are not dilated"
+    if p.tap_y != tuple(range(p.tap_y[0], p.tap_y[0] + len(p.tap_y))):
+        return "the kernel is dilated"
+    if p.stride[1] != kind.stride:
+        return f"the stride along a row is {p.stride[1]}, not {kind.stride}"
+    if groups != 1:
+        return f"groups is {groups}, not 1"
+    if padding_mode != "zeros":
+        return f"padding_mode is {padding_mode!r}, not 'zeros'"
+    if not 0 < channels <= LINE_CHANNELS or outputs == 0:
+        return f"there are {channels} channels, not 1 to {LINE_CHANNELS}"
+    return None
+
+
+def line_rows(
+    p: Pass, channels: int, outputs: int, size: tuple[int, int], register_tile: tuple[int, int, int, int], threads: int
+) -> tuple[int, int]:
+    """(rows of a block, scratch bytes of a thread) of Winograd along rows."""
+    element, lanes, vectors, _ = register_tile
+    tiles, width = -(-size[1] // 4), lanes * vectors
+
+    def scratch(rows: int) -> int:
+        length = -(-((rows - 1) * p.stride[0] + len(p.tap_y)) * channels // lanes) * lanes
+        columns = 8 * (tiles - 1) + 13
+        floats = columns * length + 13 * tiles * length + (13 * rows + 4) * tiles * width
+        return element * floats + 16 * rows * tiles + 320
+
+    rows = min(LINE_ROWS, max(1, size[0]))
+    while rows > 1 and scratch(rows) > WORKSPACE_BYTES // threads:
+        rows -= 1
+    return rows, scratch(rows)
+
+
 class StrassenBlocking(NamedTuple):
     """Loop sizes of the Strassen driver."""
 
@@ -619,6 +681,16 @@ def choose_algorithm(
     p = passes[0]
     if strassen := choose_strassen(passes, channels, outputs, groups, size, dtype, purpose):
         return strassen
+    if (
+        purpose in ("plan", "network")
+        and outputs >= LINE_OUTPUTS
+        and size[1] >= LINE_SIZE
+        and len(p.tap_x) == len(p.tap_y)
+        and not why_not_line(passes, channels, outputs, groups, dtype, padding_mode)
+    ):
+        return "winograd_rows", (
+            "7 columns at stride 2 in float32, few channels: 13 multiplications for 4 outputs of a row instead of 28"
+        )
     if why := why_not_winograd(passes, channels, outputs, groups, dtype, padding_mode, purpose):
         if not why_not_winograd(passes, channels, outputs, groups, dtype, padding_mode, purpose, "winograd_phases"):
             return _phases_or_direct(p, channels, outputs, size)

@@ -32,7 +32,7 @@ from .arrays import (
 )
 from .call import ACTIVATIONS as ACTIVATION_CODES
 from .call import bias_for, forward_call
-from .choice import STRASSEN, WINOGRAD_TILES
+from .choice import LINE, STRASSEN, WINOGRAD_TILES
 from .errors import ConvError, ConvTypeError
 from .geometry import (
     Padding,
@@ -52,7 +52,7 @@ from .geometry import (
 from .plan import ConvExplanation, ConvPlan
 from .remembered import Gradients, call_key, known_key, remember, remembered_calls, remembered_gradients
 
-ALGORITHMS: Final = ("auto", "direct", *WINOGRAD_TILES, *STRASSEN)
+ALGORITHMS: Final = ("auto", "direct", *WINOGRAD_TILES, *LINE, *STRASSEN)
 ACTIVATIONS: Final = ("relu", "relu6", "leaky_relu", "silu", "sigmoid", "hardswish")
 EXACT_ACTIVATIONS: Final = ("relu", "relu6")
 
@@ -187,8 +187,8 @@ def conv2d(
     residual : array_like, optional
         An array of the result's shape and element type, added before the activation.
     algorithm : str
-        'auto', 'direct', 'winograd', 'winograd_2x2', 'winograd_phases', 'winograd_phases_4x4', 'strassen' or
-        'strassen_twice'.
+        'auto', 'direct', 'winograd', 'winograd_2x2', 'winograd_phases', 'winograd_phases_4x4',
+        'winograd_rows', 'strassen' or 'strassen_twice'.
         'auto' takes what `explain_conv2d` says.
     num_threads : int, optional
         Threads for this call, in place of `get_num_threads()`.
@@ -221,7 +221,8 @@ def conv2d(
 
     'winograd' is F(4x4, 3x3) of Lavin and Gray, 'winograd_2x2' their F(2x2, 3x3) with smaller tiles and errors, both
     at stride 1; 'winograd_phases' is theirs at stride 2, for 3x3 kernels and for the input gradient of 4x4 ones,
-    'winograd_phases_4x4' the former in larger tiles.
+    'winograd_phases_4x4' the former in larger tiles; 'winograd_rows' works along the rows of kernels of seven columns
+    at stride 2 with up to four channels.
     'strassen' multiplies the blocks of a 1x1 convolution, whose channels must divide, in 7 products for 8,
     'strassen_twice' in 49 for 64. All are for float32 alone.
 

@@ -33,12 +33,14 @@ from .call import (
 )
 from .choice import (
     IN_PLACE,
+    LINE,
     PARTIAL_SUMS_BYTES,
     PICKED_CHANNELS_GRADIENT,
     REGION,
     SOURCES,
     STRASSEN,
     WINOGRAD,
+    Line,
     Pass,
     Strassen,
     Winograd,
@@ -50,8 +52,10 @@ from .choice import (
     lane_blocking,
     lane_gradient_parts,
     lane_scratch,
+    line_rows,
     strassen_blocking,
     weight_gradient_blocking,
+    why_not_line,
     why_not_strassen,
     why_not_winograd,
     winograd_blocking,
@@ -150,7 +154,11 @@ def check_algorithm(g: Geometry, dtype: np.dtype[Any], algorithm: str, purpose: 
         return
     passes = input_gradient_passes(g) if purpose == "input gradient" else forward_passes(g)
     channels = (g.in_channels, g.out_channels)
-    if algorithm in STRASSEN:
+    if algorithm in LINE:
+        why = why_not_line(passes, *channels, g.groups, np.dtype(dtype), g.padding_mode)
+        if purpose in ("input gradient", "weight gradient"):
+            why = f"it has no {purpose}"
+    elif algorithm in STRASSEN:
         why = why_not_strassen(
             passes, *channels, g.groups, np.dtype(dtype), g.padding_mode, purpose, STRASSEN[algorithm]
         )
@@ -486,6 +494,18 @@ def _explain_call(
             packed_weight_bytes=packed // 9 * (9 + kind.weights**2 * held) if prepared else packed if call.packs else 0,
             macs=macs, multiplications=elements * phases * tiles * channels * outputs, reason=call.reason,
         )  # fmt: skip
+    if line := LINE.get(call.algorithm):
+        (p,) = call.passes
+        block, scratch = line_rows(p, channels, outputs, g.output_size, shape, call.threads)
+        tiles = -(-g.output_size[1] // 4)
+        team = _native.team_for(call.threads, g.batch * -(-g.output_size[0] // block), scratch)
+        return ConvExplanation(
+            algorithm=call.algorithm, isa=_native.isa_name(), dtype=str(dtype), threads=call.threads, tile=(1, 4),
+            block=f"{block} rows", register_tile=(rows, vectors * lanes), source="transformed rows of 13 pixels",
+            workspace_bytes=scratch * team, packed_weight_bytes=packed + packed // line.taps * line.elements, macs=macs,
+            multiplications=g.batch * g.output_size[0] * tiles * line.elements * len(p.rows) * channels * outputs,
+            reason=call.reason,
+        )  # fmt: skip
     if strassen := STRASSEN.get(call.algorithm):
         pixels = prod(g.output_size)
         s = strassen_blocking(strassen, channels, outputs, g.batch, pixels, shape, call.threads)
@@ -549,10 +569,10 @@ def _phase_size(g: Geometry) -> tuple[int, int]:
     return -(-g.output_size[0] // g.dilation[0]), -(-g.output_size[1] // g.dilation[1])
 
 
-def _held(g: Geometry, call: Call) -> Winograd | Strassen | None:
+def _held(g: Geometry, call: Call) -> Winograd | Strassen | Line | None:
     """The kind of algorithm for which a plan holds transformed weights; None if it holds none."""
-    if strassen := STRASSEN.get(call.algorithm):
-        return strassen
+    if other := STRASSEN.get(call.algorithm) or LINE.get(call.algorithm):
+        return other
     kind = WINOGRAD.get(call.algorithm)
     if kind is None:
         return None

@@ -105,6 +105,10 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_strassen_fold)(const void*, Py_ssize_t, void*, Py_ssize_t) noexcept nogil
     ctypedef int (*fc_strassen_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, const Py_ssize_t*, Py_ssize_t,
                                        Py_ssize_t, const void*, const void*, const Py_ssize_t*, int) noexcept nogil
+    ctypedef void (*fc_line_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
+                                   Py_ssize_t) noexcept nogil
+    ctypedef int (*fc_line_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t,
+                                   const void*, int) noexcept nogil
     ctypedef struct fc_strassen:
         fc_strassen_input input
         fc_strassen_weights weights
@@ -141,6 +145,8 @@ cdef extern from "fastconv.h" nogil:
         fc_spread spread
         fc_winograd winograd[5]
         fc_strassen strassen[2]
+        fc_line_input line_input
+        fc_line_output line_output
     ctypedef struct fc_pool_row:
         const char* x
         Py_ssize_t xh, xw, xc
@@ -470,6 +476,7 @@ include "drivers/patches.pxi"
 include "drivers/depthwise_gradient.pxi"
 include "drivers/winograd.pxi"
 include "drivers/strassen.pxi"
+include "drivers/winograd_line.pxi"
 include "drivers/weight_gradient.pxi"
 include "drivers/winograd_gradient.pxi"
 include "drivers/pool.pxi"

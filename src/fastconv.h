@@ -119,6 +119,12 @@ typedef struct {
     fc_strassen_output output;
 } fc_strassen;
 
+/* Winograd along rows (kernels/winograd_line.h). */
+typedef void (*fc_line_input)(const void *src, ptrdiff_t column_stride, ptrdiff_t tiles, ptrdiff_t length, void *dst,
+                              ptrdiff_t element_stride, ptrdiff_t tile_stride);
+typedef int (*fc_line_output)(const void *src, ptrdiff_t element_stride, ptrdiff_t tile_stride, int vectors, void *dst,
+                              ptrdiff_t column_stride, ptrdiff_t columns, const void *bias, int relu);
+
 /* Depthwise and grouped convolution (kernels/depthwise.h): a register tile in which every lane multiplies an input of
    its own, `pixels` outputs of a row under adjacent taps, and their weight gradient. The second vector of inputs lies
    `next` elements after the first. */
@@ -174,6 +180,8 @@ typedef struct {
     fc_spread spread;
     fc_winograd winograd[FC_WINOGRAD_KINDS]; /* where the type has them */
     fc_strassen strassen[2];                 /* [levels - 1], likewise */
+    fc_line_input line_input;                /* likewise */
+    fc_line_output line_output;
 } fc_kernels;
 
 /* One spatial window pass: what pooling kernels need to know of a row of output pixels. */

@@ -46,4 +46,4 @@ def test_the_accuracy_page_states_the_bound_of_the_code():
     text = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
     for terms in choice.WINOGRAD_TERMS.values():
         assert f"(C + {terms}) u" in text
-    assert all(name in text for name in choice.STRASSEN)
+    assert all(name in text for name in (*choice.WINOGRAD_TERMS, *choice.STRASSEN))

@@ -396,6 +396,41 @@ def winograd_phases(case: ConvCase, algorithm: str = "winograd_phases") -> Itera
         yield Comparison(f"grad_input of {values}", got, expected, bound)
 
 
+def line_case(case: ConvCase) -> ConvCase | None:
+    """The case with a kernel of seven columns at stride 2 and few channels; None where it is empty or large."""
+    channels, size = 1 + case.index % 4, (max(case.size[0], 11), max(case.size[1], 13))
+    if not 0 < case.out_channels * prod(size) * (1 if case.batch is None else case.batch) < MOST_WINOGRAD_VALUES:
+        return None
+    return replace(
+        case, kernel=(1 + case.index % 7, 7), stride=(1 + case.index % 3, 2), dilation=1, groups=1, size=size,
+        in_channels=channels, padding_mode="zeros", dtypes=("float32", "float32"), large=False,
+    )  # fmt: skip
+
+
+def winograd_rows(case: ConvCase, algorithm: str = "winograd_rows") -> Iterator[Comparison]:
+    """Winograd along rows: call and plan, of real numbers and of their magnitudes; `case` comes from `line_case`."""
+    for values in ("reals", "magnitudes"):
+        x, w, b = (None if a is None else np.abs(a) if values == "magnitudes" else a for a in case.arrays("reals"))
+        assert x is not None and w is not None
+        after: dict[str, Any] = {"activation": case.activation}
+        shape = reference.conv2d(x, w, **case.options()).shape
+        scale = np.broadcast_to(plane_scale(x, w, case.channels_last), shape)
+        if b is not None:
+            scale = scale + np.abs(b if case.channels_last else b[:, None, None])
+        if case.with_residual:
+            after["residual"] = fill(case.rng("residual"), shape, "float32", "integers")
+            scale = scale + np.abs(after["residual"])
+        expected = reference.conv2d(x, w, b, **case.options(), **after)
+        terms = case.in_channels * case.kernel[0]
+        bound = winograd_bound(expected, scale, terms, ACTIVATION_SLOPE, ACTIVATION_ULPS, algorithm)
+        got = functional.conv2d(x, w, b, **case.options(), **after, algorithm=algorithm)
+        yield Comparison(f"forward of {values}", got, expected, bound)
+        plan = functional.plan_conv2d(
+            x.shape, w, b, **case.options(), activation=case.activation, algorithm=algorithm
+        )
+        yield Comparison(f"plan of {values}", plan.run(x, residual=after.get("residual")), expected, bound)
+
+
 # ---- Strassen -------------------------------------------------------------------------------------------------------
 
 
@@ -467,6 +502,10 @@ def _winograd_cases(count: int, first: int) -> tuple[ConvCase, ...]:
     return tuple(case for case in map(winograd_case, conv_cases(count, first)) if case)
 
 
+def _line_cases(count: int, first: int) -> tuple[ConvCase, ...]:
+    return tuple(case for case in map(line_case, conv_cases(count, first)) if case)
+
+
 def _strassen_cases(count: int, first: int) -> tuple[ConvCase, ...]:
     """A sixth as many: they are the largest."""
     return tuple(case for case in map(strassen_case, conv_cases(-(-count // 6), first)) if case)
@@ -492,6 +531,7 @@ OPERATIONS = (
     Operation(
         "Winograd at stride 2, 4x4", _winograd_cases, lambda case: winograd_phases(case, "winograd_phases_4x4")
     ),
+    Operation("Winograd along rows", _line_cases, winograd_rows),
     Operation("Strassen, once", _strassen_cases, strassen),
     Operation("Strassen, twice", _strassen_cases, lambda case: strassen(case, "strassen_twice")),
 )

@@ -419,7 +419,10 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #ifdef WITH_HALF
 #include "winograd.h"
 #include "strassen.h"
-#define FAST , .winograd = WINOGRAD_KINDS, .strassen = STRASSEN_KINDS
+#include "winograd_line.h"
+#define FAST                                                                                                         \
+    , .winograd = WINOGRAD_KINDS, .strassen = STRASSEN_KINDS, .line_input = winograd_line_input,                     \
+      .line_output = winograd_line_output
 #else
 #define FAST
 #endif

@@ -15,7 +15,7 @@ import numpy as np
 import fastconv
 from fastconv import _native, grad
 from fastconv.choice import STRASSEN
-from fastconv.testing.comparisons import strassen_case, winograd_case
+from fastconv.testing.comparisons import line_case, strassen_case, winograd_case
 from fastconv.testing.problems import (
     Array,
     ConvCase,
@@ -133,7 +133,13 @@ def _strassen(case: ConvCase, place: Place) -> Iterator[Array]:
 
 
 def _phases(case: ConvCase, place: Place) -> Iterator[Array]:
-    """Stride 2: forward with 3 x 3 taps, backward to the input with 4 x 4."""
+    """Stride 2: forward with 3 x 3 taps and along rows, backward to the input with 4 x 4."""
+    if line := line_case(case):
+        x, w, b = line.arrays("integers")
+        x, w, b = place(x), place(w), None if b is None else place(b)
+        own: dict[str, Any] = {"algorithm": "winograd_rows", "num_threads": 1 + case.index % 3}
+        plan = fastconv.plan_conv2d(x.shape, w, b, **line.options(), **own, activation=line.activation)
+        yield plan.run(x, out=place(np.zeros_like(plan.run(x))))
     names = ("winograd_phases", "winograd_phases_4x4")
     how: dict[str, Any] = {"algorithm": names[case.index // 5 % 2], "num_threads": 1 + case.index % 3}
     c = replace(case, kernel=(3, 3), stride=2)

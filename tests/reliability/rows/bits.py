@@ -55,6 +55,7 @@ KINDS: dict[str, Kind] = {
     "Winograd of 2 x 2 taps": Kind(
         (40, 60, 1), (4, 4), {"padding": 1, "stride": 2}, "auto", "auto", "winograd_phases"
     ),
+    "Winograd along rows": Kind((3, 40, 1), (7, 7), {"padding": 3, "stride": 2}, "winograd_rows", "direct", "auto"),
     "Strassen, once": Kind((256, 512, 1), (1, 1), {"padding": (0, 1), "stride": (1, 2)}, "strassen", "direct"),
     "Strassen, twice": Kind((256, 256, 1), (1, 1), {}, "strassen_twice", "direct"),
     "auto": Kind((72, 60, 1), (3, 3), {"padding": 1}, "auto", "auto"),

@@ -1,0 +1,169 @@
+# Winograd convolution along rows (kernels/winograd_line.h) for first layers: kernels of seven columns at stride 2 with few
+# channels, 13 products for 4 outputs of a row in place of 28.
+#
+#   for block of rows of the output                         threads take these
+#     region[column][row][channel]                          first-level cache
+#     V[13][tile][row][channel] = transformed columns       second-level cache
+#     for panel of output channels
+#       for each of the 13 products: M = V * U              micro-kernel; the rows of the kernel lie side by side in V
+#       rows of outputs = M transformed back, bias, relu    as they lie, or stored by the epilogue
+#
+# Each tile is computed alike whatever block it falls in. An image with an output that is not finite is reported, and the
+# caller computes it directly.
+
+cdef enum:
+    LINE_ELEMENTS = 13
+
+cdef struct Line:
+    const fc_kernels* kernels
+    View x, y, residual
+    int x_code, y_code, activation
+    bint has_residual, in_output
+    size channels, outputs, taps, stride_y, origin_y, origin_x, block, blocks
+    size tiles, rows, columns, length        # of the region: input rows, columns, padded elements of a column
+    size panels, width
+    const char* transformed
+    const char* bias
+    char* flags
+    size u_bytes, region_bytes, v_bytes, m_bytes, output_bytes, scratch_bytes
+
+
+def winograd_line(int compute, x, int x_code, transformed, bias, y, int y_code, residual, int activation, size taps,
+                  size stride_y, size origin_y, size origin_x, size block, bint channels_last, int threads):
+    """y = activation(convolution + bias + residual); output (i, 0) reads x[origin_y + i * stride_y:, origin_x:] under `taps`
+    rows of a kernel. `transformed` holds the packed weights of the 13 elements, one after the other.
+
+    Returns None or, where an output is not finite, a byte for every image, 1 for one that has such.
+    """
+    cdef Line job
+    cdef Arrays arrays = Arrays()
+    cdef View view
+    cdef char* scratch = NULL
+    cdef size tasks
+    cdef int team
+    job.kernels = isa.compute[compute]
+    try:
+        arrays.activation(x, &job.x, False, channels_last)
+        arrays.activation(y, &job.y, True, channels_last)
+        arrays.view(transformed, &view, False)
+        job.transformed = view.p
+        job.bias = NULL
+        if bias is not None:
+            arrays.view(bias, &view, False)
+            job.bias = view.p
+        job.has_residual = residual is not None
+        if job.has_residual:
+            arrays.activation(residual, &job.residual, False, channels_last)
+        job.x_code, job.y_code, job.activation = x_code, y_code, activation
+        job.taps, job.stride_y, job.origin_y, job.origin_x, job.block = taps, stride_y, origin_y, origin_x, block
+        line_prepare(&job)
+        tasks = job.y.n[0] * job.blocks
+        team = <int>team_for(threads, tasks, job.scratch_bytes)
+        scratch = <char*>allocate(job.scratch_bytes * team + job.y.n[0])
+        job.flags = scratch + job.scratch_bytes * team
+        memset(job.flags, 0, job.y.n[0])
+        run_tasks(line_task, &job, scratch, job.scratch_bytes, tasks, team)
+        if memchr(job.flags, 1, job.y.n[0]) == NULL:
+            return None
+        return job.flags[:job.y.n[0]]
+    finally:
+        fc_free(scratch)
+        arrays.release()
+
+
+cdef void line_prepare(Line* job) noexcept nogil:
+    cdef const fc_kernels* kernels = job.kernels
+    job.channels, job.outputs = job.x.n[1], job.y.n[1]
+    job.width = kernels.vectors * kernels.lanes
+    job.panels = (job.outputs + job.width - 1) // job.width
+    job.blocks = (job.y.n[2] + job.block - 1) // job.block
+    job.tiles = (job.y.n[3] + 3) // 4
+    job.rows = (job.block - 1) * job.stride_y + job.taps
+    job.columns = 8 * (job.tiles - 1) + 13
+    job.length = round_up(job.rows * job.channels, kernels.lanes)
+    job.u_bytes = packed_elements(kernels, job.taps, job.channels, job.outputs) * kernels.size
+    job.in_output = (job.y_code == kernels.dtype and not job.has_residual and job.y.s[0] % kernels.size == 0
+                     and in_elements(&job.y, job.y.p, kernels.size) and job.outputs % kernels.lanes == 0)
+    job.region_bytes = round_up(job.columns * job.length * kernels.size, 64)
+    job.v_bytes = round_up(LINE_ELEMENTS * job.tiles * job.length * kernels.size, 64)
+    job.m_bytes = round_up(LINE_ELEMENTS * job.block * job.tiles * job.width * kernels.size, 64)
+    job.output_bytes = round_up(4 * job.tiles * job.width * kernels.size, 64)
+    job.scratch_bytes = (job.region_bytes + job.v_bytes + job.m_bytes + job.output_bytes
+                         + round_up(2 * job.block * job.tiles * sizeof(size), 64))
+
+
+cdef void line_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const Line* job = <const Line*>job_
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size image = task // job.blocks, first = task % job.blocks * job.block
+    cdef size rows = min(job.block, job.y.n[2] - first), r, t, e, panel, count, width, plane
+    cdef char* region = scratch
+    cdef char* v = region + job.region_bytes
+    cdef char* m = v + job.v_bytes
+    cdef char* output = m + job.m_bytes
+    cdef size* v_row = <size*>(output + job.output_bytes)
+    cdef size* m_row = v_row + job.block * job.tiles
+    cdef const char* u
+    cdef Ends ends = Ends(NULL, NULL, NULL, False)  # the transform back comes between
+    cdef fc_segment segment
+    line_region(job, image, first, rows, region)
+    kernels.line_input(region, job.length, job.tiles, job.length, v, job.tiles * job.length, job.length)
+    segment.a, segment.b, segment.k = 0, 0, job.taps * job.channels
+    for panel in range(job.panels):
+        if fc_interrupted(watch):
+            return
+        count = min(job.width, job.outputs - panel * job.width)
+        width = round_up(count, kernels.lanes)
+        for r in range(rows):
+            for t in range(job.tiles):
+                v_row[r * job.tiles + t] = t * job.length + r * job.stride_y * job.channels
+                m_row[r * job.tiles + t] = (r * job.tiles + t) * width
+        plane = job.block * job.tiles * width
+        for e in range(LINE_ELEMENTS):
+            u = job.transformed + e * job.u_bytes + panel * job.width * job.taps * job.channels * kernels.size
+            direct_block(kernels, v + e * job.tiles * job.length * kernels.size, v_row, u, width // kernels.lanes, width,
+                         &segment, 1, rows * job.tiles, m + e * plane * kernels.size, m_row, &ends, True, False)
+        for r in range(rows):
+            line_outputs(job, image, first + r, panel, count, width, m + r * job.tiles * width * kernels.size, plane,
+                         output)
+
+
+cdef void line_region(const Line* job, size image, size first, size rows, char* region) noexcept nogil:
+    """The input under some rows of the output, [column][row][channel], zeros where there is none."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size last = (rows - 1) * job.stride_y + job.taps, r, iy, lo = max(0, -job.origin_x)
+    cdef size hi = min(job.columns, job.x.n[3] - job.origin_x)
+    memset(region, 0, job.region_bytes)
+    for r in range(last):
+        iy = job.origin_y + first * job.stride_y + r
+        if 0 <= iy < job.x.n[2] and hi > lo:
+            kernels.pack[job.x_code](region + (lo * job.length + r * job.channels) * kernels.size, job.length, hi - lo,
+                                     job.channels, job.x.p + image * job.x.s[0] + iy * job.x.s[2]
+                                     + (job.origin_x + lo) * job.x.s[3], job.x.s[3], job.x.s[1])
+
+
+cdef void line_outputs(const Line* job, size image, size row, size panel, size count, size width, const char* m,
+                       size plane, char* output) noexcept nogil:
+    """One row of outputs of a panel from its products."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size first = panel * job.width
+    cdef char* to = job.y.p + image * job.y.s[0] + first * job.y.s[1] + row * job.y.s[2]
+    cdef char* c = to if job.in_output else output
+    cdef size step = job.y.s[3] // kernels.size if job.in_output else width
+    cdef const char* bias = NULL
+    cdef const char* residual = NULL
+    cdef bint relu = job.in_output and job.activation == RELU
+    if job.bias != NULL:
+        bias = job.bias + first * kernels.size
+    if not kernels.line_output(m, plane, width, <int>(width // kernels.lanes), c, step, job.y.n[3],
+                               bias if job.in_output else NULL, relu):
+        fc_raise_flag(job.flags + image)
+    if job.in_output and (job.activation == LINEAR or job.activation == RELU):
+        return
+    if job.in_output:
+        bias = NULL
+    if job.has_residual:
+        residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1] + row * job.residual.s[2])
+    kernels.store[job.y_code](c, step, job.y.n[3], count, to, job.y.s[3], job.y.s[1], bias, job.activation, residual,
+                              job.residual.s[3] if job.has_residual else 0,
+                              job.residual.s[1] if job.has_residual else 0)
