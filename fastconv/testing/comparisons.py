@@ -508,7 +508,7 @@ def _line_cases(count: int, first: int) -> tuple[ConvCase, ...]:
 
 def _strassen_cases(count: int, first: int) -> tuple[ConvCase, ...]:
     """A sixth as many: they are the largest."""
-    return tuple(case for case in map(strassen_case, conv_cases(-(-count // 6), first)) if case)
+    return tuple(case for case in map(strassen_case, conv_cases(max(count // 6, min(count, 8)), first)) if case)
 
 
 def _one_dimensional(count: int, first: int) -> tuple[ConvCase, ...]:
