@@ -346,12 +346,8 @@ class Call(NamedTuple):
     def _run_strassen(self, a: Operands) -> None:
         kind = STRASSEN[self.algorithm]
         (p,) = self.passes
-        packed = a.packed
-        if packed is None:
-            a = a.logical()
-            packed = prepare(p, a.weight, 1, self.transposed, self.compute, self.threads, kind)
-            a = a._replace(packed=packed)
-        if packed.transformed is None:  # a weight is not finite
+        a, transformed = self._transformed(a, kind)
+        if transformed is None:
             self._run_direct(a)
             return
         own = a if p.step == (1, 1) else a.logical().phase(p.phase, p.step)
@@ -360,24 +356,16 @@ class Call(NamedTuple):
             kind, self.channels, self.outputs, batch, height * width, _native.tile_shape(self.compute), self.threads
         )
         bad = _native.strassen(
-            self.compute, kind.levels, own.x, STORAGE[own.x.dtype], packed.transformed, a.bias, own.out,
+            self.compute, kind.levels, own.x, STORAGE[own.x.dtype], transformed, a.bias, own.out,
             STORAGE[own.out.dtype], own.residual, a.activation, p.stride, (p.tap_y[0], p.tap_x[0]), self.mode, b.tiles,
             b.part, b.reduction, b.panels_per_task, own.channels_last, self.threads,
         )  # fmt: skip
-        if bad is None:
-            return
-        a = a.logical()
-        for n in np.flatnonzero(np.frombuffer(bad, np.uint8)):  # images with an output that is not finite
-            self._run_direct(a.images(slice(n, n + 1)))
+        self._repair(a, bad)
 
     def _run_line(self, a: Operands) -> None:
         (p,) = self.passes
-        packed = a.packed
-        if packed is None:
-            a = a.logical()
-            packed = prepare(p, a.weight, 1, False, self.compute, self.threads, LINE[self.algorithm])
-            a = a._replace(packed=packed)
-        if packed.transformed is None:  # a weight is not finite
+        a, transformed = self._transformed(a, LINE[self.algorithm])
+        if transformed is None:
             self._run_direct(a)
             return
         _, height, width = a.size
@@ -385,13 +373,26 @@ class Call(NamedTuple):
             p, self.channels, self.outputs, (height, width), _native.tile_shape(self.compute), self.threads
         )
         bad = _native.winograd_line(
-            self.compute, a.x, STORAGE[a.x.dtype], packed.transformed, a.bias, a.out, STORAGE[a.out.dtype], a.residual,
+            self.compute, a.x, STORAGE[a.x.dtype], transformed, a.bias, a.out, STORAGE[a.out.dtype], a.residual,
             a.activation, len(p.tap_y), p.stride[0], p.tap_y[0], p.tap_x[0], rows, a.channels_last, self.threads,
         )  # fmt: skip
+        self._repair(a, bad)
+
+    def _transformed(self, a: Operands, kind: Strassen | Line) -> tuple[Operands, Array | None]:
+        """What a fast algorithm makes of the weights, held by a plan or made now; None where one is not finite."""
+        packed = a.packed
+        if packed is None:
+            a = a.logical()
+            packed = prepare(self.passes[0], a.weight, 1, self.transposed, self.compute, self.threads, kind)
+            a = a._replace(packed=packed)
+        return a, packed.transformed
+
+    def _repair(self, a: Operands, bad: bytes | None) -> None:
+        """Compute the images that have an output that is not finite, where `bad` is 1, again."""
         if bad is None:
             return
         a = a.logical()
-        for n in np.flatnonzero(np.frombuffer(bad, np.uint8)):  # images with an output that is not finite
+        for n in np.flatnonzero(np.frombuffer(bad, np.uint8)):
             self._run_direct(a.images(slice(n, n + 1)))
 
     def _run_direct(self, a: Operands) -> None:
