@@ -1,26 +1,238 @@
-"""Write docs/performance.md from the results files: python bench/make_page.py [RESULTS_FOLDER [PAGE]].
+"""Write docs/performance.md and its picture from the results files: python bench/make_page.py [RESULTS_FOLDER [PAGE]].
 
-A file's name, without .json, is its heading: name it for the machine, the instruction set and what was run.
+The files are RESULTS_FOLDER/MACHINE/SET.jsonl: the page names them so, and opens with the machine that has most rows.
 """
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
+from typing import Final
 
-from fastconv.bench.report import Report, page
+from fastconv.bench.cases import NET, TRAIN
+from fastconv.bench.report import (
+    Report,
+    Row,
+    Summary,
+    group_lines,
+    groups,
+    heading_lines,
+    layer_table,
+    memory_lines,
+    read,
+    summaries,
+    summary_table,
+    times_text,
+    title,
+)
 
-HERE = Path(__file__).parent
+HERE: Final = Path(__file__).resolve().parent
+Machine = dict[str, list[Report]]  # the runs of each set
+
+SETS: Final = {
+    "vgg16": "VGG-16's layers",
+    "resnet50": "ResNet-50's layers",
+    "mobilenet": "MobileNets' layers",
+    "misc": "other kinds of layers",
+    "nets": "whole networks",
+    "nets-onnx": "networks from ONNX files",
+    "accelerated": "PyTorch models, accelerated",
+}
+FORWARD: Final = ("fwd", NET)
+COLUMNS: Final = (  # heading, passes, the peer that is compared with (None: the best)
+    ("forward, × best peer", FORWARD, None),
+    ("forward, × PyTorch", FORWARD, "torch"),
+    ("input gradient, × PyTorch", ("dx",), "torch"),
+    ("weight gradient, × PyTorch", ("dw",), "torch"),
+    ("training step, × PyTorch", (TRAIN,), "torch"),
+)
+SHORT: Final = {
+    "fwd": "forward", "dx": "input gradient", "dw": "weight gradient", NET: "inference", TRAIN: "training",
+}  # fmt: skip
+
+OPENING: Final = """\
+How many times as fast as others fastconv is on `{name}` ({cpu}, {threads} threads, {date}): geometric
+means over the layers or networks of a set; above 1 it is the faster one. The best peer is, layer by layer, the fastest
+of PyTorch, ONNX Runtime, OpenVINO and ncnn; gradients and training steps are compared with PyTorch alone."""
+
+PICTURE: Final = """\
+The same beside the best peer, on the two machines with most results. The whole bar is the mean, the part of it in full
+colour the layer that is furthest behind; at the dashed line both are equally fast."""
+
+METHOD: Final = """\
+Every number on this page was produced by `python -m fastconv bench` and is read from a file in `bench/results/` by
+`bench/make_page.py`; none was written by hand.
+
+- Each candidate's answer is first compared with `fastconv.reference` in float64; one whose largest error exceeds 1e-3
+  of the largest magnitude (1e-9 in float64) is shown as wrong and not counted.
+- All candidates run in one process, in turns whose order rotates from round to round. A turn begins when no thread of
+  the process spins any more, makes one call that is dropped, because it wakes the candidate's own threads and warms
+  its memory, and then several calls that are timed. So nobody suffers from another's thread pool, and nobody's own
+  pool is told not to spin.
+- Times are medians; ratios are ratios of medians of the same run. GFLOP/s count two operations for each multiply-add
+  of *direct* convolution, whatever the algorithm does: Winograd may pass the FMA peak, and so may whoever skips the
+  padding of small maps. The peak is measured in the same run.
+- PyTorch runs in both memory formats in inference mode, its gradients through `aten::convolution_backward` with only
+  the wanted gradient asked for; ONNX Runtime and OpenVINO on models of one layer with constant weights and buffers
+  bound beforehand, OpenVINO in both memory formats; ncnn on plain arrays and on its own packed format. The better
+  variant counts. Each library has its arrays in its own memory format before the clock starts.
+- "fwd" is a prepared plan with `out=`, "eager" the plain function call with a fresh result, "dx" and "dw" the gradients
+  with respect to input and weights.
+- Whole networks run with equal weights everywhere, held to our layers' plain forward pass, from images to
+  probabilities; a training step is forward, backward and SGD with momentum, its first losses compared before the
+  timing, and counts as three forward passes.
+- Where none of the four libraries computes a layer, the best peer is im2col + BLAS, which is NumPy alone."""
+
+
+def load(folder: Path) -> dict[str, Machine]:
+    """The runs by machine and set, the machine with most rows first."""
+    machines: dict[str, Machine] = {}
+    for path in sorted(folder.glob("*/*.jsonl"), key=lambda path: (path.parent.name, _place(path.stem))):
+        machines.setdefault(path.parent.name, {})[path.stem] = read(path)
+    return dict(sorted(machines.items(), key=lambda item: -sum(len(r.rows) for rs in item[1].values() for r in rs)))
+
+
+def _place(stem: str) -> tuple[int, str]:
+    return (list(SETS).index(stem) if stem in SETS else len(SETS), stem)
+
+
+def whole_sets(machine: Machine) -> dict[tuple[str, str], Summary]:
+    """The means over all layers by file and pass."""
+    return {
+        (stem, mean.pass_name): mean
+        for stem, reports in machine.items() for report in reports for mean in summaries(report.rows)
+        if mean.family is None
+    }  # fmt: skip
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    ruler = ["---", *["---:"] * (len(lines[0]) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ruler, *lines[1:]])
+
+
+def opening_table(machine: Machine) -> str:
+    """A line for each set, a column for each pass."""
+    means = whole_sets(machine)
+    lines = [["", *(heading for heading, _, _ in COLUMNS)]]
+    for stem in machine:
+        cells = []
+        for _, passes, peer in COLUMNS:
+            found = [means[stem, one] for one in passes if (stem, one) in means]
+            cells += [times_text(m.over.get(peer, math.nan) if peer else m.over_best) for m in found] or ["–"]
+        lines.append([SETS.get(stem, stem), *cells])
+    return markdown_table(lines)
+
+
+def opening(name: str, machine: Machine) -> str:
+    """What the table shows, and where it was measured last."""
+    reports = [report for some in machine.values() for report in some]
+    newest = max(reports, key=lambda report: report.date)
+    return OPENING.format(name=name, cpu=newest.machine["cpu"], threads=newest.threads, date=newest.date[:10])
+
+
+# ---- the folds -----------------------------------------------------------------------------------------------------
+
+
+def fold(summary: str, parts: Sequence[str], name: str = "") -> str:
+    """What opens at a click, on GitHub and in the built pages alike; headings are not allowed within."""
+    opened = f'<details id="{name}">' if name else "<details>"
+    return "\n\n".join([f"{opened}\n<summary>{escape(summary)}</summary>", *filter(None, parts), "</details>"])
+
+
+def group_fold(name: str, report: Report, set_name: str, pass_name: str, rows: list[Row]) -> str:
+    """One set in one pass, below its means."""
+    mean = summaries(rows)[0]
+    over = "".join(f", {times_text(ratio)} {peer}" for peer, ratio in mean.over.items())
+    return fold(
+        f"{title(set_name, pass_name)}: {times_text(mean.over_best)} the best peer{over}",
+        [
+            "\n".join(f"- {line}" for line in heading_lines(report)),
+            "Geometric means of the ratios (how many times faster fastconv is):", markdown_table(summary_table(rows)),
+            markdown_table(layer_table(rows)), *group_lines(rows),
+            *(memory_lines(report) if pass_name == NET else []),
+        ],
+        f"{name}-{pass_name}",
+    )  # fmt: skip
+
+
+def page(machines: dict[str, Machine], picture: str) -> str:
+    """The documentation's page."""
+    first = next(iter(machines))
+    parts = ["# Performance", opening(first, machines[first]), opening_table(machines[first]), PICTURE]
+    parts += [f"![Bars, for each set and pass: how many times as fast as the best peer fastconv is]({picture})"]
+    parts += [fold("How it was measured", [METHOD])]
+    for name, machine in machines.items():
+        parts += [f"## {name}", opening_table(machine) if name != first else ""]
+        parts += [
+            group_fold(f"{name}-{stem}", report, *group)
+            for stem, reports in machine.items() for report in reports for group in groups(report.rows)
+        ]  # fmt: skip
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+# ---- the picture ---------------------------------------------------------------------------------------------------
+
+WIDTH, LEFT, TOP, STEP, BAR = 760, 290, 58, 27, 10  # pixels; the bars begin at LEFT
+COLOURS: Final = ("#0072B2", "#E69F00")  # Okabe and Ito's: told apart with any kind of colour vision
+GREY: Final = "#6f7682"  # read on white and on black
+
+
+def svg_text(x: float, y: float, words: str, anchor: str = "start", size: int = 13) -> str:
+    return (
+        f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}" font-family="sans-serif" font-size="{size}" '
+        f'fill="{GREY}">{escape(words)}</text>'
+    )
+
+
+def svg_bar(y: float, colour: str, mean: Summary, scale: float) -> str:
+    """To the mean, dark up to the least, with the figure behind it."""
+    box = f'<rect x="{LEFT}" y="{y:.0f}" height="{BAR}" fill="{colour}"'
+    return (
+        f'{box} width="{mean.over_best * scale:.1f}" fill-opacity="0.45"/>{box} width="{mean.least * scale:.1f}"/>'
+        + svg_text(LEFT + mean.over_best * scale + 5, y + BAR - 1, times_text(mean.over_best), size=11)
+    )
+
+
+def picture(machines: dict[str, Machine]) -> str:
+    """Bars of the first two machines, one beside the other for each set and pass."""
+    means = {name: whole_sets(machine) for name, machine in list(machines.items())[: len(COLOURS)]}
+    keys = {key for found in means.values() for key in found if key[1] in SHORT}
+    shown = [found[key].over_best for found in means.values() for key in keys if key in found]
+    scale = (WIDTH - LEFT - 50) / max(shown, default=1.0)
+    height = TOP + STEP * len(keys) + 8
+    parts = [svg_text(LEFT + 18 + 190 * i, 18, name) for i, name in enumerate(means)]
+    parts += [f'<rect x="{LEFT + 190 * i}" y="8" width="12" height="12" fill="{c}"/>' for i, c in enumerate(COLOURS)]
+    for place, (stem, pass_name) in enumerate(sorted(keys, key=lambda k: (_place(k[0]), list(SHORT).index(k[1])))):
+        y = TOP + STEP * place
+        parts.append(svg_text(LEFT - 10, y + BAR + 4, f"{SETS.get(stem, stem)}, {SHORT[pass_name]}", "end"))
+        parts += [
+            svg_bar(y + (BAR + 1) * i, colour, found[stem, pass_name], scale)
+            for i, (colour, found) in enumerate(zip(COLOURS, means.values(), strict=False))
+            if (stem, pass_name) in found
+        ]
+    parts.append(
+        f'<path d="M{LEFT + scale:.1f} {TOP - 8} V{height - 4}" stroke="{GREY}" stroke-dasharray="4 3"/>'
+        + svg_text(LEFT + scale, TOP - 14, "as fast as the best peer", "middle", 11)
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">\n'
+        + "\n".join(parts) + "\n</svg>\n"
+    )  # fmt: skip
 
 
 def main(folder: Path = HERE / "results", target: Path = HERE.parent / "docs" / "performance.md") -> int:
-    files = sorted(folder.glob("*.json"))
-    if not files:
-        print(f"no results in {folder}; make some: python -m fastconv bench --set all --json {folder}/NAME.json")
+    machines = load(folder)
+    if not machines:
+        print(f"no results in {folder}; make some: python -m fastconv bench --json {folder}/MACHINE/SET.jsonl")
         return 1
+    drawn = target.with_suffix(".svg")
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page((file.stem, Report.load(file)) for file in files), encoding="utf-8")
-    print(f"{target}: {len(files)} results files")
+    target.write_text(page(machines, drawn.name), encoding="utf-8")
+    drawn.write_text(picture(machines), encoding="utf-8")
+    print(f"{target} and {drawn.name}: {sum(map(len, machines.values()))} results files")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pictures  # noqa: E402
 
 import fastconv  # noqa: E402
 from fastconv.bench.plot import save_plot  # noqa: E402
-from fastconv.bench.report import Report  # noqa: E402
+from fastconv.bench.report import groups, read  # noqa: E402
 
 project = "fastconv"
 author = "fastconv developers"
@@ -123,16 +124,19 @@ sphinx_gallery_conf = {
 
 
 def with_pictures(app: Any, page: str, source: list[str]) -> None:
-    """The page of measured tables with a picture below each heading, which is the name of a results file."""
+    """The page of measured tables with a picture in each fold that has a name."""
     if page == "performance":
         picture = r"\g<0>\n\n![Speed of fastconv and the others, layer by layer](gallery/pictures/\1.svg)"
-        source[0] = re.sub(r"^## (\S+)$", picture, source[0], flags=re.MULTILINE)
+        source[0] = re.sub(r'^<details id="(\S+)">\n.*$', picture, source[0], flags=re.MULTILINE)
 
 
 def setup(app: Any) -> None:
-    """Draw what pages show, before they are read: the algorithms, and every file of measured results."""
+    """Draw what pages show, before they are read: the algorithms, and every set and pass that was measured."""
     folder = HERE / "gallery" / "pictures"
     pictures.draw(folder)
-    for results in (HERE.parent / "bench" / "results").glob("*.json"):
-        save_plot(Report.load(results), folder / f"{results.stem}.svg")
+    for results in (HERE.parent / "bench" / "results").glob("*/*.jsonl"):
+        for report in read(results):
+            for _, pass_name, rows in groups(report.rows):
+                name = f"{results.parent.name}-{results.stem}-{pass_name}"
+                save_plot(replace(report, rows=rows), folder / f"{name}.svg")
     app.connect("source-read", with_pictures)

@@ -57,15 +57,15 @@ def save_plot(report: Report, path: str | Path) -> None:
 
 def _panel(axis: Any, rows: list[Row]) -> None:
     places = range(len(rows))
-    ours = [timing.gflops if (timing := row.of(OURS)) else 0.0 for row in rows]
+    ours = [row.gflops(timing) if (timing := row.of(OURS)) else 0.0 for row in rows]
     axis.barh(places, ours, height=0.7, color=BAR, label=OURS, zorder=1)
     for peer, (colour, mark) in MARKS.items():
-        points = [(timing.gflops, place) for place, row in enumerate(rows) if (timing := row.of(peer))]
+        points = [(row.gflops(timing), place) for place, row in enumerate(rows) if (timing := row.of(peer))]
         if points:
             edge = {} if mark in "x+" else {"edgecolors": "white", "linewidths": 0.6}  # keeps neighbours apart
             axis.scatter(*zip(*points, strict=True), s=32, color=colour, marker=mark, label=peer, zorder=3, **edge)
     peak = max(row.peak_gflops for row in rows)
-    right = max(*ours, *(t.gflops for row in rows for t in row.timings if t.correct), 1e-9)
+    right = max(*ours, *(row.gflops(t) for row in rows for t in row.timings if t.correct), 1e-9)
     if peak < 1.3 * right:
         axis.axvline(peak, color="#333333", linestyle="--", linewidth=1, label=PEAK, zorder=2)
         right = max(right, peak)

@@ -1,18 +1,19 @@
-"""Rows of figures, and what is made of them: ratios, means, tables, results files and the page of the documentation."""
+"""Rows of figures, and what is made of them: results files, ratios, means and tables."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
 from .cases import PASS_WORDS
 from .measure import geometric_mean
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+DIGITS: Final = 7  # of a figure in a results file; a table shows three, and rounding twice must not change them
 # The best peer is the fastest of these; the NumPy baselines stand in only where none of them ran.
 LIBRARIES: Final = ("torch", "onnxruntime", "openvino", "ncnn")
 OURS: Final = "fastconv"
@@ -23,16 +24,15 @@ DISTURBED: Final = 0.1
 
 @dataclass(frozen=True)
 class Timing:
-    """One candidate's figures: median and least seconds of a call, effective GFLOP/s, max error / max magnitude."""
+    """One candidate's figures: median and least seconds of a call, max error / max magnitude."""
 
     peer: str
     variant: str
     seconds: float
     fastest: float
     samples: int
-    gflops: float
     error: float
-    correct: bool
+    correct: bool = True
     note: str = ""
 
 
@@ -44,12 +44,12 @@ class Row:
     layer: str
     family: str
     pass_name: str
-    counted: bool
-    count: int
     macs: int
     shape: dict[str, Any]
     peak_gflops: float
     timings: list[Timing]
+    counted: bool = True
+    count: int = 1
     absent: dict[str, str] = field(default_factory=dict)
     outside: float | None = None  # share of the machine that other processes took meanwhile, where the system says
 
@@ -73,10 +73,13 @@ class Row:
         ours = self.of(OURS)
         return peer.seconds / ours.seconds if ours and peer else math.nan
 
+    def gflops(self, timing: Timing | None) -> float:
+        """Effective GFLOP/s: two a multiply-add of direct convolution, whatever the algorithm; NaN without a timing."""
+        return 2e-9 * self.macs / timing.seconds if timing else math.nan
+
     @property
     def share_of_peak(self) -> float:
-        ours = self.of(OURS)
-        return ours.gflops / self.peak_gflops if ours else math.nan
+        return self.gflops(self.of(OURS)) / self.peak_gflops
 
 
 @dataclass
@@ -95,47 +98,57 @@ class Report:
     timing: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
     memory: list[dict[str, Any]] = field(default_factory=list)  # see `memory.peak_memory`
-    schema: int = SCHEMA
-
-    def save(self, path: str | Path) -> None:
-        """Write `content()` as JSON."""
-        Path(path).write_text(json.dumps(self.content(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-    def content(self) -> dict[str, Any]:
-        """The rows, their ratios and their means, as JSON has them."""
-        content = asdict(self)
-        for stored, row in zip(content["rows"], self.rows, strict=True):
-            best = row.best_peer
-            stored["best_peer"] = best.peer if best else None
-            stored["ratio_best"] = _finite(row.ratio(best))
-            stored["ratio_torch"] = _finite(row.ratio(row.of("torch")))
-            stored["share_of_peak"] = _finite(row.share_of_peak)
-            for timing in stored["timings"]:
-                timing["error"] = _finite(timing["error"])
-        content["summary"] = [asdict(mean) for mean in summaries(self.rows)]
-        return content
-
-    @staticmethod
-    def load(path: str | Path) -> Report:
-        """The report of a results file. Raises ValueError for a file of another schema."""
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content.get("schema") != SCHEMA:
-            raise ValueError(f"{path} has schema {content.get('schema')!r}; this version reads schema {SCHEMA}.")
-        derived = ("best_peer", "ratio_best", "ratio_torch", "share_of_peak")
-        rows = []
-        for stored in content["rows"]:
-            timings = [
-                Timing(**{**timing, "error": math.inf if timing["error"] is None else timing["error"]})
-                for timing in stored["timings"]
-            ]
-            measured = {key: value for key, value in stored.items() if key not in derived}
-            rows.append(Row(**measured | {"timings": timings}))
-        return Report(**{key: value for key, value in content.items() if key != "summary"} | {"rows": rows})
 
 
-def _finite(value: float) -> float | None:
-    """JSON has no NaN and no infinity."""
-    return value if math.isfinite(value) else None
+# ---- results files: JSON Lines, what was measured and nothing that follows from it ---------------------------------
+
+
+def json_lines(report: Report, ascii_only: bool = False) -> str:
+    """A line for the run, which has the schema, one for each row, and one for each network whose memory was measured.
+
+    `ascii_only` escapes the × and → of names, which a terminal's encoding may lack.
+    """
+    run = {"schema": SCHEMA} | _stored(report)
+    below = run.pop("rows", []) + run.pop("memory", [])
+    return "".join(json.dumps(line, ensure_ascii=ascii_only, allow_nan=False) + "\n" for line in [run, *below])
+
+
+def read(path: str | Path) -> list[Report]:
+    """The runs of a results file, which may be the output of several runs one after another.
+
+    Raises ValueError for a file that does not open with a run of this schema.
+    """
+    reports: list[Report] = []
+    for line in filter(None, Path(path).read_text(encoding="utf-8").split("\n")):
+        content = json.loads(line)
+        if "schema" in content or not reports:
+            schema = content.pop("schema", None)
+            if schema != SCHEMA:
+                raise ValueError(f"{path} has schema {schema!r}; this version reads schema {SCHEMA}.")
+            reports.append(Report(**content))
+        elif "layer" in content:
+            timings = [Timing(**{**timing, "error": _error(timing["error"])}) for timing in content["timings"]]
+            reports[-1].rows.append(Row(**content | {"timings": timings}))
+        else:
+            reports[-1].memory.append(content)
+    return reports
+
+
+def _stored(value: Any) -> Any:
+    """As JSON has it: objects without the fields that are at their defaults, rounded figures, null for infinity."""
+    if isinstance(value, (Report, Row, Timing)):
+        kept = {f.name: getattr(value, f.name) for f in fields(value)}
+        plain = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(value)}
+        return {name: _stored(one) for name, one in kept.items() if one != plain[name]}
+    if isinstance(value, list):
+        return [_stored(one) for one in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def _error(stored: float | None) -> float:
+    return math.inf if stored is None else stored
 
 
 # ---- means ---------------------------------------------------------------------------------------------------------
@@ -149,11 +162,11 @@ class Summary:
     pass_name: str
     family: str | None
     layers: int
-    over_best: float | None
-    least: float | None  # of the ratios to the best peer
+    over_best: float  # NaN where nobody else was right, as share_of_peak where we were not
+    least: float  # of the ratios to the best peer
     least_layer: str | None
     over: dict[str, float]  # peer → geometric mean over the layers that it computed rightly
-    share_of_peak: float | None
+    share_of_peak: float
 
 
 def groups(rows: Iterable[Row]) -> list[tuple[str, str, list[Row]]]:
@@ -187,9 +200,9 @@ def _summary(set_name: str, pass_name: str, family: str | None, rows: Sequence[R
         if ratios:
             over[peer] = geometric_mean(ratios)
     return Summary(
-        set_name, pass_name, family, len(rows), _finite(geometric_mean(best.values())),
-        None if least is None else best[least], least, over,
-        _finite(geometric_mean(r.share_of_peak for r in rows if math.isfinite(r.share_of_peak))),
+        set_name, pass_name, family, len(rows), geometric_mean(best.values()),
+        math.nan if least is None else best[least], least, over,
+        geometric_mean(r.share_of_peak for r in rows if math.isfinite(r.share_of_peak)),
     )  # fmt: skip
 
 
@@ -215,8 +228,9 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds * 1e6:.3g} µs"
 
 
-def _times(ratio: float | None) -> str:
-    return f"{ratio:.2f}×" if ratio is not None and math.isfinite(ratio) else "–"
+def times_text(ratio: float) -> str:
+    """A ratio."""
+    return f"{ratio:.2f}×" if math.isfinite(ratio) else "–"
 
 
 def _percent(share: float) -> str:
@@ -228,7 +242,7 @@ def _peer_cell(row: Row, peer: str) -> str:
     timing = row.of(peer)
     if timing is None:
         return "wrong" if any(t.peer == peer for t in row.timings) else "–"
-    return seconds_text(timing.seconds) if row.macs < 1e6 else f"{timing.gflops:.0f}"
+    return seconds_text(timing.seconds) if row.macs < 1e6 else f"{row.gflops(timing):.0f}"
 
 
 def layer_table(rows: Sequence[Row]) -> list[list[str]]:
@@ -246,7 +260,7 @@ def layer_table(rows: Sequence[Row]) -> list[list[str]]:
                 row.layer, *([ours.note if ours else ""] if algorithms else []),
                 seconds_text(ours.seconds) if ours else "wrong", _peer_cell(row, OURS),
                 _percent(row.share_of_peak), *(_peer_cell(row, peer) for peer in peers), best.peer if best else "–",
-                _times(row.ratio(best)), *([_times(row.ratio(row.of("torch")))] if torch else []),
+                times_text(row.ratio(best)), *([times_text(row.ratio(row.of("torch")))] if torch else []),
             ]
         )  # fmt: skip
     return lines
@@ -260,12 +274,17 @@ def summary_table(rows: Sequence[Row]) -> list[list[str]]:
     for mean in means:
         lines.append(
             [
-                mean.set, mean.pass_name, mean.family or "all", str(mean.layers), _times(mean.over_best),
-                _times(mean.least), mean.least_layer or "–", _percent(mean.share_of_peak or math.nan),
-                *(_times(mean.over.get(peer)) for peer in peers),
+                mean.set, mean.pass_name, mean.family or "all", str(mean.layers), times_text(mean.over_best),
+                times_text(mean.least), mean.least_layer or "–", _percent(mean.share_of_peak),
+                *(times_text(mean.over.get(peer, math.nan)) for peer in peers),
             ]
         )  # fmt: skip
     return lines
+
+
+def summary_text(rows: Sequence[Row]) -> str:
+    """The same for the terminal."""
+    return text_table(summary_table(rows))
 
 
 def text_table(lines: Sequence[Sequence[str]]) -> str:
@@ -279,31 +298,25 @@ def text_table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([join(lines[0]), "  ".join("─" * width for width in widths), *map(join, lines[1:])])
 
 
-def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """The same for a page."""
-    ruler = ["---", *["---:"] * (len(lines[0]) - 1)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ruler, *lines[1:]])
-
-
 def title(set_name: str, pass_name: str) -> str:
     return f"{set_name}, {PASS_WORDS[pass_name]}"
 
 
 def group_text(set_name: str, pass_name: str, rows: Sequence[Row]) -> str:
     """A set and pass for the terminal."""
-    parts = [title(set_name, pass_name), text_table(layer_table(rows)), "", *_group_lines(rows)]
+    parts = [title(set_name, pass_name), text_table(layer_table(rows)), "", *group_lines(rows)]
     return "\n".join(parts)
 
 
-def _group_lines(rows: Sequence[Row]) -> list[str]:
+def group_lines(rows: Sequence[Row]) -> list[str]:
     """What goes under a table: means, the whole network, doubtful figures, peers that do not offer a layer."""
     lines = []
     whole = next(iter(summaries(rows)), None)
-    if whole and whole.over_best is not None:
-        over = ", ".join(f"{_times(mean)} {peer}" for peer, mean in whole.over.items())
+    if whole and math.isfinite(whole.over_best):
+        over = ", ".join(f"{times_text(mean)} {peer}" for peer, mean in whole.over.items())
         lines.append(
-            f"Geometric mean over {whole.layers} layers: {_times(whole.over_best)} the best peer, least "
-            f"{_times(whole.least)} ({whole.least_layer}); {over}."
+            f"Geometric mean over {whole.layers} layers: {times_text(whole.over_best)} the best peer, least "
+            f"{times_text(whole.least)} ({whole.least_layer}); {over}."
         )
     if any(row.count > 1 for row in rows):
         peers = dict.fromkeys([OURS, *(t.peer for row in rows for t in row.timings)])
@@ -352,44 +365,3 @@ def heading_lines(report: Report) -> list[str]:
         lines.append("Environment: " + ", ".join(f"{name}={value}" for name, value in report.environment.items()))
     lines += [f"{peer} skipped: {reason}" for peer, reason in report.missing.items()]
     return lines
-
-
-# ---- the page ------------------------------------------------------------------------------------------------------
-
-METHOD: Final = """\
-Every number on this page was produced by `python -m fastconv bench` and is read from a file in `bench/results/` by
-`bench/make_page.py`; none was written by hand.
-
-- Each candidate's answer is first compared with `fastconv.reference` in float64; one whose largest error exceeds 1e-3
-  of the largest magnitude (1e-9 in float64) is shown as wrong and not counted.
-- All candidates run in one process, in turns whose order rotates from round to round. A turn begins when no thread of
-  the process spins any more, makes one call that is dropped, because it wakes the candidate's own threads and warms
-  its memory, and then several calls that are timed. So nobody suffers from another's thread pool, and nobody's own
-  pool is told not to spin.
-- Times are medians; ratios are ratios of medians of the same run. GFLOP/s count two operations for each multiply-add
-  of *direct* convolution, whatever the algorithm does: Winograd may pass the FMA peak, and so may whoever skips the
-  padding of small maps. The peak is measured in the same run.
-- PyTorch runs in both memory formats in inference mode, its gradients through `aten::convolution_backward` with only
-  the wanted gradient asked for; ONNX Runtime and OpenVINO on models of one layer with constant weights and buffers
-  bound beforehand, OpenVINO in both memory formats; ncnn on plain arrays and on its own packed format. The better
-  variant counts. Each library has its arrays in its own memory format before the clock starts.
-- "fwd" is a prepared plan with `out=`, "eager" the plain function call with a fresh result, "dx" and "dw" the gradients
-  with respect to input and weights.
-- Whole networks run with equal weights everywhere, held to our layers' plain forward pass, from images to
-  probabilities; a training step is forward, backward and SGD with momentum, its first losses compared before the
-  timing, and counts as three forward passes.
-- "best peer" is the fastest of PyTorch, ONNX Runtime, OpenVINO and ncnn; im2col + BLAS is NumPy alone."""
-
-
-def page(reports: Iterable[tuple[str, Report]]) -> str:
-    """The documentation's page: every results file (name, report) as tables."""
-    parts = ["# Performance", METHOD]
-    for name, report in reports:
-        parts += [f"## {name}", "\n".join(f"- {line}" for line in heading_lines(report))]
-        parts += ["Geometric means of the ratios (how many times faster fastconv is):"]
-        parts += [markdown_table(summary_table(report.rows))]
-        for set_name, pass_name, rows in groups(report.rows):
-            parts += [f"### {title(set_name, pass_name)}", markdown_table(layer_table(rows))]
-            parts += ["\n\n".join(_group_lines(rows))]
-        parts += memory_lines(report)
-    return "\n\n".join(part for part in parts if part) + "\n"

@@ -78,7 +78,7 @@ def collect(
 
 def timed_row(
     candidates: list[Candidate], absent: dict[str, str], threads: int, rounds: int, seconds: float | None, dtype: str,
-    *, macs: int, **described: Any,
+    **described: Any,
 ) -> Row:  # fmt: skip
     """Time checked candidates beside each other; `described` says of what the row is."""
     peak = fma_peak(threads, dtype)
@@ -87,8 +87,8 @@ def timed_row(
     outside = outside_share(before, processor_seconds())
     peak = max(peak, fma_peak(threads, dtype))  # the clock may have changed meanwhile
     return Row(
-        macs=macs, peak_gflops=peak, absent=absent, outside=outside,
-        timings=[_timing(candidate, macs) for candidate in candidates], **described,
+        peak_gflops=peak, timings=[_timing(candidate) for candidate in candidates], absent=absent, outside=outside,
+        **described,
     )  # fmt: skip
 
 
@@ -128,12 +128,10 @@ def fma_peak(threads: int, dtype: str = "float32") -> float:
     return max(_native.fma_peak(threads) for _ in range(3)) / (2 if dtype == "float64" else 1)
 
 
-def _timing(candidate: Candidate, macs: int) -> Timing:
-    seconds = candidate.median
+def _timing(candidate: Candidate) -> Timing:
     return Timing(
-        peer=candidate.peer, variant=candidate.variant, seconds=seconds, fastest=min(candidate.samples),
-        samples=len(candidate.samples), gflops=2e-9 * macs / seconds, error=candidate.error,
-        correct=candidate.correct, note=candidate.note,
+        candidate.peer, candidate.variant, candidate.median, min(candidate.samples), len(candidate.samples),
+        candidate.error, candidate.correct, candidate.note,
     )  # fmt: skip
 
 

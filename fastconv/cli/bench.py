@@ -16,10 +16,10 @@ from ..bench.memory import MODELS, peak_memory
 from ..bench.nets import Net, run_net, select_nets
 from ..bench.peers import PEERS, Ours, Peer, load_peers
 from ..bench.plot import save_plot
-from ..bench.report import Report, Row, group_text, groups, heading_lines, memory_lines, summary_table, text_table
+from ..bench.report import Report, Row, group_text, groups, heading_lines, json_lines, memory_lines, summary_text
 from ..bench.suite import new_report, run_case, select
 from ..threads import effective
-from .common import STDOUT, CommandError, add_json, image_size, in_a_folder, progress, require, write_json
+from .common import STDOUT, CommandError, add_json, image_size, in_a_folder, progress, require, write_text
 
 DEFAULT_AGAINST = "torch,onnxruntime,openvino,ncnn,im2col"
 DEFAULT_ROUNDS = 5
@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="turns of each candidate a layer (default: %(default)s)",
     )  # fmt: skip
     length.add_argument("--seconds", type=_positive(float), metavar="S", help="go on for S seconds a layer instead")
-    add_json(parser)
+    add_json(parser, "JSON lines (the run, then one a layer)")
     parser.add_argument("--plot", metavar="FILE", help="draw a chart into FILE (.png, .svg or .pdf)")
 
 
@@ -140,8 +140,8 @@ def run(args: argparse.Namespace) -> int:
     if shown:
         if args.nets:
             print("\n" + "\n".join(memory_lines(report)))
-        print("\n" + text_table(summary_table(report.rows)))
-    write_json(report.content(), args.json)
+        print("\n" + summary_text(report.rows))
+    write_text(json_lines(report, ascii_only=args.json == STDOUT), args.json)
     if args.plot:
         save_plot(report, args.plot)
     return 0

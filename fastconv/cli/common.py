@@ -49,11 +49,11 @@ def image_size(text: str) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse.ArgumentParser, form: str = "one JSON object") -> None:
     """The option --json: '-' or nothing behind it for standard output, else a file."""
     parser.add_argument(
         "--json", nargs="?", const=STDOUT, metavar="FILE",
-        help="write the figures as one JSON object into FILE, or print it in place of the text ('-', or no FILE)",
+        help=f"write the figures as {form} into FILE, or print that in place of the text ('-', or no FILE)",
     )  # fmt: skip
 
 
@@ -66,13 +66,16 @@ def in_a_folder(*paths: str | None) -> None:
 
 def write_json(content: Any, target: str | None) -> None:
     """The content as JSON where --json wants it; nothing if it was not given. What is not finite becomes null."""
-    if target is None:
-        return
-    text = json.dumps(finite(content), indent=2, allow_nan=False, default=str)
+    if target is not None:
+        write_text(json.dumps(finite(content), indent=2, allow_nan=False, default=str) + "\n", target)
+
+
+def write_text(text: str, target: str | None) -> None:
+    """The text of the figures where --json wants it."""
     if target == STDOUT:
-        print(text)
-    else:
-        Path(target).write_text(text + "\n", encoding="utf-8")
+        print(text, end="")
+    elif target is not None:
+        Path(target).write_text(text, encoding="utf-8")
 
 
 def finite(content: Any) -> Any:
