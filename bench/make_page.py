@@ -144,10 +144,10 @@ def fold(summary: str, parts: Sequence[str], name: str = "") -> str:
 
 def group_fold(name: str, report: Report, set_name: str, pass_name: str, rows: list[Row]) -> str:
     """One set in one pass, below its means."""
-    mean = summaries(rows)[0]
-    over = "".join(f", {times_text(ratio)} {peer}" for peer, ratio in mean.over.items())
+    means = [f"{times_text(m.over_best)} the best peer" for m in summaries(rows)[:1] if math.isfinite(m.over_best)]
+    means += [f"{times_text(ratio)} {peer}" for m in summaries(rows)[:1] for peer, ratio in m.over.items()]
     return fold(
-        f"{title(set_name, pass_name)}: {times_text(mean.over_best)} the best peer{over}",
+        ": ".join(filter(None, [title(set_name, pass_name), ", ".join(means)])),
         [
             "\n".join(f"- {line}" for line in heading_lines(report)),
             "Geometric means of the ratios (how many times faster fastconv is):", markdown_table(summary_table(rows)),
@@ -198,10 +198,12 @@ def svg_bar(y: float, colour: str, mean: Summary, scale: float) -> str:
 
 def picture(machines: dict[str, Machine]) -> str:
     """Bars of the first two machines, one beside the other for each set and pass."""
-    means = {name: whole_sets(machine) for name, machine in list(machines.items())[: len(COLOURS)]}
-    keys = {key for found in means.values() for key in found if key[1] in SHORT}
-    shown = [found[key].over_best for found in means.values() for key in keys if key in found]
-    scale = (WIDTH - LEFT - 50) / max(shown, default=1.0)
+    means = {
+        name: {key: m for key, m in whole_sets(machine).items() if key[1] in SHORT and math.isfinite(m.over_best)}
+        for name, machine in list(machines.items())[: len(COLOURS)]
+    }
+    keys = {key for found in means.values() for key in found}
+    scale = (WIDTH - LEFT - 50) / max((m.over_best for found in means.values() for m in found.values()), default=1.0)
     height = TOP + STEP * len(keys) + 8
     parts = [svg_text(LEFT + 18 + 190 * i, 18, name) for i, name in enumerate(means)]
     parts += [f'<rect x="{LEFT + 190 * i}" y="8" width="12" height="12" fill="{c}"/>' for i, c in enumerate(COLOURS)]

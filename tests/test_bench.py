@@ -548,7 +548,8 @@ def test_a_page(make_page: Any, tmp_path: Path, capsys: pytest.CaptureFixture[st
     report = new_report(Ours(1), [], {}, {})
     forward = [row("a", {"fastconv": 1.0, "torch": 8.0, "ncnn": 2.0}), row("b", {"fastconv": 1.0, "torch": 2.0})]
     gradient = replace(row("a", {"fastconv": 1.0, "torch": 3.0}), pass_name="dw")
-    for machine, rows in (("less", forward[:1]), ("more", [*forward, gradient])):
+    alone = replace(row("a", {"fastconv": 1.0}), pass_name="dx")
+    for machine, rows in (("less", forward[:1]), ("more", [*forward, alone, gradient])):
         (results / machine).mkdir(parents=True)
         (results / machine / "vgg16.jsonl").write_text(json_lines(replace(report, rows=rows)), encoding="utf-8")
     assert make_page.main(results, target) == 0
@@ -556,6 +557,7 @@ def test_a_page(make_page: Any, tmp_path: Path, capsys: pytest.CaptureFixture[st
     opening, more, less = re.split("^## ", text, flags=re.MULTILINE)
     assert "| VGG-16's layers | 2.00× | 4.00× | – | 3.00× | – |" in opening and "(page.svg)" in opening
     assert more.startswith("more\n") and less.startswith("less\n") and "| 2.00× | 8.00× | – | – | – |" in less
+    assert "<summary>vgg16, input gradient</summary>" in more
     assert '<details id="more-vgg16-dw">\n<summary>vgg16, weight gradient: 3.00× the best peer, 3.00× torch' in more
     drawn = ElementTree.fromstring((tmp_path / "docs" / "page.svg").read_text(encoding="utf-8"))
     assert [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")] == [
