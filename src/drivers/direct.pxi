@@ -278,7 +278,7 @@ cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
         limit = runs * (run // job.kc + 2) + 1
         job.segments = <fc_segment*>allocate(limit * sizeof(fc_segment))
         job.block = <size*>allocate((limit + 1) * sizeof(size))
-        job.max_segments = max(limit, job.taps_y * job.taps_x)
+        job.max_segments = max(limit, job.taps_y * (1 if merged else job.taps_x))
         job.blocks = 0
         filled = job.kc
         b = 0
@@ -653,6 +653,7 @@ cdef void direct_skip(const Direct* job, const Met* met, const char* a, const ch
                       fc_segment* spare) noexcept nogil:
     """Weights that are NaN or infinite must not meet the zeros of the padding: pixel by pixel, real taps alone."""
     cdef size p, i, j, iy, ix, n
+    cdef bint begun
     cdef Ends own = ends[0]
     for p in range(pixels):
         own.residual_row = ends.residual_row + p
@@ -664,6 +665,10 @@ cdef void direct_skip(const Direct* job, const Met* met, const char* a, const ch
             for j in range(job.taps_x):
                 ix = (ox + p % columns) * job.stride_x + job.tap_x[j]
                 if ix < 0 or ix >= job.x.n[3]:
+                    continue
+                begun = n > 0 and spare[n - 1].b >= i * job.taps_x * job.channels
+                if job.merged_taps and begun:  # the taps inside lie side by side
+                    spare[n - 1].k += job.channels
                     continue
                 spare[n].a = region_offset(job, met, i, j)
                 spare[n].b = (i * job.taps_x + j) * job.channels
