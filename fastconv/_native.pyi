@@ -66,6 +66,7 @@ class DirectPass:
         channels: int,
         outputs: int,
         size_: tuple[int, int],
+        extent: tuple[int, int],
         tap_y: tuple[int, ...],
         tap_x: tuple[int, ...],
         rows: tuple[int, ...],

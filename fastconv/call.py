@@ -559,8 +559,8 @@ def _direct_passes(
             p, channels, outputs, groups, own, extent, compute, team, in_place, images, prepared, mode == 0
         )
         return _native.DirectPass(
-            compute, groups, channels, outputs, own, p.tap_y, p.tap_x, p.rows, p.columns, p.stride, p.phase, p.step,
-            p.merge, mode, b.source, streams(p, b, own), b.images, b.tile, b.reduction, b.panels_per_task,
+            compute, groups, channels, outputs, own, extent, p.tap_y, p.tap_x, p.rows, p.columns, p.stride, p.phase,
+            p.step, p.merge, mode, b.source, streams(p, b, own), b.images, b.tile, b.reduction, b.panels_per_task,
         )  # fmt: skip
 
     def streams(p: Pass, b: Blocking, own: tuple[int, int]) -> bool:

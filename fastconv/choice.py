@@ -279,10 +279,18 @@ def _span(taps: Sequence[int]) -> int:
     return max(taps) - min(taps) + 1 if taps else 0
 
 
-def _region_shape(p: Pass, tile: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns packed under a tile; a single tap packs every stride-th row (column) alone."""
+def _region_shape(
+    p: Pass, tile: tuple[int, int], input_size: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """Rows and columns packed under a tile; a single tap packs every stride-th row (column) alone.
+
+    Taps that meet an input of `input_size` lie no farther apart than it and the tile reach.
+    """
     steps = (1 if len(p.tap_y) == 1 else p.stride[0], 1 if len(p.tap_x) == 1 else p.stride[1])
-    return (tile[0] - 1) * steps[0] + _span(p.tap_y), (tile[1] - 1) * steps[1] + _span(p.tap_x)
+    spans = [_span(p.tap_y), _span(p.tap_x)]
+    if input_size:
+        spans = [min(spans[axis], input_size[axis] + (tile[axis] - 1) * p.stride[axis]) for axis in range(2)]
+    return (tile[0] - 1) * steps[0] + spans[0], (tile[1] - 1) * steps[1] + spans[1]
 
 
 @lru_cache(maxsize=1024)
@@ -410,7 +418,7 @@ def _smallest_walk(
             together = images_of_a_tile(tile_y * tile_x, images, rows)
             pixels = tile_y * tile_x * together
             calls = -(-pixels // rows)
-            region = prod(_region_shape(p, (tile_y, tile_x))) * channels * together
+            region = prod(_region_shape(p, (tile_y, tile_x), input_size)) * channels * together
             tiles = -(-size[0] // tile_y) * -(-size[1] // tile_x)
             cycles = vectors_of_all * channels * walked * calls * rows / pixels + tiles / together * (
                 panels * calls * CALL_CYCLES + PACK_CYCLES * region / lanes + TASK_CYCLES
@@ -510,7 +518,7 @@ def direct_blocking(
     panels = -(-outputs // width) if outputs else 1
 
     def region_bytes(tile: tuple[int, int]) -> int:
-        height, breadth = _region_shape(p, tile)
+        height, breadth = _region_shape(p, tile, input_size if pads_zeros else None)
         return height * breadth * leading * element
 
     source = IN_PLACE if in_place else REGION

@@ -86,7 +86,7 @@ cdef class DirectPass:
 
     The output pixel (i, j) of `size` sums x[.., i*stride + tap_y[a], j*stride + tap_x[b]] over the taps, which are the
     rows x columns of the kernel; it lies at `phase` + (i, j) * `step` of y. With source IN_PLACE the taps lie inside the
-    input, and `usable` says whether an array can be read so. What `streams` packs the weights of a single run, all of
+    input, whose rows x columns are `extent`, and `usable` says whether an array can be read so. What `streams` packs the weights of a single run, all of
     them finite, for a block of the reduction at a time. A tile spans `images` of the batch. `merge` phases, rows x columns, share a pass: outputs
     [phase y][phase x][channel] of one panel, each at its own pixel of y.
     """
@@ -94,7 +94,7 @@ cdef class DirectPass:
     cdef size* numbers   # tap_y, tap_x, then rows and columns of the kernel
     cdef size phase_y, phase_x, step_y, step_x
 
-    def __init__(self, int compute, size groups, size channels, size outputs, tuple size_, tuple tap_y, tuple tap_x,
+    def __init__(self, int compute, size groups, size channels, size outputs, tuple size_, tuple extent, tuple tap_y, tuple tap_x,
                  tuple rows, tuple columns, tuple stride, tuple phase, tuple step, tuple merge, int mode, int source,
                  bint streams, size images, tuple tile, size kc, size panels_per_task):
         cdef Direct* job = &self.job
@@ -117,7 +117,7 @@ cdef class DirectPass:
                 self.numbers[i] = number
                 i += 1
         job.tap_y, job.tap_x = self.numbers, self.numbers + job.taps_y
-        direct_prepare(job, panels_per_task)
+        direct_prepare(job, extent[0], extent[1], panels_per_task)
 
     def blocking(self):
         """(source, images of a tile, tile, reduction steps of a block, tasks of so many images)."""
@@ -233,7 +233,7 @@ cdef void direct_any_task(void* passes, char* scratch, size task, fc_watch* watc
     direct_task(jobs + i, scratch, task - jobs[i].first_task, watch)
 
 
-cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
+cdef int direct_prepare(Direct* job, size rows, size columns, size panels_per_task) except -1:
     """Region geometry, reduction blocks and scratch size: everything that all tasks share."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size i, j, limit, run, runs, at, left, piece, filled, b
@@ -253,6 +253,9 @@ cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
         job.span_y = max(job.span_y, job.tap_y[i] - job.min_y + 1)
     for i in range(job.taps_x):
         job.span_x = max(job.span_x, job.tap_x[i] - job.min_x + 1)
+    if job.mode == FC_ZEROS:   # taps that meet the input lie no farther apart
+        job.span_y = min(job.span_y, rows + (job.tile_y - 1) * job.stride_y)
+        job.span_x = min(job.span_x, columns + (job.tile_x - 1) * job.stride_x)
     # a single tap needs every stride-th row (column) alone
     job.row_step = job.stride_y if job.taps_y == 1 else 1
     job.column_step = job.stride_x if job.taps_x == 1 else 1
