@@ -66,6 +66,7 @@ class DirectPass:
         channels: int,
         outputs: int,
         size_: tuple[int, int],
+        extent: tuple[int, int],
         tap_y: tuple[int, ...],
         tap_x: tuple[int, ...],
         rows: tuple[int, ...],
@@ -76,11 +77,14 @@ class DirectPass:
         merge: tuple[int, int],
         mode: int,
         source: int,
+        streams: bool,
+        images: int,
         tile: tuple[int, int],
         kc: int,
         panels_per_task: int,
     ) -> None: ...
-    def blocking(self) -> tuple[int, tuple[int, int], int, int]: ...
+    def streams(self) -> bool: ...
+    def blocking(self) -> tuple[int, int, tuple[int, int], int, int]: ...
     def scratch_bytes(self, packed: bool) -> int: ...
 
 def direct(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from . import _native
 from .choice import (
+    IN_PLACE,
     LINE,
     LINE_EVEN,
     LINE_ODD,
@@ -22,6 +23,7 @@ from .choice import (
     STRASSEN,
     WINOGRAD,
     WORKSPACE_BYTES,
+    Blocking,
     Line,
     Pass,
     Strassen,
@@ -29,15 +31,21 @@ from .choice import (
     by_lanes,
     choose_algorithm,
     direct_blocking,
+    exchange_pays,
+    exchanged_passes,
     forward_passes,
     input_gradient_passes,
     lane_blocking,
     lane_passes,
+    lanes_idle,
     line_rows,
     merged_phases,
     panel_width,
     strassen_blocking,
     tap_spacing,
+    useful_taps,
+    walked_taps,
+    walks_padding,
     winograd_blocking,
     winograd_kind,
 )
@@ -61,6 +69,8 @@ COMPUTE = {
 }
 COMPUTE_DTYPES: list[np.dtype[Any]] = [np.dtype("float32"), np.dtype("float64"), np.dtype("int32"), np.dtype("int64")]
 ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2, "leaky_relu": 3, "silu": 4, "sigmoid": 5, "hardswish": 6}
+STREAMED_TILES = 4  # that pack the same weights again
+MOST_EXCHANGED_GROUPS = 16  # each is a step into native code
 MOST_LANES = 16  # of any instruction set's vectors
 PADDING_MODES = {"zeros": 0, "reflect": 1, "replicate": 2, "circular": 3, "symmetric": 4}
 
@@ -114,14 +124,14 @@ def _pack_lanes(
 
 
 def prepare(
-    p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int,
+    p: Pass, weight: Array, groups: int, transposed: bool, compute: int, threads: int, lanes: bool,
     transform: Winograd | Strassen | Line | None = None,
 ) -> PackedWeights:
-    """The weights of one pass packed for many runs and, for a fast algorithm, transformed."""
+    """The weights of one pass packed for many runs, by `lanes` or in panels, and for a fast algorithm transformed."""
     outputs, channels = weight.shape[0] // groups, weight.shape[1]
     if transposed:
         outputs, channels = channels, outputs
-    if by_lanes(p, channels, outputs, groups, compute):
+    if lanes:
         return _pack_lanes(p.rows, p.columns, weight, groups, transposed, compute, threads)
     count = _native.packed_bytes(compute, groups, len(p.rows) * len(p.columns), channels, outputs)
     packed = _aligned(count)
@@ -168,7 +178,7 @@ def _merged_weights(merged: Pass, passes: tuple[Pass, ...], weight: Array) -> Ar
         rows = [merged.tap_y.index(tap) for tap in p.tap_y]
         columns = [merged.tap_x.index(tap) for tap in p.tap_x]
         own = weight[:, :, p.rows][..., p.columns]
-        together[:, p.phase[0], p.phase[1]][:, :, np.array(rows)[:, None], columns] = own
+        together[:, p.phase[0], p.phase[1]][:, :, np.array(rows, int)[:, None], columns] = own
     return together.reshape(reduction, len(passes) * outputs, len(merged.rows), len(merged.columns))
 
 
@@ -231,11 +241,13 @@ class Call(NamedTuple):
     lanes: bool  # by the depthwise kernels, with a lane an output channel
     patches: _native.DepthwisePatches | None  # of a depthwise call whose arrays may be read and written in place
     packs: bool  # a panel is so large that weights are packed before, even for one run
+    streams: bool  # unless all are finite: then they may be packed block by block
     covers: bool  # every output belongs to a pass
     direct: tuple[_native.DirectPass, ...]
     in_place: tuple[_native.DirectPass | None, ...]
     merged: Pass | None  # all passes as one
     merged_direct: tuple[_native.DirectPass, ...]
+    exchanged: Call | None = None  # of one group, the kernel as the image: for a single run of the planned batch
 
     def run(
         self,
@@ -254,6 +266,10 @@ class Call(NamedTuple):
         Of a `packed` weight the array gives the shape alone. With `pool`, `out` receives the largest of every 2 x 2
         outputs; `ConvPlan.pools` says when that may be asked for.
         """
+        if self.exchanged and packed is None and self.exchanges(x, bias, residual):
+            a = Operands(weight, x, out, bias, residual, activation, None, channels_last).logical()
+            self._run_exchanged(self.exchanged, a)
+            return
         if self.algorithm in STRASSEN:
             self._run_strassen(Operands(weight, x, out, bias, residual, activation, packed, channels_last))
             return
@@ -303,6 +319,46 @@ class Call(NamedTuple):
         apart = self._replace(merged=None)
         for n in np.flatnonzero(np.isnan(sums)):
             apart.run(weight, x[n : n + 1], out[n : n + 1], bias, None, activation)
+
+    def products(self, images: int, size: tuple[int, int], input_size: tuple[int, int]) -> int:
+        """Multiply-adds of the direct kernels for so many images of outputs of `size`: taps that meet padding alone are
+        left out, in rectangles of pixels one by one, else of a whole tile."""
+        total = 0
+        for i, p in enumerate(self.passes):
+            own = p.output_size(size)
+            tile = (1, 1) if self.lanes else self.direct[i].blocking()[2]
+            taps = prod(own) * len(p.rows) * len(p.columns)
+            if not self.mode:
+                axes = zip((p.tap_y, p.tap_x), p.stride, own, input_size, tile, strict=True)
+                taps = prod(walked_taps(*axis) for axis in axes)
+            total += images * taps * self.groups * self.channels * self.outputs
+        return total
+
+    def exchanges(self, x: Array, bias: Array | None, residual: Array | None) -> bool:
+        """Whether a single run lays the image over the kernel."""
+        return (
+            self.exchanged is not None
+            and x.shape[0] == self.exchanged.outputs
+            and (bias is None or residual is None)
+        )
+
+    def _run_exchanged(self, exchanged: Call, a: Operands) -> None:
+        """With the kernel as the image, a group after the other: its outputs in the place of the batch and the batch in
+        that of the outputs. The bias, one number an image then, is what a residual is."""
+        residual, batch = a.residual, a.weight.shape[0]
+        if a.bias is not None:
+            bias: Array = a.bias.astype(a.out.dtype)
+            residual = np.broadcast_to(bias[:, None, None], a.out.shape)
+        weight = a.weight if self.transposed else a.weight[:, :, ::-1, ::-1]
+        for group in range(self.groups):
+            outputs = np.s_[:, group * self.outputs : (group + 1) * self.outputs]
+            rows = batch // self.groups
+            own = weight[group * rows : (group + 1) * rows]
+            run_once(
+                exchanged, a.x[:, group * self.channels : (group + 1) * self.channels],
+                own.swapaxes(0, 1) if self.transposed else own, a.out[outputs].swapaxes(0, 1), None,
+                None if residual is None else residual[outputs].swapaxes(0, 1), a.activation,
+            )  # fmt: skip
 
     def _run_lanes(
         self,
@@ -383,7 +439,9 @@ class Call(NamedTuple):
         packed = a.packed
         if packed is None:
             a = a.logical()
-            packed = prepare(self.passes[0], a.weight, 1, self.transposed, self.compute, self.threads, kind)
+            packed = prepare(
+                self.passes[0], a.weight, 1, self.transposed, self.compute, self.threads, False, kind
+            )
             a = a._replace(packed=packed)
         return a, packed.transformed
 
@@ -466,6 +524,17 @@ class Call(NamedTuple):
                 a.out[n : n + 1, :, part.start // 2 : part.start // 2 + fours.shape[2]] = fours.max((3, 5))
 
 
+def _panel_bytes(p: Pass, channels: int, outputs: int, compute: int) -> int:
+    """Bytes of the widest panel of a pass."""
+    taps = len(p.rows) * len(p.columns)
+    return _native.packed_bytes(compute, 1, taps, channels, panel_width(compute, outputs))
+
+
+def _most_panel_bytes(threads: int) -> int:
+    """Up to here a thread packs a panel for itself: beside it, it holds a region and sums."""
+    return min(PANEL_BYTES, WORKSPACE_BYTES // threads * 2 // 3)
+
+
 def _direct_passes(
     passes: tuple[Pass, ...],
     channels: int,
@@ -485,11 +554,21 @@ def _direct_passes(
         own = p.output_size((size[0], size[1]))
         macs = max(1, images) * prod(own) * channels * outputs * groups * len(p.rows) * len(p.columns)
         team = _native.threads_for(macs, threads)
-        b = direct_blocking(p, channels, outputs, groups, own, compute, team, in_place, images, prepared)
+        extent = (input_size[0], input_size[1])
+        b = direct_blocking(
+            p, channels, outputs, groups, own, extent, compute, team, in_place, images, prepared, mode == 0
+        )
         return _native.DirectPass(
-            compute, groups, channels, outputs, own, p.tap_y, p.tap_x, p.rows, p.columns, p.stride, p.phase, p.step,
-            p.merge, mode, b.source, b.tile, b.reduction, b.panels_per_task,
+            compute, groups, channels, outputs, own, extent, p.tap_y, p.tap_x, p.rows, p.columns, p.stride, p.phase,
+            p.step, p.merge, mode, b.source, streams(p, b, own), b.images, b.tile, b.reduction, b.panels_per_task,
         )  # fmt: skip
+
+    def streams(p: Pass, b: Blocking, own: tuple[int, int]) -> bool:
+        """Whether so large a panel serves so few tiles that it is not worth its memory."""
+        tiles = -(-images // b.images) * prod(-(-n // tile) for n, tile in zip(own, b.tile, strict=True))
+        return b.source != IN_PLACE and tiles <= STREAMED_TILES and _panel_bytes(p, channels, outputs, compute) > most
+
+    most = _most_panel_bytes(threads)
 
     def inside(p: Pass) -> bool:
         """One tap and nothing padded."""
@@ -536,15 +615,15 @@ def _call(
             kept, channels, outputs, groups, size, dtype, algorithm, padding_mode, purpose
         )
     lanes = bool(kept) and all(by_lanes(p, channels, outputs, groups, compute) for p in kept)
+    lanes = lanes and (mode != 0 or not lanes_idle(kept, channels, input_size))
+    if how == "direct" and mode == 0 and not lanes:
+        kept = tuple(useful_taps(p, size, input_size) for p in kept)
     direct, in_place = _direct_passes(
         () if lanes else kept, channels, outputs, groups, size, input_size, mode, compute, threads, images,
         purpose in ("plan", "network"),
     )
-    panel = panel_width(compute, outputs)
-    most = min(PANEL_BYTES, WORKSPACE_BYTES // threads * 2 // 3)  # beside it a thread holds a region and sums
-    packs = not lanes and any(
-        _native.packed_bytes(compute, 1, len(p.rows) * len(p.columns), channels, panel) > most for p in kept
-    )
+    most = _most_panel_bytes(threads)
+    packs = not lanes and any(_panel_bytes(p, channels, outputs, compute) > most for p in kept)
     merged = merged_phases(kept, outputs, groups, compute) if transposed and how == "direct" and not lanes else None
     merged_direct, _ = _direct_passes(
         (merged,) if merged else (), channels, outputs * len(kept), 1, size, input_size, mode, compute, threads, images
@@ -552,9 +631,34 @@ def _call(
     patches = _depthwise_patches(kept, compute) if lanes and channels == outputs == 1 and not mode else None
     covers = sum(prod(p.output_size(size)) for p in kept) == prod(size)
     return Call(
-        how, reason, kept, transposed, channels, outputs, groups, mode, compute, threads, lanes, patches, packs, covers,
-        direct, in_place, merged, merged_direct,
+        how, reason, kept, transposed, channels, outputs, groups, mode, compute, threads, lanes, patches, packs,
+        bool(direct) and all(p.streams() for p in direct), covers, direct, in_place, merged, merged_direct,
     )  # fmt: skip
+
+
+def _exchanged(call: Call, g: Geometry, gradient: bool, dtype: np.dtype[Any]) -> Call:
+    """The call with what a single run does instead where the kernel is larger than what it is laid over."""
+    size, input_size = (g.input_size, g.output_size) if gradient else (g.output_size, g.input_size)
+    if (
+        call.algorithm != "direct"
+        or call.mode
+        or call.lanes
+        or g.groups > MOST_EXCHANGED_GROUPS
+        or 0 in (g.batch, call.channels, call.outputs, *size, *input_size, *g.kernel_size)
+        or not any(walks_padding(p, p.output_size(size), input_size, p.output_size(size)) for p in call.passes)
+    ):
+        return call
+    passes = exchanged_passes(g, gradient)
+    tile = _native.tile_shape(call.compute)
+    if not exchange_pays(
+        call.passes, passes, call.channels, call.outputs, size, input_size, g.kernel_size, g.batch, tile
+    ):
+        return call
+    other = _call(
+        passes, False, call.channels, g.batch, 1, size, g.kernel_size, "zeros", dtype, "direct", "call", call.threads,
+        call.outputs,
+    )  # fmt: skip
+    return call._replace(exchanged=other)
 
 
 # Calls hold numbers alone, a few kilobytes each, and are forgotten oldest first.
@@ -562,18 +666,20 @@ def _call(
 def _forward_call(
     g: Geometry, dtype: np.dtype[Any], algorithm: str, purpose: str, threads: int, isa: int
 ) -> Call:
-    return _call(
+    call = _call(
         forward_passes(g), False, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size,
         g.input_size, g.padding_mode, dtype, algorithm, purpose, threads, g.batch,
     )  # fmt: skip
+    return call if purpose in ("plan", "network") else _exchanged(call, g, False, dtype)
 
 
 @lru_cache(maxsize=256)
 def _input_gradient_call(g: Geometry, dtype: np.dtype[Any], algorithm: str, threads: int, isa: int) -> Call:
-    return _call(
+    call = _call(
         input_gradient_passes(g), True, g.out_channels // g.groups, g.in_channels // g.groups, g.groups, g.input_size,
         g.output_size, "zeros", dtype, algorithm, "call", threads, g.batch,
     )  # fmt: skip
+    return _exchanged(call, g, True, dtype)
 
 
 def forward_call(g: Geometry, dtype: np.dtype[Any], algorithm: str, threads: int, purpose: str = "call") -> Call:
@@ -592,11 +698,13 @@ def run_once(
     """Run a call with weights as they lie, packed panel by panel on the way unless a panel is too large for that."""
     if out.size == 0:
         return
-    if not call.packs:
+    if not call.packs or call.exchanges(x, bias, residual) or (
+        call.streams and (weight.dtype.kind != "f" or np.isfinite(weight).all())
+    ):  # fmt: skip
         call.run(weight, x, out, bias, residual, activation)
         return
     for p, direct, in_place in zip(call.passes, call.direct, call.in_place, strict=True):
-        packed = prepare(p, weight, call.groups, call.transposed, call.compute, call.threads)
+        packed = prepare(p, weight, call.groups, call.transposed, call.compute, call.threads, call.lanes)
         call._replace(passes=(p,), direct=(direct,), in_place=(in_place,)).run(
             weight, x, out, bias, residual, activation, packed
         )

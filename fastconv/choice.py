@@ -8,6 +8,7 @@ the weight gradient, which sums over the batch.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from math import prod
@@ -170,6 +171,7 @@ class Blocking(NamedTuple):
     """Loop sizes of one pass of the direct driver."""
 
     source: int
+    images: int  # of a tile
     tile: tuple[int, int]
     reduction: int
     panels_per_task: int
@@ -215,6 +217,43 @@ def input_gradient_passes(g: Geometry) -> list[Pass]:
     ]
 
 
+def _exchanged_phases(
+    outputs: int, taps: int, along: int, per_tap: int, dilation: int, shift: int
+) -> tuple[int, int, list[Phase]]:
+    """(step, stride, phases) of outputs i that meet position (along * i + per_tap * t + shift) / dilation of the kernel
+    under element t of the image, where that is whole."""
+    step = dilation // math.gcd(dilation, along)
+    phases = []
+    for first in range(min(step, outputs)):
+        at = [along * first + per_tap * t + shift for t in range(taps)]
+        met = [t for t in range(taps) if at[t] % dilation == 0]
+        phases.append((first, tuple(met), tuple(at[t] // dilation for t in met)))
+    return step, along * step // dilation, phases
+
+
+def exchanged_passes(g: Geometry, gradient: bool) -> list[Pass]:
+    """The convolution, or its input gradient, with the kernel as the image that the other array is laid over.
+
+    `rows` and `columns` are those of the other array: a pixel of the image x[n, c] is one tap for all outputs (o) of
+    w[o, c], which take the place of the batch, and the batch takes that of the outputs. The terms of a sum keep their
+    order. The kernel is read backwards in the forward pass, where its positions fall as outputs rise.
+    """
+    axes = []
+    for axis in range(2):
+        stride, dilation, pad, kernel = g.stride[axis], g.dilation[axis], g.padding[axis][0], g.kernel_size[axis]
+        if gradient:  # input position h meets q of grad_output at (h + pad - stride q) / dilation of the kernel
+            axes.append(_exchanged_phases(g.input_size[axis], g.output_size[axis], 1, -stride, dilation, pad))
+        else:  # kernel - 1 - (h + pad - stride q) / dilation
+            shift = dilation * (kernel - 1) - pad
+            axes.append(_exchanged_phases(g.output_size[axis], g.input_size[axis], stride, -1, dilation, shift))
+    (step_y, stride_y, vertical), (step_x, stride_x, horizontal) = axes
+    return [
+        Pass(tap_y, tap_x, rows, columns, (stride_y, stride_x), (y, x), (step_y, step_x))
+        for y, rows, tap_y in vertical
+        for x, columns, tap_x in horizontal
+    ]
+
+
 def merged_phases(passes: Sequence[Pass], outputs: int, groups: int, compute: int) -> Pass | None:
     """One pass for all phases of few outputs, side by side in the lanes of a panel; None where that saves nothing.
 
@@ -227,6 +266,8 @@ def merged_phases(passes: Sequence[Pass], outputs: int, groups: int, compute: in
         return None
     tap_y = tuple(sorted({tap for p in passes for tap in p.tap_y}))
     tap_x = tuple(sorted({tap for p in passes for tap in p.tap_x}))
+    if not tap_y or not tap_x:  # padding alone
+        return None
     apart = sum(len(p.tap_y) * len(p.tap_x) for p in passes) * -(-outputs // lanes)
     if len(tap_y) * len(tap_x) * -(-len(passes) * outputs // lanes) > MERGING_GAIN * apart:
         return None
@@ -238,10 +279,47 @@ def _span(taps: Sequence[int]) -> int:
     return max(taps) - min(taps) + 1 if taps else 0
 
 
-def _region_shape(p: Pass, tile: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns packed under a tile; a single tap packs every stride-th row (column) alone."""
+def _region_shape(
+    p: Pass, tile: tuple[int, int], input_size: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """Rows and columns packed under a tile; a single tap packs every stride-th row (column) alone.
+
+    Taps that meet an input of `input_size` lie no farther apart than it and the tile reach.
+    """
     steps = (1 if len(p.tap_y) == 1 else p.stride[0], 1 if len(p.tap_x) == 1 else p.stride[1])
-    return (tile[0] - 1) * steps[0] + _span(p.tap_y), (tile[1] - 1) * steps[1] + _span(p.tap_x)
+    spans = [_span(p.tap_y), _span(p.tap_x)]
+    if input_size:
+        spans = [min(spans[axis], input_size[axis] + (tile[axis] - 1) * p.stride[axis]) for axis in range(2)]
+    return (tile[0] - 1) * steps[0] + spans[0], (tile[1] - 1) * steps[1] + spans[1]
+
+
+@lru_cache(maxsize=1024)
+def walked_taps(taps: tuple[int, ...], stride: int, outputs: int, extent: int, tile: int) -> int:
+    """Output positions times the taps that are walked along an axis, tile by tile: those that meet the input."""
+    order = sorted(taps)
+    total = 0
+    for first in range(0, outputs, tile):
+        count = min(tile, outputs - first)
+        low, high = -(first + count - 1) * stride, extent - 1 - first * stride
+        total += count * (bisect_right(order, high) - bisect_left(order, low))
+    return total
+
+
+def useful_taps(p: Pass, size: tuple[int, int], input_size: tuple[int, int]) -> Pass:
+    """A pass into outputs of `size` without the taps that meet padding alone, whatever the output."""
+
+    def met(taps: tuple[int, ...], axis: int) -> list[int]:
+        last = (p.output_size(size)[axis] - 1) * p.stride[axis]
+        inside = [i for i, tap in enumerate(taps) if -last <= tap < input_size[axis]]
+        return list(range(inside[0], inside[-1] + 1)) if inside else []
+
+    rows, columns = met(p.tap_y, 0), met(p.tap_x, 1)
+    if len(rows) == len(p.rows) and len(columns) == len(p.columns):
+        return p
+    return p._replace(
+        tap_y=tuple(p.tap_y[i] for i in rows), tap_x=tuple(p.tap_x[j] for j in columns),
+        rows=tuple(p.rows[i] for i in rows), columns=tuple(p.columns[j] for j in columns),
+    )  # fmt: skip
 
 
 def _split(total: int, most: int) -> int:
@@ -273,11 +351,13 @@ def _shared_out(
     images: int,
     threads: int,
     cycles: Callable[[tuple[int, int], int, int], float],
+    one_by_one: bool = False,
 ) -> tuple[int, int]:
     """Rows of a tile, up to `most_rows`, and panels of a task for which the threads end soonest and together.
 
     `cycles(tile, panels, tasks)` is a task's time; so many tasks in a row use the same panels. The last tile of the
-    rows may be shorter; a thread that runs out of long tasks takes the short ones.
+    rows may be shorter; a thread that runs out of long tasks takes the short ones. With `one_by_one` a task may have a
+    single panel, however many there are.
     """
     best = (most_rows, panels)
     soonest = math.inf
@@ -288,6 +368,8 @@ def _shared_out(
         if pieces > full + (rest > 0):
             continue
         chunk_counts = sorted({-(-panels // -(-panels // n)) for n in range(1, min(panels, 4 * threads) + 1)})
+        if one_by_one and chunk_counts[-1] < panels:
+            chunk_counts.append(panels)
         for chunks in chunk_counts:
             count = -(-panels // chunks)
             tasks = across // groups * (full + (rest > 0))
@@ -308,17 +390,122 @@ def _shared_out(
     return best
 
 
+class _Tile(NamedTuple):
+    """Outputs computed together by the direct driver, and about how many cycles an image then takes."""
+
+    rows: int
+    columns: int
+    images: int
+    cycles: float
+
+
+def _smallest_walk(
+    p: Pass, channels: int, outputs: int, size: tuple[int, int], input_size: tuple[int, int],
+    register_tile: tuple[int, int, int, int], largest: tuple[int, int], images: int,
+) -> _Tile:  # fmt: skip
+    """Of the tiles up to the `largest` the one that takes least: a small one walks fewer taps that meet padding in most
+    of its pixels, a large one fills the register tiles."""
+    _, lanes, vectors, rows = register_tile
+    vectors_of_all = -(-outputs // lanes)
+    panels = -(-vectors_of_all // vectors)
+    best = _Tile(*largest, 1, math.inf)
+    tile_y = largest[0]
+    while True:
+        walked_y = walked_taps(p.tap_y, p.stride[0], size[0], input_size[0], tile_y)
+        tile_x = largest[1]
+        while True:
+            walked = walked_y * walked_taps(p.tap_x, p.stride[1], size[1], input_size[1], tile_x)
+            together = images_of_a_tile(tile_y * tile_x, images, rows)
+            pixels = tile_y * tile_x * together
+            calls = -(-pixels // rows)
+            region = prod(_region_shape(p, (tile_y, tile_x), input_size)) * channels * together
+            tiles = -(-size[0] // tile_y) * -(-size[1] // tile_x)
+            cycles = vectors_of_all * channels * walked * calls * rows / pixels + tiles / together * (
+                panels * calls * CALL_CYCLES + PACK_CYCLES * region / lanes + TASK_CYCLES
+            )
+            if cycles < 0.95 * best.cycles:  # larger tiles come first
+                best = _Tile(tile_y, tile_x, together, cycles)
+            if tile_x == 1:
+                break
+            tile_x = -(-tile_x // 2)
+        if tile_y == 1:
+            return best
+        tile_y = -(-tile_y // 2)
+
+
+def images_of_a_tile(pixels: int, images: int, rows: int) -> int:
+    """Images that share a tile of so few pixels that they would not fill the register tiles, `rows` each."""
+    return _split(images, min(images, 8 * rows // pixels)) if images > 1 and pixels < 2 * rows else 1
+
+
+# Two exchanges must not be told apart by their bits where the batch decides: sums of more terms than these are cut at
+# places that an exchange moves.
+EXCHANGE_GAIN = 0.8  # of the cycles, both estimated, at which it is taken
+EXCHANGE_LANES = 16  # images that a choice counts on where its bits depend on it
+MOST_EXCHANGED_PASSES = 64  # phases of the dilation
+
+
+def exchange_pays(
+    passes: Sequence[Pass], exchanged: Sequence[Pass], channels: int, outputs: int, size: tuple[int, int],
+    input_size: tuple[int, int], kernel_size: tuple[int, int], images: int,
+    register_tile: tuple[int, int, int, int],
+) -> bool:  # fmt: skip
+    """Whether laying the image over the kernel (`exchanged_passes`) takes less time than the kernel over the image."""
+
+    def cycles(
+        some: Sequence[Pass], outputs: int, images: int, input_size: tuple[int, int]
+    ) -> float:
+        total = 0.0
+        for p in some:
+            own = p.output_size(size)
+            largest = (_split(own[0], -(-MOST_PIXELS // own[1])), _split(own[1], MOST_PIXELS))
+            total += images * _smallest_walk(
+                p, channels, outputs, own, input_size, register_tile, largest, images
+            ).cycles
+            total += WEIGHT_CYCLES * len(p.rows) * len(p.columns) * channels * -(-outputs // register_tile[1])
+        return total
+
+    return len(exchanged) <= MOST_EXCHANGED_PASSES and (
+        cycles(exchanged, images, outputs, kernel_size) < EXCHANGE_GAIN * cycles(passes, outputs, images, input_size)
+    )
+
+
+IDLE_CHANNELS = 4  # of a group
+
+
+def lanes_idle(passes: Sequence[Pass], channels: int, input_size: tuple[int, int]) -> bool:
+    """Whether the depthwise driver would cut the outputs into rectangles of hardly any pixels: where the kernel is
+    twice as large as what it is laid over. A piece of the image that is computed apart is no larger, so that it agrees.
+    """
+    return channels >= IDLE_CHANNELS and all(
+        _span(taps) >= 2 * extent for p in passes for taps, extent in zip((p.tap_y, p.tap_x), input_size, strict=True)
+    )
+
+
+def walks_padding(p: Pass, size: tuple[int, int], input_size: tuple[int, int], tile: tuple[int, int]) -> bool:
+    """Whether a quarter more taps are walked in tiles of such a size than in single pixels."""
+    walked = useful = 1
+    for taps, stride, outputs, extent, together in zip(
+        (p.tap_y, p.tap_x), p.stride, size, input_size, tile, strict=True
+    ):
+        walked *= walked_taps(taps, stride, outputs, extent, together)
+        useful *= walked_taps(taps, stride, outputs, extent, 1)
+    return 4 * walked > 5 * useful
+
+
 def direct_blocking(
     p: Pass,
     channels: int,
     outputs: int,
     groups: int,
     size: tuple[int, int],
+    input_size: tuple[int, int],
     compute: int,
     threads: int,
     in_place: bool,
     images: int = 1,
     prepared: bool = False,
+    pads_zeros: bool = True,
 ) -> Blocking:
     """Loop sizes of a pass: `channels`, `outputs` of a group, `size` the pass's output rows, columns.
 
@@ -331,7 +518,7 @@ def direct_blocking(
     panels = -(-outputs // width) if outputs else 1
 
     def region_bytes(tile: tuple[int, int]) -> int:
-        height, breadth = _region_shape(p, tile)
+        height, breadth = _region_shape(p, tile, input_size if pads_zeros else None)
         return height * breadth * leading * element
 
     source = IN_PLACE if in_place else REGION
@@ -354,20 +541,38 @@ def direct_blocking(
             source, tile_x, tile_y = GATHER, _split(size[1], 4 * rows), 1
             reduction = 256
     tile_y = _split(size[0], tile_y)
+    together = 1
+    steps = all_steps = len(p.rows) * len(p.columns) * channels
+    if source == REGION and pads_zeros and min(size) > 0 and walks_padding(p, size, input_size, (tile_y, tile_x)):
+        tile_y, tile_x, together, _ = _smallest_walk(
+            p, channels, outputs, size, input_size, (element, lanes, vectors, rows), (tile_y, tile_x), images
+        )
+        walked = zip((p.tap_y, p.tap_x), p.stride, size, input_size, (tile_y, tile_x), strict=True)
+        steps = max(1, channels * prod(walked_taps(*axis) for axis in walked) // prod(size))
+    elif source != GATHER and (tile_y, tile_x) == size:
+        together = images_of_a_tile(tile_y * tile_x, images, rows)
+        while source == REGION and together > 1 and together * region_bytes(size) > REGION_BYTES:
+            together //= 2
 
     panels_per_task = panels
-    if threads > 1:
-        steps = len(p.rows) * len(p.columns) * channels
+    if threads > 1 or steps < all_steps:  # small tiles would pack all weights again and again
+        weights = all_steps / max(1, steps)
         tile_y, panels_per_task = _shared_out(
-            tile_y, tile_x, panels, size, groups, images, threads,
+            tile_y, tile_x, panels, size, groups, -(-images // together), threads,
             lambda tile, count, tasks: _task_cycles(
-                tile[0] * tile[1], count, steps, (rows, vectors, lanes),
-                0 if in_place else region_bytes(tile) // element,
+                together * tile[0] * tile[1], count, steps, (rows, vectors, lanes),
+                0 if in_place else together * region_bytes(tile) // element,
                 # a thread keeps the panel that it has packed
-                0.0 if prepared else min(1.0, threads / tasks) if count == 1 else 1.0,
+                0.0 if prepared else weights * (min(1.0, threads / tasks) if count == 1 else 1.0),
             ),
+            steps < all_steps,
         )  # fmt: skip
-    return Blocking(source, (tile_y, tile_x), reduction, panels_per_task)
+    return Blocking(source, together, (tile_y, tile_x), reduction, panels_per_task)
+
+
+# Pixels of a gradient's image (or of the input) up to which the weight gradient is a convolution of the input by
+# grad_output, whose sums run over the images in the micro-kernel (measured on Zen 4).
+FEW_PIXELS = 8
 
 
 # Groups of more channels than these leave the lanes idle less in the direct kernels (measured on Zen 4).

@@ -21,6 +21,7 @@ from .call import (
     ACTIVATIONS,
     COMPUTE,
     COMPUTE_DTYPES,
+    MOST_EXCHANGED_GROUPS,
     PADDING_MODES,
     STORAGE,
     Array,
@@ -32,6 +33,7 @@ from .call import (
     run_once,
 )
 from .choice import (
+    FEW_PIXELS,
     IN_PLACE,
     LINE,
     PARTIAL_SUMS_BYTES,
@@ -344,6 +346,9 @@ def weight_gradient(
         if by_lanes(p, channels, outputs, g.groups, compute, PICKED_CHANNELS_GRADIENT):
             _lane_weight_gradient(g, p, x, dy, to, compute, threads)
             return
+        if min(prod(g.output_size), prod(g.input_size)) <= FEW_PIXELS and g.groups <= MOST_EXCHANGED_GROUPS:
+            _weight_gradient_of_few_pixels(g, x, dy, to, threads)
+            return
         b = weight_gradient_blocking(g, _native.tile_shape(compute))
         _native.weight_gradient(
             compute, x, STORAGE[x.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], g.groups, *g.stride,
@@ -357,6 +362,22 @@ def weight_gradient(
     terms = g.batch * prod(g.output_size)
     check = Checked("the weight gradient", "input", input, "grad_output", grad_output, terms, 0, out)
     run_checked(check, lambda to: run(input, grad_output, to), run)
+
+
+def _weight_gradient_of_few_pixels(g: Geometry, x: Array, dy: Array, to: Array, threads: int) -> None:
+    """The convolution of x, its channels in the place of the batch, by dy: the images are the channels of the sum."""
+    channels, outputs = g.in_channels // g.groups, g.out_channels // g.groups
+    over = g._replace(
+        batch=channels, in_channels=g.batch, out_channels=outputs, groups=1, kernel_size=g.output_size,
+        output_size=g.kernel_size, stride=g.dilation, dilation=g.stride,
+    )  # fmt: skip
+    call = forward_call(over, to.dtype, "direct", threads)
+    for group in range(g.groups):
+        ours = slice(group * outputs, (group + 1) * outputs)
+        theirs = slice(group * channels, (group + 1) * channels)
+        run_once(
+            call, dy[:, ours].swapaxes(0, 1), x[:, theirs].swapaxes(0, 1), to[ours].swapaxes(0, 1), None, None, 0
+        )
 
 
 def _lane_weight_gradient(g: Geometry, p: Pass, x: Array, dy: Array, to: Array, compute: int, threads: int) -> None:
@@ -522,6 +543,9 @@ def _explain_call(
         )  # fmt: skip
     team = _native.threads_for(macs, call.threads)
     (p,) = forward_passes(g)
+    products = call.products(g.batch, g.output_size, g.input_size)
+    if call.exchanged and not prepared:
+        products = g.groups * call.exchanged.products(outputs, g.output_size, g.kernel_size)
     if call.lanes:
         name = "depthwise" if channels == 1 else "grouped"
         packed = _native.packed_bytes(compute, 1, prod(g.kernel_size), channels, g.groups * outputs)
@@ -534,7 +558,7 @@ def _explain_call(
                 tile=(-(-g.output_size[0] * g.batch // tasks), g.output_size[1]),
                 block=f"patches of {rows} x {columns} pixels", register_tile=(rows * columns, lanes),
                 source=SOURCES[REGION if packs else IN_PLACE], workspace_bytes=scratch,
-                packed_weight_bytes=packed, macs=macs, multiplications=macs, reason=reason,
+                packed_weight_bytes=packed, macs=macs, multiplications=products, reason=reason,
             )  # fmt: skip
         team = _native.threads_for(4 * macs, call.threads)
         chunk = _native.lane_chunk(compute)
@@ -548,19 +572,21 @@ def _explain_call(
             block=f"{chunks.chunks_per_task} chunks of {chunk[1]} output channels", register_tile=(8, chunk[1]),
             source=SOURCES[IN_PLACE if in_place else REGION],
             workspace_bytes=scratch * _native.team_for(team, tasks, scratch),
-            packed_weight_bytes=packed, macs=macs, multiplications=macs, reason=reason,
+            packed_weight_bytes=packed, macs=macs, multiplications=products, reason=reason,
         )  # fmt: skip
-    source, tile, reduction, tasks, scratch = IN_PLACE, (0, 0), 0, 0, 0  # of nothing to compute
+    source, images, tile, reduction, tasks, scratch, packed = IN_PLACE, 1, (0, 0), 0, 0, 0, 0  # of nothing to compute
     if call.direct:
         chosen = (lies and call.in_place[0]) or call.direct[0]
-        source, tile, reduction, tasks = chosen.blocking()
-        scratch = chosen.scratch_bytes(prepared or call.packs)
+        source, images, tile, reduction, tasks = chosen.blocking()
+        packs = prepared or (call.packs and not call.streams)
+        scratch = chosen.scratch_bytes(packs)
+        taps = len(call.passes[0].rows) * len(call.passes[0].columns)  # that meet the input
+        packed = _native.packed_bytes(compute, g.groups, taps, channels, outputs) if packs else 0
     return ConvExplanation(
         algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=tile,
         block=f"{reduction} reduction steps", register_tile=(rows, vectors * lanes), source=SOURCES[source],
-        workspace_bytes=scratch * _native.team_for(team, g.batch * tasks, scratch),
-        packed_weight_bytes=packed if prepared or call.packs else 0, macs=macs, multiplications=macs,
-        reason=call.reason,
+        workspace_bytes=scratch * _native.team_for(team, -(-g.batch // images) * tasks, scratch),
+        packed_weight_bytes=packed, macs=macs, multiplications=products, reason=call.reason,
     )  # fmt: skip
 
 
@@ -630,8 +656,10 @@ class ConvPlan:
         check_algorithm(g, self.dtype, algorithm, purpose)
         self._call = forward_call(g, self.dtype, algorithm, threads, purpose)
         self._explanation = _explain_call(g, self._call, self.dtype, self._layout.channels_last, True)
-        (p,) = forward_passes(g)
-        self._packed = prepare(p, weight, g.groups, False, self._call.compute, threads, _held(g, self._call))
+        (p,) = self._call.passes or forward_passes(g)
+        self._packed = prepare(
+            p, weight, g.groups, False, self._call.compute, threads, self._call.lanes, _held(g, self._call)
+        )
         self._bias = bias_for(self._bias, self._call.compute)
         shape_alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
         self._shape_alone = shape_alone

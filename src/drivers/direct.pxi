@@ -3,13 +3,15 @@
 # the transposed convolution, and each phase of the tiled one: they differ in tap offsets and strides alone.
 #
 #   for tile of output pixels x group x run of panels      threads take these      region: second-level cache
+#     leave out the rows and columns of taps that meet padding alone
 #     pack the region of the input under the tile
 #     for panel of output channels                         packed by a plan, or now (drivers/weights.pxi)
 #       for block of the reduction (taps, channels)        kc x width weights      first-level cache
 #         for rows of the register tile                    micro-kernel            registers
 #       epilogue: bias, residual, activation, layout, element type
 #
-# Every output is one sum in the order (tap y, tap x, channel), whatever the blocking, the threads and the batch.
+# Every output is one sum in the order (tap y, tap x, channel), whatever the blocking, the threads and the batch. A tile
+# may span several small images: its pixels are rows of the same register tiles.
 
 cdef enum:
     IN_PLACE = 0   # one tap, no padding, channels side by side: the input is the region
@@ -30,6 +32,7 @@ cdef struct Direct:
     Weights weights
     int x_code, y_code, activation, mode, source
     bint has_residual
+    bint streams                               # weights not packed before are packed block by block
     size groups, channels, outputs             # of one group: reduction and output channels
     size size_y, size_x                        # of the output of this pass
     size merge_y, merge_x, merged              # phases that lie beside each other in the panel, outputs of each
@@ -40,12 +43,14 @@ cdef struct Direct:
     const size* tap_x
     size min_y, min_x, span_y, span_x
     const char* bias
+    size images                                # of a tile
     size tile_y, tile_x, tiles_y, tiles_x, kc
     size panels, panels_per_task, panel_chunks, width
     size row_step, column_step, step_y, step_x, region_columns, ld   # region geometry
     fc_segment* segments
     size* block                                # first segment of every reduction block
     size blocks
+    bint merged_taps                           # the taps of a row and their channels are one run
     size panel_bytes, region_bytes, scratch_bytes, max_segments
 
 
@@ -57,6 +62,12 @@ cdef struct DirectPasses:
 cdef struct HeldPanel:
     size number     # of the panel in a thread's scratch, counted over all passes and groups; -1 at first
     bint finite
+
+
+cdef struct Met:               # taps of a tile that meet the input, rows first_y .. last_y - 1, and where their region begins
+    size first_y, last_y, first_x, last_x
+    size min_y, min_x, span_y, span_x
+    bint all
 
 
 cdef struct Ends:              # what follows a sum while it is in the registers
@@ -75,16 +86,17 @@ cdef class DirectPass:
 
     The output pixel (i, j) of `size` sums x[.., i*stride + tap_y[a], j*stride + tap_x[b]] over the taps, which are the
     rows x columns of the kernel; it lies at `phase` + (i, j) * `step` of y. With source IN_PLACE the taps lie inside the
-    input, and `usable` says whether an array can be read so. `merge` phases, rows x columns, share a pass: outputs
+    input, whose rows x columns are `extent`, and `usable` says whether an array can be read so. What `streams` packs the weights of a single run, all of
+    them finite, for a block of the reduction at a time. A tile spans `images` of the batch. `merge` phases, rows x columns, share a pass: outputs
     [phase y][phase x][channel] of one panel, each at its own pixel of y.
     """
     cdef Direct job      # zeros at first, as every C attribute: what was not allocated is freed as NULL
     cdef size* numbers   # tap_y, tap_x, then rows and columns of the kernel
     cdef size phase_y, phase_x, step_y, step_x
 
-    def __init__(self, int compute, size groups, size channels, size outputs, tuple size_, tuple tap_y, tuple tap_x,
+    def __init__(self, int compute, size groups, size channels, size outputs, tuple size_, tuple extent, tuple tap_y, tuple tap_x,
                  tuple rows, tuple columns, tuple stride, tuple phase, tuple step, tuple merge, int mode, int source,
-                 tuple tile, size kc, size panels_per_task):
+                 bint streams, size images, tuple tile, size kc, size panels_per_task):
         cdef Direct* job = &self.job
         cdef size i = 0
         job.kernels = isa.compute[compute]
@@ -94,6 +106,7 @@ cdef class DirectPass:
         job.merge_y, job.merge_x = merge
         job.merged = outputs // (job.merge_y * job.merge_x)
         job.stride_y, job.stride_x = stride
+        job.images, job.streams = images, streams
         job.tile_y, job.tile_x = tile
         self.phase_y, self.phase_x = phase
         self.step_y, self.step_x = step
@@ -104,13 +117,17 @@ cdef class DirectPass:
                 self.numbers[i] = number
                 i += 1
         job.tap_y, job.tap_x = self.numbers, self.numbers + job.taps_y
-        direct_prepare(job, panels_per_task)
+        direct_prepare(job, extent[0], extent[1], panels_per_task)
 
     def blocking(self):
-        """(source, tile, reduction steps of a block, tasks of one image)."""
+        """(source, images of a tile, tile, reduction steps of a block, tasks of so many images)."""
         cdef const Direct* job = &self.job
         tasks = job.tiles_y * job.tiles_x * job.groups * job.panel_chunks
-        return job.source, (job.tile_y, job.tile_x), job.kc, tasks
+        return job.source, job.images, (job.tile_y, job.tile_x), job.kc, tasks
+
+    def streams(self):
+        """Whether the weights of a single run are packed block by block."""
+        return self.job.streams
 
     def scratch_bytes(self, bint packed):
         """Scratch of one thread: with weights packed before, or with room for a panel that it packs."""
@@ -188,7 +205,7 @@ def direct(tuple passes, tuple in_place, x, int x_code, weight, int w_code, pack
         for i in range(count):
             jobs[i].first_task, jobs[i].first_panel = tasks, panels
             panels += jobs[i].groups * jobs[i].panels
-            tasks += vy.n[0] * jobs[i].tiles_y * jobs[i].tiles_x * jobs[i].groups * jobs[i].panel_chunks
+            tasks += direct_tiles(&jobs[i]) * jobs[i].panel_chunks
         threads = <int>team_for(threads if macs >= PARALLEL_FROM_MACS else 1, tasks, scratch_bytes)
         scratch = <char*>allocate(scratch_bytes * threads)
         for i in range(threads):
@@ -204,6 +221,10 @@ def direct(tuple passes, tuple in_place, x, int x_code, weight, int w_code, pack
         arrays.release()
 
 
+cdef inline size direct_tiles(const Direct* job) noexcept nogil:
+    return (job.y.n[0] + job.images - 1) // job.images * job.tiles_y * job.tiles_x * job.groups
+
+
 cdef void direct_any_task(void* passes, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef const Direct* jobs = (<DirectPasses*>passes).jobs
     cdef size i = (<DirectPasses*>passes).count - 1
@@ -212,7 +233,7 @@ cdef void direct_any_task(void* passes, char* scratch, size task, fc_watch* watc
     direct_task(jobs + i, scratch, task - jobs[i].first_task, watch)
 
 
-cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
+cdef int direct_prepare(Direct* job, size rows, size columns, size panels_per_task) except -1:
     """Region geometry, reduction blocks and scratch size: everything that all tasks share."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size i, j, limit, run, runs, at, left, piece, filled, b
@@ -232,6 +253,9 @@ cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
         job.span_y = max(job.span_y, job.tap_y[i] - job.min_y + 1)
     for i in range(job.taps_x):
         job.span_x = max(job.span_x, job.tap_x[i] - job.min_x + 1)
+    if job.mode == FC_ZEROS:   # taps that meet the input lie no farther apart
+        job.span_y = min(job.span_y, rows + (job.tile_y - 1) * job.stride_y)
+        job.span_x = min(job.span_x, columns + (job.tile_x - 1) * job.stride_x)
     # a single tap needs every stride-th row (column) alone
     job.row_step = job.stride_y if job.taps_y == 1 else 1
     job.column_step = job.stride_x if job.taps_x == 1 else 1
@@ -245,6 +269,7 @@ cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
     merged = job.ld == job.channels
     for i in range(1, job.taps_x):
         merged = merged and job.tap_x[i] == job.tap_x[i - 1] + 1
+    job.merged_taps = merged
     job.max_segments = 1
     if job.source == GATHER:
         job.blocks = 1
@@ -256,7 +281,7 @@ cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
         limit = runs * (run // job.kc + 2) + 1
         job.segments = <fc_segment*>allocate(limit * sizeof(fc_segment))
         job.block = <size*>allocate((limit + 1) * sizeof(size))
-        job.max_segments = max(limit, job.taps_y * job.taps_x)
+        job.max_segments = max(limit, job.taps_y * (1 if merged else job.taps_x))
         job.blocks = 0
         filled = job.kc
         b = 0
@@ -270,7 +295,7 @@ cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
                         job.blocks += 1
                         filled = 0
                     piece = min(left, job.kc - filled)
-                    job.segments[b].a = region_offset(job, i, j) + (run - left)
+                    job.segments[b].a = region_offset(job, NULL, i, j) + (run - left)
                     job.segments[b].b = at
                     job.segments[b].k = piece
                     b += 1
@@ -283,10 +308,18 @@ cdef int direct_prepare(Direct* job, size panels_per_task) except -1:
         job.block[job.blocks] = b
         job.region_bytes = 0
         if job.source == REGION:
-            job.region_bytes = (((job.tile_y - 1) * job.step_y + job.span_y) * job.region_columns * job.ld
-                                * kernels.size)
+            job.region_bytes = job.images * image_region(job) * kernels.size
     job.region_bytes = round_up(job.region_bytes, 64)
     return 0
+
+
+cdef inline size tile_pixels(const Direct* job) noexcept nogil:
+    return job.images * job.tile_y * job.tile_x
+
+
+cdef inline size image_region(const Direct* job) noexcept nogil:
+    """Elements of the region under one image's part of a tile."""
+    return ((job.tile_y - 1) * job.step_y + job.span_y) * job.region_columns * job.ld
 
 
 cdef void direct_scratch(Direct* job) noexcept nogil:
@@ -294,11 +327,11 @@ cdef void direct_scratch(Direct* job) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
     job.panel_bytes = 0
     if job.weights.packed == NULL:
-        job.panel_bytes = round_up(job.taps_y * job.taps_x * job.channels
+        job.panel_bytes = round_up((job.kc if job.streams else job.taps_y * job.taps_x * job.channels)
                                    * min(job.width, round_up(job.outputs, kernels.lanes)) * kernels.size, 64)
     job.scratch_bytes = (PANEL_AT + job.panel_bytes + job.region_bytes
-                         + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
-                         + round_up(3 * job.tile_y * job.tile_x * sizeof(size), 64)
+                         + round_up(tile_pixels(job) * job.width * kernels.size, 64)
+                         + round_up(3 * tile_pixels(job) * sizeof(size), 64)
                          + round_up(job.max_segments * sizeof(fc_segment), 64))
 
 
@@ -318,11 +351,55 @@ cdef void lay_out(size* at, size rows, size columns, size row_step, size pixel_s
         at += columns
 
 
-cdef inline size region_offset(const Direct* job, size i, size j) noexcept nogil:
-    """Element of tap (i, j) relative to its output pixel's origin in the region."""
+cdef void lay_out_images(size* at, size images, size image_step, size rows, size columns, size row_step,
+                         size pixel_step) noexcept nogil:
+    """`lay_out` of every image of a tile."""
+    cdef size m, p, pixels = rows * columns
+    lay_out(at, rows, columns, row_step, pixel_step)
+    for m in range(1, images):
+        for p in range(pixels):
+            at[m * pixels + p] = m * image_step + at[p]
+
+
+cdef inline size region_offset(const Direct* job, const Met* met, size i, size j) noexcept nogil:
+    """Element of tap (i, j) relative to its output pixel's origin in the region, of all taps or of those `met`."""
     if job.source == IN_PLACE:
         return 0
-    return ((job.tap_y[i] - job.min_y) * job.region_columns + job.tap_x[j] - job.min_x) * job.ld
+    return ((job.tap_y[i] - (job.min_y if met == NULL else met.min_y)) * job.region_columns
+            + job.tap_x[j] - (job.min_x if met == NULL else met.min_x)) * job.ld
+
+
+cdef bint taps_met(const size* tap, size taps, size stride, size first, size count, size extent, size* begin,
+                   size* end, size* least, size* span) noexcept nogil:
+    """The taps between the first and the last that meet an input of `extent` from one of `count` outputs; whether those
+    are all."""
+    cdef size i, low = -(first + count - 1) * stride, high = extent - 1 - first * stride, most
+    begin[0], end[0] = 0, taps
+    while begin[0] < end[0] and not low <= tap[begin[0]] <= high:
+        begin[0] += 1
+    while end[0] > begin[0] and not low <= tap[end[0] - 1] <= high:
+        end[0] -= 1
+    least[0], most = 0, -1
+    if begin[0] < end[0]:
+        least[0] = most = tap[begin[0]]
+    for i in range(begin[0], end[0]):
+        least[0], most = min(least[0], tap[i]), max(most, tap[i])
+    span[0] = most - least[0] + 1
+    return end[0] - begin[0] == taps
+
+
+cdef void direct_met(const Direct* job, size oy, size ox, size rows, size columns, Met* met) noexcept nogil:
+    cdef bint all_y, all_x
+    if job.mode == FC_ZEROS and job.source != IN_PLACE:
+        all_y = taps_met(job.tap_y, job.taps_y, job.stride_y, oy, rows, job.x.n[2], &met.first_y, &met.last_y,
+                         &met.min_y, &met.span_y)
+        all_x = taps_met(job.tap_x, job.taps_x, job.stride_x, ox, columns, job.x.n[3], &met.first_x, &met.last_x,
+                         &met.min_x, &met.span_x)
+        met.all = all_y and all_x
+        return
+    met.first_y, met.last_y, met.first_x, met.last_x = 0, job.taps_y, 0, job.taps_x
+    met.min_y, met.min_x, met.span_y, met.span_x = job.min_y, job.min_x, job.span_y, job.span_x
+    met.all = True
 
 
 cdef const char* direct_panel(const Direct* job, char* scratch, size group, size panel, bint* finite) noexcept nogil:
@@ -331,6 +408,9 @@ cdef const char* direct_panel(const Direct* job, char* scratch, size group, size
     if job.weights.packed != NULL:
         finite[0] = job.weights.finite
         return packed_panel(&job.weights, group, panel)
+    if job.streams:
+        finite[0] = True
+        return scratch + PANEL_AT
     cdef size number = job.first_panel + group * job.panels + panel
     if held.number != number:
         held.number = number
@@ -341,9 +421,10 @@ cdef const char* direct_panel(const Direct* job, char* scratch, size group, size
 
 cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
-    cdef size chunk = task // (job.y.n[0] * job.tiles_y * job.tiles_x * job.groups)
-    cdef size group, image, oy, ox, rows, columns, pixels, p, r, panel, last, first, count, vectors, width
+    cdef size chunk = task // direct_tiles(job)
+    cdef size group, image, images, oy, ox, rows, columns, pixels, m, r, panel, last, first, count, vectors, width
     cdef size i, laid, laid_before = 0
+    cdef Met met
     cdef char* region = scratch + PANEL_AT + job.panel_bytes
     cdef char* temporary = region + job.region_bytes
     cdef size* a_row
@@ -354,38 +435,42 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
     cdef const char* b
     cdef const char* bias
     cdef const char* residual
+    cdef const char* add
     cdef char* to
     cdef char* c
     cdef Ends ends
     cdef bint in_output, skip, finite = True
-    a_row = <size*>(temporary + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64))
-    c_row = a_row + job.tile_y * job.tile_x
-    residual_row = c_row + job.tile_y * job.tile_x
-    spare = <fc_segment*>(<char*>a_row + round_up(3 * job.tile_y * job.tile_x * sizeof(size), 64))
-    task = task % (job.y.n[0] * job.tiles_y * job.tiles_x * job.groups)
+    a_row = <size*>(temporary + round_up(tile_pixels(job) * job.width * kernels.size, 64))
+    c_row = a_row + tile_pixels(job)
+    residual_row = c_row + tile_pixels(job)
+    spare = <fc_segment*>(<char*>a_row + round_up(3 * tile_pixels(job) * sizeof(size), 64))
+    task = task % direct_tiles(job)
     ox = task % job.tiles_x * job.tile_x
     task = task // job.tiles_x
     oy = task % job.tiles_y * job.tile_y
     task = task // job.tiles_y
     group = task % job.groups
-    image = task // job.groups
+    image = task // job.groups * job.images
+    images = min(job.images, job.y.n[0] - image)
     rows = min(job.tile_y, job.y.n[2] - oy)
     columns = min(job.tile_x, job.y.n[3] - ox)
-    pixels = rows * columns
+    pixels = images * rows * columns
+    direct_met(job, oy, ox, rows, columns, &met)
 
     a = region
     if job.source == REGION:
-        if job.taps_y > 0 and job.taps_x > 0 and job.channels > 0:
-            pack_region(kernels, job.x_code, &job.x, image, group * job.channels, job.channels,
-                        oy * job.stride_y + job.min_y, job.row_step, (rows - 1) * job.step_y + job.span_y,
-                        ox * job.stride_x + job.min_x, job.column_step, (columns - 1) * job.step_x + job.span_x,
-                        job.region_columns, job.mode, job.ld, region)
-        lay_out(a_row, rows, columns, job.step_y * job.region_columns * job.ld, job.step_x * job.ld)
+        for m in range(images if met.span_y > 0 and met.span_x > 0 and job.channels > 0 else 0):
+            pack_region(kernels, job.x_code, &job.x, image + m, group * job.channels, job.channels,
+                        oy * job.stride_y + met.min_y, job.row_step, (rows - 1) * job.step_y + met.span_y,
+                        ox * job.stride_x + met.min_x, job.column_step, (columns - 1) * job.step_x + met.span_x,
+                        job.region_columns, job.mode, job.ld, region + m * image_region(job) * kernels.size)
+        lay_out_images(a_row, images, image_region(job), rows, columns, job.step_y * job.region_columns * job.ld,
+                       job.step_x * job.ld)
     elif job.source == IN_PLACE:
         a = job.x.p + image * job.x.s[0] + group * job.channels * job.x.s[1] \
             + (oy * job.stride_y + job.min_y) * job.x.s[2] + (ox * job.stride_x + job.min_x) * job.x.s[3]
-        lay_out(a_row, rows, columns, job.stride_y * job.x.s[2] // kernels.size,
-                job.stride_x * job.x.s[3] // kernels.size)
+        lay_out_images(a_row, images, job.x.s[0] // kernels.size, rows, columns,
+                       job.stride_y * job.x.s[2] // kernels.size, job.stride_x * job.x.s[3] // kernels.size)
     else:
         lay_out(a_row, 1, pixels, 0, job.kc)
 
@@ -407,16 +492,19 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
                         + oy * job.residual.s[2] + ox * job.residual.s[3])
         # a full panel of a channels-last output of the computing type is summed where it will lie
         in_output = (width == count and job.merged == job.outputs and job.y_code != FLOAT16 and in_elements(&job.y, to, kernels.size)
-                     and (residual == NULL or in_elements(&job.residual, residual, kernels.size)))
+                     and (residual == NULL or in_elements(&job.residual, residual, kernels.size))
+                     and (images == 1 or (job.y.s[0] % kernels.size == 0
+                                          and (residual == NULL or job.residual.s[0] % kernels.size == 0))))
         c = to if in_output else temporary
         laid = -1 if in_output else width
         if panel == chunk * job.panels_per_task or laid != laid_before:  # else as the last panel's did
             laid_before = laid
             if in_output:
-                lay_out(c_row, rows, columns, job.y.s[2] // kernels.size, job.y.s[3] // kernels.size)
+                lay_out_images(c_row, images, job.y.s[0] // kernels.size, rows, columns, job.y.s[2] // kernels.size,
+                               job.y.s[3] // kernels.size)
                 if residual != NULL:
-                    lay_out(residual_row, rows, columns, job.residual.s[2] // kernels.size,
-                            job.residual.s[3] // kernels.size)
+                    lay_out_images(residual_row, images, job.residual.s[0] // kernels.size, rows, columns,
+                                   job.residual.s[2] // kernels.size, job.residual.s[3] // kernels.size)
             else:
                 lay_out(c_row, 1, pixels, 0, width)
         bias = job.bias + first * kernels.size if job.bias != NULL else NULL
@@ -425,10 +513,12 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
         if in_output:
             ends.bias, ends.residual = bias, residual
         if job.source == GATHER:
-            direct_gather(job, region, b, vectors, width, image, group, oy, ox, columns, pixels, a_row, c, c_row,
+            direct_gather(job, &met, panel, region, b, vectors, width, image, group, oy, ox, columns, pixels, a_row, c, c_row,
                           &ends, skip, spare, watch)
         elif skip:
-            direct_skip(job, a, b, vectors, width, oy, ox, columns, pixels, a_row, c, c_row, &ends, spare)
+            direct_skip(job, &met, a, b, vectors, width, oy, ox, rows, columns, pixels, a_row, c, c_row, &ends, spare)
+        elif not met.all or streamed(job):
+            direct_some_taps(job, &met, group, panel, a, b, vectors, width, pixels, a_row, c, c_row, &ends, spare)
         else:
             for i in range(job.blocks):
                 direct_block(kernels, a, a_row, b, vectors, width, job.segments + job.block[i],
@@ -436,17 +526,22 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
         if in_output and (job.activation == LINEAR or job.activation == RELU):
             continue
         if job.merged < job.outputs:
-            direct_spread(job, temporary, width, oy, ox, rows, columns, to)
+            for m in range(images):
+                direct_spread(job, temporary + m * rows * columns * width * kernels.size, width, oy, ox, rows, columns,
+                              to + m * job.y.s[0])
             continue
         if in_output:
             bias = residual = NULL
-        for r in range(rows):
-            kernels.store[job.y_code](
-                c + c_row[r * columns] * kernels.size, job.y.s[3] // kernels.size if in_output else width, columns,
-                count, to + r * job.y.s[2], job.y.s[3], job.y.s[1], bias, job.activation, residual,
-                job.residual.s[3] if job.has_residual else 0, job.residual.s[1] if job.has_residual else 0)
-            if residual != NULL:
-                residual += job.residual.s[2]
+        for m in range(images):
+            for r in range(rows):
+                add = residual
+                if residual != NULL:
+                    add += m * job.residual.s[0] + r * job.residual.s[2]
+                kernels.store[job.y_code](
+                    c + c_row[(m * rows + r) * columns] * kernels.size,
+                    job.y.s[3] // kernels.size if in_output else width, columns, count,
+                    to + m * job.y.s[0] + r * job.y.s[2], job.y.s[3], job.y.s[1], bias, job.activation, add,
+                    job.residual.s[3] if job.has_residual else 0, job.residual.s[1] if job.has_residual else 0)
 
 
 cdef void direct_spread(const Direct* job, const char* c, size width, size oy, size ox, size rows, size columns,
@@ -509,24 +604,76 @@ cdef void run_product(const fc_kernels* kernels, fc_product* product, size vecto
         kernels.micro[vectors][rows - 1](product, tiles - longer)
 
 
-cdef void direct_skip(const Direct* job, const char* a, const char* b, size vectors, size width, size oy, size ox,
-                      size columns, size pixels, const size* a_row, char* c, const size* c_row, const Ends* ends,
+cdef inline bint streamed(const Direct* job) noexcept nogil:
+    return job.streams and job.weights.packed == NULL
+
+
+cdef const char* direct_steps(const Direct* job, size group, size panel, const char* b, size first, size last,
+                              size width) noexcept nogil:
+    """Where step 0 of a panel would lie if it were packed whole: what streams packs the steps from `first` to `last` - 1
+    into b."""
+    if not streamed(job):
+        return b
+    pack_steps(&job.weights, group, panel, first, last, <char*>b)
+    return b - first * width * job.kernels.size
+
+
+cdef void direct_some_taps(const Direct* job, const Met* met, size group, size panel, const char* a, const char* b,
+                           size vectors, size width, size pixels, const size* a_row, char* c, const size* c_row, const Ends* ends,
+                           fc_segment* spare) noexcept nogil:
+    """The blocks of the reduction without the taps that meet padding alone; they begin at the same steps."""
+    cdef size i, j, left, at, piece, first, run, n = 0, block = 0
+    cdef bint begun = False
+    cdef const char* steps
+    cdef size taps = 1 if job.merged_taps and met.last_x > met.first_x else met.last_x - met.first_x
+    run = job.channels * ((met.last_x - met.first_x) if job.merged_taps else 1)
+    for i in range(met.first_y, met.last_y):
+        for j in range(met.first_x, met.first_x + taps):
+            first = (i * job.taps_x + j) * job.channels
+            left = run
+            while left > 0:
+                at = first + run - left
+                if n and at // job.kc != block:
+                    steps = direct_steps(job, group, panel, b, spare[0].b, spare[n - 1].b + spare[n - 1].k, width)
+                    direct_block(job.kernels, a, a_row, steps, vectors, width, spare, n, pixels, c, c_row, ends,
+                                 not begun, False)
+                    begun, n = True, 0
+                block = at // job.kc
+                piece = min(left, (block + 1) * job.kc - at)
+                spare[n].a = region_offset(job, met, i, j) + (run - left)
+                spare[n].b = at
+                spare[n].k = piece
+                n += 1
+                left -= piece
+    steps = b
+    if n:
+        steps = direct_steps(job, group, panel, b, spare[0].b, spare[n - 1].b + spare[n - 1].k, width)
+    direct_block(job.kernels, a, a_row, steps, vectors, width, spare, n, pixels, c, c_row, ends, not begun, True)
+
+
+cdef void direct_skip(const Direct* job, const Met* met, const char* a, const char* b, size vectors, size width,
+                      size oy, size ox, size rows, size columns, size pixels, const size* a_row, char* c, const size* c_row, const Ends* ends,
                       fc_segment* spare) noexcept nogil:
     """Weights that are NaN or infinite must not meet the zeros of the padding: pixel by pixel, real taps alone."""
     cdef size p, i, j, iy, ix, n
+    cdef bint begun
     cdef Ends own = ends[0]
     for p in range(pixels):
         own.residual_row = ends.residual_row + p
         n = 0
         for i in range(job.taps_y):
-            iy = (oy + p // columns) * job.stride_y + job.tap_y[i]
+            iy = (oy + p // columns % rows) * job.stride_y + job.tap_y[i]
             if iy < 0 or iy >= job.x.n[2]:
                 continue
             for j in range(job.taps_x):
                 ix = (ox + p % columns) * job.stride_x + job.tap_x[j]
                 if ix < 0 or ix >= job.x.n[3]:
                     continue
-                spare[n].a = region_offset(job, i, j)
+                begun = n > 0 and spare[n - 1].b >= i * job.taps_x * job.channels
+                if job.merged_taps and begun:  # the taps inside lie side by side
+                    spare[n - 1].k += job.channels
+                    continue
+                spare[n].a = region_offset(job, met, i, j)
                 spare[n].b = (i * job.taps_x + j) * job.channels
                 spare[n].k = job.channels
                 n += 1
@@ -534,17 +681,19 @@ cdef void direct_skip(const Direct* job, const char* a, const char* b, size vect
                      True)
 
 
-cdef void direct_gather(const Direct* job, char* region, const char* b, size vectors, size width, size image,
-                        size group, size oy, size ox, size columns, size pixels, const size* a_row, char* c,
+cdef void direct_gather(const Direct* job, const Met* met, size panel, char* region, const char* b, size vectors,
+                        size width, size image, size group, size oy, size ox, size columns, size pixels, const size* a_row, char* c,
                         const size* c_row, const Ends* ends, bint skip, fc_segment* spare,
                         fc_watch* watch) noexcept nogil:
     """The reduction in chunks of kc steps, gathered pixel by pixel: bounded memory for windows of any size."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size total = job.taps_y * job.taps_x * job.channels, k0 = 0, k1, k, tap, channel, n, iy, ix, p, at, segments
+    cdef size k0 = met.first_y * job.taps_x * job.channels, total = met.last_y * job.taps_x * job.channels
+    cdef size k1, k, tap, channel, n, iy, ix, p, at, segments
+    cdef bint begun = False
     cdef char* dst
     cdef Ends own = ends[0]
-    while (k0 < total or k0 == 0) and not fc_interrupted(watch):
-        k1 = min(total, k0 + job.kc)
+    while (k0 < total or not begun) and not fc_interrupted(watch):
+        k1 = min(total, (k0 // job.kc + 1) * job.kc)
         for p in range(pixels):
             segments = 0
             k = k0
@@ -573,13 +722,11 @@ cdef void direct_gather(const Direct* job, char* region, const char* b, size vec
             if skip:
                 own.residual_row = ends.residual_row + p
                 direct_block(kernels, region, a_row + p, b, vectors, width, spare, segments, 1, c, c_row + p, &own,
-                             k0 == 0, k1 == total)
+                             not begun, k1 == total)
         if not skip:
             spare[0].a = 0
             spare[0].b = k0
             spare[0].k = k1 - k0
-            direct_block(kernels, region, a_row, b, vectors, width, spare, 1, pixels, c, c_row, ends, k0 == 0,
-                         k1 == total)
-        k0 = k1
-        if total == 0:
-            break
+            direct_block(kernels, region, a_row, direct_steps(job, group, panel, b, k0, k1, width), vectors, width, spare,
+                         1, pixels, c, c_row, ends, not begun, k1 == total)
+        k0, begun = k1, True

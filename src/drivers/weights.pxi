@@ -81,6 +81,24 @@ cdef int pack_panel(const Weights* w, size group, size panel, size channel, size
                                         w.output_stride)
 
 
+cdef void pack_steps(const Weights* w, size group, size panel, size first, size last, char* dst) noexcept nogil:
+    """Steps first .. last - 1 of a panel, counted [tap y][tap x][channel]: whole taps of a row together."""
+    cdef size width = panel_vectors(w, panel) * w.kernels.lanes, column = panel * w.width
+    cdef size count = min(w.width, w.outputs - column), tap, channel, taps, channels
+    cdef const char* src = (w.array.p + group * (w.array.n[0] // w.groups) * w.array.s[0]
+                            + column * w.output_stride)
+    while first < last:
+        tap, channel = first // w.channels, first % w.channels
+        taps = 0 if channel else min(w.taps_x - tap % w.taps_x, (last - first) // w.channels)
+        channels = w.channels if taps else min(w.channels - channel, last - first)
+        taps = max(1, taps)
+        w.kernels.pack_panel[w.code](dst, width, src + channel * w.channel_stride, 1, w.offsets + tap // w.taps_x, taps,
+                                     w.offsets + w.taps_y + tap % w.taps_x, channels, w.channel_stride, count,
+                                     w.output_stride)
+        dst += taps * channels * width * w.kernels.size
+        first += taps * channels
+
+
 cdef inline const char* packed_panel(const Weights* w, size group, size panel) noexcept nogil:
     return w.packed + (group * w.group_elements + panel * w.width * w.taps_y * w.taps_x * w.channels) * w.kernels.size
 

@@ -212,6 +212,14 @@ static int NAME(pack_panel_copied)(T *to, ptrdiff_t width, const char *src, ptrd
                 const char *line = src + tap_y[i] + tap_x[j];                                                        \
                 for (ptrdiff_t c = 0; c < channels; c++, line += channel_stride, to += width) {                      \
                     const char *in = line;                                                                           \
+                    if (outputs < LANES / 2) { /* one vector, most of it zeros */                                    \
+                        *(NAME(vec) *)to = (NAME(vec)){0};                                                           \
+                        for (ptrdiff_t o = 0; o < outputs; o++, in += output_stride) {                               \
+                            to[o] = (T)READ(*(const NAME(src_##suffix) *)in);                                        \
+                            bad[o] += to[o] * 0;                                                                     \
+                        }                                                                                            \
+                        continue;                                                                                    \
+                    }                                                                                                \
                     if (output_stride == (ptrdiff_t)sizeof(S))                                                       \
                         for (ptrdiff_t o = 0; o < outputs; o++) to[o] = (T)READ(((const NAME(src_##suffix) *)in)[o]);\
                     else                                                                                             \

@@ -1,0 +1,175 @@
+"""Kernels larger than what they are laid over: work follows the products that meet an input, results stay."""
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import reference
+from fastconv.call import forward_call, input_gradient_call
+from fastconv.geometry import conv_geometry
+from fastconv.grad import conv2d_input, conv2d_weight
+
+# (batch, channels, height, width), (outputs, channels of a group, kernel), options: input, kernel and output all small,
+# one of them large along either axis.
+CASES = [
+    ((1, 1, 1, 1), (1, 1, 20, 20), {"padding": 19}),
+    ((3, 5, 1, 1), (4, 5, 7, 7), {"padding": 6}),
+    ((20, 6, 1, 1), (3, 6, 9, 4), {"padding": (8, 3)}),
+    ((2, 8, 2, 3), (6, 4, 9, 8), {"padding": (8, 7), "groups": 2}),
+    ((2, 24, 2, 2), (8, 6, 11, 11), {"padding": 10, "groups": 4}),
+    ((17, 3, 4, 4), (5, 3, 7, 7), {"padding": 6, "stride": 2}),
+    ((2, 3, 3, 2), (2, 3, 6, 5), {"padding": (10, 8), "dilation": 2}),
+    ((18, 4, 2, 2), (3, 4, 8, 8), {"padding": 21, "dilation": 3, "stride": 2}),
+    ((2, 4, 5, 5), (6, 4, 3, 3), {"padding": 6, "dilation": 6}),
+    ((4, 3, 7, 7), (18, 3, 15, 15), {"padding": 7}),
+    ((2, 2, 30, 1), (3, 2, 3, 30), {"padding": (1, 29)}),
+    ((5, 40, 1, 1), (70, 40, 3, 3), {"padding": 1}),
+    ((9, 3, 12, 12), (2, 3, 12, 12), {}),
+    ((2, 4, 1, 6), (3, 4, 9, 2), {"padding": ((8, 3), (-1, 4))}),
+    ((2, 3, 3, 3), (4, 3, 1, 1), {"padding": 5, "stride": 3}),
+]
+
+
+def arrays(case, dtype=np.float32, low=-4, high=5):
+    shape, (outputs, channels, *kernel), options = case
+    rng = np.random.default_rng(7)
+
+    def some(*shape):
+        return rng.integers(low, high, shape).astype(dtype)
+
+    x, w = some(*shape), some(outputs, channels, *kernel)
+    y = reference.conv2d(x, w, **options)
+    return x, w, some(*y.shape), some(outputs), options
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8"])
+def test_all_passes_are_exact(case, dtype):
+    x, w, dy, bias, options = arrays(case, dtype, -1, 2)
+    assert np.array_equal(fastconv.conv2d(x, w, bias, **options), reference.conv2d(x, w, bias, **options))
+    for ours, theirs in zip(
+        fastconv.conv2d_backward(dy, x, w, **options), reference.conv2d_backward(dy, x, w, **options), strict=True
+    ):
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_layouts_epilogues_and_transposed(case):
+    x, w, dy, bias, options = arrays(case)
+    add = np.moveaxis(dy, 1, 3)
+    last = {**options, "data_format": "NHWC"}
+    first = np.moveaxis(x, 1, 3), w.transpose(2, 3, 1, 0)
+    for residual, b in ((None, bias), (add, None), (add, bias)):
+        more = {"residual": residual, "activation": "relu"}
+        assert np.array_equal(
+            fastconv.conv2d(*first, b, **last, **more), reference.conv2d(*first, b, **last, **more)
+        )
+    if not isinstance(options.get("padding"), tuple) or isinstance(options["padding"][0], int):
+        result = reference.conv_transpose2d(dy, w, np.resize(bias, x.shape[1]), **options)
+        assert np.array_equal(fastconv.conv_transpose2d(dy, w, np.resize(bias, x.shape[1]), **options), result)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_bits_do_not_depend_on_threads_batch_layout_or_plan(case):
+    (batch, *_), _, options = case
+    rng = np.random.default_rng(8)
+    x, w, dy, bias, _ = (array if isinstance(array, dict) else array + rng.random(array.shape, np.float32) for array in
+                         arrays(case))  # fmt: skip
+    y = fastconv.conv2d(x, w, bias, **options)
+    dx = conv2d_input(x.shape, w, dy, **options)
+    dw = conv2d_weight(x, w.shape, dy, **options)
+    for threads in (1, 3):
+        assert np.array_equal(y, fastconv.conv2d(x, w, bias, num_threads=threads, **options))
+        assert np.array_equal(dx, conv2d_input(x.shape, w, dy, num_threads=threads, **options))
+        assert np.array_equal(dw, conv2d_weight(x, w.shape, dy, num_threads=threads, **options))
+    for part in (slice(0, 1), slice(batch // 2, batch)):
+        assert np.array_equal(y[part], fastconv.conv2d(x[part], w, bias, **options))
+        assert np.array_equal(dx[part], conv2d_input(x[part].shape, w, dy[part], **options))
+    last = fastconv.conv2d(np.moveaxis(x, 1, 3).copy(), w.transpose(2, 3, 1, 0), bias, **options, data_format="NHWC")
+    assert np.array_equal(y, np.moveaxis(last, 3, 1))
+    assert np.array_equal(y, fastconv.plan_conv2d(x.shape, w, bias, **options).run(x))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_is_not_finite_reaches_its_own_windows(case):
+    x, w, dy, _, options = arrays(case)
+    rng = np.random.default_rng(9)
+    for array, value in ((x, np.nan), (w, np.inf), (dy, np.nan)):
+        array.flat[rng.choice(array.size, max(1, array.size // 20), replace=False)] = value
+    results = [fastconv.conv2d(x, w, **options), *fastconv.conv2d_backward(dy, x, w, **options)]
+    with np.errstate(invalid="ignore"):
+        expected = [reference.conv2d(x, w, **options), *reference.conv2d_backward(dy, x, w, **options)]
+    for ours, theirs in zip(results, expected, strict=True):
+        assert np.array_equal(ours, theirs, equal_nan=True)
+
+
+def useful(geometry):
+    """Products that meet an input, counted by hand."""
+    g, total = geometry, geometry.batch * geometry.out_channels * geometry.in_channels // geometry.groups
+    for axis in range(2):
+        at = np.arange(g.output_size[axis])[:, None] * g.stride[axis] - g.padding[axis][0]
+        at = at + np.arange(g.kernel_size[axis]) * g.dilation[axis]
+        total *= int(((at >= 0) & (at < g.input_size[axis])).sum())
+    return total
+
+
+MANY_IMAGES = [((200, 1, 28, 28), (50, 1, 28, 28), {}), ((64, 512, 4, 4), (100, 512, 4, 4), {}),
+               ((64, 512, 7, 7), (100, 512, 7, 7), {}), ((1, 1, 512, 512), (1, 1, 512, 512), {}),
+               ((16, 32, 19, 19), (64, 32, 9, 9), {"stride": 2}), ((16, 32, 9, 9), (64, 32, 9, 9), {"padding": 8}),
+               ((2, 64, 33, 33), (64, 64, 3, 3), {"padding": 30, "dilation": 30})]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [*CASES, *MANY_IMAGES], ids=str)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_work_follows_the_useful_products(case, threads):
+    """At most twice as many multiplications in each pass, or so few that tiles of their own would take longer."""
+    shape, weight, options = case
+    stride, dilation, groups = (options.get(name, 1) for name in ("stride", "dilation", "groups"))
+    g = conv_geometry(shape, weight, stride, options.get("padding", 0), dilation, groups, "zeros")
+    least = useful(g)
+    for call, size, over, outputs in (
+        (forward_call(g, np.dtype("float32"), "direct", threads), g.output_size, g.input_size, g.out_channels),
+        (input_gradient_call(g, np.dtype("float32"), "direct", threads), g.input_size, g.output_size, g.in_channels),
+    ):
+        done = call.products(g.batch, size, over)
+        if call.exchanged:
+            done = groups * call.exchanged.products(outputs // groups, size, g.kernel_size)
+        assert least <= done <= max(2 * least, 1 << 18)
+
+
+def test_a_plan_packs_no_weights_that_meet_padding_alone():
+    plan = fastconv.plan_conv2d((1, 8, 2, 2), np.ones((8, 8, 15, 15), np.float32), padding=7)
+    alone = fastconv.plan_conv2d((1, 8, 2, 2), np.ones((8, 8, 3, 3), np.float32), padding=1)
+    assert plan.explain().packed_weight_bytes == alone.explain().packed_weight_bytes
+    assert plan.explain().multiplications == alone.explain().multiplications
+    x = np.random.default_rng(0).random((1, 8, 2, 2), np.float32)
+    assert np.array_equal(plan.run(x), alone.run(x))
+
+
+def overlaps(x, w, before, after):
+    """A kernel as large as the image, `before` pixels above or left of it and so on: what it covers, summed."""
+    sums = np.zeros((x.shape[0], w.shape[0], *(1 + b + a for b, a in zip(before, after, strict=True))))
+    for y in range(sums.shape[2]):
+        for z in range(sums.shape[3]):
+            dy, dx = y - before[0], z - before[1]
+            image = x[:, :, max(0, dy) : dy + x.shape[2], max(0, dx) : dx + x.shape[3]]
+            own = w[:, :, max(0, -dy) : x.shape[2] - dy, max(0, -dx) : x.shape[3] - dx]
+            with np.errstate(invalid="ignore"):
+                sums[:, :, y, z] = np.einsum("nchw,ochw->no", image.astype(float), own.astype(float))
+    return sums
+
+
+@pytest.mark.parametrize("shape, outputs, before, after", [
+    ((1, 1, 900, 900), 1, (0, 0), (0, 0)), ((1, 3, 260, 270), 3, (0, 0), (0, 0)), ((2, 5, 370, 360), 2, (0, 0), (0, 0)),
+    ((1, 2, 200, 200), 20, (1, 0), (0, 1)),
+], ids=str)  # fmt: skip
+def test_weights_of_a_window_as_large_as_the_image_take_a_block_of_memory(shape, outputs, before, after):
+    rng = np.random.default_rng(1)
+    x = rng.integers(-2, 3, shape).astype(np.float32)
+    w = rng.integers(-2, 3, (outputs, *shape[1:])).astype(np.float32)
+    padding = tuple(zip(before, after, strict=True))
+    assert np.array_equal(fastconv.conv2d(x, w, padding=padding), overlaps(x, w, before, after))
+    call = forward_call(conv_geometry(shape, w.shape, 1, padding, 1, 1), np.dtype("float32"), "direct", 2)
+    assert call.packs and call.streams and all(p.scratch_bytes(False) < 8 << 20 for p in call.direct)
+    w[-1, -1, -1, 3], w[0, 0, 5, 5] = np.nan, np.inf  # then the weights are packed before
+    assert np.array_equal(fastconv.conv2d(x, w, padding=padding), overlaps(x, w, before, after), equal_nan=True)
