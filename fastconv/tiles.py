@@ -247,9 +247,9 @@ def _require_parts(layers: Iterable[Layer], dtype: np.dtype[Any]) -> None:
     for layer in layers:
         if type(layer).forward not in PARTS:
             raise ConvError(
-                f"{layer.name} ({type(layer).__name__}) looks at the whole image, as far as tiled_predict knows, which "
-                "does not have it; model.to_fully_convolutional() makes convolutions of Flatten, Dense and "
-                "GlobalAveragePooling2D, predict takes every layer."
+                f"{layer.name} ({type(layer).__name__}) needs the whole image as far as tiled_predict knows, which has "
+                "a part of it at a time. Use predict, or for Flatten, Dense and GlobalAveragePooling2D "
+                "model.to_fully_convolutional()."
             )
         if not layer.channels_last:
             raise ConvError(f"{layer.name} has data_format='channels_first'; tiled_predict takes channels-last nets.")

@@ -131,7 +131,10 @@ def random_net(seed: Any) -> tuple[Sequential, Array, list[Any]]:
     tiles: list[Any] = [_numbers(rng, 1, 12), 20]
     if shape[0] * shape[1] <= 200:
         tiles.append(1)
-    return net, rng.standard_normal(shape).astype("float32"), tiles
+    image = rng.standard_normal(shape).astype("float32")
+    if rng.random() < 0.3:  # the bits do not follow how it lies in memory
+        image = np.asfortranarray(image)[::-1]
+    return net, image, tiles
 
 
 def described(layer: Any) -> str:

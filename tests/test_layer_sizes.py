@@ -347,6 +347,7 @@ def keras() -> Any:
     return pytest.importorskip("keras")
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_the_table_is_what_keras_computes(keras: Any, table: dict[str, Any]) -> None:
     assert keras_shapes(keras) == table["others"]
     assert keras_refusals(keras) == table["refused"]
@@ -361,6 +362,7 @@ def test_the_table_is_what_keras_computes(keras: Any, table: dict[str, Any]) -> 
             assert values(keras.layers, name, options, length) == wanted, (name, options, length)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_keras_itself_on_images(keras: Any) -> None:
     rng = np.random.default_rng(3)
     cases: list[tuple[str, Options, tuple[int, ...]]] = [(n, o, s) for n, o, s in OTHERS if n not in ("Dropout",)]
