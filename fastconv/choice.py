@@ -11,12 +11,13 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from math import prod
+from math import gcd, prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _native
+from .errors import ConvError
 from .geometry import Geometry
 
 # Where the register tiles read their pixels (drivers/direct.pxi).
@@ -100,7 +101,6 @@ WINOGRAD = {
     "winograd_phases_4x4": Winograd(4, 4, 2, 3, 9, 6),
 }
 WINOGRAD_TWO_TAPS = Winograd(3, 2, 1, 2, 3, 3)  # "winograd_phases" of an input gradient, in every phase
-WINOGRAD_TILES = {name: kind.tile for name, kind in WINOGRAD.items()}
 
 
 class Strassen(NamedTuple):
@@ -141,10 +141,36 @@ LINE = {"winograd_rows": Line(13, 7, 2)}
 # F(4, 4) on points 0, 1, -1, 2, -2, 1/2, infinity for the even columns of a kernel, F(4, 3) of winograd.h for the odd.
 LINE_EVEN = np.array([[p**k for k in range(4)] for p in (0, 1, -1, 2, -2, 0.5)] + [[0, 0, 0, 1]])
 LINE_ODD = np.array([[p**k for k in range(3)] for p in (0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))] + [[0, 0, 1]])
+LINE_TILE = 4  # outputs of a row
 LINE_CHANNELS = 4  # at most, and so many outputs at least: first layers
 LINE_OUTPUTS = 16
 LINE_SIZE = 24  # outputs a row
 LINE_ROWS = 7  # of a block (measured on Zen 5)
+
+
+def grain(algorithm: str, g: Geometry, gradient: bool = False) -> tuple[int, int]:
+    """Rows and columns of outputs that an algorithm makes together: at multiples of these its sums begin anew.
+
+    A block of outputs that begins and ends at such multiples (or where the outputs end), and is given all the inputs
+    that the whole has under the windows of its last grain, has the bits of the whole. Outputs are those of the
+    convolution `g` or, for its input `gradient`, that of a transposed convolution, the positions of its input.
+    """
+    size = g.input_size if gradient else g.output_size
+    whole = (max(1, size[0]), max(1, size[1]))
+    if algorithm == "direct":
+        return 1, 1
+    if kind := WINOGRAD.get(algorithm):  # tiles lie within a phase of the dilation and, of a gradient, of the stride
+        tile = WINOGRAD_TWO_TAPS.tile if gradient and kind.stride > 1 else kind.tile
+        rows, columns = (d * (s if gradient else 1) for d, s in zip(g.dilation, g.stride, strict=True))
+        return tile * rows, tile * columns
+    if algorithm in LINE and not gradient:
+        return 1, LINE_TILE
+    if algorithm in STRASSEN and not gradient:  # neighbouring pixels in the order of the image, from row to row
+        side = STRASSEN[algorithm].side
+        return side // gcd(side, whole[1]), whole[1]
+    if algorithm == "auto" or algorithm in STRASSEN or algorithm in LINE:
+        return whole
+    raise ConvError(f"nobody has said which outputs algorithm {algorithm!r} makes together: see choice.grain.")
 
 
 class Pass(NamedTuple):
@@ -810,7 +836,7 @@ def line_rows(
 ) -> tuple[int, int]:
     """(rows of a block, scratch bytes of a thread) of Winograd along rows."""
     element, lanes, vectors, _ = register_tile
-    tiles, width = -(-size[1] // 4), lanes * vectors
+    tiles, width = -(-size[1] // LINE_TILE), lanes * vectors
 
     def scratch(rows: int) -> int:
         length = -(-((rows - 1) * p.stride[0] + len(p.tap_y)) * channels // lanes) * lanes

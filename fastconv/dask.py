@@ -3,9 +3,10 @@
 A block of the result is one task: it takes the pieces of the input that its windows meet, at the edge of the array with
 the padding that belongs there, and calls `fastconv.conv2d` on one thread. dask's schedulers (threads, processes,
 distributed) decide where. The bits are those of `fastconv.conv2d` of the whole array, as the algorithm is chosen from
-its shape and blocks begin where tiles of the whole begin. One exception: Winograd computes a row of tiles that holds
-NaN or infinity another way, and a block's row is shorter than the array's, so that finite values near by may round
-differently; `algorithm="direct"` has no such rows.
+its shape and blocks begin where its sums begin anew (`choice.grain`). One exception: where NaN or infinity lies, the
+fast algorithms compute a part of the image another way (Winograd a row of tiles, the others all of it), and a block's
+part is smaller than the array's, so that finite values near by may round differently; `algorithm="direct"` has no
+such parts.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ except ImportError as error:
     raise ImportError("fastconv.dask needs dask: pip install fastconv[dask]") from error
 
 from .arrays import layout
-from .choice import WINOGRAD_TILES
+from .choice import grain
 from .errors import ConvError, ConvTypeError
 from .functional import conv2d as conv2d_of_arrays
 from .functional import explain_conv2d
@@ -68,7 +69,8 @@ def conv2d(
     Returns
     -------
     dask.array.Array
-        Chunked as the input is: a chunk of n rows becomes one of about n / stride.
+        Chunked as the input is: a chunk of n rows becomes one of about n / stride. Strassen's algorithms, whose sums
+        run from row to row, make one chunk of the width.
 
     Raises
     ------
@@ -118,11 +120,11 @@ def conv2d(
     # cut where the chunks of the unpadded input are
     cuts = [np.cumsum(x.chunks[rows + axis])[:-1] for axis in (0, 1)]
     pads = list(g.padding)
-    tile = WINOGRAD_TILES.get(chosen, 1)
-    aligned = (tile * g.dilation[0], tile * g.dilation[1]) if tile > 1 else (1, 1)
+    aligned = grain(chosen, g)
     if g.padding_mode != "zeros":
-        # the last tile may look beyond the padding, at what cancels but for rounding
-        wide = [(before, max(0, after) + more - 1) for (before, after), more in zip(pads, aligned, strict=True)]
+        # the last outputs of a grain may look beyond the padding, at what cancels but for rounding
+        more = [-n % own * step for n, own, step in zip(g.output_size, aligned, g.stride, strict=True)]
+        wide = [(before, max(0, after) + extra) for (before, after), extra in zip(pads, more, strict=True)]
         x = _padded(x, rows, wide, g.padding_mode)
         cuts = [cut + max(0, pads[axis][0]) for axis, cut in enumerate(cuts)]
         pads = [(min(0, before), min(0, after)) for before, after in pads]

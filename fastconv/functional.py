@@ -32,7 +32,7 @@ from .arrays import (
 )
 from .call import ACTIVATIONS as ACTIVATION_CODES
 from .call import bias_for, forward_call
-from .choice import LINE, STRASSEN, WINOGRAD_TILES
+from .choice import LINE, STRASSEN, WINOGRAD
 from .errors import ConvError, ConvTypeError
 from .geometry import (
     Padding,
@@ -52,7 +52,7 @@ from .geometry import (
 from .plan import ConvExplanation, ConvPlan
 from .remembered import Gradients, call_key, known_key, remember, remembered_calls, remembered_gradients
 
-ALGORITHMS: Final = ("auto", "direct", *WINOGRAD_TILES, *LINE, *STRASSEN)
+ALGORITHMS: Final = ("auto", "direct", *WINOGRAD, *LINE, *STRASSEN)
 ACTIVATIONS: Final = ("relu", "relu6", "leaky_relu", "silu", "sigmoid", "hardswish")
 EXACT_ACTIVATIONS: Final = ("relu", "relu6")
 

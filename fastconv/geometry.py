@@ -415,6 +415,41 @@ def conv_geometry(
     )
 
 
+def keras_transposed_padding(
+    padding: Any, kernel: Pair, stride: Pair, dilation: Pair, output_padding: Any
+) -> tuple[Pads, Pair]:
+    """(padding, output_padding) as `conv_transpose_geometry` takes them, of a layer written in Keras' words.
+
+    With the kernel's extent k along an axis, 'valid' has (H - 1)*s + max(k, s) positions, or with output_padding
+    (H - 1)*s + k + output_padding; 'same' has H*s, or (H - 1)*s + k % 2 + output_padding: that of a padding of k // 2
+    on both sides. The odd position that 'same' cuts off lies at the end, as in the convolution that it transposes.
+    """
+    parsed = parse_padding(padding)
+    given = None if output_padding is None else pair("output_padding", output_padding, 0)
+    extents = _kernel_extent(kernel, dilation)
+    pads, extra = [], []
+    for axis, (extent, step) in enumerate(zip(extents, stride, strict=True)):
+        added = None if given is None else given[axis]
+        if added is not None and added >= (step if isinstance(parsed, str) else max(step, dilation[axis])):
+            raise ConvError(
+                f"output_padding must be smaller than strides, but along the {AXES[axis]} output_padding is {added} "
+                f"and strides {step} (output_padding={output_padding!r}, strides={stride}, dilation_rate={dilation}, "
+                f"padding={padding!r}); where padding is given as numbers, it may be below dilation_rate instead."
+            )
+        if parsed in ("same", "same_lower"):
+            cut = extent - (step if added is None else extent % 2 + added)
+            sides = (max(cut, 0) // 2, max(cut, 0) - max(cut, 0) // 2)
+            pads.append(sides[::-1] if parsed == "same_lower" else sides)
+            extra.append(max(-cut, 0))
+        elif isinstance(parsed, str):
+            pads.append(_sides_of_word(parsed, 0, extent, step))
+            extra.append(max(step - extent, 0) if added is None and parsed == "valid" else added or 0)
+        else:
+            pads.append(parsed[axis])
+            extra.append(added or 0)
+    return (pads[0], pads[1]), (extra[0], extra[1])
+
+
 def conv_transpose_geometry(
     input_shape: Shape,
     weight_shape: Shape,
@@ -426,13 +461,14 @@ def conv_transpose_geometry(
     *,
     name: str = "conv_transpose2d",
     shown: tuple[Shape, Shape] | None = None,
+    least: int = 1,
 ) -> Geometry:
     """The convolution whose input gradient is the transposed convolution of these shapes.
 
     Its input is the transposed output, its output the transposed input; weight is (in channels, out channels of a
     group, kernel height, kernel width). Along an axis the transposed output has
-    (H - 1)*s - p0 - p1 + d*(k - 1) + 1 + output_padding positions. A word for padding is the convolution's that is
-    transposed: 'same' gives H*s + output_padding.
+    (H - 1)*s - p0 - p1 + d*(k - 1) + 1 + output_padding positions, and at least `least`. A word for padding is the
+    convolution's that is transposed: 'same' gives H*s + output_padding.
     """
     shown = shown or (input_shape, weight_shape)
     _require_axes(name, input_shape, weight_shape, shown)
@@ -481,7 +517,7 @@ def conv_transpose_geometry(
             raise ConvError(
                 f"{name}: the output's {AXES[axis]} {output} is above 2**60 ({described()}); reduce stride or dilation."
             )
-        if output < (1 if size[axis] else 0):
+        if output < (least if size[axis] else 0):
             raise ConvError(
                 f"{name}: padding={padding!r} leaves no output: its {AXES[axis]} would be {output} ({described()}). "
                 "Reduce padding or raise output_padding."

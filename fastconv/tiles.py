@@ -8,24 +8,27 @@ and the strides, and neighbouring tiles compute nothing twice but the pixels tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import functional
-from .choice import WINOGRAD_TILES
+from . import functional, threads
+from .arrays import as_array
+from .call import forward_call, input_gradient_call
+from .choice import grain
 from .errors import ConvError, ConvTypeError
-from .geometry import Geometry, PoolGeometry, Shape, Size, pair
+from .geometry import Geometry, PoolGeometry, Shape, Size, pair, tiled_geometries
 from .layers.activations import LINEAR, Activation, Softmax
 from .layers.base import Layer, locating
 from .layers.convolution import Conv2D, Conv2DTranspose, batch_algorithm
-from .layers.core import Dropout, Residual, chain_window
-from .layers.kinds import SeparableConv2D
+from .layers.core import Dense, Dropout, Residual, chain_window
+from .layers.kinds import SeparableConv2D, TiledConv2D
 from .layers.normalization import BatchNormalization, LocalResponseNormalization
 from .layers.pooling import AveragePooling2D, MaxPooling2D, UpSampling2D, ZeroPadding2D
+from .models.sequential import Sequential
 from .progress import Progress
 
 Array = NDArray[Any]
@@ -33,8 +36,6 @@ Range = tuple[int, int]
 Box = tuple[Range, Range]  # rows and columns
 Pads = tuple[Range, Range]
 Source = Callable[[Box], Array]  # the pixels (1, H, W, C) of a box
-
-PIXELWISE: Final = (Activation, BatchNormalization, Dropout, LocalResponseNormalization, Softmax)
 
 
 # ---- which pixels ------------------------------------------------------------------------------------------------
@@ -69,65 +70,107 @@ def _windows(
     return (boxes[0], boxes[1]), (pads[0], pads[1])
 
 
+def _grains(outputs: Box, aligned: Range, size: Range) -> Box:
+    """The box of whole grains around outputs, within those that there are."""
+    rows, columns = (
+        (begin // step * step, min(end, -(-stop // step) * step))
+        for (begin, stop), step, end in zip(outputs, aligned, size, strict=True)
+    )
+    return rows, columns
+
+
+def _is_empty(box: Box) -> bool:
+    return any(begin == end for begin, end in box)
+
+
 def _cut(x: Array, held: Box, wanted: Box) -> Array:
     """The wanted box out of an array that holds another."""
     (top, left), rows, columns = (held[0][0], held[1][0]), wanted[0], wanted[1]
     return x[:, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
 
 
+def _remembering(source: Source) -> Source:
+    """A source for several readers: what lies in a box that was read before is not made again."""
+    held: list[tuple[Box, Array]] = []
+
+    def shared(box: Box) -> Array:
+        for own, pixels in held:
+            if all(a[0] <= b[0] and b[1] <= a[1] for a, b in zip(own, box, strict=True)):
+                return _cut(pixels, own, box)
+        held.append((box, source(box)))
+        return held[-1][1]
+
+    return shared
+
+
 # ---- layers ------------------------------------------------------------------------------------------------------
 
 
-def _convolution(layer: Conv2D, shape: Shape, outputs: Box, source: Source) -> Array:
-    g = layer.geometry(shape)
-    algorithm = batch_algorithm(g, layer.dtype)
-    weight = layer._weight()
-    if algorithm == "auto":
-        algorithm = functional.explain_conv2d(
-            (1, *g.input_size, g.in_channels), weight.shape, g.stride, g.padding, g.dilation, g.groups,
-            dtype=layer.dtype, data_format="NHWC",
-        ).algorithm  # fmt: skip
-    aligned, made = (1, 1), outputs
-    if tile := WINOGRAD_TILES.get(algorithm):  # whose sums depend on the place in a tile: begin and end where one does
-        aligned = (tile * g.dilation[0], tile * g.dilation[1])
-        made = tuple(
-            (begin // step * step, min(size, -(-end // step) * step))
-            for (begin, end), step, size in zip(outputs, aligned, g.output_size, strict=True)
-        )  # type: ignore[assignment]
+def _convolved(
+    g: Geometry, algorithm: str, weight: Array, bias: Array | None, activation: str | None, outputs: Box, source: Source
+) -> Array:
+    """A box of the outputs of a convolution `g` of the whole input, with the bits that the whole has."""
+    chosen = forward_call(g, weight.dtype, algorithm, threads.effective(None)).algorithm
+    aligned = grain(chosen, g)
+    made = _grains(outputs, aligned, g.output_size)
     box, pads = _windows(g, made, aligned)
-    function = layer.activation
-    fused = function.fused if function.from_output else None
     y = functional.conv2d(
-        source(box), weight, None if layer.bias is None else layer.bias.array, g.stride, pads, g.dilation, g.groups,
-        data_format="NHWC", activation=fused, algorithm=algorithm,
+        source(box), weight, bias, g.stride, pads, g.dilation, g.groups, data_format="NHWC", activation=activation,
+        algorithm=chosen,
     )  # fmt: skip
-    if fused is None and function is not LINEAR:
-        y = function.value(y)
     return _cut(y, made, outputs)
+
+
+def _convolution(layer: Conv2D, shape: Shape, outputs: Box, source: Source) -> Array:
+    g, function = layer.geometry(shape), layer.activation
+    bias = None if layer.bias is None else layer.bias.array
+    fused = function.fused if function.from_output else None
+    y = _convolved(g, batch_algorithm(g, layer.dtype), layer._weight(), bias, fused, outputs, source)
+    return y if fused is not None or function is LINEAR else function.value(y)
+
+
+def _tiled(layer: TiledConv2D, shape: Shape, outputs: Box, source: Source) -> Array:
+    """Every kernel makes its own outputs, every tH-th row and tW-th column of all."""
+    assert layer.kernel is not None
+    bias = None if layer.bias is None else layer.bias.array
+    y = np.empty((1, *(end - begin for begin, end in outputs), layer.filters), layer.dtype)
+    shared = _remembering(source)
+    shared(_windows(layer.geometry(shape), outputs)[0])  # which of all kernels' windows are the most
+    for a, b, g in tiled_geometries(layer.geometry(shape), layer.tiles):
+        own: list[Range] = []
+        places: list[slice] = []
+        for (begin, end), first, step in zip(outputs, (a, b), layer.tiles, strict=True):
+            low, high = (max(0, -(-(place - first) // step)) for place in (begin, end))
+            own.append((low, high))
+            places.append(slice(low * step + first - begin, None, step))
+        if not _is_empty((own[0], own[1])):
+            y[:, places[0], places[1]] = _convolved(
+                g, "auto", layer.kernel.array[a, b], bias, None, (own[0], own[1]), shared
+            )
+    return y if layer.activation is LINEAR else layer.activation.value(y)
 
 
 def _transposed(layer: Conv2DTranspose, shape: Shape, outputs: Box, source: Source) -> Array:
     g = layer.geometry(shape)  # its output is the layer's input
-    box, cut = [], []
-    for axis, (begin, end) in enumerate(outputs):
-        extent, stride, before = (g.kernel_size[axis] - 1) * g.dilation[axis], g.stride[axis], g.padding[axis][0]
-        first = min(max(0, -(-(begin + before - extent) // stride)), g.output_size[axis])
-        last = max(first, min((end - 1 + before) // stride + 1, g.output_size[axis]))
+    algorithm = input_gradient_call(g, layer.dtype, "auto", threads.effective(None)).algorithm
+    aligned = grain(algorithm, g, gradient=True)
+    made = _grains(outputs, aligned, g.input_size)
+    box, pads = [], []
+    for axis, (begin, end) in enumerate(made):
+        reach, stride = (g.kernel_size[axis] - 1) * g.dilation[axis], g.stride[axis]
+        before, size = g.padding[axis][0], g.output_size[axis]
+        # the inputs that write here, those of the last grain's outputs beyond the end included
+        first = min(max(0, -(-(begin + before - reach) // stride)), size)
+        last = max(first, min((end + -end % aligned[axis] - 1 + before) // stride + 1, size))
+        start = begin + before - first * stride  # of the positions that these inputs write
         box.append((first, last))
-        cut.append((begin - first * stride + before, end - first * stride + before))
-    x = source((box[0], box[1]))
+        pads.append((start, (last - first - 1) * stride + reach + 1 - start - (end - begin)))
     assert layer.kernel is not None
-    bias = None if layer.bias is None else layer.bias.array
-    # enough rows and columns behind the last window, where the layer's own output has more than windows reach
     y = functional.conv_transpose2d(
-        x, layer.kernel.array, None, g.stride, 0, 0, g.groups, g.dilation, data_format="NHWC"
-    )
-    more = [max(0, stop - size) for (_, stop), size in zip(cut, y.shape[1:3], strict=True)]
-    if any(more):
-        y = np.pad(y, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)))
-    y = y[:, cut[0][0] : cut[0][1], cut[1][0] : cut[1][1]]
-    if bias is not None:
-        y = y + bias
+        source((box[0], box[1])), layer.kernel.array, None if layer.bias is None else layer.bias.array, g.stride, pads,
+        0, g.groups, g.dilation, data_format="NHWC", algorithm=algorithm,
+    )  # fmt: skip
+    y = _cut(y, made, outputs)
     return y if layer.activation is LINEAR else layer.activation.value(y)
 
 
@@ -148,28 +191,22 @@ def _padded(layer: ZeroPadding2D, shape: Shape, outputs: Box, source: Source) ->
 
 
 def _enlarged(layer: UpSampling2D, shape: Shape, outputs: Box, source: Source) -> Array:
-    if layer.interpolation != "nearest":
-        raise ConvError(
-            f"{layer.name}: tiled_predict has no bilinear interpolation; use UpSampling2D(interpolation='nearest') or "
-            "predict."
-        )
     rows, columns = ((begin // s, -(-end // s)) for (begin, end), s in zip(outputs, layer.size, strict=True))
     y = source((rows, columns)).repeat(layer.size[0], axis=1).repeat(layer.size[1], axis=2)
     held = tuple((first * s, last * s) for (first, last), s in zip((rows, columns), layer.size, strict=True))
     return _cut(y, held, outputs)  # type: ignore[arg-type]
 
 
+def _pixelwise(layer: Layer, shape: Shape, outputs: Box, source: Source) -> Array:
+    # NumPy's functions may round otherwise where values do not lie side by side, as a whole layer's do
+    y = layer.forward(np.ascontiguousarray(source(outputs)))
+    layer.release()
+    return y
+
+
 def _residual(layer: Residual, shape: Shape, outputs: Box, source: Source) -> Array:
     """Both paths look at the same pixels, which are computed once, for the path that sees more of them."""
-    held: list[tuple[Box, Array]] = []
-
-    def shared(box: Box) -> Array:
-        for own, pixels in held:
-            if all(a[0] <= b[0] and b[1] <= a[1] for a, b in zip(own, box, strict=True)):
-                return _cut(pixels, own, box)
-        held.append((box, source(box)))
-        return held[-1][1]
-
+    shared = _remembering(source)
     paths = (layer.body, layer.shortcut)
     order = sorted(paths, key=lambda path: chain_window(path, shape)[0], reverse=True)
     first, second = (_chain(path, shape, outputs, shared) for path in order)
@@ -178,47 +215,78 @@ def _residual(layer: Residual, shape: Shape, outputs: Box, source: Source) -> Ar
     return z
 
 
-def _layer(layer: Layer, shape: Shape, outputs: Box, source: Source) -> Array:
-    """A box of the output of a layer whose whole input has `shape` and whose parts `source` gives."""
-    if isinstance(layer, Residual):
-        return _residual(layer, shape, outputs, source)
-    if getattr(layer, "is_chain", False) or isinstance(layer, SeparableConv2D):
-        return _chain(layer.sublayers(), shape, outputs, source)
-    if isinstance(layer, Conv2D):
-        return _convolution(layer, shape, outputs, source)
-    if isinstance(layer, Conv2DTranspose):
-        return _transposed(layer, shape, outputs, source)
-    if isinstance(layer, (MaxPooling2D, AveragePooling2D)):
-        return _pooled(layer, shape, outputs, source)
-    if isinstance(layer, ZeroPadding2D):
-        return _padded(layer, shape, outputs, source)
-    if isinstance(layer, UpSampling2D):
-        return _enlarged(layer, shape, outputs, source)
-    if isinstance(layer, PIXELWISE):
-        y = layer._nhwc(layer.forward(layer._own_order(source(outputs))))
-        layer.release()
-        return y
-    raise ConvError(
-        f"{layer.name} ({type(layer).__name__}) looks at the whole image, which tiled_predict does not have; "
-        "model.to_fully_convolutional() makes convolutions of Flatten, Dense and GlobalAveragePooling2D."
-    )
+def _sublayers(layer: Layer, shape: Shape, outputs: Box, source: Source) -> Array:
+    return _chain(layer.sublayers(), shape, outputs, source)
+
+
+# How a box of a layer's output is made, by the function that makes all of it: a class that overrides `forward` computes
+# what nobody here knows. `PARTS[...](layer, shape, outputs, source)`: `shape` is that of the whole input, whose parts
+# `source` gives.
+PARTS: Final[dict[Any, Callable[[Any, Shape, Box, Source], Array]]] = {
+    Conv2D.forward: _convolution,  # DepthwiseConv2D's too
+    TiledConv2D.forward: _tiled,
+    Conv2DTranspose.forward: _transposed,
+    MaxPooling2D.forward: _pooled,
+    AveragePooling2D.forward: _pooled,
+    ZeroPadding2D.forward: _padded,
+    UpSampling2D.forward: _enlarged,
+    Residual.forward: _residual,
+    SeparableConv2D.forward: _sublayers,
+    Sequential.forward: _sublayers,
+    Activation.forward: _pixelwise,
+    BatchNormalization.forward: _pixelwise,
+    Dense.forward: _pixelwise,
+    Dropout.forward: _pixelwise,
+    LocalResponseNormalization.forward: _pixelwise,
+    Softmax.forward: _pixelwise,
+}
+
+
+def _require_parts(layers: Iterable[Layer], dtype: np.dtype[Any]) -> None:
+    """Refuse layers whose outputs cannot be made a box at a time, at any depth."""
+    for layer in layers:
+        if type(layer).forward not in PARTS:
+            raise ConvError(
+                f"{layer.name} ({type(layer).__name__}) needs the whole image as far as tiled_predict knows, which has "
+                "a part of it at a time. Use predict, or for Flatten, Dense and GlobalAveragePooling2D "
+                "model.to_fully_convolutional()."
+            )
+        if not layer.channels_last:
+            raise ConvError(f"{layer.name} has data_format='channels_first'; tiled_predict takes channels-last nets.")
+        if layer.dtype != dtype:
+            raise ConvError(
+                f"{layer.name} computes in {layer.dtype}, the net in {dtype}; tiled_predict takes nets of one type."
+            )
+        if isinstance(layer, UpSampling2D) and layer.interpolation != "nearest":
+            raise ConvError(
+                f"{layer.name}: tiled_predict has no bilinear interpolation; use UpSampling2D(interpolation='nearest') "
+                "or predict."
+            )
+        if isinstance(layer, Softmax) and layer.axis not in (-1, 3):
+            raise ConvError(
+                f"{layer.name} has axis={layer.axis}, along which tiled_predict has a part alone; use axis=-1 (the "
+                "channels) or predict."
+            )
+        _require_parts(layer.sublayers(), dtype)
 
 
 def _chain(layers: Sequence[Layer], shape: Shape, outputs: Box, source: Source) -> Array:
-    """The same of layers one after another: the last asks the one before it, and so on down to `source`."""
-    if not layers:
-        return source(outputs)
+    """A box of the outputs of layers one after another: the last asks the one before it, and so on down to `source`."""
     shapes: list[Any] = [shape]
     for layer in layers:
         shapes.append(layer.output_shape(shapes[-1]))
 
     def at(i: int) -> Source:
-        if i == 0:
-            return source
+        """The output of so many layers."""
 
         def made(box: Box) -> Array:
-            with locating(layers[i - 1]):
-                return _layer(layers[i - 1], shapes[i - 1], box, at(i - 1))
+            if i == 0:
+                return source(box)
+            layer = layers[i - 1]
+            if _is_empty(box):  # windows of padding alone look at nothing, and nothing is computed for them
+                return np.empty((1, *(end - begin for begin, end in box), shapes[i][2]), layer.dtype)
+            with locating(layer):
+                return PARTS[type(layer).forward](layer, shapes[i - 1], box, at(i - 1))
 
         return made
 
@@ -236,15 +304,15 @@ def tiled_predict(
     Parameters
     ----------
     model : Sequential
-        Built, of convolutions (transposed and separable ones too), pooling, padding, nearest-neighbour upsampling,
-        residual blocks and layers that see one pixel at a time.
+        Built, of convolutions of every kind, pooling, padding, nearest-neighbour upsampling, residual blocks, nets
+        of these, and layers that see one pixel at a time.
     image : array_like with ``shape`` (H, W, C)
         Sliced as ``image[rows, columns]``: an array, `numpy.memmap`, zarr or h5py array. Only the pixels that one tile
         looks at are read at a time.
     tile : int or (int, int)
         Rows and columns of the image from one tile to the next: memory grows with their product.
     out : writeable, optional
-        Where the result goes, an array or a store of its shape; a new array by default.
+        Where the result goes, an array or a store of its shape, not the image itself; a new array by default.
     progress : bool
         Show a bar.
 
@@ -252,13 +320,16 @@ def tiled_predict(
     -------
     ndarray or `out`
         (H', W', C'), channels last. The bits are those of ``model(image[None])``; `predict`, which folds normalisation
-        into weights, agrees to rounding, and so do nets with `Conv2DTranspose`. As with `fastconv.dask`, Winograd
-        rounds finite values beside NaN or infinity otherwise.
+        into weights, agrees to rounding. As with `fastconv.dask`, Winograd rounds finite values beside NaN or infinity
+        otherwise.
 
     Raises
     ------
     ConvError
-        For a net with a layer that sees the whole image, or an image or `out` whose shape does not fit.
+        For a net with a layer that sees the whole image (or whose class computes it in a way of its own), or an image
+        or `out` whose shape does not fit; before anything is read or written.
+    ConvTypeError
+        For what is no layer, or an image whose element type a net does not take.
 
     Examples
     --------
@@ -277,24 +348,25 @@ def tiled_predict(
     if len(shape) != 3:
         raise ConvError(f"image must have a shape (H, W, C), but got {type(image).__name__} of shape {shape}.")
     model._require_built()
-    layers: Sequence[Layer] = model.sublayers() if getattr(model, "is_chain", False) else (model,)
-    for layer in layers:
-        if not layer.channels_last:
-            raise ConvError(f"{layer.name} has data_format='channels_first'; tiled_predict takes channels-last nets.")
+    _require_parts((model,), model.dtype)
     result_shape: Any = model.output_shape(shape)
     if len(result_shape) != 3:
         raise ConvError(
             f"{model.name} makes a vector {result_shape} of the image; tiled_predict needs a map: "
             "model.to_fully_convolutional() makes one."
         )
+    if hasattr(image, "dtype"):
+        as_array("image", np.empty(0, image.dtype))
     if out is None:
         out = np.empty(result_shape, model.dtype)
     elif tuple(out.shape) != result_shape:
         raise ConvError(f"out must have the shape {result_shape} of the result, but got {tuple(out.shape)}.")
+    elif isinstance(out, np.ndarray) and isinstance(image, np.ndarray) and np.may_share_memory(out, image):
+        raise ConvError("out shares memory with image, of which later tiles would read results; pass another array.")
 
     def source(box: Box) -> Array:
         rows, columns = box
-        pixels = np.asarray(image[rows[0] : rows[1], columns[0] : columns[1]])
+        pixels = as_array("image", image[rows[0] : rows[1], columns[0] : columns[1]])
         return pixels[None].astype(model.dtype, copy=False)
 
     # outputs that as many pixels make
@@ -305,6 +377,6 @@ def tiled_predict(
     ]
     with Progress(len(ranges[0]) * len(ranges[1]), model.name, progress, "tiles") as bar:
         for rows, columns in product(*ranges):
-            out[rows[0] : rows[1], columns[0] : columns[1]] = _chain(layers, shape, (rows, columns), source)[0]
+            out[rows[0] : rows[1], columns[0] : columns[1]] = _chain((model,), shape, (rows, columns), source)[0]
             bar.step(1)
     return out

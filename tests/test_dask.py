@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from pieces import forced_problem, random_chunks
 
 import fastconv
 from fastconv import ConvError, ConvTypeError
+from fastconv.choice import grain
+from fastconv.functional import ALGORITHMS
+from fastconv.geometry import conv_geometry
 
 da = pytest.importorskip("dask.array")
 dask = pytest.importorskip("dask")
@@ -19,14 +23,6 @@ dask = pytest.importorskip("dask")
 from fastconv.dask import conv2d  # noqa: E402
 
 CASES = 300
-
-
-def _chunks(rng: np.random.Generator, size: int) -> tuple[int, ...]:
-    """A random partition of an axis."""
-    if size == 0:
-        return (0,)
-    cuts = sorted({int(cut) for cut in rng.integers(1, size + 1, rng.integers(0, 4))} | {size})
-    return tuple(int(n) for n in np.diff([0, *cuts]))
 
 
 def _problem(rng: np.random.Generator) -> tuple[Any, Any, Any, dict[str, Any]]:
@@ -74,11 +70,34 @@ def test_bits_are_those_of_the_whole_array(seed: int) -> None:
         algorithms.add(
             fastconv.explain_conv2d(x.shape, w.shape, dtype=x.dtype, **options).algorithm if x.dtype.kind == "f" else ""
         )
-        lazy = conv2d(da.from_array(x, chunks=tuple(_chunks(rng, n) for n in x.shape)), w, bias, **options)
+        lazy = conv2d(da.from_array(x, chunks=tuple(random_chunks(rng, n) for n in x.shape)), w, bias, **options)
         assert (lazy.shape, lazy.dtype) == (wanted.shape, wanted.dtype)
         got = lazy.compute(scheduler="synchronous")
         assert_array_equal(got, wanted, strict=True)
     assert {"direct", "winograd"} <= algorithms
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_has_the_bits_of_the_whole_array(algorithm: str) -> None:
+    rng = np.random.default_rng(len(algorithm))
+    blocks = 0
+    for _ in range(24):
+        x, w, bias, options = forced_problem(rng, algorithm)
+        lazy = conv2d(da.from_array(x, chunks=tuple(random_chunks(rng, n) for n in x.shape)), w, bias, **options)
+        wanted = fastconv.conv2d(x, w, bias, **options)
+        assert_array_equal(lazy.compute(scheduler="synchronous"), wanted, strict=True, err_msg=f"{x.shape} {options}")
+        blocks += lazy.npartitions > x.shape[0]
+    assert blocks > 5
+
+
+def test_every_algorithm_has_a_grain() -> None:
+    g = conv_geometry((1, 4, 12, 10), (4, 4, 3, 3), 2, 1, 3, 1)
+    for gradient in (False, True):
+        for algorithm in ALGORITHMS:
+            assert min(grain(algorithm, g, gradient)) >= 1
+    assert grain("strassen_twice", g) == (4, 3)  # 4 x 3 outputs: four rows of them are so many groups of four pixels
+    with pytest.raises(ConvError, match="nobody has said"):
+        grain("new", g)
 
 
 def test_unbatched_and_blocks_in_the_padding() -> None:

@@ -319,3 +319,13 @@ def test_other_channels_than_built_for_are_refused() -> None:
         layer(np.ones((1, 4, 4, 3), "float32"))
         with pytest.raises(ConvError, match=layer.name):
             layer(np.ones((1, 4, 4, 5), "float32"))
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_the_bits_of_softmax_do_not_follow_how_its_input_lies(axis: int) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 9, 3, 33)).astype("float32")
+    grad = np.random.default_rng(1).standard_normal(x.shape).astype("float32")
+    layer = layers.Softmax(axis)
+    y, dx = layer(x), layer.backward(grad)
+    np.testing.assert_array_equal(layer(np.asfortranarray(x)), y)
+    np.testing.assert_array_equal(layer.backward(np.asfortranarray(grad)), dx)

@@ -112,7 +112,7 @@ def by_reference(layer: Layer, x: Array) -> Array:
     if isinstance(layer, layers.Conv2DTranspose):
         bias = w[1] if layer.use_bias else None
         y = reference.conv_transpose2d(
-            x, w[0], bias, layer.strides, layer.padding, layer.output_padding, data_format="NHWC"
+            x, w[0], bias, layer.strides, layer.padding, layer.output_padding or 0, data_format="NHWC"
         )
         return activated(layer.activation.name, y)
     if isinstance(layer, layers.BatchNormalization):

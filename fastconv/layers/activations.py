@@ -74,7 +74,8 @@ def _hardswish_gradient(grad: Array, x: Array) -> Array:
 
 def softmax(x: Array, axis: int = -1) -> Array:
     """exp(x) / sum(exp(x)) along an axis; rows of equal infinities are NaN."""
-    e: Array = x - x.max(axis=axis, keepdims=True)
+    # in one order: NumPy sums as values lie, and how the input lies must not decide the bits
+    e: Array = np.subtract(x, x.max(axis=axis, keepdims=True), order="C")
     np.exp(e, out=e)
     e /= e.sum(axis=axis, keepdims=True)
     return e
@@ -82,7 +83,7 @@ def softmax(x: Array, axis: int = -1) -> Array:
 
 def softmax_gradient(grad: Array, y: Array, axis: int = -1) -> Array:
     """The gradient of `softmax` from its output."""
-    centred: Array = grad - (grad * y).sum(axis=axis, keepdims=True)
+    centred: Array = grad - np.multiply(grad, y, order="C").sum(axis=axis, keepdims=True)
     centred *= y
     return centred
 

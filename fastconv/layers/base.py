@@ -23,6 +23,8 @@ from .initializers import Initializer
 
 Array = NDArray[Any]
 DTYPES: Final = ("float32", "float64")
+# Stand in for an unknown size: above all windows and strides, divisible by most factors.
+UNKNOWN_SIZES: Final = (40320, 80640)
 
 
 def positive(name: str, value: object) -> int:
@@ -227,20 +229,41 @@ class Layer:
         Parameters
         ----------
         input_shape : sequence of int or None
-            With or without a batch axis, which may be None.
+            With or without a batch axis, which may be None, as height and width may.
 
         Returns
         -------
         tuple of int or None
-            With a batch axis if `input_shape` has one.
+            With a batch axis if `input_shape` has one; None where a size follows from one that is unknown.
 
         Raises
         ------
         ConvError
             For a shape that the layer does not take.
         """
-        batch, sample = self._without_batch(input_shape)
+        if isinstance(input_shape, (tuple, list)) and None in input_shape[len(input_shape) % 2 == 0 :]:
+            return self._shape_of_unknown(tuple(input_shape))
+        return self._shape_of_known(input_shape)
+
+    def _shape_of_known(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        batch, sample = self._without_batch(shape)
         return (*batch, *self._sample_shape(sample))
+
+    def _shape_of_unknown(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """`output_shape` where sizes are unknown: what two very different sizes have in common is known."""
+        known = {0} if len(shape) % 2 == 0 else set()  # the batch stays unknown, channels must be given
+        if self.reads_images:
+            known.add(len(shape) - (1 if self.channels_last else 3))
+        ends = []
+        for size in UNKNOWN_SIZES:
+            tried = tuple(
+                size if given is None and axis not in known else given for axis, given in enumerate(shape)
+            )
+            try:
+                ends.append(self._shape_of_known(tried))
+            except ConvError as error:
+                raise ConvError(f"{error} Here unknown sizes of the input {shape} were taken for {size}.") from error
+        return tuple(one if one == other else None for one, other in zip(*ends, strict=True))
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Fix the shapes of the weights; nothing is allocated.

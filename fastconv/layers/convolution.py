@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import functional, plan, threads
-from .. import grad as conv_gradient
+from .. import plan, threads
 from ..choice import forward_passes, why_not_winograd
 from ..errors import ConvError
 from ..geometry import (
@@ -25,6 +24,7 @@ from ..geometry import (
     conv_geometry,
     conv_transpose_geometry,
     flag,
+    keras_transposed_padding,
     pair,
     parse_padding,
 )
@@ -267,8 +267,10 @@ def _logical_weight(kernel: Array) -> Array:
 class Conv2DTranspose(Convolution):
     """Run a strided convolution backwards, with Keras' arguments and defaults.
 
-    'valid' gives (H - 1) * stride + kernel rows (at least H * stride, as in Keras, where the stride exceeds the
-    kernel), 'same' H * stride. Weights: kernel (kH, kW, filters, in channels), bias (filters,).
+    The sizes are Keras'. Where `output_padding` is None, 'valid' gives (H - 1) * stride + max(kernel, stride) rows and
+    'same' H * stride; else (H - 1) * stride + kernel + output_padding and (H - 1) * stride + kernel % 2 +
+    output_padding. The kernel's rows are those that it spans: (kernel - 1) * dilation + 1. Weights: kernel (kH, kW,
+    filters, in channels), bias (filters,).
 
     Parameters
     ----------
@@ -279,9 +281,10 @@ class Conv2DTranspose(Convolution):
     strides : int or (int, int)
         Rows and columns of the output from one input pixel to the next.
     padding : str, int or pairs
-        'valid' (none), 'same' (ceil(size / stride) outputs), or whatever `fastconv.conv2d` takes.
+        'valid' or 'same', or whatever `fastconv.conv_transpose2d` takes: numbers give PyTorch's sizes.
     output_padding : int or (int, int), optional
-        Rows and columns added at the end.
+        Rows and columns more at the end, from 0 to stride - 1; None leaves the size to the rule above (and adds none
+        where `padding` is numbers).
     data_format : {'channels_last', 'channels_first'}
         Images (N, H, W, C) or (N, C, H, W).
     dilation_rate : int or (int, int)
@@ -299,6 +302,12 @@ class Conv2DTranspose(Convolution):
     ------
     ConvError, ConvTypeError
         For values or types that `forward` could not use.
+
+    Examples
+    --------
+    >>> from fastconv import layers
+    >>> [layers.Conv2DTranspose(1, 3, 2, "same", output_padding=p).output_shape((7, 7, 1))[0] for p in (None, 0, 1)]
+    [14, 13, 14]
     """
 
     def __init__(
@@ -321,26 +330,11 @@ class Conv2DTranspose(Convolution):
             data_format=data_format, **options,
         )  # fmt: skip
         self.filters = positive("filters", filters)
-        self.output_padding = self._checked_output_padding(output_padding)
-
-    def _checked_output_padding(self, value: Size | None) -> tuple[int, int]:
-        if value is not None:
-            chosen = pair("output_padding", value, 0)
-            for extra, stride, dilation in zip(chosen, self.strides, self.dilation_rate, strict=True):
-                if extra >= max(stride, dilation):
-                    raise ConvError(
-                        f"output_padding={value!r} must be smaller than strides={self.strides} or "
-                        f"dilation_rate={self.dilation_rate}."
-                    )
-            return chosen
-        if self.padding != "valid":
-            return 0, 0
-        # Keras' 'valid' output has H*stride + max(kernel - stride, 0) rows.
-        height, width = (
-            max(stride - ((kernel - 1) * dilation + 1), 0)
-            for stride, kernel, dilation in zip(self.strides, self.kernel_size, self.dilation_rate, strict=True)
+        self.output_padding = None if output_padding is None else pair("output_padding", output_padding, 0)
+        # in the words of `conv_transpose2d`: what is cut off before and behind, and added behind
+        self._cut, self._added = keras_transposed_padding(
+            padding, self.kernel_size, self.strides, self.dilation_rate, output_padding
         )
-        return height, width
 
     def geometry(self, sample: Shape, batch: int = 1) -> Geometry:
         """The convolution that is transposed: its output is this layer's input."""
@@ -350,9 +344,9 @@ class Conv2DTranspose(Convolution):
                 f"{self.name} takes {self.kernel.shape[3]} channels, but the input {sample} has {channels}."
             )
         return conv_transpose_geometry(
-            (batch, channels, height, width), (channels, self.filters, *self.kernel_size), self.strides, self.padding,
-            self.output_padding, 1, self.dilation_rate, name=self.name,
-            shown=(sample, (*self.kernel_size, self.filters, channels)),
+            (batch, channels, height, width), (channels, self.filters, *self.kernel_size), self.strides, self._cut,
+            self._added, 1, self.dilation_rate, name=self.name,
+            shown=(sample, (*self.kernel_size, self.filters, channels)), least=0,
         )  # fmt: skip
 
     def _sample_shape(self, sample: Shape) -> Shape:
@@ -368,22 +362,30 @@ class Conv2DTranspose(Convolution):
         g = self.geometry(self._without_batch(input_shape)[1])
         return prod(g.output_size) * g.out_channels * g.in_channels * prod(g.kernel_size)
 
-    def _options(self) -> tuple[Any, ...]:
-        return self.strides, self.padding, self.output_padding, 1, self.dilation_rate
-
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._nhwc(self._take(x))
-        self.geometry(self._own_order(taken).shape[1:])
+        g = self._planned(taken)
         assert self.kernel is not None
         self._kept_input = taken
         bias = None if self.bias is None else self.bias.array
-        y = functional.conv_transpose2d(taken, self.kernel.array, bias, *self._options(), data_format="NHWC")
+        y = memory.empty((g.batch, *g.input_size, self.filters), self.dtype)
+        weight = _logical_weight(self.kernel.array)
+        plan.input_gradient(g, _logical(taken), weight, bias, _logical(y), threads=threads.effective(None))
         return self._own_order(self._finish(y, self.activation, False))
+
+    def _planned(self, x: Array) -> Geometry:
+        """The convolution whose input gradient is the output for an input of this shape (channels last)."""
+        return self.geometry(self._own_order(x).shape[1:], len(x))
 
     def backward(self, grad: ArrayLike) -> Array:
         dz = self._activation_gradient(grad)
         x, kernel = self._kept_input, self.kernel
         assert kernel is not None and x is not None
-        kernel.grad = conv_gradient.conv_transpose2d_weight(x, kernel.shape, dz, *self._options(), data_format="NHWC")
-        dx = conv_gradient.conv_transpose2d_input(x.shape, kernel.array, dz, *self._options(), data_format="NHWC")
+        g, team = self._planned(x), threads.effective(None)
+        kernel.grad = memory.again(kernel.grad, kernel.shape, self.dtype)
+        plan.weight_gradient(g, _logical(dz), _logical(x), _logical_weight(kernel.grad), threads=team)
+        dx = memory.empty(x.shape, self.dtype)
+        plan.forward(g, _logical(dz), _logical_weight(kernel.array), None, None, None, _logical(dx), threads=team)
+        if self._kept is not None:  # else dz is the caller's
+            memory.give_back(dz)
         return self._own_order(dx)

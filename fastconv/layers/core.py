@@ -186,6 +186,10 @@ class Reshape(Layer):
             raise ConvError(f"{self.name}: the {count} values of {sample} do not fill {self.target_shape}.")
         return tuple(count // known if size == -1 else size for size in self.target_shape)
 
+    def _shape_of_unknown(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        target = tuple(None if size == -1 else size for size in self.target_shape)
+        return (*shape[: len(shape) % 2 == 0], *target)
+
     def activation_values(self, input_shape: Sequence[int | None]) -> tuple[int, int]:
         return 0, 0  # a view
 

@@ -172,6 +172,12 @@ class Sequential(Trainable, Layer):
             sample = after
         return sample
 
+    def _shape_of_unknown(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        for layer in self.layers:
+            with locating(layer):
+                shape = layer.output_shape(shape)
+        return shape
+
     def _build(self, sample: Shape) -> None:
         for layer, before, _ in self.shapes(sample):
             layer.build(before)
