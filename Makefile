@@ -120,7 +120,7 @@ $(WHEEL)/.built: $(SOURCES) | $(VENV)/.created
 	@echo "building fastconv$(BUILDING)"
 	@rm -rf $(WHEEL) build/lib* build/bdist* build/failed && mkdir -p build
 	@{ $(PIP) --verbose --verbose wheel --no-deps --wheel-dir $(WHEEL) . 2>&1 || touch build/failed; } \
-	  | tee build/wheel.log | awk '/^ *fastconv: / { print; fflush() }'
+	  | tee build/wheel.log | while read -r line; do case "$$line" in fastconv:*) echo "  $$line";; esac; done
 	@test ! -e build/failed || { cat build/wheel.log; exit 1; }
 	@touch $@
 

@@ -9,9 +9,7 @@ setup.py reads this file for `fingerprint` before anything is installed: it impo
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import re
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
@@ -25,6 +23,8 @@ AGAIN: Final = "Run `pip install .` (or `make build`) in {checkout} again; `pyth
 
 def fingerprint(sources: Path) -> int:
     """A number of 64 bits that stands for the native sources in a folder, whatever ends their lines."""
+    import hashlib  # here, as an ordinary import of the package needs none of it
+
     digest = hashlib.sha256()
     for path in sorted(sources.rglob("*"), key=lambda path: path.relative_to(sources).as_posix()):
         if path.suffix in SOURCE_SUFFIXES and path != sources / "_native.c":
@@ -88,6 +88,8 @@ def _same_sources(package: Path, installed: Path, built_from: int) -> bool:
 
 
 def _version(package: Path) -> str:
+    import re
+
     text = (package / "__init__.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "(.*)"$', text, re.MULTILINE)
     return found[1] if found else ""

@@ -64,7 +64,7 @@ class Callbacks:
                 raise ConvTypeError(f"{WANTED}, but got {callback!r} of type {type(callback).__name__}.")
             self._functions.append(_taking(callback, 2, repr(callback)))
             return
-        if hasattr(callback, "save_weights_only"):
+        if isinstance(getattr(callback, "save_weights_only", None), bool):
             raise ConvTypeError(
                 f"callbacks holds a {type(callback).__name__}, which writes files of Keras' models; save this one by "
                 "a function, such as lambda epoch, values: model.save('weights.npz')."

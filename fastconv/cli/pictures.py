@@ -85,7 +85,7 @@ def _converted(image: Any, file: Any, channels: int, name: str, module: Any) -> 
 def _deep(image: Any, file: Any, module: Any) -> Any:
     """16 bits, or what a TIFF file says, scaled to 255."""
     tags = getattr(file, "tag_v2", {})
-    bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
+    bits = int(np.ravel(tags.get(BITS_PER_SAMPLE, 16))[0])
     values = np.asarray(image, np.float32) * np.float32(WHITE / (2**bits - 1))
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         values = WHITE - values
