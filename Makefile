@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check --quiet
-# -P: import the installed package, not the folder of the same name in this checkout.
+# -P: import the package as installed, not the Python files of this checkout.
 RUN    := $(PY) -P -m
 
 SOURCES := pyproject.toml setup.py MANIFEST.in $(shell find src fastconv -type f \
              \( -name '*.c' -o -name '*.h' -o -name '*.py' -o -name '*.pyx' -o -name '*.px[id]' -o -name '*.pyi' -o -name py.typed \))
 WHEEL   := build/wheel
 comma   := ,
+BUILDING := : kernels for every instruction set of this processor family, then the drivers; a minute or two
 # What runs again under each further instruction set that this machine has, with fewer generated cases.
 EVERY_ISA := tests/test_against_reference.py tests/test_properties.py tests/test_depthwise.py
 
@@ -34,9 +35,10 @@ test-one: $(VENV)/.test  ## one test file or test: make test-one T=tests/test_ge
 	$(RUN) pytest -x $(T)
 
 build: $(VENV)/.created  ## compile in place (editable install); only what changed is compiled again
-	@test -f $(VENV)/.editable || { $(PIP) install "setuptools>=77" "cython>=3.1" && \
-	  $(PIP) install --no-build-isolation -e . && rm -f $(VENV)/.demo $(VENV)/.test $(VENV)/.bench && touch $(VENV)/.editable; }
+	@test -f $(VENV)/.editable || { echo "building fastconv in place$(BUILDING)"; $(PIP) install "setuptools>=77" "cython>=3.1"; }
 	$(PY) setup.py --quiet build_ext --inplace
+	@test -f $(VENV)/.editable || { echo "making it importable in $(VENV) (an editable install)"; \
+	  $(PIP) install --no-build-isolation -e . && rm -f $(VENV)/.demo $(VENV)/.test $(VENV)/.bench && touch $(VENV)/.editable; }
 
 bench: $(VENV)/.bench  ## time the layers of VGG-16 beside im2col + BLAS and the libraries in .venv; make bench ARGS=--help
 	$(RUN) fastconv bench $(ARGS)
@@ -109,21 +111,27 @@ clean:  ## remove everything that was made here
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
+	@echo "making the environment $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 # The package is built once after a change of its sources; the stamps below install that wheel with their extras.
 $(WHEEL)/.built: $(SOURCES) | $(VENV)/.created
-	@rm -rf $(WHEEL) build/lib* build/bdist*
-	$(PIP) wheel --no-deps --wheel-dir $(WHEEL) .
+	@echo "building fastconv$(BUILDING)"
+	@rm -rf $(WHEEL) build/lib* build/bdist* build/failed && mkdir -p build
+	@{ $(PIP) --verbose --verbose wheel --no-deps --wheel-dir $(WHEEL) . 2>&1 || touch build/failed; } \
+	  | tee build/wheel.log | while read -r line; do case "$$line" in fastconv:*) echo "  $$line";; esac; done
+	@test ! -e build/failed || { cat build/wheel.log; exit 1; }
 	@touch $@
 
 $(VENV)/.installed: $(WHEEL)/.built
+	@echo "installing fastconv in $(VENV)"
 	$(PIP) install --force-reinstall --no-deps $(WHEEL)/*.whl
 	$(PIP) install $(WHEEL)/*.whl
 	@rm -f $(VENV)/.editable
 	@touch $@
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.fuzz: $(VENV)/.%: $(VENV)/.installed
+	@echo "installing what \`make $*\` needs in $(VENV)"
 	$(PIP) install "$$(ls $(WHEEL)/*.whl)[$*$(if $(filter test,$*),$(comma)demo)]"
 	@touch $@

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -158,6 +160,11 @@ def debug_flags() -> tuple[list[str], list[str]]:
     return ["-g0"], []
 
 
+def say(message: str) -> None:
+    """What the build is doing, for the person who waits: pip shows it with -v."""
+    print(f"fastconv: {message}\n", end="", flush=True)  # in one piece: two compilers are started side by side
+
+
 class BuildNative(build_ext):
     """Probes the compiler, compiles the kernels once per ISA, and builds the extension around them."""
 
@@ -192,7 +199,10 @@ class BuildNative(build_ext):
         return [*self.compiler.compiler_so, *(f"-I{path}" for path in self.compiler.include_dirs)]
 
     def build_extension(self, ext: Extension) -> None:
+        begin = time.monotonic()
         ext.define_macros = [(f"FASTCONV_HAVE_{isa.name.upper()}", "1") for isa in self.isas[1:]]
+        sources = runpy.run_path("fastconv/built.py")["fingerprint"](SOURCE)
+        ext.define_macros.append(("FASTCONV_SOURCES", f"{sources:#x}ULL"))
         if ABI3:
             ext.define_macros.append(("Py_LIMITED_API", LIMITED_API))
         ext.extra_compile_args = self.native_flags
@@ -203,7 +213,13 @@ class BuildNative(build_ext):
         for other in target.parent.glob("_native.*"):  # of another Python or ABI: it would go into the wheel as well
             if other.suffix in {".so", ".pyd"} and other != target:
                 other.unlink()
+        newest = max(os.path.getmtime(path) for path in DEPENDS)
+        stale = self.force or not target.exists() or target.stat().st_mtime < newest
+        if stale:
+            say("compiling the drivers ...")
         super().build_extension(ext)
+        if stale:
+            say(f"compiled in {time.monotonic() - begin:.0f} s")
         if self.clang_cl and (runtime := self.clang_cl.with_name("libomp.dll")).exists():
             shutil.copy2(runtime, target.parent)  # Python looks for it beside the module, and not along the path
 
@@ -219,6 +235,7 @@ class BuildNative(build_ext):
             target = folder / KERNELS.with_suffix(self.compiler.obj_extension)
             current = target.exists() and target.stat().st_mtime > newest
             if self.force or not current or not record.exists() or record.read_text() != settings:
+                say(f"compiling the kernels for {isa.name} ({self.isas.index(isa) + 1} of {len(self.isas)}) ...")
                 flags = [*self.native_flags, *self.spelt([*KERNEL_FLAGS, *isa.kernel_flags])]
                 objects = self.compiler.compile(
                     [str(KERNELS)], output_dir=str(folder), include_dirs=INCLUDE, extra_postargs=flags

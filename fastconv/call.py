@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
+from .activations import FUSED
 from .choice import (
     IN_PLACE,
     LINE,
@@ -68,7 +69,7 @@ COMPUTE = {
     np.dtype("int64"): 3,
 }
 COMPUTE_DTYPES: list[np.dtype[Any]] = [np.dtype("float32"), np.dtype("float64"), np.dtype("int32"), np.dtype("int64")]
-ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2, "leaky_relu": 3, "silu": 4, "sigmoid": 5, "hardswish": 6}
+ACTIVATIONS: dict[str | None, int] = {None: 0} | FUSED
 STREAMED_TILES = 4  # that pack the same weights again
 MOST_EXCHANGED_GROUPS = 16  # each is a step into native code
 MOST_LANES = 16  # of any instruction set's vectors
@@ -91,6 +92,18 @@ class PackedWeights(NamedTuple):
     panels: Array
     finite: bool
     transformed: Array | None
+
+    def aligned(self) -> PackedWeights:
+        """The same in memory that the kernels may read: what a pickle gives lies anywhere."""
+
+        def copied(array: Array) -> Array:
+            made = _aligned(array.size)
+            made[...] = array
+            return made
+
+        return PackedWeights(
+            copied(self.panels), self.finite, None if self.transformed is None else copied(self.transformed)
+        )
 
 
 def _pack_lanes(

@@ -1,4 +1,8 @@
-"""The two exceptions of the package."""
+"""The two exceptions of the package, and how it says that it cannot be imported."""
+
+import os
+import sys
+from typing import NoReturn
 
 
 class ConvError(ValueError, RuntimeError):
@@ -11,3 +15,10 @@ class ConvError(ValueError, RuntimeError):
 
 class ConvTypeError(TypeError, RuntimeError):
     """An argument of a type, or an array of an element type, that cannot be convolved."""
+
+
+def import_refused(message: str) -> NoReturn:
+    """Raise `ImportError`, in a form that both ways to start the command line show as one line."""
+    if os.path.basename(sys.argv[0] if sys.argv else "") == "fastconv":  # the installed command
+        raise SystemExit(f"fastconv: error: {message}")
+    raise ImportError(message, name="fastconv")  # by this name `python -m fastconv` shows no traceback

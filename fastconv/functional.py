@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _native, plan, threads
+from .activations import FUSED, LINEAR, activation_name
 from .arrays import (
     FLOATS,
     LAYOUTS_1D,
@@ -53,7 +54,7 @@ from .plan import ConvExplanation, ConvPlan
 from .remembered import Gradients, call_key, known_key, remember, remembered_calls, remembered_gradients
 
 ALGORITHMS: Final = ("auto", "direct", *WINOGRAD, *LINE, *STRASSEN)
-ACTIVATIONS: Final = ("relu", "relu6", "leaky_relu", "silu", "sigmoid", "hardswish")
+ACTIVATIONS: Final = (LINEAR, *FUSED)
 EXACT_ACTIVATIONS: Final = ("relu", "relu6")
 
 
@@ -68,7 +69,9 @@ def checked_algorithm(algorithm: object) -> str:
 def _checked_activation(activation: object, dtype: DType) -> str | None:
     if activation is None:
         return None
-    chosen = word("activation", activation, ACTIVATIONS)
+    chosen = activation_name(activation, ACTIVATIONS)
+    if chosen == LINEAR:
+        return None
     if dtype not in FLOATS and chosen not in EXACT_ACTIVATIONS:
         raise ConvTypeError(
             f"activation={chosen!r} of an integer result ({dtype}) is no integer; use None, 'relu' or 'relu6', or "
@@ -184,6 +187,7 @@ def conv2d(
         The order of the axes of all arrays.
     activation : {None, 'relu', 'relu6', 'leaky_relu', 'silu', 'sigmoid', 'hardswish'}
         Applied before the result is stored; the slope of 'leaky_relu' is 0.01. Integers take the first three alone.
+        'linear', 'swish', 'hard_swish' and 'hard_silu', Keras' words, mean None, 'silu' and 'hardswish'.
     residual : array_like, optional
         An array of the result's shape and element type, added before the activation.
     algorithm : str

@@ -84,6 +84,20 @@ class InferencePlan:
         self._slice_batch()
         self._assign_buffers()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy and a pickle are made of the model again, as long as it has the weights that were packed."""
+        if not self.current:
+            raise ConvError(
+                f"this plan of {self.model.name} holds weights that the model no longer has, and cannot be copied; "
+                "copy the model, or what compile_inference gives now."
+            )
+        return InferencePlan, (self.model, self.sample)
+
+    def __repr__(self) -> str:
+        shapes = f"(N, {', '.join(map(str, self.sample))}) -> (N, {', '.join(map(str, self._values[self._last]))})"
+        stale = "" if self.current else ", the model's weights have changed since"
+        return f"<InferencePlan of {self.model.name}: {shapes} {self.model.dtype}, {len(self.steps)} steps{stale}>"
+
     # ---- from layers to steps -----------------------------------------------------------------------------------
 
     def _add(self, value: int, step: Step, residual: int | None = None) -> int:

@@ -45,6 +45,17 @@ class Optimizer:
         self._spared: tuple[str, ...] = ()
         self._slots: dict[int, tuple[Parameter, list[Array]]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take: the state lies beside its parameters, as their addresses change."""
+        return {**self.__dict__, "_slots": list(self._slots.values())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._slots = {id(slot[0]): slot for slot in state["_slots"]}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} learning_rate={self.learning_rate!r}, {self.iterations:,} steps done>"
+
     def exclude_from_weight_decay(self, var_names: Sequence[str]) -> None:
         """Spare parameters from weight decay.
 
@@ -244,7 +255,14 @@ def optimizer(value: object) -> Optimizer:
 # ---- schedules ----------------------------------------------------------------------------------------------------
 
 
-class ExponentialDecay:
+class _Told:
+    """A schedule that says its numbers."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+class ExponentialDecay(_Told):
     """The rate initial * decay_rate^(step / decay_steps).
 
     Parameters
@@ -272,7 +290,7 @@ class ExponentialDecay:
         return float(self.initial * self.rate**power)
 
 
-class CosineDecay:
+class CosineDecay(_Told):
     """The rate along half a cosine, after a linear warm-up.
 
     Parameters
@@ -324,7 +342,7 @@ class CosineDecay:
         return peak * ((1 - self.alpha) * 0.5 * (1 + cos(pi * fraction)) + self.alpha)
 
 
-class PiecewiseConstantDecay:
+class PiecewiseConstantDecay(_Told):
     """A rate that changes in steps: values[0] up to boundaries[0], values[1] up to boundaries[1], and so on.
 
     Parameters

@@ -9,7 +9,6 @@ computed in slices has the same bits.
 from __future__ import annotations
 
 import os
-import sys
 from math import prod
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from .call import (
     STORAGE,
     Array,
     Call,
+    PackedWeights,
     bias_for,
     forward_call,
     input_gradient_call,
@@ -64,7 +64,7 @@ from .choice import (
     winograd_gradient_blocking,
     winograd_tiles,
 )
-from .errors import ConvError, ConvTypeError
+from .errors import ConvError, ConvTypeError, import_refused
 from .geometry import Geometry, PoolGeometry, padded_index
 from .integers import Checked, fits_signed, largest, run_checked
 
@@ -75,13 +75,10 @@ def _select_isa() -> None:
     if name and not _native.isa_use(name):
         built, offered = _native.isas_built(), _native.isas_available()
         why = "this machine does not offer it" if name in built else "it was not built"
-        message = (
+        import_refused(
             f"FASTCONV_ISA={name}: {why}. Built: {', '.join(built)}; offered here: {', '.join(offered)}. "
             "Choose one of the latter or unset FASTCONV_ISA."
         )
-        if os.path.basename(sys.argv[0]) == "fastconv":  # the installed command: one line in place of a traceback
-            raise SystemExit(f"fastconv: error: {message}")
-        raise ImportError(message, name="fastconv")  # by this name `python -m fastconv` reports it in one line too
 
 
 _select_isa()
@@ -618,11 +615,31 @@ def _tiles(g: Geometry, tile: tuple[int, int]) -> int:
     return g.batch * -(-g.output_size[0] // tile[0]) * -(-g.output_size[1] // tile[1])
 
 
+def _unpickled_plan(
+    packed_by: tuple[str, int], g: Geometry, dtype: np.dtype[Any], weight: Array | None, bias: Array | None,
+    options: dict[str, Any], packed: PackedWeights | None,
+) -> ConvPlan:  # fmt: skip
+    """The plan that `ConvPlan.__reduce__` took apart: packed weights are for one build and one instruction set."""
+    here = (_native.isa_name(), _native.sources())
+    if packed_by != here:
+        build = "this" if packed_by[1] == here[1] else "another"
+        raise ConvError(
+            f"the weights of this plan were packed for {packed_by[0]} by {build} build of fastconv, but this process "
+            f"uses {here[0]}; send the weights and call fastconv.plan_conv2d here."
+        )
+    if weight is None:  # the packed one stands for it
+        shape = (g.out_channels, g.in_channels // g.groups, *g.kernel_size)
+        weight = np.broadcast_to(np.zeros((), dtype), shape)
+    return ConvPlan(g, weight, bias, dtype, **options, packed=None if packed is None else packed.aligned())
+
+
 class ConvPlan:
     """A convolution prepared once and run many times: packed weights, chosen algorithm and blocking.
 
     Made by `fastconv.plan_conv2d`. The weights are copied: later changes to the array do not reach the plan. A plan may
-    be run from several threads at once: it holds no scratch memory between runs.
+    be run from several threads at once: it holds no scratch memory between runs. Nothing in it changes, so that
+    `copy.deepcopy` gives the plan itself; a pickle of it can be read by processes of the same build of fastconv on the
+    same instruction set, and is refused elsewhere.
     """
 
     def __init__(
@@ -638,7 +655,12 @@ class ConvPlan:
         threads: int = 1,
         batched: bool = True,
         purpose: str = "plan",
+        packed: PackedWeights | None = None,
     ) -> None:
+        self._options = {
+            "data_format": data_format, "activation": activation, "algorithm": algorithm, "threads": threads,
+            "batched": batched, "purpose": purpose,
+        }  # fmt: skip
         self.geometry = g
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self._layout = layout(data_format)
@@ -657,7 +679,7 @@ class ConvPlan:
         self._call = forward_call(g, self.dtype, algorithm, threads, purpose)
         self._explanation = _explain_call(g, self._call, self.dtype, self._layout.channels_last, True)
         (p,) = self._call.passes or forward_passes(g)
-        self._packed = prepare(
+        self._packed = packed or prepare(
             p, weight, g.groups, False, self._call.compute, threads, self._call.lanes, _held(g, self._call)
         )
         self._bias = bias_for(self._bias, self._call.compute)
@@ -666,6 +688,38 @@ class ConvPlan:
         self._own_shape_alone = self._layout.weight_from_logical(shape_alone)
         self._own_input = self._layout.from_logical_shape((g.batch, g.in_channels, *g.input_size))[1:]
         self._own_output = self._layout.from_logical_shape((g.batch, g.out_channels, *g.output_size))[1:]
+
+    def __copy__(self) -> ConvPlan:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ConvPlan:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        packed_by = (self._explanation.isa, _native.sources())
+        packed = self._packed if self._weight is None else None
+        return _unpickled_plan, (
+            packed_by, self.geometry, self.dtype, self._weight, self._bias, self._options, packed
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        g, e = self.geometry, self._explanation
+
+        def shown(channels: int, size: tuple[int, int]) -> str:
+            axes = self._layout.from_logical_shape((0, channels, *size))[1:]
+            return f"({', '.join(map(str, ('N', *axes) if self._batched else axes))})"
+
+        options = {
+            "stride": (g.stride, (1, 1)), "padding": (g.padding, ((0, 0), (0, 0))), "dilation": (g.dilation, (1, 1)),
+            "groups": (g.groups, 1), "padding_mode": (g.padding_mode, "zeros"), "activation": (self._activation, None),
+        }  # fmt: skip
+        told = [f"{name}={value!r}" for name, (value, usual) in options.items() if value != usual]
+        return (
+            f"<ConvPlan {shown(g.in_channels, g.input_size)} -> {shown(g.out_channels, g.output_size)} "
+            f"{'NHWC' if self._layout.channels_last else 'NCHW'} {self.dtype}, kernel "
+            f"{' x '.join(map(str, g.kernel_size))}, {''.join(f'{option}, ' for option in told)}{e.algorithm}, "
+            f"{e.isa}, {e.threads} thread{'' if e.threads == 1 else 's'}>"
+        )
 
     @property
     def workspace_bytes(self) -> int:

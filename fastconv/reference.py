@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import geometry
+from .activations import activation_name
 from .errors import ConvError, ConvTypeError
 from .geometry import Geometry, PoolGeometry
 
@@ -30,6 +31,7 @@ Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
 Tap = tuple[int, int, tuple[Array, Array], tuple[Array, Array]]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "linear": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
     "relu6": lambda x: np.minimum(np.maximum(x, 0), 6),
     "leaky_relu": lambda x: np.where(x < 0, 0.01 * x, x),
@@ -73,7 +75,7 @@ def conv2d(
         if r is not None:
             y = y + _wide(r)
         if activation is not None:
-            y = ACTIVATIONS[activation.lower()](y)
+            y = ACTIVATIONS[activation_name(activation, tuple(ACTIVATIONS))](y)
         return _finish(y, dtype, data_format, batched, out)
 
 

@@ -6,10 +6,12 @@ moved there when complete; it is read and compared as a whole before any weight 
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +44,29 @@ def _safetensors() -> Any:
     return safetensors.numpy
 
 
+@contextmanager
+def _naming(place: Path) -> Iterator[None]:
+    """Errors of the system name the file that is wanted, or its folder, and not the one that is written beside it."""
+    if not place.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"cannot save {place.name!r}, as there is no folder", str(place.parent))
+    if place.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "cannot save the weights, as there is a folder", str(place))
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"cannot save the weights: {error.strerror or error}", str(place)) from error
+    except Exception as error:
+        if type(error).__module__.startswith("safetensors"):  # what its writer makes of an error of the system
+            raise OSError(errno.EIO, f"cannot save the weights: {error}", str(place)) from error
+        raise
+
+
 def save(model: Layer, path: str | os.PathLike[str]) -> None:
     """Write all weights and running statistics of a built model."""
     place, suffix = _suffix(path)
     arrays: dict[str, Any] = {name: parameter.array for name, parameter in model.named_parameters()}
     writer = _safetensors() if suffix == ".safetensors" else None
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fastconv-") as folder:
+    with _naming(place), tempfile.TemporaryDirectory(dir=place.parent, prefix=".fastconv-") as folder:
         beside = Path(folder, "weights" + suffix)
         if writer is not None:
             writer.save_file(arrays, str(beside))

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import losses, optimizers
 from .arrays import as_array
+from .callbacks import Callbacks
 from .errors import ConvError, ConvTypeError
 from .geometry import flag
 from .inference import InferencePlan
@@ -140,6 +141,7 @@ class Trainable:
     loss: losses.Loss | None = None
     metrics: Sequence[tuple[str, Metric]] = ()
     history: History | None = None
+    stop_training: bool = False  # set while `fit` runs, it ends the training
     _arena: memory.Arena  # activations and gradients of a step, used again by the next
 
     def compile(
@@ -178,10 +180,10 @@ class Trainable:
     # ---- one batch ----------------------------------------------------------------------------------------------
 
     def _compiled(self) -> tuple[optimizers.Optimizer, losses.Loss]:
+        if not self.layers:
+            raise ConvError(f"{self.name} has no layers: there is nothing to train or to measure.")
         if self.optimizer is None or self.loss is None:
             raise ConvError(f"{self.name} is not compiled: call compile(optimizer, loss) first.")
-        if not self.layers:
-            raise ConvError(f"{self.name} has no layers to train.")
         return self.optimizer, self.loss
 
     def _model(self) -> Layer:
@@ -325,7 +327,7 @@ class Trainable:
         shuffle: bool = True,
         seed: int | None = None,
         augment: Callable[[Array, np.random.Generator], Array] | None = None,
-        callbacks: Sequence[Callable[[int, dict[str, float]], bool | None]] = (),
+        callbacks: object = (),
     ) -> History:
         """Train on all samples, in batches, `epochs` times.
 
@@ -349,8 +351,10 @@ class Trainable:
             Of the orders and of `augment`.
         augment : callable, optional
             A function of (batch, generator) that gives the batch to learn from.
-        callbacks : sequence of callable
-            Called with (epoch, values) after every epoch; True ends the training.
+        callbacks : callable, object or sequence of them
+            Functions are called with (epoch, values) after every epoch; True ends the training. Objects have methods
+            of Keras' callbacks, such as `on_epoch_end(epoch, logs)`; `model.stop_training = True` ends the training
+            after the batch or the epoch in which it is set.
 
         Returns
         -------
@@ -361,6 +365,8 @@ class Trainable:
         ------
         ConvError
             For data that does not fit, or a loss that is not finite; names the layer or the batch.
+        ConvTypeError
+            For what is no callback, before the first step.
         KeyboardInterrupt
             After Ctrl-C, at the end of the batch: the model is then as after that batch.
         """
@@ -369,17 +375,24 @@ class Trainable:
         shuffled, shown = flag("shuffle", shuffle), _verbosity(verbose)
         held = None if validation_data is None else self._validation(validation_data)
         random = np.random.default_rng(seed)
-        self.history = History()
+        called = Callbacks(callbacks, self, epochs=rounds, steps=-(-len(inputs) // size), verbose=shown)
+        history, self.stop_training = History(), False
+        values: dict[str, float] = {}
         with between_batches() as interrupt, self._arena_for_a_while():
+            called.call("on_train_begin", {})
             for epoch in range(rounds):
+                called.call("on_epoch_begin", epoch, {})
                 order = random.permutation(len(inputs)) if shuffled else np.arange(len(inputs))
                 values = self._epoch(inputs, target, order, size, f"epoch {epoch + 1}/{rounds}", shown, random, augment,
-                                     held, interrupt)  # fmt: skip
-                self.history.add(epoch, values)
-                stop = [callback(epoch, values) for callback in callbacks]  # all are called
-                if any(stop):
+                                     held, interrupt, called)  # fmt: skip
+                history.add(epoch, values)
+                self.history = history
+                called.epoch_end(epoch, values)
+                if self.stop_training:
                     break
-        return self.history
+            called.call("on_train_end", values)
+        self.history = history
+        return history
 
     @contextmanager
     def _arena_for_a_while(self) -> Iterator[None]:
@@ -409,26 +422,32 @@ class Trainable:
         augment: Callable[[Array, np.random.Generator], Array] | None,
         held: tuple[Array, Array] | None,
         interrupt: _Interrupt,
+        called: Callbacks,
     ) -> dict[str, float]:
         names, totals = self._names(), np.zeros(1 + len(self.metrics))
         optimizer, _ = self._compiled()
         with Progress(len(x), title, shown == 1) as progress:
             for begin in range(0, len(x), size):
                 chosen = order[begin : begin + size]
+                called.call("on_train_batch_begin", begin // size, {})
                 batch = x[chosen] if augment is None else augment(x[chosen], random)
                 try:
                     measured = self._step(batch, target[chosen])
                 except (ConvError, ConvTypeError) as error:
                     raise type(error)(f"{title}, batch {begin // size + 1}: {error}") from error
                 totals += np.array(measured) * len(chosen)
-                progress.step(len(chosen), _text(names, totals / (begin + len(chosen))))
+                means = (totals / (begin + len(chosen))).tolist()
+                progress.step(len(chosen), _text(names, means))
+                values = dict(zip(names, means, strict=True))
+                called.call("on_train_batch_end", begin // size, dict(values))
                 if interrupt.pressed:
                     raise KeyboardInterrupt
-            values = dict(zip(names, (totals / len(x)).tolist(), strict=True))
+                if self.stop_training:
+                    break
             values["learning_rate"] = optimizer.current_rate()
             values["images_per_second"] = progress.rate
             if held is not None:
-                validated = self._evaluate(*held, size, Progress(None, title, False))
+                validated = self._evaluate(*held, size, Progress(None, title, False), called)
                 values |= {f"val_{name}": value for name, value in zip(names, validated, strict=True)}
             text = _text(*zip(*((k, v) for k, v in values.items() if k not in UNSHOWN), strict=True))
             progress.finish(text)
@@ -436,14 +455,22 @@ class Trainable:
             print(f"{title}: {text}, {values['images_per_second']:,.0f} images/s")
         return values
 
-    def _evaluate(self, x: Array, target: Array, size: int, progress: Progress) -> list[float]:
-        totals = np.zeros(1 + len(self.metrics))
+    def _evaluate(
+        self, x: Array, target: Array, size: int, progress: Progress, called: Callbacks | None = None
+    ) -> list[float]:
+        called = Callbacks((), self) if called is None else called
+        names, totals, means = self._names(), np.zeros(1 + len(self.metrics)), []
+        called.call("on_test_begin", {})
         with progress:
             for begin in range(0, len(x), size):
                 batch = x[begin : begin + size]
+                called.call("on_test_batch_begin", begin // size, {})
                 totals += np.array(self._measure(batch, target[begin : begin + size])) * len(batch)
-                progress.step(len(batch), _text(self._names(), totals / (begin + len(batch))))
-        return cast("list[float]", (totals / len(x)).tolist())
+                means = (totals / (begin + len(batch))).tolist()
+                progress.step(len(batch), _text(names, means))
+                called.call("on_test_batch_end", begin // size, dict(zip(names, means, strict=True)))
+        called.call("on_test_end", dict(zip(names, means, strict=True)))
+        return means
 
     def evaluate(
         self, x: ArrayLike, y: ArrayLike, batch_size: int = 32, verbose: int | str = 0, return_dict: bool = False

@@ -265,6 +265,20 @@ def threads_for(size macs, int threads):
 cdef const fc_isa* isa = fc_isa_best()
 
 
+cdef extern from *:
+    """
+    #ifndef FASTCONV_SOURCES
+    #define FASTCONV_SOURCES 0
+    #endif
+    """
+    const unsigned long long FASTCONV_SOURCES
+
+
+def sources():
+    """The fingerprint of the sources that this module was built from (`fastconv.built`)."""
+    return FASTCONV_SOURCES
+
+
 def isas_built():
     """Names of the instruction sets compiled in, plainest first."""
     names = []

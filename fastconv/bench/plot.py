@@ -21,6 +21,13 @@ PEAK: Final = "FMA peak"
 INCHES_A_LAYER: Final = 0.3
 
 
+def plot_formats() -> list[str]:
+    """The endings that `save_plot` knows."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    return sorted(FigureCanvasBase.get_supported_filetypes())
+
+
 def save_plot(report: Report, path: str | Path) -> None:
     """Draw the report into `path`, whose ending says the format (png, svg, pdf). Needs matplotlib."""
     import matplotlib

@@ -10,9 +10,11 @@ Exit status: 0 done, 1 the command failed, 2 bad usage, 130 interrupted. An erro
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Container, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
@@ -62,24 +64,61 @@ def build_parser(given: Container[str]) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (default: that of the process) and return the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    command = "fastconv"
+    """Run the command line `argv` (default: that of the process) and return the exit status.
+
+    Here alone what goes wrong becomes a line and a status; what is not foreseen keeps its traceback.
+    """
+    if argv is None:
+        argv = sys.argv[1:]
+        _ready_streams()
+    given = next((word for word in argv if not word.startswith("-")), "")
+    command = f"fastconv {given}" if given in COMMANDS else "fastconv"
     try:
-        given = next((word for word in argv if not word.startswith("-")), "")
-        args = build_parser((given,)).parse_args(argv)
-        command = f"fastconv {args.command}"
-        status: int = args.run(args)
+        if sys.stdout is None:
+            raise CommandError("standard output is closed")
+        status = _run(argv, given)
         sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        _report(f"\n{command}: interrupted")
+        status = INTERRUPTED
+    except BrokenPipeError:  # the reader went away, as in `fastconv check | head`: nobody is left to tell
+        status = 1
+    except (CommandError, ConvError, ConvTypeError, OSError, MemoryError) as error:
+        _report(f"{command}: error: {' '.join(str(error).split()) or type(error).__name__}")
+        status = 1
+    _let_go()
+    return status
+
+
+def _run(argv: Sequence[str], given: str) -> int:
+    try:
+        args = build_parser((given,)).parse_args(argv)
+        status: int = args.run(args)
         return status
     except SystemExit as stop:  # argparse: bad usage, --help or --version, already printed
         return stop.code if isinstance(stop.code, int) else 1
-    except KeyboardInterrupt:
-        print(f"\n{command}: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader went away, as in `fastconv check | head`: nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (CommandError, ConvError, ConvTypeError, OSError, MemoryError) as error:
-        print(f"{command}: error: {str(error) or type(error).__name__}", file=sys.stderr)
-        return 1
+
+
+def _ready_streams() -> None:
+    """Standard streams that take every text: a terminal without some letter shows its number."""
+    if sys.stderr is None:  # closed by the caller, who wants to hear of nothing
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  until the process ends
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _report(line: str) -> None:
+    with suppress(OSError):
+        print(line, file=sys.stderr)
+
+
+def _let_go() -> None:
+    """Write what was printed; if that is impossible, have Python not try again when it ends."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

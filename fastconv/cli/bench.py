@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from ..bench.accelerated import TORCH_MODELS, TorchModel, named_torch_model, run_torch_model, select_torch_models
 from ..bench.cases import NET, PASSES, SETS, TRAIN, Case
 from ..bench.memory import MODELS, peak_memory
 from ..bench.nets import Net, run_net, select_nets
 from ..bench.peers import PEERS, Ours, Peer, load_peers
-from ..bench.plot import save_plot
+from ..bench.plot import plot_formats, save_plot
 from ..bench.report import Report, Row, group_text, groups, heading_lines, json_lines, memory_lines, summary_text
 from ..bench.suite import new_report, run_case, select
 from ..threads import effective
@@ -117,6 +118,8 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"no {what} has {args.only!r} in its name or family")
     if args.plot:
         require("matplotlib", "bench")
+        if (ending := Path(args.plot).suffix.lower()[1:]) not in plot_formats():
+            raise CommandError(f"--plot {args.plot}: the name must end in .png, .svg, .pdf or the like, not {ending!r}")
     if models:
         require("torch", "torch")
     # All candidates of --torch are PyTorch itself: the peers of the others are not looked for where nothing else runs.

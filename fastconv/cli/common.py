@@ -60,8 +60,15 @@ def add_json(parser: argparse.ArgumentParser, form: str = "one JSON object") -> 
 def in_a_folder(*paths: str | None) -> None:
     """Say before the work that a file could not be written after it."""
     for path in paths:
-        if path and path != STDOUT and not Path(path).parent.is_dir():
-            raise CommandError(f"the folder of {path!r} does not exist")
+        if path is None or path == STDOUT:
+            continue
+        place = Path(path)
+        if not place.parent.is_dir():
+            raise CommandError(f"cannot write {path!r}: the folder {str(place.parent)!r} does not exist")
+        if not path or place.is_dir():
+            raise CommandError(f"cannot write {path!r}: it is a folder; give the name of a file in it")
+        if not os.access(place if place.exists() else place.parent, os.W_OK):
+            raise CommandError(f"cannot write {path!r}: permission denied")
 
 
 def write_json(content: Any, target: str | None) -> None:

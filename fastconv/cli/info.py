@@ -12,7 +12,7 @@ import argparse
 import os
 from typing import Any
 
-from .common import STDOUT, add_json, write_json
+from .common import STDOUT, add_json, in_a_folder, write_json
 from .machine import describe
 
 
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The table, the same as JSON, or both."""
+    in_a_folder(args.json)
     about = describe()
     write_json(about, args.json)
     if args.json != STDOUT:

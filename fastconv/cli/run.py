@@ -1,7 +1,8 @@
 """Run an ONNX model on a picture (or a .npy array) and show what it says.
 
-The picture is made RGB, scaled so that it covers the model's input, cropped about the middle, divided by 255, and
-standardised by --mean and --std. Where the model leaves its size open, --size gives it; else the picture keeps its own.
+The picture is turned as its camera noted, made RGB (without its transparency, of an animation the first frame), scaled
+so that it covers the model's input, cropped about the middle, divided by 255 (by 65535 in 16 bits), and standardised by
+--mean and --std. Where the model leaves its size open, --size gives it; else the picture keeps its own.
 
 The largest --top values of an output that is a vector are listed, with their names if --labels gives them; of other
 outputs shape and range. --save writes an output that is itself a picture. --explain shows the graph after optimisation,
@@ -16,6 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +26,7 @@ import numpy as np
 
 from ..arrays import Array
 from .common import STDOUT, CommandError, add_json, at_least, image_size, in_a_folder, require, write_json
+from .pictures import WHITE, covering, open_picture
 
 IMAGENET: Final = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 COLOURS: Final = (1, 3)
@@ -71,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
     """Load, run, print."""
     in_a_folder(args.json, args.save)
     require("onnx", "onnx")
+    if args.save:
+        _can_be_saved(args.save)
+    names = _names(args.labels)
     from ..onnx import InferenceSession
 
     session = InferenceSession(args.model, num_threads=args.threads)
@@ -85,7 +92,6 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     outputs = session.run(None, feeds)
     elapsed = time.perf_counter() - start
-    names = _names(args.labels)
     found = [
         _described(value.name, array, args.top, names)
         for value, array in zip(session.get_outputs(), outputs, strict=True)
@@ -120,9 +126,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _array(path: str) -> Array:
     try:
-        array: Array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise CommandError(f"{path!r} is no array ({error})") from None
+    if not isinstance(array, np.ndarray):
+        raise CommandError(f"{path!r} is no array but an archive of several; save one with numpy.save")
     return array
 
 
@@ -136,7 +144,6 @@ def _ones(name: str, shape: Any, kind: str) -> Array:
 
 def _picture(args: argparse.Namespace, declared: Any) -> Array:
     """The picture as the model's first input wants it."""
-    image_module = require("PIL.Image", "onnx")
     if declared is None or len(declared) != 4:
         raise CommandError(f"the model's first input has the shape {declared}, which is no picture; feed a .npy file")
     last = declared[3] in COLOURS and declared[1] not in COLOURS
@@ -145,41 +152,31 @@ def _picture(args: argparse.Namespace, declared: Any) -> Array:
     asked = args.size or tuple(
         size if isinstance(size, int) and size > 0 else 0 for size in (declared[1:3] if last else declared[2:])
     )
-    try:
-        with image_module.open(args.image) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError) as error:
-        raise CommandError(f"{args.image!r} is no picture that can be read ({error})") from None
+    image = open_picture(args.image, channels)
     height, width = (size or own for size, own in zip(asked, image.size[::-1], strict=True))
-    pixels = _covering(image, height, width, image_module).reshape(height, width, channels)
+    pixels = covering(image, height, width, channels)
     pixels = pixels[:, :, ::-1] if args.bgr else pixels
-    x = (pixels / np.float32(255) - np.float32(args.mean)) / np.float32(args.std)
+    x = (pixels / np.float32(WHITE) - np.float32(args.mean)) / np.float32(args.std)
     if x.shape[2] != channels:
         raise CommandError(f"the model takes {channels} channel(s); give --mean and --std one number")
     return np.ascontiguousarray(x if last else x.transpose(2, 0, 1), np.float32)[None]
 
 
-def _covering(image: Any, height: int, width: int, image_module: Any) -> Array:
-    """The middle of a picture scaled so that it covers height x width."""
-    scale = max(height / image.height, width / image.width)
-    size = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-    if size != image.size:
-        image = image.resize(size, image_module.Resampling.BILINEAR)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return np.asarray(image, np.float32)[top : top + height, left : left + width]
-
-
 def _names(path: str | None) -> list[str]:
+    """The names in a file, one a line, or of a JSON list or object."""
     if path is None:
         return []
-    text = Path(path).read_text(encoding="utf-8")
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"--labels {path}: the file is not UTF-8 ({error.reason} at byte {error.start})") from None
     try:
         known = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text.splitlines()
     if isinstance(known, dict):  # by number
         known = [known.get(str(number), "") for number in range(len(known))]
-    return [str(name) for name in known] if isinstance(known, list) else []
+    return [str(name) for name in known] if isinstance(known, list) else text.splitlines()
 
 
 # ---- out -----------------------------------------------------------------------------------------------------------
@@ -208,16 +205,23 @@ def _print(output: dict[str, Any]) -> None:
         print(f"  {entry['index']:>6}  {entry['value']:>12.6g}  {entry['name'] or ''}".rstrip())
 
 
+def _can_be_saved(path: str) -> None:
+    """Refuse before the work a name that Pillow knows no format for."""
+    known = require("PIL.Image", "onnx").registered_extensions()
+    if Path(path).suffix.lower() not in known:
+        raise CommandError(f"--save {path}: no format of pictures ends so; use a name such as result.png")
+
+
 def _save(outputs: list[Any], path: str) -> None:
     """The first output that is a picture, its values taken as 0 to 1 (or 0 to 255 where they go beyond)."""
     for array in outputs:
         if array.ndim == 4 and (array.shape[1] in COLOURS or array.shape[3] in COLOURS) and array.dtype.kind == "f":
             pixels = array[0].transpose(1, 2, 0) if array.shape[1] in COLOURS else array[0]
             pixels = pixels * (255 if pixels.max(initial=0) <= 2 else 1)
-            image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+            image = np.clip(np.rint(np.nan_to_num(pixels)), 0, 255).astype(np.uint8)
             try:
                 require("PIL.Image", "onnx").fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(path)
-            except ValueError as error:
+            except (ValueError, KeyError, OSError) as error:  # KeyError: a format that Pillow only reads
                 raise CommandError(f"cannot write {path!r} ({error}); use a name such as result.png") from None
             return
     raise CommandError("no output is a picture; leave out --save")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import ConvError, ConvTypeError
+from ..activations import BY_LAYERS, activation_name
+from ..errors import ConvError
 from ..geometry import Shape, integer
 from . import memory, rows
 from .base import Array, Layer, real
@@ -23,7 +24,7 @@ class Function:
     """An elementwise function (or softmax) and its gradient.
 
     `gradient(grad, kept)` needs the output where `from_output`, else the input. `fused` is the word by which a
-    convolution computes it while storing its result.
+    convolution computes it while storing its result. `made_by`, a function and its arguments, makes it again.
     """
 
     name: str
@@ -31,6 +32,19 @@ class Function:
     gradient: Callable[[Array, Array], Array]
     from_output: bool
     fused: str | None = None
+    made_by: tuple[Callable[..., Function], tuple[Any, ...]] | None = field(default=None, compare=False, repr=False)
+
+    def __copy__(self) -> Function:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Function:
+        return self  # nothing in it changes, and the nets compare functions by identity
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its name or by what made it: that the functions inside are nameless is no matter then."""
+        if FUNCTIONS.get(self.name) is self:
+            return function, (self.name,)
+        return self.made_by or (Function, (self.name, self.value, self.gradient, self.from_output, self.fused))
 
     def gradient_and_sums(self, grad: Array, kept: Array) -> tuple[Array, Array | None]:
         """The gradient and, where it costs nothing more, its sum over every channel."""
@@ -96,6 +110,18 @@ def leaky_relu(slope: float) -> Function:
         lambda grad, y: np.where(y > 0, grad, grad * y.dtype.type(slope)),
         from_output=True,
         fused="leaky_relu" if slope == 0.01 else None,
+        made_by=(leaky_relu, (slope,)),
+    )
+
+
+def relu_up_to(most: float) -> Function:
+    """x between 0 and `most`, and these beyond."""
+    return Function(
+        "relu",
+        lambda x: np.clip(x, 0, x.dtype.type(most)),
+        lambda grad, y: grad * ((y > 0) & (y < most)),
+        from_output=True,
+        made_by=(relu_up_to, (most,)),
     )
 
 
@@ -114,10 +140,9 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "sigmoid": Function("sigmoid", _sigmoid, lambda grad, y: grad * (y * (1 - y)), from_output=True, fused="sigmoid"),
     "tanh": Function("tanh", np.tanh, lambda grad, y: grad * (1 - y * y), from_output=True),
     "silu": Function("silu", lambda x: x * _sigmoid(x), _silu_gradient, from_output=False, fused="silu"),
-    "hard_swish": Function("hard_swish", _hardswish, _hardswish_gradient, from_output=False, fused="hardswish"),
+    "hardswish": Function("hardswish", _hardswish, _hardswish_gradient, from_output=False, fused="hardswish"),
     "softmax": SOFTMAX,
 }
-ALIASES: Final = {"swish": "silu", "hard_silu": "hard_swish", "hardswish": "hard_swish"}
 
 
 def function(activation: object) -> Function:
@@ -126,18 +151,7 @@ def function(activation: object) -> Function:
         return LINEAR
     if isinstance(activation, Function):
         return activation
-    if not isinstance(activation, str):
-        raise ConvTypeError(
-            f"activation must be None or one of {', '.join(map(repr, FUNCTIONS))}, but got {activation!r} of type "
-            f"{type(activation).__name__}."
-        )
-    name = activation.lower()
-    found = FUNCTIONS.get(ALIASES.get(name, name))
-    if found is None:
-        raise ConvError(
-            f"activation must be None or one of {', '.join(map(repr, FUNCTIONS))}, but got activation={activation!r}."
-        )
-    return found
+    return FUNCTIONS[activation_name(activation, BY_LAYERS)]
 
 
 class Activation(Layer):
@@ -146,8 +160,8 @@ class Activation(Layer):
     Parameters
     ----------
     activation : str, Function or None
-        'relu', 'relu6', 'leaky_relu' (slope 0.2), 'sigmoid', 'tanh', 'silu', 'hard_swish', 'linear', or 'softmax' over
-        the last axis.
+        'relu', 'relu6', 'leaky_relu' (slope 0.2), 'sigmoid', 'tanh', 'silu' or 'swish', 'hardswish', 'hard_swish' or
+        'hard_silu', 'linear', or 'softmax' over the last axis.
     **options : Any
         Also name, trainable, dtype and input_shape: see `Layer`.
     """
@@ -197,15 +211,8 @@ class ReLU(Activation):
             )
         if most is None:
             chosen = RELU if slope == 0 else leaky_relu(slope)
-        elif most == 6:
-            chosen = FUNCTIONS["relu6"]
         else:
-            chosen = Function(
-                "relu",
-                lambda x: np.clip(x, 0, x.dtype.type(most)),
-                lambda grad, y: grad * ((y > 0) & (y < most)),
-                from_output=True,
-            )
+            chosen = FUNCTIONS["relu6"] if most == 6 else relu_up_to(most)
         super().__init__(chosen, **options)
 
 

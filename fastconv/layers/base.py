@@ -77,6 +77,13 @@ class Parameter:
         self.version = 0  # rises with every change, so that prepared copies know when they are stale
         self._array: Array | None = None
 
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        """What copies and pickles take: all but the gradient."""
+        return None, {name: getattr(self, name) for name in self.__slots__} | {"grad": None}
+
+    def __repr__(self) -> str:
+        return f"<Parameter {self.name} {self.shape} {self.dtype}{'' if self.trainable else ', not trained'}>"
+
     @property
     def size(self) -> int:
         """The number of values."""
@@ -485,8 +492,24 @@ class Layer:
         for layer in self.sublayers():
             layer.release()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take: all but what the last forward call kept."""
+        bare = object.__new__(type(self))
+        bare.__dict__.update(self.__dict__, sublayers=tuple)  # the layers inside speak for themselves
+        bare.release()
+        del bare.__dict__["sublayers"]
+        return bare.__dict__
+
+    def _described(self) -> list[str]:
+        """What `repr` says behind the name."""
+        if self.built_shape is None:
+            return ["not built"]
+        count = sum(parameter.size for parameter in self.parameters())
+        weights = [f"{count:,} weights"] if count else []
+        return [f"{self.built_shape} -> {self._sample_shape(self.built_shape)}", *weights]
+
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name}>"
+        return f"<{type(self).__name__} {self.name}: {', '.join(self._described())}>"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod, sqrt
 from typing import Any, Final
 
@@ -69,6 +70,17 @@ def he_normal(shape: tuple[int, ...], random: np.random.Generator) -> Array:
 def dcgan_normal(shape: tuple[int, ...], random: np.random.Generator) -> Array:
     """Normal with deviation 0.02 (Radford, Metz and Chintala, 2016, section 4)."""
     return _normal(0.02, shape, random)
+
+
+@dataclass(frozen=True)
+class Reshaped:
+    """What another initializer makes in a shape of its own, in the shape that is asked for."""
+
+    start: Initializer
+    shape: tuple[int, ...]
+
+    def __call__(self, shape: tuple[int, ...], random: np.random.Generator) -> Array:
+        return self.start(self.shape, random).reshape(shape)
 
 
 INITIALIZERS: Final[dict[str, Initializer]] = {

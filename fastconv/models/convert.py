@@ -19,6 +19,7 @@ from ..layers import (
     Softmax,
 )
 from ..layers.base import Parameter
+from ..layers.initializers import Reshaped
 from .sequential import Sequential
 
 
@@ -86,7 +87,6 @@ def _take_over(new: Parameter, old: Parameter) -> None:
     if old.allocated:
         new.assign(old.array.reshape(new.shape))
         return
-    start, shape = old.initializer, old.shape
     new.seed = old.seed
-    new.initializer = lambda wanted, random: start(shape, random).reshape(wanted)
+    new.initializer = Reshaped(old.initializer, old.shape)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
@@ -62,16 +61,6 @@ class Sequential(Trainable, Layer):
     reads_images = False
     is_chain = True
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Sequential:
-        """A copy of layers and weights; plans are made anew."""
-        made = type(self).__new__(type(self))
-        memo[id(self)] = made
-        made._plans, made._arena = {}, Arena()
-        for name, value in self.__dict__.items():
-            if name not in ("_plans", "_arena"):
-                setattr(made, name, copy.deepcopy(value, memo))
-        return made
-
     def __init__(
         self,
         layers: Sequence[Layer] = (),
@@ -119,6 +108,14 @@ class Sequential(Trainable, Layer):
         unique_names([*self.layers, layer])
         self.layers.append(layer)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take: layers, weights, the optimiser's state; plans are made anew."""
+        return {**super().__getstate__(), "_plans": {}, "_arena": Arena()}
+
+    def _described(self) -> list[str]:
+        count = len(self.layers)
+        return [f"{count} layer{'' if count == 1 else 's'}", *super()._described()]
+
     def sublayers(self) -> Sequence[Layer]:
         return self.layers
 
@@ -146,6 +143,18 @@ class Sequential(Trainable, Layer):
         raise ConvError(f"{self.name} has no layer {name!r}; it has {', '.join(layer.name for layer in self.layers)}.")
 
     # ---- shapes and weights -------------------------------------------------------------------------------------
+
+    def _require_layers(self) -> None:
+        if not self.layers:
+            raise ConvError(f"{self.name} has no layers: give it some with add(layer) or as Sequential([layer, ...]).")
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        self._require_layers()
+        super().build(input_shape)
+
+    def _require_built(self) -> None:
+        self._require_layers()
+        super()._require_built()
 
     def shapes(self, sample: Sequence[int | None]) -> Iterator[tuple[Layer, Shape, Shape]]:
         """The shapes down the net, without the batch axis.

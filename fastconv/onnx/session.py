@@ -74,6 +74,20 @@ class InferenceSession:
         self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take: the graph and the options; what was prepared for shapes is made anew."""
+        fresh = {"_pool": Pool(self._pool.limit), "_programs": OrderedDict(), "_lock": None}
+        return {**vars(self), **fresh}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def __repr__(self) -> str:
+        def told(values: list[ValueInfo]) -> str:
+            return ", ".join(f"{value.name} {value.shape} {value.type}" for value in values) or "nothing"
+
+        return f"<InferenceSession {told(self._inputs)} -> {told(self._outputs)}, {len(self._graph.nodes)} nodes>"
+
     def get_inputs(self) -> list[ValueInfo]:
         """What must be fed.
 

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..activations import FUSED
+
 Array = NDArray[Any]
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
-ACTIVATIONS = ("relu", "relu6", "leaky_relu", "silu", "sigmoid", "hardswish")
+ACTIVATIONS = tuple(FUSED)
 EXACT_ACTIVATIONS = (None, "relu", "relu6")
 INTEGER_PAIRS = (
     ("int8", "int8"),

@@ -23,6 +23,7 @@ APART = 1_000_000  # from the first case of one instruction set to that of the n
 BESIDE = frozenset((
     "misaligned", "large_arrays", "overflowing_sizes", "array_layouts", "empty_axes", "dtype_matrix", "overlapping_out",
     "scratch", "allocation_failure", "bad_input", "onnx_files", "address_sanitizer", "thread_sanitizer", "memcheck",
+    "pictures", "command_line",
 ))  # fmt: skip
 
 

@@ -33,7 +33,10 @@ FLAGS = [
 PYTEST = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
 SECONDS = 240  # after which a mutant's tests are taken for hung, which is noticed too (more on a busy machine)
 # What looks for faults: the rows that compute, then the ordinary tests of the same code, until the first failure.
-LEFT_OUT = "not (processes or interrupts or python_threads or nested or thread_limits or sanitiz or scratch or leak)"
+LEFT_OUT = (
+    "not (processes or interrupts or python_threads or nested or thread_limits or sanitiz or scratch or leak "
+    "or pictures or command_line)"
+)
 NET = [
     ["tests/test_against_reference.py", "tests/test_depthwise.py"],
     ["tests/test_reliability.py", "-k", LEFT_OUT],

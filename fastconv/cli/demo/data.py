@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common import CommandError, require
+from ..common import CommandError
+from ..pictures import WHITE, open_picture
 
 Array = NDArray[Any]
 
@@ -44,8 +45,7 @@ def inside(package: str, project: str, path: str) -> Path:
 
 def photograph() -> Array:
     """A cat's face, (300, 451, 3) of float32 from 0 to 1."""
-    image = require("matplotlib.image", "demo").imread(inside(*PHOTOGRAPH))
-    return np.ascontiguousarray(image[..., :3], np.float32)
+    return np.asarray(open_picture(inside(*PHOTOGRAPH)), np.float32) / WHITE
 
 
 def digits(seed: int, count: int | None = None) -> tuple[Digits, Digits]:
