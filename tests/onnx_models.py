@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,30 @@ def large_graph(onnx: Any, kind: str, size: int) -> tuple[Any, dict[str, Any]]:
     nodes, outputs = others[kind]
     given = {**shared, **({f"unused{i}": np.float32(1) for i in range(size)} if kind == "initializers" else {})}
     return model(onnx, nodes, {"x": [1, 4, 3, 3]}, dict.fromkeys(outputs), given), {"x": one}
+
+
+def load_and_run(data: bytes, feeds: dict[str, Any]) -> Any:
+    """A session that has run once."""
+    from fastconv.onnx import InferenceSession
+
+    session = InferenceSession(data, num_threads=1)
+    session.run(None, feeds)
+    return session
+
+
+def steps_of_python(run: Callable[[], Any]) -> int:
+    """Lines and calls of Python, those of loops within a line too."""
+    count = 0
+
+    def step(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += 1
+        return step
+
+    before = sys.gettrace()
+    sys.settrace(step)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return count

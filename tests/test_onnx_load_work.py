@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx", reason="needs the package onnx: pip install fastconv[onnx]")
 
-from onnx_models import LARGE, large_graph, model  # noqa: E402
+from onnx_models import LARGE, large_graph, load_and_run, model, steps_of_python  # noqa: E402
 
 from fastconv.onnx import InferenceSession  # noqa: E402
 
 make = onnx.helper.make_node
 FEW, MANY = 40, 320
 MOST = 1.25  # of eight times the work for eight times the nodes
-
-
-def work(run: Callable[[], Any]) -> int:
-    """Lines and calls of Python, those of loops within a line too."""
-    count = 0
-
-    def step(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal count
-        count += 1
-        return step
-
-    before = sys.gettrace()
-    sys.settrace(step)
-    try:
-        run()
-    finally:
-        sys.settrace(before)
-    return count
-
-
-def load_and_run(data: bytes, feeds: dict[str, Any]) -> InferenceSession:
-    session = InferenceSession(data, num_threads=1)
-    session.run(None, feeds)
-    return session
 
 
 @pytest.mark.parametrize("kind", LARGE)
@@ -51,8 +26,9 @@ def test_work_grows_with_the_nodes(kind):
     for size in (FEW, MANY):
         built, feeds = large_graph(onnx, kind, size)
         data = built.SerializeToString()
-        load_and_run(data, feeds) if size == FEW else None  # what is made once
-        counts.append(work(lambda data=data, feeds=feeds: load_and_run(data, feeds)))
+        if size == FEW:
+            load_and_run(data, feeds)  # what is made once
+        counts.append(steps_of_python(partial(load_and_run, data, feeds)))
     assert counts[1] <= MOST * MANY / FEW * counts[0], counts
 
 

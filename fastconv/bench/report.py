@@ -76,7 +76,7 @@ class Row:
     @property
     def share_of_peak(self) -> float:
         ours = self.of(OURS)
-        return ours.gflops / self.peak_gflops if ours else math.nan
+        return ours.gflops / self.peak_gflops if ours and self.macs else math.nan
 
 
 @dataclass
