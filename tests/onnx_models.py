@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,116 @@ def absurd(onnx: Any, data: bytes, chance: random.Random) -> bytes:
         numbers, at = chance.choice(places)
         numbers[at] = chance.choice(HUGE)
     return bytes(proto.SerializeToString())
+
+
+# ---- large graphs, for what loading costs ----------------------------------------------------------------------------
+
+LARGE = (
+    "relu", "add", "add the input", "conv", "conv norm relu", "residual", "identity", "dropout", "cast", "concat",
+    "sum", "outputs", "initializers", "constants", "quantised", "quantised moves", "quantised twice", "quantised tree",
+    "gemm", "factors", "split", "shapes", "silu", "hard swish", "pad", "nearest", "halves",
+)  # fmt: skip
+Nodes = list[Any]
+
+
+def large_graph(onnx: Any, kind: str, size: int) -> tuple[Any, dict[str, Any]]:
+    """A graph of some `size` nodes, and what to feed it."""
+    make, one = onnx.helper.make_node, np.ones((1, 4, 3, 3), np.float32)
+    shared = {
+        "w": np.eye(4, dtype=np.float32).reshape(4, 4, 1, 1), "scale": np.float32(0.5), "zero": np.uint8(3),
+        "matrix": np.eye(3, dtype=np.float32), "factor": np.ones((4, 1, 1), np.float32), "three": np.float32(3),
+        "low": np.float32(0), "six": np.float32(6), "pads": np.zeros(8, np.int64), "first": np.array(0),
+        "axes": np.array([0]), "rest": np.array([4, 3, 3]), "sizes": np.array([1, 4, 3, 3]),
+        **{name: np.ones(4, np.float32) for name in "sbmv"},
+    }  # fmt: skip
+    steps: dict[str, tuple[int, Any]] = {  # nodes of a link of a chain, and the link from a to b
+        "relu": (1, lambda a, b: [make("Relu", [a], [b])]),
+        "add": (1, lambda a, b: [make("Add", [a, f"c{b}"], [b])]),
+        "add the input": (1, lambda a, b: [make("Add", [a, "x"], [b])]),
+        "conv": (1, lambda a, b: [make("Conv", [a, "w"], [b])]),
+        "conv norm relu": (3, lambda a, b: [make("Conv", [a, "w"], [f"{b}c"]), make("Relu", [f"{b}n"], [b]),
+                                            make("BatchNormalization", [f"{b}c", *"sbmv"], [f"{b}n"])]),
+        "residual": (3, lambda a, b: [make("Conv", [a, "w"], [f"{b}c"]), make("Add", [f"{b}c", a], [f"{b}s"]),
+                                      make("Relu", [f"{b}s"], [b])]),
+        "identity": (1, lambda a, b: [make("Identity", [a], [b])]),
+        "dropout": (1, lambda a, b: [make("Dropout", [a], [b])]),
+        "cast": (1, lambda a, b: [make("Cast", [a], [b], to=1)]),
+        "constants": (2, lambda a, b: [make("Constant", [], [f"{b}c"], value_float=1.0),
+                                       make("Mul", [a, f"{b}c"], [b])]),
+        "quantised": (2, lambda a, b: [make("QuantizeLinear", [a, "scale", "zero"], [f"{b}q"]),
+                                       make("DequantizeLinear", [f"{b}q", "scale", "zero"], [b])]),
+        "gemm": (1, lambda a, b: [make("MatMul", [a, "matrix"], [b])]),
+        "shapes": (5, lambda a, b: [make("Shape", [a], [f"{b}s"]), make("Gather", [f"{b}s", "first"], [f"{b}g"]),
+                                    make("Unsqueeze", [f"{b}g", "axes"], [f"{b}u"]), make("Reshape", [a, f"{b}c"], [b]),
+                                    make("Concat", [f"{b}u", "rest"], [f"{b}c"], axis=0)]),
+        "silu": (2, lambda a, b: [make("Sigmoid", [a], [f"{b}s"]), make("Mul", [a, f"{b}s"], [b])]),
+        "hard swish": (4, lambda a, b: [make("Add", [a, "three"], [f"{b}p"]), make("Mul", [a, f"{b}c"], [f"{b}m"]),
+                                        make("Clip", [f"{b}p", "low", "six"], [f"{b}c"]),
+                                        make("Div", [f"{b}m", "six"], [b])]),
+        "pad": (2, lambda a, b: [make("Pad", [a, "pads"], [f"{b}p"]), make("Conv", [f"{b}p", "w"], [b])]),
+        "nearest": (1, lambda a, b: [make("Resize", [a, "", "", "sizes"], [b], mode="nearest")]),
+    }  # fmt: skip
+    if kind in steps:
+        count, link = steps[kind]
+        length = size // count
+        nodes = [node for i in range(length) for node in link(f"v{i}" if i else "x", f"v{i + 1}")]
+        given = {**shared, **({f"cv{i + 1}": np.float32(1) for i in range(length)} if kind == "add" else {})}
+        return model(onnx, nodes, {"x": [1, 4, 3, 3]}, {f"v{length}": None}, given), {"x": one}
+    names = [f"a{i}" for i in range(size)]
+    fan = [make("Relu", ["x"], [name]) for name in names]
+    quantised = [make("QuantizeLinear", ["x", "scale", "zero"], ["v0"])]
+    if kind == "halves":
+        chained = [make("Mul", [f"v{i}" if i else "x", "h"], [f"v{i + 1}"]) for i in range(size)]
+        built = model(onnx, chained, {}, {}, {"h": np.float16(1)})
+        built.graph.input.append(tensor(onnx, "x", [1, 4, 3, 3], 10))
+        built.graph.output.append(tensor(onnx, f"v{size}", None, 10))
+        return built, {"x": one.astype(np.float16)}
+    others: dict[str, tuple[Nodes, list[str]]] = {
+        "concat": ([*fan, make("Concat", names, ["y"], axis=1)], ["y"]),
+        "sum": ([*fan, make("Sum", names, ["y"])], ["y"]),
+        "outputs": (fan, names),
+        "initializers": ([make("Relu", ["x"], ["y"])], ["y"]),
+        "split": ([make("Concat", ["x"] * (size // 4), ["j"], axis=1), make("Split", ["j"], names[: size // 4], axis=1),
+                   make("Concat", names[: size // 4], ["y"], axis=1)], ["y"]),
+        "factors": ([make("Conv", ["x", "w"], ["v0"]),
+                     *(make("Mul", [f"v{i}", "factor"], [f"v{i + 1}"]) for i in range(size))], [f"v{size}"]),
+        "quantised moves": ([*quantised, *(make("Transpose", [f"v{i}"], [f"v{i + 1}"], perm=[0, 1, 3, 2])
+                                           for i in range(size)),
+                             make("DequantizeLinear", [f"v{size}", "scale", "zero"], ["y"])], ["y"]),
+        "quantised twice": ([*quantised, *(make("DequantizeLinear", ["v0", "scale", "zero"], [name]) for name in names),
+                             make("Concat", names, ["y"], axis=1)], ["y"]),
+        "quantised tree": ([*quantised, *(node for i in range(size // 2) for node in (
+                                make("Transpose", [f"v{i}"], [f"v{i + 1}"], perm=[0, 1, 3, 2]),
+                                make("DequantizeLinear", [f"v{i + 1}", "scale", "zero"], [names[i]]))),
+                            make("Sum", names[: size // 2], ["y"])], ["y"]),
+    }  # fmt: skip
+    nodes, outputs = others[kind]
+    given = {**shared, **({f"unused{i}": np.float32(1) for i in range(size)} if kind == "initializers" else {})}
+    return model(onnx, nodes, {"x": [1, 4, 3, 3]}, dict.fromkeys(outputs), given), {"x": one}
+
+
+def load_and_run(data: bytes, feeds: dict[str, Any]) -> Any:
+    """A session that has run once."""
+    from fastconv.onnx import InferenceSession
+
+    session = InferenceSession(data, num_threads=1)
+    session.run(None, feeds)
+    return session
+
+
+def steps_of_python(run: Callable[[], Any]) -> int:
+    """Lines and calls of Python, those of loops within a line too."""
+    count = 0
+
+    def step(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += 1
+        return step
+
+    before = sys.gettrace()
+    sys.settrace(step)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return count

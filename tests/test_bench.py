@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from fastconv import _native, conv2d, conv_transpose2d
-from fastconv.bench import accelerated, measure, memory, nets
+from fastconv.bench import accelerated, loads, measure, memory, nets
 from fastconv.bench import peers as peers_module
 from fastconv.bench.cases import PASSES, SETS, Case, make_data
 from fastconv.bench.graph import fused, nodes, torch_net
@@ -414,6 +414,20 @@ def test_a_net_by_its_onnx_model() -> None:
     assert ours is not None and ours.variant == "ONNX"
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_loading_a_model_is_a_row(first: bool) -> None:
+    pytest.importorskip("onnx")
+    model = loads.Model("short", lambda: loads._chain("Relu", 5, lambda x: np.maximum(x, 0)))
+    row = loads.run_load(model, first, Ours(1), [], rounds=1, seconds=None)
+    ours = row.of("fastconv")
+    assert ours is not None and ours.correct and ours.seconds > 0 and row.layer == "short" + ", first run" * first
+    assert math.isnan(row.share_of_peak) and "short" in group_text("onnx", "load", [row])
+    data, x, answer = loads._fan(4)
+    assert answer.shape == (1, 12, 3, 3) and len(data) and x.shape == (1, 4, 3, 3)
+    labels = [(model.label, first) for model, first in loads.select_loads("Conv")]
+    assert labels == [("Conv x 2,000", False), ("Conv x 2,000", True)]
+
+
 def test_folding_keeps_the_operations() -> None:
     graph = nodes(nets.prepared(small_resnet()))
     kinds = Counter(node.kind for node in graph)
@@ -586,6 +600,7 @@ def test_plot(tmp_path: Path) -> None:
         (["--only", "nothing like it"], 1, "nothing like it"),
         (["--nets", "--only", "AlexNet"], 1, "no network has 'AlexNet'"),
         (["--onnx"], 1, "add --nets"),
+        (["--load", "--only", "AlexNet"], 1, "no network has 'AlexNet'"),
         (["--json", "/no/such/folder/file.json"], 1, "does not exist"),
         (["--torch-model", "alexnet"], 1, "no PyTorch model is named 'alexnet'; there are vgg11, "),
         (["--batch", "2"], 1, "are for --torch-model"),

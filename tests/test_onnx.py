@@ -252,7 +252,7 @@ def test_a_chain_gives_what_its_operators_give(shape, dtype):
     built = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
     feeds = {name: draw(*shape).astype(dtype) for name in ("x", "z")}
     session, plain = InferenceSession(built), InferenceSession(built, optimise=False)
-    assert len(session._graph.nodes) < 4
+    assert len([node for node in session._graph.nodes if node.op_type != "Cast"]) < 4
     kept = {name: array.copy() for name, array in feeds.items()}
     for _ in range(2):
         (ours,), (theirs,) = session.run(None, feeds), plain.run(None, feeds)

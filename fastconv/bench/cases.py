@@ -18,13 +18,15 @@ from ..arrays import Array, empty
 PASSES: Final = ("fwd", "eager", "dx", "dw")
 NET: Final = "net"
 TRAIN: Final = "train"
+LOAD: Final = "load"
 PASS_WORDS: Final = {
     "fwd": "forward, prepared",
     "eager": "forward, plain call",
     "dx": "input gradient",
     "dw": "weight gradient",
-    NET: "inference of whole networks",  # these two are not of single layers: see `nets`
+    NET: "inference of whole networks",  # these are not of single layers: see `nets` and `loads`
     TRAIN: "training steps",
+    LOAD: "from the bytes of a model to a session",
 }
 
 

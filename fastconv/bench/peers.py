@@ -230,13 +230,17 @@ class OnnxRuntime:
             raise NotOffered("float32 only")
         return [self.candidate(onnx_model(case, data), data.x, case.output_shape)]
 
-    def candidate(self, model: bytes, image: Array, output_shape: tuple[int, ...]) -> Candidate:
-        """A model from `x` to `y`, its tensors made once."""
+    def session(self, model: bytes) -> Any:
+        """A model loaded, with the optimisations of the default."""
         options = self.ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        session = self.ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return self.ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def candidate(self, model: bytes, image: Array, output_shape: tuple[int, ...]) -> Candidate:
+        """A model from `x` to `y`, its tensors made once."""
+        session = self.session(model)
         binding = session.io_binding()
         x = self.ort.OrtValue.ortvalue_from_numpy(image)
         y = self.ort.OrtValue.ortvalue_from_shape_and_type(output_shape, np.float32, "cpu")

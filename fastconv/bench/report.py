@@ -79,7 +79,7 @@ class Row:
 
     @property
     def share_of_peak(self) -> float:
-        return self.gflops(self.of(OURS)) / self.peak_gflops
+        return self.gflops(self.of(OURS)) / self.peak_gflops if self.macs else math.nan
 
 
 @dataclass

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..bench.accelerated import TORCH_MODELS, TorchModel, named_torch_model, run_torch_model, select_torch_models
-from ..bench.cases import NET, PASSES, SETS, TRAIN, Case
+from ..bench.cases import LOAD, NET, PASSES, SETS, TRAIN, Case
+from ..bench.loads import Model, run_load, select_loads
 from ..bench.memory import MODELS, peak_memory
 from ..bench.nets import Net, run_net, select_nets
 from ..bench.peers import PEERS, Ours, Peer, load_peers
@@ -69,6 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--onnx", action="store_true", help="with --nets: run ours by fastconv.onnx, from the others' ONNX model"
     )
+    parser.add_argument(
+        "--load", action="store_true",
+        help="time loading ONNX models, ResNet-50 and graphs of many nodes, without and with their first run",
+    )  # fmt: skip
     parser.add_argument("--train", action="store_true", help="time training steps of small nets in place of layers")
     parser.add_argument(
         "--torch", action="store_true", help="time PyTorch models plain and after fastconv.torch.accelerate"
@@ -102,18 +107,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Select, measure in turns, print a table after each group."""
-    whole = args.nets or args.train or args.torch or args.torch_model
+    whole = args.nets or args.load or args.train or args.torch or args.torch_model
     if args.onnx:
         if not args.nets:
             raise CommandError("--onnx is for whole networks; add --nets")
+        require("onnx", "onnx")
+    if args.load:
         require("onnx", "onnx")
     if not args.torch_model and (args.input_size or args.batch):
         raise CommandError("--input-size and --batch are for --torch-model")
     in_a_folder(args.json, args.plot)  # before minutes of measuring
     cases = [] if whole else select(args.sets, args.only)
     nets = select_nets(args.nets, args.train, args.only)
+    loads = select_loads(args.only) if args.load else []
     models = _models(args)
-    if not cases and not nets and not models:
+    if not cases and not nets and not loads and not models:
         what = "network" if whole else f"layer of {', '.join(args.sets)}"
         raise CommandError(f"no {what} has {args.only!r} in its name or family")
     if args.plot:
@@ -124,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
         require("torch", "torch")
     # All candidates of --torch are PyTorch itself: the peers of the others are not looked for where nothing else runs.
     ours = Ours(effective(args.threads), args.layout.upper())
-    peers, missing = load_peers(["torch"] if models and not nets else args.against, ours.threads)
+    peers, missing = load_peers(["torch"] if models and not nets and not loads else args.against, ours.threads)
     report = new_report(ours, peers, missing, {"rounds": args.rounds, "seconds": args.seconds})
     shown = args.json != STDOUT
     if shown:
@@ -132,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
 
     work = [_layer_work(case, name, ours, peers, args) for name in args.passes for case in cases]
     work += [_net_work(net, ours, peers, args) for net in nets]
+    work += [_load_work(model, first, ours, peers, args) for model, first in loads]
     work += [_model_work(model, ours, args) for model in models]
     unit = "network" if whole else "layer"
     for done, (group, measure) in enumerate(progress(work, len(work), "bench", unit), start=1):
@@ -172,6 +181,10 @@ def _net_work(net: Net, ours: Ours, peers: list[Peer], args: argparse.Namespace)
     return ("nets", TRAIN if net.training else NET), lambda: run_net(
         net, ours, peers, args.rounds, args.seconds, args.onnx
     )
+
+
+def _load_work(model: Model, first: bool, ours: Ours, peers: list[Peer], args: argparse.Namespace) -> Work:
+    return ("onnx", LOAD), lambda: run_load(model, first, ours, peers, args.rounds, args.seconds)
 
 
 def _model_work(model: TorchModel, ours: Ours, args: argparse.Namespace) -> Work:

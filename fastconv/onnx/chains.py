@@ -25,13 +25,12 @@ POOLED: Final = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum"
 def link(rewriter: Rewriter) -> None:
     """Put every elementwise operator into a chain."""
     small = _small(rewriter)
-    for node in list(rewriter.graph.nodes):
+    for node in rewriter.nodes():
         if (pair := _pair(rewriter, node)) is not None:
             _extend(rewriter, pair, small)
         elif (chosen := _main(rewriter, node, small)) is not None:
-            _become(node, [Link(_copied(node), chosen)], chosen)
+            _become(rewriter, node, [Link(_copied(node), chosen)], chosen)
             _extend(rewriter, node, small)
-    rewriter.changed()
 
 
 def _copied(node: Node) -> Node:
@@ -44,7 +43,7 @@ def _copied(node: Node) -> Node:
 def _small(rewriter: Rewriter) -> set[str]:
     """Values that a global pooling or constants made small."""
     found = set(rewriter.constants)
-    for node in rewriter.graph.nodes:
+    for node in rewriter.nodes():
         inputs = [name for name in node.inputs if name]
         if node.op_type in POOLED or (inputs and all(name in found for name in inputs)):
             found.update(node.outputs)
@@ -84,10 +83,12 @@ def _chained(rewriter: Rewriter, name: str) -> bool:
     return rewriter.producer(name, *MERGED) is not None and rewriter.single(name)
 
 
-def _become(node: Node, links: list[Link], main: int) -> None:
+def _become(rewriter: Rewriter, node: Node, links: list[Link], main: int) -> None:
     """A node is a chain of its own from now on."""
     others = [name for at, name in enumerate(node.inputs) if name and at != main]
-    node.inputs = list(dict.fromkeys([node.inputs[main], *others]))
+    inputs = list(dict.fromkeys([node.inputs[main], *others]))
+    if inputs != node.inputs:
+        rewriter.rewire(node, inputs)
     node.op_type, node.domain, node.version, node.attributes = "Elementwise", INTERNAL, 1, {"chain": links}
 
 
@@ -102,8 +103,6 @@ def _extend(rewriter: Rewriter, node: Node, small: set[str]) -> None:
         if len(links) <= LONGEST and operands <= MOST_OPERANDS and not larger:
             rewriter.absorb(before, node, node.outputs, inputs)
             before.attributes = {"chain": links}
-            return
-    rewriter.changed()
 
 
 def _pair(rewriter: Rewriter, node: Node) -> Node | None:

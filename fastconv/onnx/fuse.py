@@ -39,13 +39,9 @@ def fuse(graph: Graph) -> None:
     rewriter = Rewriter(graph)
     raise_dequantised(rewriter)
     for rule in (_small_activations, _pad, _dense, _bias, _affine, _activation, _residual, _activation):
-        changed = True
-        while changed:
-            changed = False
-            for node in list(graph.nodes):
-                if any(node is other for other in graph.nodes) and rule(rewriter, node):
-                    changed = True
+        rewriter.apply(rule)
     link(rewriter)
+    rewriter.finish()
 
 
 # ---- activations spelled out -----------------------------------------------------------------------------------------
@@ -97,9 +93,10 @@ def _sixth(rewriter: Rewriter, node: Node) -> tuple[str, list[Node]] | None:
 def _become(rewriter: Rewriter, node: Node, op_type: str, x: str, gone: list[Node]) -> None:
     """`node` is now a function of x alone, and the nodes that it was made of go."""
     parts = [part for other in (*gone[::-1], node) for part in other.parts]
-    node.op_type, node.inputs, node.attributes, node.parts = op_type, [x], {}, parts
+    node.op_type, node.attributes, node.parts = op_type, {}, parts
     node.domain = INTERNAL if op_type == "Silu" else ""
     node.version = 1 if op_type == "Silu" else max(node.version, 14)
+    rewriter.rewire(node, [x])
     rewriter.remove(*gone)
 
 
@@ -135,8 +132,7 @@ def _dense(rewriter: Rewriter, node: Node) -> bool:
             beta = weight.dtype.type(given.get("beta", 1.0))
             bias = rewriter.constant(f"{node.outputs[0]}_bias", vector * beta)
     node.op_type, node.domain, node.attributes = "Dense", INTERNAL, {}
-    node.inputs = [node.inputs[0], rewriter.constant(f"{node.outputs[0]}_weight", weight), bias]
-    rewriter.changed()
+    rewriter.rewire(node, [node.inputs[0], rewriter.constant(f"{node.outputs[0]}_weight", weight), bias])
     return True
 
 
@@ -207,8 +203,8 @@ def _pad(rewriter: Rewriter, node: Node) -> bool:
         return False
     node.attributes["pads"] = [own[0] + widths[2], own[1] + widths[3], own[2] + widths[6], own[3] + widths[7]]
     node.attributes["padding_mode"] = mode
-    node.inputs[0] = pad.inputs[0]
     node.domain, node.parts = INTERNAL, [*pad.parts, *node.parts]
+    rewriter.rewire(node, [pad.inputs[0], *node.inputs[1:]])
     rewriter.remove(pad)
     return True
 
@@ -226,8 +222,8 @@ def _affine(rewriter: Rewriter, node: Node) -> bool:
         made = node.outputs[0]
         parts = [rewriter.constant(f"{made}_scale", found[0]), rewriter.constant(f"{made}_shift", found[1])]
         node.op_type, node.domain = "ChannelAffine", INTERNAL
-        node.inputs, node.outputs, node.attributes = [node.inputs[0], *parts], [made], {}
-        rewriter.changed()
+        node.attributes = {}
+        rewriter.rewire(node, [node.inputs[0], *parts], [made])
         return True
     if node.op_type not in ("Mul", "Add", "Sub", "Div") or len(node.inputs) != 2 or node.version < 7:
         return False
@@ -302,10 +298,10 @@ def _scale(rewriter: Rewriter, node: Node, scale: Array, shift: Array) -> bool:
         scaled = (each * scale.reshape(groups, 1, -1, *behind)).reshape(weight.shape)
     moved = bias.astype(np.float64) * scale + shift
     made = node.outputs[0]
-    node.inputs = [
+    rewriter.rewire(node, [
         node.inputs[0], rewriter.constant(f"{made}_weight", scaled.astype(weight.dtype)),
         rewriter.constant(f"{made}_bias", moved.astype(weight.dtype)),
-    ]  # fmt: skip
+    ])  # fmt: skip
     return True
 
 
@@ -333,14 +329,13 @@ def _residual(rewriter: Rewriter, node: Node) -> bool:
     """The sum of a convolution's result and another value."""
     if node.op_type not in ("Add", "Sum") or len(set(node.inputs)) != 2 or len(node.inputs) != 2 or node.version < 7:
         return False
-    places = {id(one): at for at, one in enumerate(rewriter.graph.nodes)}
     found = []
     for x, other in (node.inputs, node.inputs[::-1]):
         before = _convolution(rewriter, x)
         if before is None or not _plain(before) or other in rewriter.constants:
             continue
         if rewriter.constants[before.inputs[1]].ndim in SPATIAL_2D:
-            found.append((places[id(before)], before, other))
+            found.append((rewriter.place(before), before, other))
     if not found:
         return False
     _, before, other = max(found, key=lambda one: one[0])  # the later one: the other value is there by then

@@ -33,7 +33,7 @@ class ValueInfo:
     element_type: int = 0
 
 
-@dataclass
+@dataclass(eq=False, slots=True)  # two nodes are never the same one
 class Node:
     """An operation: `version` is the operator set that its meaning comes from; an empty input name is left out."""
 
@@ -79,19 +79,6 @@ class Graph:
         counts = Counter(name for node in self.nodes for name in node.inputs if name)
         counts.update(value.name for value in self.outputs)
         return counts
-
-    def readers(self) -> dict[str, list[Node]]:
-        """The nodes that read each value."""
-        found: dict[str, list[Node]] = {}
-        for node in self.nodes:
-            for name in dict.fromkeys(filter(None, node.inputs)):
-                found.setdefault(name, []).append(node)
-        return found
-
-    def rename(self, old: str, new: str) -> None:
-        """Let everybody who reads `old` read `new`."""
-        for node in self.nodes:
-            node.inputs = [new if name == old else name for name in node.inputs]
 
     def remove_unused(self) -> None:
         """Drop nodes whose results nobody reads, and constants that are left alone."""

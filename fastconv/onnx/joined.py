@@ -7,6 +7,7 @@ operator cannot make in its slice is copied by the Concat.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -47,12 +48,13 @@ class Joined:
             if any(name not in shapes for name in node.inputs if name in makers) or 0 in shape:
                 continue
             lengths = [shapes[name][CHANNELS] if name in shapes else None for name in node.inputs]
+            times = Counter(node.inputs)
             place = places.get(node.outputs[0], Place(node.outputs[0], 0))
             start = place.start
             for name, length in zip(node.inputs, lengths, strict=True):
                 if length is None:  # an input of the graph or a constant, whose length is not known here
                     break
-                if name in makers and name not in places and node.inputs.count(name) == 1:
+                if name in makers and name not in places and times[name] == 1:
                     places[name] = Place(place.root, start)
                 start += length
             if place.root == node.outputs[0]:

@@ -9,7 +9,8 @@ from typing import Any, Final
 from ..errors import ConvTypeError
 from .errors import OnnxError, UnsupportedOperator, onnx_package
 from .graph import Graph, Node, ValueInfo, in_order
-from .operators import LATEST_OPSET, find
+from .operators import INTERNAL, LATEST_OPSET, find
+from .signature import Signature, read_attribute, signature
 from .tensors import ELEMENT_TYPES, read_tensor, type_name
 
 LARGEST_FILE: Final = (1 << 31) - 1  # bytes; Protocol Buffers go no further, larger models keep weights outside
@@ -125,78 +126,35 @@ def _node(proto: Any, opsets: dict[str, int], folder: Path | None) -> Node:
         str(proto.op_type), [str(name) for name in proto.input], [str(name) for name in proto.output], {},
         opsets.get(domain, 1), domain, str(proto.name),
     )  # fmt: skip
-    schema = _schema(node)
-    if schema is not None:
-        _require_arguments(node, schema)
+    known = signature(node.op_type, node.version, domain)
+    if known is not None:
+        _require_arguments(node, known)
     for attribute in proto.attribute:
-        if schema is not None:
-            _require_type(attribute, node, schema)
-        node.attributes[str(attribute.name)] = _attribute(attribute, node, folder)
+        name = str(attribute.name)
+        if name in node.attributes:
+            raise OnnxError(f"the {node.label} has its attribute {name!r} twice.")
+        node.attributes[name] = read_attribute(attribute, node, known, folder)
+    missing = [] if known is None else [name for name in known.required if name not in node.attributes]
+    if missing:
+        raise OnnxError(f"the {node.label} lacks its attribute {missing[0]!r}.")
     return node
 
 
-def _schema(node: Node) -> Any:
-    """What the package `onnx` knows of an operator, or None."""
-    defs = onnx_package().defs
-    if not defs.has(node.op_type, node.domain):
-        return None
-    try:
-        return defs.get_schema(node.op_type, node.version, node.domain)
-    except defs.SchemaError:  # younger than the model's operator set
-        return None
-
-
-def _require_type(proto: Any, node: Node, schema: Any) -> None:
-    """Refuse an attribute of another type than its operator has."""
-    known = schema.attributes.get(str(proto.name))
-    kinds = onnx_package().AttributeProto.AttributeType
-    if known is not None and proto.type and kinds.Name(proto.type) != known.type.name:
-        raise OnnxError(
-            f"the {node.label} has an attribute {proto.name!r} of type {kinds.Name(proto.type)}; it must be "
-            f"{known.type.name}."
-        )
-
-
-def _require_arguments(node: Node, schema: Any) -> None:
+def _require_arguments(node: Node, known: Signature) -> None:
     """Refuse a node with fewer or more inputs or outputs than its operator has, so that nobody else need look."""
-    for kind, names, least, most in (
-        ("inputs", node.inputs, schema.min_input, schema.max_input),
-        ("outputs", node.outputs, schema.min_output, schema.max_output),
-    ):
+    for kind, names, (least, most) in (("inputs", node.inputs, known.inputs), ("outputs", node.outputs, known.outputs)):
         if not least <= len(names) <= most:
             raise OnnxError(f"the {node.label} has {len(names)} {kind}, but {node.op_type} has {least} to {most}.")
-    single = onnx_package().defs.OpSchema.FormalParameterOption.Single
-    for index, formal in enumerate(schema.inputs):
-        if formal.option == single and not node.input(index):
-            raise OnnxError(f"the {node.label} lacks its input {formal.name!r}.")
-
-
-def _attribute(proto: Any, node: Node, folder: Path | None) -> Any:
-    kinds = onnx_package().AttributeProto
-    if proto.ref_attr_name:
-        raise OnnxError(f"the {node.label} takes {proto.name!r} from a function that is not there.")
-    if proto.type == kinds.TENSOR:
-        return read_tensor(proto.t, folder, f"attribute {proto.name!r} of the {node.label}")
-    if proto.type == kinds.STRING:
-        return proto.s.decode("utf-8", "replace")
-    if proto.type == kinds.STRINGS:
-        return [text.decode("utf-8", "replace") for text in proto.strings]
-    if proto.type == kinds.INT:
-        return int(proto.i)
-    if proto.type == kinds.FLOAT:
-        return float(proto.f)
-    if proto.type == kinds.INTS:
-        return [int(number) for number in proto.ints]
-    if proto.type == kinds.FLOATS:
-        return [float(number) for number in proto.floats]
-    return None  # graphs, types, sparse tensors: of operators that fastconv does not have
+    for index, formal in known.single:
+        if not node.input(index):
+            raise OnnxError(f"the {node.label} lacks its input {formal!r}.")
 
 
 def _require_supported(nodes: list[Node]) -> None:
     """Refuse operators that there are none of, all at once."""
     absent: dict[str, int] = {}
     for node in nodes:
-        if find(node.domain, node.op_type, node.version) is None:
+        if node.domain == INTERNAL or find(node.domain, node.op_type, node.version) is None:
             spelled = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
             absent[spelled] = absent.get(spelled, 0) + 1
     if absent:

@@ -62,23 +62,35 @@ def fold_constants(graph: Graph, max_value_bytes: int = FOLDED_BYTES) -> None:
 def pass_through(graph: Graph) -> None:
     """Drop nodes that give their input: Identity, Dropout in inference."""
     outputs = {value.name for value in graph.outputs}
-    kept = []
+    kept: list[Node] = []
     producers, uses = graph.producers(), graph.uses()
+    called: dict[str, str] = {}  # the name that took another's place
     for node in graph.nodes:
         if not _gives_input(graph, node, uses):
             kept.append(node)
             continue
-        source, target = node.inputs[0], node.outputs[0]
+        source, target = _now(called, node.inputs[0]), node.outputs[0]
         if target not in outputs:
-            graph.rename(target, source)
+            called[target] = source
         elif source in producers and source not in outputs:  # the output keeps its name
-            maker = producers[source]
+            maker = producers[target] = producers[source]
             maker.outputs = [target if name == source else name for name in maker.outputs]
-            producers[target] = maker
-            graph.rename(source, target)
+            called[source] = target
         else:
             kept.append(node)
+    for node in kept:
+        node.inputs = [_now(called, name) for name in node.inputs]
     graph.nodes = kept
+
+
+def _now(called: dict[str, str], name: str) -> str:
+    """What a value is called now; the way there is made short for the next who asks."""
+    found, passed = name, []
+    while found in called:
+        passed.append(found)
+        found = called[found]
+    called.update(dict.fromkeys(passed, found))
+    return found
 
 
 def _gives_input(graph: Graph, node: Node, uses: Counter[str]) -> bool:

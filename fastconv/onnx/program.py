@@ -6,6 +6,7 @@ kept. Intermediate values live in the buffers of a `Pool` and are released after
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ class Step(NamedTuple):
 
 def run_node(function: Function, call: Call, inputs: list[Any]) -> tuple[Any, ...]:
     """The results of one node; whatever goes wrong names it."""
-    call.inputs = inputs
+    call.begin(inputs)
     try:
         result = function(call, *inputs)
     except OnnxError:
@@ -47,7 +48,7 @@ def run_node(function: Function, call: Call, inputs: list[Any]) -> tuple[Any, ..
         text = str(error).rstrip(".") or type(error).__name__
         raise OnnxError(f"the {call.node.label} cannot run on ({shapes}): {text}.") from error
     finally:
-        call.inputs = ()
+        call.end()
     if isinstance(result, np.ndarray):
         return (result,)
     results = result if isinstance(result, tuple) else (result,)
@@ -99,8 +100,11 @@ class Program:
             found = find(node.domain, node.op_type, node.version)
             assert found is not None  # `load` has refused what there is not
             call = Call(node, pool, threads, bound)
-            ending = [name for name in dying.get(at, ()) if node.inputs.count(name) == 1]
-            call.dying = tuple(index for index, name in enumerate(node.inputs) if name in ending)
+            ending = set(dying.get(at, ()))
+            times = Counter(node.inputs) if ending else {}
+            call.dying = tuple(
+                index for index, name in enumerate(node.inputs) if name in ending and times[name] == 1
+            )  # fmt: skip
             fixed = all(name in bound for name in node.outputs if name)
             self.steps.append(Step(node, found.function, call, fixed, tuple(dying.get(at, ()))))
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -135,10 +139,10 @@ class Program:
                 if seconds is not None:
                     seconds[at] += perf_counter() - start
             outputs: dict[str, Any] = {}
+            given = {id(value) for value in (*self._fixed.values(), *feeds.values())}  # and what was given out
             for name in self.outputs:
-                own = self._own(values[name], feeds)
-                twice = any(own is other for other in outputs.values())
-                outputs[name] = own.copy() if twice else own
+                outputs[name] = _own(values[name], given)
+                given.add(id(outputs[name]))
         finally:
             pool.finish()
         if not self._started:
@@ -147,12 +151,11 @@ class Program:
             self._started = True
         return outputs
 
-    def _own(self, value: Any, feeds: Mapping[str, Any]) -> Any:
-        """A result as the caller keeps it: contiguous, writeable, in nobody else's memory."""
-        if not isinstance(value, np.ndarray):  # a sequence that `Identity` passed on
-            return [self._own(item, feeds) for item in value] if isinstance(value, list) else value
-        if not value.flags.c_contiguous or not value.flags.writeable or value.base is not None:
-            return np.array(value, order="C")
-        if any(value is other for other in (*self._fixed.values(), *feeds.values())):
-            return value.copy()
-        return value
+
+def _own(value: Any, others: set[int]) -> Any:
+    """A result as the caller keeps it: contiguous, writeable, in nobody else's memory; `others` by their ids."""
+    if not isinstance(value, np.ndarray):  # a sequence that `Identity` passed on
+        return [_own(item, others) for item in value] if isinstance(value, list) else value
+    if not value.flags.c_contiguous or not value.flags.writeable or value.base is not None:
+        return np.array(value, order="C")
+    return value.copy() if id(value) in others else value

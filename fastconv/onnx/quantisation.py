@@ -7,9 +7,9 @@ makes a step on floats of, and what follows meets the rules for floats.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Hashable
 from typing import Any, Final
-
-import numpy as np
 
 from .graph import Node
 from .rewriter import Rewriter
@@ -21,58 +21,60 @@ MOVING: Final = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Pad
 
 
 def raise_dequantised(rewriter: Rewriter) -> None:
-    """Put DequantizeLinear as early as it can stand."""
-    _merge_dequantised(rewriter)
-    while any(_raise(rewriter, node) for node in list(rewriter.graph.nodes) if node.op_type == "DequantizeLinear"):
-        _merge_dequantised(rewriter)
+    """Put DequantizeLinear as early as it can stand, and one where there were equal ones."""
+    outputs = {value.name for value in rewriter.graph.outputs}
+    known: dict[Hashable, Node] = {}  # who turns a value into floats in which way
+    waiting = deque(node for node in rewriter.nodes() if node.op_type == "DequantizeLinear" and not node.domain)
+    while waiting:
+        node = waiting.popleft()
+        if not rewriter.alive(node):
+            continue
+        way = _way(rewriter, node)
+        if node.outputs[0] not in outputs:
+            other = known.setdefault(way, node)
+            if other is not node:
+                node = known[way] = _merged(rewriter, other, node)
+        if _raise(rewriter, node):
+            if known.get(way) is node:
+                del known[way]
+            waiting.appendleft(node)
+
+
+def _way(rewriter: Rewriter, node: Node) -> Hashable:
+    """What a DequantizeLinear does to which value."""
+    parts: list[Hashable] = [node.inputs[0], repr(sorted(node.attributes.items()))]
+    for name in node.inputs[1:]:
+        constant = rewriter.constants.get(name)
+        parts.append(name if constant is None else (constant.dtype.str, constant.shape, constant.tobytes()))
+    return tuple(parts)
+
+
+def _merged(rewriter: Rewriter, one: Node, other: Node) -> Node:
+    """The earlier of two equal nodes, for the readers of both, under the name that more of them know."""
+    first, second = sorted((one, other), key=rewriter.place)
+    names = sorted((first.outputs[0], second.outputs[0]), key=rewriter.uses)
+    rewriter.remove(second)
+    rewriter.rewire(first, outputs=names[1:])
+    rewriter.read_instead(*names)
+    return first
 
 
 def _raise(rewriter: Rewriter, node: Node) -> bool:
     """Let a DequantizeLinear with one scale pass the operator before it."""
     mover = rewriter.producer(node.inputs[0], *MOVING)
     one_scale = all(rewriter.number(name) is not None for name in node.inputs[1:] if name)
-    if mover is None or mover.domain or node.domain or not one_scale or not rewriter.single(node.inputs[0]):
+    if mover is None or mover.domain or not one_scale or not rewriter.single(node.inputs[0]):
         return False
     if node.attributes.get("block_size") or any(mover.outputs[1:]):
         return False
     mode = mover.attributes.get("mode", {"Pad": "constant", "Resize": "nearest"}.get(mover.op_type))
     if mode in ("constant", "linear", "cubic") or mover.attributes.get("coordinate_transformation_mode") == CROPPING:
         return False  # these make new values
-    nodes = rewriter.graph.nodes
-    at, behind = (next(i for i, other in enumerate(nodes) if other is one) for one in (mover, node))
-    nodes[at], nodes[behind] = node, mover
     source, between, target = mover.inputs[0], node.inputs[0], node.outputs[0]
-    node.inputs[0], node.outputs[0] = source, between
-    mover.inputs[0], mover.outputs[0] = between, target
-    rewriter.changed()
+    rewriter.swap(node, mover)
+    rewriter.rewire(node, [source, *node.inputs[1:]], [between])
+    rewriter.rewire(mover, [between, *mover.inputs[1:]], [target])
     return True
-
-
-def _merge_dequantised(rewriter: Rewriter) -> None:
-    """Equal DequantizeLinear nodes of one value become one: files have one for every reader."""
-    known: dict[str, list[Node]] = {}
-    gone = []
-    outputs = {value.name for value in rewriter.graph.outputs}
-    for node in rewriter.graph.nodes:
-        if node.op_type != "DequantizeLinear" or node.domain or node.outputs[0] in outputs:
-            continue
-        same = next((other for other in known.get(node.inputs[0], ()) if _alike(rewriter, node, other)), None)
-        if same is None:
-            known.setdefault(node.inputs[0], []).append(node)
-        else:
-            rewriter.graph.rename(node.outputs[0], same.outputs[0])
-            gone.append(node)
-    rewriter.remove(*gone)
-
-
-def _alike(rewriter: Rewriter, a: Node, b: Node) -> bool:
-    def same(x: str, y: str) -> bool:
-        one, other = rewriter.constants.get(x), rewriter.constants.get(y)
-        return x == y or (one is not None and other is not None and one.dtype == other.dtype and
-                          np.array_equal(one, other))  # fmt: skip
-
-    pairs = zip(a.inputs[1:], b.inputs[1:], strict=False)
-    return a.attributes == b.attributes and len(a.inputs) == len(b.inputs) and all(same(x, y) for x, y in pairs)
 
 
 def integer_type(rewriter: Rewriter, node: Node) -> Any:

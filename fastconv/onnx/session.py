@@ -13,6 +13,7 @@ from ..arrays import Array
 from ..errors import ConvTypeError
 from .errors import OnnxError
 from .graph import ValueInfo
+from .halves import hold_in_float32
 from .loading import load
 from .memory import LARGEST_VALUE, Pool
 from .optimise import optimise
@@ -68,6 +69,7 @@ class InferenceSession:
         graph = load(path_or_bytes)
         self._inputs, self._outputs = list(graph.inputs), list(graph.outputs)
         self._read_nodes = len(graph.nodes)
+        hold_in_float32(graph)
         self._graph = _optimised(graph, max_value_bytes) if optimise else graph
         self._threads, self._keep = num_threads, keep_shapes
         self._pool = Pool(max_value_bytes)
@@ -210,7 +212,7 @@ class InferenceSession:
         """The inputs in the model's order, or what is wrong with them."""
         if not isinstance(feeds, Mapping):
             raise ConvTypeError(f"input_feed must be a dict of arrays by input name, but got a {type(feeds).__name__}.")
-        names = [value.name for value in self._inputs]
+        names = dict.fromkeys(value.name for value in self._inputs)  # in their order
         missing = [name for name in names if name not in feeds]
         unknown = [str(name) for name in feeds if name not in names]
         if missing or unknown:

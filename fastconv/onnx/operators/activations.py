@@ -11,6 +11,7 @@ from numpy.polynomial import Chebyshev
 
 from ...arrays import Array
 from .registry import Call, operator
+from .sums import summed
 
 SELU_ALPHA, SELU_GAMMA = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
 
@@ -77,9 +78,6 @@ def _exponential(call: Call, x: Array, alpha: float) -> Any:
 
 def logistic(x: Array, out: Array) -> Any:
     """1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2, which overflows nowhere; `out` may be `x`."""
-    if x.dtype.itemsize < 4:  # rounded once
-        out[...] = logistic(x.astype(np.float32), np.empty(x.shape, np.float32))
-        return out
     half = x.dtype.type(0.5)
     np.multiply(x, half, out=out)
     np.tanh(out, out=out)
@@ -120,9 +118,6 @@ def hard_swish(call: Call, x: Array) -> Array:
 def swish(call: Call, x: Array) -> Any:
     """x * sigmoid(alpha x); SiLU for alpha = 1."""
     alpha = call.get("alpha", 1.0)
-    if x.dtype.itemsize < 4:  # rounded once
-        wide = x.astype(np.float32)
-        return (wide * logistic(wide * np.float32(alpha), np.empty(x.shape, np.float32))).astype(x.dtype)
     out = np.multiply(x, x.dtype.type(alpha), out=call.like(x))
     return np.multiply(logistic(out, out), x, out=out)
 
@@ -222,7 +217,7 @@ def softmax(call: Call, x: Array) -> Any:
     """exp(x) over its sum."""
     flat, axis = _flattened(call, x)
     out = np.exp(flat - flat.max(axis=axis, keepdims=True, initial=-np.inf).astype(x.dtype))
-    out /= out.sum(axis=axis, keepdims=True)
+    out /= summed(out, (axis,))
     return out.reshape(x.shape)
 
 
@@ -231,7 +226,7 @@ def log_softmax(call: Call, x: Array) -> Any:
     """The logarithm of softmax, without taking it of a number near zero."""
     flat, axis = _flattened(call, x)
     shifted = flat - flat.max(axis=axis, keepdims=True, initial=-np.inf).astype(x.dtype)
-    shifted -= np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+    shifted -= np.log(summed(np.exp(shifted), (axis,)))
     return shifted.reshape(x.shape)
 
 

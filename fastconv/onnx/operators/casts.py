@@ -73,7 +73,7 @@ def _as_text(x: Array) -> Array:
     return result.reshape(x.shape)
 
 
-@operator("Cast")
+@operator("Cast", as_stored=True)
 def cast(call: Call, x: Array) -> Array:
     """To the type `to`."""
     kind = call.get("to")
@@ -84,7 +84,7 @@ def cast(call: Call, x: Array) -> Array:
     return converted(call, x, int(kind))
 
 
-@operator("CastLike")
+@operator("CastLike", as_stored=True)
 def cast_like(call: Call, x: Array, like: Array) -> Array:
     """To the type of another array."""
     if like.dtype.kind in "OUS":
@@ -92,7 +92,7 @@ def cast_like(call: Call, x: Array, like: Array) -> Array:
     return converted(call, x, int(onnx_package().helper.np_dtype_to_tensor_dtype(like.dtype)))
 
 
-@operator("BitCast")
+@operator("BitCast", as_stored=True)
 def bit_cast(call: Call, x: Array) -> Array:
     """The same bytes as another type of the same width."""
     target = numpy_type(int(call.get("to", 1)))
@@ -101,7 +101,7 @@ def bit_cast(call: Call, x: Array) -> Array:
     return np.ascontiguousarray(x).view(target).reshape(x.shape)
 
 
-@operator("Constant")
+@operator("Constant", as_stored=True)
 def constant(call: Call) -> Array:
     """The value that an attribute holds."""
     for name in ("value", "value_float", "value_floats", "value_int", "value_ints", "value_string", "value_strings"):
@@ -112,7 +112,7 @@ def constant(call: Call) -> Array:
     raise call.error("it has no value that fastconv reads (sparse ones must be saved dense).")
 
 
-@operator("ConstantOfShape", shaping=(0,))
+@operator("ConstantOfShape", as_stored=True, shaping=(0,))
 def constant_of_shape(call: Call, shape: Array) -> Array:
     """One value everywhere."""
     value = call.get("value")
@@ -135,7 +135,7 @@ def range_(call: Call, start: Array, limit: Array, step: Array) -> Any:
     return (first + np.arange(count).astype(start.dtype) * by).astype(start.dtype, copy=False)
 
 
-@operator("EyeLike")
+@operator("EyeLike", as_stored=True)
 def eye_like(call: Call, x: Array) -> Any:
     """Ones on a diagonal of a matrix of the input's shape."""
     if x.ndim != 2:
@@ -145,13 +145,13 @@ def eye_like(call: Call, x: Array) -> Any:
     return np.eye(x.shape[0], x.shape[1], k=int(call.get("k", 0)), dtype=dtype)
 
 
-@operator("Shape")
+@operator("Shape", as_stored=True)
 def shape_(call: Call, x: Array) -> Array:
     """The lengths of the axes from `start` to `end`."""
     return np.array(x.shape[call.get("start", 0) : call.get("end")], np.int64)
 
 
-@operator("Size")
+@operator("Size", as_stored=True)
 def size_(call: Call, x: Array) -> Array:
     """The number of elements."""
     return np.array(x.size, np.int64)

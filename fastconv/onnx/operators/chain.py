@@ -20,6 +20,7 @@ from ..graph import Node
 from .registry import INTERNAL, Call, find, operator
 
 SERIAL_BELOW: Final = 1 << 17  # values times steps: a pass of some 20 microseconds, for which no team is started
+COPIED_BELOW: Final = 1 << 12  # values: NumPy has copied them before their axes are looked at
 MOST_OPERANDS: Final = 6  # of the native driver, as the next
 MOST_STEPS: Final = 48
 MOST_AXES: Final = 4
@@ -65,7 +66,7 @@ class Ready(NamedTuple):
     steps: tuple[tuple[int, int, float], ...]
 
 
-@operator("Elementwise", domain=INTERNAL)
+@operator("Elementwise", as_stored=True, domain=INTERNAL)
 def elementwise(call: Call, *arrays: Array) -> Any:
     """All operators of the attribute `chain`, one after the other."""
     key = tuple([(array.shape, array.strides, array.dtype) for array in arrays])
@@ -102,7 +103,7 @@ def one_by_one(call: Call, arrays: Sequence[Array]) -> Any:
         found = find(node.domain, node.op_type, node.version)
         assert found is not None  # it stood in the graph
         inner = Call(node, call.pool, call.threads)
-        inner.inputs = [values[name] for name in node.inputs]
+        inner.begin([values[name] for name in node.inputs])
         result = values[node.outputs[0]] = found.function(inner, *inner.inputs)
     return result
 
@@ -246,6 +247,9 @@ def merged(*arrays: Array) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]
     first = arrays[0]
     if first.ndim > MOST_AXES:
         raise Unfit("more than four axes")
+    every = sorted(range(first.ndim), key=lambda a: -abs(first.strides[a]))
+    if all(array.transpose(every).flags.c_contiguous for array in arrays):
+        return (1, first.size, 1), ((first.itemsize,) * 3,) * len(arrays)
     order = sorted((axis for axis in range(first.ndim) if first.shape[axis] > 1), key=lambda a: -abs(first.strides[a]))
     sizes = [first.shape[axis] for axis in order]
     strides = [[array.strides[axis] for axis in order] for array in arrays]
@@ -279,7 +283,7 @@ def _merged(sizes: Sequence[int], strides: Sequence[int], itemsize: int) -> int 
 
 def copy(out: Array, x: Array, threads: int | None) -> None:
     """out[...] = x, in parallel where it is worth it."""
-    if out.dtype != x.dtype or out.dtype not in TYPES or not out.size:
+    if out.dtype != x.dtype or out.dtype not in TYPES or out.size < COPIED_BELOW:
         np.copyto(out, x)
         return
     try:

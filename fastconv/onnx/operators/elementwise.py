@@ -181,7 +181,7 @@ def is_inf(call: Call, x: Array) -> Array:
     return found
 
 
-@operator("Identity")
+@operator("Identity", as_stored=True)
 def identity(call: Call, x: Any) -> Any:
     """The input."""
     return x
@@ -198,7 +198,7 @@ def dropout(call: Call, x: Array, ratio: Array | None = None, training: Array | 
     return np.where(mask, x / x.dtype.type(1 - share), x.dtype.type(0)), mask
 
 
-@operator("Where")
+@operator("Where", as_stored=True)
 def where(call: Call, condition: Array, a: Array, b: Array) -> Array:
     """`a` where the condition holds, `b` elsewhere."""
     result_shape(call, a, b, condition)

@@ -10,7 +10,7 @@ from ...arrays import Array
 from .registry import Call, operator
 
 
-@operator("Slice", shaping=(1, 2, 3, 4))
+@operator("Slice", as_stored=True, shaping=(1, 2, 3, 4))
 def slice_(
     call: Call, x: Array, starts: Array | None = None, ends: Array | None = None, axes: Array | None = None,
     steps: Array | None = None,
@@ -23,15 +23,24 @@ def slice_(
     by = [1] * len(first) if steps is None else [int(step) for step in steps.ravel().tolist()]
     if len(chosen) != len(first) or len(by) != len(first) or 0 in by:
         raise call.error(f"axes {chosen}, steps {by} and starts {first} do not fit each other.")
+    where = [call.from_front(axis, x.ndim) for axis in chosen]
+    if len(set(where)) < len(where):
+        raise call.error(f"axes {chosen} name an axis twice.")
     cuts = [slice(None)] * x.ndim
-    for axis, start, end, step in zip(chosen, first, last, by, strict=True):
-        where = call.from_front(axis, x.ndim)
-        size = x.shape[where]
-        if step < 0 and end < -size:
-            cuts[where] = slice(min(start, size - 1), None, step)
-        else:
-            cuts[where] = slice(start, end, step)
+    for axis, start, end, step in zip(where, first, last, by, strict=True):
+        cuts[axis] = cut(x.shape[axis], start, end, step)
     return x[tuple(cuts)]
+
+
+def cut(size: int, start: int, end: int, step: int) -> slice:
+    """A slice as the standard clamps it, not Python: backwards, a start before the first element is the first one."""
+    start, end = (place + size if place < 0 else place for place in (start, end))
+    least, most = (0, size) if step > 0 else (-1, size - 1)  # of the end
+    start = min(max(start, 0), most)
+    end = min(max(end, least), most)
+    if (end - start) * step <= 0 or not size:
+        return slice(0, 0)
+    return slice(start, None if end < 0 else end, step)
 
 
 def indices_of(call: Call, indices: Array, size: int) -> Array:
@@ -44,7 +53,7 @@ def indices_of(call: Call, indices: Array, size: int) -> Array:
     return np.where(indices < 0, indices + size, indices).astype(np.int64, copy=False)
 
 
-@operator("Gather")
+@operator("Gather", as_stored=True)
 def gather(call: Call, x: Array, indices: Array) -> Array:
     """Slices along an axis."""
     if not x.ndim:
@@ -54,7 +63,7 @@ def gather(call: Call, x: Array, indices: Array) -> Array:
     return np.take(x, indices_of(call, indices, x.shape[axis]), axis)
 
 
-@operator("GatherElements")
+@operator("GatherElements", as_stored=True)
 def gather_elements(call: Call, x: Array, indices: Array) -> Array:
     """One element for every index, along an axis."""
     axis = call.axis(x.ndim)
@@ -72,7 +81,7 @@ def _grid(call: Call, x: Array, indices: Array, axis: int) -> tuple[Array, ...]:
     return tuple(places)
 
 
-@operator("GatherND")
+@operator("GatherND", as_stored=True)
 def gather_nd(call: Call, x: Array, indices: Array) -> Any:
     """Slices at positions; the first `batch_dims` axes are shared."""
     shared = int(call.get("batch_dims", 0))
@@ -137,7 +146,7 @@ def non_zero(call: Call, x: Array) -> Array:
     return np.array(np.nonzero(np.atleast_1d(x)), np.int64)
 
 
-@operator("Compress", shaping="all")
+@operator("Compress", as_stored=True, shaping="all")
 def compress(call: Call, x: Array, condition: Array) -> Array:
     """The slices, or elements, for which a condition holds."""
     axis = call.get("axis")
@@ -180,7 +189,8 @@ def _running(call: Call, x: Array, axis: Array, add: bool) -> Array:
     where = call.from_front(int(axis.ravel()[0]), x.ndim)
     if call.get("reverse", 0):
         x = np.flip(x, where)
-    total = np.asarray((np.cumsum if add else np.cumprod)(x, where, dtype=x.dtype))
+    wide = np.float64 if x.dtype.kind == "f" else x.dtype  # a running sum has as many roundings as terms
+    total = np.asarray((np.cumsum if add else np.cumprod)(x, where, dtype=wide)).astype(x.dtype, copy=False)
     if call.get("exclusive", 0):
         total = np.roll(total, 1, where)
         first: list[Any] = [slice(None)] * x.ndim
@@ -193,7 +203,7 @@ operator("CumSum")(lambda call, x, axis: _running(call, x, axis, True))
 operator("CumProd")(lambda call, x, axis: _running(call, x, axis, False))
 
 
-@operator("ReverseSequence")
+@operator("ReverseSequence", as_stored=True)
 def reverse_sequence(call: Call, x: Array, lengths: Array) -> Array:
     """The first elements of every sequence of a batch in reverse."""
     time, batch = int(call.get("time_axis", 0)), int(call.get("batch_axis", 1))

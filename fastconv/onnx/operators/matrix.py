@@ -89,6 +89,4 @@ def einsum(call: Call, *arrays: Array) -> Array:
         if "..." not in term and len(term) == array.ndim:
             sizes.update(zip(term, array.shape, strict=True))
     call.check([sizes.get(letter, 1) for letter in result.replace(".", "")], arrays[0].dtype)
-    if arrays[0].dtype.kind == "V":  # bfloat16
-        return np.asarray(np.einsum(text, *(array.astype(np.float32) for array in arrays))).astype(arrays[0].dtype)
     return np.asarray(np.einsum(text, *arrays))

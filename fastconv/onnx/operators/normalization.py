@@ -9,6 +9,8 @@ import numpy as np
 from ...arrays import Array
 from ..tensors import numpy_type
 from .registry import Call, operator
+from .sums import mean as mean_over
+from .sums import summed
 
 
 def per_channel(values: Array, rank: int) -> Array:
@@ -27,7 +29,9 @@ def batch_normalization(call: Call, x: Array, scale: Array, bias: Array, mean: A
     outputs: tuple[Array, ...] = ()
     if training and call.version >= 14:
         axes = tuple(axis for axis in range(x.ndim) if axis != 1)
-        own_mean, own_variance = x.mean(axis=axes), x.var(axis=axes)
+        own_mean = mean_over(x, axes)
+        own_variance = mean_over(np.square(x - own_mean), axes).ravel()
+        own_mean = own_mean.ravel()
         momentum = call.get("momentum", 0.9)
         running = (mean * momentum + own_mean * (1 - momentum), variance * momentum + own_variance * (1 - momentum))
         outputs = tuple(part.astype(mean.dtype) for part in running)
@@ -39,10 +43,10 @@ def batch_normalization(call: Call, x: Array, scale: Array, bias: Array, mean: A
     return (y, *outputs)[: max(1, len(call.node.outputs))] if outputs else y
 
 
-def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> Any:
-    centred = x - x.mean(axis=axes, keepdims=True)
-    variance = np.square(centred).mean(axis=axes, keepdims=True)
-    variance += x.dtype.type(epsilon)
+def _standardised(call: Call, x: Array, axes: tuple[int, ...]) -> Any:
+    centred = x - mean_over(x, axes, call.threads)
+    variance = mean_over(np.square(centred), axes, call.threads)
+    variance += x.dtype.type(call.get("epsilon", 1e-5))
     centred /= np.sqrt(variance, out=variance)
     return centred
 
@@ -52,7 +56,7 @@ def instance_normalization(call: Call, x: Array, scale: Array, bias: Array) -> A
     """Every image and channel by its own mean and deviation."""
     if x.ndim < 3 or scale.shape != (x.shape[1],) or bias.shape != scale.shape:
         raise call.error(f"a scale of shape {scale.shape} does not fit an input of shape {x.shape}.")
-    y = _standardised(x, tuple(range(2, x.ndim)), call.get("epsilon", 1e-5))
+    y = _standardised(call, x, tuple(range(2, x.ndim)))
     y *= per_channel(scale, x.ndim)
     y += per_channel(bias, x.ndim)
     return y
@@ -65,7 +69,7 @@ def group_normalization(call: Call, x: Array, scale: Array, bias: Array) -> Any:
     if x.ndim < 2 or groups < 1 or x.shape[1] % groups:
         raise call.error(f"an input of shape {x.shape} has no {groups} groups of channels.")
     split = x.reshape(x.shape[0], groups, -1)
-    y = _standardised(split, (2,), call.get("epsilon", 1e-5)).reshape(x.shape)
+    y = _standardised(call, split, (2,)).reshape(x.shape)
     if scale.size == groups != x.shape[1]:
         scale, bias = (np.repeat(part, x.shape[1] // groups) for part in (scale, bias))
     y *= per_channel(scale, x.ndim)
@@ -78,31 +82,29 @@ def layer_normalization(call: Call, x: Array, scale: Array, bias: Array | None =
     """All axes from `axis` on together."""
     axis = call.axis(x.ndim, -1)
     axes = tuple(range(axis, x.ndim))
-    wide = x.astype(numpy_type(int(call.get("stash_type", 1)))) if x.dtype.itemsize < 4 else x
-    mean = wide.mean(axis=axes, keepdims=True)
-    centred = wide - mean
-    inverse = 1 / np.sqrt(np.square(centred).mean(axis=axes, keepdims=True) + call.get("epsilon", 1e-5))
-    y = (centred * inverse).astype(x.dtype) * scale
+    mean = mean_over(x, axes)
+    centred = x - mean
+    inverse = 1 / np.sqrt(mean_over(np.square(centred), axes) + call.get("epsilon", 1e-5))
+    y = centred * inverse * scale
     y = y if bias is None else y + bias
-    results = (y.astype(x.dtype, copy=False), mean, inverse.astype(wide.dtype))
-    return results[: len(call.node.outputs)]
+    kind = numpy_type(int(call.get("stash_type", 1)))  # of the statistics
+    return (y.astype(x.dtype, copy=False), mean.astype(kind), inverse.astype(kind))[: len(call.node.outputs)]
 
 
 @operator("RMSNormalization")
 def rms_normalization(call: Call, x: Array, scale: Array) -> Any:
     """By the root of the mean square of all axes from `axis` on."""
     axes = tuple(range(call.axis(x.ndim, -1), x.ndim))
-    wide = x.astype(numpy_type(int(call.get("stash_type", 1)))) if x.dtype.itemsize < 4 else x
-    root = np.sqrt(np.square(wide).mean(axis=axes, keepdims=True) + call.get("epsilon", 1e-5))
-    return ((wide / root).astype(x.dtype) * scale).astype(x.dtype, copy=False)
+    root = np.sqrt(mean_over(np.square(x), axes) + call.get("epsilon", 1e-5))
+    return (x / root * scale).astype(x.dtype, copy=False)
 
 
 @operator("MeanVarianceNormalization")
 def mean_variance_normalization(call: Call, x: Array) -> Any:
     """(x - mean) / deviation over axes."""
     axes = tuple(call.from_front(axis, x.ndim) for axis in call.get("axes", [0, 2, 3]))
-    centred = x - x.mean(axis=axes, keepdims=True)
-    deviation = np.sqrt(np.square(centred).mean(axis=axes, keepdims=True))
+    centred = x - mean_over(x, axes, call.threads)
+    deviation = np.sqrt(mean_over(np.square(centred), axes, call.threads))
     return (centred / (deviation + x.dtype.type(1e-9))).astype(x.dtype, copy=False)
 
 
@@ -111,9 +113,9 @@ def lp_normalization(call: Call, x: Array) -> Any:
     """By the sum of magnitudes or the Euclidean norm along an axis; a zero norm gives zeros."""
     axis, order = call.axis(x.ndim, -1), int(call.get("p", 2))
     if order == 1:
-        norm = np.abs(x).sum(axis=axis, keepdims=True)
+        norm = summed(np.abs(x), (axis,))
     else:
-        norm = np.sqrt(np.square(x).sum(axis=axis, keepdims=True))
+        norm = np.sqrt(summed(np.square(x), (axis,)))
     return np.divide(x, norm, out=np.zeros_like(x), where=norm != 0)
 
 

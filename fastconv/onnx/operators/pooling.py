@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ... import functional
 from ...arrays import FLOATS, Array, lies_channels_last
+from ...geometry import Shape
 from .registry import Call, operator
-from .sums import spatial_sums
+from .sums import mean, spatial_sums, summed
 from .windows import Window, kernel_of, pooled
 
 
@@ -132,7 +134,7 @@ def average_pool(call: Call, x: Array) -> Any:
         return out.reshape(*x.shape[:2], *window.output)
     sums = windows(call, x, window, 0)
     axes = tuple(range(x.ndim, sums.ndim))
-    return (sums.sum(axis=axes) / _counts(x, window, included)).astype(x.dtype, copy=False)
+    return (sums.sum(axis=axes, dtype=np.float64) / _counts(x, window, included)).astype(x.dtype, copy=False)
 
 
 def _counts(x: Array, window: Window, included: bool) -> Array:
@@ -152,8 +154,8 @@ def lp_pool(call: Call, x: Array) -> Array:
     """The p-norm of every window."""
     order = call.get("p", 2)
     seen = windows(call, np.abs(x) ** x.dtype.type(order), _window(call, x), 0)
-    sums = seen.sum(axis=tuple(range(x.ndim, seen.ndim)))
-    return np.asarray(sums ** x.dtype.type(1 / order)).astype(x.dtype, copy=False)
+    sums = seen.sum(axis=tuple(range(x.ndim, seen.ndim)), dtype=np.float64)
+    return np.asarray(sums ** (1 / order)).astype(x.dtype, copy=False)
 
 
 def _spatial(call: Call, x: Array) -> tuple[int, ...]:
@@ -171,7 +173,7 @@ def global_average_pool(call: Call, x: Array) -> Array:
         return np.asarray(np.divide(sums, x.dtype.type(x.shape[2] * x.shape[3]), out=sums))
     if x.ndim == 4 and x.dtype in FLOATS and x.size:
         return functional.avg_pool2d(x, x.shape[2:], num_threads=call.threads)
-    return np.asarray(x.mean(axis=axes, keepdims=True))
+    return mean(x, axes)
 
 
 @operator("GlobalMaxPool")
@@ -184,27 +186,55 @@ def global_max_pool(call: Call, x: Array) -> Array:
 def global_lp_pool(call: Call, x: Array) -> Array:
     """The p-norm of every channel."""
     order = call.get("p", 2)
-    sums = (np.abs(x) ** x.dtype.type(order)).sum(axis=_spatial(call, x), keepdims=True)
+    sums = summed(np.abs(x) ** x.dtype.type(order), _spatial(call, x), call.threads)
     return np.asarray(sums ** x.dtype.type(1 / order))
 
 
 @operator("MaxUnpool", shaping=(2,))
 def max_unpool(call: Call, x: Array, indices: Array, shape: Array | None = None) -> Array:
-    """Every value at the place where its maximum was, zeros elsewhere; places count in the smallest input possible."""
+    """Every value at the place where its maximum was, zeros elsewhere.
+
+    Places count in the whole result, as those that MaxPool gave do in its input. In ONNX's own test of an
+    `output_shape` that is larger than need be they count in the least possible result, which then lies at the start of
+    the larger one; that is taken where the places cannot mean anything else.
+    """
     window = kernel_of(call, x.shape[2:])
     inferred = [
         (length - 1) * stride + kernel - sum(sides)
         for length, stride, kernel, sides in zip(x.shape[2:], window.stride, window.kernel, window.sides, strict=True)
     ]
     least = call.check((*x.shape[:2], *inferred), x.dtype)
-    flat = np.zeros(int(np.prod(least)), x.dtype)
-    if indices.shape != x.shape or (indices.size and not 0 <= indices.min() <= indices.max() < flat.size):
-        raise call.error(f"indices of shape {indices.shape} point outside {least}.")
+    wanted = least if shape is None else call.check(shape.ravel().tolist(), x.dtype)
+    if len(wanted) != len(least) or wanted[:2] != least[:2]:
+        raise call.error(f"output_shape {wanted} does not fit an input of shape {x.shape}.")
+    if indices.shape != x.shape:
+        raise call.error(f"indices of shape {indices.shape} do not fit an input of shape {x.shape}.")
+    small = _of_the_least(indices, least, wanted, window)
+    counted = least if small else wanted
+    if indices.size and not 0 <= int(indices.min()) <= int(indices.max()) < prod(counted):
+        span = f"{int(indices.min())} to {int(indices.max())}"
+        raise call.error(f"indices from {span} point outside a result of shape {counted}.")
+    flat = np.zeros(prod(counted), x.dtype)
     flat[indices.ravel()] = x.ravel()
-    y = flat.reshape(least)
-    if shape is None:
-        return y
-    wanted = call.check(shape.ravel().tolist(), x.dtype)
-    if len(wanted) != len(least) or any(a < b for a, b in zip(wanted, least, strict=True)):
-        raise call.error(f"output_shape {wanted} is smaller than {least}.")
-    return np.pad(y, [(0, a - b) for a, b in zip(wanted, least, strict=True)])
+    y = flat.reshape(counted)
+    return np.pad(y, [(0, a - b) for a, b in zip(wanted, least, strict=True)]) if small else y
+
+
+def _of_the_least(indices: Array, least: Shape, wanted: Shape, window: Window) -> bool:
+    """Whether places count in the least possible result: each in its own window there, and not so in the wanted one."""
+    if least == wanted or not indices.size or any(a < b for a, b in zip(wanted, least, strict=True)):
+        return False
+    if int(indices.min()) < 0 or int(indices.max()) >= prod(least):  # the largest one decides
+        return False
+    return _in_windows(indices, least, window) and not _in_windows(indices, wanted, window)
+
+
+def _in_windows(indices: Array, shape: Shape, window: Window) -> bool:
+    """Whether every place in an array of this shape lies in the window that its maximum was taken from."""
+    own = np.indices(indices.shape, sparse=True)
+    places = np.unravel_index(indices, shape)
+    starts = (at * stride - sides[0] for at, stride, sides in zip(own[2:], window.stride, window.sides, strict=True))
+    return all(np.all(place == at) for place, at in zip(places[:2], own[:2], strict=True)) and all(
+        np.all((place >= start) & (place < start + kernel))
+        for place, start, kernel in zip(places[2:], starts, window.kernel, strict=True)
+    )

@@ -33,7 +33,7 @@ def _spread(call: Call, part: Array, x: Array) -> Array:
     return np.repeat(part, block, axis).take(np.arange(x.shape[axis]), axis)
 
 
-@operator("DequantizeLinear")
+@operator("DequantizeLinear", as_stored=True)
 def dequantize(call: Call, x: Array, scale: Array, zero: Array | None = None) -> Array:
     """(x - zero) * scale."""
     wide = x.astype(np.float32)
@@ -43,7 +43,7 @@ def dequantize(call: Call, x: Array, scale: Array, zero: Array | None = None) ->
     return (wide * _spread(call, scale, x).astype(np.float32)).astype(kind)
 
 
-@operator("QuantizeLinear")
+@operator("QuantizeLinear", as_stored=True)
 def quantize(call: Call, x: Array, scale: Array, zero: Array | None = None) -> Array:
     """round(x / scale) + zero, kept in range."""
     kind = zero.dtype if zero is not None else numpy_type(int(call.get("output_dtype", 0) or 2))

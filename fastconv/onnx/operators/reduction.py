@@ -9,17 +9,9 @@ import numpy as np
 
 from ...arrays import Array
 from .registry import Call, operator
-from .sums import SPATIAL, spatial_sums
+from .sums import mean, summed
 
-Reduce = Callable[[Array, tuple[int, ...]], Any]
-
-
-def _over_pixels(call: Call, x: Array) -> Array | None:
-    """Sums and means of images, natively where they lie so."""
-    sums = spatial_sums(x, call.threads)
-    if sums is not None and call.node.op_type == "ReduceMean":
-        np.divide(sums, x.dtype.type(x.shape[2] * x.shape[3]), out=sums)
-    return sums
+Reduce = Callable[[Array, tuple[int, ...], "int | None"], Any]
 
 
 def _reduction(function: Reduce) -> Callable[..., Array]:
@@ -30,9 +22,7 @@ def _reduction(function: Reduce) -> Callable[..., Array]:
         else:
             where = tuple({call.from_front(axis, x.ndim) for axis in chosen}) if chosen else tuple(range(x.ndim))
         kept = [1 if axis in where else size for axis, size in enumerate(x.shape)]
-        native = call.node.op_type in ("ReduceMean", "ReduceSum") and tuple(sorted(where)) == SPATIAL
-        sums = _over_pixels(call, x) if native else None
-        result = np.asarray(function(x, where) if sums is None else sums).astype(x.dtype, copy=False).reshape(kept)
+        result = np.asarray(function(x, where, call.threads)).astype(x.dtype, copy=False).reshape(kept)
         if call.get("keepdims", 1):
             return result
         return result.reshape([size for axis, size in enumerate(kept) if axis not in where])
@@ -40,19 +30,22 @@ def _reduction(function: Reduce) -> Callable[..., Array]:
     return run
 
 
-def _log_sum_exp(x: Array, axes: tuple[int, ...]) -> Any:
+def _real(x: Array) -> Array:
+    """Integers as float64: their squares and exponentials must not wrap before a root or a logarithm is taken."""
+    return x.astype(np.float64) if x.dtype.kind in "iu" else x
+
+
+def _log_sum_exp(x: Array, axes: tuple[int, ...], threads: int | None) -> Any:
+    x = _real(x)
     most = np.max(x, axis=axes, keepdims=True, initial=-np.inf)
-    finite = np.where(np.isfinite(most), most, 0)
-    with np.errstate(divide="ignore"):
-        return np.log(np.sum(np.exp(x - finite), axis=axes, keepdims=True)) + finite
+    finite = np.where(np.isfinite(most), most, x.dtype.type(0))
+    return np.log(summed(np.exp(x - finite), axes, threads)) + finite
 
 
 def _extreme(function: Callable[..., Any], largest: bool) -> Reduce:
-    def run(x: Array, axes: tuple[int, ...]) -> Any:
+    def run(x: Array, axes: tuple[int, ...], threads: int | None) -> Any:
         if x.dtype.kind == "f":
             return function(x, axis=axes, initial=-np.inf if largest else np.inf)
-        if x.dtype.kind == "V":  # bfloat16
-            return run(x.astype(np.float32), axes)
         if x.dtype.kind == "b":
             return np.any(x, axis=axes) if largest else np.all(x, axis=axes)
         limits = np.iinfo(x.dtype)
@@ -61,29 +54,24 @@ def _extreme(function: Callable[..., Any], largest: bool) -> Reduce:
     return run
 
 
-def _mean(x: Array, axes: tuple[int, ...]) -> Any:
+def _mean(x: Array, axes: tuple[int, ...], threads: int | None) -> Any:
     if x.dtype.kind in "iu":
         total = np.sum(x, axis=axes, dtype=np.int64)
         count = x.size // max(1, total.size) or 1
         return np.trunc(total / count)
-    return np.mean(x, axis=axes)
-
-
-def _log_sum(x: Array, axes: tuple[int, ...]) -> Any:
-    with np.errstate(divide="ignore"):
-        return np.log(np.sum(x, axis=axes))
+    return mean(x, axes, threads)
 
 
 for _name, _function in {
-    "ReduceSum": lambda x, axes: np.sum(x, axis=axes, dtype=x.dtype),
+    "ReduceSum": summed,
     "ReduceMean": _mean,
-    "ReduceProd": lambda x, axes: np.prod(x, axis=axes, dtype=x.dtype),
+    "ReduceProd": lambda x, axes, threads: np.prod(x, axis=axes, dtype=x.dtype),
     "ReduceMax": _extreme(np.max, True),
     "ReduceMin": _extreme(np.min, False),
-    "ReduceL1": lambda x, axes: np.sum(np.abs(x), axis=axes, dtype=x.dtype),
-    "ReduceL2": lambda x, axes: np.sqrt(np.sum(np.square(x), axis=axes)),
-    "ReduceSumSquare": lambda x, axes: np.sum(np.square(x), axis=axes, dtype=x.dtype),
-    "ReduceLogSum": _log_sum,
+    "ReduceL1": lambda x, axes, threads: summed(np.abs(x), axes, threads),
+    "ReduceL2": lambda x, axes, threads: np.sqrt(summed(np.square(_real(x)), axes, threads)),
+    "ReduceSumSquare": lambda x, axes, threads: summed(np.square(x), axes, threads),
+    "ReduceLogSum": lambda x, axes, threads: np.log(summed(_real(x), axes, threads)),
     "ReduceLogSumExp": _log_sum_exp,
 }.items():
     operator(_name, shaping=(1,))(_reduction(_function))

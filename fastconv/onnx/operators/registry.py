@@ -18,6 +18,7 @@ from ...arrays import Array
 from ...geometry import Shape
 from ..errors import OnnxError
 from ..graph import Node
+from ..halves import in_float32
 from ..memory import Pool
 
 LATEST_OPSET: Final = 28
@@ -44,17 +45,20 @@ _operators: dict[tuple[str, str], list[Operator]] = {}
 
 
 def operator(
-    *names: str, since: int = 1, shaping: Sequence[int] | str = (), pure: bool = True, domain: str = ""
+    *names: str, since: int = 1, shaping: Sequence[int] | str = (), pure: bool = True, as_stored: bool = False,
+    domain: str = "",
 ) -> Callable[[Function], Function]:
     """Register a function as these operators of operator set `since` and later.
 
-    `pure` is False where the same inputs may give another result (random numbers).
+    `pure` is False where the same inputs may give another result (random numbers). `as_stored` is for what takes
+    16-bit floats as they are: what moves elements, is about types, or calls other operators. For all others they are
+    widened to float32 and results rounded (`halves`).
     """
 
     def register(function: Function) -> Function:
         for name in names:
             known = _operators.setdefault((domain, name), [])
-            known.append(Operator(function, since, shaping, pure))
+            known.append(Operator(function if as_stored else in_float32(function), since, shaping, pure))
             known.sort(key=lambda one: -one.since)
         return function
 
@@ -79,9 +83,19 @@ class Call:
         self.state: dict[Any, Any] = {}
         self.dying: tuple[int, ...] = ()  # inputs that nobody reads afterwards
         self.inputs: Sequence[Any] = ()
+        self._ending: set[int] = set()  # the dying ones of these inputs by their ids
         self.how, self.packed_bytes = "", 0  # for `explain`
         self.target: Callable[[Shape, Any], Array | None] | None = None  # where the first result goes, if it fits
         self._constant = [name in constants for name in node.inputs]
+
+    def begin(self, inputs: Sequence[Any]) -> None:
+        """The node is about to run on these."""
+        self.inputs = inputs
+        self._ending = {id(inputs[index]) for index in self.dying}
+
+    def end(self) -> None:
+        """It has run."""
+        self.inputs, self._ending = (), set()
 
     def is_constant(self, index: int) -> bool:
         """Whether an input is the same in every run."""
@@ -175,7 +189,7 @@ class Call:
                     not fresh
                     and array.dtype == kind
                     and array.flags.writeable
-                    and any(self.inputs[index] is array for index in self.dying)
+                    and id(array) in self._ending
                     and self.pool.alone(array)
                 ):
                     return array

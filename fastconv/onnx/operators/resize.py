@@ -1,9 +1,15 @@
-"""Resize and Upsample: every axis by itself, as a weighted sum of the pixels that each result looks at."""
+"""Resize and Upsample: every axis by itself, as a weighted sum of the pixels that each result looks at.
+
+Where a result lies in the input is a fraction, exactly: it decides which pixel is the nearest, and rounding would move
+it where it is a whole number or just between two.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor, isfinite, lcm
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +18,12 @@ from ...arrays import Array
 from .chain import copy
 from .registry import Call, operator
 
+HALF: Final = Fraction(1, 2)
+LONGEST: Final = 1 << 40
+POLICIES: Final = ("stretch", "not_larger", "not_smaller")
+ROUNDINGS: Final = 1e-9  # what float64 may lack of a whole number; places that real sizes make are further apart
+EXACT: Final = 1 << 61  # below this numerators are int64
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -19,46 +31,83 @@ class Axis:
 
     size: int
     length: int
-    scale: float
-    start: float = 0.0
-    end: float = 1.0
+    scale: Fraction
+    start: Fraction = Fraction(0)
+    end: Fraction = Fraction(1)
 
 
-def _half_pixel(a: Axis, i: Array) -> Array:
-    return (i + 0.5) / a.scale - 0.5
+Line = tuple[Fraction, Fraction]  # the place of the first result, and the step to the next
 
 
-def _symmetric(a: Axis, i: Array) -> Array:
+def _half_pixel(a: Axis) -> Line:
+    return HALF / a.scale - HALF, 1 / a.scale
+
+
+def _symmetric(a: Axis) -> Line:
     adjustment = a.length / (a.scale * a.size)
-    return a.size / 2 * (1 - adjustment) + _half_pixel(a, i)
+    first, step = _half_pixel(a)
+    return first + a.size * HALF * (1 - adjustment), step
 
 
-def _corners(a: Axis, i: Array) -> Array:
+def _corners(a: Axis) -> Line:
     last = a.scale * a.size - 1  # not rounded, as the specification's reference has it
-    return i * ((a.size - 1) / last) if last > 0 else np.zeros_like(i)
+    return Fraction(0), (a.size - 1) / last if last > 0 else Fraction(0)
 
 
-def _cropped(a: Axis, i: Array) -> Array:
+def _cropped(a: Axis) -> Line:
     if a.length > 1:
-        return a.start * (a.size - 1) + i * ((a.end - a.start) * (a.size - 1) / (a.length - 1))
-    return np.full_like(i, 0.5 * (a.start + a.end) * (a.size - 1))
+        return a.start * (a.size - 1), (a.end - a.start) * (a.size - 1) / (a.length - 1)
+    return HALF * (a.start + a.end) * (a.size - 1), Fraction(0)
 
 
-# Where in the input each result lies.
-COORDINATES: Final[dict[str, Callable[[Axis, Array], Array]]] = {
+# Where in the input the results lie.
+COORDINATES: Final[dict[str, Callable[[Axis], Line]]] = {
     "half_pixel": _half_pixel,
     "half_pixel_symmetric": _symmetric,
-    "pytorch_half_pixel": lambda a, i: _half_pixel(a, i) if a.length > 1 else np.zeros_like(i),
+    "pytorch_half_pixel": lambda a: _half_pixel(a) if a.length > 1 else (Fraction(0), Fraction(0)),
     "align_corners": _corners,
-    "asymmetric": lambda a, i: i / a.scale,
-    "tf_half_pixel_for_nn": lambda a, i: (i + 0.5) / a.scale,
+    "asymmetric": lambda a: (Fraction(0), 1 / a.scale),
+    "tf_half_pixel_for_nn": lambda a: (HALF / a.scale, 1 / a.scale),
     "tf_crop_and_resize": _cropped,
 }
-ROUNDING: Final[dict[str, Callable[[Array], Any]]] = {
-    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
-    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
-    "floor": np.floor,
-    "ceil": np.ceil,
+
+
+class Places:
+    """Where results lie, as whole numerators over one denominator."""
+
+    def __init__(self, line: Line, length: int) -> None:
+        self.denominator = lcm(*(part.denominator for part in line))
+        first, step = (int(part * self.denominator) for part in line)
+        largest = 2 * (abs(first) + abs(step) * length + self.denominator)
+        count = np.arange(length, dtype=np.int64 if largest < EXACT else object)
+        self.numerators = first + step * count
+
+    def floor(self) -> Array:
+        """The pixels before the places."""
+        return _integers(self.numerators // self.denominator)
+
+    def fraction(self) -> Array:
+        """How far behind those pixels, 0 to 1."""
+        rest: Array = (self.numerators % self.denominator).astype(np.float64) / float(self.denominator)
+        return rest
+
+    def outside(self, size: int) -> Array:
+        """Which lie before the first pixel or behind the last."""
+        found: Array = (self.numerators < 0) | (self.numerators > (size - 1) * self.denominator)
+        return found.astype(bool)
+
+
+def _integers(array: Array) -> Array:
+    """Python's integers, too, as int64: no pixel is so far away that the sides do not say as much."""
+    return np.clip(array, -(1 << 62), 1 << 62).astype(np.int64)
+
+
+# The pixel nearest to n / d.
+ROUNDING: Final[dict[str, Callable[[Any, int], Any]]] = {
+    "round_prefer_floor": lambda n, d: -((d - 2 * n) // (2 * d)),
+    "round_prefer_ceil": lambda n, d: (2 * n + d) // (2 * d),
+    "floor": lambda n, d: n // d,
+    "ceil": lambda n, d: -(-n // d),
 }
 
 
@@ -70,20 +119,20 @@ def _cubic(distance: Array, a: float) -> Array:
     return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
 
 
-def taps(call: Call, axis: Axis, mode: str, places: Array, nearest: str) -> tuple[Array, Array | None]:
+def taps(call: Call, axis: Axis, mode: str, places: Places, nearest: str) -> tuple[Array, Array | None]:
     """For every result the pixels (length, count) that it looks at, and their weights; None where it is one pixel."""
     if mode == "nearest":
         rounding = ROUNDING.get(nearest)
         if rounding is None:
             raise call.error(f"nearest_mode {nearest!r} is none of {', '.join(ROUNDING)}.")
-        return np.clip(rounding(places), 0, axis.size - 1).astype(np.int64)[:, None], None
-    stretch = min(axis.scale, 1.0) if call.get("antialias", 0) else 1.0
+        pixels = _integers(rounding(places.numerators, places.denominator))
+        return np.clip(pixels, 0, axis.size - 1)[:, None], None
+    stretch = min(axis.scale, Fraction(1)) if call.get("antialias", 0) else Fraction(1)
     reach = (1 if mode == "linear" else 2) / stretch
-    base = np.floor(places).astype(np.int64)
-    offsets = np.arange(int(np.floor(-reach)) + 1, int(np.ceil(reach)) + 1)
+    offsets = np.arange(floor(-reach) + 1, ceil(reach) + 1)
     call.check((axis.length, len(offsets)), np.float64)
-    pixels = base[:, None] + offsets
-    distance = (pixels - places[:, None]) * stretch
+    pixels = places.floor()[:, None] + offsets
+    distance = (offsets - places.fraction()[:, None]) * float(stretch)
     if mode == "linear":
         weights = np.maximum(1 - np.abs(distance), 0.0)
     else:
@@ -106,25 +155,36 @@ def interpolated(call: Call, x: Array, axes: dict[int, Axis], mode: str, coordin
     call.check(shape, x.dtype)
     y, outside = x, None
     for at, axis in axes.items():
-        if axis.length == axis.size and axis.scale == 1.0 and coordinates != "tf_crop_and_resize":
+        if axis.length == axis.size and axis.scale == 1 and coordinates != "tf_crop_and_resize":
             continue
         if not axis.size:
             raise call.error(f"an input of shape {x.shape} has nothing to interpolate.")
-        places = COORDINATES[coordinates](axis, np.arange(axis.length, dtype=np.float64))
-        pixels, weights = taps(call, axis, mode, places, nearest)
-        y = _resampled(call, y, at, pixels, weights)
+        kept = call.state.get(("axis", at))
+        if kept is None or kept[0] != axis:
+            places = Places(COORDINATES[coordinates](axis), axis.length)
+            kept = (axis, taps(call, axis, mode, places, nearest), places.outside(axis.size))
+            call.state["axis", at] = kept
+        y = _resampled(call, y, at, *kept[1])
         if coordinates == "tf_crop_and_resize":
-            beyond = ((places < 0) | (places > axis.size - 1)).reshape(-1, *(1,) * (x.ndim - 1 - at))
+            beyond = kept[2].reshape(-1, *(1,) * (x.ndim - 1 - at))
             outside = beyond if outside is None else outside | beyond
     if outside is not None and np.any(outside):
         y = np.where(outside, x.dtype.type(call.get("extrapolation_value", 0.0)), y)
-    return y.astype(x.dtype, copy=False)
+    return limited(y, x.dtype)
+
+
+def limited(y: Array, kind: np.dtype[Any]) -> Array:
+    """Weighted sums in the input's type: integers without a fraction, at their limits where cubic overshoots."""
+    if y.dtype != kind and kind.kind in "iu":
+        limits = np.iinfo(kind)
+        y = np.clip(y + np.copysign(ROUNDINGS, y), limits.min, limits.max)
+    return y.astype(kind, copy=False)
 
 
 def _resampled(call: Call, x: Array, at: int, pixels: Array, weights: Array | None) -> Array:
     if weights is None:
         return _picked(call, x, at, pixels[:, 0])
-    kind = x.dtype if x.dtype.kind == "f" and x.dtype.itemsize > 2 else np.dtype(np.float32)
+    kind = np.dtype(np.float32 if x.dtype == np.float32 else np.float64)
     behind = (1,) * (x.ndim - 1 - at)
     if not len(pixels):
         return call.ordered_like(x, (*x.shape[:at], 0, *x.shape[at + 1 :]), kind)
@@ -165,39 +225,39 @@ def resize(
     given = scales if scales is not None and scales.size else sizes
     if given is None or given.size != len(chosen):
         raise call.error(f"scales or sizes must give {len(chosen)} numbers, one for every axis of shape {x.shape}.")
-    regions = [0.0] * len(chosen) + [1.0] * len(chosen)
+    regions = [Fraction(0)] * len(chosen) + [Fraction(1)] * len(chosen)
     if coordinates == "tf_crop_and_resize" and roi is not None and roi.size == 2 * len(chosen):
-        regions = [float(edge) for edge in roi.ravel()]
+        regions = [_exact(call, edge) for edge in roi.ravel()]
+    starts, ends = regions[: len(chosen)], regions[len(chosen) :]
+    old = [x.shape[axis] for axis in chosen]
     if given is scales:
-        factors = [float(factor) for factor in given.ravel()]
-        lengths = [_length(call, x.shape[axis] * factor) for axis, factor in zip(chosen, factors, strict=True)]
-        if coordinates == "tf_crop_and_resize":
-            lengths = [
-                _length(call, x.shape[axis] * (regions[place + len(chosen)] - regions[place]) * factors[place])
-                for place, axis in enumerate(chosen)
-            ]
+        factors = [_exact(call, factor) for factor in given.ravel()]
+        parts = [end - start for start, end in zip(starts, ends, strict=True)]
+        lengths = [floor(size * part * factor) for size, part, factor in zip(old, parts, factors, strict=True)]
     else:
         lengths = [int(length) for length in given.ravel()]
+        factors = [Fraction(length, max(1, size)) for size, length in zip(old, lengths, strict=True)]
         policy = call.get("keep_aspect_ratio_policy", "stretch")
-        factors = [length / max(1, x.shape[axis]) for axis, length in zip(chosen, lengths, strict=True)]
+        if policy not in POLICIES:
+            raise call.error(f"keep_aspect_ratio_policy {policy!r} is none of {', '.join(POLICIES)}.")
         if policy != "stretch":
-            one = min(factors) if policy == "not_larger" else max(factors)
-            factors = [one] * len(chosen)
-            lengths = [_length(call, one * x.shape[axis] + 0.5) for axis in chosen]
-    if any(factor <= 0 or not np.isfinite(factor) for factor in factors) or any(length < 0 for length in lengths):
-        raise call.error(f"factors {factors} of an input of shape {x.shape} must be above 0.")
+            factors = [(min if policy == "not_larger" else max)(factors)] * len(chosen)
+            lengths = [floor(factor * size + HALF) for factor, size in zip(factors, old, strict=True)]
+    if any(factor <= 0 for factor in factors) or any(not 0 <= length < LONGEST for length in lengths):
+        raise call.error(f"{given.ravel().tolist()} do not resize an input of shape {x.shape}.")
     axes = {
-        axis: Axis(x.shape[axis], lengths[place], factors[place], regions[place], regions[place + len(chosen)])
-        for place, axis in enumerate(chosen)
-    }
+        axis: Axis(*about) for axis, *about in zip(chosen, old, lengths, factors, starts, ends, strict=True)
+    }  # fmt: skip
     nearest = call.get("nearest_mode", "round_prefer_floor")
     return interpolated(call, x, axes, call.get("mode", "nearest"), coordinates, nearest)
 
 
-def _length(call: Call, value: float) -> int:
-    if not np.isfinite(value) or abs(value) > 2**40:
-        raise call.error(f"a length of {value} is too large.")
-    return int(np.floor(value))
+def _exact(call: Call, number: Any) -> Fraction:
+    """A scale or an edge as the number that it is."""
+    value = float(number)
+    if not isfinite(value):
+        raise call.error(f"{value} is no scale.")
+    return Fraction(value)
 
 
 @operator("Upsample", shaping=(1,))
@@ -207,11 +267,12 @@ def upsample(call: Call, x: Array, scales: Array | None = None) -> Array:
     given = call.get("scales") if scales is None else scales.ravel().tolist()
     if given is None and call.get("height_scale") is not None:  # operator set 1
         given = [1.0, 1.0, call.get("height_scale"), call.get("width_scale", 1.0)]
-    if given is None or len(given) != x.ndim or any(not 0 < factor < 2**40 for factor in given):
+    if given is None or len(given) != x.ndim:
         raise call.error(f"scales {given} do not fit an input of shape {x.shape}.")
-    axes = {
-        at: Axis(size, int(np.floor(size * factor)), float(factor))
-        for at, (size, factor) in enumerate(zip(x.shape, given, strict=True))
-    }
+    factors = [_exact(call, factor) for factor in given]
+    lengths = [floor(size * factor) for size, factor in zip(x.shape, factors, strict=True)]
+    if any(factor <= 0 for factor in factors) or any(length >= LONGEST for length in lengths):
+        raise call.error(f"scales {given} do not fit an input of shape {x.shape}.")
+    axes = {at: Axis(*about) for at, about in enumerate(zip(x.shape, lengths, factors, strict=True))}
     mode = str(call.get("mode", "nearest")).replace("bilinear", "linear")
     return interpolated(call, x, axes, mode, "asymmetric", "floor")

@@ -11,7 +11,7 @@ from .chain import copy
 from .registry import Call, operator
 
 
-@operator("Reshape", shaping=(1,))
+@operator("Reshape", as_stored=True, shaping=(1,))
 def reshape(call: Call, x: Array, shape: Array | None = None) -> Array:
     """0 keeps a length (unless `allowzero`), -1 is what remains."""
     asked = call.numbers("shape", shape)
@@ -29,7 +29,7 @@ def reshape(call: Call, x: Array, shape: Array | None = None) -> Array:
     return x.reshape(asked)
 
 
-@operator("Flatten")
+@operator("Flatten", as_stored=True)
 def flatten(call: Call, x: Array) -> Array:
     """To a matrix: the axes before `axis`, and the rest."""
     axis = int(call.get("axis", 1))
@@ -39,7 +39,7 @@ def flatten(call: Call, x: Array) -> Array:
     return x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
 
 
-@operator("Transpose")
+@operator("Transpose", as_stored=True)
 def transpose(call: Call, x: Array) -> Array:
     """A view with the axes in another order."""
     order = call.get("perm", list(range(x.ndim))[::-1])
@@ -48,7 +48,7 @@ def transpose(call: Call, x: Array) -> Array:
     return x.transpose(order)
 
 
-@operator("Squeeze", shaping=(1,))
+@operator("Squeeze", as_stored=True, shaping=(1,))
 def squeeze(call: Call, x: Array, axes: Array | None = None) -> Array:
     """Without axes of length one."""
     chosen = call.numbers("axes", axes)
@@ -60,7 +60,7 @@ def squeeze(call: Call, x: Array, axes: Array | None = None) -> Array:
     return x.reshape([size for axis, size in enumerate(x.shape) if axis not in where])
 
 
-@operator("Unsqueeze", shaping=(1,))
+@operator("Unsqueeze", as_stored=True, shaping=(1,))
 def unsqueeze(call: Call, x: Array, axes: Array | None = None) -> Array:
     """With more axes of length one."""
     chosen = call.numbers("axes", axes, []) or []
@@ -72,7 +72,7 @@ def unsqueeze(call: Call, x: Array, axes: Array | None = None) -> Array:
     return x.reshape([1 if axis in where else next(sizes) for axis in range(rank)])
 
 
-@operator("Concat")
+@operator("Concat", as_stored=True)
 def concat(call: Call, *arrays: Array) -> Array:
     """One behind the other."""
     first = arrays[0]
@@ -103,7 +103,7 @@ def address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-@operator("Split", shaping=(1,))
+@operator("Split", as_stored=True, shaping=(1,))
 def split(call: Call, x: Array, sizes: Array | None = None) -> tuple[Array, ...]:
     """Into pieces of the given or of equal lengths; the last may be shorter."""
     axis = call.axis(x.ndim)
@@ -120,7 +120,7 @@ def split(call: Call, x: Array, sizes: Array | None = None) -> tuple[Array, ...]
     return tuple(np.split(x, np.cumsum(lengths)[:-1], axis))
 
 
-@operator("Expand", shaping=(1,))
+@operator("Expand", as_stored=True, shaping=(1,))
 def expand(call: Call, x: Array, shape: Array) -> Array:
     """Repeated, as a view that steps zero far."""
     try:
@@ -130,7 +130,7 @@ def expand(call: Call, x: Array, shape: Array) -> Array:
     return np.broadcast_to(x, call.check(wanted, x.dtype))
 
 
-@operator("Tile", shaping=(1, 2))
+@operator("Tile", as_stored=True, shaping=(1, 2))
 def tile(call: Call, x: Array, repeats: Array, axis: Array | None = None) -> Array:
     """Repeated whole along every axis; operator set 1 gave a number and an axis."""
     counts = [int(count) for count in repeats.ravel().tolist()]
@@ -142,7 +142,7 @@ def tile(call: Call, x: Array, repeats: Array, axis: Array | None = None) -> Arr
     return np.tile(x, counts)
 
 
-@operator("DepthToSpace")
+@operator("DepthToSpace", as_stored=True)
 def depth_to_space(call: Call, x: Array) -> Array:
     """Channels become blocks of pixels: depth-column-row (DCR) or column-row-depth (CRD)."""
     block = int(call.get("blocksize", 0))
@@ -157,7 +157,7 @@ def depth_to_space(call: Call, x: Array) -> Array:
     return spread.reshape(n, depth, h * block, w * block)
 
 
-@operator("SpaceToDepth")
+@operator("SpaceToDepth", as_stored=True)
 def space_to_depth(call: Call, x: Array) -> Array:
     """Blocks of pixels become channels; `mode` as in DepthToSpace since operator set 28."""
     block = int(call.get("blocksize", 0))
