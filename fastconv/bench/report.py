@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ..files import read_text
 from .cases import PASS_WORDS
 from .measure import geometric_mean
 
 SCHEMA: Final = 1
+MOST_BYTES: Final = 1 << 26  # of a file of results; they have some hundred thousand
 # The best peer is the fastest of these; the NumPy baselines stand in only where none of them ran.
 LIBRARIES: Final = ("torch", "onnxruntime", "openvino", "ncnn")
 OURS: Final = "fastconv"
@@ -118,7 +120,7 @@ class Report:
     @staticmethod
     def load(path: str | Path) -> Report:
         """The report of a results file. Raises ValueError for a file of another schema."""
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(read_text(path, MOST_BYTES))
         if content.get("schema") != SCHEMA:
             raise ValueError(f"{path} has schema {content.get('schema')!r}; this version reads schema {SCHEMA}.")
         derived = ("best_peer", "ratio_best", "ratio_torch", "share_of_peak")

@@ -16,16 +16,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from ..arrays import Array
+from ..files import read_npy, read_text, require_regular
 from .common import STDOUT, CommandError, add_json, at_least, image_size, in_a_folder, require, write_json
 
 IMAGENET: Final = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 COLOURS: Final = (1, 3)
+MOST_LABELS: Final = 1 << 24  # bytes of a file of names
 
 
 def _channel_values(name: str) -> Any:
@@ -120,8 +121,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _array(path: str) -> Array:
     try:
-        array: Array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        array = read_npy(path)
+    except ValueError as error:
         raise CommandError(f"{path!r} is no array ({error})") from None
     return array
 
@@ -146,6 +147,7 @@ def _picture(args: argparse.Namespace, declared: Any) -> Array:
         size if isinstance(size, int) and size > 0 else 0 for size in (declared[1:3] if last else declared[2:])
     )
     try:
+        require_regular(args.image)
         with image_module.open(args.image) as file:
             image = file.convert("L" if channels == 1 else "RGB")
     except (OSError, ValueError) as error:
@@ -172,7 +174,7 @@ def _covering(image: Any, height: int, width: int, image_module: Any) -> Array:
 def _names(path: str | None) -> list[str]:
     if path is None:
         return []
-    text = Path(path).read_text(encoding="utf-8")
+    text = read_text(path, MOST_LABELS)
     try:
         known = json.loads(text)
     except ValueError:
