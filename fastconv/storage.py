@@ -1,7 +1,8 @@
 """Weights in files: NumPy's .npz, or .safetensors, which the package of that name writes. Never pickle.
 
 Every array lies under the path of its parameter, such as `conv2d_1/kernel`. A file is written beside its place and
-moved there when complete; it is read and compared as a whole before any weight is changed.
+moved there when complete. Its names, shapes and types are compared with the model's before any value is read, and it is
+read as a whole before any weight is changed.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import errno
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import files
 from .errors import ConvError, ConvTypeError
 from .layers.base import Layer
 
 Array = NDArray[Any]
+Described = Mapping[str, tuple[tuple[int, ...], Any]]  # shape and element type by name
 SUFFIXES = (".npz", ".safetensors")
 SHOWN = 8  # differences listed in one message
 
@@ -81,46 +84,65 @@ def load(model: Layer, path: str | os.PathLike[str]) -> None:
     parameters = dict(model.named_parameters())
     if not place.exists():
         raise FileNotFoundError(f"there is no weights file {str(place)!r}.")
-    arrays = _read(place, suffix)
-    differences = _differences({name: (p.shape, p.dtype) for name, p in parameters.items()}, arrays)
-    if differences:
-        more = len(differences) - SHOWN
-        listed = "".join(f"\n  {line}" for line in differences[:SHOWN]) + (f"\n  and {more} more" if more > 0 else "")
-        raise ConvError(f"{str(place)!r} does not hold the weights of {model.name}:{listed}")
+    wanted = {name: (parameter.shape, parameter.dtype) for name, parameter in parameters.items()}
+    with files.open_regular(place) as file:
+        described, read = _reading(place, suffix, lambda: _opened(file, suffix, wanted))
+        differences = _differences(wanted, described)
+        if differences:
+            more = len(differences) - SHOWN
+            listed = "".join(f"\n  {line}" for line in differences[:SHOWN])
+            listed += f"\n  and {more} more" if more > 0 else ""
+            raise ConvError(f"{str(place)!r} does not hold the weights of {model.name}:{listed}")
+        arrays = _reading(place, suffix, lambda: {name: read(name) for name in parameters})
     for name, parameter in parameters.items():
         parameter.assign(arrays[name])
 
 
-def _read(place: Path, suffix: str) -> Mapping[str, Array]:
-    try:
-        if suffix == ".safetensors":
-            from .weights.safetensors import read_tensors  # here, as that package is built on models
+def _opened(file: BinaryIO, suffix: str, wanted: Described) -> tuple[Described, Callable[[str], Array]]:
+    """What the file says that it holds, and the function that reads the values of a name."""
+    if suffix == ".safetensors":
+        from .weights.safetensors import read_header  # here, as that package is built on models
 
-            return read_tensors(place)
-        with np.load(place, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ConvError("it is a single array, not a file of named weights")
-            return {name: file[name] for name in file.files}
+        tensors = read_header(file)
+        stored = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+        return stored, lambda name: tensors[name].read()
+    if not files.is_archive(file):
+        raise ConvError("it is no archive of named weights")
+    archive = files.Archive(file)
+    described: dict[str, tuple[tuple[int, ...], Any]] = {}
+    for member in archive.entries:
+        name = member.removesuffix(".npy")
+        if name in wanted and name != member:
+            header = archive.npy(member)
+            described[name] = header.shape, header.dtype
+        else:
+            described[name] = (), None  # a difference by its name alone
+    return described, lambda name: archive.array(f"{name}.npy")
+
+
+def _reading(place: Path, suffix: str, read: Callable[[], Any]) -> Any:
+    """What `read()` returns; a `ConvError` with the file's name for whatever a damaged file makes it raise."""
+    try:
+        return read()
     except ConvError as error:
         raise ConvError(f"{str(place)!r} cannot be read: {error}.") from None
     except MemoryError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ConvError(f"{str(place)!r} cannot be read as {suffix}: {error}. It may be truncated.") from error
-    except Exception as error:  # zlib.error, and whatever else a damaged archive makes NumPy raise
+    except Exception as error:  # zlib.error, and whatever else a damaged archive makes the reader raise
         raise ConvError(f"{str(place)!r} is damaged: {error}.") from error
 
 
-def _differences(wanted: Mapping[str, tuple[tuple[int, ...], Any]], arrays: Mapping[str, Array]) -> list[str]:
+def _differences(wanted: Described, found: Described) -> list[str]:
     """A line for every name, shape and element type that is not as the model has it."""
-    lines = [f"{name} is missing" for name in wanted if name not in arrays]
-    lines += [f"{name} is not in the model" for name in arrays if name not in wanted]
+    lines = [f"{name} is missing" for name in wanted if name not in found]
+    lines += [f"{name} is not in the model" for name in found if name not in wanted]
     for name, (shape, dtype) in wanted.items():
-        array = arrays.get(name)
-        if array is None:
+        if name not in found:
             continue
-        if array.shape != shape:
-            lines.append(f"{name} has shape {array.shape}, the model's {shape}")
-        if array.dtype != dtype:
-            lines.append(f"{name} has dtype {array.dtype}, the model's {dtype}")
+        if found[name][0] != shape:
+            lines.append(f"{name} has shape {found[name][0]}, the model's {shape}")
+        if found[name][1] != dtype:
+            lines.append(f"{name} has dtype {found[name][1]}, the model's {dtype}")
     return lines

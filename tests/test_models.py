@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,46 @@ def test_weights_survive_a_file(tmp_path: Path, suffix: str) -> None:
     other.load(path)
     for ours, theirs in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_weights_of_models_in_models_survive_a_file(tmp_path: Path, suffix: str) -> None:
+    """Layers of different chains have different paths, whatever they are called."""
+    if suffix == "safetensors":
+        pytest.importorskip("safetensors")
+
+    def conv() -> layers.Conv2D:
+        return layers.Conv2D(2, 3, padding="same")
+
+    def nested(seed: int) -> Sequential:
+        block = layers.Residual([Sequential([conv(), conv()]), conv()], [Sequential([conv()])])
+        return Sequential([Sequential([conv(), Sequential([conv()])]), conv(), block, conv()], (5, 5, 2), seed=seed)
+
+    model, other = nested(1), nested(2)
+    names = [name for name, _ in model.named_parameters()]
+    assert len(set(names)) == len(names) == 16
+    model.save(tmp_path / f"weights.{suffix}")
+    other.load(tmp_path / f"weights.{suffix}")
+    for ours, theirs in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_arrays_in_archives_as_numpy_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packed, in the order of Fortran, in an archive with 64-bit offsets; other byte orders are other types."""
+    model = Sequential([layers.Dense(3, name="d")], (4,), seed=1)
+    kernel, bias = (parameter.array for parameter in model.parameters())
+    path, other = tmp_path / "weights.npz", Sequential([layers.Dense(3, name="d")], (4,), seed=2)
+    for write in (np.savez, np.savez_compressed):
+        for wide in (False, True):
+            with monkeypatch.context() as patch:
+                if wide:
+                    patch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 0)
+                write(path, **{"d/kernel": np.asfortranarray(kernel), "d/bias": bias})
+            other.set_weights([np.zeros((4, 3)), np.zeros(3)])
+            other.load(path)
+            np.testing.assert_array_equal(other.get_weights()[0], kernel)
+    np.savez(path, **{"d/kernel": kernel.astype(">f4"), "d/bias": bias})
+    refuses(other, path, "d/kernel has dtype >f4")
 
 
 def refuses(model: Sequential, path: Path, *words: str) -> None:

@@ -528,15 +528,19 @@ def test_a_file_that_crashes_or_holds_up_the_library_is_refused(path: Path) -> N
 def test_the_process_that_reads_hdf5_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("h5py")
     for path in (path for path in seeds() if path.suffix in (".h5", ".keras")):
-        apart, here = keras.read_keras(path), keras.read_here(path)
-        assert apart[1:] == here[1:] and len(apart.layers) == len(here.layers) > 0
-        for ours, theirs in zip(apart.layers, here.layers, strict=True):
-            assert ours[:2] == theirs[:2] and list(ours.arrays) == list(theirs.arrays)
-            for role, array in theirs.arrays.items():
-                np.testing.assert_array_equal(ours.arrays[role], array, strict=True)
-                assert ours.arrays[role].flags.writeable
+        with keras.opened(path) as apart, keras.opened_here(path) as here:
+            assert (apart.before, apart.nested, apart.notes) == (here.before, here.nested, here.notes)
+            assert len(apart.layers) == len(here.layers) > 0
+            for ours, theirs in zip(apart.layers, here.layers, strict=True):
+                assert (ours.name, ours.kind, ours.place) == (theirs.name, theirs.kind, theirs.place)
+                assert list(ours.arrays) == list(theirs.arrays)
+                for role, stored in theirs.arrays.items():
+                    array = ours.arrays[role].read()
+                    np.testing.assert_array_equal(array, stored.read(), strict=True)
+                    assert array.flags.writeable and (array.shape, array.dtype) == (stored.shape, stored.dtype)
     monkeypatch.setattr(sys, "executable", "")  # as in a program that embeds the interpreter
-    assert keras.read_keras(path).layers
+    with keras.opened(path) as here:
+        assert here.layers
 
 
 def test_the_corpus_is_there() -> None:

@@ -9,11 +9,13 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from ..files import read_text
 from .cases import PASS_WORDS
 from .measure import geometric_mean
 
 SCHEMA: Final = 2
 DIGITS: Final = 7  # of a figure in a results file; a table shows three, and rounding twice must not change them
+MOST_BYTES: Final = 1 << 26  # of a file of results; they have some hundred thousand
 # The best peer is the fastest of these; the NumPy baselines stand in only where none of them ran.
 LIBRARIES: Final = ("torch", "onnxruntime", "openvino", "ncnn")
 OURS: Final = "fastconv"
@@ -119,7 +121,7 @@ def read(path: str | Path) -> list[Report]:
     Raises ValueError for a file that does not open with a run of this schema.
     """
     reports: list[Report] = []
-    for line in filter(None, Path(path).read_text(encoding="utf-8").split("\n")):
+    for line in filter(None, read_text(path, MOST_BYTES).split("\n")):
         content = json.loads(line)
         if "schema" in content or not reports:
             schema = content.pop("schema", None)

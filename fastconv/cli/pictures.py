@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..arrays import Array
+from ..files import require_regular
 from .common import CommandError, require
 
 WHITE: Final = 255  # of a colour in 8 bits
@@ -47,6 +48,7 @@ def open_picture(path: str | Path, channels: int = 3) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about what is read rightly all the same
         try:
+            require_regular(path)
             with module.open(path) as file:
                 image = _converted(ops.exif_transpose(file), file, channels, name, module)
         except (CommandError, MemoryError):

@@ -17,19 +17,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from ..arrays import Array
+from ..files import read_npy, read_text
 from .common import STDOUT, CommandError, add_json, at_least, image_size, in_a_folder, require, write_json
 from .pictures import WHITE, covering, open_picture
 
 IMAGENET: Final = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 COLOURS: Final = (1, 3)
+MOST_LABELS: Final = 1 << 24  # bytes of a file of names
 
 
 def _channel_values(name: str) -> Any:
@@ -126,8 +126,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _array(path: str) -> Array:
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        array = read_npy(path)
+    except ValueError as error:
         raise CommandError(f"{path!r} is no array ({error})") from None
     if not isinstance(array, np.ndarray):
         raise CommandError(f"{path!r} is no array but an archive of several; save one with numpy.save")
@@ -167,7 +167,7 @@ def _names(path: str | None) -> list[str]:
     if path is None:
         return []
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(path, MOST_LABELS)
     except UnicodeDecodeError as error:
         raise CommandError(f"--labels {path}: the file is not UTF-8 ({error.reason} at byte {error.start})") from None
     try:

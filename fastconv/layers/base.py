@@ -303,7 +303,7 @@ class Layer:
         for parameter in self._own:
             yield f"{prefix}{self.name}/{parameter.name}", parameter
         for layer in self.sublayers():
-            yield from layer.named_parameters(f"{prefix}{self.name}/")
+            yield from layer.named_parameters(prefix_of(layer, f"{prefix}{self.name}/"))
 
     def parameters(self) -> list[Parameter]:
         """All parameters, those that no optimiser trains (running statistics) included."""
@@ -510,6 +510,12 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {', '.join(self._described())}>"
+
+
+def prefix_of(layer: Layer, prefix: str) -> str:
+    """What the paths of a layer's parameters begin with inside another: a chain, which leaves its own name to whoever
+    has it, gets it here, or layers of two chains would have one path."""
+    return f"{prefix}{layer.name}/" if getattr(layer, "is_chain", False) else prefix
 
 
 @contextmanager

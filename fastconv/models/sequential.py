@@ -14,7 +14,7 @@ from ..arrays import as_array
 from ..errors import ConvError, ConvTypeError
 from ..geometry import Shape, integer
 from ..inference import InferencePlan
-from ..layers.base import Array, Layer, locating
+from ..layers.base import Array, Layer, locating, prefix_of
 from ..layers.core import Dropout, chain, chain_backward, chain_window, unique_names
 from ..layers.memory import Arena
 from ..summary import Table, table
@@ -200,7 +200,7 @@ class Sequential(Trainable, Layer):
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
         for layer in self.layers:
-            yield from layer.named_parameters(prefix)
+            yield from layer.named_parameters(prefix_of(layer, prefix))
 
     def macs(self, input_shape: Sequence[int | None]) -> int:
         return sum(layer.macs(before) for layer, before, _ in self.shapes(self._without_batch(input_shape)[1]))

@@ -11,7 +11,7 @@ from .errors import OnnxError, UnsupportedOperator, onnx_package
 from .graph import Graph, Node, ValueInfo, in_order
 from .operators import INTERNAL, LATEST_OPSET, find
 from .signature import Signature, read_attribute, signature
-from .tensors import ELEMENT_TYPES, read_tensor, type_name
+from .tensors import ELEMENT_TYPES, read_tensor, require_honest, type_name
 
 LARGEST_FILE: Final = (1 << 31) - 1  # bytes; Protocol Buffers go no further, larger models keep weights outside
 
@@ -74,6 +74,7 @@ def _graph(proto: Any, opsets: dict[str, int], folder: Path | None) -> Graph:
     if proto.sparse_initializer:
         raise OnnxError("the model has sparse initializers, which fastconv does not read; save them dense.")
     constants = {}
+    require_honest(proto.initializer, folder)
     for tensor in proto.initializer:
         if not tensor.name or tensor.name in constants:
             raise OnnxError(f"an initializer is nameless or given twice ({tensor.name!r}); the file is damaged.")

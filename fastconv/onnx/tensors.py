@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -45,6 +46,7 @@ ELEMENT_TYPES: Final[dict[int, tuple[str, int, str]]] = {
 STRING: Final = 8
 EXTERNAL: Final = 1  # TensorProto.DataLocation
 MOST_AXES: Final = 32  # of an array in every NumPy that we support
+MOST_TIMES: Final = 4  # the size of a file of external data, that tensors may claim of it: some share theirs
 
 
 def type_name(element_type: int) -> str:
@@ -94,6 +96,21 @@ def read_tensor(tensor: Any, folder: Path | None, what: str) -> Array:
     except (ValueError, TypeError, OverflowError, UnicodeDecodeError) as error:
         raise OnnxError(f"{what} of shape {shape} cannot be read ({error}); the file is damaged.") from error
     return array
+
+
+def require_honest(tensors: Iterable[Any], folder: Path | None) -> None:
+    """Refuse tensors that together claim far more of the files beside the model than those have: none is read yet."""
+    claimed: dict[str, int] = {}
+    for tensor in tensors:
+        if tensor.data_location == EXTERNAL:
+            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+            bits = ELEMENT_TYPES.get(int(tensor.data_type), ("", 0, ""))[1]
+            count = prod(max(0, int(size)) for size in tensor.dims)
+            claimed[location] = claimed.get(location, 0) + -(-count * bits // 8)
+    for location, nbytes in claimed.items():
+        path = None if folder is None else folder / location
+        if path is not None and path.is_file() and nbytes > MOST_TIMES * path.stat().st_size:
+            raise OnnxError(f"initializers claim {nbytes} bytes of {location!r}, which has {path.stat().st_size}.")
 
 
 def _values(kind: int, count: int, bits: int) -> int:

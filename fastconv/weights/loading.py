@@ -1,29 +1,33 @@
-"""Which layer of a file is which of a model, and the report of what was taken and what fits nothing."""
+"""Weights of a file into a model, and the report of what was taken, what was guessed and what fits nothing."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, TypeVar
 
 import numpy as np
 
 from ..arrays import Array
 from ..errors import ConvError, ConvTypeError
-from ..geometry import Shape
-from ..layers import Dense, Flatten, Layer, SeparableConv2D
-from ..layers.base import Parameter, snake_case
+from ..files import open_regular, require_regular, size_of
 from ..models import Sequential
 from . import keras, pytorch, safetensors
-from .source import KERAS_ROLES, Source, SourceLayer, from_paths, from_state_dict
+from .flattening import Flattening
+from .matching import Target, match, resolved, targets
+from .source import KERAS_ROLES, Source, SourceLayer, Stored, from_paths, from_state_dict
 
 PYTORCH: Final = (".pth", ".pt", ".bin", ".ckpt")
 KERAS: Final = (".h5", ".hdf5", ".keras")
 SAFETENSORS: Final = (".safetensors",)
 SHOWN: Final = 12  # lines of one kind in an error
+MOST_TIMES: Final = 4  # the size of a file, that its arrays may have together: tensors share storages
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -42,6 +46,10 @@ class LoadReport:
         Names in the file that were left over.
     differences : list of str
         What stands against each other there.
+    guessed : list of str
+        What neither names nor shapes nor the file's order decide.
+    notes : list of str
+        What was taken of a file that holds more than one net's weights.
     """
 
     path: str
@@ -49,27 +57,31 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
+    guessed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        """Whether every weight of the model was loaded and none of the file's is left."""
-        return not self.missing and not self.unused
+        """Whether every weight of the model was loaded, none of the file's is left, and nothing was guessed."""
+        return not self.missing and not self.unused and not self.guessed
 
     def __str__(self) -> str:
         width = max((len(ours) for ours, _ in self.loaded), default=0)
         lines = [f"{ours.ljust(width)}  <- {theirs}" for ours, theirs in self.loaded]
-        return "\n".join([*lines, *self._problems(len(self.missing) + len(self.unused)), self._total()])
+        shown = len(self.missing) + len(self.unused) + len(self.guessed) + len(self.differences)
+        return "\n".join([*lines, *self.notes, *self._problems(shown), self._total()])
 
     def _total(self) -> str:
         return (
             f"{len(self.loaded)} arrays loaded from {self.path!r}; {len(self.missing)} of the model's missing, "
             f"{len(self.unused)} of the file's unused"
-        )
+        ) + (f"; {len(self.guessed)} guessed" if self.guessed else "")
 
     def _problems(self, shown: int) -> list[str]:
         lines = []
         for title, names in (
             ("", self.differences),
+            ("in doubt: ", self.guessed),
             ("missing in the file: ", self.missing),
             ("not in the model: ", self.unused),
         ):
@@ -87,6 +99,12 @@ class LoadReport:
             Several lines.
         """
         listed = "".join(f"\n  {line}" for line in self._problems(SHOWN))
+        if not self.missing and not self.unused:
+            return (
+                f"{self.path!r} may hold the weights of this model, but that is a guess:{listed}\nNothing was changed. "
+                "Give the model's layers the file's names where an order is in doubt, or pass strict=False to take the "
+                "guess."
+            )
         return (
             f"{self.path!r} does not hold the weights of this model: {len(self.loaded)} arrays fit, "
             f"{len(self.missing)} of the model's missing, {len(self.unused)} of the file's unused:{listed}\n"
@@ -95,13 +113,16 @@ class LoadReport:
         )
 
 
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
+def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> dict[str, Array]:
     """Read the arrays of a weights file by name, with the axes that the file has.
 
     Parameters
     ----------
     path : path_like
         PyTorch's .pth, .pt, .bin and .ckpt, Keras' .h5 and .keras, or .safetensors.
+    entry : str, optional
+        Which of several dictionaries of tensors in a checkpoint ('ema', 'model/state_dict'), or the module whose
+        tensors are wanted ('net' for those named 'net.…'), or both ('state_dict/net').
 
     Returns
     -------
@@ -111,26 +132,41 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
     Raises
     ------
     ConvError
-        For a file that is damaged, or holds anything but arrays. Nothing in it is ever run.
+        For a file that is damaged, or no regular file, or holds anything but arrays, or several dictionaries of them.
+        Nothing in it is ever run.
     """
     place, suffix = _place(path)
     if suffix in KERAS:
-        return {
-            f"{layer.name}/{role}": array
-            for layer in _refusing(place, "Keras", lambda: keras.read_keras(place)).layers
-            for role, array in layer.arrays.items()
-        }
-    if suffix in SAFETENSORS:
-        return dict(_refusing(place, "safetensors", lambda: safetensors.read_tensors(place)))
-    return dict(_refusing(place, "PyTorch", lambda: pytorch.read_state_dict(place)))
+        _require_no_entry(entry)
+        with _keras(place) as source:
+            stored = {f"{layer.name}/{role}": array for layer in source.layers for role, array in layer.arrays.items()}
+            return _refusing(place, "Keras", lambda: {name: array.read() for name, array in stored.items()})
+    kind = "safetensors" if suffix in SAFETENSORS else "PyTorch"
+    with open_regular(place) as file:
+
+        def read() -> dict[str, Array]:
+            if suffix in SAFETENSORS:
+                tensors = _entry(safetensors.read_header(file), entry)[0]
+            else:
+                tensors = pytorch.read_state_dict(file, entry).tensors
+            claimed, size = sum(array.nbytes for array in tensors.values()), size_of(file)
+            if claimed > MOST_TIMES * size:
+                raise ConvError(f"its tensors claim {claimed} bytes, the file has {size}")
+            return {name: array.read() for name, array in tensors.items()}
+
+        return _refusing(place, kind, read)
 
 
-def load_weights(model: Sequential, path: str | os.PathLike[str], *, strict: bool = True) -> LoadReport:
+def load_weights(
+    model: Sequential, path: str | os.PathLike[str], *, strict: bool = True, entry: str | None = None
+) -> LoadReport:
     """Copy the weights of a file of PyTorch or Keras into a built model.
 
-    Layers are matched by name where all names of the model are in the file, else in the order of the net by what they
-    are: the shapes of their arrays. Axes are turned as needed; the rows of a dense layer behind `Flatten` are put from
-    PyTorch's order (channel by channel) into ours (pixel by pixel).
+    Layers are matched by name where the user named all layers of the model and all those names are in the file. Else
+    they are told apart by their shapes, and those of equal shapes by the numbers in the file's names, the graph of a
+    Keras model, or the order in which PyTorch made its modules. Where none of these decides, the load is a guess: it is
+    refused, or with `strict=False` done and not `complete`. Axes are turned as needed; what lies behind a flattened
+    map is put from PyTorch's order (channel by channel) into ours (pixel by pixel).
 
     Parameters
     ----------
@@ -139,8 +175,10 @@ def load_weights(model: Sequential, path: str | os.PathLike[str], *, strict: boo
     path : path_like
         As for `read_weights`.
     strict : bool
-        Refuse a file that does not fit exactly; otherwise what fits is taken (a net with another number of classes
-        keeps its last layer).
+        Refuse a file that does not fit exactly, or only by a guess; otherwise what fits is taken (a net with another
+        number of classes keeps its last layer).
+    entry : str, optional
+        As for `read_weights`: which of several nets in a file.
 
     Returns
     -------
@@ -150,22 +188,25 @@ def load_weights(model: Sequential, path: str | os.PathLike[str], *, strict: boo
     Raises
     ------
     ConvError
-        With `strict`, what is missing, left over or of another shape; the model is as before.
+        With `strict`, what is missing, left over, of another shape or uncertain; and for a file as `read_weights`
+        refuses it. The model is as before.
     """
     if not isinstance(model, Sequential):
         raise ConvTypeError(f"model must be a fastconv Sequential, but got {model!r} of type {type(model).__name__}.")
     model._require_built()
     place, suffix = _place(path)
-    source = _source(place, suffix)
-    targets = list(_targets(model))
-    if not source.in_order:
-        source = source._replace(layers=_by_kind(source.layers, targets))
-    report = LoadReport(str(place))
-    values = _match(targets, source, report)
-    if strict and not report.complete:
-        raise ConvError(report.error())
-    for parameter, array in values:
-        parameter.assign(array)
+    ours = targets(model)
+    with _opened(place, suffix, entry) as source:
+        report = LoadReport(str(place), notes=source.notes)
+        fitting = _fitting(ours, resolved(source, ours, keras.SCALE_OR_SHIFT), report)
+        flattening = Flattening(model) if source.channels_first else None
+        if flattening is not None:
+            report.guessed += flattening.problems
+        if strict and not report.complete:
+            raise ConvError(report.error())
+        values = _refusing(place, suffix, lambda: [_value(*fit, flattening) for fit in fitting])
+    for (target, role, _), value in zip(fitting, values, strict=True):
+        target.parameters[role].assign(value)
     return report
 
 
@@ -181,12 +222,13 @@ def _place(path: str | os.PathLike[str]) -> tuple[Path, str]:
     if suffix not in PYTORCH + KERAS + SAFETENSORS:
         known = ", ".join(PYTORCH + SAFETENSORS + KERAS)
         raise ConvError(f"path must end in one of {known}, but got {str(place)!r}.")
-    if not place.is_file():
+    if not place.exists():
         raise FileNotFoundError(f"there is no weights file {str(place)!r}.")
+    require_regular(place)
     return place, suffix
 
 
-def _refusing(place: Path, kind: str, read: Any) -> Any:
+def _refusing(place: Path, kind: str, read: Callable[[], T]) -> T:
     """What `read()` returns; a `ConvError` with the file's name for whatever a damaged file makes it raise."""
     try:
         return read()
@@ -200,127 +242,97 @@ def _refusing(place: Path, kind: str, read: Any) -> Any:
         raise ConvError(f"{str(place)!r} is damaged or no weights file of {kind}: {error}.") from error
 
 
-def _source(place: Path, suffix: str) -> Source:
+@contextmanager
+def _keras(place: Path) -> Iterator[Source]:
+    opened = keras.opened(place)
+    source = _refusing(place, "Keras", opened.__enter__)
+    try:
+        yield source
+    finally:
+        opened.__exit__(None, None, None)
+
+
+@contextmanager
+def _opened(place: Path, suffix: str, entry: str | None) -> Iterator[Source]:
+    """The layers of a file, whose values can be read meanwhile."""
     if suffix in KERAS:
-        found: Source = _refusing(place, "Keras", lambda: keras.read_keras(place))
-        return found
-    tensors = read_weights(place)
+        _require_no_entry(entry)
+        with _keras(place) as source:
+            yield source
+        return
+    with open_regular(place) as file:
+        if suffix in SAFETENSORS:
+            header = _refusing(place, "safetensors", lambda: _entry(safetensors.read_header(file), entry))
+            yield _from_safetensors(*header)
+        else:
+            state = _refusing(place, "PyTorch", lambda: pytorch.read_state_dict(file, entry))
+            source = from_state_dict(state.tensors, True, state.modules)
+            source.notes += state.notes
+            yield source
+
+
+def _entry(tensors: dict[str, Stored], entry: str | None) -> tuple[dict[str, Stored], list[str]]:
+    """The tensors of a module, and a note of it."""
+    if entry is None:
+        return tensors, []
+    found, note = pytorch.under(tensors, entry)
+    return found, [note]
+
+
+def _from_safetensors(tensors: dict[str, Stored], notes: list[str]) -> Source:
     if any("/" in name and name.rpartition("/")[2] in KERAS_ROLES for name in tensors):
-        return from_paths(tensors)  # as `Sequential.save` and Keras name them
-    return from_state_dict(tensors)
+        source = from_paths(tensors)  # as `Sequential.save` names them
+    else:
+        source = from_state_dict(tensors, False)
+    source.notes += notes
+    return source
 
 
-# ---- layers of the model -------------------------------------------------------------------------------------------
-
-
-class _Target(NamedTuple):
-    """A layer with weights: its path, its kind as Keras' files name it, its parameters by role, the flattened image."""
-
-    name: str
-    kind: str
-    parameters: dict[str, Parameter]
-    image: tuple[int, int, int] | None  # (H, W, C) whose values are the rows of a dense kernel
-
-    def shape(self, role: str) -> Shape:
-        """The shape of a parameter as a file has it: a depthwise kernel as (kH, kW, 1, channels)."""
-        own = self.parameters[role].shape
-        if self.parameters[role].name == "depthwise_kernel":
-            return (*own[:2], 1, own[2] * own[3])
-        return own
-
-
-def _targets(model: Sequential) -> Iterator[_Target]:
-    assert model.built_shape is not None
-    yield from _chain(model.layers, "", _images(model, model.built_shape))
-
-
-def _chain(layers: Any, prefix: str, images: dict[int, tuple[int, int, int]], parent: str = "") -> Iterator[_Target]:
-    for layer in layers:
-        kind = snake_case(type(layer).__name__)
-        if layer.sublayers():
-            if isinstance(layer, SeparableConv2D):
-                for inner in layer.sublayers():
-                    yield _target(inner, f"{prefix}{layer.name}/", f"{kind}/{inner.name}", None)
-            else:
-                yield from _chain(layer.sublayers(), f"{prefix}{layer.name}/", images)
-        elif layer.parameters():
-            yield _target(layer, prefix, kind, images.get(id(layer)))
-
-
-def _target(layer: Layer, prefix: str, kind: str, image: tuple[int, int, int] | None) -> _Target:
-    roles = {KERAS_ROLES.get(p.name, p.name): p for p in layer.parameters()}
-    return _Target(f"{prefix}{layer.name}", kind, roles, image)
-
-
-def _images(model: Sequential, sample: Shape) -> dict[int, tuple[int, int, int]]:
-    """The image (H, W, C) that each dense layer behind a Flatten gets as a vector, by the layer's identity."""
-    found: dict[int, tuple[int, int, int]] = {}
-    pending: tuple[int, int, int] | None = None
-    for layer, before, _ in model.shapes(sample):
-        if isinstance(layer, Flatten) and len(before) == 3:
-            pending = layer._image(before)
-        elif isinstance(layer, Sequential):
-            found |= _images(layer, before)
-        elif isinstance(layer, Dense):
-            if pending is not None:
-                found[id(layer)] = pending
-            pending = None
-    return found
+def _require_no_entry(entry: str | None) -> None:
+    if entry is not None:
+        raise ConvError(f"entry is for files of PyTorch; Keras' hold one model, but got entry={entry!r}.")
 
 
 # ---- matching ------------------------------------------------------------------------------------------------------
 
-
-def _by_kind(layers: list[SourceLayer], targets: list[_Target]) -> list[SourceLayer]:
-    """Layers whose order is known only within their kind, in the order that the model has the kinds in."""
-    waiting: dict[str, list[SourceLayer]] = {}
-    for layer in layers:
-        waiting.setdefault(layer.kind, []).append(layer)
-    ordered = [waiting[target.kind].pop(0) for target in targets if waiting.get(target.kind)]
-    return ordered + [layer for rest in waiting.values() for layer in rest]
+Fit = tuple[Target, str, Stored]  # a layer of the model, a role, the array
 
 
-def _match(targets: list[_Target], source: Source, report: LoadReport) -> list[tuple[Parameter, Array]]:
-    """(parameter, value) of what fits; the report says the rest."""
-    theirs = {layer.name.replace(".", "/"): layer for layer in source.layers if layer.arrays}
-    values: list[tuple[Parameter, Array]] = []
-    if targets and all(target.name in theirs for target in targets):
-        for target in targets:
-            values += _take(target, theirs.pop(target.name), source, report)
-        report.unused += [f"{layer.name}: {_shapes(layer)}" for layer in theirs.values()]
-        return values
-    layers = list(theirs.values())
-    ours = [_signature({role: target.shape(role) for role in target.parameters}) for target in targets]
-    found = [_signature({role: array.shape for role, array in layer.arrays.items()}) for layer in layers]
-    for tag, a, b, c, d in SequenceMatcher(None, ours, found, autojunk=False).get_opcodes():
-        if tag == "equal":
-            for target, layer in zip(targets[a:b], layers[c:d], strict=True):
-                values += _take(target, layer, source, report)
-            continue
-        for target, layer in zip(targets[a:b], layers[c:d], strict=False):
-            report.differences.append(
-                f"{target.name} has {_wanted(target)}, where {layer.name} in the file has {_shapes(layer)}"
-            )
-        report.missing += [f"{target.name}: {_wanted(target)}" for target in targets[a:b]]
-        report.unused += [f"{layer.name}: {_shapes(layer)}" for layer in layers[c:d]]
-    return values
-
-
-def _signature(shapes: dict[str, Shape]) -> tuple[tuple[str, Shape], ...]:
-    return tuple(sorted(shapes.items()))
+def _fitting(ours: list[Target], source: Source, report: LoadReport) -> list[Fit]:
+    """What fits of the file; the report says the rest. Nothing is read."""
+    matching = match(ours, source)
+    report.guessed += matching.guessed
+    report.guessed += [f"{name!r} is used more than once in the file's net" for name in source.shared]
+    fitting: list[Fit] = []
+    for mine, theirs in matching.pairs:
+        fitting += _fits(ours[mine], source.layers[theirs], report)
+    paired = [set(numbers) for numbers in zip(*matching.pairs, strict=True)] or [set(), set()]
+    left = [target for number, target in enumerate(ours) if number not in paired[0]]
+    over = [layer for number, layer in enumerate(source.layers) if number not in paired[1]]
+    report.differences += [
+        f"{target.name} has {_wanted(target)}, where {layer.name} in the file has {_shapes(layer)}"
+        for target, layer in zip(left, over, strict=False)
+    ]
+    roots = Counter(layer.name.partition(".")[0] for layer in source.layers)
+    if source.channels_first and len(roots) > 1 and len(over) and len(ours) in roots.values():
+        chosen = " or ".join(f"entry={root!r}" for root, count in roots.items() if count == len(ours))
+        report.differences.append(f"it may hold several nets: {chosen} takes one of them")
+    report.missing += [f"{target.name}: {_wanted(target)}" for target in left]
+    report.unused += [f"{layer.name}: {_shapes(layer)}" for layer in over]
+    return fitting
 
 
 def _shapes(layer: SourceLayer) -> str:
     return ", ".join(f"{role} {array.shape}" for role, array in layer.arrays.items())
 
 
-def _wanted(target: _Target) -> str:
+def _wanted(target: Target) -> str:
     return ", ".join(f"{role} {target.shape(role)}" for role in target.parameters)
 
 
-def _take(target: _Target, layer: SourceLayer, source: Source, report: LoadReport) -> list[tuple[Parameter, Array]]:
-    """The values of one layer in our order."""
-    values = []
+def _fits(target: Target, layer: SourceLayer, report: LoadReport) -> list[Fit]:
+    """The arrays of one layer that have our shapes."""
+    fitting = []
     for role, parameter in target.parameters.items():
         array, name = layer.arrays.get(role), f"{target.name}/{parameter.name}"
         if array is None or array.shape != target.shape(role) or array.dtype.kind != "f":
@@ -330,12 +342,21 @@ def _take(target: _Target, layer: SourceLayer, source: Source, report: LoadRepor
                     f"{name} has shape {target.shape(role)}, {layer.name} in the file {array.shape} of {array.dtype}"
                 )
             continue
-        if role == "kernel" and source.channels_first and target.image is not None:
-            height, width, channels = target.image
-            by_channel = array.reshape(channels, height, width, -1)
-            array = by_channel.transpose(1, 2, 0, 3)
-        values.append((parameter, np.ascontiguousarray(array).reshape(parameter.shape)))
+        fitting.append((target, role, array))
         report.loaded.append((name, f"{layer.name} ({role})"))
     left_over = [role for role in layer.arrays if role not in target.parameters]
     report.unused += [f"{layer.name}: {role} {layer.arrays[role].shape}" for role in left_over]
-    return values
+    return fitting
+
+
+def _value(target: Target, role: str, array: Stored, flattening: Flattening | None) -> Array:
+    """The values of an array in our order."""
+    values = array.read()
+    if flattening is not None:
+        is_kernel = role == "kernel"
+        rows, columns = flattening.rows(target.layer), flattening.columns(target.layer)
+        if rows is not None and (is_kernel or target.kind == "batch_normalization"):
+            values = values[rows]
+        if columns is not None and target.kind == "dense":
+            values = values[..., columns]
+    return np.ascontiguousarray(values).reshape(target.parameters[role].shape)

@@ -5,52 +5,62 @@ from __future__ import annotations
 import json
 import struct
 from math import prod
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
 from ..arrays import Array
 from ..errors import ConvError
-from .source import from_bfloat16, require_few
+from ..files import Segment, size_of
+from .source import Stored, from_bfloat16, require_few
 
-MOST_HEADER_BYTES: Final = 100_000_000  # the format's own limit
+MOST_HEADER_BYTES: Final = 1 << 24  # the format allows six times that; 20,000 entries need less than a quarter
 DTYPES: Final = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "?",
 }  # fmt: skip
 
 
-def read_tensors(place: Path) -> dict[str, Array]:
-    """The arrays of a file by name, bfloat16 as float32. Raises `ConvError` for whatever is not as the format says."""
-    size = place.stat().st_size
-    with place.open("rb") as file:
-        if size < 8:
-            raise ConvError("it is shorter than its first field")
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > min(MOST_HEADER_BYTES, size - 8):
-            raise ConvError(f"its header claims {length} bytes, the file has {size}")
-        try:
-            header = json.loads(file.read(length), object_pairs_hook=_without_repetition)
-        except (ValueError, RecursionError) as error:
-            raise ConvError(f"its header is no JSON object ({error})") from None
-        if not isinstance(header, dict):
-            raise ConvError("its header is no JSON object")
-        header.pop("__metadata__", None)
-        require_few(len(header))
-        entries = sorted((_entry(name, value) for name, value in header.items()), key=lambda entry: entry[3:])
-        at = 0
-        for name, _, _, begin, end in entries:  # one behind the other: none is claimed twice
-            if begin != at:
-                raise ConvError(f"{name!r} begins at byte {begin} of the data in place of {at}")
-            at = end
-        if at != size - 8 - length:
-            raise ConvError(f"its entries need {at} bytes of data, but it has {size - 8 - length}; it may be truncated")
-        arrays: dict[str, Array] = {}
-        for name, kind, shape, begin, end in entries:
-            values: Array = np.frombuffer(file.read(end - begin), DTYPES[kind])
-            arrays[name] = (from_bfloat16(values) if kind == "BF16" else values.copy()).reshape(shape)
-    return {name: arrays[name] for name in header}
+def read_header(file: BinaryIO) -> dict[str, Stored]:
+    """What an open file holds by name, bfloat16 as float32; the values are read when asked for.
+
+    Raises `ConvError` for whatever is not as the format says.
+    """
+    size = size_of(file)
+    if size < 8:
+        raise ConvError("it is shorter than its first field")
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > min(MOST_HEADER_BYTES, size - 8):
+        raise ConvError(f"its header claims {length} bytes, the file has {size}; {MOST_HEADER_BYTES} are the most")
+    try:
+        header = json.loads(file.read(length), object_pairs_hook=_without_repetition)
+    except (ValueError, RecursionError) as error:
+        raise ConvError(f"its header is no JSON object ({error})") from None
+    if not isinstance(header, dict):
+        raise ConvError("its header is no JSON object")
+    header.pop("__metadata__", None)
+    require_few(len(header))
+    entries = sorted((_entry(name, value) for name, value in header.items()), key=lambda entry: entry[3:])
+    at = 0
+    for name, _, _, begin, end in entries:  # one behind the other: none is claimed twice
+        if begin != at:
+            raise ConvError(f"{name!r} begins at byte {begin} of the data in place of {at}")
+        at = end
+    if at != size - 8 - length:
+        raise ConvError(f"its entries need {at} bytes of data, but it has {size - 8 - length}; it may be truncated")
+    stored = {
+        name: _stored(Segment(file, 8 + length + begin, end - begin), kind, shape)
+        for name, kind, shape, begin, end in entries
+    }
+    return {name: stored[name] for name in header}
+
+
+def _stored(part: Segment, kind: str, shape: tuple[int, ...]) -> Stored:
+    def read() -> Array:
+        values = part.array(DTYPES[kind], 0, shape)
+        return from_bfloat16(values) if kind == "BF16" else values
+
+    return Stored(shape, np.dtype(np.float32 if kind == "BF16" else DTYPES[kind]), read)
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,14 +1,18 @@
-"""What a weights file holds, in one form for all of them: layers with arrays by role."""
+"""What a weights file holds, in one form for all of them: layers with arrays by role, whose values are not read yet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from math import prod
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from ..arrays import Array
 from ..errors import ConvError
+from ..geometry import Shape
 
 MOST_ENTRIES: Final = 20_000  # of one file; the largest nets have some thousand
 
@@ -19,27 +23,90 @@ KERAS_ROLES: Final = {
 NORMALISATION: Final = {
     "weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance",
 }  # fmt: skip
-COUNTERS: Final = ("num_batches_tracked",)  # which no layer of ours has
+COUNTERS: Final = ("num_batches_tracked", "n_averaged")  # which no layer of ours has
+# A module's own tensors as PyTorch lists them.
+MODULE_ORDER: Final = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+# Keras' names of the layers that have weights here.
+KINDS: Final = frozenset((
+    "conv2d", "conv2d_transpose", "depthwise_conv2d", "separable_conv2d", "tiled_conv2d", "dense",
+    "batch_normalization",
+))  # fmt: skip
+ORDINALS: Final = {
+    word: number
+    for words in ("first second third fourth fifth sixth", "one two three four five six")
+    for number, word in enumerate(words.split(), 1)
+}
+
+Step = tuple[str | int, ...]
+Place = tuple[Step, ...]
+
+
+class Stored(NamedTuple):
+    """An array of a file: what its header says, and the function that reads the values."""
+
+    shape: Shape
+    dtype: np.dtype[np.generic]
+    read: Callable[[], Array]
+
+    @property
+    def nbytes(self) -> int:
+        """What the values take."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def transposed(self, *axes: int) -> Stored:
+        """The same with other axes."""
+        return Stored(tuple(self.shape[axis] for axis in axes), self.dtype, lambda: self.read().transpose(axes))
+
+    def reshaped(self, *shape: int) -> Stored:
+        """The same values in another shape, none of which is -1."""
+        return Stored(shape, self.dtype, lambda: self.read().reshape(shape))
 
 
 class SourceLayer(NamedTuple):
-    """A layer of a file: its name, its class where the file says (snake case), and its arrays by role.
+    """A layer of a file: its name, its class where the file says (snake case), its arrays by role, and where it is.
 
     Kernels have our axes, (kH, kW, in channels of a group, out channels) or (inputs, units); a depthwise kernel is
-    (kH, kW, 1, channels).
+    (kH, kW, 1, channels). `place` is the name in parts, as far as they tell an order: see `order`.
     """
 
     name: str
     kind: str
-    arrays: dict[str, Array]
+    arrays: dict[str, Stored]
+    place: Place
 
 
-class Source(NamedTuple):
-    """The layers of a file. `in_order`: as the net has them; else only those of one kind are in order."""
+@dataclass
+class Source:
+    """The layers of a file, listed as well as its reader could order them, and what is known of that order.
+
+    Parameters
+    ----------
+    layers : list of SourceLayer
+        Those whose names do not tell their order are in that of the alphabet.
+    channels_first : bool
+        Behind Flatten the values come channel by channel, as in PyTorch.
+    made_in_order : bool
+        The list is the order in which PyTorch made its modules.
+    nested : bool
+        Modules in modules are those of the net (Keras), and not merely names (PyTorch).
+    own : bool
+        Written by `Sequential.save`: names that no user gave count too.
+    before : list of int, optional
+        Where the file has the graph of the net: for each layer the set of those that its input depends on, as bits.
+    shared : list of str
+        Layers that the net uses more than once.
+    notes : list of str
+        What the reader chose.
+    """
 
     layers: list[SourceLayer]
-    in_order: bool
-    channels_first: bool  # behind Flatten the values come channel by channel, as in PyTorch
+    channels_first: bool = False
+    made_in_order: bool = False
+    nested: bool = False
+    own: bool = False
+    before: list[int] | None = None
+    shared: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def from_bfloat16(values: Array) -> Array:
@@ -48,67 +115,154 @@ def from_bfloat16(values: Array) -> Array:
     return wide
 
 
-def grouped(entries: Iterable[tuple[str, Array]], separator: str) -> dict[str, dict[str, Array]]:
+def require_few(count: int) -> None:
+    """Refuse a file of more entries than any net has: work on names must not grow without a bound."""
+    if count > MOST_ENTRIES:
+        raise ConvError(f"it claims {count} entries, more than {MOST_ENTRIES}")
+
+
+# ---- what names mean -----------------------------------------------------------------------------------------------
+
+
+def step(part: str) -> Step:
+    """A part of a name as words and numbers: 'conv10' is ('conv', 10). A part that is a number alone is ('#', 10)."""
+    if part.isascii() and part.isdigit():
+        return ("#", _number(part))
+    pieces: list[str | int] = []
+    for piece in re.findall(r"[0-9]+|[A-Za-z]+|[^A-Za-z0-9]+", part):
+        pieces.append(_number(piece) if piece.isdigit() and piece.isascii() else ORDINALS.get(piece.lower(), piece))
+    return tuple(pieces)
+
+
+def _number(digits: str) -> int:
+    return int(digits) if len(digits) < 19 else -1  # no count; `int` takes time with the square of the digits
+
+
+def counted(part: str) -> Step:
+    """A name that Keras counts: 'conv2d_1' is the second of its class in its model, and 'conv2d' the first."""
+    stem, digits = re.fullmatch(r"(.*?)(?:_([0-9]{1,9}))?", part, re.DOTALL).groups()  # type: ignore[union-attr]
+    return (f"#{stem}", int(digits or 0))
+
+
+def natural(place: Place) -> list[list[tuple[int, int, str]]]:
+    """A key that sorts by numbers as numbers."""
+    return [[(0, piece, "") if isinstance(piece, int) else (1, 0, piece) for piece in part] for part in place]
+
+
+# ---- state dictionaries of PyTorch ---------------------------------------------------------------------------------
+
+
+def grouped(entries: Iterable[tuple[str, Stored]], separator: str) -> dict[str, dict[str, Stored]]:
     """Arrays by the last part of their names, under the part before it, in order."""
-    layers: dict[str, dict[str, Array]] = {}
+    layers: dict[str, dict[str, Stored]] = {}
     for name, array in entries:
         layer, _, last = name.rpartition(separator)
         layers.setdefault(layer, {})[last] = array
     return layers
 
 
-def from_state_dict(tensors: dict[str, Array]) -> Source:
-    """The layers of a PyTorch state dictionary: 'features.0.weight' is the weight of the layer 'features.0'."""
+def from_state_dict(tensors: Mapping[str, Stored], listed: bool, modules: Iterable[str] | None = None) -> Source:
+    """The layers of a PyTorch state dictionary: 'features.0.weight' is the weight of the layer 'features.0'.
+
+    `listed`: the file keeps the order of the dictionary (.safetensors does not); `modules` is PyTorch's own list of the
+    modules in the order in which they were made, where the file has it.
+    """
     made = []
     for name, parts in grouped(tensors.items(), ".").items():
-        arrays: dict[str, Array] = {}
+        arrays: dict[str, Stored] = {}
         norm = "running_mean" in parts
         for last, array in parts.items():
             if last in COUNTERS:
                 continue
             role = NORMALISATION.get(last, last) if norm else {"weight": "kernel"}.get(last, last)
             arrays[role] = _from_pytorch_axes(array) if role == "kernel" else array
-        made.append(SourceLayer(name, "", arrays))
-    return Source(made, True, True)
+        if arrays:
+            made.append(SourceLayer(name, "", arrays, tuple(step(part) for part in name.split("."))))
+    ordered = _as_made(made, list(tensors), modules) if listed else None
+    if ordered is not None:
+        return Source(ordered, channels_first=True, made_in_order=True)
+    return Source(sorted(made, key=lambda layer: natural(layer.place)), channels_first=True)
 
 
-def _from_pytorch_axes(kernel: Array) -> Array:
+def _as_made(layers: list[SourceLayer], names: list[str], modules: Iterable[str] | None) -> list[SourceLayer] | None:
+    """The layers as PyTorch made them, or None if the file does not tell: its dictionary was sorted or put together."""
+    known = {name: number for number, name in enumerate(modules or ())}
+    if all(layer.name in known for layer in layers):
+        ordered = sorted(layers, key=lambda layer: known[layer.name])
+    elif _lists_modules(names):
+        ordered = layers
+    else:
+        return None
+    return ordered if _counts_upwards(ordered) else None
+
+
+def _lists_modules(names: list[str]) -> bool:
+    """Whether names are listed as by PyTorch, a module's tensors together and in its order, and not by the alphabet."""
+    if names == sorted(names):
+        return False
+    seen: set[str] = set()
+    last, rank = "", -1
+    for name in names:
+        module, _, tensor = name.rpartition(".")
+        place = MODULE_ORDER.index(tensor) if tensor in MODULE_ORDER else -1
+        if module in seen and (module != last or -1 < place <= rank):
+            return False
+        rank = max(rank, place) if module == last else place
+        last = module
+        seen.add(module)
+    return True
+
+
+def _counts_upwards(layers: list[SourceLayer]) -> bool:
+    """Whether the numbers of `Sequential` and `ModuleList` rise."""
+    reached: dict[Place, int] = {}
+    for layer in layers:
+        for depth, part in enumerate(layer.place):
+            if part[0:1] == ("#",) and isinstance(part[1], int):
+                if part[1] < reached.get(layer.place[:depth], 0):
+                    return False
+                reached[layer.place[:depth]] = part[1]
+    return True
+
+
+def _from_pytorch_axes(kernel: Stored) -> Stored:
     """(out, in, kH, kW) as (kH, kW, in, out), transposed kernels (in, out, ...) as (..., out, in); (out, in) turned."""
-    if kernel.ndim == 4:
-        return kernel.transpose(2, 3, 1, 0)
-    return kernel.T if kernel.ndim == 2 else kernel
+    if len(kernel.shape) == 4:
+        return kernel.transposed(2, 3, 1, 0)
+    return kernel.transposed(1, 0) if len(kernel.shape) == 2 else kernel
 
 
-def from_paths(arrays: dict[str, Array]) -> Source:
-    """The layers of names such as 'block/conv/kernel', with Keras' roles and axes."""
+# ---- layers in Keras' words ----------------------------------------------------------------------------------------
+
+
+def from_paths(arrays: Mapping[str, Stored]) -> Source:
+    """The layers of names such as 'block/conv/kernel', with Keras' roles and axes, as `Sequential.save` writes them."""
     made: list[SourceLayer] = []
     for name, parts in grouped(arrays.items(), "/").items():
-        made += keras_layers(name, "", {last.partition(":")[0]: array for last, array in parts.items()})
-    return Source(made, True, False)
+        place = tuple(counted(part) if re.sub(r"_\d+$", "", part) in KINDS else step(part) for part in name.split("/"))
+        made += keras_layers(name, "", parts, place)
+    return Source(sorted(made, key=lambda layer: natural(layer.place)), own=True)
 
 
-def keras_layers(name: str, kind: str, parts: dict[str, Array]) -> list[SourceLayer]:
+def keras_layers(name: str, kind: str, parts: Mapping[str, Stored], place: Place) -> list[SourceLayer]:
     """One layer of Keras as ours: a separable convolution is a depthwise one and a 1x1."""
     if "pointwise_kernel" in parts:
         depthwise = {"kernel": _as_channels(parts["depthwise_kernel"])} if "depthwise_kernel" in parts else {}
         rest = {KERAS_ROLES.get(role, role): array for role, array in parts.items() if role != "depthwise_kernel"}
         return [
-            SourceLayer(f"{name}/depthwise", f"{kind}/depthwise", depthwise),
-            SourceLayer(f"{name}/pointwise", f"{kind}/pointwise", rest),
+            SourceLayer(f"{name}/depthwise", f"{kind}/depthwise" if kind else "", depthwise, place),
+            SourceLayer(f"{name}/pointwise", f"{kind}/pointwise" if kind else "", rest, place),
         ]
     made = {
         KERAS_ROLES.get(role, role): _as_channels(array) if role == "depthwise_kernel" else array
         for role, array in parts.items()
     }
-    return [SourceLayer(name, kind, made)]
+    return [SourceLayer(name, kind, made, place)]
 
 
-def _as_channels(kernel: Array) -> Array:
+def _as_channels(kernel: Stored) -> Stored:
     """(kH, kW, C, multiplier) as (kH, kW, 1, C * multiplier)."""
-    return kernel.reshape(*kernel.shape[:2], 1, -1) if kernel.ndim == 4 else kernel
-
-
-def require_few(count: int) -> None:
-    """Refuse a file of more entries than any net has: work on names must not grow without a bound."""
-    if count > MOST_ENTRIES:
-        raise ConvError(f"it claims {count} entries, more than {MOST_ENTRIES}")
+    if len(kernel.shape) != 4:
+        return kernel
+    height, width, channels, multiplier = kernel.shape
+    return kernel.reshaped(height, width, 1, channels * multiplier)

@@ -46,6 +46,7 @@ def read(place: Path) -> bool:
     """Whether a weights file was read; False for a refusal."""
     from fastconv import ConvError
     from fastconv.weights import read_weights
+    from fastconv.weights.loading import MOST_TIMES
 
     try:
         arrays = read_weights(place)
@@ -53,7 +54,7 @@ def read(place: Path) -> bool:
         if place.name not in str(error):
             raise Fault(f"the refusal does not name the file: {error}") from error
         return False
-    if sum(array.nbytes for array in arrays.values()) > 2 * place.stat().st_size + 4096:
+    if sum(array.nbytes for array in arrays.values()) > MOST_TIMES * place.stat().st_size + 4096:
         raise Fault("the arrays are larger than the file")
     return True
 
@@ -153,7 +154,7 @@ def main(arguments: list[str]) -> None:
 
     source, count, first, folder = Path(arguments[0]), int(arguments[1]), int(arguments[2]), Path(arguments[3])
     limit_memory()
-    keras.read_keras = keras.read_here  # a process for every file would be slow
+    keras.opened = keras.opened_here  # a process for every file would be slow
     resource.setrlimit(resource.RLIMIT_CPU, (count // 10 + 10, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     warnings.simplefilter("ignore")
     data = source.read_bytes()
