@@ -709,6 +709,8 @@ class ConvPlan:
             axes = self._layout.from_logical_shape((0, channels, *size))[1:]
             return f"({', '.join(map(str, ('N', *axes) if self._batched else axes))})"
 
+        weight = (g.out_channels, g.in_channels // g.groups, *g.kernel_size)
+        own_weight = self._layout.weight_from_logical(np.broadcast_to(np.int8(0), weight)).shape
         options = {
             "stride": (g.stride, (1, 1)), "padding": (g.padding, ((0, 0), (0, 0))), "dilation": (g.dilation, (1, 1)),
             "groups": (g.groups, 1), "padding_mode": (g.padding_mode, "zeros"), "activation": (self._activation, None),
@@ -716,9 +718,9 @@ class ConvPlan:
         told = [f"{name}={value!r}" for name, (value, usual) in options.items() if value != usual]
         return (
             f"<ConvPlan {shown(g.in_channels, g.input_size)} -> {shown(g.out_channels, g.output_size)} "
-            f"{'NHWC' if self._layout.channels_last else 'NCHW'} {self.dtype}, kernel "
-            f"{' x '.join(map(str, g.kernel_size))}, {''.join(f'{option}, ' for option in told)}{e.algorithm}, "
-            f"{e.isa}, {e.threads} thread{'' if e.threads == 1 else 's'}>"
+            f"{'NHWC' if self._layout.channels_last else 'NCHW'} {self.dtype}, weight {own_weight}, "
+            f"{''.join(f'{option}, ' for option in told)}{e.algorithm}, {e.isa}, {e.threads} "
+            f"thread{'' if e.threads == 1 else 's'}>"
         )
 
     @property

@@ -208,11 +208,13 @@ def test_a_plan_says_what_it_is():
     plan = fastconv.plan_conv2d((8, 64, 20, 30), weight, groups=2, padding=1, activation="swish", num_threads=1)
     isa = _native.isa_name()
     assert repr(plan) == (
-        "<ConvPlan (N, 64, 20, 30) -> (N, 128, 20, 28) NCHW float32, kernel 3 x 5, padding=((1, 1), (1, 1)), groups=2, "
-        f"activation='silu', direct, {isa}, 1 thread>"
+        "<ConvPlan (N, 64, 20, 30) -> (N, 128, 20, 28) NCHW float32, weight (128, 32, 3, 5), padding=((1, 1), (1, 1)), "
+        f"groups=2, activation='silu', direct, {isa}, 1 thread>"
     )
     single = fastconv.plan_conv2d((20, 30, 64), np.zeros((1, 1, 64, 8)), stride=(2, 1), data_format="NHWC")
-    assert repr(single).startswith("<ConvPlan (20, 30, 64) -> (10, 30, 8) NHWC float64, kernel 1 x 1, stride=(2, 1), ")
+    assert repr(single).startswith(
+        "<ConvPlan (20, 30, 64) -> (10, 30, 8) NHWC float64, weight (1, 1, 64, 8), stride=(2, 1), "
+    )
 
 
 def test_layers_models_and_optimisers_say_what_they_are():
