@@ -73,7 +73,7 @@ def _narrowed(call: Any, index: int, result: Any, inputs: tuple[Any, ...]) -> An
     wide = np.asarray(result)
     known = signature(call.node.op_type, call.node.version, call.node.domain)
     source = 0 if known is None else known.result(index)
-    given = inputs[source] if source is not None and 0 <= source < len(inputs) else None
+    given: Any = inputs[source] if source is not None and 0 <= source < len(inputs) else None
     if wide.dtype != np.float32 or not is_half(given):
         return wide
     narrow = call.like(wide, given.dtype)
@@ -117,7 +117,7 @@ def _result_kind(node: Node, index: int, kinds: dict[str, int]) -> int | None:
         to = attribute("to")
         return (HALVES.get(to.lower(), 0) if isinstance(to, str) else to) or 0
     if node.op_type in ("Constant", "ConstantOfShape"):
-        value = attribute("value")
+        value: Any = attribute("value")
         return HALVES[value.dtype.name] if is_half(value) else 0
     if node.op_type == "EyeLike":
         return attribute("dtype") or kinds.get(node.input(0), 0)

@@ -96,7 +96,7 @@ def rms_normalization(call: Call, x: Array, scale: Array) -> Any:
     """By the root of the mean square of all axes from `axis` on."""
     axes = tuple(range(call.axis(x.ndim, -1), x.ndim))
     root = np.sqrt(mean_over(np.square(x), axes) + call.get("epsilon", 1e-5))
-    return (x / root * scale).astype(x.dtype, copy=False)
+    return (x / root * scale).astype(scale.dtype, copy=False)
 
 
 @operator("MeanVarianceNormalization")

@@ -231,7 +231,7 @@ def _of_the_least(indices: Array, least: Shape, wanted: Shape, window: Window) -
 
 def _in_windows(indices: Array, shape: Shape, window: Window) -> bool:
     """Whether every place in an array of this shape lies in the window that its maximum was taken from."""
-    own = np.indices(indices.shape, sparse=True)
+    own: tuple[Array, ...] = np.indices(indices.shape, sparse=True)
     places = np.unravel_index(indices, shape)
     starts = (at * stride - sides[0] for at, stride, sides in zip(own[2:], window.stride, window.sides, strict=True))
     return all(np.all(place == at) for place, at in zip(places[:2], own[:2], strict=True)) and all(
