@@ -3,7 +3,8 @@
 `conv2d` and `conv_transpose2d` take tensors and have the signatures of `torch.nn.functional`; `Conv2d` and
 `ConvTranspose2d` are subclasses of `torch.nn`'s with the same parameters and `state_dict`. Tensors of float32 or
 float64 on the CPU are computed here, without a copy either way; whatever else PyTorch takes goes to PyTorch.
-Derivatives of any order, `torch.compile` and channels-last tensors work as with PyTorch's own operators.
+Derivatives of any order, `torch.compile` and channels-last tensors work as with PyTorch's own operators; whoever
+traces, exports or transforms a model meets PyTorch's own.
 """
 
 try:

@@ -13,6 +13,7 @@ results are NumPy's memory under a tensor: nothing is copied.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
@@ -20,13 +21,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.autograd import forward_ad
 
 import fastconv
 from fastconv.arrays import Array
 from fastconv.geometry import conv_geometry
 from fastconv.layers.convolution import batch_algorithm
+
+from ..errors import ConvError
+from .guard import compiled, unwatched
 
 NUMPY_DTYPES: Final[dict[Any, np.dtype[Any]]] = {
     torch.float32: np.dtype(np.float32),
@@ -70,13 +72,51 @@ def memory_format(*tensors: Tensor) -> torch.memory_format:
     return torch.channels_last if any(map(lies_channels_last, tensors)) else torch.contiguous_format
 
 
-def array(tensor: Tensor, axes: Ints | None = None) -> Array:
-    """The memory of a tensor as an array, its axes in this order."""
-    if tensor.is_neg():  # a view that stands for its negative, as of the imaginary part of a conjugate
-        tensor = tensor.resolve_neg()
-    plain = tensor.detach()
-    view: Array = (plain if axes is None else plain.permute(axes)).numpy()
-    return view
+def stored(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor that its storage does not hold: a storage may be freed or made smaller under it."""
+    size = tensor.numel()
+    if not tensor.is_contiguous() and size:
+        size = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    needed = (tensor.storage_offset() + size) * tensor.element_size() if size else 0
+    held = tensor.untyped_storage().nbytes()
+    if held < needed:
+        raise ConvError(
+            f"{name} of shape {tuple(tensor.shape)} reaches {needed:,} bytes into its storage, which holds {held:,}: "
+            "it was freed or made smaller (untyped_storage().resize_). Give the storage its size and values back, or "
+            "pass a tensor that has them."
+        )
+
+
+class _Memory:
+    """What NumPy asks of those whose memory it shows."""
+
+    __slots__ = ("__array_interface__", "tensor")
+
+    def __init__(self, tensor: Tensor, interface: dict[str, Any]) -> None:
+        self.tensor = tensor  # lives as long as the array
+        self.__array_interface__ = interface
+
+
+# Without asking for memory to write to; older versions of PyTorch have the latter alone.
+address: Final = getattr(Tensor, "const_data_ptr", Tensor.data_ptr)
+
+
+def array(name: str, tensor: Tensor, axes: Ints | None = None) -> Array:
+    """The memory of the tensor of this name as an array to read, its axes in this order.
+
+    Not `tensor.numpy()`: that takes the memory for writing, and the storage could not be resized ever after.
+    """
+    stored(name, tensor)
+    dtype = NUMPY_DTYPES[tensor.dtype]
+    shape, strides = tensor.shape, tensor.stride()
+    if axes is not None:
+        shape, strides = [shape[axis] for axis in axes], [strides[axis] for axis in axes]
+    if not tensor.numel():
+        return np.empty(tuple(shape), dtype)
+    return np.asarray(_Memory(tensor, {
+        "version": 3, "typestr": dtype.str, "data": (address(tensor), True), "shape": tuple(shape),
+        "strides": tuple([step * dtype.itemsize for step in strides]),
+    }))  # fmt: skip
 
 
 def threads() -> int:
@@ -91,13 +131,18 @@ def padding_of(sides: Ints) -> Any:
 
 
 @lru_cache(maxsize=256)
-def algorithm(
+def choice(
     input_shape: tuple[int, ...], weight_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int,
     dtype: torch.dtype,
-) -> str:  # fmt: skip
-    """The algorithm of a convolution (N, C, H, W) and of its gradients: chosen for the whole batch, as layers do."""
+) -> tuple[str, int]:  # fmt: skip
+    """The algorithm of a convolution (N, C, H, W), chosen for the whole batch, and the outputs of a channel."""
     g = conv_geometry(input_shape, weight_shape, stride, padding, dilation, groups)
-    return batch_algorithm(g, NUMPY_DTYPES[dtype])
+    return batch_algorithm(g, NUMPY_DTYPES[dtype]), g.batch * g.output_size[0] * g.output_size[1]
+
+
+def algorithm(*arguments: Any) -> str:
+    """The algorithm of a convolution and of its gradients."""
+    return choice(*arguments)[0]
 
 
 # ---- operators -----------------------------------------------------------------------------------------------------
@@ -113,15 +158,16 @@ def algorithm(
 def conv2d_op(
     input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int
 ) -> Tensor:
-    shift = None if bias is None else array(bias)
+    shift = None if bias is None else array("bias", bias)
     options = (tuple(stride), padding_of(padding), tuple(dilation), groups)
     how: dict[str, Any] = {
         "algorithm": algorithm(tuple(input.shape), tuple(weight.shape), *options, input.dtype), "num_threads": threads()
     }  # fmt: skip
     if memory_format(input, weight) is torch.channels_last:
-        y = fastconv.conv2d(array(input, NHWC), array(weight, HWIO), shift, *options, data_format="NHWC", **how)
+        x, w = array("input", input, NHWC), array("weight", weight, HWIO)
+        y = fastconv.conv2d(x, w, shift, *options, data_format="NHWC", **how)
         return torch.from_numpy(y.transpose(FROM_NHWC))
-    return torch.from_numpy(fastconv.conv2d(array(input), array(weight), shift, *options, **how))
+    return torch.from_numpy(fastconv.conv2d(array("input", input), array("weight", weight), shift, *options, **how))
 
 
 @conv2d_op.register_fake
@@ -154,8 +200,8 @@ def conv_transpose2d_op(
 ) -> Tensor:  # fmt: skip
     """The transposed convolution whose result has `output_size`; without a bias, the input gradient of conv2d."""
     last = memory_format(input, weight) is torch.channels_last
-    x = array(input, NHWC) if last else array(input)
-    w = array(weight, HWIO) if last else array(weight)
+    x = array("input", input, NHWC) if last else array("input", input)
+    w = array("weight", weight, HWIO) if last else array("weight", weight)
     channels = weight.shape[1] * groups
     steps, pads, spacing = tuple(stride), padding_of(padding), tuple(dilation)
     shape = (input.shape[0], channels, *output_size)
@@ -174,7 +220,7 @@ def conv_transpose2d_op(
             - (dilation[i] * (weight.shape[2 + i] - 1) + 1)
             for i in (0, 1)
         )
-        y = fastconv.conv_transpose2d(x, w, array(bias), steps, pads, extra, groups, spacing, **how)
+        y = fastconv.conv_transpose2d(x, w, array("bias", bias), steps, pads, extra, groups, spacing, **how)
     return torch.from_numpy(y.transpose(FROM_NHWC) if last else y)
 
 
@@ -201,10 +247,10 @@ def conv2d_weight_op(
     size = (grad_output.shape[1], input.shape[1] // groups, *kernel_size)
     options = (tuple(stride), padding_of(padding), tuple(dilation), groups)
     how = algorithm(tuple(input.shape), size, *options, input.dtype)
-    dw = fastconv.grad.conv2d_weight(
-        array(input), size, array(grad_output), *options, algorithm=how, num_threads=threads()
+    x, dy = array("input", input), array("grad_output", grad_output)
+    return torch.from_numpy(
+        fastconv.grad.conv2d_weight(x, size, dy, *options, algorithm=how, num_threads=threads())
     )
-    return torch.from_numpy(dw)
 
 
 @conv2d_weight_op.register_fake
@@ -226,6 +272,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _bias_gradient(wanted: bool, grad: Tensor) -> Tensor | None:
+    if wanted and unwatched(grad):
+        stored("grad_output", grad)
     return grad.sum((0, 2, 3)) if wanted else None
 
 
@@ -267,28 +315,23 @@ conv2d_weight_op.register_autograd(_conv2d_weight_backward, setup_context=_keep)
 def taken(*tensors: Tensor | None) -> bool:
     """Whether fastconv computes these tensors; anything else is PyTorch's.
 
-    Ours are dense float32 or float64 tensors on the CPU, all of one type, outside autocast (which wants bfloat16),
-    `torch.func`'s transforms and forward-mode differentiation (for which PyTorch has rules of its own).
+    Ours are dense float32 or float64 tensors on the CPU, all of one type, while nobody watches but `torch.compile`, in
+    whose graphs our operators may stand.
     """
-    if torch.is_autocast_enabled("cpu") or forward_ad._current_level >= 0:
-        return False
-    dtype = tensors[0].dtype if tensors[0] is not None else None
-    if dtype not in DTYPES:
+    dtype = None
+    if torch.compiler.is_dynamo_compiling():
+        if not compiled(*tensors):
+            return False
+        if any(t is not None and (t.device.type != "cpu" or t.layout is not torch.strided) for t in tensors):
+            return False
+    elif not unwatched(*tensors):
         return False
     for tensor in tensors:
-        if tensor is not None and (
-            tensor.dtype is not dtype or tensor.device.type != "cpu" or tensor.layout is not torch.strided
-        ):
-            return False
-    return torch.compiler.is_compiling() or not any(tensor is not None and _transformed(tensor) for tensor in tensors)
-
-
-_PLAIN_TYPES: Final = (Tensor, torch.nn.Parameter, FakeTensor)
-
-
-def _transformed(tensor: Tensor) -> bool:
-    """Whether the tensor stands for something else: a subclass, a batch of `vmap`."""
-    return type(tensor) not in _PLAIN_TYPES or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        if tensor is not None:
+            if tensor.dtype is not dtype and dtype is not None:
+                return False
+            dtype = tensor.dtype
+    return dtype in DTYPES
 
 
 def pair(value: Size) -> tuple[int, int]:
@@ -323,7 +366,8 @@ def conv2d(
 ) -> Tensor:
     """Convolve tensors: `torch.nn.functional.conv2d`, computed by fastconv where it can be.
 
-    Other devices, dtypes, layouts, autocast and transforms of `torch.func` go to PyTorch. Nothing is copied.
+    Other devices, dtypes and layouts go to PyTorch, and so does every call that PyTorch traces, exports, transforms or
+    watches by a mode. Nothing is copied.
 
     Parameters
     ----------
@@ -350,9 +394,18 @@ def conv2d(
     Raises
     ------
     fastconv.ConvError
-        A RuntimeError, as PyTorch's, for shapes that do not fit together.
+        A RuntimeError, as PyTorch's, for shapes that do not fit together, and for a tensor whose storage was freed.
     """
-    if taken(input, weight, bias) and weight.dim() == 4 and input.dim() in (3, 4):
+    if taken(input, weight, bias):
+        return convolve(input, weight, bias, stride, padding, dilation, groups)
+    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+def convolve(
+    input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: str | Size, dilation: Size, groups: int
+) -> Tensor:
+    """`conv2d` of tensors that are `taken`."""
+    if weight.dim() == 4 and input.dim() in (3, 4):
         strides, dilations = pair(stride), pair(dilation)
         sides = sides_of(padding, weight, strides, dilations)
         if sides is not None:
@@ -401,7 +454,7 @@ def conv_transpose2d(
     Raises
     ------
     fastconv.ConvError
-        A RuntimeError, as PyTorch's, for shapes that do not fit together.
+        A RuntimeError, as PyTorch's, for shapes that do not fit together, and for a tensor whose storage was freed.
     """
     strides, extra = pair(stride), pair(output_padding)
     if (
@@ -421,3 +474,10 @@ def conv_transpose2d(
         )
         return y if input.dim() == 4 else y.squeeze(0)
     return F.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+with suppress(ImportError):  # TorchScript compiles calls of these functions to PyTorch's operators
+    from torch.jit._builtins import _register_builtin
+
+    _register_builtin(conv2d, "aten::conv2d")
+    _register_builtin(conv_transpose2d, "aten::conv_transpose2d")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -246,7 +246,7 @@ def _measure(model: nn.Module, modules: Sequence[nn.Module], example: Any) -> di
 
     handles = [module.register_forward_pre_hook(time_it, with_kwargs=True) for module in modules]
     try:
-        with _undisturbed(model), torch.set_grad_enabled(model.training):
+        with _undisturbed(model), _uncompiled(model), torch.set_grad_enabled(model.training):
             _call(model, example)
     finally:
         for handle in handles:
@@ -287,7 +287,7 @@ def _between_channels_last(model: nn.Module, example: Any) -> bool:
     kept = False
     samples: dict[bool, list[float]] = {False: [], True: []}
     try:
-        with _undisturbed(model), torch.no_grad():
+        with _undisturbed(model), _uncompiled(model), torch.no_grad():
             if timed(False)[1] == timed(True)[1]:
                 start = time.perf_counter()
                 while len(samples[True]) < ROUNDS or (
@@ -326,6 +326,19 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
                 setattr(module, name, buffer)  # the same tensor, should the model have put another in its place
 
 
+def _uncompiled(model: nn.Module) -> AbstractContextManager[Any]:
+    """Runs what `torch.compile` made of the model, or of its parts, as it was written: hooks go into no graph."""
+    if not any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules()):
+        return nullcontext()
+    if not hasattr(torch.compiler, "set_stance"):  # new in PyTorch 2.6
+        raise ConvError(
+            "model is compiled, and this version of PyTorch cannot run it as it was written. Call accelerate(model, "
+            "example_input) before torch.compile(model); fastconv.torch.restore(model) undoes it."
+        )
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 def _signature(module: Any) -> tuple[object, ...]:
     return (
         isinstance(module, nn.ConvTranspose2d), module.weight.shape, module.weight.dtype, module.weight.requires_grad,
@@ -334,11 +347,12 @@ def _signature(module: Any) -> tuple[object, ...]:
 
 
 def _time(module: Any, x: Tensor, training: bool) -> tuple[float, float]:
-    """Median seconds of (PyTorch, fastconv), in turns, on a copy of the operands that autograd does not know."""
-    operands = [t if t is None else t.detach().requires_grad_(training and t.requires_grad) for t in (
-        x, module.weight, module.bias
-    )]  # fmt: skip
-    wanted = [t for t in operands if t is not None and t.requires_grad]
+    """Median seconds of (PyTorch, fastconv), in turns; in training, of operands outside the model's graph."""
+    operands = [
+        t if t is None or not training else t.detach().requires_grad_(t.requires_grad)
+        for t in (x, module.weight, module.bias)
+    ]
+    wanted = [t for t in operands if training and t is not None and t.requires_grad]
 
     def step(function: Callable[..., Tensor]) -> Callable[[], None]:
         def run() -> None:
