@@ -226,16 +226,16 @@ def is_archive(file: BinaryIO) -> bool:
 def _require_short_directory(file: BinaryIO) -> None:
     """Refuse a list of members that is longer than any writer's: `zipfile` reads it as a whole."""
     size = size_of(file)
-    length = min(size, POINTER_BYTES + END_BYTES + MOST_COMMENT)
+    length = min(size, END_64_BYTES + POINTER_BYTES + END_BYTES + MOST_COMMENT)
     tail = Segment(file, 0, size).read(size - length, length)
     at = tail.rfind(END)
     if at < 0 or len(tail) - at < END_BYTES:
         raise ConvError("it is no zip archive, or a truncated one")
     (listed,) = struct.unpack("<L", tail[at + 12 : at + 16])
-    if tail[max(0, at - POINTER_BYTES) : at][:4] == POINTER:
-        (place,) = struct.unpack("<Q", tail[at - POINTER_BYTES + 8 : at - POINTER_BYTES + 16])
-        record = Segment(file, place, END_64_BYTES).read(0, END_64_BYTES)
-        (listed,) = struct.unpack("<Q", record[40:48])
+    if tail[max(0, at - POINTER_BYTES) : at].startswith(POINTER):
+        place = at - POINTER_BYTES - END_64_BYTES  # where `zipfile` looks, whatever the pointer says
+        if place >= 0 and tail[place:].startswith(END_64):
+            (listed,) = struct.unpack("<Q", tail[place + 40 : place + 48])
     if listed > min(MOST_DIRECTORY, size):
         raise ConvError(f"its list of members claims {listed} bytes")
 

@@ -267,7 +267,15 @@ def test_our_own_files_by_their_names(tmp_path: Path) -> None:
 def test_parts_of_names() -> None:
     assert step("10") == ("#", 10) and step("conv10") == ("conv", 10) and step("conv2d_1") == ("conv", 2, "d", "_", 1)
     assert step("second") == (2,) and step("²") != ("#", 2)
-    assert step("9" * 5000) == ("#", -1)
+    assert step("9" * 5000) == ("#", -1) and step("a1" * 40) == ("a1" * 40,)
+
+
+@pytest.mark.parametrize("name", ["a." * 100 + "weight", "a" * 2000 + ".weight", "a/" * 100 + "kernel"])
+def test_names_that_no_module_has_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(tensors_file({name: np.zeros((1, 1), np.float32)}))
+    with pytest.raises(ConvError, match=rf"w\.safetensors.*a name of {len(name)} characters"):
+        load_weights(Sequential([layers.Dense(1)], (1,)), path)
 
 
 # ---- checkpoints ---------------------------------------------------------------------------------------------------

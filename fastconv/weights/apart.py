@@ -37,6 +37,7 @@ LEAST_BYTES_PER_SECOND: Final = 5_000_000
 LEAST_MEMORY: Final = 1 << 30
 MEMORY_PER_BYTE: Final = 3
 MOST_LINE: Final = 1 << 26
+SECONDS_TO_END: Final = 5  # that a process which has closed its output may take
 
 
 class _Process:
@@ -74,9 +75,10 @@ class _Process:
         return np.frombuffer(values, dtype).reshape(shape)
 
     def _ended(self) -> ConvError:
-        self.running.kill()
-        code = self.running.wait()
-        if code < 0 and code != -signal.SIGKILL:
+        with suppress(subprocess.TimeoutExpired):
+            self.running.wait(SECONDS_TO_END)
+        code = self.running.poll()
+        if code is not None and code < 0:
             name = signal.Signals(-code).name
             return ConvError(f"the library that reads it crashed or came to no end ({name}), so it is damaged")
         return ConvError("the process that reads it ended, so it is damaged or too large")

@@ -59,6 +59,7 @@ FOLDERS: Final = ("layers", "_layer_checkpoint_dependencies")  # where a model k
 MODELS: Final = ("sequential", "functional")  # whose order of layers is the net's
 CLASSES: Final = {"Sequential": "sequential", "Functional": "functional", "Model": "functional"}
 NORMALISATION: Final = ("gamma", "beta", "moving_mean", "moving_variance")
+OWN: Final = "top_level_model_weights"  # what belongs to no layer of a model
 SCALE_OR_SHIFT: Final = "gamma or beta"  # of a normalisation that has one of them, and the file does not say which
 
 
@@ -218,7 +219,7 @@ class _File:
         """The layers of a file that lists their names."""
         listed: dict[str, dict[str, dict[str, Stored]]] = {}  # by the name of the group, the layer and the array
         prefixed = False
-        for name in self.names(root, "layer_names"):
+        for name in self.names(root, "layer_names") + [OWN] * (OWN in root):
             group, inside = self.child(root, name), listed.setdefault(name, {})
             for weight in self.names(group, "weight_names"):
                 at = group

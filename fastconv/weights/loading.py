@@ -15,6 +15,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import ConvError, ConvTypeError
 from ..files import open_regular, require_regular, size_of
+from ..layers import BatchNormalization
 from ..models import Sequential
 from . import keras, pytorch, safetensors
 from .flattening import Flattening
@@ -262,13 +263,9 @@ def _opened(place: Path, suffix: str, entry: str | None) -> Iterator[Source]:
         return
     with open_regular(place) as file:
         if suffix in SAFETENSORS:
-            header = _refusing(place, "safetensors", lambda: _entry(safetensors.read_header(file), entry))
-            yield _from_safetensors(*header)
+            yield _refusing(place, "safetensors", lambda: _from_safetensors(safetensors.read_header(file), entry))
         else:
-            state = _refusing(place, "PyTorch", lambda: pytorch.read_state_dict(file, entry))
-            source = from_state_dict(state.tensors, True, state.modules)
-            source.notes += state.notes
-            yield source
+            yield _refusing(place, "PyTorch", lambda: _from_pytorch(pytorch.read_state_dict(file, entry)))
 
 
 def _entry(tensors: dict[str, Stored], entry: str | None) -> tuple[dict[str, Stored], list[str]]:
@@ -279,7 +276,14 @@ def _entry(tensors: dict[str, Stored], entry: str | None) -> tuple[dict[str, Sto
     return found, [note]
 
 
-def _from_safetensors(tensors: dict[str, Stored], notes: list[str]) -> Source:
+def _from_pytorch(state: pytorch.StateDict) -> Source:
+    source = from_state_dict(state.tensors, True, state.modules)
+    source.notes += state.notes
+    return source
+
+
+def _from_safetensors(held: dict[str, Stored], entry: str | None) -> Source:
+    tensors, notes = _entry(held, entry)
     if any("/" in name and name.rpartition("/")[2] in KERAS_ROLES for name in tensors):
         source = from_paths(tensors)  # as `Sequential.save` names them
     else:
@@ -353,10 +357,9 @@ def _value(target: Target, role: str, array: Stored, flattening: Flattening | No
     """The values of an array in our order."""
     values = array.read()
     if flattening is not None:
-        is_kernel = role == "kernel"
         rows, columns = flattening.rows(target.layer), flattening.columns(target.layer)
-        if rows is not None and (is_kernel or target.kind == "batch_normalization"):
+        if rows is not None and (role == "kernel" or isinstance(target.layer, BatchNormalization)):
             values = values[rows]
-        if columns is not None and target.kind == "dense":
+        if columns is not None:
             values = values[..., columns]
     return np.ascontiguousarray(values).reshape(target.parameters[role].shape)

@@ -25,7 +25,7 @@ from ..geometry import Shape
 from ..layers import Layer, Residual, SeparableConv2D
 from ..layers.base import Parameter, snake_case
 from ..models import Sequential
-from .source import KERAS_ROLES, Place, Source, SourceLayer, natural
+from .source import KERAS_ROLES, KINDS, Place, Source, SourceLayer, natural
 
 SHORTCUTS: Final = frozenset(("shortcut", "shortcuts", "short", "skip", "downsample", "identity"))
 SHOWN: Final = 4  # names in one line
@@ -81,7 +81,7 @@ def _targets(
     layers: Sequence[Layer], prefix: str, named: bool, models: tuple[int, ...], branches: tuple[tuple[int, bool], ...]
 ) -> Iterator[Target]:
     for layer in layers:
-        kind, path = snake_case(type(layer).__name__), f"{prefix}{layer.name}"
+        kind, path = _kind(layer), f"{prefix}{layer.name}"
         own = named and layer._given_name is not None
         if isinstance(layer, SeparableConv2D):
             for inner in layer.sublayers():
@@ -93,6 +93,12 @@ def _targets(
             yield from _targets(layer.sublayers(), f"{path}/", own, (*models, id(layer)), branches)
         elif layer.parameters():
             yield _target(layer, path, kind, own, models, branches)
+
+
+def _kind(layer: Layer) -> str:
+    """The class as Keras' files name it; a user's is what it is derived from."""
+    names = [snake_case(base.__name__) for base in type(layer).__mro__]
+    return next((name for name in names if name in KINDS), names[0])
 
 
 def _target(layer: Layer, path: str, kind: str, named: bool, models: Any, branches: Any) -> Target:

@@ -15,6 +15,9 @@ from ..errors import ConvError
 from ..geometry import Shape
 
 MOST_ENTRIES: Final = 20_000  # of one file; the largest nets have some thousand
+MOST_NAME: Final = 1024  # characters of one name, and its parts: modules in modules
+MOST_PARTS: Final = 64
+MOST_PIECES: Final = 32  # words and numbers in a part; one of more is taken for a word
 
 # The last part of a name → the role of the array in a layer.
 KERAS_ROLES: Final = {
@@ -128,10 +131,12 @@ def step(part: str) -> Step:
     """A part of a name as words and numbers: 'conv10' is ('conv', 10). A part that is a number alone is ('#', 10)."""
     if part.isascii() and part.isdigit():
         return ("#", _number(part))
-    pieces: list[str | int] = []
-    for piece in re.findall(r"[0-9]+|[A-Za-z]+|[^A-Za-z0-9]+", part):
-        pieces.append(_number(piece) if piece.isdigit() and piece.isascii() else ORDINALS.get(piece.lower(), piece))
-    return tuple(pieces)
+    found = re.findall(r"[0-9]+|[A-Za-z]+|[^A-Za-z0-9]+", part)
+    if len(found) > MOST_PIECES:
+        return (part,)
+    return tuple(
+        _number(piece) if piece.isdigit() and piece.isascii() else ORDINALS.get(piece.lower(), piece) for piece in found
+    )
 
 
 def _number(digits: str) -> int:
@@ -156,6 +161,8 @@ def grouped(entries: Iterable[tuple[str, Stored]], separator: str) -> dict[str, 
     """Arrays by the last part of their names, under the part before it, in order."""
     layers: dict[str, dict[str, Stored]] = {}
     for name, array in entries:
+        if len(name) > MOST_NAME or name.count(separator) > MOST_PARTS:
+            raise ConvError(f"it holds a name of {len(name)} characters")
         layer, _, last = name.rpartition(separator)
         layers.setdefault(layer, {})[last] = array
     return layers

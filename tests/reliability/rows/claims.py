@@ -10,6 +10,7 @@ import claims
 
 from reliability.board import Outcome, row
 
+LEAST_CASES = 60
 MOST_SECONDS = 120  # of all files together; a reader that waits for a pipe takes for ever
 
 
@@ -23,5 +24,6 @@ def claiming_files(count: int) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="fastconv-claims-") as folder:
         for name, verdict in claims.verdicts(Path(folder), MOST_SECONDS):
             outcome.check(not verdict, f"{name}: {verdict}")
+    outcome.check(outcome.cases >= LEAST_CASES, f"only {outcome.cases} files were tried")
     outcome.measured = f"{outcome.cases} refused" if not outcome.failed else f"{outcome.failed} of {outcome.cases} not"
     return outcome
