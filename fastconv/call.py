@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from . import _native
 from .activations import FUSED
 from .choice import (
+    EXCHANGE_LANES,
+    EXCHANGE_LONG,
     IN_PLACE,
     LINE,
     LINE_EVEN,
     LINE_ODD,
+    LONG_SUM,
     PANEL_BYTES,
     STRASSEN,
     WINOGRAD,
@@ -537,6 +540,11 @@ class Call(NamedTuple):
                 a.out[n : n + 1, :, part.start // 2 : part.start // 2 + fours.shape[2]] = fours.max((3, 5))
 
 
+def _terms(p: Pass, channels: int) -> int:
+    """Terms of a sum, those over padding counted."""
+    return len(p.rows) * len(p.columns) * channels
+
+
 def _panel_bytes(p: Pass, channels: int, outputs: int, compute: int) -> int:
     """Bytes of the widest panel of a pass."""
     taps = len(p.rows) * len(p.columns)
@@ -629,8 +637,8 @@ def _call(
         )
     lanes = bool(kept) and all(by_lanes(p, channels, outputs, groups, compute) for p in kept)
     lanes = lanes and (mode != 0 or not lanes_idle(kept, channels, input_size))
-    if how == "direct" and mode == 0 and not lanes:
-        kept = tuple(useful_taps(p, size, input_size) for p in kept)
+    if how == "direct" and mode == 0 and not lanes:  # where the blocks of long sums begin must not depend on the image
+        kept = tuple(p if _terms(p, channels) >= LONG_SUM else useful_taps(p, size, input_size) for p in kept)
     direct, in_place = _direct_passes(
         () if lanes else kept, channels, outputs, groups, size, input_size, mode, compute, threads, images,
         purpose in ("plan", "network"),
@@ -662,9 +670,13 @@ def _exchanged(call: Call, g: Geometry, gradient: bool, dtype: np.dtype[Any]) ->
     ):
         return call
     passes = exchanged_passes(g, gradient)
+    long = any(_terms(p, call.channels) >= LONG_SUM for p in (*call.passes, *passes))
+    if long and prod(g.kernel_size) < EXCHANGE_LONG * prod(input_size):
+        return call
+    images = EXCHANGE_LANES if long else g.batch
     tile = _native.tile_shape(call.compute)
     if not exchange_pays(
-        call.passes, passes, call.channels, call.outputs, size, input_size, g.kernel_size, g.batch, tile
+        call.passes, passes, call.channels, call.outputs, size, input_size, g.kernel_size, images, tile
     ):
         return call
     other = _call(

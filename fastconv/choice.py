@@ -68,11 +68,14 @@ WINOGRAD_CHANNELS_SMALLEST = 128  # for one below 7 x 7 outputs
 # phase) from which on the transforms pay (measured on Zen 5).
 PHASES_PAY = {3: (64, 7, 16 << 20), 2: (32, 4, 4 << 20)}
 PHASES_SIZE_LARGE = 24  # outputs a side from which on tiles of 4 x 4 outputs waste little of the map
+# Sums of so many terms and more are made in blocks, whose sums are added in twice the precision (drivers/totals.pxi):
+# the error of a sum does not grow with its length, and the bounds count no more terms.
+LONG_SUM = _native.LONG_SUM
 # Winograd's error bound: |y - y_ref| <= (C + terms) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels
 # (tiles for the weight gradient, channels x rows along rows), u the unit roundoff, the maximum over the plane: a tile's
-# error follows the largest of its pixels. Random, one-signed and constant data stayed below 0.8 of (C + 16) u
-# (tests), planes of very different
-# scales and few channels in 8 of 100,000 problems above it, up to 1.48 times (reliability board).
+# error follows the largest of its pixels. Random, one-signed and constant data stayed below 0.8 of (C + 16) u (tests),
+# planes of very different scales and few channels in 8 of 100,000 problems above it, up to 1.48 times (reliability
+# board). What is lost near the smallest numbers: `testing.comparisons.WINOGRAD_ADDED`.
 WINOGRAD_TERMS = {
     "winograd": 32, "winograd_2x2": 4, "winograd_phases": 4, "winograd_phases_4x4": 4, "winograd_rows": 32,
 }  # fmt: skip
@@ -464,10 +467,11 @@ def images_of_a_tile(pixels: int, images: int, rows: int) -> int:
     return _split(images, min(images, 8 * rows // pixels)) if images > 1 and pixels < 2 * rows else 1
 
 
-# Two exchanges must not be told apart by their bits where the batch decides: sums of more terms than these are cut at
-# places that an exchange moves.
+# An exchange keeps the order of the terms, and so the bits, but for long sums, whose blocks it cuts elsewhere: their
+# choice must not look at the batch, and it is made only where most of the kernel meets padding.
 EXCHANGE_GAIN = 0.8  # of the cycles, both estimated, at which it is taken
-EXCHANGE_LANES = 16  # images that a choice counts on where its bits depend on it
+EXCHANGE_LONG = 4  # times as large as the image: the kernel of a long sum
+EXCHANGE_LANES = 16  # images that the choice for a long sum counts on
 MOST_EXCHANGED_PASSES = 64  # phases of the dilation
 
 
@@ -909,6 +913,8 @@ def choose_algorithm(
     """
     if algorithm != "auto":
         return algorithm, "asked for"
+    if channels > LONG_SUM and purpose != "weight gradient":
+        return "direct", f"more than {LONG_SUM} channels, whose sums the direct kernels alone make in blocks"
     p = passes[0]
     if strassen := choose_strassen(passes, channels, outputs, groups, size, dtype, purpose):
         return strassen
@@ -1090,7 +1096,8 @@ def weight_gradient_blocking(g: Geometry, register_tile: tuple[int, int, int, in
     channels, outputs = max(1, g.in_channels // g.groups), max(1, g.out_channels // g.groups)
     panels = -(-outputs // width)
     panel_bytes = min(width, -(-outputs // lanes) * lanes) * element
-    pixels = max(rows, WEIGHT_SLICE_BYTES // panel_bytes)  # a chunk of one panel stays in the first level
+    # a chunk of one panel stays in the first level; blocks of a long sum are whole tiles, of few enough pixels
+    pixels = max(rows, min(WEIGHT_SLICE_BYTES // panel_bytes, LONG_SUM // 2))
     tile_x = _split(g.output_size[1], min(pixels, 128) * 5 // 4)
     chunk_rows = max(1, pixels // tile_x)
 
@@ -1117,6 +1124,7 @@ def weight_gradient_blocking(g: Geometry, register_tile: tuple[int, int, int, in
         tile_y + chunk_rows <= g.output_size[0]
         and region(tile_y + chunk_rows, taps, count) <= REGION_BYTES
         and (tile_y + chunk_rows) * tile_x * panel_bytes <= REGION_BYTES // 2
+        and (tile_y + chunk_rows) * tile_x <= LONG_SUM // 2
     ):
         tile_y += chunk_rows
     tile_y = _split(g.output_size[0], tile_y)

@@ -36,6 +36,7 @@ from .choice import (
     FEW_PIXELS,
     IN_PLACE,
     LINE,
+    LONG_SUM,
     PARTIAL_SUMS_BYTES,
     PICKED_CHANNELS_GRADIENT,
     REGION,
@@ -67,6 +68,7 @@ from .choice import (
 from .errors import ConvError, ConvTypeError, import_refused
 from .geometry import Geometry, PoolGeometry, padded_index
 from .integers import Checked, fits_signed, largest, run_checked
+from .sums import FEW
 
 
 def _select_isa() -> None:
@@ -266,7 +268,8 @@ def _fold(padded: Array, before: int, size: int, mode: str, axis: int) -> Array:
     """Adjoint of padding along one axis: every padded position adds to the element it repeats."""
     shape = list(padded.shape)
     shape[axis] = size
-    out = np.zeros(shape, padded.dtype)
+    wide = np.float64 if padded.dtype == np.float32 and padded.shape[axis] - size > FEW else padded.dtype
+    out = np.zeros(shape, wide)
 
     def at(position: slice | int) -> tuple[Any, ...]:
         return (slice(None),) * axis + (position,)
@@ -277,7 +280,7 @@ def _fold(padded: Array, before: int, size: int, mode: str, axis: int) -> Array:
     for i in range(padded.shape[axis]):
         if not 0 <= i - before < size:
             out[at(padded_index(i - before, size, mode))] += padded[at(i)]
-    return out
+    return out.astype(padded.dtype, copy=False)
 
 
 def _padded_input_gradient(g: Geometry, dy: Array, w: Array, out: Array, algorithm: str, threads: int) -> None:
@@ -414,14 +417,40 @@ def bias_gradient(grad_output: Array, out: Array, *, threads: int = 1) -> None:
 
 
 def _pool(
-    kind: str, pg: PoolGeometry, x: Array, y: Array, indices: Array | None, include: bool, divisor: int, threads: int
+    kind: str, pg: PoolGeometry, x: Array, y: Array, indices: Array | None, include: bool, divisor: int, threads: int,
+    low: int = 0,
 ) -> None:
     (top, bottom), (left, right) = pg.padding
     limit = (pg.input_size[0] + bottom, pg.input_size[1] + right)
     _native.pool(
         kind, STORAGE[x.dtype], x.itemsize, x, y, indices, pg.kernel_size, pg.stride, (top, left), pg.dilation, limit,
-        include, divisor, _native.threads_for(4 * max(x.size, y.size), threads),
+        include, divisor, _native.threads_for(4 * max(x.size, y.size), threads), low,
     )  # fmt: skip
+
+
+def _pool_gradient(
+    kind: str, pg: PoolGeometry, dy: Array, out: Array, indices: Array | None, include: bool, divisor: int, threads: int
+) -> None:
+    """Every value of `dy` to the pixels of its window; where very many windows may meet a pixel, in double precision
+    with what the sums round off beside them, an image's plane after the other."""
+    if out.dtype.kind != "f" or windows_of_a_pixel(pg) < LONG_SUM:
+        out[...] = 0
+        _pool(kind, pg, dy, out, indices, include, divisor, threads)
+        return
+    for image, channel in np.ndindex(*out.shape[:2]):
+        one = (slice(image, image + 1), slice(channel, channel + 1))
+        wide = np.zeros((2, 1, *out.shape[2:]))
+        index = None if indices is None else indices[one]
+        _pool(kind, pg, dy[one].astype(np.float64), wide[:1], index, include, divisor, threads, wide.strides[0])
+        with np.errstate(invalid="ignore"):
+            both = wide[0] + wide[1]
+        out[one] = np.where(np.isnan(both), wide[0], both)  # an infinite sum rounds off NaN
+
+
+def windows_of_a_pixel(pg: PoolGeometry) -> int:
+    """The most windows that a pixel of the input may lie in."""
+    axes = zip(pg.kernel_size, pg.stride, pg.output_size, strict=True)
+    return prod(min(-(-kernel // stride), outputs) for kernel, stride, outputs in axes)
 
 
 def max_pool(pg: PoolGeometry, input: Array, out: Array, indices: Array | None, *, threads: int = 1) -> None:
@@ -431,8 +460,7 @@ def max_pool(pg: PoolGeometry, input: Array, out: Array, indices: Array | None, 
 
 def max_pool_gradient(pg: PoolGeometry, grad_output: Array, indices: Array, out: Array, *, threads: int = 1) -> None:
     """Every gradient goes to the position of its maximum."""
-    out[...] = 0
-    _pool("max_gradient", pg, grad_output, out, indices, False, 0, threads)
+    _pool_gradient("max_gradient", pg, grad_output, out, indices, False, 0, threads)
 
 
 def avg_pool(
@@ -460,8 +488,7 @@ def avg_pool_gradient(
 ) -> None:
     """Every gradient is shared equally by its window."""
     _refuse_integer_average(grad_output)
-    out[...] = 0
-    _pool("avg_gradient", pg, grad_output, out, None, count_include_pad, divisor_override or 0, threads)
+    _pool_gradient("avg_gradient", pg, grad_output, out, None, count_include_pad, divisor_override or 0, threads)
 
 
 def _refuse_integer_average(array: Array) -> None:

@@ -458,7 +458,7 @@ def avg_pool2d_input(
 
 
 def abs_sum(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """S of the error bound |y - y_ref| <= (n + 2) u S: `function`, one of the above, on the magnitudes in float64."""
+    """S of the error bound (docs/accuracy.md): `function`, one of the above, on the magnitudes in float64."""
 
     def magnitude(value: Any) -> Any:
         return np.abs(value.astype(np.float64)) if isinstance(value, np.ndarray) else value

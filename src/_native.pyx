@@ -67,6 +67,8 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_store)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, char*, Py_ssize_t, Py_ssize_t,
                               const void*, int, const char*, Py_ssize_t, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_add)(void*, const void*, Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_total_add)(void*, const void*, Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_total_end)(void*, const void*, Py_ssize_t) noexcept nogil
     ctypedef double (*fc_burst)(long) noexcept nogil
     ctypedef void (*fc_winograd_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
                                        Py_ssize_t) noexcept nogil
@@ -138,6 +140,8 @@ cdef extern from "fastconv.h" nogil:
         fc_pack_panel pack_panel[11]
         fc_store store[11]
         fc_add add
+        fc_total_add total_add
+        fc_total_end total_end
         int lane_vectors
         int picks
         fc_lane_kernels by_lane[2]
@@ -158,6 +162,7 @@ cdef extern from "fastconv.h" nogil:
         Py_ssize_t y0, stride_x, pad_x, kernel_y, kernel_x, dilation_y, dilation_x
         int count_include_pad
         Py_ssize_t divisor, limit_y, limit_x
+        Py_ssize_t low
     ctypedef void (*fc_pool_function)(const fc_pool_row*) noexcept nogil
     ctypedef struct fc_pool_kernels:
         fc_pool_function max_row
@@ -482,6 +487,7 @@ cdef inline size padded_index(size i, size n, int mode) noexcept nogil:
     return 2 * n - 1 - i if mode == FC_SYMMETRIC else period - i
 
 
+include "drivers/totals.pxi"
 include "drivers/weights.pxi"
 include "drivers/region.pxi"
 include "drivers/direct.pxi"

@@ -66,6 +66,10 @@ typedef void (*fc_store)(const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdi
 
 typedef void (*fc_add)(void *dst, const void *src, ptrdiff_t count);
 
+/* Totals of long sums (drivers/totals.pxi), twice as wide as the sums that they are made of. */
+typedef void (*fc_total_add)(void *total, const void *src, ptrdiff_t count);
+typedef void (*fc_total_end)(void *dst, const void *total, ptrdiff_t count);
+
 typedef void (*fc_winograd_input)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t channels,
                                   void *dst, ptrdiff_t element_row, ptrdiff_t element_stride);
 typedef int (*fc_winograd_output)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
@@ -172,6 +176,8 @@ typedef struct {
     fc_pack_panel pack_panel[FC_DTYPES];
     fc_store store[FC_DTYPES];
     fc_add add;
+    fc_total_add total_add;
+    fc_total_end total_end;
     /* A lane an output channel, with inputs [0] as they lie or [1] picked from the vector read; `picks` says whether
        the latter exist. */
     int lane_vectors, picks;
@@ -192,6 +198,7 @@ typedef struct {
     ptrdiff_t channels, height, width, out_width;
     ptrdiff_t y0, stride_x, pad_x, kernel_y, kernel_x, dilation_y, dilation_x;
     int count_include_pad; ptrdiff_t divisor, limit_y, limit_x;  /* limits: end of the padded input */
+    ptrdiff_t low;  /* of gradients in double: bytes from y to what its sums round off; 0 to leave that out */
 } fc_pool_row;
 
 typedef void (*fc_pool_function)(const fc_pool_row *);

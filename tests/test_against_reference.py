@@ -1,7 +1,7 @@
 """The compiled code against the NumPy reference over thousands of generated problems, and hand-made worst cases.
 
 Integer-valued data must come out exactly equal, whatever the order of the sums. Real-valued data must keep the bound
-of direct algorithms, |y - y_ref| <= (n + 2) u S with S = conv(|input|, |weight|) + |bias| and n summed terms.
+of direct algorithms, (min(n, 4096) + 2) u S + (n + 2) eta with S = conv(|input|, |weight|) + |bias|, n summed terms.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -1,11 +1,13 @@
 """The Python examples of the documentation run, and say what is true: they end in assertions of their own."""
 
 import re
+from math import log2
 from pathlib import Path
 
 import pytest
 
 from fastconv import choice
+from fastconv.testing import comparisons
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,6 +46,10 @@ def test_the_pages_link_to_files_that_exist():
 
 def test_the_accuracy_page_states_the_bound_of_the_code():
     text = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    assert f"(min(n, {choice.LONG_SUM}) + 2) u S + (n + 2) η" in text
     for terms in choice.WINOGRAD_TERMS.values():
-        assert f"(C + {terms}) u" in text
+        assert f"(C + {terms}) (u · Σ_c" in text
+    exponent = str(-int(log2(comparisons.WINOGRAD_ADDED))).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    assert f"2⁻{exponent}" in text and text.count(f"+ {comparisons.WINOGRAD_LOST} η)") == 2
+    assert f"max|weight| + {comparisons.STRASSEN_LOST} η)" in text
     assert all(name in text for name in (*choice.WINOGRAD_TERMS, *choice.STRASSEN))

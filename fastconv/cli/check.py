@@ -3,8 +3,9 @@
 Every public operation, its gradients included, computes generated problems: odd kernels, strides, dilations, groups,
 paddings, layouts, element types, empty axes. Integer-valued data must come out exactly equal. Real-valued data must
 stay within the stated error bound, the worst error is printed in units of it: 1 would be the bound itself. Direct
-sums of n terms keep (n + 2) u S, S the sum of the terms' magnitudes and u the unit roundoff; Winograd keeps its own
-bound, which follows the largest values of a plane.
+sums of n terms keep (min(n, 4096) + 2) u S + (n + 2) eta, S the sum of the terms' magnitudes, u the unit roundoff and
+eta the smallest number; Winograd and Strassen keep bounds of their own, which follow the largest values of a plane and
+of an image. All are those of docs/accuracy.md.
 
 Each algorithm is asked for by name, so that small problems reach all of them. The exit status is 1 if anything
 differs. The same seed gives the same problems everywhere.

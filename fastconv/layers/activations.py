@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from ..activations import BY_LAYERS, activation_name
 from ..errors import ConvError
 from ..geometry import Shape, integer
+from ..sums import total
 from . import memory, rows
 from .base import Array, Layer, real
 
@@ -91,13 +92,13 @@ def softmax(x: Array, axis: int = -1) -> Array:
     # in one order: NumPy sums as values lie, and how the input lies must not decide the bits
     e: Array = np.subtract(x, x.max(axis=axis, keepdims=True), order="C")
     np.exp(e, out=e)
-    e /= e.sum(axis=axis, keepdims=True)
+    e /= total(e, axis, keepdims=True)
     return e
 
 
 def softmax_gradient(grad: Array, y: Array, axis: int = -1) -> Array:
     """The gradient of `softmax` from its output."""
-    centred: Array = grad - np.multiply(grad, y, order="C").sum(axis=axis, keepdims=True)
+    centred: Array = grad - total(np.multiply(grad, y, order="C"), axis, keepdims=True)
     centred *= y
     return centred
 

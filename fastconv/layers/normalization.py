@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import ConvError
 from ..geometry import Shape, flag, integer
+from ..sums import FEW
 from . import rows
 from .base import Array, Layer, Parameter, positive, real
 from .initializers import initializer
@@ -207,12 +208,13 @@ class LocalResponseNormalization(Layer):
     def _window_sum(self, values: Array, before: int) -> Array:
         """Sums of `size` neighbouring channels, from `before` channels before on."""
         channels = values.shape[-1]
-        total = np.zeros((*values.shape[:-1], channels + self.size), values.dtype)
-        total[..., before : before + channels] = values
-        out = total[..., :channels].copy()
+        wide = np.float64 if self.size > FEW else values.dtype
+        padded = np.zeros((*values.shape[:-1], channels + self.size), wide)
+        padded[..., before : before + channels] = values
+        out = padded[..., :channels].copy()
         for offset in range(1, self.size):
-            out += total[..., offset : offset + channels]
-        return out
+            out += padded[..., offset : offset + channels]
+        return out.astype(values.dtype, copy=False)
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._nhwc(self._take(x))

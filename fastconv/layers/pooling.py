@@ -23,6 +23,7 @@ from ..geometry import (
     pool_geometry,
     word,
 )
+from ..sums import mean, total
 from . import memory, rows
 from .base import Array, Layer
 
@@ -184,7 +185,7 @@ class GlobalAveragePooling2D(Layer):
         taken = self._nhwc(self._take(x))
         self._sample_shape(self._own_order(taken).shape[1:])
         self._shape = taken.shape
-        y = taken.mean(axis=(1, 2), keepdims=self.keepdims)
+        y = mean(taken, (1, 2), self.keepdims)
         return self._own_order(y)
 
     def backward(self, grad: ArrayLike) -> Array:
@@ -294,7 +295,7 @@ class UpSampling2D(Layer):
         assert shape is not None
         if self.interpolation == "nearest":
             split = dy.reshape(shape[0], shape[1], self.size[0], shape[2], self.size[1], shape[3])
-            return self._own_order(split.sum(axis=(2, 4)))
+            return self._own_order(total(split, (2, 4)))
         rows, columns = self._matrices(shape)
         return self._own_order(np.einsum("yh,nyxc,xw->nhwc", rows, dy, columns, optimize=True))
 

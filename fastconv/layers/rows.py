@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _native
+from .. import _native, plan
+from ..choice import LONG_SUM
 from ..geometry import PoolGeometry
 from ..threads import effective
 from . import memory
@@ -93,6 +94,11 @@ def max_pool_gradient(g: PoolGeometry, x: Array, y: Array, dy: Array) -> Array:
     dx = memory.empty(x.shape, x.dtype)
     if y.size == 0:
         dx[...] = 0
+        return dx
+    if plan.windows_of_a_pixel(g) >= LONG_SUM:  # a pixel may be the maximum of very many
+        logical, indices = x.transpose(0, 3, 1, 2), np.empty(y.shape, np.int64).transpose(0, 3, 1, 2)
+        plan.max_pool(g, logical, np.empty_like(y).transpose(0, 3, 1, 2), indices, threads=team(x))
+        plan.max_pool_gradient(g, dy.transpose(0, 3, 1, 2), indices, dx.transpose(0, 3, 1, 2), threads=team(x))
         return dx
     (top, _), (left, _) = g.padding
     x, y, dy = (np.ascontiguousarray(array) for array in (x, y, dy))

@@ -1,8 +1,13 @@
 """The compiled code beside the reference on one problem, and by how much they may differ.
 
 Integer-valued data must come out exactly equal, whatever the order of the sums. Real-valued data must keep the bound
-of direct algorithms, |y - y_ref| <= (n + 2) u S with S = conv(|input|, |weight|) + |bias|, n summed terms and u the
-unit roundoff of the type that is summed in; Winograd's bound is stated beside `choice.WINOGRAD_TERMS`.
+of direct algorithms (`direct_bound`),
+
+    |y - y_ref| <= (min(n, 4096) + 2) u S + (n + 2) eta,    S = conv(|input|, |weight|) + |bias|,
+
+with n summed terms, u the unit roundoff and eta the smallest number of the type that is summed in, or that of
+Winograd (`winograd_bound`) or Strassen (`strassen_bound`). The command `check`, the tests and the reliability board
+take their bounds from here; docs/accuracy.md states them.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import functional, grad, reference
-from ..choice import WINOGRAD_TERMS
+from ..choice import LONG_SUM, WINOGRAD_TERMS
 from .problems import (
     EXACT_ACTIVATIONS,
     ConvCase,
@@ -32,6 +37,12 @@ from .problems import (
 Array = NDArray[Any]
 
 UNIT_ROUNDOFF = {"float16": 2.0**-24, "float32": 2.0**-24, "float64": 2.0**-53}  # of the type that is summed in
+SMALLEST = {"float16": 2.0**-149, "float32": 2.0**-149, "float64": 2.0**-1074}  # number of that type: eta
+# What Winograd's transforms may lose where operands are near the smallest numbers: as if each were so much larger. The
+# largest tiles lose up to 850 eta a weight and 240 eta an input, 1,300 and 350 in the weight gradient, by the rows of
+# their matrices; (C + 32) u times this is more than 9 times that.
+WINOGRAD_ADDED = 2.0**-120
+WINOGRAD_LOST, STRASSEN_LOST = 8, 2  # eta a term: products, and sums of these that are multiplied or added up
 # An activation's steepest slope (silu, hardswish: below 1.1 and 1.5), and the roundings that it takes itself.
 ACTIVATION_SLOPE, ACTIVATION_ULPS = 1.5, 8
 MOST_STRASSEN_PIXELS = 200  # of the batch
@@ -43,22 +54,40 @@ GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
 def direct_bound(expected: Array, scale: Array, terms: int, slope: float = 1, ulps: int = 0) -> Array:
     """The most that a direct sum of `terms` terms may differ from `expected`, elementwise; `scale` is S.
 
-    `slope` is the steepest slope of what follows the sum, `ulps` the roundings that this takes itself. A result of
-    half precision is rounded once more, and in double precision the reference's own error is as large as ours.
+    A sum of more than `LONG_SUM` terms errs no more than one of that many (drivers/totals.pxi). Where products are
+    subnormal, each may lose half the smallest number beside. `slope` is the steepest slope of what follows the sum,
+    `ulps` the roundings that this takes itself. A result of half precision is rounded once more, and in double
+    precision the reference's own error, which does grow with the sum, comes on top.
     """
-    name = expected.dtype.name
-    u, magnitude = UNIT_ROUNDOFF[name], np.abs(expected.astype(np.float64))
-    bound: Array = (terms + 2) * u * slope * scale.astype(np.float64) + ulps * u * magnitude
-    if name == "float16":
-        bound = bound + 2.0**-11 * (magnitude + bound) * 2 + 2.0**-24
-    return 2 * bound if name == "float64" else bound
+    own = _bound(expected, scale, min(terms, LONG_SUM) + 2, terms + 2, slope, ulps)
+    return own + _bound(expected, scale, terms + 2, terms + 2, slope, ulps) if _doubtful(expected) else own
 
 
 def winograd_bound(
     expected: Array, scale: Array, terms: int, slope: float = 1, ulps: int = 0, algorithm: str = "winograd"
 ) -> Array:
-    """Winograd's bound for `terms` summed channels (tiles for the weight gradient); `scale` as `plane_scale`."""
-    return direct_bound(expected, scale, terms + WINOGRAD_TERMS[algorithm] - 2, slope, ulps)
+    """Winograd's bound for `terms` summed channels (pixels for the weight gradient); `scale` as `plane_scale`."""
+    roundings = terms + WINOGRAD_TERMS[algorithm]
+    bound = _bound(expected, scale, roundings, WINOGRAD_LOST * roundings, slope, ulps)
+    return 2 * bound if _doubtful(expected) else bound
+
+
+def winograd_pixels(pixels: int) -> int:
+    """The terms of Winograd's weight gradient: a long sum over tiles is made in blocks."""
+    return min(pixels, LONG_SUM)
+
+
+def _doubtful(expected: Array) -> bool:
+    """Whether the reference rounds as we do."""
+    return expected.dtype == np.float64
+
+
+def _bound(expected: Array, scale: Array, roundings: float, lost: float, slope: float, ulps: int) -> Array:
+    """(roundings u S + lost eta) `slope`, and `ulps` roundings of the result itself."""
+    name = expected.dtype.name
+    u, eta, magnitude = UNIT_ROUNDOFF[name], SMALLEST[name], np.abs(expected.astype(np.float64))
+    bound: Array = slope * (roundings * u * scale.astype(np.float64) + lost * eta) + ulps * (u * magnitude + eta)
+    return bound + 2.0**-11 * (magnitude + bound) * 2 + 2.0**-24 if name == "float16" else bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,15 +345,15 @@ def winograd_case(case: ConvCase) -> ConvCase | None:
 
 
 def plane_maxima(array: Array, channels_last: bool) -> Array:
-    """max|x[n, c]| over the plane, in the shape of x."""
+    """max|x[n, c]| over the plane, in the shape of x, and `WINOGRAD_ADDED`."""
     axes = (-3, -2) if channels_last else (-2, -1)
-    magnitude = np.abs(array.astype(np.float64))
-    return np.broadcast_to(magnitude.max(axis=axes, keepdims=True, initial=0), array.shape)
+    magnitude = np.abs(array.astype(np.float64)) + WINOGRAD_ADDED
+    return np.broadcast_to(magnitude.max(axis=axes, keepdims=True, initial=WINOGRAD_ADDED), array.shape)
 
 
 def plane_scale(x: Array, w: Array, channels_last: bool) -> Array:
-    """sum over c of max|x[n, c]| * sum|w[o, c]|, to be broadcast over the output."""
-    magnitude = np.abs(w.astype(np.float64))
+    """sum over c of max|x[n, c]| * sum|w[o, c]|, to be broadcast over the output; every factor with what is added."""
+    magnitude = np.abs(w.astype(np.float64)) + WINOGRAD_ADDED
     scale: Array
     if channels_last:
         scale = plane_maxima(x, True)[..., :1, :1, :] @ magnitude.sum((0, 1))
@@ -448,7 +477,8 @@ def strassen_case(case: ConvCase) -> ConvCase | None:
 def strassen_bound(expected: Array, x: Array, w: Array, terms: int, added: float = 0) -> Array:
     """Strassen's bound, the largest over the batch: what is `added` is at most so large, too."""
     scale = terms * np.max(np.abs(x), initial=0).astype(np.float64) * np.max(np.abs(w), initial=0) + added
-    return direct_bound(expected, np.full(expected.shape, scale), terms, ACTIVATION_SLOPE, ACTIVATION_ULPS)
+    every, roundings = np.full(expected.shape, scale), terms + 2
+    return _bound(expected, every, roundings, STRASSEN_LOST * roundings, ACTIVATION_SLOPE, ACTIVATION_ULPS)
 
 
 def strassen(case: ConvCase, algorithm: str = "strassen") -> Iterator[Comparison]:

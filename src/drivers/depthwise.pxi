@@ -10,7 +10,8 @@
 #     epilogue: bias, residual, activation, layout, element type
 #
 # Rectangles are how padding is met: a tap over padded zeros is no tap of its rectangle, so that nothing is multiplied by
-# a padded zero and the input needs no copy with a border. Every output is one sum in the order (tap y, channel, tap x).
+# a padded zero and the input needs no copy with a border. Every output is one sum in the order (tap y, channel, tap x),
+# a long one made of sums of whole lines of taps, or of pieces of a line (drivers/totals.pxi).
 # The input crosses the first-level cache once a row of taps; a row of the output is written once.
 
 cdef enum:
@@ -30,6 +31,8 @@ cdef struct Depthwise:
     View x, y, residual
     int x_code, y_code, activation, mode
     bint has_residual, in_place, spread
+    bint long_                                 # sums are made in blocks, of so many lines of taps or pieces of one
+    size block_lines, block_columns
     size channels, outputs, total              # of one group: reduction and output channels; all output channels
     size stride_y, stride_x, taps_y, taps_x
     const size* tap_y                          # offset of every tap from output * stride, rising
@@ -42,7 +45,7 @@ cdef struct Depthwise:
     size tile_y, tile_x, tiles_y, tiles_x, chunks, chunks_per_task, chunk_groups, width
     Run* runs_y
     Run* runs_x
-    size region_bytes, row_bytes, scratch_bytes
+    size region_bytes, row_bytes, totals_bytes, scratch_bytes
     bint may_lie                               # read in place where the arrays allow it
     bint picked                                # every lane picks its input from the vector read
     size next, group_step, pixel               # inputs between vectors; of every lane's group; of a packed pixel
@@ -53,6 +56,10 @@ cdef struct Depthwise:
 cdef struct DepthwisePasses:
     Depthwise* jobs
     size count
+
+
+cdef struct Lines:
+    size first, last, low, high   # taps of a block: lines (tap y, channel), and columns of them
 
 
 # Where the lanes of one chunk read and write: offsets in elements from (row 0, column 0) of the input and the output.
@@ -203,7 +210,11 @@ cdef void lane_scratch(Depthwise* job) noexcept nogil:
     if not job.in_place or job.total % kernels.lanes != 0:
         job.region_bytes = round_up(((job.tile_y - 1) * job.stride_y + job.span_y)
                                     * ((job.tile_x - 1) * job.stride_x + job.span_x) * job.pixel * kernels.size, 64)
-    job.scratch_bytes = (job.region_bytes + job.row_bytes
+    job.long_ = is_long(kernels, job.taps_y * job.taps_x * job.channels)
+    job.block_columns = min(job.taps_x, block_terms(job.taps_y * job.taps_x, job.channels))
+    job.block_lines = max(<size>1, block_terms(job.taps_y * job.taps_x, job.channels) // max(<size>1, job.taps_x))
+    job.totals_bytes = totals_bytes(kernels, job.tile_y * job.tile_x * job.width) if job.long_ else 0
+    job.scratch_bytes = (job.region_bytes + job.row_bytes + job.totals_bytes
                          + round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
                          + round_up(job.taps_y * job.taps_x * job.channels * sizeof(fc_segment), 64))
 
@@ -354,16 +365,19 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
     cdef const fc_kernels* kernels = job.kernels
     cdef size first = chunk * job.width, count = min(job.width, job.total - first), size_ = kernels.size
     cdef Lanes at
-    cdef char* temporary = scratch + job.region_bytes + job.row_bytes
+    cdef char* totals = scratch + job.region_bytes + job.row_bytes
+    cdef char* temporary = totals + job.totals_bytes
     cdef fc_segment* segments = <fc_segment*>(temporary + round_up(job.tile_y * job.tile_x * job.width * size_, 64))
     cdef char* to = job.y.p + image * job.y.s[0] + first * job.y.s[1] + oy * job.y.s[2] + ox * job.y.s[3]
     cdef const char* residual = NULL
+    cdef const char* bias = job.bias + first * job.kernels.size if job.bias != NULL and job.long_ else NULL
+    cdef Lines every
     cdef size r = 0, step
     cdef bint in_output, epilogue
     cdef int activation
     lanes_in(job, scratch, image, first, count, oy, ox, rows, columns, True, &at)
     # whole vectors of a channels-last output of the computing type are summed where they will lie
-    in_output = (count == at.vectors * kernels.lanes and not job.has_residual
+    in_output = (count == at.vectors * kernels.lanes and not job.has_residual and not job.long_
                  and lies_in_vectors(kernels, &job.y, computes_in(job.y_code, kernels)))
     at.first, at.chunks = first, 1
     at.c_y, at.c_x = columns * at.vectors * kernels.lanes, at.vectors * kernels.lanes
@@ -375,13 +389,17 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
             at.chunks = min(min(last, job.total // job.width) - chunk, max(1, NEIGHBOUR_BYTES // (job.width * size_)))
             count = at.chunks * job.width
     at.c -= (oy * at.c_y + ox * at.c_x) * size_
-    # the kernels add the bias; relu too, where no residual comes between
-    activation = LINEAR if job.activation == RELU and not job.has_residual else job.activation
+    # the kernels add the bias; relu too, where no residual comes between; of a long sum they make blocks alone
+    activation = LINEAR if kernel_relu(job) else job.activation
+    every.first, every.last, every.low, every.high = 0, job.taps_y * job.channels, 0, job.taps_x
     epilogue = not in_output or activation != LINEAR
     # before an epilogue a few rows at a time, so that it finds them in the first-level cache
     while r < rows:
         step = min(rows - r, max(2, 128 // (columns * at.chunks))) if epilogue else rows
-        depthwise_rows(job, &at, segments, oy + r, oy + r + step, ox, ox + columns)
+        if job.long_:
+            depthwise_blocks(job, &at, segments, totals, oy + r, oy + r + step, ox, columns)
+        else:
+            depthwise_rows(job, &at, segments, &every, oy + r, oy + r + step, ox, ox + columns)
         while step > 0:
             if epilogue:
                 if job.has_residual:
@@ -389,7 +407,7 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
                                 + (oy + r) * job.residual.s[2] + ox * job.residual.s[3])
                 kernels.store[job.y_code](
                     at.c + ((oy + r) * at.c_y + ox * at.c_x) * size_, at.c_x, columns, count, to + r * job.y.s[2],
-                    job.y.s[3], job.y.s[1], NULL, activation, residual,
+                    job.y.s[3], job.y.s[1], bias, activation, residual,
                     job.residual.s[3] if job.has_residual else 0,
                     job.residual.s[1] if job.has_residual else 0)
             r += 1
@@ -397,9 +415,30 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
     return at.chunks
 
 
-cdef void depthwise_rows(const Depthwise* job, const Lanes* at, fc_segment* segments, size y0, size y1, size x0,
-                         size x1) noexcept nogil:
-    """The outputs of rows y0..y1-1 and columns x0..x1-1, rectangle by rectangle."""
+cdef void depthwise_blocks(const Depthwise* job, const Lanes* at, fc_segment* segments, char* totals, size y0, size y1,
+                           size ox, size columns) noexcept nogil:
+    """Whole rows of a tile whose sums are long: block by block, from zero, added to totals."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef char* c = at.c + (y0 * at.c_y + ox * at.c_x) * kernels.size
+    cdef size count = (y1 - y0) * at.c_y, lines = job.taps_y * job.channels
+    cdef Lines block
+    memset(totals, 0, totals_bytes(kernels, count))
+    block.first = 0
+    while block.first < lines:
+        block.last = min(lines, block.first + job.block_lines)
+        block.low = 0
+        while block.low < job.taps_x:
+            block.high = min(job.taps_x, block.low + job.block_columns)
+            depthwise_rows(job, at, segments, &block, y0, y1, ox, ox + columns)
+            kernels.total_add(totals, c, count)
+            block.low = block.high
+        block.first = block.last
+    kernels.total_end(c, totals, count)
+
+
+cdef void depthwise_rows(const Depthwise* job, const Lanes* at, fc_segment* segments, const Lines* block, size y0,
+                         size y1, size x0, size x1) noexcept nogil:
+    """The outputs of rows y0..y1-1 and columns x0..x1-1, rectangle by rectangle: the sums of one block of taps."""
     cdef const Run* run_y = job.runs_y
     cdef const Run* run_x
     cdef size y, x, end_y, end_x
@@ -414,34 +453,35 @@ cdef void depthwise_rows(const Depthwise* job, const Lanes* at, fc_segment* segm
             while run_x.end <= x:
                 run_x += 1
             end_x = min(x1, run_x.end)
-            depthwise_rectangle(job, at, segments, run_y, run_x, y, end_y, x, end_x)
+            depthwise_rectangle(job, at, segments, block, run_y, run_x, y, end_y, x, end_x)
             x = end_x
         y = end_y
 
 
-cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment* segments, const Run* run_y,
-                              const Run* run_x, size y0, size y1, size x0, size x1) noexcept nogil:
+cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment* segments, const Lines* block,
+                              const Run* run_y, const Run* run_x, size y0, size y1, size x0, size x1) noexcept nogil:
     """Outputs that meet the same taps: windows of a row where a kernel has them, pixel by pixel for the rest."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size taps = run_x.hi - run_x.lo, count = 0, i, j, channel, y, x = x0, n, q, ldb
+    cdef size low = max(run_x.lo, block.low), taps = max(<size>0, min(run_x.hi, block.high) - low), count = 0
+    cdef size i, j, channel, line, y, x = x0, n, q, ldb
     cdef size a_row[12]
     cdef size c_row[12]
     cdef const fc_lane_kernels* by_lane = &kernels.by_lane[job.picked]
     cdef const fc_window* window = NULL
-    cdef bint relu = job.activation == RELU and not job.has_residual
+    cdef bint relu = kernel_relu(job)
     cdef const char* a
     cdef const char* b
     cdef char* c
     # the taps of a row are one segment where they lie evenly
-    for i in range(run_y.lo, run_y.hi):
-        for channel in range(job.channels):
-            for j in range(run_x.lo, run_x.lo + min(taps, 1) if job.step_x > 0 else run_x.hi):
-                segments[count].a = job.tap_y[i] * at.a_y + job.tap_x[j] * at.a_x + channel_offset(job, at, channel)
-                segments[count].pick = job.picks + channel * kernels.lanes * kernels.size
-                segments[count].b = (((job.first_row + i) * job.channels + channel) * job.packed_columns
-                                     + job.first_column + j)
-                segments[count].k = taps if job.step_x > 0 else 1
-                count += 1
+    for line in range(max(run_y.lo * job.channels, block.first), min(run_y.hi * job.channels, block.last)):
+        i, channel = line // job.channels, line % job.channels
+        for j in range(low, low + (min(taps, <size>1) if job.step_x > 0 else taps)):
+            segments[count].a = job.tap_y[i] * at.a_y + job.tap_x[j] * at.a_x + channel_offset(job, at, channel)
+            segments[count].pick = job.picks + channel * kernels.lanes * kernels.size
+            segments[count].b = (((job.first_row + i) * job.channels + channel) * job.packed_columns
+                                 + job.first_column + j)
+            segments[count].k = taps if job.step_x > 0 else 1
+            count += 1
     if (job.step_x == 1 and taps <= FC_MAX_WINDOW and job.stride_x <= 2
             and at.vectors == kernels.lane_vectors):
         window = <const fc_window*>by_lane.window[taps][job.stride_x]
@@ -455,7 +495,7 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
                 for q in range(at.chunks):
                     b = lane_weights(job, at.first + q * job.width, &ldb)
                     window[n // 4 - 1](a, at.a_x, job.next, b, ldb, segments, count, c, at.c_x,
-                                       lane_bias(job, at.first + q * job.width), relu)
+                                       kernel_bias(job, at.first + q * job.width), relu)
                     a += job.width * kernels.size
                     c += job.width * kernels.size
             x += n
@@ -472,7 +512,7 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
                     by_lane.lane[at.vectors][n](at.a + q * job.width * kernels.size, a_row, job.step_x * at.a_x,
                                                 job.next, b, ldb, segments, count,
                                                 at.c + q * job.width * kernels.size, c_row, 0,
-                                                lane_bias(job, at.first + q * job.width), relu)
+                                                kernel_bias(job, at.first + q * job.width), relu)
                 n = 0
 
 
@@ -481,8 +521,14 @@ cdef inline size channel_offset(const Depthwise* job, const Lanes* at, size chan
     return job.starts[channel] if job.picked else channel * at.a_channel
 
 
-cdef inline const char* lane_bias(const Depthwise* job, size first) noexcept nogil:
-    return job.bias + first * job.kernels.size if job.bias != NULL else NULL
+cdef inline const char* kernel_bias(const Depthwise* job, size first) noexcept nogil:
+    """The bias that the kernels add: none where they make blocks of a sum."""
+    return job.bias + first * job.kernels.size if job.bias != NULL and not job.long_ else NULL
+
+
+cdef inline bint kernel_relu(const Depthwise* job) noexcept nogil:
+    """Whether the kernels apply relu."""
+    return job.activation == RELU and not job.has_residual and not job.long_
 
 
 cdef inline const char* lane_weights(const Depthwise* job, size first, size* ldb) noexcept nogil:

@@ -8,7 +8,8 @@
 #         for taps, as many as registers hold sums               micro-kernel: the sum runs over the pixels
 #   for chunk: add the parts in order, store
 #
-# The parts depend on shapes alone: the bits do not depend on threads.
+# The parts depend on shapes alone: the bits do not depend on threads. A part of many pixels is summed in blocks of tiles
+# (drivers/totals.pxi).
 
 cdef enum:
     GRADIENT_ROWS = 4      # pixels added to the sums of one chunk at a time: neighbouring chunks find their lines of
@@ -20,7 +21,8 @@ cdef struct DepthwiseGradient:
     Depthwise pass_   # its output is dY
     View dw
     int dw_code
-    size parts, sums_bytes
+    bint long_        # the sums of a part are made in blocks
+    size parts, sums_bytes, totals
     char* sums
 
 
@@ -54,6 +56,11 @@ def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, i
                                   * job.pass_.kernels.size, 64)
         # a segment a row here
         job.pass_.scratch_bytes += round_up(tile_y * sizeof(fc_segment), 64)
+        job.totals = job.pass_.scratch_bytes  # where they begin in a thread's scratch: twice its chunks' sums
+        job.long_ = is_long(job.pass_.kernels,
+                            (job.pass_.y.n[0] * job.pass_.y.n[2] + parts - 1) // parts * job.pass_.y.n[3] + parts)
+        if job.long_:
+            job.pass_.scratch_bytes += 2 * job.sums_bytes * job.pass_.chunks_per_task
         tasks = job.pass_.chunk_groups * parts
         team = team_for(threads, tasks, job.pass_.scratch_bytes, job.sums_bytes * job.pass_.chunks * parts)
         scratch = <char*>allocate(job.pass_.scratch_bytes * team)
@@ -77,15 +84,25 @@ cdef void depthwise_gradient_task(void* job_, char* scratch, size task, fc_watch
     cdef size group = task % p.chunk_groups * p.chunks_per_task, part = task // p.chunk_groups
     cdef size chunk, last_chunk = min(group + p.chunks_per_task, p.chunks)
     cdef size row = part * p.y.n[0] * p.y.n[2] // job.parts, last = (part + 1) * p.y.n[0] * p.y.n[2] // job.parts
-    cdef size image, oy, ox, rows, columns
+    cdef size image, oy, ox, rows, columns, summed = 0, bytes = (last_chunk - group) * job.sums_bytes
     cdef bint in_place = p.in_place and last_chunk * p.width <= p.total and gradient_in_place(p)
-    memset(job.sums + (part * p.chunks + group) * job.sums_bytes, 0, (last_chunk - group) * job.sums_bytes)
+    cdef char* sums = job.sums + (part * p.chunks + group) * job.sums_bytes
+    cdef char* totals = scratch + job.totals
+    memset(sums, 0, bytes)
+    if job.long_:
+        memset(totals, 0, 2 * bytes)
     while row < last and not fc_interrupted(watch):
         image, oy = row // p.y.n[2], row % p.y.n[2]
         rows = min(min(p.tile_y, p.y.n[2] - oy), last - row)
         ox = 0
         while ox < p.y.n[3]:
             columns = min(p.tile_x, p.y.n[3] - ox)
+            if job.long_:
+                if summed > 0 and summed + rows * columns > PIXEL_BLOCK:
+                    p.kernels.total_add(totals, sums, bytes // p.kernels.size)
+                    memset(sums, 0, bytes)
+                    summed = 0
+                summed += rows * columns
             # in both orders a chunk meets its pixels in the same blocks, so that its bits agree
             if in_place:
                 gradient_blocks(job, scratch, part, group, last_chunk, image, oy, ox, rows, columns)
@@ -94,6 +111,9 @@ cdef void depthwise_gradient_task(void* job_, char* scratch, size task, fc_watch
                     gradient_blocks(job, scratch, part, chunk, chunk + 1, image, oy, ox, rows, columns)
             ox += columns
         row += rows
+    if job.long_:
+        p.kernels.total_add(totals, sums, bytes // p.kernels.size)
+        p.kernels.total_end(sums, totals, bytes // p.kernels.size)
 
 
 cdef bint gradient_in_place(const Depthwise* job) noexcept nogil:

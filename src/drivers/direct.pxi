@@ -10,8 +10,9 @@
 #         for rows of the register tile                    micro-kernel            registers
 #       epilogue: bias, residual, activation, layout, element type
 #
-# Every output is one sum in the order (tap y, tap x, channel), whatever the blocking, the threads and the batch. A tile
-# may span several small images: its pixels are rows of the same register tiles.
+# Every output is one sum in the order (tap y, tap x, channel), whatever the blocking, the threads and the batch; a long
+# one is made of sums of `sum_block` terms each (drivers/totals.pxi). A tile may span several small images: its pixels are
+# rows of the same register tiles.
 
 cdef enum:
     IN_PLACE = 0   # one tap, no padding, channels side by side: the input is the region
@@ -33,6 +34,8 @@ cdef struct Direct:
     int x_code, y_code, activation, mode, source
     bint has_residual
     bint streams                               # weights not packed before are packed block by block
+    bint long_                                 # sums are made in blocks of so many terms
+    size sum_block
     size groups, channels, outputs             # of one group: reduction and output channels
     size size_y, size_x                        # of the output of this pass
     size merge_y, merge_x, merged              # phases that lie beside each other in the panel, outputs of each
@@ -51,7 +54,7 @@ cdef struct Direct:
     size* block                                # first segment of every reduction block
     size blocks
     bint merged_taps                           # the taps of a row and their channels are one run
-    size panel_bytes, region_bytes, scratch_bytes, max_segments
+    size panel_bytes, region_bytes, totals_bytes, scratch_bytes, max_segments
 
 
 cdef struct DirectPasses:
@@ -239,6 +242,10 @@ cdef int direct_prepare(Direct* job, size rows, size columns, size panels_per_ta
     cdef size i, j, limit, run, runs, at, left, piece, filled, b
     cdef bint merged
     job.width = kernels.vectors * kernels.lanes
+    job.long_ = is_long(kernels, job.taps_y * job.taps_x * job.channels)
+    job.sum_block = block_terms(job.taps_y * job.taps_x, job.channels)
+    if job.long_:
+        job.kc = min(job.kc, job.sum_block)
     job.panels = (job.outputs + job.width - 1) // job.width
     job.panels_per_task = max(1, min(panels_per_task, job.panels))
     job.panel_chunks = (job.panels + job.panels_per_task - 1) // job.panels_per_task
@@ -279,6 +286,8 @@ cdef int direct_prepare(Direct* job, size rows, size columns, size panels_per_ta
         runs = job.taps_y * (1 if merged else job.taps_x)
         run = job.channels * (job.taps_x if merged else 1)
         limit = runs * (run // job.kc + 2) + 1
+        if job.long_:
+            limit += runs * run // job.sum_block
         job.segments = <fc_segment*>allocate(limit * sizeof(fc_segment))
         job.block = <size*>allocate((limit + 1) * sizeof(size))
         job.max_segments = max(limit, job.taps_y * (1 if merged else job.taps_x))
@@ -290,11 +299,13 @@ cdef int direct_prepare(Direct* job, size rows, size columns, size panels_per_ta
             for j in range(1 if merged else job.taps_x):
                 left = run
                 while left > 0:
-                    if filled == job.kc:
+                    if filled == job.kc or (job.long_ and at % job.sum_block == 0):
                         job.block[job.blocks] = b
                         job.blocks += 1
                         filled = 0
                     piece = min(left, job.kc - filled)
+                    if job.long_:
+                        piece = min(piece, job.sum_block - at % job.sum_block)
                     job.segments[b].a = region_offset(job, NULL, i, j) + (run - left)
                     job.segments[b].b = at
                     job.segments[b].k = piece
@@ -323,13 +334,14 @@ cdef inline size image_region(const Direct* job) noexcept nogil:
 
 
 cdef void direct_scratch(Direct* job) noexcept nogil:
-    """Scratch of one thread: the panel that it packs, its region, its sums and offsets."""
+    """Scratch of one thread: the panel that it packs, its region, the totals of long sums, its sums and offsets."""
     cdef const fc_kernels* kernels = job.kernels
     job.panel_bytes = 0
     if job.weights.packed == NULL:
         job.panel_bytes = round_up((job.kc if job.streams else job.taps_y * job.taps_x * job.channels)
                                    * min(job.width, round_up(job.outputs, kernels.lanes)) * kernels.size, 64)
-    job.scratch_bytes = (PANEL_AT + job.panel_bytes + job.region_bytes
+    job.totals_bytes = totals_bytes(kernels, tile_pixels(job) * job.width) if job.long_ else 0
+    job.scratch_bytes = (PANEL_AT + job.panel_bytes + job.region_bytes + job.totals_bytes
                          + round_up(tile_pixels(job) * job.width * kernels.size, 64)
                          + round_up(3 * tile_pixels(job) * sizeof(size), 64)
                          + round_up(job.max_segments * sizeof(fc_segment), 64))
@@ -426,7 +438,8 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
     cdef size i, laid, laid_before = 0
     cdef Met met
     cdef char* region = scratch + PANEL_AT + job.panel_bytes
-    cdef char* temporary = region + job.region_bytes
+    cdef char* totals = region + job.region_bytes
+    cdef char* temporary = totals + job.totals_bytes
     cdef size* a_row
     cdef size* c_row
     cdef size* residual_row
@@ -491,7 +504,8 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
             residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1]
                         + oy * job.residual.s[2] + ox * job.residual.s[3])
         # a full panel of a channels-last output of the computing type is summed where it will lie
-        in_output = (width == count and job.merged == job.outputs and job.y_code != FLOAT16 and in_elements(&job.y, to, kernels.size)
+        in_output = (width == count and job.merged == job.outputs and job.y_code != FLOAT16 and not job.long_
+                     and in_elements(&job.y, to, kernels.size)
                      and (residual == NULL or in_elements(&job.residual, residual, kernels.size))
                      and (images == 1 or (job.y.s[0] % kernels.size == 0
                                           and (residual == NULL or job.residual.s[0] % kernels.size == 0))))
@@ -513,12 +527,14 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
         if in_output:
             ends.bias, ends.residual = bias, residual
         if job.source == GATHER:
-            direct_gather(job, &met, panel, region, b, vectors, width, image, group, oy, ox, columns, pixels, a_row, c, c_row,
-                          &ends, skip, spare, watch)
+            direct_gather(job, &met, panel, region, b, vectors, width, image, group, oy, ox, columns, pixels, a_row, c,
+                          c_row, &ends, skip, spare, totals, watch)
         elif skip:
-            direct_skip(job, &met, a, b, vectors, width, oy, ox, rows, columns, pixels, a_row, c, c_row, &ends, spare)
-        elif not met.all or streamed(job):
-            direct_some_taps(job, &met, group, panel, a, b, vectors, width, pixels, a_row, c, c_row, &ends, spare)
+            direct_skip(job, &met, a, b, vectors, width, oy, ox, rows, columns, pixels, a_row, c, c_row, &ends, spare,
+                        totals)
+        elif not met.all or streamed(job) or job.long_:
+            direct_some_taps(job, &met, group, panel, a, b, vectors, width, pixels, a_row, c, c_row, &ends, spare,
+                             totals)
         else:
             for i in range(job.blocks):
                 direct_block(kernels, a, a_row, b, vectors, width, job.segments + job.block[i],
@@ -618,28 +634,43 @@ cdef const char* direct_steps(const Direct* job, size group, size panel, const c
     return b - first * width * job.kernels.size
 
 
+cdef inline size block_end(const Direct* job, size at) noexcept nogil:
+    """The step behind the block of the reduction that a step is in: of kc, within those whose sums are made apart."""
+    cdef size sum_first = at - at % job.sum_block if job.long_ else 0
+    cdef size end = sum_first + ((at - sum_first) // job.kc + 1) * job.kc
+    return min(end, sum_first + job.sum_block) if job.long_ else end
+
+
 cdef void direct_some_taps(const Direct* job, const Met* met, size group, size panel, const char* a, const char* b,
-                           size vectors, size width, size pixels, const size* a_row, char* c, const size* c_row, const Ends* ends,
-                           fc_segment* spare) noexcept nogil:
-    """The blocks of the reduction without the taps that meet padding alone; they begin at the same steps."""
-    cdef size i, j, left, at, piece, first, run, n = 0, block = 0
+                           size vectors, size width, size pixels, const size* a_row, char* c, const size* c_row,
+                           const Ends* ends, fc_segment* spare, char* totals) noexcept nogil:
+    """The blocks of the reduction without the taps that meet padding alone; they begin at the same steps. The sums of
+    those of a long one, from zero and side by side in c, are added up apart."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size i, j, left, at, piece, first, run, n = 0, end = 0
     cdef bint begun = False
     cdef const char* steps
     cdef size taps = 1 if job.merged_taps and met.last_x > met.first_x else met.last_x - met.first_x
     run = job.channels * ((met.last_x - met.first_x) if job.merged_taps else 1)
+    if job.long_:
+        memset(totals, 0, totals_bytes(kernels, pixels * width))
     for i in range(met.first_y, met.last_y):
         for j in range(met.first_x, met.first_x + taps):
             first = (i * job.taps_x + j) * job.channels
             left = run
             while left > 0:
                 at = first + run - left
-                if n and at // job.kc != block:
+                if n and at >= end:
                     steps = direct_steps(job, group, panel, b, spare[0].b, spare[n - 1].b + spare[n - 1].k, width)
-                    direct_block(job.kernels, a, a_row, steps, vectors, width, spare, n, pixels, c, c_row, ends,
-                                 not begun, False)
-                    begun, n = True, 0
-                block = at // job.kc
-                piece = min(left, (block + 1) * job.kc - at)
+                    direct_block(kernels, a, a_row, steps, vectors, width, spare, n, pixels, c, c_row, ends, not begun,
+                                 False)
+                    begun = True
+                    if job.long_ and at // job.sum_block != spare[0].b // job.sum_block:
+                        kernels.total_add(totals, c, pixels * width)
+                        begun = False
+                    n = 0
+                end = block_end(job, at)
+                piece = min(left, end - at)
                 spare[n].a = region_offset(job, met, i, j) + (run - left)
                 spare[n].b = at
                 spare[n].k = piece
@@ -648,19 +679,23 @@ cdef void direct_some_taps(const Direct* job, const Met* met, size group, size p
     steps = b
     if n:
         steps = direct_steps(job, group, panel, b, spare[0].b, spare[n - 1].b + spare[n - 1].k, width)
-    direct_block(job.kernels, a, a_row, steps, vectors, width, spare, n, pixels, c, c_row, ends, not begun, True)
+    direct_block(kernels, a, a_row, steps, vectors, width, spare, n, pixels, c, c_row, ends, not begun, not job.long_)
+    if job.long_:
+        kernels.total_add(totals, c, pixels * width)
+        kernels.total_end(c, totals, pixels * width)
 
 
 cdef void direct_skip(const Direct* job, const Met* met, const char* a, const char* b, size vectors, size width,
-                      size oy, size ox, size rows, size columns, size pixels, const size* a_row, char* c, const size* c_row, const Ends* ends,
-                      fc_segment* spare) noexcept nogil:
+                      size oy, size ox, size rows, size columns, size pixels, const size* a_row, char* c,
+                      const size* c_row, const Ends* ends, fc_segment* spare, char* totals) noexcept nogil:
     """Weights that are NaN or infinite must not meet the zeros of the padding: pixel by pixel, real taps alone."""
-    cdef size p, i, j, iy, ix, n
-    cdef bint begun
+    cdef size p, i, j, iy, ix, n, left, at, piece, from_
     cdef Ends own = ends[0]
     for p in range(pixels):
         own.residual_row = ends.residual_row + p
         n = 0
+        if job.long_:
+            memset(totals, 0, totals_bytes(job.kernels, width))
         for i in range(job.taps_y):
             iy = (oy + p // columns % rows) * job.stride_y + job.tap_y[i]
             if iy < 0 or iy >= job.x.n[2]:
@@ -669,21 +704,35 @@ cdef void direct_skip(const Direct* job, const Met* met, const char* a, const ch
                 ix = (ox + p % columns) * job.stride_x + job.tap_x[j]
                 if ix < 0 or ix >= job.x.n[3]:
                     continue
-                begun = n > 0 and spare[n - 1].b >= i * job.taps_x * job.channels
-                if job.merged_taps and begun:  # the taps inside lie side by side
-                    spare[n - 1].k += job.channels
-                    continue
-                spare[n].a = region_offset(job, met, i, j)
-                spare[n].b = (i * job.taps_x + j) * job.channels
-                spare[n].k = job.channels
-                n += 1
+                left, at = job.channels, (i * job.taps_x + j) * job.channels
+                while left > 0:
+                    if job.long_ and n > 0 and spare[0].b // job.sum_block != at // job.sum_block:  # it is complete
+                        direct_block(job.kernels, a, a_row + p, b, vectors, width, spare, n, 1, c, c_row + p, &own,
+                                     True, False)
+                        job.kernels.total_add(totals, c + c_row[p] * job.kernels.size, width)
+                        n = 0
+                    piece = min(left, job.sum_block - at % job.sum_block) if job.long_ else left
+                    from_ = region_offset(job, met, i, j) + job.channels - left
+                    if n > 0 and spare[n - 1].b + spare[n - 1].k == at and spare[n - 1].a + spare[n - 1].k == from_:
+                        spare[n - 1].k += piece
+                    else:
+                        spare[n].a = from_
+                        spare[n].b = at
+                        spare[n].k = piece
+                        n += 1
+                    at += piece
+                    left -= piece
         direct_block(job.kernels, a, a_row + p, b, vectors, width, spare, n, 1, c, c_row + p, &own, True,
                      True)
+        if job.long_:
+            job.kernels.total_add(totals, c + c_row[p] * job.kernels.size, width)
+            job.kernels.total_end(c + c_row[p] * job.kernels.size, totals, width)
 
 
 cdef void direct_gather(const Direct* job, const Met* met, size panel, char* region, const char* b, size vectors,
-                        size width, size image, size group, size oy, size ox, size columns, size pixels, const size* a_row, char* c,
-                        const size* c_row, const Ends* ends, bint skip, fc_segment* spare,
+                        size width, size image, size group, size oy, size ox, size columns, size pixels,
+                        const size* a_row, char* c, const size* c_row, const Ends* ends, bint skip, fc_segment* spare,
+                        char* totals,
                         fc_watch* watch) noexcept nogil:
     """The reduction in chunks of kc steps, gathered pixel by pixel: bounded memory for windows of any size."""
     cdef const fc_kernels* kernels = job.kernels
@@ -692,8 +741,12 @@ cdef void direct_gather(const Direct* job, const Met* met, size panel, char* reg
     cdef bint begun = False
     cdef char* dst
     cdef Ends own = ends[0]
-    while (k0 < total or not begun) and not fc_interrupted(watch):
-        k1 = min(total, (k0 // job.kc + 1) * job.kc)
+    cdef bint first, last, some = False
+    if job.long_:
+        memset(totals, 0, totals_bytes(kernels, pixels * width))
+    while (k0 < total or not some) and not fc_interrupted(watch):
+        k1 = min(total, block_end(job, k0))
+        first, last, some = not begun, k1 == total and not job.long_, True
         for p in range(pixels):
             segments = 0
             k = k0
@@ -722,11 +775,17 @@ cdef void direct_gather(const Direct* job, const Met* met, size panel, char* reg
             if skip:
                 own.residual_row = ends.residual_row + p
                 direct_block(kernels, region, a_row + p, b, vectors, width, spare, segments, 1, c, c_row + p, &own,
-                             not begun, k1 == total)
+                             first, last)
         if not skip:
             spare[0].a = 0
             spare[0].b = k0
             spare[0].k = k1 - k0
             direct_block(kernels, region, a_row, direct_steps(job, group, panel, b, k0, k1, width), vectors, width, spare,
-                         1, pixels, c, c_row, ends, not begun, k1 == total)
-        k0, begun = k1, True
+                         1, pixels, c, c_row, ends, first, last)
+        begun = True
+        if job.long_ and (k1 == total or k1 % job.sum_block == 0):
+            kernels.total_add(totals, c, pixels * width)
+            begun = False
+        k0 = k1
+    if job.long_:
+        kernels.total_end(c, totals, pixels * width)

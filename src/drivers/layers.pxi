@@ -24,7 +24,7 @@ cdef inline size sum_parts(size pixels) noexcept nogil:
 
 
 cdef void add_parts(size itemsize, const char* parts, size count, size step, size channels, char* out) noexcept nogil:
-    """out = the sum of `count` rows of `channels`, `step` bytes apart, in their order."""
+    """out = the sum of a few rows of `channels`, `step` bytes apart, in their order."""
     cdef size part, c
     cdef const char* row
     memset(out, 0, channels * itemsize)
@@ -40,9 +40,12 @@ cdef void add_parts(size itemsize, const char* parts, size count, size step, siz
 
 cdef struct Rows:
     const fc_layer_kernels* kernels
+    const fc_kernels* totals
+    bint long_               # sums are made in blocks of ROW_BLOCK pixels (drivers/totals.pxi)
     size item, pixels, channels
     size parts, chunk        # tasks, and the pixels of one
-    size row                 # bytes of one row of sums
+    size row                 # bytes of one row of sums, and of all that a part has: one or two, and their totals
+    size part
     char* sums
     View out, x, y, z, a, b, c
     double most
@@ -56,23 +59,63 @@ cdef int cut_rows(Rows* job, size item, const View* array, size parts) except -1
     job.chunk = (job.pixels + parts - 1) // parts
     job.parts = parts
     job.row = round_up(job.channels * item, 64)
+    job.totals = isa.compute[layer_code(item)]
     return 0
+
+
+cdef int sums_of_rows(Rows* job, size rows) except -1:
+    """Room for so many rows of sums in every part, and for their totals."""
+    job.long_ = is_long(job.totals, job.pixels)
+    job.part = rows * job.row * (3 if job.long_ else 1)
+    job.sums = <char*>allocate(job.parts * job.part)
+    return 0
+
+
+cdef size begin_block(const Rows* job, char* sums, size rows, size done, size pixels) noexcept nogil:
+    """The pixels of the next block of a part, of which `done` are; sums of the block before join the totals."""
+    cdef size values = rows * job.row // job.item
+    if done == 0:
+        memset(sums, 0, job.part)
+    elif job.long_:
+        job.totals.total_add(sums + rows * job.row, sums, values)
+        memset(sums, 0, rows * job.row)
+        if done >= pixels:
+            job.totals.total_end(sums, sums + rows * job.row, values)
+    return min(<size>ROW_BLOCK, pixels - done) if job.long_ else pixels - done
+
+
+cdef void end_rows(const Rows* job, size number, char* out) noexcept nogil:
+    """out = row `number` of the sums of all parts."""
+    cdef size part
+    cdef char* sums = job.sums + number * job.row
+    cdef char* totals = job.sums + job.part // 3   # the first part's are no longer needed
+    if not job.long_:
+        add_parts(job.item, sums, job.parts, job.part, job.channels, out)
+        return
+    memset(totals, 0, 2 * job.channels * job.item)
+    for part in range(job.parts):
+        job.totals.total_add(totals, sums + part * job.part, job.channels)
+    job.totals.total_end(out, totals, job.channels)
 
 
 cdef inline size pixels_of(const Rows* job, size task) noexcept nogil:
     return max(<size>0, min(job.chunk, job.pixels - task * job.chunk))
 
 
-cdef inline char* part_of(const Rows* job, const View* array, size task) noexcept nogil:
-    """Where a task's pixels begin; NULL for an array that is not there."""
-    return NULL if array.p == NULL else array.p + task * job.chunk * job.channels * job.item
+cdef inline char* part_of(const Rows* job, const View* array, size task, size done=0) noexcept nogil:
+    """Where a task's pixels begin, or those after the `done` ones; NULL for an array that is not there."""
+    return NULL if array.p == NULL else array.p + (task * job.chunk + done) * job.channels * job.item
 
 
 cdef void relu_gradient_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef Rows* job = <Rows*>job_
-    memset(job.sums + task * job.row, 0, job.row)
-    job.kernels.relu_gradient(part_of(job, &job.out, task), part_of(job, &job.x, task), part_of(job, &job.y, task),
-                              job.most, pixels_of(job, task), job.channels, job.sums + task * job.row)
+    cdef char* sums = job.sums + task * job.part
+    cdef size done = 0, pixels = pixels_of(job, task), block = begin_block(job, sums, 1, 0, pixels)
+    while block > 0:
+        job.kernels.relu_gradient(part_of(job, &job.out, task, done), part_of(job, &job.x, task, done),
+                                  part_of(job, &job.y, task, done), job.most, block, job.channels, sums)
+        done += block
+        block = begin_block(job, sums, 1, done, pixels)
 
 
 def relu_gradient(dz, dy, y, double most, total, int threads):
@@ -87,9 +130,9 @@ def relu_gradient(dz, dy, y, double most, total, int threads):
         arrays.view(total, &job.a, True)
         job.most = most
         cut_rows(&job, arrays.buffers[0].itemsize, &job.out, sum_parts(job.out.n[2]))
-        job.sums = <char*>allocate(job.parts * job.row)
+        sums_of_rows(&job, 1)
         run_tasks(relu_gradient_task, &job, NULL, 0, job.parts, threads, True)
-        add_parts(job.item, job.sums, job.parts, job.row, job.channels, job.a.p)
+        end_rows(&job, 0, job.a.p)
     finally:
         fc_free(job.sums)
         arrays.release()
@@ -97,8 +140,12 @@ def relu_gradient(dz, dy, y, double most, total, int threads):
 
 cdef void sums_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef Rows* job = <Rows*>job_
-    memset(job.sums + task * job.row, 0, job.row)
-    job.kernels.sum(part_of(job, &job.x, task), pixels_of(job, task), job.channels, job.sums + task * job.row)
+    cdef char* sums = job.sums + task * job.part
+    cdef size done = 0, pixels = pixels_of(job, task), block = begin_block(job, sums, 1, 0, pixels)
+    while block > 0:
+        job.kernels.sum(part_of(job, &job.x, task, done), block, job.channels, sums)
+        done += block
+        block = begin_block(job, sums, 1, done, pixels)
 
 
 def channel_sums(x, total, int threads):
@@ -110,9 +157,9 @@ def channel_sums(x, total, int threads):
         arrays.view(x, &job.x, False)
         arrays.view(total, &job.a, True)
         cut_rows(&job, arrays.buffers[0].itemsize, &job.x, sum_parts(job.x.n[2]))
-        job.sums = <char*>allocate(job.parts * job.row)
+        sums_of_rows(&job, 1)
         run_tasks(sums_task, &job, NULL, 0, job.parts, threads, True)
-        add_parts(job.item, job.sums, job.parts, job.row, job.channels, job.a.p)
+        end_rows(&job, 0, job.a.p)
     finally:
         fc_free(job.sums)
         arrays.release()
@@ -120,10 +167,13 @@ def channel_sums(x, total, int threads):
 
 cdef void products_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef Rows* job = <Rows*>job_
-    cdef char* sums = job.sums + 2 * task * job.row
-    memset(sums, 0, 2 * job.row)
-    job.kernels.products(part_of(job, &job.x, task), job.a.p, part_of(job, &job.y, task), job.b.p,
-                         pixels_of(job, task), job.channels, sums, sums + job.row)
+    cdef char* sums = job.sums + task * job.part
+    cdef size done = 0, pixels = pixels_of(job, task), block = begin_block(job, sums, 2, 0, pixels)
+    while block > 0:
+        job.kernels.products(part_of(job, &job.x, task, done), job.a.p, part_of(job, &job.y, task, done), job.b.p,
+                             block, job.channels, sums, sums + job.row)
+        done += block
+        block = begin_block(job, sums, 2, done, pixels)
 
 
 def channel_products(a, shift_a, b, shift_b, total, product, int threads):
@@ -139,10 +189,10 @@ def channel_products(a, shift_a, b, shift_b, total, product, int threads):
         arrays.view(total, &job.c, True)
         arrays.view(product, &job.out, True)
         cut_rows(&job, arrays.buffers[0].itemsize, &job.x, sum_parts(job.x.n[2]))
-        job.sums = <char*>allocate(2 * job.parts * job.row)
+        sums_of_rows(&job, 2)
         run_tasks(products_task, &job, NULL, 0, job.parts, threads, True)
-        add_parts(job.item, job.sums, job.parts, 2 * job.row, job.channels, job.c.p)
-        add_parts(job.item, job.sums + job.row, job.parts, 2 * job.row, job.channels, job.out.p)
+        end_rows(&job, 0, job.c.p)
+        end_rows(&job, 1, job.out.p)
     finally:
         fc_free(job.sums)
         arrays.release()
@@ -285,18 +335,30 @@ cdef struct Dense:
     View x, w, out
     size item, inputs, outputs
     size first, count        # samples of this pass over the weights
-    size chunk, row          # inputs of a part, bytes of its sums
+    size chunk, row          # inputs of a part, bytes of its sums and, where they are long, of their totals
+    const fc_kernels* totals
+    bint long_               # the sums of a part are made in blocks of INPUT_BLOCK inputs (drivers/totals.pxi)
     char* sums
 
 
 cdef void dense_task(void* job_, char* scratch, size part, fc_watch* watch) noexcept nogil:
     cdef Dense* job = <Dense*>job_
-    cdef size begin = part * job.chunk
-    memset(job.sums + part * job.row, 0, job.count * job.outputs * job.item)
-    if begin < job.inputs:
+    cdef size begin = part * job.chunk, end = min(begin + job.chunk, job.inputs), values = job.count * job.outputs, block
+    cdef char* sums = job.sums + part * job.row
+    cdef char* totals = sums + job.row // 3
+    memset(sums, 0, values * job.item)
+    if job.long_:
+        memset(totals, 0, 2 * values * job.item)
+    while begin < end:
+        block = min(<size>INPUT_BLOCK, end - begin) if job.long_ else end - begin
         job.kernels.dense(job.x.p + (job.first * job.inputs + begin) * job.item, job.inputs, job.count,
-                          job.w.p + begin * job.outputs * job.item, min(job.chunk, job.inputs - begin), job.outputs,
-                          job.sums + part * job.row)
+                          job.w.p + begin * job.outputs * job.item, block, job.outputs, sums)
+        begin += block
+        if job.long_:
+            job.totals.total_add(totals, sums, values)
+            memset(sums, 0, values * job.item)
+    if job.long_:
+        job.totals.total_end(sums, totals, values)
 
 
 def dense(x, w, out, int threads):
@@ -313,7 +375,9 @@ def dense(x, w, out, int threads):
         job.kernels = isa.layers[layer_code(job.item)]
         parts = max(<size>1, min(<size>DENSE_PARTS, job.inputs * job.outputs // DENSE_WEIGHTS))
         job.chunk = round_up((job.inputs + parts - 1) // parts, 4)
-        job.row = round_up(DENSE_SAMPLES * job.outputs * job.item, 64)
+        job.totals = isa.compute[layer_code(job.item)]
+        job.long_ = is_long(job.totals, job.chunk + parts)
+        job.row = round_up(DENSE_SAMPLES * job.outputs * job.item, 64) * (3 if job.long_ else 1)
         job.sums = <char*>allocate(parts * job.row)
         job.first = 0
         while job.first < samples:

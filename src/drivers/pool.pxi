@@ -1,5 +1,6 @@
 # Pooling and its gradients. Threads take rows of outputs; the gradients scatter, so there threads take whole planes
-# (image x channels), each written by one thread in one order.
+# (image x channels), each written by one thread in one order. Averages of large windows are summed in double; gradients
+# to which many windows add are asked for in double, with what their sums round off beside them (`low`).
 
 cdef struct Pool:
     View x, y, index
@@ -10,9 +11,10 @@ cdef struct Pool:
 
 
 def pool(str kind, int code, int itemsize, x, y, index, tuple kernel, tuple stride, tuple padding, tuple dilation,
-         tuple limit, bint count_include_pad, size divisor, int threads):
+         tuple limit, bint count_include_pad, size divisor, int threads, size low=0):
     """kind 'max' or 'avg': pool x (N, C, H, W) into y; 'max_gradient' or 'avg_gradient': scatter x, the gradient of the
-    output, into y, the zeroed gradient of the input. `index` (int64) holds the positions of the maxima or is None."""
+    output, into y, the zeroed gradient of the input. `index` (int64) holds the positions of the maxima or is None.
+    `low`: so many bytes behind y lie zeros of the same strides, to which a gradient in double adds what it rounds off."""
     cdef Pool job
     cdef const fc_pool_kernels* kernels = isa.pool[code]
     cdef Arrays arrays = Arrays()
@@ -39,7 +41,7 @@ def pool(str kind, int code, int itemsize, x, y, index, tuple kernel, tuple stri
         job.pad_y, job.row.pad_x = padding
         job.row.dilation_y, job.row.dilation_x = dilation
         job.row.limit_y, job.row.limit_x = limit
-        job.row.count_include_pad, job.row.divisor = count_include_pad, divisor
+        job.row.count_include_pad, job.row.divisor, job.row.low = count_include_pad, divisor, low
         if job.x.n[0] * job.x.n[1] * job.y.n[2] * job.y.n[3] == 0 or job.x.n[2] * job.x.n[3] == 0:
             return
         job.chunk = 64 if plane.s[1] == itemsize else 1

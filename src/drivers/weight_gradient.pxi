@@ -9,7 +9,7 @@
 #   for block: add the parts in order, store
 #
 # Taps over padding have no pixels, so nothing is ever multiplied by a padded zero. The parts depend on shapes alone:
-# the bits do not depend on threads.
+# the bits do not depend on threads. A part of many pixels is summed in blocks of tiles (drivers/totals.pxi).
 
 cdef enum:
     MERGED_ROWS = 64   # lines of sums, of several taps of a row, that share register tiles where channels are few
@@ -26,8 +26,8 @@ cdef struct WeightGradient:
     size blocks, block_bytes
     size row_step, column_step, step_y, step_x, gap_y, gap_x, region_columns
     size ld                # elements between the pixels of a region
-    bint merged
-    size region_bytes, panel_bytes, scratch_bytes
+    bint merged, long_     # long_: the sums of a part are made in blocks
+    size region_bytes, panel_bytes, totals_bytes, scratch_bytes
     char* sums
 
 
@@ -103,7 +103,10 @@ cdef void weight_gradient_prepare(WeightGradient* job) noexcept nogil:
     job.region_bytes = round_up(((job.tile_y - 1) * job.step_y + (job.tap_rows - 1) * job.dilation_y + 1)
                                 * job.region_columns * job.ld * kernels.size, 64)
     job.panel_bytes = round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
-    job.scratch_bytes = (job.region_bytes + job.panel_bytes + job.block_bytes
+    job.long_ = is_long(kernels, (job.dy.n[0] * job.tiles_y * job.tiles_x + job.parts - 1) // job.parts
+                        * job.tile_y * job.tile_x + job.parts)
+    job.totals_bytes = 2 * job.block_bytes if job.long_ else 0
+    job.scratch_bytes = (job.region_bytes + job.panel_bytes + job.block_bytes + job.totals_bytes
                          + round_up(job.tile_y * sizeof(fc_segment), 64))
 
 
@@ -131,15 +134,17 @@ cdef void weight_gradient_task(void* job_, char* scratch, size task, fc_watch* w
     cdef size part = task // job.blocks
     cdef size tiles = job.dy.n[0] * job.tiles_y * job.tiles_x
     cdef size tile, last = (part + 1) * tiles // job.parts
-    cdef size image, oy, ox, rows, columns, panel, count, width, r
+    cdef size image, oy, ox, rows, columns, panel, count, width, r, summed = 0, numbers = job.block_bytes // kernels.size
     cdef char* region = scratch
     cdef char* panel_pixels = scratch + job.region_bytes
-    cdef char* sums = panel_pixels + job.panel_bytes
+    cdef char* totals = panel_pixels + job.panel_bytes
+    cdef char* sums = totals + job.totals_bytes
     cdef fc_segment* segments = <fc_segment*>(sums + job.block_bytes)
     cdef char* panel_sums
     if job.parts > 1:
         sums = job.sums + task * job.block_bytes
     memset(sums, 0, job.block_bytes)
+    memset(totals, 0, job.totals_bytes)
     for tile in range(part * tiles // job.parts, last):
         if fc_interrupted(watch):
             return
@@ -148,6 +153,12 @@ cdef void weight_gradient_task(void* job_, char* scratch, size task, fc_watch* w
         image = tile // job.tiles_x // job.tiles_y
         rows = min(job.tile_y, job.dy.n[2] - oy)
         columns = min(job.tile_x, job.dy.n[3] - ox)
+        if job.long_:
+            if summed > 0 and summed + rows * columns > PIXEL_BLOCK:
+                kernels.total_add(totals, sums, numbers)
+                memset(sums, 0, job.block_bytes)
+                summed = 0
+            summed += rows * columns
         pack_region(kernels, job.x_code, &job.x, image, block.group * job.channels + block.channel, block.channels,
                     oy * job.stride_y + block.row * job.dilation_y - job.pad_y, job.row_step,
                     (rows - 1) * job.step_y + (block.taps_y - 1) * job.dilation_y + 1,
@@ -171,6 +182,9 @@ cdef void weight_gradient_task(void* job_, char* scratch, size task, fc_watch* w
                                       min(rows, r + job.chunk_rows), columns, width)
                 r += job.chunk_rows
             panel_sums += block.taps_y * block.taps_x * block.channels * job.width * kernels.size
+    if job.long_:
+        kernels.total_add(totals, sums, numbers)
+        kernels.total_end(sums, totals, numbers)
     if job.parts == 1:
         weight_gradient_store(job, &block, sums)
 
@@ -294,6 +308,7 @@ cdef struct BiasGradient:
     int dy_code
     size parts, bytes
     char* sums
+    char* totals   # of every part, twice as wide
 
 
 def bias_gradient(int compute, dy, int dy_code, out, int out_code, size parts, int threads):
@@ -311,8 +326,9 @@ def bias_gradient(int compute, dy, int dy_code, out, int out_code, size parts, i
         if channels == 0:
             return
         bytes = round_up(channels * kernels.size, 64)
-        sums = <char*>allocate(bytes * parts)
+        sums = <char*>allocate(3 * bytes * parts)
         job.kernels, job.dy_code, job.parts, job.bytes, job.sums = kernels, dy_code, parts, bytes, sums
+        job.totals = sums + bytes * parts
         run_tasks(bias_gradient_part, &job, NULL, 0, parts, threads)
         with nogil:
             for part in range(1, parts):
@@ -330,7 +346,12 @@ cdef void bias_gradient_part(void* job_, char* scratch, size part, fc_watch* wat
     cdef size parts = job.parts, rows = v.n[0] * v.n[2], row, last = (part + 1) * rows // parts, c, n, x, m, p
     cdef char* sums = job.sums + part * job.bytes
     cdef char pixels[16 * 64 * 8]
+    # a long sum's pixels come sixteen at a time, which are added to totals
+    cdef bint long_ = is_long(kernels, rows * v.n[3])
+    cdef char* totals = job.totals + part * 2 * job.bytes
     memset(sums, 0, v.n[1] * kernels.size)
+    if long_:
+        memset(totals, 0, 2 * job.bytes)
     for row in range(part * rows // parts, last):
         if fc_interrupted(watch):
             return
@@ -342,7 +363,17 @@ cdef void bias_gradient_part(void* job_, char* scratch, size part, fc_watch* wat
                 m = min(16, v.n[3] - x)
                 kernels.pack[job.dy_code](pixels, n, m, n, v.p + row // v.n[2] * v.s[0] + c * v.s[1]
                                    + row % v.n[2] * v.s[2] + x * v.s[3], v.s[3], v.s[1])
-                for p in range(m):
-                    kernels.add(sums + c * kernels.size, pixels + p * n * kernels.size, n)
+                if long_:
+                    for p in range(1, m):
+                        kernels.add(pixels, pixels + p * n * kernels.size, n)
+                    kernels.total_add(totals + 2 * c * kernels.size, pixels, n)
+                else:
+                    for p in range(m):
+                        kernels.add(sums + c * kernels.size, pixels + p * n * kernels.size, n)
                 x += m
             c += n
+    c = 0
+    while long_ and c < v.n[1]:
+        n = min(64, v.n[1] - c)
+        kernels.total_end(sums + c * kernels.size, totals + 2 * c * kernels.size, n)
+        c += n

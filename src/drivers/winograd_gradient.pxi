@@ -8,7 +8,8 @@
 #       for each of the E elements: M += V^T D                                     micro-kernel: K = tiles
 #   for block: add the parts in order, transform back E -> 9, store
 #
-# The parts depend on shapes alone: the bits do not depend on threads.
+# The parts depend on shapes alone: the bits do not depend on threads. A part of many tiles is summed in blocks of
+# TILE_BLOCK of them (drivers/totals.pxi).
 
 cdef struct WinogradGradient:
     const fc_kernels* kernels
@@ -20,7 +21,8 @@ cdef struct WinogradGradient:
     size channel_block, group_tiles, parts
     size tile_rows, tile_columns, tiles, channel_blocks, panels, width, blocks
     Planes v_planes, d_planes
-    size ldv, ldd, v_bytes, d_bytes, m_bytes, region_bytes, scratch_bytes
+    size ldv, ldd, v_bytes, d_bytes, m_bytes, region_bytes, totals_bytes, scratch_bytes
+    bint long_     # the sums of a part are made in blocks
     char* sums
 
 
@@ -82,7 +84,9 @@ cdef void winograd_gradient_prepare(WinogradGradient* job) noexcept nogil:
     job.region_bytes = round_up(job.extent * (job.tile * run + 2) * WINOGRAD_SLICE * kernels.size, 64)
     job.region_bytes = max(job.region_bytes, round_up(9 * job.channel_block * job.width * kernels.size, 64))
     # the taps of a reduced block are laid out in the same scratch, from its beginning
-    job.scratch_bytes = job.v_bytes + job.d_bytes + job.m_bytes + job.region_bytes
+    job.long_ = is_long(kernels, (job.tiles + job.parts - 1) // job.parts + job.parts)
+    job.totals_bytes = 2 * job.m_bytes if job.long_ else 0
+    job.scratch_bytes = job.v_bytes + job.d_bytes + job.m_bytes + job.region_bytes + job.totals_bytes
 
 
 cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
@@ -94,12 +98,14 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
     cdef size count = min(job.width, job.outputs - panel * job.width), width = round_up(count, kernels.lanes)
     cdef size vectors = width // kernels.lanes
     cdef size first = part * job.tiles // job.parts, last = (part + 1) * job.tiles // job.parts
-    cdef size n, t, run, row, column, e, c, groups, image, y, x_at, tile = job.tile
+    cdef size n, t, run, row, column, e, c, groups, image, y, x_at, tile = job.tile, summed = 0
+    cdef size numbers = job.m_bytes // kernels.size
     cdef bint begun = False
     cdef char* v = scratch
     cdef char* d = v + job.v_bytes
     cdef char* m = d + job.d_bytes
     cdef char* region = m + job.m_bytes
+    cdef char* totals = region + job.region_bytes
     cdef fc_segment segment
     cdef size a_row[WINOGRAD_SLICE]
     cdef size c_row[WINOGRAD_SLICE]
@@ -113,11 +119,15 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
     product.bias = product.residual = NULL
     product.residual_row = NULL
     product.relu, product.ahead, product.ahead_step = 0, v, 0
-    if first == last:
+    if first == last or job.long_:  # (sums of few channels or outputs leave gaps)
         memset(m, 0, job.m_bytes)
+    memset(totals, 0, job.totals_bytes)
     while first < last:
         if fc_interrupted(watch):
             return
+        if job.long_ and summed >= TILE_BLOCK:
+            kernels.total_add(totals, m, numbers)
+            begun, summed = False, 0
         groups = (last - first + job.group_tiles - 1) // job.group_tiles
         n = (last - first + groups - 1) // groups
         t = 0
@@ -146,7 +156,11 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
             product.accumulate = begun
             run_product(kernels, &product, vectors, channels, n)
         first += n
+        summed += n
         begun = True
+    if job.long_:
+        kernels.total_add(totals, m, numbers)
+        kernels.total_end(m, totals, numbers)
     if job.parts == 1:
         winograd_gradient_store(job, block, m, region)
 

@@ -361,6 +361,42 @@ static void NAME(add)(void *dst, const void *src, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; i++) ((T *)dst)[i] += ((const T *)src)[i];
 }
 
+/* Totals of long sums take twice the room of what is added, and have about twice its precision: their error does not
+   grow with the number of additions. float adds in double; double keeps what every addition rounds off beside the sum
+   (Knuth's two-sum). Totals begin as zeros; `total_end` makes sums of them. */
+static void NAME(total_add)(void *restrict total, const void *restrict src, ptrdiff_t count) {
+    const T *v = src;
+#if IS_FLOAT && defined(WITH_HALF)
+    double *sum = total;
+    for (ptrdiff_t i = 0; i < count; i++) sum[i] += v[i];
+#elif IS_FLOAT
+    T *high = total, *low = high + count;
+    INDEPENDENT for (ptrdiff_t i = 0; i < count; i++) {
+        const T before = high[i], after = before + v[i], added = after - before;
+        high[i] = after;
+        low[i] += (before - (after - added)) + (v[i] - added);
+    }
+#else
+    NAME(add)(total, v, count);
+#endif
+}
+
+static void NAME(total_end)(void *restrict dst, const void *restrict total, ptrdiff_t count) {
+    T *sum = dst;
+#if IS_FLOAT && defined(WITH_HALF)
+    const double *from = total;
+    for (ptrdiff_t i = 0; i < count; i++) sum[i] = (T)from[i];
+#elif IS_FLOAT
+    const T *high = total, *low = high + count;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const T both = high[i] + low[i];
+        sum[i] = both != both ? high[i] : both; /* what an infinite sum rounds off is NaN */
+    }
+#else
+    memcpy(sum, total, count * sizeof(T));
+#endif
+}
+
 #if IS_FLOAT == 1 && defined(WITH_HALF)
 S_PACK(f32, float, READ_PLAIN)
 S_PACK(f16, uint16_t, half_to_float)
@@ -441,11 +477,13 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #define NAME_TABLE(n)                                                                                               \
     {.dtype = DTYPE, .size = sizeof(T), .lanes = LANES, .vectors = 4, .rows = {0, 12, 12, 6, 6},                                     \
      .micro = {{0}, {0, ROW_12(1)}, {0, ROW_12(2)}, {0, ROW_6(3)}, {0, ROW_6(4)}},                                   \
-     PACKS(pack), PACKS(pack_panel), STORES, DEPTHWISE .add = NAME(add) FAST}
+     PACKS(pack), PACKS(pack_panel), STORES, DEPTHWISE .add = NAME(add), .total_add = NAME(total_add),        \
+     .total_end = NAME(total_end) FAST}
 #else
 #define NAME_TABLE(n)                                                                                               \
     {.dtype = DTYPE, .size = sizeof(T), .lanes = LANES, .vectors = 2, .rows = {0, 12, 6},                                            \
-     .micro = {{0}, {0, ROW_12(1)}, {0, ROW_6(2)}}, PACKS(pack), PACKS(pack_panel), STORES, DEPTHWISE .add = NAME(add) FAST}
+     .micro = {{0}, {0, ROW_12(1)}, {0, ROW_6(2)}}, PACKS(pack), PACKS(pack_panel), STORES, DEPTHWISE .add = NAME(add), .total_add = NAME(total_add),        \
+     .total_end = NAME(total_end) FAST}
 #endif
 static const fc_kernels NAME(kernels) = NAME_TABLE();
 

@@ -6,7 +6,7 @@
    Channels are taken in chunks when they lie side by side, one by one otherwise, so that both layouts stream. */
 
 typedef S POOL(at) __attribute__((aligned(1), may_alias));
-enum { POOL(chunk) = 64 };
+enum { POOL(chunk) = 64, POOL(few) = 64 }; /* values of a window up to which it is one running sum */
 #define LOAD(p) READ(*(const POOL(at) *)(p))
 
 /* `chunk` channels at a time, xc and yc bytes apart: constants where they lie side by side. */
@@ -58,12 +58,20 @@ static void POOL(max_row)(const fc_pool_row *r) {
 }
 
 #if POOL_SCATTERS
+/* *to += v; what that rounds off (Knuth's two-sum) goes `low` bytes behind, if it is to be kept. */
+static inline __attribute__((always_inline)) void POOL(add_to)(char *to, const ptrdiff_t low, const A v) {
+    const A before = *(POOL(at) *)to, after = before + v, added = after - before;
+    *(POOL(at) *)to = after;
+    if (low) *(POOL(at) *)(to + low) += (before - (after - added)) + (v - added);
+}
+
 static void POOL(max_scatter)(const fc_pool_row *r) {
+    const ptrdiff_t low = r->low;
     for (ptrdiff_t ox = 0; ox < r->out_width; ox++)
         for (ptrdiff_t c = 0; c < r->channels; c++) {
             int64_t index = *(const int64_t *)(r->index + ox * r->iw + c * r->ic);
-            POOL(at) *to = (POOL(at) *)(r->y + index / r->width * r->yh + index % r->width * r->yw + c * r->yc);
-            *to += LOAD(r->x + ox * r->xw + c * r->xc);
+            POOL(add_to)(r->y + index / r->width * r->yh + index % r->width * r->yw + c * r->yc, low,
+                         LOAD(r->x + ox * r->xw + c * r->xc));
         }
 }
 #endif
@@ -83,6 +91,31 @@ static inline ptrdiff_t POOL(window)(const fc_pool_row *r, ptrdiff_t ox, ptrdiff
     return *y1 > *y0 && *x1 > *x0 ? (*y1 - *y0) * (*x1 - *x0) : 1;
 }
 
+/* A window of more than a few values: sums in double, those of double with what every addition rounds off (Knuth's
+   two-sum), so that the error does not grow with the window. */
+static void POOL(avg_long)(const char *first, ptrdiff_t rows, ptrdiff_t columns, const fc_pool_row *r, ptrdiff_t xc,
+                           ptrdiff_t n, ptrdiff_t divisor, char *out, ptrdiff_t yc) {
+    double sum[POOL(chunk)], low[POOL(chunk)];
+    for (ptrdiff_t c = 0; c < n; c++) sum[c] = low[c] = 0;
+    for (ptrdiff_t y = 0; y < rows; y++)
+        for (ptrdiff_t x = 0; x < columns; x++) {
+            const char *in = first + y * r->xh + x * r->xw;
+            if (sizeof(A) < sizeof(double))
+                for (ptrdiff_t c = 0; c < n; c++) sum[c] += LOAD(in + c * xc);
+            else
+                for (ptrdiff_t c = 0; c < n; c++) {
+                    const double v = LOAD(in + c * xc), before = sum[c], after = before + v, added = after - before;
+                    sum[c] = after;
+                    low[c] += (before - (after - added)) + (v - added);
+                }
+        }
+    for (ptrdiff_t c = 0; c < n; c++) {
+        const double both = sum[c] + low[c];
+        const A mean = (A)((both != both ? sum[c] : both) / (double)divisor); /* an infinite sum rounds off NaN */
+        *(POOL(at) *)(out + c * yc) = (S)WRITE(mean);
+    }
+}
+
 static inline __attribute__((always_inline)) void POOL(avg_chunks)(const fc_pool_row *r, const ptrdiff_t chunk,
                                                                    const ptrdiff_t xc, const ptrdiff_t yc) {
     ptrdiff_t y0, y1, x0, x1;
@@ -90,15 +123,19 @@ static inline __attribute__((always_inline)) void POOL(avg_chunks)(const fc_pool
         ptrdiff_t n = r->channels - c0 < chunk ? r->channels - c0 : chunk;
         for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
             A sum[POOL(chunk)];
+            const ptrdiff_t divisor = POOL(window)(r, ox, &y0, &y1, &x0, &x1);
+            char *out = r->y + ox * r->yw + c0 * yc;
+            if (y1 > y0 && x1 > x0 && (y1 - y0) * (x1 - x0) > POOL(few)) {
+                POOL(avg_long)(r->x + y0 * r->xh + x0 * r->xw + c0 * xc, y1 - y0, x1 - x0, r, xc, n, divisor, out, yc);
+                continue;
+            }
             for (ptrdiff_t c = 0; c < n; c++) sum[c] = 0;
-            A divisor = (A)POOL(window)(r, ox, &y0, &y1, &x0, &x1);
             for (ptrdiff_t iy = y0; iy < y1; iy++)
                 for (ptrdiff_t ix = x0; ix < x1; ix++) {
                     const char *in = r->x + iy * r->xh + ix * r->xw + c0 * xc;
                     for (ptrdiff_t c = 0; c < n; c++) sum[c] += LOAD(in + c * xc);
                 }
-            char *out = r->y + ox * r->yw + c0 * yc;
-            for (ptrdiff_t c = 0; c < n; c++) *(POOL(at) *)(out + c * yc) = (S)WRITE(sum[c] / divisor);
+            for (ptrdiff_t c = 0; c < n; c++) *(POOL(at) *)(out + c * yc) = (S)WRITE(sum[c] / (A)divisor);
         }
     }
 }
@@ -111,15 +148,15 @@ static void POOL(avg_row)(const fc_pool_row *r) {
 
 #if POOL_SCATTERS
 static void POOL(avg_scatter)(const fc_pool_row *r) {
+    const ptrdiff_t low = r->low;
     ptrdiff_t y0, y1, x0, x1;
     for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
         A divisor = (A)POOL(window)(r, ox, &y0, &y1, &x0, &x1);
         for (ptrdiff_t iy = y0; iy < y1; iy++)
             for (ptrdiff_t ix = x0; ix < x1; ix++)
-                for (ptrdiff_t c = 0; c < r->channels; c++) {
-                    POOL(at) *to = (POOL(at) *)(r->y + iy * r->yh + ix * r->yw + c * r->yc);
-                    *to += LOAD(r->x + ox * r->xw + c * r->xc) / divisor;
-                }
+                for (ptrdiff_t c = 0; c < r->channels; c++)
+                    POOL(add_to)(r->y + iy * r->yh + ix * r->yw + c * r->yc, low,
+                                 LOAD(r->x + ox * r->xw + c * r->xc) / divisor);
     }
 }
 #endif

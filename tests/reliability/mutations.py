@@ -183,8 +183,8 @@ MUTATIONS = [
     Mutation(
         "gradient of max pooling: overlapping windows overwrite",
         _POOL_H,
-        "*to += LOAD(r->x + ox * r->xw + c * r->xc);",
-        "*to  = LOAD(r->x + ox * r->xw + c * r->xc);",
+        "*(POOL(at) *)to = after;",
+        "*(POOL(at) *)to = v;",
     ),
     Mutation(
         "region: rows of a strided single tap",
@@ -241,8 +241,8 @@ MUTATIONS = [
     Mutation(
         "direct: swapped taps where a weight is NaN",
         _DIRECT,
-        "spare[n].b = (i * job.taps_x + j) * job.channels",
-        "spare[n].b = (j * job.taps_x + i) * job.channels",
+        "job.channels, (i * job.taps_x + j) * job.channels",
+        "job.channels, (j * job.taps_x + i) * job.channels",
     ),
     Mutation(
         "direct: swapped stride in inputs read in place",
@@ -297,7 +297,12 @@ MUTATIONS = [
         "for part in range(1, job.parts):",
         "for part in range(2, job.parts):",
     ),
-    Mutation("weight gradient: sums start from what was there", _DW, "memset(sums, 0, job.block_bytes)", "pass"),
+    Mutation(
+        "weight gradient: sums start from what was there",
+        _DW,
+        "memset(sums, 0, job.block_bytes)\n    memset(totals",
+        "memset(totals",
+    ),
     Mutation(
         "weight gradient: the first column that a tap meets is left out",
         _DW,

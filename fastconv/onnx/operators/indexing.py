@@ -189,7 +189,7 @@ def _running(call: Call, x: Array, axis: Array, add: bool) -> Array:
     where = call.from_front(int(axis.ravel()[0]), x.ndim)
     if call.get("reverse", 0):
         x = np.flip(x, where)
-    wide = np.float64 if x.dtype.kind == "f" else x.dtype  # a running sum has as many roundings as terms
+    wide = np.float64 if x.dtype.kind == "f" else x.dtype  # each value is a sum of its own, whose error must not grow
     total = np.asarray((np.cumsum if add else np.cumprod)(x, where, dtype=wide)).astype(x.dtype, copy=False)
     if call.get("exclusive", 0):
         total = np.roll(total, 1, where)

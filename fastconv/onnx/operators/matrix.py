@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ... import functional
 from ...arrays import Array
+from ...choice import LONG_SUM
+from ...sums import product
 from .convolution import activate
 from .registry import INTERNAL, Call, operator
 
@@ -16,7 +19,7 @@ from .registry import INTERNAL, Call, operator
 def matmul(call: Call, a: Array, b: Array) -> Array:
     """As `numpy.matmul`."""
     _check(call, a, b)
-    return np.asarray(np.matmul(a, b)).astype(a.dtype, copy=False)
+    return product(a, b).astype(a.dtype, copy=False)
 
 
 def _check(call: Call, a: Array, b: Array) -> None:
@@ -43,7 +46,7 @@ def gemm(call: Call, a: Array, b: Array, c: Array | None = None) -> Array:
     kind = a.dtype.type
     alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
     out = call.empty((a.shape[0], b.shape[1]), a.dtype)
-    np.matmul(a, b, out=out)
+    product(a, b, out)
     if alpha != 1.0:
         np.multiply(out, kind(alpha), out=out)
     if c is not None:
@@ -65,7 +68,7 @@ def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any
     rows = x.size // inputs if inputs else 0
     out = call.empty(shape, x.dtype)
     if x.dtype != weight.dtype or not rows or not outputs:
-        np.matmul(x, weight, out=out)
+        product(x, weight, out)
         out = out if bias is None else np.add(out, bias, out=out)
         return activate(call, out, call.get("activation"))
     plan = call.state.get(rows)
@@ -89,4 +92,8 @@ def einsum(call: Call, *arrays: Array) -> Array:
         if "..." not in term and len(term) == array.ndim:
             sizes.update(zip(term, array.shape, strict=True))
     call.check([sizes.get(letter, 1) for letter in result.replace(".", "")], arrays[0].dtype)
+    kept = result if "->" in text else [letter for letter in sizes if given.count(letter) == 1]
+    terms = prod(size for letter, size in sizes.items() if letter not in kept)
+    if arrays[0].dtype == np.float32 and (terms >= LONG_SUM or "..." in given):  # NumPy's sums are running ones
+        return np.asarray(np.einsum(text, *arrays, dtype=np.float64, casting="unsafe")).astype(np.float32)
     return np.asarray(np.einsum(text, *arrays))

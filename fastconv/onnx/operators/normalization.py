@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...arrays import Array
+from ...sums import FEW
 from ..tensors import numpy_type
 from .registry import Call, operator
 from .sums import mean as mean_over
@@ -128,7 +129,7 @@ def lrn(call: Call, x: Array) -> Any:
     channels = x.shape[1]
     before = (size - 1) // 2  # an even window reaches one further to the right
     squares = np.square(x)
-    sums = np.zeros_like(squares)
+    sums = np.zeros(x.shape, np.float64 if size > FEW else x.dtype)
     for shift in range(max(-before, 1 - channels), min(size - before, channels)):
         sums[:, max(0, -shift) : channels - max(0, shift)] += squares[:, max(0, shift) : channels - max(0, -shift)]
     sums *= call.get("alpha", 1e-4) / size
