@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,14 +34,42 @@ ALIGNED_FROM_BYTES: Final = 1 << 15  # below, aligning costs more than it saves
 # ---- element types -----------------------------------------------------------------------------------------------
 
 
+def is_ndarray(value: object) -> TypeGuard[Array]:
+    """Whether this is NumPy's array or of a subclass, whatever it says its class is."""
+    return issubclass(type(value), np.ndarray)
+
+
+def plain(array: Array) -> Array:
+    """The memory of an array as an ndarray of our own.
+
+    What a subclass says of its shape, its element type or its place may be anything; and what is the caller's may get
+    another shape while we compute. NumPy's own record of the memory is what counts.
+    """
+    return np.ndarray.view(array, np.ndarray)
+
+
 def as_array(name: str, value: object) -> Array:
     """`value` as an ndarray of native byte order and a supported element type; copied only if that needs it."""
-    if type(value) is np.ndarray and value.dtype in SUPPORTED:
-        return value
-    if value is None or isinstance(value, (str, bytes)):
+    if is_ndarray(value):
+        array = plain(value)
+        if array.dtype in SUPPORTED:
+            return array
+    elif value is None or isinstance(value, (str, bytes)):
         raise ConvTypeError(f"{name} must be an array of numbers, but got {value!r}; pass a NumPy array.")
+    else:
+        array = _converted(name, value)
+    if array.dtype not in SUPPORTED:
+        native = array.dtype.newbyteorder("=")
+        if native not in SUPPORTED:
+            raise unusable_dtype(name, array)
+        array = array.astype(native)
+    return array
+
+
+def _converted(name: str, value: object) -> Array:
+    """What NumPy makes of an object that is no array."""
     try:
-        array: Array = np.asarray(value)
+        array = plain(np.asarray(value))
     except MemoryError:
         raise
     except Exception as error:
@@ -49,15 +77,10 @@ def as_array(name: str, value: object) -> Array:
             f"{name} must be an array of numbers, but NumPy cannot convert this {type(value).__name__} ({error}); "
             "pass a NumPy array."
         ) from error
-    if not isinstance(value, (np.ndarray, np.generic)):
+    if not issubclass(type(value), np.generic):
         interface = getattr(value, "__array_interface__", None)
         if isinstance(interface, dict):
             _check_interface(name, interface.get("data"), type(value).__name__, array)
-    if array.dtype not in SUPPORTED:
-        native = array.dtype.newbyteorder("=")
-        if native not in SUPPORTED:
-            raise unusable_dtype(name, array)
-        array = array.astype(native)
     return array
 
 
@@ -337,12 +360,13 @@ def _nothing() -> None:
 
 
 def checked_out(name: str, out: object, shape: Shape, dtype: DType) -> Array:
-    """`out` if a result of this shape (in the caller's axes) and type can be written into it."""
-    if not isinstance(out, np.ndarray):
+    """`out`'s memory if a result of this shape (in the caller's axes) and type can be written into it."""
+    if not is_ndarray(out):
         raise ConvTypeError(
             f"{name}: out must be a NumPy array, but got a {type(out).__name__}; pass np.empty({shape}, '{dtype}') "
             "or leave it out."
         )
+    out = plain(out)
     if out.dtype != dtype:
         raise ConvTypeError(
             f"{name}: out must have dtype {dtype}, but got out of dtype {out.dtype} and shape {out.shape}; "
@@ -382,10 +406,9 @@ def destination(
         fresh = empty_activation(shape, dtype, channels_last)
         return fresh, layout.from_logical(fresh, batched), _nothing
     own_shape = layout.from_logical(np.broadcast_to(np.int8(0), shape), batched).shape
-    result = checked_out(name, out, own_shape, dtype)
-    plain: Array = np.asarray(result)  # a subclass may index by rules of its own
-    target = layout.to_logical(plain if batched else plain[None])
-    if not any(array is not None and np.may_share_memory(result, array) for array in inputs):
+    memory, result = checked_out(name, out, own_shape, dtype), cast(Array, out)
+    target = layout.to_logical(memory if batched else memory[None])
+    if not any(array is not None and np.may_share_memory(memory, array) for array in inputs):
         return target, result, _nothing
     fresh = empty_activation(shape, dtype, channels_last)
 

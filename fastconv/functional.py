@@ -26,11 +26,13 @@ from .arrays import (
     empty,
     empty_activation,
     empty_weight,
+    is_ndarray,
     layout,
     lies_channels_last,
     require_addend,
     result_dtype,
 )
+from .arrays import plain as plain_array
 from .call import ACTIVATIONS as ACTIVATION_CODES
 from .call import bias_for, forward_call
 from .choice import LINE, STRASSEN, WINOGRAD
@@ -678,7 +680,7 @@ def tiled_conv2d(
     chosen = checked_algorithm(algorithm)
     team = threads.effective(num_threads)
     # An integer result that leaves its range is found out tile by tile: `out` is then written only at the end.
-    unsafe = out if dtype not in FLOATS and isinstance(out, np.ndarray) else None
+    unsafe = plain_array(out) if dtype not in FLOATS and is_ndarray(out) else None
     target, result, finish = destination(
         name, out, frame, (g.batch, g.out_channels, *g.output_size), dtype, batched,
         frame.channels_last or lies_channels_last(x), (x, kernels, b, unsafe),

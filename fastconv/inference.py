@@ -9,7 +9,6 @@ cache. The result equals the layers' own forward pass to rounding, and a batch g
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from . import functional
 from .arrays import empty
 from .errors import ConvError
+from .forks import Guard
 from .geometry import Shape
 from .layers import activations, rows
 from .layers.activations import LINEAR, Activation, Function
@@ -74,9 +74,7 @@ class InferencePlan:
         self.steps: list[Step] = []
         self._parameters = model.parameters()
         self._versions = [parameter.version for parameter in self._parameters]
-        self._buffers: list[Array | None] = []
-        self._views: dict[tuple[int, int, int], Array] = {}  # (value, first image, end) in these buffers
-        self._lock = threading.Lock()
+        self._guard = Guard(self._drop)
         self._values: list[Shape] = [sample]  # shape of every intermediate value; 0 is the input
         self._root = [0]  # the value whose memory it is: another one's for a view
         self._uses: list[tuple[int, int | None, int]] = []  # (input, residual, output) of every step
@@ -297,7 +295,12 @@ class InferencePlan:
                 self._sizes[free[0]].append((prod(self._values[out]), WHOLE if crosses else step.slice))
             step.source, step.target = self._where[source], self._where[self._root[out]]
             step.residual = None if add is None else self._where[self._root[add]]
-        self._buffers = [None] * len(lives)
+        self._drop()
+
+    def _drop(self) -> None:
+        """Begin anew with memory for intermediate values."""
+        self._buffers: list[Array | None] = [None] * len(self._sizes)
+        self._views: dict[tuple[int, int, int], Array] = {}  # (value, first image, end) in these buffers
 
     @property
     def current(self) -> bool:
@@ -322,11 +325,10 @@ class InferencePlan:
             )
         if array.dtype != self.model.dtype:
             array = array.astype(self.model.dtype)
-        with self._lock:
+        with self._guard.lock:
             result = self._run(array)
             if sum(b.nbytes for b in self._buffers if b is not None) > KEPT_BYTES:
-                self._buffers = [None] * len(self._buffers)
-                self._views.clear()
+                self._drop()
         return result
 
     def _run(self, x: Array) -> Array:
@@ -335,10 +337,11 @@ class InferencePlan:
         if result == 0:
             given[0] = x.copy()
         buffers = [self._buffer(number, batch) for number in range(len(self._sizes))]
+        views = self._views
 
         def view(value: int, first: int, end: int) -> Array:
             """A value's images from `first` to `end`, which have a place of their own if it crosses segments."""
-            found = self._views.get((value, first, end))
+            found = views.get((value, first, end))
             if found is not None:
                 return found
             root, shape = self._root[value], (end - first, *self._values[value])
@@ -346,10 +349,10 @@ class InferencePlan:
                 return given[root][first:end].reshape(shape)
             size = prod(shape[1:])
             start = first * size if root in self._crossing else 0
-            if len(self._views) > MOST_VIEWS:
-                self._views.clear()
+            if len(views) > MOST_VIEWS:
+                views.clear()
             made = buffers[self._where[root]][start : start + (end - first) * size].reshape(shape)
-            self._views[value, first, end] = made
+            views[value, first, end] = made
             return made
 
         for steps in self._segments:

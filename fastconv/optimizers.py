@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
+from .arrays import as_array
 from .errors import ConvError, ConvTypeError
 from .geometry import flag
 from .layers.base import Parameter, positive, real
@@ -84,14 +85,18 @@ class Optimizer:
         ----------
         parameters : sequence of Parameter
             Those without a gradient are left alone.
+
+        Raises
+        ------
+        ConvError
+            For a gradient of another shape than its parameter; nothing has been changed then.
         """
+        given = [(p, _gradient(p, p.grad)) for p in parameters if p.grad is not None and p.size > 0]
         rate = self.current_rate()
         self.iterations += 1
-        for parameter in parameters:
-            if parameter.grad is None or parameter.size == 0:
-                continue
+        for parameter, grad in given:
             decay = 0.0 if any(word in parameter.name for word in self._spared) else self.weight_decay
-            self._update(parameter, parameter.grad, rate, decay)
+            self._update(parameter, grad, rate, decay)
 
     def _state(self, parameter: Parameter, count: int) -> list[Array]:
         """`count` arrays of zeros that live as long as the optimiser, for this parameter."""
@@ -104,6 +109,17 @@ class Optimizer:
 
     @abstractmethod
     def _update(self, parameter: Parameter, grad: Array, rate: float, decay: float) -> None: ...
+
+
+def _gradient(parameter: Parameter, grad: object) -> Array:
+    """The gradient as an array of the parameter's shape and type: a layer of the user's may have left any other."""
+    array = as_array(f"the gradient of {parameter.name}", grad)
+    if array.shape != parameter.shape:
+        raise ConvError(
+            f"the gradient of {parameter.name} must have the shape {parameter.shape} of its weights, but got "
+            f"{array.shape}; look at the layer's backward."
+        )
+    return array.astype(parameter.dtype, copy=False)
 
 
 def _flat(array: Array) -> Array:

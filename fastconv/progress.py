@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import Any
 
+from . import forks
+
 REDRAW_SECONDS = 0.1  # often enough to look alive, seldom enough to cost nothing
+
+
+def _tqdm() -> Any:
+    """tqdm's bar, None without it; in a forked child one with a lock of its own: a thread of the parent may hold it."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return None
+    return type("Bar", (tqdm,), {"_lock": threading.RLock(), "monitor_interval": 0}) if forks.forked else tqdm
 
 
 class Progress:
@@ -25,11 +37,9 @@ class Progress:
         self._show = show
         self._bar: Any = None
         if show:
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                return
-            self._bar = tqdm(total=total, desc=title, unit=f" {unit}", mininterval=REDRAW_SECONDS, leave=True)
+            bar = _tqdm()
+            if bar is not None:
+                self._bar = bar(total=total, desc=title, unit=f" {unit}", mininterval=REDRAW_SECONDS, leave=True)
 
     @property
     def rate(self) -> float:

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import operator
 import os
-import threading
+import re
+from functools import lru_cache
 
-from . import _native
+from . import _native, forks
 from .errors import ConvError, ConvTypeError
 
 _cap: int | None = None
 _openmp = _native.openmp_threads()  # before anyone limited it
-_forked = False
-
-
-def _after_fork_in_child() -> None:
-    """GNU OpenMP hangs in a child forked after a parallel region: the child computes on its own thread."""
-    global _forked
-    _forked = True
-    _native.after_fork()  # plans made before hold a number of threads
-
-
-if (_main := threading.main_thread().ident) is not None:
-    _native.set_main_thread(_main)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+MOST = 1 << 16  # that may be asked for
+FREELY = 64  # threads that a call may have anywhere; more only where there are as many CPUs
+LARGEST_WISH = (1 << 31) - 1  # what OpenMP takes for a number of threads
 
 
 def _read(path: str) -> str:
@@ -67,9 +57,12 @@ def _cgroup_quota(root: str = "") -> int | None:
 
 
 def _wish() -> int | None:
-    """The first number of OMP_NUM_THREADS, None if it holds no positive number."""
-    wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(wish) if wish.isdigit() and int(wish) > 0 else None
+    """The first number of OMP_NUM_THREADS; None if it is no list of positive numbers, which OpenMP ignores too."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    if not re.fullmatch(r"\s*\+?[0-9]{1,18}\s*(,\s*\+?[0-9]{1,18}\s*)*", text, re.ASCII):
+        return None
+    numbers = [int(number) for number in text.split(",")]
+    return numbers[0] if min(numbers) > 0 and max(numbers) <= LARGEST_WISH else None
 
 
 def _cpus() -> int:
@@ -80,19 +73,28 @@ def _cpus() -> int:
         return os.cpu_count() or 1
 
 
+@lru_cache(maxsize=1)
+def _most() -> int:
+    """Threads of a call, whatever is asked for: each costs memory, and those without a CPU only wait for one."""
+    return max(FREELY, _cpus())
+
+
 def _default() -> int:
     """OMP_NUM_THREADS if set, else the CPUs of the affinity mask within the control group's quota."""
-    return _wish() or min(_cpus(), _cgroup_quota() or 1 << 16)
+    return min(_wish() or min(_cpus(), _cgroup_quota() or MOST), MOST)
 
 
 def explain() -> dict[str, int | bool | str | None]:
     """The threads of a call and all that has a say in their number; `why` names what decided."""
     threads, wish, cpus, quota = effective(None), _wish(), _cpus(), _cgroup_quota()
-    if _forked:
+    room = _native.room_for_threads()
+    if forks.forked:
         why = "a forked child computes on its own thread"
-    elif threads < get_num_threads():
+    elif room < threads:
+        threads, why = room, "the system refused to start more: memory, processes or threads are limited"
+    elif threads < min(get_num_threads(), _most()):
         why = "OpenMP's limit, as threadpoolctl sets it"
-    elif threads != _default():
+    elif threads != min(_default(), _most()):
         why = "set_num_threads"
     elif wish:
         why = "OMP_NUM_THREADS"
@@ -119,13 +121,16 @@ def _positive(name: str, value: object) -> int:
         raise ConvTypeError(
             f"{name} must be a positive integer, but got {value!r} of type {type(value).__name__}."
         ) from None
-    if not 1 <= number <= 1 << 16:
+    if not 1 <= number <= MOST:
         raise ConvError(f"{name} must be between 1 and 65536, but got {number}; give a positive number of threads.")
     return number
 
 
 def set_num_threads(n: int) -> None:
     """Cap the threads of every later call in this process.
+
+    However many are asked for, here or with ``num_threads=``, a call has no more than 64, or than the CPUs that the
+    process may use where these are more, and no more than its work has parts.
 
     Parameters
     ----------
@@ -163,9 +168,12 @@ def effective(num_threads: int | None) -> int:
 
     The cap yields to a limit that was set on OpenMP in the calling thread, as threadpoolctl does.
     """
-    if _forked:
+    if num_threads is None:
+        wanted, limit = get_num_threads(), _native.openmp_threads()
+        if limit < _openmp:
+            wanted = min(wanted, limit)
+    else:
+        wanted = _positive("num_threads", num_threads)
+    if forks.forked:
         return 1
-    if num_threads is not None:
-        return _positive("num_threads", num_threads)
-    limit = _native.openmp_threads()
-    return min(get_num_threads(), limit) if limit < _openmp else get_num_threads()
+    return wanted if wanted <= FREELY else min(wanted, _most())

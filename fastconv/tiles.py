@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import functional, threads
-from .arrays import as_array
+from .arrays import as_array, is_ndarray, plain
 from .call import forward_call, input_gradient_call
 from .choice import grain
 from .errors import ConvError, ConvTypeError
@@ -344,6 +344,8 @@ def tiled_predict(
     if not isinstance(model, Layer):
         raise ConvTypeError(f"model must be a Sequential or a layer, but got {model!r} of type {type(model).__name__}.")
     size = pair("tile", tile, 1)
+    if is_ndarray(image):
+        image = plain(image)
     shape = tuple(getattr(image, "shape", ()))
     if len(shape) != 3:
         raise ConvError(f"image must have a shape (H, W, C), but got {type(image).__name__} of shape {shape}.")
@@ -357,11 +359,11 @@ def tiled_predict(
         )
     if hasattr(image, "dtype"):
         as_array("image", np.empty(0, image.dtype))
-    if out is None:
-        out = np.empty(result_shape, model.dtype)
-    elif tuple(out.shape) != result_shape:
-        raise ConvError(f"out must have the shape {result_shape} of the result, but got {tuple(out.shape)}.")
-    elif isinstance(out, np.ndarray) and isinstance(image, np.ndarray) and np.may_share_memory(out, image):
+    result = np.empty(result_shape, model.dtype) if out is None else out
+    target = plain(result) if is_ndarray(result) else result
+    if tuple(target.shape) != result_shape:
+        raise ConvError(f"out must have the shape {result_shape} of the result, but got {tuple(target.shape)}.")
+    if is_ndarray(result) and is_ndarray(image) and np.may_share_memory(target, plain(image)):
         raise ConvError("out shares memory with image, of which later tiles would read results; pass another array.")
 
     def source(box: Box) -> Array:
@@ -377,6 +379,6 @@ def tiled_predict(
     ]
     with Progress(len(ranges[0]) * len(ranges[1]), model.name, progress, "tiles") as bar:
         for rows, columns in product(*ranges):
-            out[rows[0] : rows[1], columns[0] : columns[1]] = _chain((model,), shape, (rows, columns), source)[0]
+            target[rows[0] : rows[1], columns[0] : columns[1]] = _chain((model,), shape, (rows, columns), source)[0]
             bar.step(1)
-    return out
+    return result

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import losses, optimizers
-from .arrays import as_array
+from .arrays import as_array, is_ndarray, plain
 from .callbacks import Callbacks
 from .errors import ConvError, ConvTypeError
 from .geometry import flag
@@ -523,7 +523,8 @@ class Trainable:
             A list where the sizes of samples differ.
         """
         size, shown = positive("batch_size", batch_size), _verbosity(verbose) > 0
-        if isinstance(x, np.ndarray):
+        if is_ndarray(x):
+            x = plain(x)
             with Progress(len(x) if x.ndim else None, "predict", shown) as progress:
                 return self._predict_array(x, size, progress)
         if isinstance(x, (str, bytes)) or not isinstance(x, Iterable):

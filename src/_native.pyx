@@ -4,9 +4,9 @@
 Arrays come in the logical axis order (batch, channel, height, width) with any byte strides; which tile is worked on
 when, and by which algorithm, was decided in `fastconv.plan`.
 """
+from numpy import ndarray
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pythread cimport PyThread_get_thread_ident
-from cython.parallel cimport prange
 from libc.string cimport memchr, memcpy, memset
 
 cdef extern from "memory.h" nogil:
@@ -215,6 +215,7 @@ cdef extern from "tasks.h" nogil:
     int fc_run_tasks(fc_task, void*, char*, Py_ssize_t, Py_ssize_t, int, int, fc_look)
     bint fc_interrupted(fc_watch*)
     void fc_run_alone()
+    int fc_room_for_threads()
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept  # -1 leaves an exception behind, which `run_tasks` hands on
@@ -327,6 +328,11 @@ def openmp_runtime():
     return f"{fc_openmp_name().decode()} ({fc_openmp_version()})"
 
 
+def room_for_threads():
+    """Threads that a call may have as far as is known: what the system had room for when a call last asked for more."""
+    return fc_room_for_threads()
+
+
 def openmp_threads():
     """Threads that OpenMP would give a team of the calling thread: what threadpoolctl sets."""
     return fc_openmp_threads()
@@ -345,18 +351,20 @@ def lane_chunk(int compute):
 
 def fma_peak(int threads=1):
     """Measured float32 multiply-add rate of the instruction set in use, in GFLOP/s, on so many threads."""
-    cdef double total, begin, best = 0
-    cdef int attempt, thread
-    cdef long rounds = 2000000
+    cdef double operations, begin, best = 0
+    cdef int attempt
     for attempt in range(5):
-        total = 0
-        with nogil:
-            begin = fc_seconds()
-            for thread in prange(threads, schedule='static', num_threads=threads):
-                total += isa.fma_burst(rounds)
-            begin = fc_seconds() - begin
-        best = max(best, total / begin * 1e-9)
+        operations = 0
+        begin = fc_seconds()
+        run_tasks(fma_task, &operations, NULL, 0, threads, threads, True)
+        best = max(best, threads * operations / (fc_seconds() - begin) * 1e-9)
     return best
+
+
+cdef void fma_task(void* operations, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef double done = isa.fma_burst(2000000)
+    if task == 0:
+        (<double*>operations)[0] = done   # as many as in every other
 
 
 # ---- views ----------------------------------------------------------------------------------------------------
@@ -375,6 +383,8 @@ cdef class Arrays:
     cdef int view(self, object array, View* out, bint writable) except -1:
         cdef Py_buffer* buffer = &self.buffers[self.count]
         cdef int axis, first
+        if type(array) is not ndarray:   # a subclass may have told Python another shape than its buffer's
+            raise TypeError(f"arrays reach native code as plain ndarrays, but got a {type(array).__name__}")
         PyObject_GetBuffer(array, buffer, PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0))
         self.count += 1
         first = 4 - buffer.ndim

@@ -1,21 +1,34 @@
+/* The team of threads that a job's tasks are shared out among.
+
+   A job is over when its tasks are done, not when every thread has come: tasks are claimed from a counter, the caller
+   claims too and could do all of them; it waits only for helpers that are in the middle of a task. A helper that finds
+   no job spins for a while, since in a net the next job comes within microseconds, and then sleeps.
+
+   Where other processes are busy, a helper may lose its CPU in the middle of a task, and the caller would wait for it a
+   slice of the scheduler's (milliseconds). Who was waited for like that is left out of the next jobs for a while, twice
+   as long each time that it happens again. Results do not depend on how many threads compute them. */
+#include <limits.h>
 #include <omp.h>
 #include "tasks.h"
-
-#ifdef _WIN32
-#define WIN32_LEAN_AND_MEAN
-#include <windows.h> /* here alone: its macros take common names */
-int64_t fc_milliseconds(void) { return (int64_t)GetTickCount64(); }
-static void rest(void) { Sleep(1); }
-#else
-static void rest(void) {
-    const struct timespec pause = {0, 100000};
-    nanosleep(&pause, NULL);
-}
-#endif
 
 static int alone;
 
 void fc_run_alone(void) { alone = 1; }
+
+static int run_alone(fc_task work, void *job, char *scratch, ptrdiff_t tasks, fc_look look) {
+    int stop = 0;
+    fc_watch watch = {&stop, look, 0, 0};
+    for (ptrdiff_t task = 0; task < tasks && !(task && fc_interrupted(&watch)); task++) work(job, scratch, task, &watch);
+    return stop;
+}
+
+#ifdef _WIN32 /* OpenMP's team */
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h> /* here alone: its macros take common names */
+int64_t fc_milliseconds(void) { return (int64_t)GetTickCount64(); }
+static void rest(void) { Sleep(1); }
+
+int fc_room_for_threads(void) { return INT_MAX; }
 
 /* The calling thread has nothing left to do: it looks for signals while others are busy in a call that takes long. */
 static void wait_for_others(fc_watch *watch, const int *arrived, int team) {
@@ -27,12 +40,7 @@ int fc_run_tasks(fc_task work, void *job, char *scratch, ptrdiff_t scratch_bytes
                  fc_look look) {
     int stop = 0, arrived = 0;
     if (team > tasks) team = (int)tasks;
-    if (team <= 1 || alone) {
-        fc_watch watch = {&stop, look, 0, 0};
-        for (ptrdiff_t task = 0; task < tasks && !(task && fc_interrupted(&watch)); task++)
-            work(job, scratch, task, &watch);
-        return stop;
-    }
+    if (team <= 1 || alone || omp_in_parallel()) return run_alone(work, job, scratch, tasks, look);
 #pragma omp parallel num_threads(team)
     {
         const int thread = omp_get_thread_num();
@@ -52,3 +60,234 @@ int fc_run_tasks(fc_task work, void *job, char *scratch, ptrdiff_t scratch_bytes
     }
     return stop;
 }
+
+#else
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+
+enum {
+    TEAMS = 16,                 /* jobs of different callers that have helpers at the same time */
+    MOST_HELPERS = 1023,        /* of a team */
+    SPIN = 100000,              /* nanoseconds that a helper without a job looks for one before it sleeps */
+    LATE = 200000,              /* nanoseconds that the caller waits for a helper before it is taken for late */
+    LEFT_OUT = 4000000,         /* nanoseconds that a late helper is left out at first */
+    LEFT_OUT_LONGEST = 256000000,
+    ASK_AGAIN = 1000,           /* milliseconds after the system refused a thread */
+    STACK_BYTES = 1 << 20,
+};
+
+typedef struct {
+    fc_task work;
+    void *job;
+    char *scratch;
+    ptrdiff_t scratch_bytes, tasks, parts; /* a part is a run of tasks that one thread takes */
+    int team, *stop;
+    _Atomic ptrdiff_t next; /* part */
+    atomic_int seats;       /* taken */
+} Job;
+
+typedef struct {
+    _Alignas(64) atomic_uint ticket; /* counts jobs */
+    _Alignas(64) atomic_int inside;  /* helpers that may touch the job */
+    _Atomic(Job *) job;              /* NULL: nothing to join */
+    _Alignas(64) pthread_mutex_t lock;
+    pthread_cond_t called;
+    atomic_int sleeping;
+    atomic_flag taken; /* by a caller */
+    int helpers;       /* the taker's, as all below */
+    int most;          /* threads of a job, as long as somebody is left out */
+    int64_t until, left_out;
+} Team;
+
+static Team teams[TEAMS] = {[0 ... TEAMS - 1] = {.lock = PTHREAD_MUTEX_INITIALIZER, .called = PTHREAD_COND_INITIALIZER}};
+static atomic_int working; /* threads of all jobs */
+static atomic_int room = INT_MAX;
+static _Atomic int64_t refused; /* when, in milliseconds; 0: never */
+
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static inline void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+int fc_room_for_threads(void) { return atomic_load(&room); }
+
+/* Claims parts until none is left; returns how many. */
+static ptrdiff_t take_parts(Job *job, int seat, fc_watch *watch) {
+    char *scratch = job->scratch ? job->scratch + seat * job->scratch_bytes : NULL;
+    const ptrdiff_t each = job->tasks / job->parts, more = job->tasks % job->parts;
+    ptrdiff_t part, taken = 0;
+    while ((part = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->parts) {
+        const ptrdiff_t begin = part * each + (part < more ? part : more), end = begin + each + (part < more);
+        for (ptrdiff_t task = begin; task < end && !fc_interrupted(watch); task++)
+            job->work(job->job, scratch, task, watch);
+        taken++;
+    }
+    return taken;
+}
+
+static unsigned wait_for_call(Team *team, unsigned seen) {
+    const int64_t until = nanoseconds() + SPIN;
+    do
+        for (int i = 0; i < 64; i++) {
+            const unsigned ticket = atomic_load_explicit(&team->ticket, memory_order_acquire);
+            if (ticket != seen) return ticket;
+            relax();
+        }
+    while (nanoseconds() < until);
+    pthread_mutex_lock(&team->lock);
+    atomic_fetch_add(&team->sleeping, 1);
+    while (atomic_load(&team->ticket) == seen) pthread_cond_wait(&team->called, &team->lock);
+    atomic_fetch_sub(&team->sleeping, 1);
+    pthread_mutex_unlock(&team->lock);
+    return atomic_load(&team->ticket);
+}
+
+static void *help(void *of) {
+    Team *team = of;
+    unsigned seen = 0;
+    for (;;) {
+        seen = wait_for_call(team, seen);
+        atomic_fetch_add(&team->inside, 1);  /* before the job is read: the caller takes it away before it counts */
+        Job *job = atomic_load(&team->job);
+        if (job) {
+            const int seat = atomic_fetch_add(&job->seats, 1);
+            if (seat < job->team) {
+                fc_watch watch = {job->stop, NULL, 0, 0};
+                take_parts(job, seat, &watch);
+            }
+        }
+        atomic_fetch_sub(&team->inside, 1);
+    }
+    return NULL;
+}
+
+/* As many helpers as wanted, or as the system has room for. */
+static int have_helpers(Team *team, int wanted) {
+    if (wanted > MOST_HELPERS) wanted = MOST_HELPERS;
+    if (team->helpers >= wanted) return wanted;
+    const int64_t last = atomic_load(&refused);
+    if (last && fc_milliseconds() < last + ASK_AGAIN) return team->helpers;
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);  /* signals are for threads of the program */
+    while (team->helpers < wanted && !pthread_create(&thread, &attributes, help, team)) team->helpers++;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    atomic_store(&refused, team->helpers < wanted ? fc_milliseconds() : 0);
+    atomic_store(&room, team->helpers < wanted ? team->helpers + 1 : INT_MAX);
+    return team->helpers;
+}
+
+/* A team that no other caller has: this thread's last one if it can be. */
+static Team *take_team(void) {
+    static _Thread_local int last;
+    for (int i = 0; i < TEAMS; i++) {
+        const int number = (last + i) % TEAMS;
+        if (!atomic_flag_test_and_set_explicit(&teams[number].taken, memory_order_acquire)) {
+            last = number;
+            return &teams[number];
+        }
+    }
+    return NULL;
+}
+
+/* How many threads of those wanted a job gets: no more than have a CPU beside the jobs of other callers, and without
+   those that others were waiting for lately. */
+static int threads_now(Team *team, int wanted) {
+    static int processors;
+    if (!processors) processors = omp_get_num_procs();
+    const int others = atomic_load(&working);
+    if (others && wanted > processors - others) wanted = processors > others ? processors - others : 1;
+    if (team->most && team->most < wanted) {
+        if (nanoseconds() < team->until)
+            wanted = team->most;
+        else
+            team->most = 0;
+    }
+    return wanted > 1 ? 1 + have_helpers(team, wanted - 1) : 1;
+}
+
+static void leave_out(Team *team, int threads, int late) {
+    const int64_t now = nanoseconds();
+    if (team->left_out && now - team->until < 4 * team->left_out)
+        team->left_out = team->left_out < LEFT_OUT_LONGEST ? 2 * team->left_out : team->left_out;
+    else
+        team->left_out = LEFT_OUT;
+    team->until = now + team->left_out;
+    team->most = threads > late ? threads - late : 1;
+}
+
+/* The caller has found no task left: it waits for helpers in the middle of one. Returns how many kept it waiting longer
+   than so many nanoseconds. */
+static int wait_for_helpers(Team *team, int64_t patience, fc_watch *watch) {
+    const struct timespec pause = {0, 50000};
+    int late = 0, inside = atomic_load(&team->inside);
+    if (!inside) return 0;
+    const int64_t begin = nanoseconds();
+    while ((inside = atomic_load_explicit(&team->inside, memory_order_acquire))) {
+        for (int i = 0; i < 64 && atomic_load_explicit(&team->inside, memory_order_relaxed); i++) relax();
+        const int64_t waited = nanoseconds() - begin;
+        if (waited > patience && !late) late = inside;
+        if (waited > LATE) {
+            fc_interrupted(watch);
+            nanosleep(&pause, NULL);
+        }
+    }
+    return late;
+}
+
+static int run_on(Team *team, int threads, Job *job, fc_look look) {
+    fc_watch watch = {job->stop, look, 0, 0};
+    const int64_t begin = nanoseconds();
+    atomic_store(&team->job, job);
+    atomic_fetch_add(&team->ticket, 1);
+    if (atomic_load(&team->sleeping)) {
+        pthread_mutex_lock(&team->lock);
+        for (int i = atomic_load(&team->sleeping) < threads - 1 ? atomic_load(&team->sleeping) : threads - 1; i > 0; i--)
+            pthread_cond_signal(&team->called);
+        pthread_mutex_unlock(&team->lock);
+    }
+    const ptrdiff_t own = take_parts(job, 0, &watch);
+    atomic_store(&team->job, NULL); /* who comes now finds nothing */
+    const int64_t part = own ? (nanoseconds() - begin) / own : 0;
+    const int late = wait_for_helpers(team, LATE + 2 * part, &watch);
+    if (late) leave_out(team, threads, late);
+    return *job->stop;
+}
+
+int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch_bytes, ptrdiff_t tasks, int wanted,
+                 int even, fc_look look) {
+    if (wanted > tasks) wanted = (int)tasks;
+    Team *team = wanted > 1 && !alone && !omp_in_parallel() ? take_team() : NULL; /* within a region of others' every
+                                                                                     thread has work of its own */
+    if (!team) return run_alone(work, arguments, scratch, tasks, look);
+    int stop = 0;
+    const int threads = threads_now(team, wanted);
+    if (threads == 1) {
+        stop = run_alone(work, arguments, scratch, tasks, look);
+    } else {
+        Job job = {work, arguments, scratch, scratch_bytes, tasks, even ? threads : tasks, threads, &stop, 0, 1};
+        atomic_fetch_add(&working, threads);
+        run_on(team, threads, &job, look);
+        atomic_fetch_sub(&working, threads);
+    }
+    atomic_flag_clear_explicit(&team->taken, memory_order_release);
+    return stop;
+}
+
+#endif

@@ -25,7 +25,13 @@ typedef void (*fc_task)(void *job, char *scratch, ptrdiff_t task, fc_watch *watc
 int fc_run_tasks(fc_task work, void *job, char *scratch, ptrdiff_t scratch_bytes, ptrdiff_t tasks, int team, int even,
                  fc_look look);
 
-/* From now on every job runs on the thread that calls: GNU OpenMP hangs in a forked child of a process that used it. */
+/* Threads that the system has room for, as far as is known: no limit until a job was refused some. */
+int fc_room_for_threads(void);
+
+/* Threads that the system has room for, as far as is known: no limit until a job was refused some. */
+int fc_room_for_threads(void);
+
+/* From now on every job runs on the thread that calls: in a forked child, which has none of its parent's helpers. */
 void fc_run_alone(void);
 
 enum { FC_LOOK_EVERY = 50 };  /* milliseconds: a tenth of what a user feels as prompt, and a call has long paid for it */

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import _native, cli, threads
+from fastconv import _native, cli, forks, threads
 from fastconv.cli import check as check_command
 from fastconv.cli import common, machine
 from fastconv.testing.comparisons import OPERATIONS, Comparison, Operation
@@ -197,7 +197,7 @@ def test_the_number_of_threads_is_explained(wish, cpus, quota, cap, count, why, 
     monkeypatch.setattr(threads, "_cpus", lambda: cpus)
     monkeypatch.setattr(threads, "_cgroup_quota", lambda: quota)
     monkeypatch.setattr(threads, "_cap", cap)
-    monkeypatch.setattr(threads, "_forked", False)
+    monkeypatch.setattr(forks, "forked", False)
     monkeypatch.setattr(threads, "_openmp", 0)  # whatever limit an earlier test left with OpenMP
     told = threads.explain()
     assert (told["threads"], told["why"]) == (count, why)

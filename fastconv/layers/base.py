@@ -138,6 +138,7 @@ class Parameter:
         if self._array is None:
             self._array = np.array(given, self.dtype, order="C")
         else:
+            self.version += 1  # before it too: a forked child may have half of the values
             self._array[...] = given
         self.version += 1
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from .. import plan
 from ..errors import ConvError, ConvTypeError
+from ..forks import MadeAnew
 from ..geometry import Geometry, Shape, conv_geometry, flag
 from ..geometry import shape as checked_shape
 from ..threads import effective
@@ -241,6 +242,21 @@ class Flatten(Reshape):
         return self._own_order(super().backward(grad))
 
 
+class Draws(MadeAnew):
+    """A generator of random numbers, which have a lock."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self.generator = generator
+
+    def after_fork(self) -> None:
+        """The same draws from a new one."""
+        if "generator" in self.__dict__:
+            before = self.generator.bit_generator
+            bits = type(before)(0)
+            bits.state = before.state
+            self.generator = np.random.Generator(bits)
+
+
 class Dropout(Layer):
     """Set values to zero in training, with probability `rate`, and scale the others by 1 / (1 - rate).
 
@@ -266,6 +282,15 @@ class Dropout(Layer):
         self.random = np.random.default_rng(seed)
         self.seeded = seed is not None
         self._scale: Array | None = None
+
+    @property
+    def random(self) -> np.random.Generator:
+        """What draws."""
+        return self._draws.generator
+
+    @random.setter
+    def random(self, generator: np.random.Generator) -> None:
+        self._draws = Draws(generator)
 
     def activation_values(self, input_shape: Sequence[int | None]) -> tuple[int, int]:
         return 0, 3 * super().activation_values(input_shape)[0]  # passes on; in training also the mask

@@ -15,15 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import arrays
+from ..forks import MadeAnew
 
 Array = NDArray[Any]
 SMALLEST_BYTES = 1 << 16  # smaller arrays are as cheap from the allocator
 
 
-class Arena:
+class Arena(MadeAnew):
     """Flat buffers that are lent out and come back: by `give_back` each, by `reset` all."""
 
     def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Begin anew: a buffer may have been on its way. What is lent stays with those who have it."""
         self._free: dict[int, list[Array]] = {}
         self._lent: dict[int, Array] = {}  # by address
         self._shared: set[int] = set()

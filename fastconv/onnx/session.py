@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -11,6 +10,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import ConvTypeError
+from ..forks import Guard
 from .errors import OnnxError
 from .graph import ValueInfo
 from .halves import hold_in_float32
@@ -71,18 +71,23 @@ class InferenceSession:
         self._read_nodes = len(graph.nodes)
         hold_in_float32(graph)
         self._graph = _optimised(graph, max_value_bytes) if optimise else graph
-        self._threads, self._keep = num_threads, keep_shapes
-        self._pool = Pool(max_value_bytes)
+        self._threads, self._keep, self._most = num_threads, keep_shapes, max_value_bytes
+        self._guard = Guard(self._drop)
+        self._drop()
+
+    def _drop(self) -> None:
+        """Forget what was prepared; the next run of a shape prepares it anew."""
+        self._pool = Pool(self._most)
         self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
-        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take: the graph and the options; what was prepared for shapes is made anew."""
-        fresh = {"_pool": Pool(self._pool.limit), "_programs": OrderedDict(), "_lock": None}
-        return {**vars(self), **fresh}
+        return {name: value for name, value in vars(self).items() if name not in ("_guard", "_pool", "_programs")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state)
+        self._guard = Guard(self._drop)
+        self._drop()
 
     def __repr__(self) -> str:
         def told(values: list[ValueInfo]) -> str:
@@ -140,7 +145,7 @@ class InferenceSession:
         for name in wanted:
             if name not in known:
                 raise OnnxError(f"there is no output {name!r}; the model has {', '.join(sorted(known))}.")
-        with self._lock, np.errstate(all="ignore"):  # infinities and NaN go on as in any runtime
+        with self._guard.lock, np.errstate(all="ignore"):  # infinities and NaN go on as in any runtime
             found = self._program(feeds).run(feeds)
         return [found[name] for name in wanted]
 
@@ -190,7 +195,7 @@ class InferenceSession:
         if not isinstance(runs, int) or runs < 1:
             raise OnnxError(f"runs must be a positive integer, but got {runs!r}.")
         feeds = self._checked(input_feed)
-        with self._lock, np.errstate(all="ignore"):
+        with self._guard.lock, np.errstate(all="ignore"):
             program = self._program(feeds)
             program.run(feeds)
             seconds = [0.0] * len(program.steps)
@@ -199,7 +204,7 @@ class InferenceSession:
             return profile(program, seconds, runs)
 
     def _program(self, feeds: Mapping[str, Array]) -> Program:
-        key = tuple((name, np.shape(array) if isinstance(array, np.ndarray) else None) for name, array in feeds.items())
+        key = tuple((name, array.shape if isinstance(array, np.ndarray) else None) for name, array in feeds.items())
         program = self._programs.get(key)
         if program is None:
             program = self._programs[key] = Program(self._graph, self._pool, self._threads)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from ..arrays import is_ndarray, plain
 from ..errors import ConvError, ConvTypeError
 from ..geometry import flag
 from .types import Array, into_integers, number, same_parameters
@@ -209,7 +210,7 @@ def _filtered(
     if target is None:
         return result.astype(dtype, copy=False)
     target[...] = result
-    return target
+    return cast(Array, output)
 
 
 def _axes(name: str, axes: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
@@ -263,7 +264,8 @@ def _target(
     name: str, output: Any, shape: tuple[int, ...], dtype: np.dtype[Any], complex_sums: bool
 ) -> tuple[Array | None, np.dtype[Any]]:
     """The array to write into, if one is given, and the type of the result."""
-    if isinstance(output, np.ndarray):
+    if given := is_ndarray(output):
+        output = plain(output)
         if output.shape != shape:
             raise ConvError(f"{name}: output must have the shape {shape}, but got output of shape {output.shape}.")
         if not output.flags.writeable:
@@ -272,17 +274,17 @@ def _target(
         wanted = np.promote_types(dtype, np.complex64) if complex_sums else dtype
     else:
         try:
-            wanted = output.dtype if isinstance(output, np.ndarray) else np.dtype(output)
+            wanted = output.dtype if given else np.dtype(output)
         except TypeError as error:
             raise ConvTypeError(f"{name}: output must be an array or an element type, but got {output!r}.") from error
     number("output", np.empty(0, wanted))
     if complex_sums and wanted.kind != "c":
-        if isinstance(output, (np.ndarray, str)):
+        if given or isinstance(output, str):
             raise ConvError(f"{name}: output must be complex where input or weights are, but got {wanted}.")
         level = 4 + (name == "convolve")  # a twin has one frame more
         warnings.warn("promoting specified output dtype to complex", stacklevel=level)
         wanted = np.promote_types(wanted, np.complex64)
-    return output if isinstance(output, np.ndarray) else None, wanted
+    return output if given else None, wanted
 
 
 def _cval(name: str, cval: Any, dtype: np.dtype[Any]) -> complex:

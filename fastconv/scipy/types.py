@@ -10,6 +10,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import plain
 from ..errors import ConvError, ConvTypeError
 
 Array = NDArray[Any]
@@ -20,7 +21,7 @@ REFUSED: Final = ("g", "G", "O", "S", "U", "V", "M", "m")  # longdouble, objects
 
 def number(name: str, value: object) -> Array:
     """`value` as an array of numbers in native byte order that can be computed with."""
-    array: Array = np.asarray(value)
+    array = plain(np.asarray(value))
     if array.dtype.char in REFUSED:
         raise ConvTypeError(
             f"{name} must hold numbers of at most 64 bits a component, but got {name} of dtype {array.dtype} and shape "

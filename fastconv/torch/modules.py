@@ -7,7 +7,6 @@ were packed. TorchScript, tracers and exporters find PyTorch's own operators.
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import Any, ClassVar, Final
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 import fastconv
 from fastconv.arrays import Array
+from fastconv.forks import Guard
 from fastconv.functional import prepared
 
 from .ops import (
@@ -77,9 +77,12 @@ class _Plans:
     """The plans of one module, by input shape and memory order; the oldest goes first."""
 
     def __init__(self) -> None:
+        self._guard = Guard(self._drop)  # several threads may evaluate one model
+        self._drop()
+
+    def _drop(self) -> None:
         self.known: dict[tuple[object, ...], fastconv.ConvPlan] = {}
         self.packed: tuple[_Values, _Values] | None = None  # weight and bias that all of them hold
-        self._lock = Lock()  # several threads may evaluate one model
 
     def run(self, module: nn.Conv2d, input: Tensor, sides: Ints) -> Tensor:
         weight, bias = module.weight, module.bias
@@ -104,7 +107,7 @@ class _Plans:
         """A plan that holds what weight and bias are now."""
         weight, bias = module.weight, module.bias
         key = (shape[1:], options, *how.values())
-        with self._lock:
+        with self._guard.lock:
             if self.packed is None or not (self.packed[0].are(weight) and self.packed[1].are(bias)):
                 self.known.clear()
                 self.packed = _Values("weight", weight), _Values("bias", bias)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fastconv
+from fastconv import forks
 from fastconv.arrays import Array
 from fastconv.geometry import conv_geometry
 from fastconv.layers.convolution import batch_algorithm
@@ -122,6 +123,13 @@ def array(name: str, tensor: Tensor, axes: Ints | None = None) -> Array:
 def threads() -> int:
     """Threads of one call: PyTorch's number, and no more than fastconv's."""
     return int(min(torch.get_num_threads(), fastconv.get_num_threads()))
+
+
+@forks.in_child
+def _compute_alone() -> None:
+    """PyTorch's own operators hang in a child forked after it had started threads, as GNU OpenMP does."""
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 def padding_of(sides: Ints) -> Any:
