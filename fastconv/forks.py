@@ -45,6 +45,10 @@ class Guard(MadeAnew):
         self.lock = threading.Lock()
         self._drop = WeakMethod(drop)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles of the owner have a lock of their own."""
+        return Guard, (self._drop(),)
+
     def after_fork(self) -> None:
         before = self.__dict__.get("lock")
         if before is not None:

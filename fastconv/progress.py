@@ -14,7 +14,7 @@ REDRAW_SECONDS = 0.1  # often enough to look alive, seldom enough to cost nothin
 
 
 def _tqdm() -> Any:
-    """tqdm's bar, None without it; in a forked child one with a lock of its own: a thread of the parent may hold it."""
+    """tqdm's bar, None without it; in a forked child with a lock of its own: the parent's threads may hold tqdm's."""
     try:
         from tqdm import tqdm
     except ImportError:

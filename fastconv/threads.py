@@ -91,7 +91,7 @@ def explain() -> dict[str, int | bool | str | None]:
     if forks.forked:
         why = "a forked child computes on its own thread"
     elif room < threads:
-        threads, why = room, "the system refused to start more: memory, processes or threads are limited"
+        threads, why = room, "the system refused to start more: its memory, processes or threads are limited"
     elif threads < min(get_num_threads(), _most()):
         why = "OpenMP's limit, as threadpoolctl sets it"
     elif threads != min(_default(), _most()):

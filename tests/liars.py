@@ -33,7 +33,9 @@ def raising(*_: Any, **__: Any) -> Any:
 class Impostor:
     """Says that it is an array, and where its memory lies: at a place that is none."""
 
-    __array_interface__ = {"shape": (1, 4, 64, 64), "typestr": "<f4", "data": bytearray(16), "version": 3}
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"shape": (1, 4, 64, 64), "typestr": "<f4", "data": bytearray(16), "version": 3}
 
     @property
     def __class__(self) -> type:  # type: ignore[override]
