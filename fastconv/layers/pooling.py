@@ -23,7 +23,7 @@ from ..geometry import (
     pool_geometry,
     word,
 )
-from ..sums import mean, total
+from ..sums import FEW, total
 from . import memory, rows
 from .base import Array, Layer
 
@@ -185,7 +185,11 @@ class GlobalAveragePooling2D(Layer):
         taken = self._nhwc(self._take(x))
         self._sample_shape(self._own_order(taken).shape[1:])
         self._shape = taken.shape
-        y = mean(taken, (1, 2), self.keepdims)
+        if taken.shape[1] * taken.shape[2] > FEW:
+            y = functional.avg_pool2d(taken, taken.shape[1:3], data_format="NHWC")
+            y = y if self.keepdims else y[:, 0, 0]
+        else:
+            y = taken.mean(axis=(1, 2), keepdims=self.keepdims)
         return self._own_order(y)
 
     def backward(self, grad: ArrayLike) -> Array:

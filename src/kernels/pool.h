@@ -91,31 +91,6 @@ static inline ptrdiff_t POOL(window)(const fc_pool_row *r, ptrdiff_t ox, ptrdiff
     return *y1 > *y0 && *x1 > *x0 ? (*y1 - *y0) * (*x1 - *x0) : 1;
 }
 
-/* A window of more than a few values: sums in double, those of double with what every addition rounds off (Knuth's
-   two-sum), so that the error does not grow with the window. */
-static void POOL(avg_long)(const char *first, ptrdiff_t rows, ptrdiff_t columns, const fc_pool_row *r, ptrdiff_t xc,
-                           ptrdiff_t n, ptrdiff_t divisor, char *out, ptrdiff_t yc) {
-    double sum[POOL(chunk)], low[POOL(chunk)];
-    for (ptrdiff_t c = 0; c < n; c++) sum[c] = low[c] = 0;
-    for (ptrdiff_t y = 0; y < rows; y++)
-        for (ptrdiff_t x = 0; x < columns; x++) {
-            const char *in = first + y * r->xh + x * r->xw;
-            if (sizeof(A) < sizeof(double))
-                for (ptrdiff_t c = 0; c < n; c++) sum[c] += LOAD(in + c * xc);
-            else
-                for (ptrdiff_t c = 0; c < n; c++) {
-                    const double v = LOAD(in + c * xc), before = sum[c], after = before + v, added = after - before;
-                    sum[c] = after;
-                    low[c] += (before - (after - added)) + (v - added);
-                }
-        }
-    for (ptrdiff_t c = 0; c < n; c++) {
-        const double both = sum[c] + low[c];
-        const A mean = (A)((both != both ? sum[c] : both) / (double)divisor); /* an infinite sum rounds off NaN */
-        *(POOL(at) *)(out + c * yc) = (S)WRITE(mean);
-    }
-}
-
 static inline __attribute__((always_inline)) void POOL(avg_chunks)(const fc_pool_row *r, const ptrdiff_t chunk,
                                                                    const ptrdiff_t xc, const ptrdiff_t yc) {
     ptrdiff_t y0, y1, x0, x1;
@@ -123,27 +98,68 @@ static inline __attribute__((always_inline)) void POOL(avg_chunks)(const fc_pool
         ptrdiff_t n = r->channels - c0 < chunk ? r->channels - c0 : chunk;
         for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
             A sum[POOL(chunk)];
-            const ptrdiff_t divisor = POOL(window)(r, ox, &y0, &y1, &x0, &x1);
-            char *out = r->y + ox * r->yw + c0 * yc;
-            if (y1 > y0 && x1 > x0 && (y1 - y0) * (x1 - x0) > POOL(few)) {
-                POOL(avg_long)(r->x + y0 * r->xh + x0 * r->xw + c0 * xc, y1 - y0, x1 - x0, r, xc, n, divisor, out, yc);
-                continue;
-            }
             for (ptrdiff_t c = 0; c < n; c++) sum[c] = 0;
+            A divisor = (A)POOL(window)(r, ox, &y0, &y1, &x0, &x1);
             for (ptrdiff_t iy = y0; iy < y1; iy++)
                 for (ptrdiff_t ix = x0; ix < x1; ix++) {
                     const char *in = r->x + iy * r->xh + ix * r->xw + c0 * xc;
                     for (ptrdiff_t c = 0; c < n; c++) sum[c] += LOAD(in + c * xc);
                 }
-            for (ptrdiff_t c = 0; c < n; c++) *(POOL(at) *)(out + c * yc) = (S)WRITE(sum[c] / (A)divisor);
+            char *out = r->y + ox * r->yw + c0 * yc;
+            for (ptrdiff_t c = 0; c < n; c++) *(POOL(at) *)(out + c * yc) = (S)WRITE(sum[c] / divisor);
         }
     }
 }
 
-static void POOL(avg_row)(const fc_pool_row *r) {
+/* The same for windows of more than a few values: sums in double, those of double with what every addition rounds off
+   (Knuth's two-sum), so that the error does not grow with the window. */
+static inline __attribute__((always_inline)) void POOL(avg_large)(const fc_pool_row *r, const ptrdiff_t chunk,
+                                                                  const ptrdiff_t xc, const ptrdiff_t yc) {
+    ptrdiff_t y0, y1, x0, x1;
+    for (ptrdiff_t c0 = 0; c0 < r->channels; c0 += chunk) {
+        ptrdiff_t n = r->channels - c0 < chunk ? r->channels - c0 : chunk;
+        for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
+            double sum[POOL(chunk)], low[POOL(chunk)];
+            for (ptrdiff_t c = 0; c < n; c++) sum[c] = low[c] = 0;
+            const double divisor = (double)POOL(window)(r, ox, &y0, &y1, &x0, &x1);
+            for (ptrdiff_t iy = y0; iy < y1; iy++)
+                for (ptrdiff_t ix = x0; ix < x1; ix++) {
+                    const char *in = r->x + iy * r->xh + ix * r->xw + c0 * xc;
+                    if (sizeof(A) < sizeof(double))
+                        for (ptrdiff_t c = 0; c < n; c++) sum[c] += LOAD(in + c * xc);
+                    else
+                        for (ptrdiff_t c = 0; c < n; c++) {
+                            const double v = LOAD(in + c * xc), before = sum[c];
+                            const double after = before + v, added = after - before;
+                            sum[c] = after;
+                            low[c] += (before - (after - added)) + (v - added);
+                        }
+                }
+            char *out = r->y + ox * r->yw + c0 * yc;
+            for (ptrdiff_t c = 0; c < n; c++) {
+                const double both = sum[c] + low[c];
+                const A mean = (A)((both != both ? sum[c] : both) / divisor); /* an infinite sum rounds off NaN */
+                *(POOL(at) *)(out + c * yc) = (S)WRITE(mean);
+            }
+        }
+    }
+}
+
+static __attribute__((noinline)) void POOL(avg_large_row)(const fc_pool_row *r) {
+    const ptrdiff_t size = sizeof(S);
+    if (r->xc == size && r->yc == size) POOL(avg_large)(r, POOL(chunk), size, size);
+    else POOL(avg_large)(r, r->xc == size ? POOL(chunk) : 1, r->xc, r->yc);
+}
+
+static __attribute__((noinline)) void POOL(avg_small_row)(const fc_pool_row *r) {
     const ptrdiff_t size = sizeof(S);
     if (r->xc == size && r->yc == size) POOL(avg_chunks)(r, POOL(chunk), size, size);
     else POOL(avg_chunks)(r, r->xc == size ? POOL(chunk) : 1, r->xc, r->yc);
+}
+
+static void POOL(avg_row)(const fc_pool_row *r) {
+    if (r->kernel_y * r->kernel_x > POOL(few)) POOL(avg_large_row)(r);
+    else POOL(avg_small_row)(r);
 }
 
 #if POOL_SCATTERS
