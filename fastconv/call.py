@@ -38,6 +38,7 @@ from .choice import (
     exchange_pays,
     exchanged_passes,
     forward_passes,
+    grain,
     input_gradient_passes,
     lane_blocking,
     lane_passes,
@@ -73,6 +74,7 @@ COMPUTE = {
 }
 COMPUTE_DTYPES: list[np.dtype[Any]] = [np.dtype("float32"), np.dtype("float64"), np.dtype("int32"), np.dtype("int64")]
 ACTIVATIONS: dict[str | None, int] = {None: 0} | FUSED
+FINITE_AT_ONCE = 1 << 18  # weights looked at together
 STREAMED_TILES = 4  # that pack the same weights again
 MOST_EXCHANGED_GROUPS = 16  # each is a step into native code
 MOST_LANES = 16  # of any instruction set's vectors
@@ -264,6 +266,7 @@ class Call(NamedTuple):
     merged: Pass | None  # all passes as one
     merged_direct: tuple[_native.DirectPass, ...]
     exchanged: Call | None = None  # of one group, the kernel as the image: for a single run of the planned batch
+    whole: bool = False  # pieces of the image that are computed apart have other bits then
 
     def run(
         self,
@@ -657,7 +660,7 @@ def _call(
     )  # fmt: skip
 
 
-def _exchanged(call: Call, g: Geometry, gradient: bool, dtype: np.dtype[Any]) -> Call:
+def _exchanged(call: Call, g: Geometry, gradient: bool, dtype: np.dtype[Any], algorithm: str) -> Call:
     """The call with what a single run does instead where the kernel is larger than what it is laid over."""
     size, input_size = (g.input_size, g.output_size) if gradient else (g.output_size, g.input_size)
     if (
@@ -671,8 +674,8 @@ def _exchanged(call: Call, g: Geometry, gradient: bool, dtype: np.dtype[Any]) ->
         return call
     passes = exchanged_passes(g, gradient)
     long = any(_terms(p, call.channels) >= LONG_SUM for p in (*call.passes, *passes))
-    if long and prod(g.kernel_size) < EXCHANGE_LONG * prod(input_size):
-        return call
+    if long and (algorithm != "auto" or prod(g.kernel_size) < EXCHANGE_LONG * prod(input_size)):
+        return call  # the blocks of a long direct sum begin at the same terms in calls, plans and pieces of an image
     images = EXCHANGE_LANES if long else g.batch
     tile = _native.tile_shape(call.compute)
     if not exchange_pays(
@@ -683,7 +686,7 @@ def _exchanged(call: Call, g: Geometry, gradient: bool, dtype: np.dtype[Any]) ->
         passes, False, call.channels, g.batch, 1, size, g.kernel_size, "zeros", dtype, "direct", "call", call.threads,
         call.outputs,
     )  # fmt: skip
-    return call._replace(exchanged=other)
+    return call._replace(exchanged=other, whole=long)
 
 
 # Calls hold numbers alone, a few kilobytes each, and are forgotten oldest first.
@@ -695,7 +698,7 @@ def _forward_call(
         forward_passes(g), False, g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size,
         g.input_size, g.padding_mode, dtype, algorithm, purpose, threads, g.batch,
     )  # fmt: skip
-    return call if purpose in ("plan", "network") else _exchanged(call, g, False, dtype)
+    return call if purpose in ("plan", "network") else _exchanged(call, g, False, dtype, algorithm)
 
 
 @lru_cache(maxsize=256)
@@ -704,7 +707,7 @@ def _input_gradient_call(g: Geometry, dtype: np.dtype[Any], algorithm: str, thre
         input_gradient_passes(g), True, g.out_channels // g.groups, g.in_channels // g.groups, g.groups, g.input_size,
         g.output_size, "zeros", dtype, algorithm, "call", threads, g.batch,
     )  # fmt: skip
-    return _exchanged(call, g, True, dtype)
+    return _exchanged(call, g, True, dtype, algorithm)
 
 
 def forward_call(g: Geometry, dtype: np.dtype[Any], algorithm: str, threads: int, purpose: str = "call") -> Call:
@@ -717,15 +720,35 @@ def input_gradient_call(g: Geometry, dtype: np.dtype[Any], algorithm: str, threa
     return _input_gradient_call(g, dtype, algorithm, threads, _native.isa_number())
 
 
+def pieces(
+    g: Geometry, dtype: np.dtype[Any], algorithm: str, threads: int, gradient: bool = False
+) -> tuple[str, tuple[int, int]]:
+    """(the algorithm, the grain as `choice.grain` has it) for pieces of the outputs that have the bits of the whole."""
+    g = g._replace(batch=max(1, g.batch))
+    call = (input_gradient_call if gradient else forward_call)(g, dtype, algorithm, threads)
+    if call.whole:
+        size = g.input_size if gradient else g.output_size
+        return algorithm, (max(1, size[0]), max(1, size[1]))
+    return call.algorithm, grain(call.algorithm, g, gradient)
+
+
+def _finite(weight: Array) -> bool:
+    """Whether all weights are finite, with hardly any memory beside them."""
+    if weight.dtype.kind != "f":
+        return True
+    step = max(1, FINITE_AT_ONCE // max(1, prod(weight.shape[2:])))
+    return all(
+        np.isfinite(one[first : first + step]).all() for one in weight for first in range(0, weight.shape[1], step)
+    )
+
+
 def run_once(
     call: Call, weight: Array, x: Array, out: Array, bias: Array | None, residual: Array | None, activation: int
 ) -> None:
     """Run a call with weights as they lie, packed panel by panel on the way unless a panel is too large for that."""
     if out.size == 0:
         return
-    if not call.packs or call.exchanges(x, bias, residual) or (
-        call.streams and (weight.dtype.kind != "f" or np.isfinite(weight).all())
-    ):  # fmt: skip
+    if not call.packs or call.exchanges(x, bias, residual) or (call.streams and _finite(weight)):
         call.run(weight, x, out, bias, residual, activation)
         return
     for p, direct, in_place in zip(call.passes, call.direct, call.in_place, strict=True):

@@ -3,7 +3,7 @@
 A block of the result is one task: it takes the pieces of the input that its windows meet, at the edge of the array with
 the padding that belongs there, and calls `fastconv.conv2d` on one thread. dask's schedulers (threads, processes,
 distributed) decide where. The bits are those of `fastconv.conv2d` of the whole array, as the algorithm is chosen from
-its shape and blocks begin where its sums begin anew (`choice.grain`). One exception: where NaN or infinity lies, the
+its shape and blocks begin where its sums begin anew (`call.pieces`). One exception: where NaN or infinity lies, the
 fast algorithms compute a part of the image another way (Winograd a row of tiles, the others all of it), and a block's
 part is smaller than the array's, so that finite values near by may round differently; `algorithm="direct"` has no
 such parts.
@@ -26,11 +26,11 @@ except ImportError as error:
     raise ImportError("fastconv.dask needs dask: pip install fastconv[dask]") from error
 
 from .arrays import layout
-from .choice import grain
+from .call import pieces
 from .errors import ConvError, ConvTypeError
 from .functional import conv2d as conv2d_of_arrays
-from .functional import explain_conv2d
 from .geometry import Padding, Size, conv_geometry
+from .threads import effective
 from .tiles import Range, needed
 
 NUMPY_MODES: Final = {"reflect": "reflect", "replicate": "edge", "circular": "wrap", "symmetric": "symmetric"}
@@ -110,17 +110,13 @@ def conv2d(
     g = conv_geometry(
         shape, frame.logical_weight_shape("weight", kernel.shape), stride, padding, dilation, groups, padding_mode
     )
-    chosen = explain_conv2d(
-        none.shape, kernel.shape, stride, padding, dilation, groups, dtype=input.dtype, padding_mode=padding_mode,
-        data_format=data_format, algorithm=algorithm,
-    ).algorithm  # fmt: skip
+    chosen, aligned = pieces(g, empty.dtype, algorithm, effective(None))
     rows = 2 - frame.channels_last  # the axis of the height
     x = input if batched else input[None]
     x = x.rechunk({3 if frame.channels_last else 1: -1})
     # cut where the chunks of the unpadded input are
     cuts = [np.cumsum(x.chunks[rows + axis])[:-1] for axis in (0, 1)]
     pads = list(g.padding)
-    aligned = grain(chosen, g)
     if g.padding_mode != "zeros":
         # the last outputs of a grain may look beyond the padding, at what cancels but for rounding
         more = [-n % own * step for n, own, step in zip(g.output_size, aligned, g.stride, strict=True)]

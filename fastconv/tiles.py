@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from . import functional, threads
 from .arrays import as_array, is_ndarray, plain
-from .call import forward_call, input_gradient_call
-from .choice import grain
+from .call import pieces
 from .errors import ConvError, ConvTypeError
 from .geometry import Geometry, PoolGeometry, Shape, Size, pair, tiled_geometries
 from .layers.activations import LINEAR, Activation, Softmax
@@ -110,8 +109,7 @@ def _convolved(
     g: Geometry, algorithm: str, weight: Array, bias: Array | None, activation: str | None, outputs: Box, source: Source
 ) -> Array:
     """A box of the outputs of a convolution `g` of the whole input, with the bits that the whole has."""
-    chosen = forward_call(g, weight.dtype, algorithm, threads.effective(None)).algorithm
-    aligned = grain(chosen, g)
+    chosen, aligned = pieces(g, weight.dtype, algorithm, threads.effective(None))
     made = _grains(outputs, aligned, g.output_size)
     box, pads = _windows(g, made, aligned)
     y = functional.conv2d(
@@ -152,8 +150,7 @@ def _tiled(layer: TiledConv2D, shape: Shape, outputs: Box, source: Source) -> Ar
 
 def _transposed(layer: Conv2DTranspose, shape: Shape, outputs: Box, source: Source) -> Array:
     g = layer.geometry(shape)  # its output is the layer's input
-    algorithm = input_gradient_call(g, layer.dtype, "auto", threads.effective(None)).algorithm
-    aligned = grain(algorithm, g, gradient=True)
+    algorithm, aligned = pieces(g, layer.dtype, "auto", threads.effective(None), gradient=True)
     made = _grains(outputs, aligned, g.input_size)
     box, pads = [], []
     for axis, (begin, end) in enumerate(made):

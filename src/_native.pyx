@@ -212,6 +212,7 @@ cdef extern from "tasks.h" nogil:
         pass
     ctypedef void (*fc_task)(void*, char*, Py_ssize_t, fc_watch*) noexcept nogil
     ctypedef int (*fc_look)() noexcept nogil
+    int FC_FORKED
     int fc_run_tasks(fc_task, void*, char*, Py_ssize_t, Py_ssize_t, int, int, fc_look)
     bint fc_interrupted(fc_watch*)
     void fc_run_alone()
@@ -252,6 +253,9 @@ cdef int run_tasks(fc_task work, void* job, char* scratch, size scratch_bytes, s
         look = look_for_signals
     with nogil:
         stopped = fc_run_tasks(work, job, scratch, scratch_bytes, tasks, threads, even, look)
+    if stopped == FC_FORKED:
+        raise RuntimeError("a signal's handler forked this process during a call: the child has none of the threads that "
+                           "were computing it. Make the call again here.")
     return -1 if stopped else 0
 
 

@@ -75,6 +75,7 @@ enum {
     LEFT_OUT_LONGEST = 256000000,
     ASK_AGAIN = 1000,           /* milliseconds after the system refused a thread */
     STACK_BYTES = 1 << 20,
+    ALL_HELPERS = 256,          /* of the process, unless there are more processors */
 };
 
 typedef struct {
@@ -83,6 +84,7 @@ typedef struct {
     char *scratch;
     ptrdiff_t scratch_bytes, tasks, parts; /* a part is a run of tasks that one thread takes */
     int team, *stop;
+    unsigned long mode;     /* of the caller's floating-point arithmetic */
     _Atomic ptrdiff_t next; /* part */
     atomic_int seats;       /* taken */
 } Job;
@@ -102,6 +104,7 @@ typedef struct {
 
 static Team teams[TEAMS] = {[0 ... TEAMS - 1] = {.lock = PTHREAD_MUTEX_INITIALIZER, .called = PTHREAD_COND_INITIALIZER}};
 static atomic_int working; /* threads of all jobs */
+static atomic_int all_helpers;
 static atomic_int room = INT_MAX;
 static _Atomic int64_t refused; /* when, in milliseconds; 0: never */
 
@@ -120,6 +123,29 @@ static inline void relax(void) {
 }
 
 int fc_room_for_threads(void) { return atomic_load(&room); }
+
+/* Rounding and what becomes of subnormal numbers: a helper does as its caller does. */
+static inline unsigned long float_mode(void) {
+#if defined(__x86_64__)
+    return __builtin_ia32_stmxcsr();
+#elif defined(__aarch64__)
+    unsigned long mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+#else
+    return 0;
+#endif
+}
+
+static inline void set_float_mode(unsigned long mode) {
+#if defined(__x86_64__)
+    __builtin_ia32_ldmxcsr((unsigned)mode);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
+#else
+    (void)mode;
+#endif
+}
 
 /* Claims parts until none is left; returns how many. */
 static ptrdiff_t take_parts(Job *job, int seat, fc_watch *watch) {
@@ -163,6 +189,7 @@ static void *help(void *of) {
             const int seat = atomic_fetch_add(&job->seats, 1);
             if (seat < job->team) {
                 fc_watch watch = {job->stop, NULL, 0, 0};
+                set_float_mode(job->mode);
                 take_parts(job, seat, &watch);
             }
         }
@@ -185,9 +212,14 @@ static int have_helpers(Team *team, int wanted) {
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);  /* signals are for threads of the program */
-    while (team->helpers < wanted && !pthread_create(&thread, &attributes, help, team)) team->helpers++;
+    const int most = omp_get_num_procs() > ALL_HELPERS ? omp_get_num_procs() : ALL_HELPERS;
+    int full = 0;
+    while (team->helpers < wanted && !(full = atomic_load(&all_helpers) >= most) &&
+           !pthread_create(&thread, &attributes, help, team))
+        team->helpers++, atomic_fetch_add(&all_helpers, 1);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
+    if (full) return team->helpers;
     atomic_store(&refused, team->helpers < wanted ? fc_milliseconds() : 0);
     atomic_store(&room, team->helpers < wanted ? team->helpers + 1 : INT_MAX);
     return team->helpers;
@@ -209,9 +241,7 @@ static Team *take_team(void) {
 /* How many threads of those wanted a job gets: no more than have a CPU beside the jobs of other callers, and without
    those that others were waiting for lately. */
 static int threads_now(Team *team, int wanted) {
-    static int processors;
-    if (!processors) processors = omp_get_num_procs();
-    const int others = atomic_load(&working);
+    const int others = atomic_load(&working), processors = others ? omp_get_num_procs() : 0;
     if (others && wanted > processors - others) wanted = processors > others ? processors - others : 1;
     if (team->most && team->most < wanted) {
         if (nanoseconds() < team->until)
@@ -245,6 +275,7 @@ static int wait_for_helpers(Team *team, int64_t patience, fc_watch *watch) {
         if (waited > patience && !late) late = inside;
         if (waited > LATE) {
             fc_interrupted(watch);
+            if (alone) break; /* a signal's handler forked: nobody is inside in this process */
             nanosleep(&pause, NULL);
         }
     }
@@ -267,7 +298,7 @@ static int run_on(Team *team, int threads, Job *job, fc_look look) {
     const int64_t part = own ? (nanoseconds() - begin) / own : 0;
     const int late = wait_for_helpers(team, LATE + 2 * part, &watch);
     if (late) leave_out(team, threads, late);
-    return *job->stop;
+    return alone && !*job->stop ? FC_FORKED : *job->stop;
 }
 
 int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch_bytes, ptrdiff_t tasks, int wanted,
@@ -281,9 +312,9 @@ int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch
     if (threads == 1) {
         stop = run_alone(work, arguments, scratch, tasks, look);
     } else {
-        Job job = {work, arguments, scratch, scratch_bytes, tasks, even ? threads : tasks, threads, &stop, 0, 1};
+        Job job = {work, arguments, scratch, scratch_bytes, tasks, even ? threads : tasks, threads, &stop, float_mode(), 0, 1};
         atomic_fetch_add(&working, threads);
-        run_on(team, threads, &job, look);
+        stop = run_on(team, threads, &job, look);
         atomic_fetch_sub(&working, threads);
     }
     atomic_flag_clear_explicit(&team->taken, memory_order_release);

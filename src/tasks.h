@@ -21,12 +21,11 @@ typedef struct {
 typedef void (*fc_task)(void *job, char *scratch, ptrdiff_t task, fc_watch *watch);
 
 /* Calls work(job, .., task, ..) for every task below `tasks` on a team of threads; thread i has scratch + i *
-   scratch_bytes. `even`: each thread takes one run of tasks, else the next that is left. Nonzero: `look` ended it. */
+   scratch_bytes. `even`: each thread takes one run of tasks, else the next that is left. Nonzero: `look` ended it, or,
+   FC_FORKED, a handler forked and this is the child, where tasks that others had taken are undone. */
+enum { FC_FORKED = 2 };
 int fc_run_tasks(fc_task work, void *job, char *scratch, ptrdiff_t scratch_bytes, ptrdiff_t tasks, int team, int even,
                  fc_look look);
-
-/* Threads that the system has room for, as far as is known: no limit until a job was refused some. */
-int fc_room_for_threads(void);
 
 /* Threads that the system has room for, as far as is known: no limit until a job was refused some. */
 int fc_room_for_threads(void);

@@ -1,6 +1,7 @@
 """The team of threads (src/tasks.c): every task is done once, whoever comes, however many call at once."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -74,6 +75,55 @@ for _ in range(20): fastconv.conv2d(x, w, num_threads=8)
 {end}
 """
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_helpers_compute_in_the_mode_of_their_caller():
+    """Where another library has subnormal numbers flushed to zero, and switches that off again."""
+    torch = pytest.importorskip("torch")
+    x, w = np.full((4, 16, 32, 32), 1e-39, np.float32), np.ones((32, 16, 3, 3), np.float32)
+
+    def zeros(threads):
+        return np.count_nonzero(fastconv.conv2d(x, w, algorithm="direct", num_threads=threads).view(np.uint32) == 0)
+
+    every = zeros(1)
+    assert every == zeros(2) == 0
+    try:
+        assert torch.set_flush_denormal(True)
+        flushed = {zeros(threads) for threads in (1, 2, 2, 8)}
+    finally:
+        torch.set_flush_denormal(False)
+    assert len(flushed) == 1
+    assert [zeros(threads) for threads in (1, 2, 8)] == [0, 0, 0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_fork_in_a_signal_handler_during_a_call():
+    """The child has none of the threads that were computing: it says so, and computes anew."""
+    code = """
+import os, signal, time, numpy as np, fastconv
+x, w, child = np.ones((16, 64, 112, 112), np.float32), np.ones((64, 64, 3, 3), np.float32), []
+def fork(*_):
+    if not child: child.append(os.fork())
+signal.signal(signal.SIGALRM, fork)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+told = ""
+while not child:
+    try: y = fastconv.conv2d(x, w, algorithm="direct", num_threads=2)
+    except RuntimeError as error: told = str(error)
+if child[0] == 0:
+    right = fastconv.conv2d(x[:1], w, algorithm="direct")[0, 0, 1, 1] == 576
+    os._exit(0 if right and (not told or "forked" in told) else 1)
+for _ in range(400):
+    done, status = os.waitpid(child[0], os.WNOHANG)
+    if done: break
+    time.sleep(0.1)
+else:
+    os.kill(child[0], 9)
+    raise SystemExit("the child hangs")
+assert status == 0 and (y == 576).any(), status
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -90,6 +90,52 @@ def test_bits_do_not_depend_on_threads_batch_layout_or_plan(case):
     assert np.array_equal(y, fastconv.plan_conv2d(x.shape, w, bias, **options).run(x))
 
 
+# Long sums whose kernel is many times as large as the image: the whole lays the image over the kernel.
+PIECES = [((1, 64, 2, 12), (8, 64, 10, 12), (5, 3)), ((2, 700, 1, 2), (5, 700, 3, 5), (2, 4)),
+          ((1, 8, 3, 4), (3, 8, 30, 30), (29, 29)), ((1, 512, 2, 1), (8, 512, 2, 5), (0, 4))]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PIECES, ids=str)
+def test_long_sums_have_the_same_bits_in_plans_and_pieces_of_the_image(case):
+    array = pytest.importorskip("dask.array")
+    from fastconv.dask import conv2d as conv2d_in_blocks
+
+    shape, weight, padding = case
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal(shape, np.float32), rng.standard_normal(weight, np.float32)
+    direct = fastconv.conv2d(x, w, padding=padding, algorithm="direct")
+    assert np.array_equal(direct, fastconv.plan_conv2d(shape, w, padding=padding, algorithm="direct").run(x))
+    for algorithm in ("auto", "direct"):
+        whole = fastconv.conv2d(x, w, padding=padding, algorithm=algorithm)
+        for chunks in ((1, -1, 1, -1), (1, -1, -1, 1), (1, -1, 1, 1)):
+            blocks = conv2d_in_blocks(array.from_array(x, chunks=chunks), w, padding=padding, algorithm=algorithm)
+            assert np.array_equal(blocks.compute(), whole)
+
+
+@pytest.mark.parametrize("size, layer, options", [
+    ((18, 4), "Conv2D", {"filters": 4, "kernel_size": 13, "strides": 2}),
+    ((5, 11), "Conv2DTranspose", {"filters": 17, "kernel_size": 13}),
+    ((1, 1), "Conv2DTranspose", {"filters": 3, "kernel_size": 20, "strides": 3}),
+], ids=str)  # fmt: skip
+def test_tiles_have_the_bits_of_the_whole(size, layer, options):
+    net = fastconv.Sequential([getattr(fastconv.layers, layer)(padding="same", **options)], input_shape=(*size, 64))
+    image = np.random.default_rng(0).standard_normal((*size, 64), np.float32)
+    whole = net(image[None])[0]
+    for tile in (1, 2, 3, 4, 6):
+        assert np.array_equal(fastconv.tiled_predict(net, image, tile=tile), whole)
+
+
+def test_whether_weights_are_finite_is_asked_with_little_memory():
+    import tracemalloc
+
+    x, w = np.zeros((1, 512, 3, 3), np.float16), np.zeros((256, 512, 7, 7), np.float16)
+    tracemalloc.start()
+    fastconv.conv2d(x, w, padding=3)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 0.1 * w.nbytes
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_what_is_not_finite_reaches_its_own_windows(case):
     x, w, dy, _, options = arrays(case)
@@ -128,9 +174,11 @@ def test_work_follows_the_useful_products(case, threads):
     g = conv_geometry(shape, weight, stride, options.get("padding", 0), dilation, groups, "zeros")
     least = useful(g)
     for call, size, over, outputs in (
-        (forward_call(g, np.dtype("float32"), "direct", threads), g.output_size, g.input_size, g.out_channels),
-        (input_gradient_call(g, np.dtype("float32"), "direct", threads), g.input_size, g.output_size, g.in_channels),
+        (forward_call(g, np.dtype("float32"), "auto", threads), g.output_size, g.input_size, g.out_channels),
+        (input_gradient_call(g, np.dtype("float32"), "auto", threads), g.input_size, g.output_size, g.in_channels),
     ):
+        if call.algorithm != "direct":
+            continue
         done = call.products(g.batch, size, over)
         if call.exchanged:
             done = groups * call.exchanged.products(outputs // groups, size, g.kernel_size)
