@@ -266,6 +266,7 @@ class Call(NamedTuple):
     merged: Pass | None  # all passes as one
     merged_direct: tuple[_native.DirectPass, ...]
     exchanged: Call | None = None  # of one group, the kernel as the image: for a single run of the planned batch
+    point: Call | None = None  # of a single pixel under a kernel: every tap of every output an output of its own
     whole: bool = False  # pieces of the image that are computed apart have other bits then
 
     def run(
@@ -285,10 +286,13 @@ class Call(NamedTuple):
         Of a `packed` weight the array gives the shape alone. With `pool`, `out` receives the largest of every 2 x 2
         outputs; `ConvPlan.pools` says when that may be asked for.
         """
-        if self.exchanged and packed is None and self.exchanges(x, bias, residual):
+        if packed is None and (self.point or self.exchanged):
             a = Operands(weight, x, out, bias, residual, activation, None, channels_last).logical()
-            self._run_exchanged(self.exchanged, a)
-            return
+            if self.point and _run_point(self.point, a):
+                return
+            if self.exchanged and self.exchanges(x, bias, residual):
+                self._run_exchanged(self.exchanged, a)
+                return
         if self.algorithm in STRASSEN:
             self._run_strassen(Operands(weight, x, out, bias, residual, activation, packed, channels_last))
             return
@@ -548,6 +552,17 @@ def _terms(p: Pass, channels: int) -> int:
     return len(p.rows) * len(p.columns) * channels
 
 
+def _spreads_a_point(g: Geometry) -> bool:
+    """Whether an input gradient (a transposed convolution) lays the whole kernel down once, at a single pixel."""
+    return (
+        g.groups == 1
+        and g.output_size == (1, 1)
+        and g.input_size == g.kernel_size
+        and all(pad[0] == 0 for pad in g.padding)
+        and all(dilation == 1 or kernel == 1 for dilation, kernel in zip(g.dilation, g.kernel_size, strict=True))
+    )
+
+
 def _panel_bytes(p: Pass, channels: int, outputs: int, compute: int) -> int:
     """Bytes of the widest panel of a pass."""
     taps = len(p.rows) * len(p.columns)
@@ -557,6 +572,34 @@ def _panel_bytes(p: Pass, channels: int, outputs: int, compute: int) -> int:
 def _most_panel_bytes(threads: int) -> int:
     """Up to here a thread packs a panel for itself: beside it, it holds a region and sums."""
     return min(PANEL_BYTES, WORKSPACE_BYTES // threads * 2 // 3)
+
+
+def _run_point(call: Call, a: Operands) -> bool:
+    """A product of matrices: images x channels by channels x (output, tap), each (output, tap) a value of the result.
+
+    False where the arrays do not lie so that outputs and taps are one axis.
+    """
+    count, taps, last = len(a.weight), prod(a.weight.shape[2:]), (0, 2, 3, 1)
+    for order in ((0, 1, 2, 3), last):  # as in (N, C, H, W), as in (N, H, W, C)
+        weight, out = a.weight.transpose(order), a.out.transpose(order)
+        if not (_merges(weight) and _merges(out)) or a.residual is not None or len(a.x) != call.direct[0].rows():
+            continue
+        bias = a.bias if a.bias is None else np.tile(a.bias, taps) if order == last else np.repeat(a.bias, taps)
+        call.run(
+            weight.reshape(count, -1).T[:, :, None, None], a.x[:, :, 0, 0].T[None, :, :, None],
+            out.reshape(len(out), -1).T[None, :, :, None], bias_for(bias, call.compute), None, a.activation,
+        )  # fmt: skip
+        return True
+    return False
+
+
+def _merges(array: Array) -> bool:
+    """Whether all axes but the first are one without a copy."""
+    step, contiguous = array.strides[3], True
+    for axis in (2, 1):
+        step *= array.shape[axis + 1]
+        contiguous = contiguous and array.strides[axis] == step
+    return contiguous
 
 
 def _direct_passes(
@@ -673,6 +716,16 @@ def _exchanged(call: Call, g: Geometry, gradient: bool, dtype: np.dtype[Any], al
     ):
         return call
     passes = exchanged_passes(g, gradient)
+    if gradient and _spreads_a_point(g):
+        long = any(_terms(p, call.channels) >= LONG_SUM for p in call.passes)
+        if not long or algorithm == "auto":
+            rows = (g.batch, 1)
+            flat = Pass((0,), (0,), (0,), (0,), (1, 1), (0, 0), (1, 1))
+            other = _call(
+                [flat], False, call.channels, call.outputs * prod(g.kernel_size), 1, rows, rows, "zeros", dtype,
+                "direct", "call", call.threads, 1,
+            )  # fmt: skip
+            call = call._replace(point=other, whole=long)
     long = any(_terms(p, call.channels) >= LONG_SUM for p in (*call.passes, *passes))
     if long and (algorithm != "auto" or prod(g.kernel_size) < EXCHANGE_LONG * prod(input_size)):
         return call  # the blocks of a long direct sum begin at the same terms in calls, plans and pieces of an image
@@ -686,7 +739,7 @@ def _exchanged(call: Call, g: Geometry, gradient: bool, dtype: np.dtype[Any], al
         passes, False, call.channels, g.batch, 1, size, g.kernel_size, "zeros", dtype, "direct", "call", call.threads,
         call.outputs,
     )  # fmt: skip
-    return call._replace(exchanged=other, whole=long)
+    return call._replace(exchanged=other, whole=long or call.whole)
 
 
 # Calls hold numbers alone, a few kilobytes each, and are forgotten oldest first.

@@ -464,7 +464,7 @@ def _smallest_walk(
 
 def images_of_a_tile(pixels: int, images: int, rows: int) -> int:
     """Images that share a tile of so few pixels that they would not fill the register tiles, `rows` each."""
-    return _split(images, min(images, 8 * rows // pixels)) if images > 1 and pixels < 2 * rows else 1
+    return _split(images, min(images, 8 * rows // pixels)) if images > 1 and pixels <= 4 * rows else 1
 
 
 # An exchange keeps the order of the terms, and so the bits, but for long sums, whose blocks it cuts elsewhere: their
@@ -581,8 +581,9 @@ def direct_blocking(
         steps = max(1, channels * prod(walked_taps(*axis) for axis in walked) // prod(size))
     elif source != GATHER and (tile_y, tile_x) == size:
         together = images_of_a_tile(tile_y * tile_x, images, rows)
-        while source == REGION and together > 1 and together * region_bytes(size) > REGION_BYTES:
-            together //= 2
+        # beyond the second level too where fewer would not fill the register tiles: all weights pass for each tile
+        while source == REGION and together * prod(size) > 2 * rows and together * region_bytes(size) > REGION_BYTES:
+            together = -(-together // 2)
 
     panels_per_task = panels
     if threads > 1 or steps < all_steps:  # small tiles would pack all weights again and again

@@ -128,6 +128,10 @@ cdef class DirectPass:
         tasks = job.tiles_y * job.tiles_x * job.groups * job.panel_chunks
         return job.source, job.images, (job.tile_y, job.tile_x), job.kc, tasks
 
+    def rows(self):
+        """Rows of the outputs that the pass makes."""
+        return self.job.size_y
+
     def streams(self):
         """Whether the weights of a single run are packed block by block."""
         return self.job.streams
