@@ -49,13 +49,10 @@ def workloads() -> dict[str, Callable[[int | None], Callable[[], object]]]:
 
     def net(threads: int | None) -> Callable[[], object]:
         model = fastconv.models.resnet(18, input_shape=(112, 112, 3))
-        model.predict(net_x)
+        before = fastconv.get_num_threads()
 
         def run() -> object:
-            if threads is None:
-                return model.predict(net_x)
-            before = fastconv.get_num_threads()
-            fastconv.set_num_threads(threads)
+            fastconv.set_num_threads(threads or before)
             try:
                 return model.predict(net_x)
             finally:

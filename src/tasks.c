@@ -69,7 +69,8 @@ int fc_run_tasks(fc_task work, void *job, char *scratch, ptrdiff_t scratch_bytes
 enum {
     TEAMS = 16,                 /* jobs of different callers that have helpers at the same time */
     MOST_HELPERS = 1023,        /* of a team */
-    SPIN = 100000,              /* nanoseconds that a helper without a job looks for one before it sleeps */
+    SPIN = 100000,              /* nanoseconds that a helper without a job looks for one before it sleeps: longer, and it takes
+                                   the CPU from its own caller where others are busy (bench/busy.py) */
     LATE = 200000,              /* nanoseconds that the caller waits for a helper before it is taken for late */
     LEFT_OUT = 4000000,         /* nanoseconds that a late helper is left out at first */
     LEFT_OUT_LONGEST = 256000000,
@@ -304,6 +305,7 @@ static int run_on(Team *team, int threads, Job *job, fc_look look) {
 int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch_bytes, ptrdiff_t tasks, int wanted,
                  int even, fc_look look) {
     if (wanted > tasks) wanted = (int)tasks;
+    if (wanted > 1 && wanted > omp_get_thread_limit()) wanted = omp_get_thread_limit();
     Team *team = wanted > 1 && !alone && !omp_in_parallel() ? take_team() : NULL; /* within a region of others' every
                                                                                      thread has work of its own */
     if (!team) return run_alone(work, arguments, scratch, tasks, look);
