@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
+from ._core.geometry import Geometry
 from .activations import FUSED
 from .choice import (
     EXCHANGE_LANES,
@@ -54,7 +55,6 @@ from .choice import (
     winograd_blocking,
     winograd_kind,
 )
-from .geometry import Geometry
 
 Array = NDArray[Any]
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _native
+from ._core.geometry import Geometry
 from .errors import ConvError
-from .geometry import Geometry
 
 # Where the register tiles read their pixels (drivers/direct.pxi).
 IN_PLACE, REGION, GATHER = 0, 1, 2

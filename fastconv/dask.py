@@ -25,11 +25,12 @@ try:
 except ImportError as error:
     raise ImportError("fastconv.dask needs dask: pip install fastconv[dask]") from error
 
-from .arrays import layout
+from ._core.geometry import conv_geometry
+from ._core.layouts import layout
+from ._core.words import Padding, Size
 from .call import pieces
 from .errors import ConvError, ConvTypeError
 from .functional import conv2d as conv2d_of_arrays
-from .geometry import Padding, Size, conv_geometry
 from .threads import effective
 from .tiles import Range, needed
 

@@ -12,46 +12,27 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _native, plan, threads
-from .activations import FUSED, LINEAR, activation_name
-from .arrays import (
-    FLOATS,
-    LAYOUTS_1D,
-    Array,
-    DType,
+from . import _native, threads
+from ._core import two_axes as plan
+from ._core.arrays import FLOATS, Array, DType, as_array, empty, is_ndarray, require_addend, result_dtype
+from ._core.arrays import plain as plain_array
+from ._core.geometry import conv_geometry, conv_transpose_geometry, tiled_geometries
+from ._core.layouts import (
     Layout,
-    as_array,
     checked_residual,
     destination,
-    empty,
     empty_activation,
     empty_weight,
-    is_ndarray,
     layout,
     lies_channels_last,
-    require_addend,
-    result_dtype,
 )
-from .arrays import plain as plain_array
+from ._core.windows import pool_geometry
+from ._core.words import Padding, Shape, Size, flag, integer, shape, word
+from .activations import FUSED, LINEAR, activation_name
 from .call import ACTIVATIONS as ACTIVATION_CODES
 from .call import bias_for, forward_call
 from .choice import LINE, STRASSEN, WINOGRAD
 from .errors import ConvError, ConvTypeError
-from .geometry import (
-    Padding,
-    Shape,
-    Size,
-    conv_geometry,
-    conv_transpose_geometry,
-    flag,
-    integer,
-    padding_1d,
-    pool_geometry,
-    shape,
-    single,
-    tiled_geometries,
-    word,
-)
 from .plan import ConvExplanation, ConvPlan
 from .remembered import Gradients, call_key, known_key, remember, remembered_calls, remembered_gradients
 
@@ -326,9 +307,8 @@ def conv1d(
     array([[ 3.,  6., 12.]])
     """
     return _convolve(
-        "conv1d", layout(data_format, LAYOUTS_1D), input, weight, bias, (1, single("stride", stride, 1)),
-        padding_1d(padding), (1, single("dilation", dilation, 1)), groups, padding_mode, activation, residual,
-        algorithm, num_threads, out,
+        "conv1d", layout(data_format, 1), input, weight, bias, stride, padding, dilation, groups, padding_mode,
+        activation, residual, algorithm, num_threads, out,
     )  # fmt: skip
 
 
@@ -472,9 +452,8 @@ def conv_transpose1d(
         For values, shapes or types that do not fit.
     """
     return _convolve_transposed(
-        "conv_transpose1d", layout(data_format, LAYOUTS_1D), input, weight, bias, (1, single("stride", stride, 1)),
-        padding_1d(padding), (0, single("output_padding", output_padding, 0)), groups,
-        (1, single("dilation", dilation, 1)), algorithm, num_threads, out,
+        "conv_transpose1d", layout(data_format, 1), input, weight, bias, stride, padding, output_padding, groups,
+        dilation, algorithm, num_threads, out,
     )  # fmt: skip
 
 
@@ -685,7 +664,7 @@ def tiled_conv2d(
         name, out, frame, (g.batch, g.out_channels, *g.output_size), dtype, batched,
         frame.channels_last or lies_channels_last(x), (x, kernels, b, unsafe),
     )  # fmt: skip
-    for a, c, part in tiled_geometries(g, tiles):
+    for (a, c), part in tiled_geometries(g, tiles):
         pixels = target[:, :, a :: tiles[0], c :: tiles[1]]
         if pixels.size:
             plan.forward(part, x, kernels[a, c], b, None, None, pixels, algorithm=chosen, threads=team)

@@ -11,31 +11,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import plan, threads
-from .arrays import (
-    FLOATS,
-    INT64,
-    Array,
-    DType,
-    as_array,
-    empty_activation,
-    empty_weight,
-    layout,
-    lies_channels_last,
-    result_dtype,
-)
+from . import threads
+from ._core import two_axes as plan
+from ._core.arrays import FLOATS, INT64, Array, DType, as_array, result_dtype
+from ._core.geometry import Geometry, conv_geometry, conv_transpose_geometry, tiled_geometries
+from ._core.layouts import empty_activation, empty_weight, layout, lies_channels_last
+from ._core.windows import pool_geometry
+from ._core.words import Padding, Size, shape
 from .errors import ConvError
 from .functional import checked_algorithm, checked_average, checked_tiles, require_gradient
-from .geometry import (
-    Geometry,
-    Padding,
-    Size,
-    conv_geometry,
-    conv_transpose_geometry,
-    pool_geometry,
-    shape,
-    tiled_geometries,
-)
 from .remembered import Gradients, known_key, remember, remembered_gradients
 
 # Sums over tiles are held for a slice of the channels of one image at a time, to bound the scratch memory.
@@ -360,7 +344,7 @@ def tiled_conv2d_input(
             image = image.astype(wide, copy=False)
         total = np.zeros((1, some.in_channels, *g.input_size), wide)
         share = np.empty_like(total)
-        for a, b, part in tiled_geometries(some, tiles):
+        for (a, b), part in tiled_geometries(some, tiles):
             pixels = image[:, :, a :: tiles[0], b :: tiles[1]]
             if pixels.size:
                 weight_part = kernels[a, b][:, channels]
@@ -420,7 +404,7 @@ def tiled_conv2d_weight(
     chosen, team = checked_algorithm(algorithm), threads.effective(num_threads)
     result = np.empty(own_size, dtype)
     dw = frame.tiled_weight("weight_size", result)
-    for a, b, part in tiled_geometries(g, tiles):
+    for (a, b), part in tiled_geometries(g, tiles):
         pixels = dy[:, :, a :: tiles[0], b :: tiles[1]]
         plan.weight_gradient(part, x, pixels, dw[a, b], algorithm=chosen, threads=team)
     return result

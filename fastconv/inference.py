@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import functional
-from .arrays import empty
+from ._core.arrays import empty
+from ._core.words import Shape
 from .errors import ConvError
 from .forks import Guard
-from .geometry import Shape
 from .layers import activations, rows
 from .layers.activations import LINEAR, Activation, Function
 from .layers.base import Layer, locating

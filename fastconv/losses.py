@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import as_array
+from ._core.arrays import as_array
+from ._core.words import flag
 from .errors import ConvError, ConvTypeError
-from .geometry import flag
 from .layers.base import real
 
 Array = NDArray[Any]

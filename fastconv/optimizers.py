@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from .arrays import as_array
+from ._core.arrays import as_array
+from ._core.words import flag
 from .errors import ConvError, ConvTypeError
-from .geometry import flag
 from .layers.base import Parameter, positive, real
 from .layers.rows import team
 

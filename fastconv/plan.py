@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _native
-from .arrays import as_array, checked_residual, destination, empty, layout, lies_channels_last
+from ._core.arrays import as_array, empty
+from ._core.geometry import Geometry, padded_index
+from ._core.layouts import checked_residual, destination, layout, lies_channels_last
+from ._core.windows import PoolGeometry
 from .call import (
     ACTIVATIONS,
     COMPUTE,
@@ -66,7 +69,6 @@ from .choice import (
     winograd_tiles,
 )
 from .errors import ConvError, ConvTypeError, import_refused
-from .geometry import Geometry, PoolGeometry, padded_index
 from .integers import Checked, fits_signed, largest, run_checked
 from .sums import FEW
 

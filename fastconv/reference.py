@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import geometry
+from ._core import geometry, windows, words
+from ._core.geometry import Geometry
+from ._core.windows import PoolGeometry
 from .activations import activation_name
 from .errors import ConvError, ConvTypeError
-from .geometry import Geometry, PoolGeometry
 
 Array = NDArray[Any]
 Size = int | Sequence[int]
@@ -177,7 +178,7 @@ def max_pool2d(
 ) -> Array | tuple[Array, Array]:
     """The largest value of each window; a NaN counts as larger than all. Indices are flat: row * width + column."""
     x, batched = _to_nchw(input, data_format)
-    g = geometry.pool_geometry(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    g = windows.pool_geometry(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     best, index = _max_pool(g, x)
     values = _finish(best, x.dtype.newbyteorder("="), data_format, batched, out)
     return (values, _finish(index, np.dtype(np.int64), data_format, batched)) if return_indices else values
@@ -198,7 +199,7 @@ def avg_pool2d(
 ) -> Array:
     """The sum of each window over the number of its pixels, padding counted or not, or over `divisor_override`."""
     x, batched = _to_nchw(input, data_format)
-    g = geometry.pool_geometry(x.shape, kernel_size, stride, padding, 1, ceil_mode)
+    g = windows.pool_geometry(x.shape, kernel_size, stride, padding, 1, ceil_mode)
     with np.errstate(all="ignore"):
         total = np.zeros((*x.shape[:2], *g.output_size))
         for _, _, (out_rows, out_columns), (rows, columns) in _taps(g):
@@ -228,7 +229,7 @@ def conv1d(
     last = _channels_last(data_format)
     y = conv2d(
         _with_height(input, last), _weight_with_height(weight, last), bias,
-        (1, _one(stride)), geometry.padding_1d(padding), (1, _one(dilation)), groups,
+        (1, _one(stride)), _one_pads(padding), (1, _one(dilation)), groups,
         padding_mode=padding_mode, data_format="NHWC" if last else "NCHW", activation=activation,
         residual=None if residual is None else _with_height(residual, last),
     )  # fmt: skip
@@ -254,7 +255,7 @@ def conv_transpose1d(
     last = _channels_last(data_format)
     y = conv_transpose2d(
         _with_height(input, last), _weight_with_height(weight, last), bias,
-        (1, _one(stride)), geometry.padding_1d(padding), (0, _one(output_padding)), groups, (1, _one(dilation)),
+        (1, _one(stride)), _one_pads(padding), (0, _one(output_padding)), groups, (1, _one(dilation)),
         data_format="NHWC" if last else "NCHW",
     )  # fmt: skip
     return _into(np.squeeze(y, -3 if last else -2), out)
@@ -423,7 +424,7 @@ def max_pool2d_input(
     """The gradient of max_pool2d: each value goes back to the pixel it came from."""
     x, batched = _to_nchw(input, data_format)
     dy = _to_nchw(grad_output, data_format)[0]
-    g = geometry.pool_geometry(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    g = windows.pool_geometry(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     index = _max_pool(g, x)[1]
     dx = np.zeros((*x.shape[:2], x.shape[2] * x.shape[3]), _wide(dy).dtype)
     image, channel = np.ogrid[: x.shape[0], : x.shape[1]]
@@ -448,7 +449,7 @@ def avg_pool2d_input(
     """The gradient of avg_pool2d: each value goes back to its whole window in equal parts."""
     dy, batched = _to_nchw(grad_output, data_format)
     shape = _shape_to_nchw(input_size, data_format)
-    g = geometry.pool_geometry(shape, kernel_size, stride, padding, 1, ceil_mode)
+    g = windows.pool_geometry(shape, kernel_size, stride, padding, 1, ceil_mode)
     with np.errstate(all="ignore"):
         share = _wide(dy) / _divisors(g, count_include_pad, divisor_override)
         dx = np.zeros(shape)
@@ -695,3 +696,8 @@ def _weight_with_height(weight: ArrayLike, channels_last: bool) -> Array:
 
 def _one(value: Size) -> int:
     return value if isinstance(value, int) else value[0]
+
+
+def _one_pads(padding: Padding) -> Any:
+    parsed = words.parse_padding(padding, 1)
+    return parsed if isinstance(parsed, str) else ((0, 0), *parsed)

@@ -10,10 +10,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from . import _native, plan, threads
-from .arrays import FLOATS, Array, Layout, empty
+from . import _native, threads
+from ._core import two_axes as plan
+from ._core.arrays import FLOATS, Array, empty
+from ._core.geometry import Geometry
+from ._core.layouts import Layout
+from ._core.words import Shape
 from .call import Call
-from .geometry import Geometry, Shape
 
 _MOST_REMEMBERED: Final = 256
 remembered_calls: dict[tuple[object, ...], tuple[Call, Shape, int, bool]] = {}  # call, result shape, activation, layout

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from .geometry import Shape
+from ._core.words import Shape
 from .layers.base import Layer
 from .layers.core import Residual, chain_window
 

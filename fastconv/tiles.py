@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import functional, threads
-from .arrays import as_array, is_ndarray, plain
+from ._core.arrays import as_array, is_ndarray, plain
+from ._core.geometry import Geometry, tiled_geometries
+from ._core.windows import PoolGeometry
+from ._core.words import Shape, Size, Sizes, pair
 from .call import pieces
 from .errors import ConvError, ConvTypeError
-from .geometry import Geometry, PoolGeometry, Shape, Size, pair, tiled_geometries
 from .layers.activations import LINEAR, Activation, Softmax
 from .layers.base import Layer, locating
 from .layers.convolution import Conv2D, Conv2DTranspose, batch_algorithm
@@ -69,7 +71,7 @@ def _windows(
     return (boxes[0], boxes[1]), (pads[0], pads[1])
 
 
-def _grains(outputs: Box, aligned: Range, size: Range) -> Box:
+def _grains(outputs: Box, aligned: Sizes, size: Sizes) -> Box:
     """The box of whole grains around outputs, within those that there are."""
     rows, columns = (
         (begin // step * step, min(end, -(-stop // step) * step))
@@ -134,7 +136,7 @@ def _tiled(layer: TiledConv2D, shape: Shape, outputs: Box, source: Source) -> Ar
     y = np.empty((1, *(end - begin for begin, end in outputs), layer.filters), layer.dtype)
     shared = _remembering(source)
     shared(_windows(layer.geometry(shape), outputs)[0])  # which of all kernels' windows are the most
-    for a, b, g in tiled_geometries(layer.geometry(shape), layer.tiles):
+    for (a, b), g in tiled_geometries(layer.geometry(shape), layer.tiles):
         own: list[Range] = []
         places: list[slice] = []
         for (begin, end), first, step in zip(outputs, (a, b), layer.tiles, strict=True):

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import losses, optimizers
-from .arrays import as_array, is_ndarray, plain
+from ._core.arrays import as_array, is_ndarray, plain
+from ._core.words import flag
 from .callbacks import Callbacks
 from .errors import ConvError, ConvTypeError
-from .geometry import flag
 from .inference import InferencePlan
 from .layers import memory
 from .layers.activations import SOFTMAX, Activation, Softmax

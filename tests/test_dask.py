@@ -13,9 +13,9 @@ from pieces import forced_problem, random_chunks
 
 import fastconv
 from fastconv import ConvError, ConvTypeError
+from fastconv._core.geometry import conv_geometry
 from fastconv.choice import grain
 from fastconv.functional import ALGORITHMS
-from fastconv.geometry import conv_geometry
 
 da = pytest.importorskip("dask.array")
 dask = pytest.importorskip("dask")

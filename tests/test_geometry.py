@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 
 from fastconv import ConvError, ConvTypeError
-from fastconv.geometry import (
-    PADDING_MODES,
-    Geometry,
-    conv_geometry,
-    conv_transpose_geometry,
-    padded_index,
-    padding_1d,
-    pool_geometry,
-    tiled_geometries,
-)
+from fastconv._core.geometry import Geometry, conv_geometry, conv_transpose_geometry, padded_index, tiled_geometries
+from fastconv._core.windows import pool_geometry
+from fastconv._core.words import PADDING_MODES, parse_padding
 
 
 def conv(size, kernel, stride=1, padding=0, dilation=1, groups=1, mode="zeros", channels=(2, 4), batch=1) -> Geometry:
@@ -96,15 +89,15 @@ def test_every_form_of_padding(padding, expected):
 @pytest.mark.parametrize(
     ("padding", "expected"),
     [
-        (2, ((0, 0), (2, 2))),
-        ((3,), ((0, 0), (3, 3))),
-        (((1, 2),), ((0, 0), (1, 2))),
-        (((-1, 2),), ((0, 0), (-1, 2))),
+        (2, ((2, 2),)),
+        ((3,), ((3, 3),)),
+        (((1, 2),), ((1, 2),)),
+        (((-1, 2),), ((-1, 2),)),
         ("SAME", "same"),
     ],
 )
 def test_every_form_of_padding_without_a_height(padding, expected):
-    assert padding_1d(padding) == expected
+    assert parse_padding(padding, 1) == expected
 
 
 def test_sizes_strides_and_groups_end_up_in_the_geometry():
@@ -234,7 +227,7 @@ def test_padding_modes_leave_the_sizes_alone(mode):
 def test_tiles_look_where_the_whole_looks(tiles, stride, padding):
     g = conv((9, 8), (3, 2), stride, padding)
     seen = np.zeros(g.output_size, int)
-    for a, b, part in tiled_geometries(g, tiles):
+    for (a, b), part in tiled_geometries(g, tiles):
         view = seen[a :: tiles[0], b :: tiles[1]]
         assert view.shape == part.output_size
         view += 1

@@ -7,9 +7,9 @@ import pytest
 
 import fastconv
 from fastconv import _native, grad, reference
+from fastconv._core.geometry import conv_geometry
 from fastconv.call import input_gradient_call
 from fastconv.choice import input_gradient_passes, merged_phases
-from fastconv.geometry import conv_geometry
 
 CASES = [
     # channels, outputs, input size, kernel, stride, padding, dilation

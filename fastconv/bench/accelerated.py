@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
 from ..errors import ConvError
 from ..models.catalogue import from_catalogue
 from ..threads import get_num_threads, set_num_threads

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..arrays import Array, empty
+from .._core.arrays import Array, empty
 
 PASSES: Final = ("fwd", "eager", "dx", "dw")
 NET: Final = "net"

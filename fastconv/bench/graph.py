@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
+from .._core.words import Shape
 from ..errors import ConvError
-from ..geometry import Shape
 from ..layers.activations import LINEAR, Activation, Function
 from ..layers.base import Layer
 from ..layers.convolution import Conv2D

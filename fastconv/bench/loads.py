@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
 from ..models import resnet
 from ..threads import get_num_threads, set_num_threads
 from .cases import LOAD

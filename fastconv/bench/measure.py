@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
 
 TURN_SECONDS: Final = 0.03  # timed calls of one turn: long against the clock, short against drifts of the machine
 MOST_CALLS: Final = 50

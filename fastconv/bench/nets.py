@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
 from ..models import Sequential, cifar_vgg, mnist_net, resnet, vgg
 from ..optimizers import SGD
 from ..threads import get_num_threads, set_num_threads

@@ -20,7 +20,7 @@ import numpy as np
 import fastconv
 
 from .. import reference
-from ..arrays import Array, empty
+from .._core.arrays import Array, empty
 from .cases import PASSES, Case, Data
 from .measure import Candidate
 

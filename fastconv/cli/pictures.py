@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
 from ..files import require_regular
 from .common import CommandError, require
 

@@ -16,9 +16,10 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arrays import as_array, layout
+from .._core.arrays import as_array
+from .._core.layouts import layout
+from .._core.words import Shape, flag, integer
 from ..errors import ConvError, ConvTypeError
-from ..geometry import Shape, flag, integer
 from .initializers import Initializer
 
 Array = NDArray[Any]
@@ -223,9 +224,9 @@ class Layer:
         first, second, third = sample
         return (first, second, third) if self.channels_last else (second, third, first)
 
-    def _sample(self, height: int, width: int, channels: int) -> Shape:
-        """(H, W, C) in the layer's data format."""
-        return (height, width, channels) if self.channels_last else (channels, height, width)
+    def _sample(self, *shape: int) -> Shape:
+        """(*spatial, C) in the layer's data format."""
+        return shape if self.channels_last else (shape[-1], *shape[:-1])
 
     def _sample_shape(self, sample: Shape) -> Shape:
         """The output shape of one sample of this input shape, or a refusal."""

@@ -13,21 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import plan, threads
+from .._core.geometry import Geometry, conv_geometry, conv_transpose_geometry, keras_transposed_padding
+from .._core.words import Padding, Shape, Size, channel_groups, flag, pair, parse_padding
 from ..choice import forward_passes, why_not_winograd
 from ..errors import ConvError
-from ..geometry import (
-    Geometry,
-    Padding,
-    Shape,
-    Size,
-    channel_groups,
-    conv_geometry,
-    conv_transpose_geometry,
-    flag,
-    keras_transposed_padding,
-    pair,
-    parse_padding,
-)
 from . import memory, rows
 from .activations import LINEAR, Function, function
 from .base import Array, Layer, Parameter, positive
@@ -68,7 +57,7 @@ class Convolution(Layer):
         self.kernel_size = pair("kernel_size", kernel_size, 1)
         self.strides = pair("strides", strides, 1)
         self.padding = padding
-        parse_padding(padding)
+        parse_padding(padding, 2)
         self.dilation_rate = pair("dilation_rate", dilation_rate, 1)
         self.activation = function(activation)
         self.use_bias = flag("use_bias", use_bias)

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import plan
+from .._core.geometry import Geometry, conv_geometry
+from .._core.words import Shape, flag
+from .._core.words import shape as checked_shape
 from ..errors import ConvError, ConvTypeError
 from ..forks import MadeAnew
-from ..geometry import Geometry, Shape, conv_geometry, flag
-from ..geometry import shape as checked_shape
 from ..threads import effective
 from . import memory, rows
 from .activations import LINEAR, Function, function

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 
 from .. import functional
 from .. import grad as conv_gradient
+from .._core.geometry import Geometry, conv_geometry
+from .._core.words import Padding, Shape, Size, pair
 from ..errors import ConvError
-from ..geometry import Geometry, Padding, Shape, Size, conv_geometry, pair
 from .activations import Function
 from .base import Array, Layer, positive
 from .convolution import Conv2D, Convolution

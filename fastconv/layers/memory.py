@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import arrays
+from .._core import arrays
 from ..forks import MadeAnew
 
 Array = NDArray[Any]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._core.words import Shape, flag, integer
 from ..errors import ConvError
-from ..geometry import Shape, flag, integer
 from ..sums import FEW
 from . import rows
 from .base import Array, Layer, Parameter, positive, real

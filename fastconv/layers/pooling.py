@@ -10,19 +10,10 @@ from numpy.typing import ArrayLike
 
 from .. import functional
 from .. import grad as pool_gradient
+from .._core.geometry import Geometry, conv_geometry
+from .._core.windows import PoolGeometry, pool_geometry
+from .._core.words import Padding, Shape, Size, flag, pair, word
 from ..errors import ConvError
-from ..geometry import (
-    Geometry,
-    Padding,
-    PoolGeometry,
-    Shape,
-    Size,
-    conv_geometry,
-    flag,
-    pair,
-    pool_geometry,
-    word,
-)
 from ..sums import FEW, total
 from . import memory, rows
 from .base import Array, Layer

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _native, plan
+from .._core.windows import PoolGeometry
 from ..choice import LONG_SUM
-from ..geometry import PoolGeometry
 from ..threads import effective
 from . import memory
 
@@ -101,8 +101,9 @@ def max_pool_gradient(g: PoolGeometry, x: Array, y: Array, dy: Array) -> Array:
         plan.max_pool_gradient(g, dy.transpose(0, 3, 1, 2), indices, dx.transpose(0, 3, 1, 2), threads=team(x))
         return dx
     (top, _), (left, _) = g.padding
+    (height, width), (down, across) = g.kernel_size, g.stride
     x, y, dy = (np.ascontiguousarray(array) for array in (x, y, dy))
-    _native.max_pool_gradient(dx, x, y, dy, g.kernel_size, g.stride, (top, left), team(x))
+    _native.max_pool_gradient(dx, x, y, dy, (height, width), (down, across), (top, left), team(x))
     return dx
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 
+from .._core.words import Shape
 from ..errors import ConvError
-from ..geometry import Shape
 from ..layers import (
     Activation,
     AveragePooling2D,

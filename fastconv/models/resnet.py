@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from .._core.words import integer, word
 from ..errors import ConvError
-from ..geometry import integer, word
 from ..layers import (
     Activation,
     BatchNormalization,

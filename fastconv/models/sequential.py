@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import storage
-from ..arrays import as_array
+from .._core.arrays import as_array
+from .._core.words import Shape, integer
 from ..errors import ConvError, ConvTypeError
-from ..geometry import Shape, integer
 from ..inference import InferencePlan
 from ..layers.base import Array, Layer, locating, prefix_of
 from ..layers.core import Dropout, chain, chain_backward, chain_window, unique_names

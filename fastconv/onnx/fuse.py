@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
 from .chains import link
 from .graph import Graph, Node
 from .operators import INTERNAL

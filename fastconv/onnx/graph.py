@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..arrays import Array
+from .._core.arrays import Array
 from .errors import OnnxError
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
-from ..geometry import Shape
+from .._core.arrays import Array
+from .._core.words import Shape
 from .graph import Node
 from .memory import Pool
 from .operators import Call

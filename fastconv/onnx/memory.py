@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..arrays import CACHE_LINE, Array
-from ..geometry import Shape
+from .._core.arrays import CACHE_LINE, Array
+from .._core.words import Shape
 from .errors import TooLarge
 
 SMALL_BYTES: Final = 1 << 12  # below this NumPy's own allocation is as cheap

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
 from .errors import OnnxError
 from .graph import Graph, Node
 from .joined import Joined

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Final
 
-from ..arrays import Array
+from .._core.arrays import Array
 from .graph import Graph, Node
 from .operators import INTERNAL
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
 from ..errors import ConvTypeError
 from ..forks import Guard
 from .errors import OnnxError

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..arrays import Array
-from ..geometry import Shape
+from .._core.arrays import Array
+from .._core.words import Shape
 from .errors import OnnxError, onnx_package
 
 # TensorProto.DataType: (name as ONNX Runtime spells it, bits an element, field of values that are not raw).

@@ -17,9 +17,9 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..arrays import is_ndarray, plain
+from .._core.arrays import is_ndarray, plain
+from .._core.words import flag
 from ..errors import ConvError, ConvTypeError
-from ..geometry import flag
 from .types import Array, into_integers, number, same_parameters
 from .windows import correlate_valid, extended
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._core.words import Size, flag, pair
 from ..errors import ConvError, ConvTypeError
 from ..functional import conv2d
-from ..geometry import Size, flag, pair
 from .types import Array, exact_type, into_integers, largest, number, same_parameters
 from .windows import correlate_valid, extended
 

@@ -10,7 +10,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import plain
+from .._core.arrays import plain
 from ..errors import ConvError, ConvTypeError
 
 Array = NDArray[Any]

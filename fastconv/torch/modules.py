@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fastconv
-from fastconv.arrays import Array
+from fastconv._core.arrays import Array
 from fastconv.forks import Guard
 from fastconv.functional import prepared
 

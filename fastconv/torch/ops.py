@@ -24,8 +24,8 @@ from torch import Tensor
 
 import fastconv
 from fastconv import forks
-from fastconv.arrays import Array
-from fastconv.geometry import conv_geometry
+from fastconv._core.arrays import Array
+from fastconv._core.geometry import conv_geometry
 from fastconv.layers.convolution import batch_algorithm
 
 from ..errors import ConvError

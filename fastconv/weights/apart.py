@@ -19,9 +19,9 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
+from .._core.words import Shape
 from ..errors import ConvError
-from ..geometry import Shape
 from .source import Place, Source, SourceLayer, Stored
 
 PROGRAM: Final = """

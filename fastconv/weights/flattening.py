@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from ..arrays import Array
-from ..geometry import Shape
+from .._core.arrays import Array
+from .._core.words import Shape
 from ..layers import (
     Activation,
     BatchNormalization,

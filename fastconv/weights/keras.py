@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
 from ..errors import ConvError
 from ..files import Archive, is_archive, open_regular, size_of
 from . import apart

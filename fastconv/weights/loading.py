@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
 from ..errors import ConvError, ConvTypeError
 from ..files import open_regular, require_regular, size_of
 from ..layers import BatchNormalization

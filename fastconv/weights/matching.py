@@ -21,7 +21,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from ..geometry import Shape
+from .._core.words import Shape
 from ..layers import Layer, Residual, SeparableConv2D
 from ..layers.base import Parameter, snake_case
 from ..models import Sequential

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
 from ..errors import ConvError
 from ..files import Segment, size_of
 from .source import Stored, from_bfloat16, require_few

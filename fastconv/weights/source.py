@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
+from .._core.arrays import Array
+from .._core.words import Shape
 from ..errors import ConvError
-from ..geometry import Shape
 
 MOST_ENTRIES: Final = 20_000  # of one file; the largest nets have some thousand
 MOST_NAME: Final = 1024  # characters of one name, and its parts: modules in modules

@@ -22,7 +22,7 @@ _REGION, _DIRECT, _DEPTHWISE = (f"src/drivers/{name}.pxi" for name in ("region",
 _WINOGRAD, _WINOGRAD_DW = "src/drivers/winograd.pxi", "src/drivers/winograd_gradient.pxi"
 _STRASSEN_H, _STRASSEN = "src/kernels/strassen.h", "src/drivers/strassen.pxi"
 _DW, _LANES_DW, _POOL = (f"src/drivers/{name}.pxi" for name in ("weight_gradient", "depthwise_gradient", "pool"))
-_GEOMETRY, _CHOICE, _CALL = "fastconv/geometry.py", "fastconv/choice.py", "fastconv/call.py"
+_GEOMETRY, _CHOICE, _CALL = "fastconv/_core/geometry.py", "fastconv/choice.py", "fastconv/call.py"
 
 MUTATIONS = [
     Mutation(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.polynomial import Chebyshev
 
-from ...arrays import Array
+from ..._core.arrays import Array
 from .registry import Call, operator
 from .sums import summed
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ...arrays import Array
+from ..._core.arrays import Array
 from ..errors import onnx_package
 from ..tensors import STRING, numpy_type
 from .registry import Call, operator

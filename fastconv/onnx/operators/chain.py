@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ... import _native
-from ...arrays import Array
+from ..._core.arrays import Array
 from ...threads import effective
 from ..graph import Node
 from .registry import INTERNAL, Call, find, operator

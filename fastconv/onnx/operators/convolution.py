@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ... import functional
-from ...arrays import Array
+from ..._core.arrays import Array
 from ...plan import ConvPlan
 from .activations import hard_swish, logistic
 from .registry import INTERNAL, Call, operator

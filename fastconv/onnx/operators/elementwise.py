@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arrays import Array
+from ..._core.arrays import Array
 from .registry import Call, operator
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ... import functional
-from ...arrays import Array
+from ..._core.arrays import Array
 from ...choice import LONG_SUM
 from ...sums import product
 from .convolution import activate

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arrays import Array
+from ..._core.arrays import Array
 from ...sums import FEW
 from ..tensors import numpy_type
 from .registry import Call, operator

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ... import functional
-from ...arrays import FLOATS, Array, lies_channels_last
-from ...geometry import Shape
+from ..._core.arrays import FLOATS, Array
+from ..._core.layouts import lies_channels_last
+from ..._core.words import Shape
 from .registry import Call, operator
 from .sums import mean, spatial_sums, summed
 from .windows import Window, kernel_of, pooled

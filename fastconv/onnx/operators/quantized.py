@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import functional
-from ...arrays import Array
+from ..._core.arrays import Array
 from ..errors import onnx_package
 from ..tensors import numpy_type
 from .casts import converted

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ...arrays import Array
-from ...geometry import Shape
+from ..._core.arrays import Array
+from ..._core.words import Shape
 from ..errors import OnnxError
 from ..graph import Node
 from ..halves import in_float32

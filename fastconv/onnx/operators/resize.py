@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ...arrays import Array
+from ..._core.arrays import Array
 from .chain import copy
 from .registry import Call, operator
 

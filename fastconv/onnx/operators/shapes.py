@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from ...arrays import Array
+from ..._core.arrays import Array
 from .chain import copy
 from .registry import Call, operator
 

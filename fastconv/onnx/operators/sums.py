@@ -7,7 +7,8 @@ from math import prod
 import numpy as np
 
 from ... import _native
-from ...arrays import Array, lies_channels_last
+from ..._core.arrays import Array
+from ..._core.layouts import lies_channels_last
 from ...sums import mean as mean_of
 from ...sums import total
 from ...threads import effective

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ...geometry import LARGEST_POSITION
+from ..._core.words import LARGEST_POSITION
 from .registry import Call
 
 SAME: Final = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower"}

@@ -6,8 +6,8 @@ import random
 
 import numpy as np
 
+from fastconv._core.geometry import Geometry, conv_geometry
 from fastconv.call import forward_call, input_gradient_call
-from fastconv.geometry import Geometry, conv_geometry
 from reliability.board import Outcome, row
 
 SMALL = 1 << 24  # multiplications: below a tenth of a millisecond, where cutting them up would take longer
