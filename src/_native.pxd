@@ -231,8 +231,8 @@ cdef extern from "tasks.h" nogil:
 
 cdef struct View:
     char* p
-    size n[4]      # N, C, H, W
-    size s[4]      # bytes
+    size n[5]      # N, C, H, W and the depth: 1 where there is none
+    size s[5]      # bytes
 
 
 cdef class Arrays:
@@ -242,10 +242,14 @@ cdef class Arrays:
     cdef int view(self, object array, View* out, bint writable) except -1
     cdef int activation(self, object array, View* out, bint writable, bint channels_last) except -1
     cdef int weight(self, object array, View* out, bint channels_last) except -1
+    cdef const Py_buffer* take(self, object array, bint writable) except NULL
+    cdef int lay(self, const Py_buffer* buffer, View* out, int first, int second, int spatial, int axes) except -1
     cdef void release(self)
 
 
-cdef void phase_view(View* out, const View* array, size y, size x, size step_y, size step_x) noexcept nogil
+cdef void phase_view(View* out, const View* array, size y, size x, size step_y, size step_x, size z=*,
+                     size step_z=*) noexcept nogil
+cdef size elements(const View* array) noexcept nogil
 
 
 cdef inline size round_up(size value, size unit) noexcept nogil:

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, freethreading_compatible=True
 """The only door between Python and native code: buffers in, numbers in, exceptions out.
 
-Arrays come in the logical axis order (batch, channel, height, width) with any byte strides; which tile is worked on
-when, and by which algorithm, was decided in `fastconv.plan`.
+Arrays come with one, two or three spatial axes and any byte strides; which tile is worked on when, and by which
+algorithm, was decided in `fastconv.plan`.
 """
 from numpy import ndarray
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -161,37 +161,57 @@ cdef void fma_task(void* operations, char* scratch, size task, fc_watch* watch) 
 # ---- views ----------------------------------------------------------------------------------------------------
 
 cdef class Arrays:
-    """Holds the buffers of one call: 4-D views with byte strides, released together."""
+    """Holds the buffers of one call, which are released together, and makes views of them.
+
+    Arrays have one, two or three spatial axes; those that are missing have size 1. An array of one or two axes in all
+    is the columns, or rows and columns, of a view.
+    """
+
     cdef int view(self, object array, View* out, bint writable) except -1:
+        """(N, C, H, W, D) of an array with the axes N, C, then [[D,] H,] W."""
+        cdef const Py_buffer* buffer = self.take(array, writable)
+        if buffer.ndim < 3:
+            return self.lay(buffer, out, -1, -1, 0, buffer.ndim)
+        return self.lay(buffer, out, 0, 1, 2, buffer.ndim - 2)
+
+    cdef int activation(self, object array, View* out, bint writable, bint channels_last) except -1:
+        """The same, or of an array whose channels are its last axis."""
+        cdef const Py_buffer* buffer
+        if not channels_last:
+            return self.view(array, out, writable)
+        buffer = self.take(array, writable)
+        return self.lay(buffer, out, 0, buffer.ndim - 1, 1, buffer.ndim - 2)
+
+    cdef int weight(self, object array, View* out, bint channels_last) except -1:
+        """(O, I, kH, kW, kD) of an array with the axes O, I, then the kernel's, or with the kernel's, then I, O."""
+        cdef const Py_buffer* buffer
+        if not channels_last:
+            return self.view(array, out, False)
+        buffer = self.take(array, False)
+        return self.lay(buffer, out, buffer.ndim - 1, buffer.ndim - 2, 0, buffer.ndim - 2)
+
+    cdef const Py_buffer* take(self, object array, bint writable) except NULL:
         cdef Py_buffer* buffer = &self.buffers[self.count]
-        cdef int axis, first
         if type(array) is not ndarray:   # a subclass may have told Python another shape than its buffer's
             raise TypeError(f"arrays reach native code as plain ndarrays, but got a {type(array).__name__}")
         PyObject_GetBuffer(array, buffer, PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0))
         self.count += 1
-        first = 4 - buffer.ndim
-        if first < 0:
-            raise ValueError("arrays of more than four axes do not reach native code")
+        if buffer.ndim > 5:
+            raise ValueError("arrays of more than five axes do not reach native code")
+        return buffer
+
+    cdef int lay(self, const Py_buffer* buffer, View* out, int first, int second, int spatial, int axes) except -1:
+        """A view whose axes N and C are the buffer's `first` and `second`, and the rest `axes` from `spatial` on."""
+        cdef int axis
+        cdef int[5] of
+        of[0], of[1] = first, second
+        of[3] = spatial + axes - 1 if axes > 0 else -1
+        of[2] = spatial + axes - 2 if axes > 1 else -1
+        of[4] = spatial if axes > 2 else -1
         out.p = <char*>buffer.buf
-        for axis in range(4):
-            out.n[axis] = 1 if axis < first else buffer.shape[axis - first]
-            out.s[axis] = 0 if axis < first else buffer.strides[axis - first]
-        return 0
-
-    cdef int activation(self, object array, View* out, bint writable, bint channels_last) except -1:
-        """(N, C, H, W) of an array that has these axes, or its channels last."""
-        self.view(array, out, writable)
-        if channels_last:
-            out.n[1], out.n[2], out.n[3] = out.n[3], out.n[1], out.n[2]
-            out.s[1], out.s[2], out.s[3] = out.s[3], out.s[1], out.s[2]
-        return 0
-
-    cdef int weight(self, object array, View* out, bint channels_last) except -1:
-        """(O, I, kH, kW) of an array that has these axes, or of (kH, kW, I, O)."""
-        self.view(array, out, False)
-        if channels_last:
-            out.n[0], out.n[1], out.n[2], out.n[3] = out.n[3], out.n[2], out.n[0], out.n[1]
-            out.s[0], out.s[1], out.s[2], out.s[3] = out.s[3], out.s[2], out.s[0], out.s[1]
+        for axis in range(5):
+            out.n[axis] = 1 if of[axis] < 0 else buffer.shape[of[axis]]
+            out.s[axis] = 0 if of[axis] < 0 else buffer.strides[of[axis]]
         return 0
 
     cdef void release(self):
@@ -201,12 +221,18 @@ cdef class Arrays:
         self.count = 0
 
 
-cdef void phase_view(View* out, const View* array, size y, size x, size step_y, size step_x) noexcept nogil:
-    """array[:, :, y::step_y, x::step_x]."""
+cdef void phase_view(View* out, const View* array, size y, size x, size step_y, size step_x, size z=0,
+                     size step_z=1) noexcept nogil:
+    """array[:, :, z::step_z, y::step_y, x::step_x]."""
     out[0] = array[0]
-    out.p = array.p + y * array.s[2] + x * array.s[3]
+    out.p = array.p + y * array.s[2] + x * array.s[3] + z * array.s[4]
     out.n[2], out.s[2] = max(0, (array.n[2] - y + step_y - 1) // step_y), array.s[2] * step_y
     out.n[3], out.s[3] = max(0, (array.n[3] - x + step_x - 1) // step_x), array.s[3] * step_x
+    out.n[4], out.s[4] = max(0, (array.n[4] - z + step_z - 1) // step_z), array.s[4] * step_z
+
+
+cdef size elements(const View* array) noexcept nogil:
+    return array.n[0] * array.n[1] * array.n[2] * array.n[3] * array.n[4]
 
 
 WORKSPACE_BYTES = SCRATCH_BYTES
@@ -244,7 +270,7 @@ cdef void span(const View* array, size itemsize, char** low, char** high) noexce
     """The bytes that an array's elements lie in."""
     cdef int axis
     low[0], high[0] = array.p, array.p + itemsize
-    for axis in range(4):
+    for axis in range(5):
         if array.n[axis] == 0:
             high[0] = low[0]
             return
