@@ -11,7 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import built  # noqa: F401  finds the compiled module; so it comes first
+from ._core.isa import select_isa
 
+select_isa()
 # isort: split
 from . import functional, grad
 from .errors import ConvError, ConvTypeError
@@ -28,7 +30,8 @@ from .functional import (
     plan_conv2d,
     tiled_conv2d,
 )
-from .plan import ConvExplanation, ConvPlan
+from ._core.conv_plan import ConvPlan
+from ._core.explanation import ConvExplanation
 from .threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:

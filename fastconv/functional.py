@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike
 
 from . import _native, threads
 from ._core import two_axes as plan
+from ._core.conv_plan import ConvPlan
+from ._core.explanation import ConvExplanation
 from ._core.arrays import FLOATS, Array, DType, as_array, empty, is_ndarray, require_addend, result_dtype
 from ._core.arrays import plain as plain_array
 from ._core.geometry import conv_geometry, conv_transpose_geometry, tiled_geometries
@@ -29,14 +31,16 @@ from ._core.layouts import (
 from ._core.windows import pool_geometry
 from ._core.words import Padding, Shape, Size, flag, integer, shape, word
 from .activations import FUSED, LINEAR, activation_name
-from .call import ACTIVATIONS as ACTIVATION_CODES
-from .call import bias_for, forward_call
-from .choice import LINE, STRASSEN, WINOGRAD
+from ._core.operands import bias_for
+from ._core.plan import plan_for
+from ._core.problem import Direction, Use
+from ._core.select import WORDS, known as known_wish
+from ._core.types import ACTIVATIONS as ACTIVATION_CODES
+from ._core.types import Types
 from .errors import ConvError, ConvTypeError
-from .plan import ConvExplanation, ConvPlan
 from .remembered import Gradients, call_key, known_key, remember, remembered_calls, remembered_gradients
 
-ALGORITHMS: Final = ("auto", "direct", *WINOGRAD, *LINE, *STRASSEN)
+ALGORITHMS: Final = WORDS
 ACTIVATIONS: Final = (LINEAR, *FUSED)
 EXACT_ACTIVATIONS: Final = ("relu", "relu6")
 
@@ -45,8 +49,10 @@ EXACT_ACTIVATIONS: Final = ("relu", "relu6")
 
 
 def checked_algorithm(algorithm: object) -> str:
-    """`algorithm` as a word of `ALGORITHMS`."""
-    return algorithm if algorithm == "auto" and isinstance(algorithm, str) else word("algorithm", algorithm, ALGORITHMS)
+    """`algorithm` as a word of `ALGORITHMS`, or one with a method's variant behind a colon."""
+    if isinstance(algorithm, str) and (algorithm == "auto" or known_wish(algorithm.lower())):
+        return algorithm.lower()
+    return word("algorithm", algorithm, ALGORITHMS)
 
 
 def _checked_activation(activation: object, dtype: DType) -> str | None:
@@ -118,10 +124,12 @@ def _convolve(
     plan.forward(g, x, w, b, act, add, target, algorithm=chosen, threads=team)
     finish()
     if key is not None and (frame.channels_last or own_input.flags.c_contiguous):
-        call = forward_call(g, dtype, chosen, team)
-        if not call.packs and 0 not in result_shape:
-            shape = frame.from_logical_shape(result_shape)
-            remember(remembered_calls, key, (call, shape, ACTIVATION_CODES[act], frame.channels_last))
+        if 0 not in result_shape:
+            made = plan_for(g, Direction.FORWARD, Types(x.dtype, w.dtype, dtype), team, chosen)
+            shape, code = frame.from_logical_shape(result_shape), ACTIVATION_CODES[act]
+            remember(
+                remembered_calls, key, (made.program, made.problem.machine.compute, shape, code, frame.channels_last)
+            )
     return result
 
 
@@ -239,10 +247,10 @@ def conv2d(
             num_threads,
         )  # fmt: skip
         if key is not None and (known := remembered_calls.get(key)) is not None:
-            call, result_shape, activation_code, channels_last = known
+            program, compute, result_shape, activation_code, channels_last = known
             result = empty(result_shape, input.dtype)  # type: ignore[union-attr]
-            shift = bias_for(bias, call.compute)  # type: ignore[arg-type]
-            call.run(weight, input, result, shift, None, activation_code, None, channels_last)  # type: ignore[arg-type]
+            shift = bias_for(bias, compute)  # type: ignore[arg-type]
+            program.run(input, weight, None, shift, None, result, activation_code, channels_last)  # type: ignore[arg-type]
             return result
     return _convolve(
         "conv2d", layout(data_format), input, weight, bias, stride, padding, dilation, groups, padding_mode, activation,
@@ -893,13 +901,13 @@ def plan_conv2d(
     (5, 8, 32, 32)
     """
     return prepared(
-        "plan", input_shape, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode,
+        Use.HELD, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode,
         data_format=data_format, activation=activation, algorithm=algorithm, num_threads=num_threads,
     )  # fmt: skip
 
 
 def prepared(
-    purpose: str,
+    use: Use,
     input_shape: Sequence[int],
     weight: ArrayLike,
     bias: ArrayLike | None = None,
@@ -914,7 +922,7 @@ def prepared(
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> ConvPlan:
-    """`plan_conv2d` for a `purpose`, as `choice.choose_algorithm` takes it."""
+    """`plan_conv2d` for a use."""
     name = "plan_conv2d"
     frame = layout(data_format)
     own_shape = shape("input_shape", input_shape)
@@ -931,7 +939,7 @@ def prepared(
     return ConvPlan(
         g, w, b, own_weight.dtype, data_format="NHWC" if frame.channels_last else "NCHW", activation=act,
         algorithm=checked_algorithm(algorithm), threads=threads.effective(num_threads), batched=batched,
-        purpose=purpose,
+        use=use,
     )  # fmt: skip
 
 

@@ -29,7 +29,8 @@ from .layers.convolution import Conv2D
 from .layers.core import Dense, Dropout, Flatten, Residual
 from .layers.normalization import BatchNormalization
 from .layers.pooling import AveragePooling2D, MaxPooling2D
-from .plan import ConvPlan
+from ._core.conv_plan import ConvPlan
+from ._core.problem import Use
 
 Array = NDArray[Any]
 KEPT_BYTES = 256 << 20  # buffers above this are given back after a run
@@ -162,11 +163,11 @@ class InferencePlan:
             activation, after = after, LINEAR
         g = layer.geometry(sample)
         plan = functional.prepared(
-            "network", (1, *sample), weight.astype(layer.dtype, copy=False), bias, layer.strides, layer.padding,
+            Use.NETWORK, (1, *sample), weight.astype(layer.dtype, copy=False), bias, layer.strides, layer.padding,
             layer.dilation_rate, g.groups, data_format="NHWC", activation=activation.fused,
         )  # fmt: skip
         made = plan.explain()
-        parts = [made.algorithm]
+        parts = [made.kind]
         parts += ["folded normalisation"] if scale is not None else []
         parts += ["residual"] if add is not None else []
         parts += [activation.fused] if activation.fused else []

@@ -16,10 +16,11 @@ from ._core.arrays import FLOATS, Array, empty
 from ._core.geometry import Geometry
 from ._core.layouts import Layout
 from ._core.words import Shape
-from .call import Call
+from ._core.methods.method import Program
 
 _MOST_REMEMBERED: Final = 256
-remembered_calls: dict[tuple[object, ...], tuple[Call, Shape, int, bool]] = {}  # call, result shape, activation, layout
+# program, fc_compute, result shape, activation, layout
+remembered_calls: dict[tuple[object, ...], tuple[Program, int, Shape, int, bool]] = {}
 
 
 def remember(store: dict[tuple[object, ...], Any], key: tuple[object, ...], value: Any) -> None:

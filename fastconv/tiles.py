@@ -20,11 +20,13 @@ from ._core.arrays import as_array, is_ndarray, plain
 from ._core.geometry import Geometry, tiled_geometries
 from ._core.windows import PoolGeometry
 from ._core.words import Shape, Size, Sizes, pair
-from .call import pieces
+from ._core.plan import pieces
+from ._core.problem import Direction
+from ._core.select import wish_for_batch
 from .errors import ConvError, ConvTypeError
 from .layers.activations import LINEAR, Activation, Softmax
 from .layers.base import Layer, locating
-from .layers.convolution import Conv2D, Conv2DTranspose, batch_algorithm
+from .layers.convolution import Conv2D, Conv2DTranspose
 from .layers.core import Dense, Dropout, Residual, chain_window
 from .layers.kinds import SeparableConv2D, TiledConv2D
 from .layers.normalization import BatchNormalization, LocalResponseNormalization
@@ -125,7 +127,7 @@ def _convolution(layer: Conv2D, shape: Shape, outputs: Box, source: Source) -> A
     g, function = layer.geometry(shape), layer.activation
     bias = None if layer.bias is None else layer.bias.array
     fused = function.fused if function.from_output else None
-    y = _convolved(g, batch_algorithm(g, layer.dtype), layer._weight(), bias, fused, outputs, source)
+    y = _convolved(g, wish_for_batch(g, layer.dtype), layer._weight(), bias, fused, outputs, source)
     return y if fused is not None or function is LINEAR else function.value(y)
 
 
@@ -152,7 +154,7 @@ def _tiled(layer: TiledConv2D, shape: Shape, outputs: Box, source: Source) -> Ar
 
 def _transposed(layer: Conv2DTranspose, shape: Shape, outputs: Box, source: Source) -> Array:
     g = layer.geometry(shape)  # its output is the layer's input
-    algorithm, aligned = pieces(g, layer.dtype, "auto", threads.effective(None), gradient=True)
+    algorithm, aligned = pieces(g, layer.dtype, "auto", threads.effective(None), Direction.INPUT_GRADIENT)
     made = _grains(outputs, aligned, g.input_size)
     box, pads = [], []
     for axis, (begin, end) in enumerate(made):

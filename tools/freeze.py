@@ -43,33 +43,35 @@ THREADS = (1, 2, 3, 4, 16)
 
 def chosen(case: ConvCase, use: str, threads: int) -> tuple[Any, ...]:
     """The `FIELDS` of a use, None for one that is not told. All that this script knows of fastconv's insides."""
+    from fastconv import functional
+    from fastconv._core.problem import Direction, Use, problem
+    from fastconv._core.select import FORMER, choose, wish_for_batch
+    from fastconv._core.types import Types, result_of
+
+    names = {new: old for old, new in FORMER.items()}
+
+    def named(wish: str) -> str:
+        return names.get(wish, wish.partition(":")[0])
+
+    def fields(told: Any) -> tuple[Any, ...]:
+        return (named(f"{told.algorithm}:{told.variant}"), *(getattr(told, name) for name in FIELDS[1:]))
+
     dtype, options = np.dtype(case.dtypes[0]), case.options()
     if use == "call":
-        told = fastconv.explain_conv2d(
+        return fields(fastconv.explain_conv2d(
             case.input_shape, case.weight_shape, **options, dtype=dtype, num_threads=threads
-        )  # fmt: skip
-        return tuple(getattr(told, name) for name in FIELDS)
-    from fastconv import call, choice, functional
-    from fastconv.layers.convolution import batch_algorithm
-
+        ))  # fmt: skip
     weight = np.zeros(case.weight_shape, dtype)
     if use in ("plan", "network"):
-        plan = functional.prepared(use, case.input_shape, weight, **options, num_threads=threads)
-        return tuple(getattr(plan.explain(), name) for name in FIELDS)
-    g = functional.prepared("plan", case.input_shape, weight, **options, algorithm="direct").geometry
+        plan = functional.prepared(Use(use), case.input_shape, weight, **options, num_threads=threads)
+        return fields(plan.explain())
+    g = functional.prepared(Use.HELD, case.input_shape, weight, **options, algorithm="direct").geometry
     if use == "batch":  # of a training step: 'auto' where it is as in a call
-        return (batch_algorithm(g, dtype), None, None, None, None)
-    result = dtype if dtype.kind == "f" else np.dtype("int32" if dtype.itemsize <= 2 else "int64")
-    if use == "input gradient":
-        if case.padding_mode != "zeros":  # computed for the padded image and folded: the bits of the workload tell
-            return (None,) * len(FIELDS)
-        made = call.input_gradient_call(g, result, "auto", threads)
-        return (made.algorithm, made.reason, None, None, None)
-    found = choice.choose_algorithm(
-        choice.forward_passes(g), g.in_channels // g.groups, g.out_channels // g.groups, g.groups, g.output_size,
-        result, "auto", g.padding_mode, "weight gradient", g.batch,
-    )  # fmt: skip
-    return (*found, None, None, None)
+        return (named(wish_for_batch(g, dtype)), None, None, None, None)
+    if use == "input gradient" and case.padding_mode != "zeros":  # computed for the padded image and folded
+        return (None,) * len(FIELDS)
+    made = choose(problem(g, Direction(use), Types(dtype, dtype, result_of(dtype)), Use.ONCE, threads))
+    return (named(made.wish), made.reason, None, None, None)
 
 
 def problems(count: int) -> Iterator[ConvCase]:

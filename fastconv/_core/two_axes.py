@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import plan
+from . import operations as plan
+from . import pooling
 from .arrays import Array, DType
 from .geometry import Geometry
 from .windows import PoolGeometry
@@ -118,7 +119,7 @@ def _only_direct(algorithm: str) -> None:
 
 def max_pool(pg: PoolGeometry, input: Array, out: Array, indices: Array | None, *, threads: int = 1) -> None:
     if axes(pg) < 3:
-        plan.max_pool(lifted(pg), high(input), high(out), high(indices), threads=threads)
+        pooling.max_pool(lifted(pg), high(input), high(out), high(indices), threads=threads)
         return
     best, index = _reference()._max_pool(pg, input)
     out[...] = best
@@ -128,7 +129,7 @@ def max_pool(pg: PoolGeometry, input: Array, out: Array, indices: Array | None, 
 
 def max_pool_gradient(pg: PoolGeometry, grad_output: Array, indices: Array, out: Array, *, threads: int = 1) -> None:
     if axes(pg) < 3:
-        plan.max_pool_gradient(lifted(pg), high(grad_output), high(indices), high(out), threads=threads)
+        pooling.max_pool_gradient(lifted(pg), high(grad_output), high(indices), high(out), threads=threads)
         return
     out[...] = _reference()._scattered(pg, grad_output, indices)
 
@@ -143,7 +144,7 @@ def avg_pool(
     threads: int = 1,
 ) -> None:
     if axes(pg) < 3:
-        plan.avg_pool(
+        pooling.avg_pool(
             lifted(pg), high(input), high(out), count_include_pad=count_include_pad,
             divisor_override=divisor_override, threads=threads,
         )  # fmt: skip
@@ -162,7 +163,7 @@ def avg_pool_gradient(
     threads: int = 1,
 ) -> None:
     if axes(pg) < 3:
-        plan.avg_pool_gradient(
+        pooling.avg_pool_gradient(
             lifted(pg), high(grad_output), high(out), count_include_pad=count_include_pad,
             divisor_override=divisor_override, threads=threads,
         )  # fmt: skip

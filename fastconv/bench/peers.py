@@ -111,7 +111,7 @@ class Ours:
         if case.transposed:  # has no plan
             return lambda: call(x, w, bias, out=out, **geometry), "no plan"
         plan = fastconv.plan_conv2d(x.shape, w, bias, **geometry)
-        return lambda: plan.run(x, out=out), str(plan.explain().algorithm)
+        return lambda: plan.run(x, out=out), str(plan.explain().kind)
 
 
 class Torch:

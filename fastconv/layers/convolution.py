@@ -12,30 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import plan, threads
+from .. import threads
+from .._core import operations
+from .._core.select import wish_for_batch
 from .._core.geometry import Geometry, conv_geometry, conv_transpose_geometry, keras_transposed_padding
 from .._core.words import Padding, Shape, Size, channel_groups, flag, pair, parse_padding
-from ..choice import forward_passes, why_not_winograd
 from ..errors import ConvError
 from . import memory, rows
 from .activations import LINEAR, Function, function
 from .base import Array, Layer, Parameter, positive
 from .initializers import initializer
-
-# A step packs the weights once for the whole batch, so that Winograd's transform of them pays earlier than in a call
-# that must earn it in one image: measured from 4 x 4 outputs and 32 channels on (batch 64, two cores).
-WINOGRAD_CHANNELS = 32
-WINOGRAD_BATCH_TILES = 64  # 4 x 4 outputs each, over the batch
-
-
-def batch_algorithm(g: Geometry, dtype: np.dtype[Any]) -> str:
-    """'winograd' where a whole batch earns the transform of the weights, else the choice of a single call."""
-    tiles = g.batch * -(-g.output_size[0] // 4) * -(-g.output_size[1] // 4)
-    if min(g.in_channels, g.out_channels) < WINOGRAD_CHANNELS or tiles < WINOGRAD_BATCH_TILES or g.dilation != (1, 1):
-        return "auto"
-    passes = forward_passes(g)  # one choice for all three passes
-    why = why_not_winograd(passes, g.in_channels, g.out_channels, g.groups, dtype, g.padding_mode, "weight gradient")
-    return "auto" if why else "winograd"
 
 
 class Convolution(Layer):
@@ -208,7 +194,7 @@ class Conv2D(Convolution):
     def _planned(self, x: Array) -> tuple[Geometry, dict[str, Any]]:
         """The convolution of an input of this shape (channels last), and how to do it."""
         g = self.geometry(self._own_order(x).shape[1:], len(x))
-        return g, {"algorithm": batch_algorithm(g, self.dtype), "threads": threads.effective(None)}
+        return g, {"algorithm": wish_for_batch(g, self.dtype), "threads": threads.effective(None)}
 
     def _convolve(self, x: Array, activation: Function) -> Array:
         self._kept_input = x
@@ -216,14 +202,14 @@ class Conv2D(Convolution):
         fused = activation.fused if activation.from_output else None
         y = memory.empty((g.batch, *g.output_size, g.out_channels), self.dtype)
         bias = None if self.bias is None else self.bias.array
-        plan.forward(g, _logical(x), _logical_weight(self._weight()), bias, fused, None, _logical(y), **how)
+        operations.forward(g, _logical(x), _logical_weight(self._weight()), bias, fused, None, _logical(y), **how)
         return self._finish(y, activation, fused is not None)
 
     def backward(self, grad: ArrayLike) -> Array:
         dz, x = self._backward_weights(grad)
         g, how = self._planned(x)
         dx = memory.empty(x.shape, self.dtype)
-        plan.input_gradient(g, _logical(dz), _logical_weight(self._weight()), None, _logical(dx), **how)
+        operations.input_gradient(g, _logical(dz), _logical_weight(self._weight()), None, _logical(dx), **how)
         if self._kept is not None:  # else dz is the caller's
             memory.give_back(dz)
         return self._own_order(dx)
@@ -239,7 +225,7 @@ class Conv2D(Convolution):
         g, how = self._planned(x)
         self.kernel.grad = memory.again(self.kernel.grad, self.kernel.shape, self.dtype)
         dw = self.kernel.grad.reshape(weight.shape)
-        plan.weight_gradient(g, _logical(x), _logical(dz), _logical_weight(dw), **how)
+        operations.weight_gradient(g, _logical(x), _logical(dz), _logical_weight(dw), **how)
         return dz, x
 
 
@@ -359,7 +345,7 @@ class Conv2DTranspose(Convolution):
         bias = None if self.bias is None else self.bias.array
         y = memory.empty((g.batch, *g.input_size, self.filters), self.dtype)
         weight = _logical_weight(self.kernel.array)
-        plan.input_gradient(g, _logical(taken), weight, bias, _logical(y), threads=threads.effective(None))
+        operations.input_gradient(g, _logical(taken), weight, bias, _logical(y), threads=threads.effective(None))
         return self._own_order(self._finish(y, self.activation, False))
 
     def _planned(self, x: Array) -> Geometry:
@@ -372,9 +358,9 @@ class Conv2DTranspose(Convolution):
         assert kernel is not None and x is not None
         g, team = self._planned(x), threads.effective(None)
         kernel.grad = memory.again(kernel.grad, kernel.shape, self.dtype)
-        plan.weight_gradient(g, _logical(dz), _logical(x), _logical_weight(kernel.grad), threads=team)
+        operations.weight_gradient(g, _logical(dz), _logical(x), _logical_weight(kernel.grad), threads=team)
         dx = memory.empty(x.shape, self.dtype)
-        plan.forward(g, _logical(dz), _logical_weight(kernel.array), None, None, None, _logical(dx), threads=team)
+        operations.forward(g, _logical(dz), _logical_weight(kernel.array), None, None, None, _logical(dx), threads=team)
         if self._kept is not None:  # else dz is the caller's
             memory.give_back(dz)
         return self._own_order(dx)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import plan
+from .._core import operations
 from .._core.geometry import Geometry, conv_geometry
 from .._core.words import Shape, flag
 from .._core.words import shape as checked_shape
@@ -96,7 +96,7 @@ class Dense(Layer):
         if x.size:
             bias = None if self.bias is None else self.bias.array
             pixels, kernel = _as_pixels(x), _as_1x1(self.kernel.array)
-            plan.forward(self._product(x), pixels, kernel, bias, None, None, _as_pixels(z), threads=effective(None))
+            operations.forward(self._product(x), pixels, kernel, bias, None, None, _as_pixels(z), threads=effective(None))
         else:
             z[...] = 0 if self.bias is None else self.bias.array
         y = z if activation is LINEAR else activation.value(z)
@@ -115,7 +115,7 @@ class Dense(Layer):
         dx = memory.empty(self._kept_input.shape, self.dtype)
         if dx.size:
             kernel, to = _as_1x1(self.kernel.array), _as_pixels(dx)
-            plan.input_gradient(self._product(dx), _as_pixels(dz), kernel, None, to, threads=effective(None))
+            operations.input_gradient(self._product(dx), _as_pixels(dz), kernel, None, to, threads=effective(None))
         return dx
 
     def backward_weights(self, grad: ArrayLike) -> None:
@@ -131,7 +131,7 @@ class Dense(Layer):
         kernel.grad = memory.again(kernel.grad, kernel.shape, self.dtype)
         if x.size:
             to = _as_1x1(kernel.grad)
-            plan.weight_gradient(self._product(x), _as_pixels(x), _as_pixels(dz), to, threads=effective(None))
+            operations.weight_gradient(self._product(x), _as_pixels(x), _as_pixels(dz), to, threads=effective(None))
         else:
             kernel.grad[...] = 0
         if self.bias is not None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _native, plan
+from .. import _native
+from .._core import pooling
 from .._core.windows import PoolGeometry
-from ..choice import LONG_SUM
+from .._native import LONG_SUM
 from ..threads import effective
 from . import memory
 
@@ -95,10 +96,10 @@ def max_pool_gradient(g: PoolGeometry, x: Array, y: Array, dy: Array) -> Array:
     if y.size == 0:
         dx[...] = 0
         return dx
-    if plan.windows_of_a_pixel(g) >= LONG_SUM:  # a pixel may be the maximum of very many
+    if pooling.windows_of_a_pixel(g) >= LONG_SUM:  # a pixel may be the maximum of very many
         logical, indices = x.transpose(0, 3, 1, 2), np.empty(y.shape, np.int64).transpose(0, 3, 1, 2)
-        plan.max_pool(g, logical, np.empty_like(y).transpose(0, 3, 1, 2), indices, threads=team(x))
-        plan.max_pool_gradient(g, dy.transpose(0, 3, 1, 2), indices, dx.transpose(0, 3, 1, 2), threads=team(x))
+        pooling.max_pool(g, logical, np.empty_like(y).transpose(0, 3, 1, 2), indices, threads=team(x))
+        pooling.max_pool_gradient(g, dy.transpose(0, 3, 1, 2), indices, dx.transpose(0, 3, 1, 2), threads=team(x))
         return dx
     (top, _), (left, _) = g.padding
     (height, width), (down, across) = g.kernel_size, g.stride

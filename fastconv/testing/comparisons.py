@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import functional, grad, reference
-from ..choice import LONG_SUM, WINOGRAD_TERMS
+from .._native import LONG_SUM
 from .problems import (
     EXACT_ACTIVATIONS,
     ConvCase,
@@ -38,6 +38,7 @@ Array = NDArray[Any]
 
 UNIT_ROUNDOFF = {"float16": 2.0**-24, "float32": 2.0**-24, "float64": 2.0**-53}  # of the type that is summed in
 SMALLEST = {"float16": 2.0**-149, "float32": 2.0**-149, "float64": 2.0**-1074}  # number of that type: eta
+WINOGRAD_TERMS = {"winograd": 32, "winograd_2x2": 4, "winograd_phases": 4, "winograd_phases_4x4": 4, "winograd_rows": 32}
 # What Winograd's transforms may lose where operands are near the smallest numbers: as if each were so much larger. The
 # largest tiles lose up to 850 eta a weight and 240 eta an input, 1,300 and 350 in the weight gradient, by the rows of
 # their matrices; (C + 32) u times this is more than 9 times that.

@@ -116,7 +116,7 @@ class _Plans:
                 while len(self.known) >= KEPT_PLANS:
                     self.known.pop(next(iter(self.known)))
                 last = how["data_format"] == "NHWC"
-                plan = prepared("network", shape, *_operands(weight, bias, last), *options, **how)
+                plan = prepared(Use.NETWORK, shape, *_operands(weight, bias, last), *options, **how)
                 self.known[key] = plan
         return plan
 

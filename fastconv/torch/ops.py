@@ -26,7 +26,7 @@ import fastconv
 from fastconv import forks
 from fastconv._core.arrays import Array
 from fastconv._core.geometry import conv_geometry
-from fastconv.layers.convolution import batch_algorithm
+from fastconv._core.select import wish_for_batch
 
 from ..errors import ConvError
 from .guard import compiled, unwatched
@@ -145,7 +145,7 @@ def choice(
 ) -> tuple[str, int]:  # fmt: skip
     """The algorithm of a convolution (N, C, H, W), chosen for the whole batch, and the outputs of a channel."""
     g = conv_geometry(input_shape, weight_shape, stride, padding, dilation, groups)
-    return batch_algorithm(g, NUMPY_DTYPES[dtype]), g.batch * g.output_size[0] * g.output_size[1]
+    return wish_for_batch(g, NUMPY_DTYPES[dtype]), g.batch * g.output_size[0] * g.output_size[1]
 
 
 def algorithm(*arguments: Any) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 
 from ... import functional
 from ..._core.arrays import Array
-from ...plan import ConvPlan
+from ..._core.conv_plan import ConvPlan
+from ..._core.problem import Use
 from .activations import hard_swish, logistic
 from .registry import INTERNAL, Call, operator
 from .windows import Window, attribute_numbers, kernel_of
@@ -83,10 +84,10 @@ def _two_dimensional(
         plan = call.state.get(key)
         if plan is None:
             plan = call.state[key] = functional.prepared(
-                "network", (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(2, 3, 1, 0), b, data_format="NHWC",
+                Use.NETWORK, (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(2, 3, 1, 0), b, data_format="NHWC",
                 activation=fused, **options,
             )  # fmt: skip
-            call.describe(plan.explain().algorithm, plan.explain().packed_weight_bytes)
+            call.describe(plan.explain().kind, plan.explain().packed_weight_bytes)
         if not late:
             call.state[x.shape, x.dtype] = Ready(plan, shape)
         plan.run(

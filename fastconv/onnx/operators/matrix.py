@@ -9,7 +9,8 @@ import numpy as np
 
 from ... import functional
 from ..._core.arrays import Array
-from ...choice import LONG_SUM
+from ..._core.problem import Use
+from ..._native import LONG_SUM
 from ...sums import product
 from .convolution import activate
 from .registry import INTERNAL, Call, operator
@@ -74,7 +75,7 @@ def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any
     plan = call.state.get(rows)
     if plan is None:
         plan = call.state[rows] = functional.prepared(
-            "network", (1, 1, rows, inputs), weight.reshape(1, 1, inputs, outputs), bias, data_format="NHWC",
+            Use.NETWORK, (1, 1, rows, inputs), weight.reshape(1, 1, inputs, outputs), bias, data_format="NHWC",
             activation=call.get("activation"), num_threads=call.threads,
         )  # fmt: skip
         call.describe("1 x 1 convolution", plan.explain().packed_weight_bytes)

@@ -1,0 +1,308 @@
+"""`ConvPlan`: a plan with its weights packed, as callers hold it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _native
+from ..errors import ConvError, ConvTypeError
+from .arrays import as_array, empty
+from .explanation import ConvExplanation
+from .geometry import Geometry
+from .layouts import checked_residual, destination, layout, lies_channels_last
+from .operands import Array, Packed, bias_for
+from .operations import explain, fill, forward, input_gradient
+from .plan import plan_for
+from .problem import Direction, Use
+from .select import check
+from .types import ACTIVATIONS, Types, result_of
+
+
+def _unpickled_plan(
+    packed_by: tuple[str, int], g: Geometry, dtype: np.dtype[Any], weight: Array | None, bias: Array | None,
+    options: dict[str, Any], packed: tuple[Packed, ...] | None,
+) -> ConvPlan:  # fmt: skip
+    """The plan that `ConvPlan.__reduce__` took apart: packed weights are for one build and one instruction set."""
+    here = (_native.isa_name(), _native.sources())
+    if packed_by != here:
+        build = "this" if packed_by[1] == here[1] else "another"
+        raise ConvError(
+            f"the weights of this plan were packed for {packed_by[0]} by {build} build of fastconv, but this process "
+            f"uses {here[0]}; send the weights and call fastconv.plan_conv2d here."
+        )
+    if weight is None:  # the packed one stands for it
+        shape = (g.out_channels, g.in_channels // g.groups, *g.kernel_size)
+        weight = np.broadcast_to(np.zeros((), dtype), shape)
+    return ConvPlan(
+        g, weight, bias, dtype, **options, packed=None if packed is None else tuple(one.aligned() for one in packed)
+    )
+
+
+class ConvPlan:
+    """A convolution prepared once and run many times: packed weights, chosen algorithm and blocking.
+
+    Made by `fastconv.plan_conv2d` and its like. The weights are copied: later changes to the array do not reach the
+    plan. A plan may be run from several threads at once: it holds no scratch memory between runs. Nothing in it changes,
+    so that `copy.deepcopy` gives the plan itself; a pickle of it can be read by processes of the same build of fastconv
+    on the same instruction set, and is refused elsewhere.
+    """
+
+    def __init__(
+        self, g: Geometry, weight: Array, bias: Array | None, dtype: Any, *, data_format: str = "channels_first",
+        activation: str | None = None, algorithm: str = "auto", threads: int = 1, batched: bool = True,
+        use: Use = Use.HELD, transposed: bool = False, packed: tuple[Packed, ...] | None = None,
+    ) -> None:  # fmt: skip
+        self._options = {
+            "data_format": data_format, "activation": activation, "algorithm": algorithm, "threads": threads,
+            "batched": batched, "use": use, "transposed": transposed,
+        }  # fmt: skip
+        self.geometry = g
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self._layout = layout(data_format, len(g.input_size))
+        self._batched, self._transposed = batched, transposed
+        self._activation, self._algorithm, self._threads = activation, algorithm, threads
+        self._weight: Array | None = None
+        self._bias: Array | None = None if bias is None else bias.copy()
+        here, there = (g.in_channels, *g.input_size), (g.out_channels, *g.output_size)
+        self._input, self._output = (there, here) if transposed else (here, there)
+        direction = Direction.INPUT_GRADIENT if transposed else Direction.FORWARD
+        if self.dtype.kind != "f":
+            last = self._layout.channels_last
+            self._explanation = explain(
+                g, self.dtype, algorithm=algorithm, threads=threads, channels_last=last, direction=direction
+            )
+            self._weight = weight.copy()
+            return
+        check(g, direction, self.dtype, algorithm, use)
+        plan = plan_for(g, direction, Types(self.dtype, self.dtype, self.dtype), threads, algorithm, use)
+        self._program = plan.program
+        self._explanation = plan.explain(self._layout.channels_last, True)
+        self._packed = packed or plan.program.pack(weight)
+        self._bias = bias_for(self._bias, plan.problem.machine.compute)
+        shape_alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
+        self._shape_alone = shape_alone
+        self._own_shape_alone = self._layout.weight_from_logical(shape_alone)
+        self._own_input = self._layout.from_logical_shape((g.batch, *self._input))[1:]
+        self._own_output = self._layout.from_logical_shape((g.batch, *self._output))[1:]
+        self._axes = len(self._own_input) + 1
+
+    def __copy__(self) -> ConvPlan:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ConvPlan:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        packed_by = (self._explanation.isa, _native.sources())
+        packed = self._packed if self._weight is None else None
+        return _unpickled_plan, (
+            packed_by, self.geometry, self.dtype, self._weight, self._bias, self._options, packed
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        g, e = self.geometry, self._explanation
+
+        def shown(logical: tuple[int, ...]) -> str:
+            axes = self._layout.from_logical_shape((0, *logical))[1:]
+            return f"({', '.join(map(str, ('N', *axes) if self._batched else axes))})"
+
+        weight = (g.out_channels, g.in_channels // g.groups, *g.kernel_size)
+        own_weight = self._layout.weight_from_logical_shape(weight)
+        ones = (1,) * len(g.stride)
+        options = {
+            "stride": (g.stride, ones), "padding": (g.padding, ((0, 0),) * len(ones)), "dilation": (g.dilation, ones),
+            "groups": (g.groups, 1), "padding_mode": (g.padding_mode, "zeros"), "activation": (self._activation, None),
+            "transposed": (self._transposed, False),
+        }  # fmt: skip
+        told = [f"{name}={value!r}" for name, (value, usual) in options.items() if value != usual]
+        return (
+            f"<ConvPlan {shown(self._input)} -> {shown(self._output)} {self._layout.name} {self.dtype}, weight "
+            f"{own_weight}, {''.join(f'{option}, ' for option in told)}{e.algorithm}, {e.isa}, {e.threads} "
+            f"thread{'' if e.threads == 1 else 's'}>"
+        )
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Scratch memory of one run of the planned batch beside input, output and packed weights, in bytes.
+
+        What the driver takes for contiguous float arrays; another layout may take less, and integers whose sums may
+        leave int32 take a result in int64 beside it.
+        """
+        return self._explanation.workspace_bytes
+
+    @property
+    def pools(self) -> bool:
+        """Whether `run_pooled` may be called: a method that can, channels last, no activation but relu."""
+        return (
+            self._weight is None
+            and self._layout.channels_last
+            and self._batched
+            and self._program.pools
+            and self._packed[0].finite
+            and self._activation in (None, "relu")
+        )
+
+    def run_pooled(self, input: Array, out: Array) -> Array:
+        """Convolve and take the largest of every 2 x 2 outputs, which then are never stored.
+
+        Parameters
+        ----------
+        input : ndarray
+            Of the planned shape and element type, C-contiguous, with any batch size.
+        out : ndarray
+            Receives the result, (N, OH / 2, OW / 2, O), C-contiguous; it must not overlap the input.
+
+        Returns
+        -------
+        ndarray
+            `out`: the bits of `max_pool2d(plan.run(input), 2)`.
+
+        Raises
+        ------
+        ConvError
+            Where `pools` is False, or for arrays that are not as said above.
+        """
+        channels, *size = self._output
+        if not (
+            self.pools
+            and self._plain(input, None, None)
+            and type(out) is np.ndarray
+            and out.dtype == self.dtype
+            and out.shape == (input.shape[0], *(n // 2 for n in size), channels)
+            and out.flags.carray
+            and _native.lie_apart(input, out)
+        ):
+            raise ConvError(
+                f"run_pooled takes an input as planned and, apart from it, a C-contiguous out of half the rows "
+                f"and columns, of a plan that pools (here {self.pools}), but got input of shape {np.shape(input)} and "
+                f"out of shape {np.shape(out)}. Use run, then max_pool2d."
+            )
+        self._program.pooled(
+            input, self._own_shape_alone, self._packed, self._bias, out, ACTIVATIONS[self._activation]
+        )
+        return out
+
+    def explain(self) -> ConvExplanation:
+        """Algorithm, instruction set, tiles, memory and the reason.
+
+        Returns
+        -------
+        ConvExplanation
+            As from `fastconv.explain_conv2d`.
+        """
+        return self._explanation
+
+    def _plain(self, input: Any, out: Any, residual: Any) -> bool:
+        """Whether the arrays are as most are, so that they go to the driver as they lie: a few microseconds less."""
+        if (
+            self._weight is not None
+            or type(input) is not np.ndarray
+            or input.dtype != self.dtype
+            or input.ndim != self._axes
+            or input.shape[1:] != self._own_input
+            or not self._batched
+            or not (self._layout.channels_last or input.flags.c_contiguous)
+        ):
+            return False
+        shape = (input.shape[0], *self._own_output)
+        for array in (out, residual):
+            if array is not None and not (
+                type(array) is np.ndarray
+                and array.dtype == self.dtype
+                and array.shape == shape
+                and array.flags.c_contiguous
+            ):
+                return False
+        if out is None:
+            return True
+        return (
+            out.flags.carray
+            and _native.lie_apart(input, out)
+            and (residual is None or _native.lie_apart(residual, out))
+        )
+
+    def run(self, input: Any, out: Array | None = None, *, residual: Any = None) -> Array:
+        """Convolve a batch.
+
+        Parameters
+        ----------
+        input : array_like
+            Of the planned shape and element type, with any batch size.
+        out : ndarray, optional
+            Receives the result; it may overlap the input.
+        residual : array_like, optional
+            Of the result's shape and element type, added before the activation.
+
+        Returns
+        -------
+        ndarray
+            `out`, or a new array.
+
+        Raises
+        ------
+        ConvError
+            For another shape.
+        ConvTypeError
+            For another element type.
+        """
+        if self._plain(input, out, residual):
+            if out is None:
+                out = empty((input.shape[0], *self._own_output), self.dtype)
+            if not self._program.covers:
+                fill(self._layout.to_logical(out), self._bias)
+            self._program.run(
+                input, self._own_shape_alone, self._packed, self._bias, residual, out, ACTIVATIONS[self._activation],
+                self._layout.channels_last,
+            )  # fmt: skip
+            return out
+        return self._run_checked(as_array("input", input), out, residual)
+
+    def _run_checked(self, array: Array, out: Array | None, residual: Any) -> Array:
+        """Any array that the plan is for, or a refusal."""
+        if array.dtype != self.dtype:
+            raise ConvTypeError(
+                f"input must have the planned dtype {self.dtype}, but got {array.dtype} of shape {array.shape}; "
+                "convert it or make another plan."
+            )
+        x, batched = self._layout.activation("input", array)
+        g = self.geometry
+        if batched != self._batched or x.shape[1:] != self._input:
+            planned = self._layout.from_logical(
+                np.broadcast_to(np.int8(0), (g.batch, *self._input)), self._batched
+            ).shape
+            raise ConvError(
+                f"input must have the planned shape {planned} (any batch size), but got input of shape {array.shape}; "
+                "make another plan with fastconv.plan_conv2d."
+            )
+        result_type = result_of(self.dtype)
+        channels_last = self._layout.channels_last or lies_channels_last(x)
+        result_shape = (x.shape[0], *self._output)
+        add = (
+            None if residual is None
+            else checked_residual("ConvPlan.run", residual, self._layout, result_shape, batched, result_type)
+        )  # fmt: skip
+        y, result, finish = destination(
+            "ConvPlan.run", out, self._layout, result_shape, result_type, batched, channels_last, (x, add)
+        )
+        if self._weight is not None:
+            self._run_integers(x, add, y)
+        elif y.size:
+            if not self._program.covers:
+                fill(y, self._bias)
+            self._program.run(
+                x, self._shape_alone, self._packed, self._bias, add, y, ACTIVATIONS[self._activation], False
+            )
+        finish()
+        return result
+
+    def _run_integers(self, x: Array, add: Array | None, y: Array) -> None:
+        """Exactly, or refused before `y` is written."""
+        assert self._weight is not None
+        g = self.geometry._replace(batch=x.shape[0])
+        how: dict[str, Any] = {"algorithm": self._algorithm, "threads": self._threads}
+        if self._transposed:
+            input_gradient(g, x, self._weight, self._bias, y, **how)
+        else:
+            forward(g, x, self._weight, self._bias, self._activation, add, y, **how)

@@ -1,0 +1,12 @@
+"""The ways to convolve, in the order in which they are asked. Adding one is a module with a `METHOD` and a line here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from . import direct, lanes, strassen, winograd, winograd_rows
+from .method import Method
+
+METHODS: Final[tuple[Method, ...]] = (
+    strassen.METHOD, winograd_rows.METHOD, winograd.METHOD, lanes.METHOD, direct.METHOD,
+)  # fmt: skip

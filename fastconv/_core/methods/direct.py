@@ -1,0 +1,241 @@
+"""Direct convolution: always applies, and is what every other method is measured by (drivers/direct.pxi).
+
+After Zhang, Franchetti and Low, "High Performance Zero-Memory Overhead Direct Convolutions", ICML 2018.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ... import _native
+from .. import special
+from ..operands import Operands
+from ..passes import AXES, Pass, Triple, terms, triple, useful_taps
+from ..problem import Problem
+from ..types import codes
+from . import direct_blocking
+from .direct_blocking import IN_PLACE, SOURCES
+from .exchange import alternatives
+from .method import (
+    LONG_SUM,
+    Array,
+    Bound,
+    GradientProgram,
+    Offer,
+    Packed,
+    Program,
+    Sums,
+    Told,
+    most_panel_bytes,
+    packed_bytes,
+    packs_first,
+    panel_bytes,
+    panels,
+    products,
+)
+from .weight_gradient import DirectGradient
+
+STREAMED_TILES = 4  # that pack the same weights again
+
+
+class Direct:
+    """The method."""
+
+    word, title, variants = "direct", "Direct convolution", ("",)
+
+    def why_not(self, p: Problem, variant: str | None = None) -> str | None:
+        return None
+
+    def offer(self, p: Problem) -> Offer:
+        return Offer("", True, "")
+
+    def program(self, p: Problem, variant: str) -> Program:
+        return DirectProgram(Sums.of(p), p)
+
+    def gradient_program(self, p: Problem, variant: str) -> GradientProgram:
+        return DirectGradient(p)
+
+    def grain(self, p: Problem, variant: str) -> Triple:
+        return 1, 1, 1
+
+    def bound(self, p: Problem, variant: str) -> Bound:
+        """The sum of at most `LONG_SUM` terms: longer ones are made in blocks, added up in twice the precision."""
+        count = max((terms(q, p.channels) for q in p.passes), default=0)
+        return Bound(min(count, LONG_SUM) + 2, "sum")
+
+    def example(self, case: Any) -> Any:
+        return case
+
+
+def merged_phases(s: Sums) -> Pass | None:
+    """One pass for all phases of few outputs, side by side in the lanes of a panel; None where that saves nothing.
+
+    A phase meets all taps that any phase has; its weights are zero at those of others (`_merged_weights`). Its kernel is
+    numbered anew. What is not finite must not meet those zeros.
+    """
+    passes, m = s.passes, s.machine
+    step = passes[0].step if passes else (1, 1, 1)
+    if s.groups != 1 or len(passes) < 2 or len(passes) != prod(step) or len(passes) * s.outputs > m.width:
+        return None
+    taps = [tuple(sorted({tap for q in passes for tap in q.taps[axis]})) for axis in AXES]
+    if not all(taps):  # padding alone
+        return None
+    apart = sum(prod(q.counts) for q in passes) * -(-s.outputs // m.lanes)
+    if prod(map(len, taps)) * -(-len(passes) * s.outputs // m.lanes) > m.tuning.direct.merging_gain * apart:
+        return None
+    places = triple([tuple(range(len(own))) for own in taps])
+    return Pass(triple(taps), places, (1, 1, 1), (0, 0, 0), step, step)
+
+
+def _merged_weights(merged: Pass, passes: tuple[Pass, ...], weight: Array) -> Array:
+    """The weights of an input gradient's phases side by side, (O, phases x I, *taps), zero where a phase has no tap."""
+    reduction, outputs, axes = *weight.shape[:2], weight.ndim - 2
+    together = np.zeros((reduction, *merged.merge, outputs, *merged.counts), weight.dtype)
+    whole = weight.reshape(reduction, outputs, *(1,) * (3 - axes), *weight.shape[2:])
+    for q in passes:
+        at = [[merged.taps[a].index(tap) for tap in q.taps[a]] for a in AXES]
+        own = whole[np.ix_(range(reduction), range(outputs), *q.places)]
+        together[:, q.phase[0], q.phase[1], q.phase[2]][np.ix_(range(reduction), range(outputs), *at)] = own
+    return together.reshape(reduction, len(passes) * outputs, *merged.counts[3 - axes :])
+
+
+def _reads_in_place(s: Sums, q: Pass) -> bool:
+    """One tap and nothing padded."""
+    return prod(q.counts) == 1 and all(
+        tap[0] >= 0 and tap[0] + (count - 1) * stride < extent
+        for tap, count, stride, extent in zip(q.taps, q.output_size(s.size), q.stride, s.input_size, strict=True)
+    )
+
+
+def _native_pass(s: Sums, q: Pass, in_place: bool) -> _native.DirectPass:
+    own = q.output_size(s.size)
+    macs = max(1, s.images) * prod(own) * s.channels * s.outputs * s.groups * prod(q.counts)
+    b = direct_blocking.blocking(s, q, _native.threads_for(macs, s.machine.threads), in_place)
+    tiles = -(-s.images // b.images) * prod(-(-n // tile) for n, tile in zip(own, b.tile, strict=True))
+    # so large a panel may serve so few tiles that it is not worth its memory
+    streams = b.source != IN_PLACE and tiles <= STREAMED_TILES and panel_bytes(s, q) > most_panel_bytes(s)
+    return _native.DirectPass(
+        s.machine.compute, s.groups, s.channels, s.outputs, own[1:], s.input_size[1:], *q.taps[1:], *q.places[1:],
+        q.stride[1:], q.phase[1:], q.step[1:], q.merge[1:], s.mode, b.source, streams, b.images, b.tile[1:], b.reduction,
+        b.panels_per_task,
+    )  # fmt: skip
+
+
+class _Native:
+    """Passes in native form, and for each the one that reads its input in place, where it could."""
+
+    def __init__(self, s: Sums) -> None:
+        self.sums, self.codes = s, codes(s.types)
+        self.passes = tuple(_native_pass(s, q, False) for q in s.passes)
+        self.in_place = tuple(_native_pass(s, q, True) if _reads_in_place(s, q) else None for q in s.passes)
+
+    def run(
+        self, x: Array, weight: Array, packed: Packed | None, bias: Array | None, residual: Array | None, out: Array,
+        activation: int, channels_last: bool,
+    ) -> None:  # fmt: skip
+        _native.direct(
+            self.passes, self.in_place, x, self.codes.input, weight, self.codes.weight,
+            None if packed is None else packed.panels, packed is None or packed.finite, self.sums.transposed, bias, out,
+            self.codes.result, residual, activation, channels_last, self.sums.machine.threads,
+        )  # fmt: skip
+
+
+class DirectProgram(Program):
+    """Passes of the direct driver, all in one step into native code."""
+
+    def __init__(self, s: Sums, p: Problem | None = None) -> None:
+        if not s.mode:  # where the blocks of long sums begin must not depend on the image
+            s = s._replace(passes=tuple(
+                q if terms(q, s.channels) >= LONG_SUM else useful_taps(q, s.size, s.input_size) for q in s.passes
+            ))  # fmt: skip
+        self.sums, self.problem = s, p
+        self.native = _Native(s)
+        self.covers = s.covers
+        self.packs = packs_first(s)
+        self.streams = bool(s.passes) and all(q.streams() for q in self.native.passes)
+        self.point, self.exchanged, self.whole = alternatives(p, s.passes) if p else (None, None, False)
+        merged = merged_phases(s) if s.transposed else None
+        self.merged = merged and _Native(s._replace(passes=(merged,), outputs=s.outputs * len(s.passes)))
+        self.plain = not (self.point or self.exchanged or self.merged or self.packs)
+        self.apart = [self.native] if len(s.passes) == 1 else []  # made when weights are packed for several passes
+
+    def pack(self, weight: Array) -> tuple[Packed, ...]:
+        return tuple(panels(self.sums, q, weight) for q in self.sums.passes)
+
+    def run(
+        self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
+        out: Array, activation: int, channels_last: bool,
+    ) -> None:  # fmt: skip
+        if packed is not None:
+            for native, own in zip(self._apart(), packed, strict=True):
+                native.run(x, weight, own, bias, residual, out, activation, channels_last)
+        elif self.plain:
+            self.native.run(x, weight, None, bias, residual, out, activation, channels_last)
+        else:
+            self._otherwise(Operands(x, weight, None, bias, residual, out, activation, channels_last))
+
+    def _apart(self) -> list[_Native]:
+        """Each pass by itself, as its weights are packed by themselves."""
+        if len(self.apart) != len(self.sums.passes):
+            self.apart = [_Native(self.sums._replace(passes=(q,))) for q in self.sums.passes]
+        return self.apart
+
+    def _otherwise(self, a: Operands) -> None:
+        """Of weights as they lie, packed panel by panel on the way unless a panel is too large for that."""
+        if self.point and self.point.run(a):
+            return
+        if self.exchanged and self.exchanged.takes(a.x, a.bias, a.residual):
+            self.exchanged.run(a)
+        elif self.packs and not (self.streams and special.all_finite(a.weight)):
+            for native, q in zip(self._apart(), self.sums.passes, strict=True):
+                packed = panels(self.sums, q, a.logical().weight)
+                native.run(a.x, a.weight, packed, a.bias, a.residual, a.out, a.activation, a.channels_last)
+        elif self.merged and a.residual is None:
+            self._run_merged(self.merged, a.logical())
+        else:
+            self.native.run(a.x, a.weight, None, a.bias, a.residual, a.out, a.activation, a.channels_last)
+
+    def _run_merged(self, merged: _Native, a: Operands) -> None:
+        """All phases in one pass; an image where an infinity or NaN may have met another phase's zeros, apart."""
+        together = _merged_weights(merged.sums.passes[0], self.sums.passes, a.weight)
+        merged.run(a.x, together, None, a.bias, None, a.out, a.activation, False)
+        for n in special.images_with_nan(a.out):
+            one = a.images(slice(n, n + 1))
+            self.native.run(one.x, one.weight, None, one.bias, None, one.out, one.activation, False)
+
+    def told(self, channels_last: bool, prepared: bool) -> Told:
+        s, m = self.sums, self.sums.machine
+        team = _native.threads_for(self.problem.macs if self.problem else 0, m.threads)
+        done = products(s, [(1, *q.blocking()[2]) for q in self.native.passes])
+        if self.exchanged and not prepared:
+            inner = self.exchanged.program
+            done = s.groups * products(inner.sums, [(1, *q.blocking()[2]) for q in inner.native.passes])
+        source, images, tile, reduction, tasks, scratch, packed = IN_PLACE, 1, (0, 0), 0, 0, 0, 0  # of nothing
+        if s.passes:
+            lies = channels_last and s.types.input == s.types.compute
+            chosen = (lies and self.native.in_place[0]) or self.native.passes[0]
+            source, images, tile, reduction, tasks = chosen.blocking()
+            packs = prepared or (self.packs and not self.streams)
+            scratch = chosen.scratch_bytes(packs)
+            packed = sum(packed_bytes(s, prod(q.counts)) for q in s.passes) if packs else 0
+        return Told(
+            tile=tile, block=f"{reduction} reduction steps", register_tile=(m.rows, m.width), source=SOURCES[source],
+            workspace_bytes=scratch * _native.team_for(team, -(-s.images // images) * tasks, scratch),
+            packed_weight_bytes=packed, multiplications=done, threads=team,
+        )  # fmt: skip
+
+
+def rows_of_a_pass(p: Problem, q: Pass, a: Operands) -> None:
+    """The outputs of one pass alone, all that `a` holds, with what it holds of packed weights."""
+    shape = a.logical()
+    own = q._replace(phase=(0, 0, 0), step=(1, 1, 1))
+    sums = Sums.of(p)._replace(
+        passes=(own,), size=shape.size, input_size=shape._replace(out=shape.x).size, images=shape.batch
+    )
+    _Native(sums).run(a.x, a.weight, a.packed, a.bias, a.residual, a.out, a.activation, a.channels_last)
+
+
+METHOD = Direct()

@@ -1,0 +1,222 @@
+"""Loop sizes of the direct driver, and about how long it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from math import prod
+from typing import NamedTuple
+
+from ..passes import AXES, Pass, Triple, span, walked, walked_taps, walks_padding
+from ..problem import Machine
+from .method import Sums, split
+
+# Where the register tiles read their pixels (drivers/direct.pxi).
+IN_PLACE, REGION, GATHER = 0, 1, 2
+SOURCES = ("in place", "packed region", "gathered")
+MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 KB
+GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
+
+
+class Blocking(NamedTuple):
+    """Loop sizes of one pass."""
+
+    source: int
+    images: int  # of a tile
+    tile: Triple
+    reduction: int
+    panels_per_task: int
+
+
+def region_shape(q: Pass, tile: Triple, input_size: Triple | None = None) -> Triple:
+    """Planes, rows and columns packed under a tile; a single tap packs every stride-th of them alone.
+
+    Taps that meet an input of `input_size` lie no farther apart than it and the tile reach. Of a single plane of outputs
+    the planes that its taps meet are packed, and none between.
+    """
+    shape = []
+    for axis in AXES:
+        reach = span(q.taps[axis])
+        if input_size:
+            reach = min(reach, input_size[axis] + (tile[axis] - 1) * q.stride[axis])
+        step = 1 if q.counts[axis] == 1 else q.stride[axis]
+        shape.append((tile[axis] - 1) * step + reach)
+    if tile[0] == 1:
+        shape[0] = min(shape[0], q.counts[0])
+    return shape[0], shape[1], shape[2]
+
+
+def _task_cycles(m: Machine, pixels: int, panels: int, steps: int, region: int, packed: float) -> float:
+    """About how long a task takes: its register tiles, the region that it packs, and the weights, of which it packs the
+    share `packed`."""
+    c, tiles = m.tuning.direct.costs, -(-pixels // m.rows)
+    return (
+        panels * (tiles * (steps * m.rows * m.vectors + c.call) + packed * c.weight * steps * m.vectors)
+        + c.pack * region / m.lanes
+        + c.task
+    )
+
+
+def _shared_out(
+    most_rows: int, columns: int, panels: int, size: tuple[int, int], groups: int, images: int, threads: int,
+    cycles: Callable[[tuple[int, int], int, int], float], one_by_one: bool,
+) -> tuple[int, int]:  # fmt: skip
+    """Rows of a tile, up to `most_rows`, and panels of a task for which the threads end soonest and together.
+
+    `cycles(tile, panels, tasks)` is a task's time; so many tasks in a row use the same panels. The last tile of the
+    rows may be shorter; a thread that runs out of long tasks takes the short ones. With `one_by_one` a task may have a
+    single panel, however many there are.
+    """
+    best = (most_rows, panels)
+    soonest = math.inf
+    across = max(1, images) * groups * -(-max(1, size[1]) // columns)
+    for parts in range(-(-max(1, size[0]) // most_rows), max(1, size[0]) + 1):
+        tile_y = split(size[0], -(-max(1, size[0]) // parts))
+        full, rest = divmod(max(1, size[0]), tile_y)
+        if parts > full + (rest > 0):
+            continue
+        chunk_counts = sorted({-(-panels // -(-panels // n)) for n in range(1, min(panels, 4 * threads) + 1)})
+        if one_by_one and chunk_counts[-1] < panels:
+            chunk_counts.append(panels)
+        for chunks in chunk_counts:
+            count = -(-panels // chunks)
+            tasks = across // groups * (full + (rest > 0))
+            long = cycles((tile_y, columns), count, tasks)
+            short = cycles((rest, columns), count, tasks) if rest else 0.0
+            rounds, left = divmod(full * across * chunks, threads)
+            end = rounds * long
+            waiting = rest and across * chunks * short
+            if left:
+                waiting = max(0.0, waiting - (threads - left) * long)
+                end += long
+            if waiting:
+                end += math.ceil(waiting / short / threads) * short
+            if end < soonest * 0.995:  # larger tiles come first: a smaller one must earn its place
+                soonest, best = end, (tile_y, count)
+        if full * across >= 16 * threads and parts > 1:
+            break
+    return best
+
+
+class Walk(NamedTuple):
+    """Outputs computed together, and about how many cycles an image then takes."""
+
+    rows: int
+    columns: int
+    images: int
+    cycles: float
+
+
+def smallest_walk(s: Sums, q: Pass, size: Triple, largest: tuple[int, int], images: int) -> Walk:
+    """Of the tiles up to the `largest` the one that takes least: a small one walks fewer taps that meet padding in most
+    of its pixels, a large one fills the register tiles."""
+    m = s.machine
+    costs = m.tuning.direct.costs
+    vectors_of_all = -(-s.outputs // m.lanes)
+    panels = -(-vectors_of_all // m.vectors)
+    best = Walk(*largest, 1, math.inf)
+    deep = walked_taps(q.taps[0], q.stride[0], size[0], s.input_size[0], 1)
+    tile_y = largest[0]
+    while True:
+        walked_y = deep * walked_taps(q.taps[1], q.stride[1], size[1], s.input_size[1], tile_y)
+        tile_x = largest[1]
+        while True:
+            taps = walked_y * walked_taps(q.taps[2], q.stride[2], size[2], s.input_size[2], tile_x)
+            together = images_of_a_tile(tile_y * tile_x, images, m.rows) if size[0] == 1 else 1
+            pixels = tile_y * tile_x * together
+            calls = -(-pixels // m.rows)
+            region = prod(region_shape(q, (1, tile_y, tile_x), s.input_size)) * s.channels * together
+            tiles = size[0] * -(-size[1] // tile_y) * -(-size[2] // tile_x)
+            cycles = vectors_of_all * s.channels * taps * calls * m.rows / pixels + tiles / together * (
+                panels * calls * costs.call + costs.pack * region / m.lanes + costs.task
+            )
+            if cycles < 0.95 * best.cycles:  # larger tiles come first
+                best = Walk(tile_y, tile_x, together, cycles)
+            if tile_x == 1:
+                break
+            tile_x = -(-tile_x // 2)
+        if tile_y == 1:
+            return best
+        tile_y = -(-tile_y // 2)
+
+
+def walk_cycles(s: Sums, images: int) -> float:
+    """About how many cycles passes that meet much padding take, their weights packed on the way."""
+    total = 0.0
+    for q in s.passes:
+        own = q.output_size(s.size)
+        largest = (split(own[1], -(-MOST_PIXELS // own[2])), split(own[2], MOST_PIXELS))
+        total += images * smallest_walk(s, q, own, largest, images).cycles
+        packed = prod(q.counts) * s.channels * -(-s.outputs // s.machine.lanes)
+        total += s.machine.tuning.direct.costs.weight * packed
+    return total
+
+
+def images_of_a_tile(pixels: int, images: int, rows: int) -> int:
+    """Images that share a tile of so few pixels that they would not fill the register tiles, `rows` each."""
+    return split(images, min(images, 8 * rows // pixels)) if images > 1 and pixels <= 4 * rows else 1
+
+
+def _largest_tile(s: Sums, size: Triple, in_place: bool, region_bytes: Callable[[int, int], int]) -> Blocking:
+    """The largest tile of one plane whose data stays in cache: where it reads its pixels, rows, columns, reduction."""
+    m, budgets = s.machine, s.machine.tuning.budgets
+    reduction = max(32, budgets.weight_slice // (m.width * m.element))
+    tile_x = split(size[2], MOST_PIXELS)
+    if in_place:
+        most = max(m.rows, min(MOST_PIXELS, budgets.region // max(1, s.channels * m.element)))
+        tile_x = split(size[2], most)
+        return Blocking(IN_PLACE, 1, (1, split(size[1], max(1, most // tile_x)), tile_x), reduction, 1)
+    while tile_x > 2 * m.rows and region_bytes(1, tile_x) > budgets.region:
+        tile_x = split(size[2], tile_x // 2)
+    tile_y = 1
+    while (
+        tile_y < size[1]
+        and (tile_y + 1) * tile_x <= MOST_PIXELS
+        and region_bytes(tile_y + 1, tile_x) <= budgets.region
+    ):
+        tile_y += 1
+    if region_bytes(1, tile_x) > GATHER_ABOVE_BYTES:
+        return Blocking(GATHER, 1, (1, 1, split(size[2], 4 * m.rows)), 256, 1)
+    return Blocking(REGION, 1, (1, split(size[1], tile_y), tile_x), reduction, 1)
+
+
+def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
+    """Loop sizes of a pass for outputs of one plane at a time.
+
+    The number of images and whether a plan holds the weights decide how tasks are cut, and so nothing in the results.
+    """
+    m, size, images = s.machine, q.output_size(s.size), s.images
+    leading = s.channels + (m.lanes if s.channels >= 64 and s.channels * m.element % 1024 == 0 else 0)
+    panels = -(-s.outputs // m.width) if s.outputs else 1
+
+    def region_bytes(rows: int, columns: int) -> int:
+        planes, height, breadth = region_shape(q, (1, rows, columns), None if s.mode else s.input_size)
+        return planes * height * breadth * leading * m.element
+
+    source, together, (_, tile_y, tile_x), reduction, _ = _largest_tile(s, size, in_place, region_bytes)
+    steps = all_steps = prod(q.counts) * s.channels
+    if (
+        source == REGION and not s.mode and min(size) > 0 and walks_padding(q, size, s.input_size, (1, tile_y, tile_x))
+    ):
+        tile_y, tile_x, together, _ = smallest_walk(s, q, size, (tile_y, tile_x), images)
+        steps = max(1, s.channels * walked(q, size, s.input_size, (1, tile_y, tile_x)) // prod(size))
+    elif source != GATHER and (1, tile_y, tile_x) == size:
+        together = images_of_a_tile(tile_y * tile_x, images, m.rows)
+        # beyond the second level too where fewer would not fill the register tiles: all weights pass for each tile
+        whole, most = region_bytes(tile_y, tile_x), m.tuning.budgets.region
+        while source == REGION and together * prod(size) > 2 * m.rows and together * whole > most:
+            together = -(-together // 2)
+    panels_per_task = panels
+    if threads > 1 or steps < all_steps:  # small tiles would pack all weights again and again
+        weights = all_steps / max(1, steps)
+        tile_y, panels_per_task = _shared_out(
+            tile_y, tile_x, panels, size[1:], s.groups, size[0] * -(-images // together), threads,
+            lambda tile, count, tasks: _task_cycles(
+                m, together * tile[0] * tile[1], count, steps,
+                0 if in_place else together * region_bytes(*tile) // m.element,
+                # a thread keeps the panel that it has packed
+                0.0 if s.held else weights * (min(1.0, threads / tasks) if count == 1 else 1.0),
+            ),
+            steps < all_steps,
+        )  # fmt: skip
+    return Blocking(source, together, (1, tile_y, tile_x), reduction, panels_per_task)

@@ -1,0 +1,285 @@
+"""A lane an output channel: depthwise convolutions, and groups so small that the channels of one would not fill a vector
+(drivers/lanes.pxi, drivers/patches.pxi, drivers/lanes_gradient.pxi)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+from ... import _native
+from ..operands import FIRST
+from ..passes import span
+from ..types import codes
+from .method import (
+    Array,
+    Bound,
+    GradientProgram,
+    Offer,
+    Packed,
+    Pass,
+    Problem,
+    Program,
+    Sums,
+    Told,
+    Triple,
+    aligned_bytes,
+    pieces,
+    products,
+    split,
+    two_axes,
+)
+
+MOST_PIXELS = 768  # outputs of a tile
+GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
+PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
+IN_PLACE, REGION = "in place", "packed region"
+
+
+class Blocking(NamedTuple):
+    """Loop sizes of one pass; a chunk is so many output channels side by side."""
+
+    tile: tuple[int, int]
+    chunks_per_task: int
+
+
+@lru_cache(maxsize=256)
+def blocking(p: Problem, q: Pass, threads: int, in_place: bool) -> Blocking:
+    """Loop sizes for one image; `in_place` reads a channels-last input as it lies."""
+    m, size = p.machine, q.output_size(p.size)[1:]
+    chunks = -(-p.groups * p.outputs // m.chunk)
+    span_y, span_x = span(q.taps[1]), span(q.taps[2])
+    budget = m.tuning.budgets.lane_region
+
+    def row_bytes(columns: int) -> int:
+        return ((columns - 1) * q.stride[2] + span_x) * p.channels * m.chunk * m.element
+
+    tile_x = split(size[1], MOST_PIXELS)
+    if not in_place:
+        while tile_x > 16 and span_y * row_bytes(tile_x) > budget:
+            tile_x = split(size[1], tile_x // 2)
+    tile_y = MOST_PIXELS // tile_x
+    if not in_place:
+        tile_y = min(tile_y, (budget // row_bytes(tile_x) - span_y) // q.stride[1] + 1)
+    tile_y = max(1, min(size[0], tile_y))
+    tile_y = split(size[0], tile_y)
+    chunks_per_task = chunks
+    if threads > 1:
+        tiles = -(-max(1, size[1]) // tile_x)
+        while -(-max(1, size[0]) // tile_y) * tiles < 4 * threads and tile_y > 8:
+            tile_y = split(size[0], tile_y - 1)
+        tiles *= -(-max(1, size[0]) // tile_y)
+        chunks_per_task = max(1, chunks // -(-4 * threads // tiles))
+    return Blocking((tile_y, tile_x), chunks_per_task)
+
+
+def why_not(p: Problem, q: Pass, most: int) -> str | None:
+    """Why one pass cannot run in these kernels, or the lanes would idle; groups of up to `most` channels do not."""
+    m = p.machine
+    if p.groups == 1:
+        return "there is one group"
+    if p.channels == 0 or p.outputs == 0 or 0 in q.counts:
+        return "a sum is empty"
+    if p.channels > 1 and not _native.lanes_picked(m.compute, p.channels, p.outputs):
+        if p.outputs >= m.lanes or p.channels > 2 * m.lanes:
+            return f"groups of {p.channels} channels and {p.outputs} outputs fill the vectors of the direct kernels"
+    elif max(p.channels, p.outputs if p.channels > 1 else 1) > most:
+        return f"groups of more than {most} channels leave the lanes of the direct kernels idle less"
+    height = span(q.taps[1])
+    breadth = 15 * (1 if q.counts[2] == 1 else q.stride[2]) + span(q.taps[2])  # under sixteen outputs
+    if height * breadth * p.channels * m.chunk * m.element > GATHER_ABOVE_BYTES:
+        return f"a window of {height} x {breadth} pixels is too large to be packed whole"
+    return None
+
+
+class Lanes:
+    """The method: wherever it can, but for kernels far larger than what they are laid over."""
+
+    word, title, variants = "direct", "A lane an output channel", ("lanes",)
+
+    def why_not(self, p: Problem, variant: str | None = None) -> str | None:
+        if why := two_axes(p):
+            return why
+        tuning = p.machine.tuning.lanes
+        most = tuning.channels_gradient if p.gradient_of_weight else tuning.channels
+        return next((why for q in p.passes if (why := why_not(p, q, most))), None)
+
+    def offer(self, p: Problem) -> Offer:
+        """Where the kernel is twice as large as what it is laid over, the outputs would be cut into rectangles of hardly
+        any pixels. A piece of the image that is computed apart is no larger, so that it agrees."""
+        idle = (
+            not p.gradient_of_weight
+            and not p.mode
+            and p.channels >= p.machine.tuning.lanes.idle_channels
+            and all(span(q.taps[a]) >= 2 * p.input_size[a] for q in p.passes for a in (1, 2))
+        )
+        if idle:
+            return Offer("lanes", False, "the kernel is twice as large as what it is laid over")
+        return Offer("lanes", True, "")
+
+    def program(self, p: Problem, variant: str) -> Program:
+        return LanesProgram(p)
+
+    def gradient_program(self, p: Problem, variant: str) -> GradientProgram:
+        return LanesGradient(p)
+
+    def grain(self, p: Problem, variant: str) -> Triple:
+        return 1, 1, 1
+
+    def bound(self, p: Problem, variant: str) -> Bound:
+        return Bound(0, "sum")
+
+    def example(self, case: Any) -> Any:
+        """Plain generated problems have groups of all sizes."""
+        return None
+
+
+class LanesProgram(Program):
+    """All passes of the depthwise driver; arrays that lie as needed go patch by patch."""
+
+    def __init__(self, p: Problem) -> None:
+        self.problem = p
+        self.native, self.rows, self.columns = _taps(p.passes)
+        self.largest = max(p.passes, key=lambda q: prod(q.counts))
+        self.covers = sum(prod(q.output_size(p.size)) for q in p.passes) == prod(p.size)
+        self.patches: _native.DepthwisePatches | None = None
+        if p.channels == p.outputs == 1 and not p.mode:
+            q = self.largest
+            patches = _native.DepthwisePatches(
+                p.machine.compute, self.native, len(self.rows), len(self.columns), *q.stride[1:], *q.step[1:]
+            )
+            self.patches = patches if patches.usable() else None
+
+    def pack(self, weight: Array) -> tuple[Packed, ...]:
+        """Every output channel beside the next, as one group: [tap y][channel of its group][tap x][lane]."""
+        p, numbers, rows, columns = self.problem, codes(self.problem.types), self.rows, self.columns
+        groups = p.groups
+        channels, outputs = p.channels, p.groups * p.outputs
+        packed = aligned_bytes(_native.packed_bytes(numbers.compute, 1, len(rows) * len(columns), channels, outputs))
+        team = p.machine.threads if packed.size > 1 << 16 else 1
+        if p.transposed and weight.shape[:2] != (groups, 1):
+            _native.pack_lane_weights(numbers.compute, weight, numbers.weight, packed, groups, rows, columns, team)
+            return (Packed(packed, True),)
+        if channels > 1:  # channels and columns change places, and with them the order of the sums
+            every = tuple(range(weight.shape[-1]))
+            if columns == every[::-1]:
+                weight = weight[..., ::-1]
+            elif columns != every:
+                weight = weight[..., columns]
+            weight, columns = weight.swapaxes(1, -1), tuple(range(channels))
+        finite = _native.pack_weights(
+            numbers.compute, weight, numbers.weight, packed, 1, False, rows, columns, team
+        )
+        return (Packed(packed, finite),)
+
+    def run(
+        self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
+        out: Array, activation: int, channels_last: bool,
+    ) -> None:  # fmt: skip
+        p, q, numbers, m = self.problem, self.largest, codes(self.problem.types), self.problem.machine
+        if packed is None:
+            packed = self.pack(weight.transpose(FIRST[weight.ndim][0]) if channels_last else weight)
+        if self.patches and residual is None and self.patches.run(
+            x, numbers.input, packed[0].panels, bias, out, numbers.result, activation, channels_last, m.threads
+        ):
+            return
+        macs = out.shape[0] * prod(q.output_size(p.size)) * p.groups * p.outputs * p.channels
+        team = _native.threads_for(4 * macs * len(self.rows) * len(self.columns), m.threads)  # bound by memory
+        in_place = (
+            p.channels == p.outputs == 1
+            and not p.mode
+            and x.strides[-1 if channels_last else 1] == x.itemsize
+            and p.types.input == p.types.compute
+        )
+        b = blocking(p, q, team, in_place)
+        _native.depthwise(
+            numbers.compute, x, numbers.input, packed[0].panels, bias, out, numbers.result, residual, activation,
+            channels_last, p.groups, self.native, len(self.rows), len(self.columns), *q.stride[1:], *q.step[1:], p.mode,
+            *b.tile, b.chunks_per_task, team,
+        )  # fmt: skip
+
+    def told(self, channels_last: bool, prepared: bool) -> Told:
+        p, q, m, g = self.problem, self.largest, self.problem.machine, self.problem.geometry
+        told: dict[str, Any] = {
+            "packed_weight_bytes": _native.packed_bytes(
+                m.compute, 1, len(self.rows) * len(self.columns), p.channels, p.groups * p.outputs
+            ),
+            "multiplications": products(Sums.of(p), [(1, 1, 1)] * len(p.passes)),
+            "remark": f"{'depthwise' if p.channels == 1 else 'grouped'} kernels, every lane an output channel with "
+            "inputs of its own",
+        }
+        lies = channels_last and p.types.input == p.types.compute
+        cut = self.patches and lies and self.patches.blocking(
+            g.batch, p.groups, p.input_size[1:], p.size[1:], m.threads
+        )
+        if cut:
+            rows, columns, tasks, team, scratch, packs = cut
+            return Told(
+                tile=(-(-p.size[1] * g.batch // tasks), p.size[2]), block=f"patches of {rows} x {columns} pixels",
+                register_tile=(rows * columns, m.lanes), source=REGION if packs else IN_PLACE, workspace_bytes=scratch,
+                threads=team, **told,
+            )  # fmt: skip
+        team = _native.threads_for(4 * p.macs, m.threads)
+        lies = lies and not p.mode
+        b = blocking(p, q, team, lies and p.channels == p.outputs == 1)
+        scratch, in_place = _native.lane_scratch_bytes(
+            m.compute, p.groups, p.channels, p.outputs, q.counts[1:], (span(q.taps[1]), span(q.taps[2])), q.stride[1:],
+            b.tile, lies,
+        )  # fmt: skip
+        tiles = g.batch * -(-p.size[1] // b.tile[0]) * -(-p.size[2] // b.tile[1])
+        tasks = pieces(p.groups * p.outputs, m.chunk, b.chunks_per_task) * tiles
+        return Told(
+            tile=b.tile, block=f"{b.chunks_per_task} chunks of {m.chunk} output channels", register_tile=(8, m.chunk),
+            source=IN_PLACE if in_place else REGION, workspace_bytes=scratch * _native.team_for(team, tasks, scratch),
+            threads=team, **told,
+        )  # fmt: skip
+
+
+NativePass = tuple[tuple[int, ...], tuple[int, ...], int, int, int, int]
+
+
+def _taps(passes: tuple[Pass, ...]) -> tuple[tuple[NativePass, ...], tuple[int, ...], tuple[int, ...]]:
+    """The passes as the driver takes them, and the kernel rows and columns to pack for all."""
+    rows: dict[tuple[int, ...], int] = {}
+    columns: dict[tuple[int, ...], int] = {}
+    for _, own_rows, own_columns in (q.places for q in passes):
+        rows.setdefault(own_rows, sum(map(len, rows)))
+        columns.setdefault(own_columns, sum(map(len, columns)))
+    return (
+        tuple((q.taps[1], q.taps[2], *q.phase[1:], rows[q.places[1]], columns[q.places[2]]) for q in passes),
+        tuple(i for taps in rows for i in taps),
+        tuple(j for taps in columns for j in taps),
+    )
+
+
+# ---- the weight gradient -------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def gradient_parts(p: Problem) -> int:
+    """Pieces of the pixel rows that the weight gradient sums apart, by shape alone: some rows each."""
+    g, m = p.geometry, p.machine
+    chunks = -(-g.out_channels // m.chunk)
+    sums_bytes = chunks * prod(g.kernel_size) * p.channels * m.chunk * m.element
+    return max(1, min(g.batch * g.output_size[1] // 7, 32, -(-64 // chunks), PARTIAL_SUMS_BYTES // sums_bytes))
+
+
+class LanesGradient:
+    """The weight gradient."""
+
+    def __init__(self, p: Problem) -> None:
+        self.problem = p
+        (self.pass_,) = p.passes
+        # a tile is a piece of the sum, so that it must not depend on layout or threads
+        self.tile = blocking(p, self.pass_, 4, False).tile
+
+    def run(self, x: Array, dy: Array, out: Array) -> None:
+        p, q, numbers = self.problem, self.pass_, codes(self.problem.types)
+        _native.depthwise_weight_gradient(
+            numbers.compute, x, numbers.input, dy, numbers.weight, out, numbers.result, p.groups, *q.taps[1:],
+            *q.stride[1:], p.mode, *self.tile, gradient_parts(p),
+            _native.threads_for(4 * dy.size * prod(out.shape[1:]), p.machine.threads),
+        )  # fmt: skip
+
+
+METHOD = Lanes()

@@ -1,0 +1,241 @@
+"""A 1 x 1 convolution as a product of blocks in fewer multiplications (drivers/strassen.pxi, kernels/strassen.h).
+
+Strassen, "Gaussian elimination is not optimal", Numerische Mathematik 13, 1969.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from math import gcd, prod
+from typing import Any, NamedTuple
+
+from ... import _native
+from .. import special
+from ..problem import Use
+from ..types import codes
+from .method import (
+    WORKSPACE_BYTES,
+    Array,
+    Bound,
+    GradientProgram,
+    Offer,
+    Operands,
+    Packed,
+    Problem,
+    Program,
+    Told,
+    Triple,
+    aligned_bytes,
+    float32_alone,
+    packed_bytes,
+    panels,
+    pieces,
+    sums_too_long,
+    two_axes,
+)
+
+PIXELS = 16  # packed together (drivers/strassen.pxi)
+MOST_EXAMPLE_PIXELS = 200  # of a generated problem's batch
+
+
+class Kind(NamedTuple):
+    """How often the blocks are halved."""
+
+    levels: int
+
+    @property
+    def side(self) -> int:
+        """Blocks of pixels, of channels and of outputs: the pixels of a tile."""
+        return 1 << self.levels
+
+    @property
+    def products(self) -> int:
+        """Products of blocks, in place of side ** 3."""
+        return 7 if self.levels == 1 else 49
+
+
+KINDS = {"once": Kind(1), "twice": Kind(2)}
+
+
+class Blocking(NamedTuple):
+    """Loop sizes of the driver."""
+
+    tiles: int  # of a block
+    part: int  # of them, multiplied at a time
+    reduction: int
+    panels_per_task: int
+    scratch_bytes: int  # of one thread
+
+
+@lru_cache(maxsize=256)
+def blocking(p: Problem, kind: Kind, images: int, pixels: int) -> Blocking:
+    """Loop sizes for `images` of so many output pixels each."""
+    m, tuning = p.machine, p.machine.tuning
+    tiles = max(1, images * -(-pixels // kind.side))
+    panels = p.outputs // kind.side // m.width
+    sums = 7 if kind.levels == 1 else 35  # panels of products
+    fixed = m.element * (PIXELS * p.channels + kind.side**2 * m.width) + 256
+    tile_bytes = m.element * (kind.products * (p.channels // kind.side + m.lanes) + sums * m.width)
+    tile_bytes += 8 * (4 + 3 * kind.side)
+    bound = max(1, (WORKSPACE_BYTES // m.threads - fixed) // tile_bytes)
+    most = min(tuning.strassen.tiles[kind.levels], bound)
+    # the same number of equal blocks for every thread; few tiles stay together and share out the panels
+    blocks = max(round(tiles / most / m.threads) * m.threads, -(-tiles // bound) if tiles > bound else 0)
+    if blocks == 0:
+        blocks = -(-tiles // most) if panels >= m.threads else min(m.threads, tiles)
+    block = -(-tiles // blocks)
+    blocks = -(-tiles // block)
+    panels_per_task = panels if blocks % m.threads == 0 else max(1, -(-panels * blocks // m.threads))
+    reduction = max(32, 4 * tuning.budgets.weight_slice // (m.element * m.width))
+    part = block
+    if kind.products * p.channels // kind.side * m.width * m.element <= tuning.budgets.strassen_panel:
+        part = min(block, tuning.strassen.part)
+    return Blocking(block, part, reduction, panels_per_task, fixed + block * tile_bytes)
+
+
+class Strassen:
+    """The method: by itself for plans alone.
+
+    A call would have to sum the weights for one image, pieces of an image that are computed apart would have other bits
+    than the whole, and the weights of a network come from memory for every run, where their sums take longer (ResNet-50:
+    275 MB in place of 172, and no faster).
+    """
+
+    word, title, variants = "strassen", "Strassen's product", tuple(KINDS)
+
+    def why_not(self, p: Problem, variant: str | None = None) -> str | None:
+        if variant is None:
+            whys = [self.why_not(p, one) for one in KINDS]
+            return None if None in whys else whys[0]
+        side, m, (q, *_) = KINDS[variant].side, p.machine, p.passes
+        if why := float32_alone(p) or two_axes(p):
+            return why
+        if p.gradient_of_weight:
+            return "it has no weight gradient"
+        if p.transposed and p.geometry.padding_mode != "zeros":
+            mode = p.geometry.padding_mode
+            return f"padding_mode={mode!r} repeats pixels, whose gradients are summed in slices of the channels"
+        if prod(q.counts) != 1:
+            return f"the kernel is {q.counts[1]} x {q.counts[2]}, not 1 x 1"
+        if p.groups != 1:
+            return f"groups is {p.groups}, not 1"
+        if p.channels == 0 or p.channels % (side * m.lanes):
+            return f"{p.channels} channels are not {side} times some vectors of {m.lanes}"
+        if p.outputs == 0 or p.outputs % (side * m.width):
+            return f"{p.outputs} output channels are not {side} times some panels of {m.width}"
+        return None
+
+    def offer(self, p: Problem) -> Offer:
+        if p.use is not Use.HELD:
+            return Offer("", False, f"it is for plans, and this is a {p.use.value}")
+        if why := sums_too_long(p):
+            return Offer("", False, why)
+        work = (prod(p.size), p.channels, p.outputs, p.channels * p.outputs)
+        pays = p.machine.tuning.strassen.pays
+        for variant, kind in reversed(KINDS.items()):  # the most levels that pay
+            enough = all(number >= least for number, least in zip(work, pays[kind.levels], strict=True))
+            if enough and self.why_not(p, variant) is None:
+                return Offer(
+                    variant, True, f"1x1 in float32 with enough work: {kind.products} multiplications of blocks instead "
+                    f"of {kind.side ** 3}",
+                )  # fmt: skip
+        pixels, channels, outputs, weights = pays[1]
+        return Offer("", False, (
+            f"too small for Strassen's product, which pays from {pixels} pixels, {channels} channels, {outputs} outputs "
+            f"and {weights:,} weights on"
+        ))  # fmt: skip
+
+    def program(self, p: Problem, variant: str) -> Program:
+        return StrassenProgram(p, KINDS[variant])
+
+    def gradient_program(self, p: Problem, variant: str) -> GradientProgram:
+        raise NotImplementedError("Strassen's product has no weight gradient")
+
+    def grain(self, p: Problem, variant: str) -> Triple:
+        """Neighbouring pixels in the order of the image, from row to row; of a gradient the whole."""
+        depth, height, width = (max(1, n) for n in p.size)
+        if p.transposed:
+            return depth, height, width
+        side = KINDS[variant].side
+        return 1, side // gcd(side, width), width
+
+    def bound(self, p: Problem, variant: str) -> Bound:
+        """|y - y_ref| <= (C + 2) u * C * max|x[n]| * max|w|, C summed channels: an error follows the largest of the
+        blocks. Random, one-signed, constant and badly scaled data stayed below 0.13 of it."""
+        return Bound(p.channels + 2, "image")
+
+    def example(self, case: Any) -> Any:
+        """A 1 x 1 kernel, few pixels, and channels that every instruction set can cut in four."""
+        size = (min(case.size[0], 7), min(case.size[1], 6))
+        if not 0 < prod(size) * (1 if case.batch is None else case.batch) < MOST_EXAMPLE_PIXELS:
+            return None
+        return replace(
+            case, kernel=(1, 1), dilation=1, groups=1, in_channels=(64, 256, 64)[case.index % 3], out_channels=256,
+            size=size, dtypes=("float32", "float32"), large=False,
+        )  # fmt: skip
+
+
+class StrassenProgram(Program):
+    """A pass whose weights are summed before it runs."""
+
+    def __init__(self, p: Problem, kind: Kind) -> None:
+        self.problem, self.kind = p, kind
+        (self.pass_,) = p.passes
+        self.covers = self.pass_.step == (1, 1, 1)
+
+    def pack(self, weight: Array) -> tuple[Packed, ...]:
+        p, kind = self.problem, self.kind
+        packed = panels(p, self.pass_, weight)
+        if not packed.finite:
+            return (packed,)
+        transformed = aligned_bytes(packed.panels.size // kind.side**2 * kind.products)
+        team = p.machine.threads if packed.panels.size > 1 << 16 else 1
+        _native.strassen_weights(
+            p.machine.compute, kind.levels, packed.panels, transformed, p.channels, p.outputs, team
+        )
+        return (packed._replace(transformed=transformed),)
+
+    def run(
+        self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
+        out: Array, activation: int, channels_last: bool,
+    ) -> None:  # fmt: skip
+        a = Operands(x, weight, None, bias, residual, out, activation, channels_last)
+        if packed is None:
+            a = a.logical()
+            packed = self.pack(a.weight)
+        a = a._replace(packed=packed[0])
+        if self.pass_.step != (1, 1, 1):
+            a = a.logical().phase(self.pass_.phase, self.pass_.step)
+        bad = None if packed[0].transformed is None else self._fast(a)
+        if packed[0].transformed is None or bad is not None:
+            special.again(self.problem, self.pass_, a, bad, a.size[1])
+
+    def _fast(self, a: Operands) -> bytes | None:
+        p, (_, height, width) = self.problem, a.size
+        b, numbers, q = blocking(p, self.kind, a.batch, height * width), codes(p.types), self.pass_
+        assert a.packed is not None and a.packed.transformed is not None
+        return _native.strassen(
+            numbers.compute, self.kind.levels, a.x, numbers.input, a.packed.transformed, a.bias, a.out, numbers.result,
+            a.residual, a.activation, q.stride[1:], (q.taps[1][0], q.taps[2][0]), p.mode, b.tiles, b.part,
+            b.reduction, b.panels_per_task, a.channels_last, p.machine.threads,
+        )  # fmt: skip
+
+    def told(self, channels_last: bool, prepared: bool) -> Told:
+        p, kind, m = self.problem, self.kind, self.problem.machine
+        batch, pixels = p.geometry.batch, prod(p.size)
+        b = blocking(p, kind, batch, pixels)
+        tiles = batch * -(-pixels // kind.side)
+        tasks = -(-tiles // b.tiles) * pieces(p.outputs // kind.side, m.width, b.panels_per_task)
+        packed = packed_bytes(p, 1)
+        return Told(
+            tile=(1, kind.side), block=f"{b.tiles} tiles", register_tile=(m.rows, m.width),
+            source=f"sums of {kind.side} x {kind.side} blocks",
+            workspace_bytes=b.scratch_bytes * _native.team_for(m.threads, tasks, b.scratch_bytes),
+            packed_weight_bytes=packed + packed // kind.side**2 * kind.products,
+            multiplications=kind.products * tiles * (p.channels // kind.side) * (p.outputs // kind.side),
+            threads=m.threads,
+        )  # fmt: skip
+
+
+METHOD = Strassen()

@@ -1,0 +1,127 @@
+"""The gradient of a weight, directly: sums over images and pixels (drivers/weight_gradient.pxi)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import NamedTuple
+
+from ... import _native
+from ..problem import Direction, Problem, Use
+from ..types import codes
+from .exchange import MOST_GROUPS
+from .method import LONG_SUM, Array, Program, split
+
+PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums
+GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
+
+
+class Blocking(NamedTuple):
+    """Loop sizes; `parts` cuts the sum, by shape alone."""
+
+    taps: tuple[int, int]
+    channels: int
+    panels: int
+    tile: tuple[int, int]
+    chunk_rows: int
+    parts: int
+
+
+@lru_cache(maxsize=256)
+def blocking(p: Problem) -> Blocking:
+    """Loop sizes from the shapes and the register tile; the batch counts only for the number of parts."""
+    m, g, budgets = p.machine, p.geometry, p.machine.tuning.budgets
+    kernel, outs, strides, dilations = g.kernel_size[1:], g.output_size[1:], g.stride[1:], g.dilation[1:]
+    channels, outputs = max(1, p.channels), max(1, p.outputs)
+    panels = -(-outputs // m.width)
+    panel_bytes = min(m.width, -(-outputs // m.lanes) * m.lanes) * m.element
+    # a chunk of one panel stays in the first level; blocks of a long sum are whole tiles, of few enough pixels
+    pixels = max(m.rows, min(budgets.weight_slice // panel_bytes, LONG_SUM // 2))
+    tile_x = split(outs[1], min(pixels, 128) * 5 // 4)
+    chunk_rows = max(1, pixels // tile_x)
+
+    def span(tile: int, taps: int, axis: int) -> int:
+        step = 1 if taps == 1 else strides[axis]
+        return (tile - 1) * step + (taps - 1) * dilations[axis] + 1
+
+    def region(tile_y: int, taps: tuple[int, ...], count: int) -> int:
+        return span(tile_y, taps[0], 0) * span(tile_x, taps[1], 1) * count * m.element
+
+    taps: tuple[int, ...] = kernel
+    for smaller in ((1, kernel[1]), (1, 1)):
+        if prod(taps) * m.rows * panel_bytes > budgets.sums or region(1, taps, m.rows) > GATHER_ABOVE_BYTES:
+            taps = smaller
+    count = min(channels, max(m.rows, budgets.sums // (prod(taps) * panel_bytes) // m.rows * m.rows), 256)
+    while count > m.rows and region(1, taps, count) > budgets.region:
+        count = max(m.rows, count // 2)
+    count = -(-channels // -(-channels // count))
+    panel_block = max(1, min(panels, budgets.sums // (prod(taps) * count * panel_bytes)))
+    while panel_block > 1 and -(-channels // count) * -(-panels // panel_block) * p.groups < 8:
+        panel_block -= 1  # blocks to share out, rather than partial sums
+    tile_y = min(max(1, outs[0]), chunk_rows)
+    while (
+        tile_y + chunk_rows <= outs[0]
+        and region(tile_y + chunk_rows, taps, count) <= budgets.region
+        and (tile_y + chunk_rows) * tile_x * panel_bytes <= budgets.region // 2
+        and (tile_y + chunk_rows) * tile_x <= LONG_SUM // 2
+    ):
+        tile_y += chunk_rows
+    tile_y = split(outs[0], tile_y)
+    blocks = (
+        p.groups * g.kernel_size[0] * -(-kernel[0] // taps[0]) * -(-kernel[1] // taps[1])
+        * -(-channels // count) * -(-panels // panel_block)
+    )  # fmt: skip
+    tiles = g.batch * g.output_size[0] * -(-outs[0] // tile_y) * -(-outs[1] // tile_x)
+    block_bytes = prod(taps) * count * panel_block * m.width * m.element
+    parts = max(1, min(tiles, -(-32 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes)))
+    return Blocking((taps[0], taps[1]), count, panel_block, (tile_y, tile_x), chunk_rows, parts)
+
+
+class DirectGradient:
+    """The gradient; of images of a few pixels a convolution of the input by grad_output, whose sums run over the images
+    in the micro-kernel."""
+
+    def __init__(self, p: Problem) -> None:
+        self.problem, g = p, p.geometry
+        self.few = (
+            min(prod(g.output_size), prod(g.input_size)) <= p.machine.tuning.direct.few_pixels
+            and g.groups <= MOST_GROUPS
+        )
+        if self.few:
+            self.inner = _of_few_pixels(p)
+
+    def run(self, x: Array, dy: Array, out: Array) -> None:
+        if self.few:
+            self._few_pixels(x, dy, out)
+            return
+        p, g, b, numbers = self.problem, self.problem.geometry, blocking(self.problem), codes(self.problem.types)
+        _native.weight_gradient(
+            numbers.compute, x, numbers.input, dy, numbers.weight, out, numbers.result, p.groups, *g.stride[1:],
+            *g.dilation[1:], g.padding[1][0], g.padding[2][0], p.mode, *b.taps, b.channels, b.panels, *b.tile,
+            b.chunk_rows, b.parts, _native.threads_for(dy.size * prod(out.shape[1:]), p.machine.threads),
+        )  # fmt: skip
+
+    def _few_pixels(self, x: Array, dy: Array, out: Array) -> None:
+        """Of x, its channels in the place of the batch, by dy: the images are the channels of the sum."""
+        p = self.problem
+        for group in range(p.groups):
+            ours = slice(group * p.outputs, (group + 1) * p.outputs)
+            theirs = slice(group * p.channels, (group + 1) * p.channels)
+            self.inner.run(
+                x[:, theirs].swapaxes(0, 1), dy[:, ours].swapaxes(0, 1), None, None, None,
+                out[ours].swapaxes(0, 1), 0, False,
+            )  # fmt: skip
+
+
+
+
+def _of_few_pixels(p: Problem) -> Program:
+    """The convolution whose outputs are the gradient of one group."""
+    from .direct import METHOD
+
+    g = p.geometry
+    over = g._replace(
+        batch=p.channels, in_channels=g.batch, out_channels=p.outputs, groups=1, kernel_size=g.output_size,
+        output_size=g.kernel_size, stride=g.dilation, dilation=g.stride,
+    )  # fmt: skip
+    return METHOD.program(Problem(over, Direction.FORWARD, p.types, Use.ONCE, p.machine, "direct"), "")

@@ -1,0 +1,104 @@
+"""What a program computes with: arrays, in the logical axis order or the caller's, and weights packed for many runs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .passes import Triple
+from .types import COMPUTE_DTYPES
+
+Array = NDArray[Any]
+MOST_LANES = 16  # of any instruction set's vectors
+FIRST, LAST = {}, {}  # by the number of axes: how channels-last arrays become logical ones, (weights, activations)
+for _axes in (3, 4, 5):
+    _spatial = tuple(range(2, _axes))
+    FIRST[_axes] = ((_axes - 1, _axes - 2, *range(_axes - 2)), (0, _axes - 1, *range(1, _axes - 1)))
+    LAST[_axes] = ((*_spatial, 1, 0), (0, *_spatial, 1))
+
+
+def aligned_bytes(count: int) -> Array:
+    """`count` new bytes on a 64-byte boundary."""
+    raw = np.empty(count + 64, np.uint8)
+    shift = -raw.ctypes.data % 64
+    return raw[shift : shift + count]
+
+
+class Packed(NamedTuple):
+    """The weights of one pass in panels, whether all are finite, and what a fast method makes of them."""
+
+    panels: Array
+    finite: bool
+    transformed: Array | None = None
+
+    def aligned(self) -> Packed:
+        """The same in memory that the kernels may read: what a pickle gives lies anywhere."""
+
+        def copied(array: Array) -> Array:
+            made = aligned_bytes(array.size)
+            made[...] = array
+            return made
+
+        return Packed(
+            copied(self.panels), self.finite, None if self.transformed is None else copied(self.transformed)
+        )
+
+
+class Operands(NamedTuple):
+    """The arrays of a run, in the logical axis order or, `channels_last`, as (N, *size, C) and (*kernel, I, O)."""
+
+    x: Array
+    weight: Array
+    packed: Packed | None
+    bias: Array | None
+    residual: Array | None
+    out: Array
+    activation: int
+    channels_last: bool
+
+    @property
+    def batch(self) -> int:
+        return len(self.out)
+
+    @property
+    def size(self) -> Triple:
+        """Of the output."""
+        shape = self.out.shape
+        sizes = shape[1:-1] if self.channels_last else shape[2:]
+        return (1,) * (3 - len(sizes)) + sizes  # type: ignore[return-value]
+
+    def logical(self) -> Operands:
+        """The same in the logical axis order."""
+        if not self.channels_last:
+            return self
+        weights, activations = FIRST[self.out.ndim]
+        return self._replace(
+            weight=self.weight.transpose(weights), x=self.x.transpose(activations),
+            out=self.out.transpose(activations),
+            residual=None if self.residual is None else self.residual.transpose(activations), channels_last=False,
+        )  # fmt: skip
+
+    def phase(self, first: Triple, step: Triple) -> Operands:
+        """Every `step`-th output from `first` on along each axis, in the logical axis order."""
+        to = (..., *(slice(a, None, b) for a, b in list(zip(first, step, strict=True))[5 - self.out.ndim :]))
+        return self._replace(out=self.out[to], residual=None if self.residual is None else self.residual[to])
+
+    def images(self, part: slice) -> Operands:
+        """Some images of the batch."""
+        return self._replace(
+            x=self.x[part], out=self.out[part], residual=None if self.residual is None else self.residual[part]
+        )
+
+
+def bias_for(bias: Array | None, compute: int) -> Array | None:
+    """The bias in the computing type, aligned, in memory that vectors may be read from up to its end."""
+    if bias is None:
+        return None
+    dtype = COMPUTE_DTYPES[compute]
+    if bias.dtype == dtype and bias.flags.c_contiguous and bias.flags.aligned and bias.size % MOST_LANES == 0:
+        return bias
+    padded = np.zeros(-(-bias.size // MOST_LANES) * MOST_LANES, dtype)
+    padded[: bias.size] = bias
+    return padded[: bias.size]

@@ -1,0 +1,156 @@
+"""The operations on validated arrays in the logical order (batch, channel, *size), whatever their strides.
+
+Integers are exact or refused before anything is written; everything else is a plan's program.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .. import _native
+from ..integers import Checked, fits_signed, largest, run_checked
+from .explanation import ConvExplanation
+from .geometry import Geometry
+from .operands import Array, bias_for
+from .padding import padded_input_gradient
+from .plan import gradient_for, plan_for
+from .problem import Direction, Use
+from .select import check
+from .types import ACTIVATIONS, COMPUTE, STORAGE, DType, Types, result_of
+
+PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a bias gradient
+
+
+def forward(
+    g: Geometry, input: Array, weight: Array, bias: Array | None, activation: str | None, residual: Array | None,
+    out: Array, *, algorithm: str = "auto", threads: int = 1,
+) -> None:  # fmt: skip
+    """out = activation(conv(input, weight) + bias + residual)."""
+    check(g, Direction.FORWARD, input.dtype, algorithm)
+
+    def run(x: Array, w: Array, to: Array, b: Array | None, add: Array | None) -> None:
+        if to.size:
+            plan = plan_for(g, Direction.FORWARD, Types(x.dtype, w.dtype, to.dtype), threads, algorithm)
+            plan.program.run(
+                x, w, None, bias_for(b, plan.problem.machine.compute), add, to, ACTIVATIONS[activation], False
+            )
+
+    if out.dtype.kind == "f":
+        run(input, weight, out, bias, residual)
+        return
+    extra = 0
+    for name, array in (("bias", bias), ("residual", residual)):
+        if array is not None:
+            fits_signed(name, array)
+            extra += largest(array)
+    terms = prod(g.kernel_size) * weight.shape[1]
+    check_range = Checked("conv2d", "input", input, "weight", weight, terms, extra, out)
+
+    def as_type(array: Array | None, dtype: Any) -> Array | None:
+        return None if array is None else array.astype(dtype)
+
+    def run_float(x: Array, w: Array, to: Array) -> None:
+        run(x, w, to, as_type(bias, np.float64), as_type(residual, np.float64))
+
+    run_checked(check_range, lambda to: run(input, weight, to, bias, as_type(residual, to.dtype)), run_float)
+
+
+def input_gradient(
+    g: Geometry, grad_output: Array, weight: Array, bias: Array | None, out: Array, *, algorithm: str = "auto",
+    threads: int = 1,
+) -> None:  # fmt: skip
+    """out = the gradient with respect to the input (also the transposed convolution, then with a bias)."""
+    check(g, Direction.INPUT_GRADIENT, grad_output.dtype, algorithm)
+
+    def bare(g: Geometry, dy: Array, w: Array, to: Array, b: Array | None = None) -> None:
+        plan = plan_for(g, Direction.INPUT_GRADIENT, Types(dy.dtype, w.dtype, to.dtype), threads, algorithm)
+        b = bias_for(b, plan.problem.machine.compute)
+        if not plan.program.covers:  # what no pass writes is the bias alone
+            fill(to, b)
+        if to.size:
+            plan.program.run(dy, w, None, b, None, to, 0, False)
+
+    def run(dy: Array, w: Array, to: Array, b: Array | None) -> None:
+        if g.padding_mode != "zeros" and any(side > 0 for axis in g.padding for side in axis):
+            padded_input_gradient(g, dy, w, to, bare)
+        else:
+            bare(g, dy, w, to, b)
+
+    if out.dtype.kind == "f":
+        run(grad_output, weight, out, bias)
+        return
+    extra = 0
+    if bias is not None:
+        fits_signed("bias", bias)
+        extra = largest(bias)
+    terms = prod(g.kernel_size) * max(1, g.out_channels // g.groups)
+    if g.padding_mode != "zeros":  # one input element may lie under many padded positions
+        terms *= max(1, prod(g.output_size))
+    check_range = Checked("the input gradient", "grad_output", grad_output, "weight", weight, terms, extra, out)
+    run_checked(
+        check_range,
+        lambda to: run(grad_output, weight, to, bias),
+        lambda dy, w, to: run(dy, w, to, None if bias is None else bias.astype(np.float64)),
+    )
+
+
+def fill(out: Array, bias: Array | None) -> None:
+    """Every output the bias of its channel, or 0; logical axis order."""
+    out[...] = 0 if bias is None else bias[(..., *(None,) * (out.ndim - 2))]
+
+
+def weight_gradient(
+    g: Geometry, input: Array, grad_output: Array, out: Array, *, algorithm: str = "auto", threads: int = 1
+) -> None:
+    """out (O, I/groups, *kernel) = the gradient with respect to the weight; zeros for an empty batch."""
+    check(g, Direction.WEIGHT_GRADIENT, input.dtype, algorithm)
+    if out.size == 0:
+        return
+    if input.size == 0 or grad_output.size == 0:
+        out[...] = 0
+        return
+
+    def run(x: Array, dy: Array, to: Array) -> None:
+        gradient_for(g, Types(x.dtype, dy.dtype, to.dtype), threads, algorithm).run(x, dy, to)
+
+    if out.dtype.kind == "f":
+        run(input, grad_output, out)
+        return
+    terms = g.batch * prod(g.output_size)
+    check_range = Checked("the weight gradient", "input", input, "grad_output", grad_output, terms, 0, out)
+    run_checked(check_range, lambda to: run(input, grad_output, to), run)
+
+
+def bias_gradient(grad_output: Array, out: Array, *, threads: int = 1) -> None:
+    """out (C,) = the sum of grad_output over batch and pixels."""
+    if grad_output.size == 0:
+        out[...] = 0
+        return
+    batch, channels, *size = grad_output.shape
+    rows = batch * prod(size[:-1])
+    parts = max(1, min(rows, 32, PARTIAL_SUMS_BYTES // (8 * channels)))
+    team = _native.threads_for(grad_output.size, threads)
+
+    def run(dy: Array, to: Array) -> None:
+        _native.bias_gradient(COMPUTE[to.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], parts, team)
+
+    if out.dtype.kind == "f":
+        run(grad_output, out)
+        return
+    one = np.ones((1,) * grad_output.ndim, np.int8)
+    terms = grad_output.size // channels
+    check_range = Checked("the bias gradient", "grad_output", grad_output, "one", one, terms, 0, out)
+    run_checked(check_range, lambda to: run(grad_output, to), lambda dy, _, to: run(dy, to))
+
+
+def explain(
+    g: Geometry, dtype: DType, *, algorithm: str = "auto", threads: int = 1, channels_last: bool = False,
+    direction: Direction = Direction.FORWARD, use: Use = Use.ONCE,
+) -> ConvExplanation:  # fmt: skip
+    """What an operation would do for this geometry and contiguous arrays of this layout; runs nothing."""
+    check(g, direction, dtype, algorithm)
+    types = Types(dtype, dtype, result_of(dtype))
+    return plan_for(g, direction, types, threads, algorithm, use).explain(channels_last, use is not Use.ONCE)

@@ -1,0 +1,117 @@
+"""Which method computes a problem: the list is walked, and every refusal is kept.
+
+Pure: nothing here runs a convolution or sees an array, and no choice that results depend on looks at the batch size, so
+that a batch computed in slices has the same bits; but for that of the weight gradient, which sums over the batch.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from ..errors import ConvError
+from .geometry import Geometry
+from .methods import METHODS
+from .methods.method import Method
+from .problem import Direction, Problem, Use
+from .problem import problem as problem_here
+from .types import DType, Types, result_of
+
+WORDS: Final = tuple(dict.fromkeys(("auto", "direct", *(method.word for method in reversed(METHODS)))))
+# What variants were called when each was a word of its own.
+FORMER: Final = {
+    "winograd_2x2": "winograd:2x2", "winograd_phases": "winograd:2x2 at stride 2",
+    "winograd_phases_4x4": "winograd:4x4 at stride 2", "winograd_rows": "winograd:rows",
+    "strassen_twice": "strassen:twice",
+}  # fmt: skip
+
+
+class Choice(NamedTuple):
+    """The method that computes a problem, how, and why; and why not each that was asked before."""
+
+    method: Method
+    variant: str
+    reason: str
+    refused: tuple[tuple[str, str], ...]  # (title, sentence)
+
+    @property
+    def wish(self) -> str:
+        """What to ask for, so that another problem is computed in the same way."""
+        return f"{self.method.word}:{self.variant}" if self.variant else self.method.word
+
+
+def wishes() -> tuple[str, ...]:
+    """Every `algorithm=` that asks for a way of its own: the methods' variants."""
+    return tuple(
+        f"{method.word}:{variant}" if variant else method.word for method in METHODS for variant in method.variants
+    )
+
+
+def asked(wish: str) -> list[tuple[Method, str | None]]:
+    """The methods (and variant) that a wish allows, in the order in which they are asked."""
+    word, _, variant = FORMER.get(wish, wish).partition(":")
+    if word == "auto":
+        return [(method, None) for method in METHODS]
+    named = [method for method in METHODS if method.word == word]
+    if variant:
+        return [(method, variant) for method in named if variant in method.variants]
+    return [(method, None) for method in named]
+
+
+def choose(p: Problem, shown: Geometry | None = None) -> Choice:
+    """The method for a problem; raises `ConvError` where the one that the caller asks for does not apply.
+
+    `shown` is the geometry as the caller knows it, for the message.
+    """
+    forced, refused = p.wish != "auto", []
+    for method, variant in asked(p.wish):
+        if why := method.why_not(p, variant):
+            refused.append((method.title, f"{method.title} does not apply: {why}"))
+            continue
+        if p.empty:
+            return Choice(METHODS[-1], "", "nothing to compute", ())
+        if forced and (variant or method.word != "direct"):
+            able = variant or next(one for one in method.variants if method.why_not(p, one) is None)
+            return Choice(method, able, "asked for", tuple(refused))
+        offer = method.offer(p)
+        if offer.pays:
+            reason = "asked for" if forced else offer.reason or _last_fast(refused)
+            return Choice(method, offer.variant, reason, tuple(refused))
+        refused.append((method.title, offer.reason))
+    g = shown or p.geometry
+    raise ConvError(
+        f"algorithm={p.wish!r} does not apply to input {(g.batch, g.in_channels, *g.input_size)} with kernel "
+        f"{g.kernel_size}: {refused[-1][1].partition(': ')[2]}. Use algorithm='auto' or 'direct'."
+    )
+
+
+def _last_fast(refused: list[tuple[str, str]]) -> str:
+    """Why no fast method, as the last one that was asked says it."""
+    fast = {method.title for method in METHODS if method.word != "direct"}
+    return next(why for title, why in reversed(refused) if title in fast)
+
+
+# ---- what others ask of the methods --------------------------------------------------------------------------------
+
+
+def check(g: Geometry, direction: Direction, dtype: DType, wish: str, use: Use = Use.ONCE) -> None:
+    """Refuse a method that the caller asks for and that does not apply to arrays of `dtype`, saying why."""
+    if wish not in ("auto", "direct"):
+        types = Types(dtype, dtype, result_of(dtype))
+        choose(problem_here(g, direction, types, use, None, wish), g)
+
+
+def known(wish: str) -> bool:
+    """Whether `algorithm=` may be this."""
+    return bool(asked(wish))
+
+
+@lru_cache(maxsize=256)
+def wish_for_batch(g: Geometry, dtype: DType) -> str:
+    """What to ask for in all three passes of a training step, which packs the weights once for its whole batch: 'auto'
+    where that changes nothing."""
+    for direction in (Direction.WEIGHT_GRADIENT, Direction.FORWARD):
+        p = problem_here(g, direction, Types(dtype, dtype, result_of(dtype)), Use.BATCH)
+        if p.empty or (chosen := choose(p)).method.word == "direct":
+            return "auto"
+    return chosen.wish

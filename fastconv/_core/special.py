@@ -1,0 +1,66 @@
+"""What is not finite is computed again directly: the one place.
+
+A fast method mixes the values under several windows, so that a NaN or an infinity would reach outputs whose own window does
+not hold it. Its driver says which parts have an output that is not finite, and those are computed again by the direct one.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .operands import Array, Operands
+    from .passes import Pass
+    from .problem import Problem
+
+FINITE_AT_ONCE = 1 << 18  # weights looked at together
+
+
+def again(p: Problem, q: Pass, a: Operands, bad: bytes | None, rows: int) -> None:
+    """Compute the rows of a pass again that `bad` marks, a byte for `rows` of them and image (None: all).
+
+    `a` holds the outputs of the pass alone.
+    """
+    from .methods.direct import rows_of_a_pass
+
+    a = a.logical()
+    batch, height = a.batch, a.size[1]
+    if bad is None:
+        rows_of_a_pass(p, q, a)
+        return
+    for n, row in np.argwhere(np.frombuffer(bad, np.uint8).reshape(batch, -1)):
+        part = np.s_[..., rows * int(row) : min(height, rows * int(row) + rows), :]
+        one = a.images(slice(n, n + 1))
+        one = one._replace(out=one.out[part], residual=None if one.residual is None else one.residual[part])
+        rows_of_a_pass(p, q.shifted(1, rows * int(row) * q.stride[1]), one)
+
+
+def images_with_nan(out: Array) -> Array:
+    """Which images of a result hold a NaN, which every activation and the image's sum hand on."""
+    if out.dtype.kind != "f":
+        return np.zeros(0, np.intp)
+    with np.errstate(all="ignore"):
+        sums = out.sum(tuple(range(1, out.ndim)), dtype=np.promote_types(out.dtype, np.float32))
+    return np.flatnonzero(np.isnan(sums))
+
+
+def all_finite(weight: Array) -> bool:
+    """Whether all values are finite, with hardly any memory beside them."""
+    if weight.dtype.kind != "f":
+        return True
+    step = max(1, FINITE_AT_ONCE // max(1, prod(weight.shape[2:])))
+    return all(
+        np.isfinite(one[first : first + step]).all() for one in weight for first in range(0, weight.shape[1], step)
+    )
+
+
+def gradient_again(p: Problem, x: Array, dy: Array, out: Array) -> None:
+    """The gradient of a weight again, directly, if it is not finite: NaN and infinity must reach exactly the sums that
+    hold them."""
+    if not np.isfinite(out).all():
+        from .plan import gradient_program
+
+        gradient_program(p._replace(wish="direct")).run(x, dy, out)
