@@ -82,10 +82,10 @@ class ConvExplanation(NamedTuple):
         )
 
 
-def explanation(p: Problem, choice: Choice, told: Told) -> ConvExplanation:
-    """Of a problem, what was chosen for it and what the program says."""
+def explanation(p: Problem, choice: Choice, told: Told, axes: int) -> ConvExplanation:
+    """Of a problem of so many axes, what was chosen for it and what the program says."""
     return ConvExplanation(
-        algorithm=choice.method.word, isa=p.machine.isa, dtype=str(p.types.input), threads=told.threads, tile=told.tile,
+        algorithm=choice.method.word, isa=p.machine.isa, dtype=str(p.types.input), threads=told.threads, tile=told.tile[-axes:],
         block=told.block, register_tile=told.register_tile, source=told.source, workspace_bytes=told.workspace_bytes,
         packed_weight_bytes=told.packed_weight_bytes, macs=p.macs,
         multiplications=told.multiplications if prod(p.size) else 0,

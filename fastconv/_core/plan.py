@@ -19,10 +19,10 @@ MOST_PLANS = 512  # a few kilobytes each, forgotten oldest first
 class Plan:
     """A problem, what was chosen for it, and the program: immutable, run by several threads at once."""
 
-    __slots__ = ("choice", "problem", "program")
+    __slots__ = ("axes", "choice", "problem", "program")
 
-    def __init__(self, p: Problem) -> None:
-        self.problem = p
+    def __init__(self, p: Problem, axes: int) -> None:
+        self.problem, self.axes = p, axes
         self.choice: Choice = choose(p)
         self.program: Program = self.choice.method.program(p, self.choice.variant)
 
@@ -34,12 +34,12 @@ class Plan:
 
     def explain(self, channels_last: bool, prepared: bool = False) -> ConvExplanation:
         """What it would do for contiguous arrays in such a layout; `prepared`: with packed weights."""
-        return explanation(self.problem, self.choice, self.program.told(channels_last, prepared))
+        return explanation(self.problem, self.choice, self.program.told(channels_last, prepared), self.axes)
 
 
 @lru_cache(maxsize=MOST_PLANS)
 def _plan(g: Geometry, direction: Direction, types: Types, use: Use, team: int, wish: str, isa: int) -> Plan:
-    return Plan(problem(g, direction, types, use, team, wish))
+    return Plan(problem(g, direction, types, use, team, wish), len(g.input_size))
 
 
 def plan_for(

@@ -16,8 +16,7 @@ from ..operands import Operands
 from ..passes import AXES, Pass, Triple, terms, triple, useful_taps
 from ..problem import Problem
 from ..types import codes
-from . import direct_blocking
-from .direct_blocking import IN_PLACE, SOURCES
+from .direct_blocking import IN_PLACE, SOURCES, Blocking, blocking
 from .exchange import alternatives
 from .method import (
     LONG_SUM,
@@ -110,37 +109,21 @@ def _reads_in_place(s: Sums, q: Pass) -> bool:
     )
 
 
-def _native_pass(s: Sums, q: Pass, in_place: bool) -> _native.DirectPass:
+def _blocking(s: Sums, q: Pass, in_place: bool) -> Blocking:
+    """Loop sizes of a pass, for the threads that its arithmetic is worth."""
     own = q.output_size(s.size)
     macs = max(1, s.images) * prod(own) * s.channels * s.outputs * s.groups * prod(q.counts)
-    b = direct_blocking.blocking(s, q, _native.threads_for(macs, s.machine.threads), in_place)
+    b = blocking(s, q, _native.threads_for(macs, s.machine.threads), in_place)
     tiles = -(-s.images // b.images) * prod(-(-n // tile) for n, tile in zip(own, b.tile, strict=True))
     # so large a panel may serve so few tiles that it is not worth its memory
     streams = b.source != IN_PLACE and tiles <= STREAMED_TILES and panel_bytes(s, q) > most_panel_bytes(s)
-    return _native.DirectPass(
-        s.machine.compute, s.groups, s.channels, s.outputs, own[1:], s.input_size[1:], *q.taps[1:], *q.places[1:],
-        q.stride[1:], q.phase[1:], q.step[1:], q.merge[1:], s.mode, b.source, streams, b.images, b.tile[1:], b.reduction,
-        b.panels_per_task,
-    )  # fmt: skip
+    return b._replace(streams=streams)
 
 
-class _Native:
-    """Passes in native form, and for each the one that reads its input in place, where it could."""
-
-    def __init__(self, s: Sums) -> None:
-        self.sums, self.codes = s, codes(s.types)
-        self.passes = tuple(_native_pass(s, q, False) for q in s.passes)
-        self.in_place = tuple(_native_pass(s, q, True) if _reads_in_place(s, q) else None for q in s.passes)
-
-    def run(
-        self, x: Array, weight: Array, packed: Packed | None, bias: Array | None, residual: Array | None, out: Array,
-        activation: int, channels_last: bool,
-    ) -> None:  # fmt: skip
-        _native.direct(
-            self.passes, self.in_place, x, self.codes.input, weight, self.codes.weight,
-            None if packed is None else packed.panels, packed is None or packed.finite, self.sums.transposed, bias, out,
-            self.codes.result, residual, activation, channels_last, self.sums.machine.threads,
-        )  # fmt: skip
+def _native_program(s: Sums) -> _native.Direct:
+    """All passes in native form, each with the way to read its input in place, where it could."""
+    ways = [_blocking(s, q, True) if _reads_in_place(s, q) else None for q in s.passes]
+    return _native.Direct(codes(s.types), s, s.passes, [_blocking(s, q, False) for q in s.passes], ways, s.transposed)
 
 
 class DirectProgram(Program):
@@ -151,14 +134,17 @@ class DirectProgram(Program):
             s = s._replace(passes=tuple(
                 q if terms(q, s.channels) >= LONG_SUM else useful_taps(q, s.size, s.input_size) for q in s.passes
             ))  # fmt: skip
-        self.sums, self.problem = s, p
-        self.native = _Native(s)
+        self.sums, self.problem, self.threads = s, p, s.machine.threads
+        self.native = _native_program(s)
         self.covers = s.covers
         self.packs = packs_first(s)
-        self.streams = bool(s.passes) and all(q.streams() for q in self.native.passes)
+        self.streams = bool(s.passes) and self.native.streams()
         self.point, self.exchanged, self.whole = alternatives(p, s.passes) if p else (None, None, False)
-        merged = merged_phases(s) if s.transposed else None
-        self.merged = merged and _Native(s._replace(passes=(merged,), outputs=s.outputs * len(s.passes)))
+        self.merged = merged_phases(s) if s.transposed else None
+        if self.merged:
+            self.together = _native_program(
+                s._replace(passes=(self.merged,), outputs=s.outputs * len(s.passes))
+            )
         self.plain = not (self.point or self.exchanged or self.merged or self.packs)
         self.apart = [self.native] if len(s.passes) == 1 else []  # made when weights are packed for several passes
 
@@ -171,16 +157,16 @@ class DirectProgram(Program):
     ) -> None:  # fmt: skip
         if packed is not None:
             for native, own in zip(self._apart(), packed, strict=True):
-                native.run(x, weight, own, bias, residual, out, activation, channels_last)
+                native.run(x, weight, own, bias, residual, out, activation, channels_last, self.threads)
         elif self.plain:
-            self.native.run(x, weight, None, bias, residual, out, activation, channels_last)
+            self.native.run(x, weight, None, bias, residual, out, activation, channels_last, self.threads)
         else:
             self._otherwise(Operands(x, weight, None, bias, residual, out, activation, channels_last))
 
-    def _apart(self) -> list[_Native]:
+    def _apart(self) -> list[_native.Direct]:
         """Each pass by itself, as its weights are packed by themselves."""
         if len(self.apart) != len(self.sums.passes):
-            self.apart = [_Native(self.sums._replace(passes=(q,))) for q in self.sums.passes]
+            self.apart = [self.native.alone(i) for i in range(len(self.sums.passes))]
         return self.apart
 
     def _otherwise(self, a: Operands) -> None:
@@ -191,41 +177,46 @@ class DirectProgram(Program):
             self.exchanged.run(a)
         elif self.packs and not (self.streams and special.all_finite(a.weight)):
             for native, q in zip(self._apart(), self.sums.passes, strict=True):
-                packed = panels(self.sums, q, a.logical().weight)
-                native.run(a.x, a.weight, packed, a.bias, a.residual, a.out, a.activation, a.channels_last)
+                run_native(native, a._replace(packed=panels(self.sums, q, a.logical().weight)), self.threads)
         elif self.merged and a.residual is None:
             self._run_merged(self.merged, a.logical())
         else:
-            self.native.run(a.x, a.weight, None, a.bias, a.residual, a.out, a.activation, a.channels_last)
+            run_native(self.native, a, self.threads)
 
-    def _run_merged(self, merged: _Native, a: Operands) -> None:
+    def _run_merged(self, merged: Pass, a: Operands) -> None:
         """All phases in one pass; an image where an infinity or NaN may have met another phase's zeros, apart."""
-        together = _merged_weights(merged.sums.passes[0], self.sums.passes, a.weight)
-        merged.run(a.x, together, None, a.bias, None, a.out, a.activation, False)
+        weight = _merged_weights(merged, self.sums.passes, a.weight)
+        run_native(self.together, a._replace(weight=weight), self.threads)
         for n in special.images_with_nan(a.out):
-            one = a.images(slice(n, n + 1))
-            self.native.run(one.x, one.weight, None, one.bias, None, one.out, one.activation, False)
+            run_native(self.native, a.images(slice(n, n + 1)), self.threads)
+
+    def products(self) -> int:
+        """Multiply-adds of a run of the planned batch."""
+        return products(self.sums, [self.native.blocking(i)[2] for i in range(len(self.sums.passes))])
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
         s, m = self.sums, self.sums.machine
         team = _native.threads_for(self.problem.macs if self.problem else 0, m.threads)
-        done = products(s, [(1, *q.blocking()[2]) for q in self.native.passes])
+        done = self.products()
         if self.exchanged and not prepared:
-            inner = self.exchanged.program
-            done = s.groups * products(inner.sums, [(1, *q.blocking()[2]) for q in inner.native.passes])
-        source, images, tile, reduction, tasks, scratch, packed = IN_PLACE, 1, (0, 0), 0, 0, 0, 0  # of nothing
+            done = s.groups * self.exchanged.program.products()
+        source, images, tile, reduction, tasks, scratch, packed = IN_PLACE, 1, (0, 0, 0), 0, 0, 0, 0  # of nothing
         if s.passes:
             lies = channels_last and s.types.input == s.types.compute
-            chosen = (lies and self.native.in_place[0]) or self.native.passes[0]
-            source, images, tile, reduction, tasks = chosen.blocking()
+            source, images, tile, reduction, tasks = self.native.blocking(0, lies)
             packs = prepared or (self.packs and not self.streams)
-            scratch = chosen.scratch_bytes(packs)
+            scratch = self.native.scratch_bytes(packs, lies)
             packed = sum(packed_bytes(s, prod(q.counts)) for q in s.passes) if packs else 0
         return Told(
             tile=tile, block=f"{reduction} reduction steps", register_tile=(m.rows, m.width), source=SOURCES[source],
             workspace_bytes=scratch * _native.team_for(team, -(-s.images // images) * tasks, scratch),
             packed_weight_bytes=packed, multiplications=done, threads=team,
         )  # fmt: skip
+
+
+def run_native(native: _native.Direct, a: Operands, threads: int) -> None:
+    """The arrays to native code."""
+    native.run(a.x, a.weight, a.packed, a.bias, a.residual, a.out, a.activation, a.channels_last, threads)
 
 
 def rows_of_a_pass(p: Problem, q: Pass, a: Operands) -> None:
@@ -235,7 +226,7 @@ def rows_of_a_pass(p: Problem, q: Pass, a: Operands) -> None:
     sums = Sums.of(p)._replace(
         passes=(own,), size=shape.size, input_size=shape._replace(out=shape.x).size, images=shape.batch
     )
-    _Native(sums).run(a.x, a.weight, a.packed, a.bias, a.residual, a.out, a.activation, a.channels_last)
+    run_native(_native_program(sums), a, p.machine.threads)
 
 
 METHOD = Direct()

@@ -26,13 +26,13 @@ class Blocking(NamedTuple):
     tile: Triple
     reduction: int
     panels_per_task: int
+    streams: bool = False  # packs the weights of a single run block by block
 
 
 def region_shape(q: Pass, tile: Triple, input_size: Triple | None = None) -> Triple:
     """Planes, rows and columns packed under a tile; a single tap packs every stride-th of them alone.
 
-    Taps that meet an input of `input_size` lie no farther apart than it and the tile reach. Of a single plane of outputs
-    the planes that its taps meet are packed, and none between.
+    Taps that meet an input of `input_size` lie no farther apart than it and the tile reach.
     """
     shape = []
     for axis in AXES:
@@ -41,8 +41,6 @@ def region_shape(q: Pass, tile: Triple, input_size: Triple | None = None) -> Tri
             reach = min(reach, input_size[axis] + (tile[axis] - 1) * q.stride[axis])
         step = 1 if q.counts[axis] == 1 else q.stride[axis]
         shape.append((tile[axis] - 1) * step + reach)
-    if tile[0] == 1:
-        shape[0] = min(shape[0], q.counts[0])
     return shape[0], shape[1], shape[2]
 
 
@@ -157,31 +155,37 @@ def images_of_a_tile(pixels: int, images: int, rows: int) -> int:
     return split(images, min(images, 8 * rows // pixels)) if images > 1 and pixels <= 4 * rows else 1
 
 
-def _largest_tile(s: Sums, size: Triple, in_place: bool, region_bytes: Callable[[int, int], int]) -> Blocking:
-    """The largest tile of one plane whose data stays in cache: where it reads its pixels, rows, columns, reduction."""
+def _largest_tile(s: Sums, size: Triple, in_place: bool, region_bytes: Callable[[Triple], int]) -> Blocking:
+    """The largest tile whose data stays in cache, whole rows before planes, and where it reads its pixels."""
     m, budgets = s.machine, s.machine.tuning.budgets
     reduction = max(32, budgets.weight_slice // (m.width * m.element))
-    tile_x = split(size[2], MOST_PIXELS)
+    tile_z, tile_x = 1, split(size[2], MOST_PIXELS)
     if in_place:
         most = max(m.rows, min(MOST_PIXELS, budgets.region // max(1, s.channels * m.element)))
         tile_x = split(size[2], most)
-        return Blocking(IN_PLACE, 1, (1, split(size[1], max(1, most // tile_x)), tile_x), reduction, 1)
-    while tile_x > 2 * m.rows and region_bytes(1, tile_x) > budgets.region:
+        tile_y = split(size[1], max(1, most // tile_x))
+        if (tile_y, tile_x) == size[1:]:
+            tile_z = split(size[0], most // max(1, tile_y * tile_x))
+        return Blocking(IN_PLACE, 1, (tile_z, tile_y, tile_x), reduction, 1)
+
+    def fits(tile: Triple) -> bool:
+        return prod(tile) <= MOST_PIXELS and region_bytes(tile) <= budgets.region
+
+    while tile_x > 2 * m.rows and region_bytes((1, 1, tile_x)) > budgets.region:
         tile_x = split(size[2], tile_x // 2)
     tile_y = 1
-    while (
-        tile_y < size[1]
-        and (tile_y + 1) * tile_x <= MOST_PIXELS
-        and region_bytes(tile_y + 1, tile_x) <= budgets.region
-    ):
+    while tile_y < size[1] and fits((1, tile_y + 1, tile_x)):
         tile_y += 1
-    if region_bytes(1, tile_x) > GATHER_ABOVE_BYTES:
+    if region_bytes((1, 1, tile_x)) > GATHER_ABOVE_BYTES:
         return Blocking(GATHER, 1, (1, 1, split(size[2], 4 * m.rows)), 256, 1)
-    return Blocking(REGION, 1, (1, split(size[1], tile_y), tile_x), reduction, 1)
+    tile_y = split(size[1], tile_y)
+    while (tile_y, tile_x) == size[1:] and tile_z < size[0] and fits((tile_z + 1, tile_y, tile_x)):
+        tile_z += 1
+    return Blocking(REGION, 1, (split(size[0], tile_z), tile_y, tile_x), reduction, 1)
 
 
 def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
-    """Loop sizes of a pass for outputs of one plane at a time.
+    """Loop sizes of a pass.
 
     The number of images and whether a plan holds the weights decide how tasks are cut, and so nothing in the results.
     """
@@ -189,34 +193,32 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
     leading = s.channels + (m.lanes if s.channels >= 64 and s.channels * m.element % 1024 == 0 else 0)
     panels = -(-s.outputs // m.width) if s.outputs else 1
 
-    def region_bytes(rows: int, columns: int) -> int:
-        planes, height, breadth = region_shape(q, (1, rows, columns), None if s.mode else s.input_size)
-        return planes * height * breadth * leading * m.element
+    def region_bytes(tile: Triple) -> int:
+        return prod(region_shape(q, tile, None if s.mode else s.input_size)) * leading * m.element
 
-    source, together, (_, tile_y, tile_x), reduction, _ = _largest_tile(s, size, in_place, region_bytes)
+    source, together, tile, reduction, *_ = _largest_tile(s, size, in_place, region_bytes)
     steps = all_steps = prod(q.counts) * s.channels
-    if (
-        source == REGION and not s.mode and min(size) > 0 and walks_padding(q, size, s.input_size, (1, tile_y, tile_x))
-    ):
-        tile_y, tile_x, together, _ = smallest_walk(s, q, size, (tile_y, tile_x), images)
-        steps = max(1, s.channels * walked(q, size, s.input_size, (1, tile_y, tile_x)) // prod(size))
-    elif source != GATHER and (1, tile_y, tile_x) == size:
-        together = images_of_a_tile(tile_y * tile_x, images, m.rows)
+    if source == REGION and not s.mode and min(size) > 0 and walks_padding(q, size, s.input_size, tile):
+        walk = smallest_walk(s, q, size, tile[1:], images)
+        tile, together = (1, walk.rows, walk.columns), walk.images
+        steps = max(1, s.channels * walked(q, size, s.input_size, tile) // prod(size))
+    elif source != GATHER and tile == size:
+        together = images_of_a_tile(prod(tile), images, m.rows)
         # beyond the second level too where fewer would not fill the register tiles: all weights pass for each tile
-        whole, most = region_bytes(tile_y, tile_x), m.tuning.budgets.region
+        whole, most = region_bytes(tile), m.tuning.budgets.region
         while source == REGION and together * prod(size) > 2 * m.rows and together * whole > most:
             together = -(-together // 2)
-    panels_per_task = panels
+    panels_per_task, (tile_z, tile_y, tile_x) = panels, tile
     if threads > 1 or steps < all_steps:  # small tiles would pack all weights again and again
         weights = all_steps / max(1, steps)
         tile_y, panels_per_task = _shared_out(
-            tile_y, tile_x, panels, size[1:], s.groups, size[0] * -(-images // together), threads,
+            tile_y, tile_x, panels, size[1:], s.groups, -(-size[0] // tile_z) * -(-images // together), threads,
             lambda tile, count, tasks: _task_cycles(
-                m, together * tile[0] * tile[1], count, steps,
-                0 if in_place else together * region_bytes(*tile) // m.element,
+                m, together * tile_z * tile[0] * tile[1], count, steps,
+                0 if in_place else together * region_bytes((tile_z, *tile)) // m.element,
                 # a thread keeps the panel that it has packed
                 0.0 if s.held else weights * (min(1.0, threads / tasks) if count == 1 else 1.0),
             ),
             steps < all_steps,
         )  # fmt: skip
-    return Blocking(source, together, (1, tile_y, tile_x), reduction, panels_per_task)
+    return Blocking(source, together, (tile_z, tile_y, tile_x), reduction, panels_per_task)

@@ -168,7 +168,7 @@ class LanesProgram(Program):
                 weight = weight[..., columns]
             weight, columns = weight.swapaxes(1, -1), tuple(range(channels))
         finite = _native.pack_weights(
-            numbers.compute, weight, numbers.weight, packed, 1, False, rows, columns, team
+            numbers.compute, weight, numbers.weight, packed, 1, False, (rows, columns), team
         )
         return (Packed(packed, finite),)
 

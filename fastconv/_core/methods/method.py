@@ -214,7 +214,7 @@ def panels(p: Problem | Sums, q: Pass, weight: Array) -> Packed:
     packed = aligned_bytes(packed_bytes(p, taps))
     team = p.machine.threads if packed.size > 1 << 16 else 1
     finite = _native.pack_weights(
-        numbers.compute, weight, numbers.weight, packed, p.groups, p.transposed, *q.places[1:], team
+        numbers.compute, weight, numbers.weight, packed, p.groups, p.transposed, q.places, team
     )
     return Packed(packed, finite)
 

@@ -149,7 +149,7 @@ class WinogradRowsProgram(Program):
             one = np.ascontiguousarray(elements[..., e : e + 1])
             _native.pack_weights(
                 p.machine.compute, one, STORAGE[one.dtype], packed[e * count : (e + 1) * count], 1, False,
-                tuple(range(len(rows))), (0,), team,
+                ((0,), tuple(range(len(rows))), (0,)), team,
             )  # fmt: skip
         return packed
 
