@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from . import functional
 from ._core.arrays import empty
+from ._core.ask_plans import prepared
 from ._core.words import Shape
 from .errors import ConvError
 from .forks import Guard
@@ -161,7 +162,7 @@ class InferencePlan:
         if last and after.fused is not None and residual is not None:
             activation, after = after, LINEAR
         g = layer.geometry(sample)
-        plan = functional.prepared(
+        plan = prepared(
             "network", (1, *sample), weight.astype(layer.dtype, copy=False), bias, layer.strides, layer.padding,
             layer.dilation_rate, g.groups, data_format="NHWC", activation=activation.fused,
         )  # fmt: skip

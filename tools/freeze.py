@@ -49,14 +49,19 @@ def chosen(case: ConvCase, use: str, threads: int) -> tuple[Any, ...]:
             case.input_shape, case.weight_shape, **options, dtype=dtype, num_threads=threads
         )  # fmt: skip
         return tuple(getattr(told, name) for name in FIELDS)
-    from fastconv import call, choice, functional
+    from fastconv import call, choice
     from fastconv.layers.convolution import batch_algorithm
+
+    try:
+        from fastconv._core.ask_plans import prepared
+    except ImportError:  # of a tree before
+        from fastconv.functional import prepared
 
     weight = np.zeros(case.weight_shape, dtype)
     if use in ("plan", "network"):
-        plan = functional.prepared(use, case.input_shape, weight, **options, num_threads=threads)
+        plan = prepared(use, case.input_shape, weight, **options, num_threads=threads)
         return tuple(getattr(plan.explain(), name) for name in FIELDS)
-    g = functional.prepared("plan", case.input_shape, weight, **options, algorithm="direct").geometry
+    g = prepared("plan", case.input_shape, weight, **options, algorithm="direct").geometry
     if use == "batch":  # of a training step: 'auto' where it is as in a call
         return (batch_algorithm(g, dtype), None, None, None, None)
     result = dtype if dtype.kind == "f" else np.dtype("int32" if dtype.itemsize <= 2 else "int64")
