@@ -11,27 +11,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import built  # noqa: F401  finds the compiled module; so it comes first
-from ._core.isa import select_isa
+from ._core import isa  # noqa: F401  honours FASTCONV_ISA
 
-select_isa()
 # isort: split
 from . import functional, grad
-from .errors import ConvError, ConvTypeError
-from .functional import (
-    avg_pool2d,
-    conv1d,
-    conv2d,
-    conv2d_backward,
-    conv_transpose1d,
-    conv_transpose2d,
-    explain_conv2d,
-    info,
-    max_pool2d,
-    plan_conv2d,
-    tiled_conv2d,
-)
 from ._core.conv_plan import ConvPlan
 from ._core.explanation import ConvExplanation
+from .errors import ConvError, ConvTypeError
+from .functional import (
+    conv1d,
+    conv1d_backward,
+    conv2d,
+    conv2d_backward,
+    conv3d,
+    conv3d_backward,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    info,
+    tiled_conv2d,
+)
+from .plans import (
+    explain_conv1d,
+    explain_conv2d,
+    explain_conv3d,
+    plan_conv1d,
+    plan_conv2d,
+    plan_conv3d,
+    plan_conv_transpose1d,
+    plan_conv_transpose2d,
+    plan_conv_transpose3d,
+)
+from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 from .threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
@@ -48,23 +59,38 @@ __all__ = [
     "ConvTypeError",
     "Sequential",
     "__version__",
+    "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "conv1d",
+    "conv1d_backward",
     "conv2d",
     "conv2d_backward",
+    "conv3d",
+    "conv3d_backward",
     "conv_transpose1d",
     "conv_transpose2d",
+    "conv_transpose3d",
+    "explain_conv1d",
     "explain_conv2d",
+    "explain_conv3d",
     "functional",
     "get_num_threads",
     "grad",
     "info",
     "layers",
     "losses",
+    "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
     "models",
     "optimizers",
+    "plan_conv1d",
     "plan_conv2d",
+    "plan_conv3d",
+    "plan_conv_transpose1d",
+    "plan_conv_transpose2d",
+    "plan_conv_transpose3d",
     "reference",
     "set_num_threads",
     "tiled_conv2d",

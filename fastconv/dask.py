@@ -3,8 +3,8 @@
 A block of the result is one task: it takes the pieces of the input that its windows meet, at the edge of the array with
 the padding that belongs there, and calls `fastconv.conv2d` on one thread. dask's schedulers (threads, processes,
 distributed) decide where. The bits are those of `fastconv.conv2d` of the whole array, as the algorithm is chosen from
-its shape and blocks begin where its sums begin anew (`_core.plan.pieces`). One exception: where NaN or infinity lies, the
-fast algorithms compute a part of the image another way (Winograd a row of tiles, the others all of it), and a block's
+its shape and blocks begin where its sums begin anew (`pieces`). One exception: where NaN or infinity lies, the fast
+algorithms compute a part of the image another way (Winograd a row of tiles, the others all of it), and a block's
 part is smaller than the array's, so that finite values near by may round differently; `algorithm="direct"` has no
 such parts.
 """
@@ -27,8 +27,8 @@ except ImportError as error:
 
 from ._core.geometry import conv_geometry
 from ._core.layouts import layout
-from ._core.words import Padding, Size
 from ._core.plan import pieces
+from ._core.words import Padding, Size
 from .errors import ConvError, ConvTypeError
 from .functional import conv2d as conv2d_of_arrays
 from .threads import effective

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 from . import functional
 from ._core.arrays import empty
+from ._core.ask_plans import prepared
+from ._core.conv_plan import ConvPlan
+from ._core.problem import Use
 from ._core.words import Shape
 from .errors import ConvError
 from .forks import Guard
@@ -29,8 +32,6 @@ from .layers.convolution import Conv2D
 from .layers.core import Dense, Dropout, Flatten, Residual
 from .layers.normalization import BatchNormalization
 from .layers.pooling import AveragePooling2D, MaxPooling2D
-from ._core.conv_plan import ConvPlan
-from ._core.problem import Use
 
 Array = NDArray[Any]
 KEPT_BYTES = 256 << 20  # buffers above this are given back after a run
@@ -162,7 +163,7 @@ class InferencePlan:
         if last and after.fused is not None and residual is not None:
             activation, after = after, LINEAR
         g = layer.geometry(sample)
-        plan = functional.prepared(
+        plan = prepared(
             Use.NETWORK, (1, *sample), weight.astype(layer.dtype, copy=False), bias, layer.strides, layer.padding,
             layer.dilation_rate, g.groups, data_format="NHWC", activation=activation.fused,
         )  # fmt: skip

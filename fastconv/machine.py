@@ -21,7 +21,7 @@ def cpu_name() -> str:
 
 
 def _cpuinfo(whole: bool = False) -> dict[str, str]:
-    """What /proc/cpuinfo says of the first processor, or of the `whole` machine; nothing where there is no such file."""
+    """What /proc/cpuinfo says of the first processor, or of the `whole` machine; nothing without such a file."""
     found: dict[str, str] = {}
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         for line in file:

@@ -1,35 +1,40 @@
 """The NumPy twin of every public function: same names, same arguments, plain enough to be read beside a textbook.
 
-One identity carries the file. A convolution is a sum over the taps (i, j) of its kernel,
+One identity carries the file. A convolution is a sum over the taps t of its kernel, one index an axis,
 
-    y[n, o, :, :] += w[o, c, i, j] * x[n, c, rows of tap i, columns of tap j]        (summed over c),
+    y[n, o, places] += w[o, c, t] * x[n, c, places of tap t]        (summed over c),
 
-where tap i of output row p looks at padded row p * stride + i * dilation. Read from left to right it is the
-convolution; with y given and x wanted it is the gradient of the input, which is the transposed convolution; with x and
-y given and w wanted it is the gradient of the weight. A tap that looks at zero padding is skipped, not multiplied, so
-an infinite weight over the padding contributes nothing.
+where along an axis tap i of output p looks at padded position p * stride + i * dilation. Read from left to right it is
+the convolution; with y given and x wanted it is the gradient of the input, which is the transposed convolution; with x
+and y given and w wanted it is the gradient of the weight. A tap that looks at zero padding is skipped, not multiplied,
+so an infinite weight over the padding contributes nothing.
 
-Floats are computed in float64 and rounded once at the end; integers are computed exactly, in Python's own unbounded
-integers where int64 could overflow. Options that only steer speed are accepted and ignored. Shapes come from
-`geometry`, as everywhere; nothing here calls the compiled code.
+Every function is written once, for any number of axes; `_of_axes` gives it its names. Floats are computed in float64
+and rounded once at the end; integers are computed exactly, in Python's own unbounded integers where int64 could
+overflow. Options that only steer speed are accepted and ignored. Shapes come from `_core.geometry`, as everywhere;
+nothing here calls the compiled code.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._core import geometry, windows, words
+from ._core import geometry, windows
 from ._core.geometry import Geometry
 from ._core.windows import PoolGeometry
+from ._core.words import Padding, Size
 from .activations import activation_name
 from .errors import ConvError, ConvTypeError
 
 Array = NDArray[Any]
-Size = int | Sequence[int]
-Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
-Tap = tuple[int, int, tuple[Array, Array], tuple[Array, Array]]
+Places = tuple[Any, ...]  # an index array for each spatial axis, to be broadcast: np.ix_
+Tap = tuple[Places, Places, Places]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "linear": lambda x: x,
@@ -42,10 +47,30 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+# ---- Names ----------------------------------------------------------------------------------------------------------
+
+
+def _of_axes(name: str, function: Callable[..., Any], axes: int) -> Callable[..., Any]:
+    """`function` of so many axes, its first argument, under its public name and with the signature of its twin."""
+
+    def twin(*args: Any, **options: Any) -> Any:
+        return function(axes, *args, **options)
+
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())[1:]
+    format_ = {1: "NCW", 2: "NCHW", 3: "NCDHW"}[axes]
+    parameters = [p.replace(default=format_) if p.name == "data_format" else p for p in parameters]
+    twin.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    twin.__name__ = twin.__qualname__ = name
+    twin.__doc__ = function.__doc__
+    return twin
+
+
 # ---- The functions of fastconv --------------------------------------------------------------------------------------
 
 
-def conv2d(
+def _conv(
+    axes: int,
     input: ArrayLike,
     weight: ArrayLike,
     bias: ArrayLike | None = None,
@@ -55,7 +80,7 @@ def conv2d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
-    data_format: str = "NCHW",
+    data_format: str = "channels_first",
     activation: str | None = None,
     residual: ArrayLike | None = None,
     algorithm: str = "auto",
@@ -63,16 +88,15 @@ def conv2d(
     out: Array | None = None,
 ) -> Array:
     """The convolution act(conv(input, weight) + bias + residual)."""
-    x, batched = _to_nchw(input, data_format)
-    w = _weight_to_oihw(weight, data_format)
+    x, batched = _to_first(input, axes, data_format)
+    w = _weight_to_first(weight, data_format)
     g = geometry.conv_geometry(x.shape, w.shape, stride, padding, dilation, groups, padding_mode)
     dtype = _result_dtype(x, w)
-    b = None if bias is None else np.asarray(bias)
-    r = None if residual is None else _to_nchw(residual, data_format)[0]
+    r = None if residual is None else _to_first(residual, axes, data_format)[0]
     with np.errstate(all="ignore"):
         y = _forward(g, _wide(x), _wide(w))
-        if b is not None:
-            y = y + _wide(b)[:, None, None]
+        if bias is not None:
+            y = y + _per_channel(bias, axes)
         if r is not None:
             y = y + _wide(r)
         if activation is not None:
@@ -80,7 +104,8 @@ def conv2d(
         return _finish(y, dtype, data_format, batched, out)
 
 
-def conv_transpose2d(
+def _conv_transpose(
+    axes: int,
     input: ArrayLike,
     weight: ArrayLike,
     bias: ArrayLike | None = None,
@@ -90,23 +115,24 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Size = 1,
     *,
-    data_format: str = "NCHW",
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array:
     """The input gradient of the convolution with these options, as an operation of its own, plus a bias."""
-    y, batched = _to_nchw(input, data_format)
-    w = _weight_to_oihw(weight, data_format)
+    y, batched = _to_first(input, axes, data_format)
+    w = _weight_to_first(weight, data_format)
     g = geometry.conv_transpose_geometry(y.shape, w.shape, stride, padding, output_padding, groups, dilation)
     with np.errstate(all="ignore"):
         x = _input_gradient(g, _wide(y), _wide(w))
         if bias is not None:
-            x = x + _wide(np.asarray(bias))[:, None, None]
+            x = x + _per_channel(bias, axes)
         return _finish(x, _result_dtype(y, w), data_format, batched, out)
 
 
-def conv2d_backward(
+def _conv_backward(
+    axes: int,
     grad_output: ArrayLike,
     input: ArrayLike,
     weight: ArrayLike,
@@ -117,14 +143,14 @@ def conv2d_backward(
     *,
     output_mask: Sequence[bool] = (True, True, True),
     padding_mode: str = "zeros",
-    data_format: str = "NCHW",
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """The gradients of conv2d with respect to input, weight and bias."""
-    x, batched = _to_nchw(input, data_format)
-    w = _weight_to_oihw(weight, data_format)
-    dy = _to_nchw(grad_output, data_format)[0]
+    """The gradients of the convolution with respect to input, weight and bias."""
+    x, batched = _to_first(input, axes, data_format)
+    w = _weight_to_first(weight, data_format)
+    dy = _to_first(grad_output, axes, data_format)[0]
     g = geometry.conv_geometry(x.shape, w.shape, stride, padding, dilation, groups, padding_mode)
     dx = dw = db = None
     with np.errstate(all="ignore"):
@@ -133,7 +159,7 @@ def conv2d_backward(
         if output_mask[1]:
             dw = _finish_weight(_weight_gradient(g, _wide(x), _wide(dy)), _result_dtype(dy, x), data_format)
         if output_mask[2]:
-            db = _narrow(_wide(dy).sum(axis=(0, 2, 3)), _result_dtype(dy, dy))
+            db = _bias_gradient(dy, _result_dtype(dy, dy))
     return dx, dw, db
 
 
@@ -151,7 +177,7 @@ def tiled_conv2d(
     out: Array | None = None,
 ) -> Array:
     """Kernels that take turns over the output: pixel (y, x) is made with kernel [y mod tH, x mod tW]."""
-    x, batched = _to_nchw(input, data_format)
+    x, batched = _to_first(input, 2, data_format)
     kernels = _tiles(weight, data_format)
     g = geometry.conv_geometry(x.shape, kernels.shape[2:], stride, padding, dilation, 1, name="tiled_conv2d")
     with np.errstate(all="ignore"):
@@ -159,11 +185,12 @@ def tiled_conv2d(
         for a, b, pixels in _tile_pixels(kernels):
             y[pixels] = _forward(g, _wide(x), _wide(kernels)[a, b])[pixels]
         if bias is not None:
-            y = y + _wide(np.asarray(bias))[:, None, None]
+            y = y + _per_channel(bias, 2)
         return _finish(y, _result_dtype(x, kernels), data_format, batched, out)
 
 
-def max_pool2d(
+def _max(
+    axes: int,
     input: ArrayLike,
     kernel_size: Size,
     stride: Size | None = None,
@@ -172,19 +199,20 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
     *,
-    data_format: str = "NCHW",
+    data_format: str = "channels_first",
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array | tuple[Array, Array]:
-    """The largest value of each window; a NaN counts as larger than all. Indices are flat: row * width + column."""
-    x, batched = _to_nchw(input, data_format)
+    """The largest value of each window; a NaN counts as larger than all. Indices count all positions of a channel."""
+    x, batched = _to_first(input, axes, data_format)
     g = windows.pool_geometry(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     best, index = _max_pool(g, x)
     values = _finish(best, x.dtype.newbyteorder("="), data_format, batched, out)
     return (values, _finish(index, np.dtype(np.int64), data_format, batched)) if return_indices else values
 
 
-def avg_pool2d(
+def _average(
+    axes: int,
     input: ArrayLike,
     kernel_size: Size,
     stride: Size | None = None,
@@ -193,78 +221,34 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
     *,
-    data_format: str = "NCHW",
+    data_format: str = "channels_first",
     num_threads: int | None = None,
     out: Array | None = None,
 ) -> Array:
     """The sum of each window over the number of its pixels, padding counted or not, or over `divisor_override`."""
-    x, batched = _to_nchw(input, data_format)
+    x, batched = _to_first(input, axes, data_format)
     g = windows.pool_geometry(x.shape, kernel_size, stride, padding, 1, ceil_mode)
     with np.errstate(all="ignore"):
-        total = np.zeros((*x.shape[:2], *g.output_size))
-        for _, _, (out_rows, out_columns), (rows, columns) in _taps(g):
-            total[:, :, out_rows, out_columns] += x[:, :, rows, columns]
-        mean = total / _divisors(g, count_include_pad, divisor_override)
+        mean = _avg_pool(g, x, count_include_pad, divisor_override)
         return _finish(mean, x.dtype.newbyteorder("="), data_format, batched, out)
 
 
-def conv1d(
-    input: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    stride: Size = 1,
-    padding: Padding = 0,
-    dilation: Size = 1,
-    groups: int = 1,
-    *,
-    padding_mode: str = "zeros",
-    data_format: str = "NCL",
-    activation: str | None = None,
-    residual: ArrayLike | None = None,
-    algorithm: str = "auto",
-    num_threads: int | None = None,
-    out: Array | None = None,
-) -> Array:
-    """The same as conv2d with a height of one."""
-    last = _channels_last(data_format)
-    y = conv2d(
-        _with_height(input, last), _weight_with_height(weight, last), bias,
-        (1, _one(stride)), _one_pads(padding), (1, _one(dilation)), groups,
-        padding_mode=padding_mode, data_format="NHWC" if last else "NCHW", activation=activation,
-        residual=None if residual is None else _with_height(residual, last),
-    )  # fmt: skip
-    return _into(np.squeeze(y, -3 if last else -2), out)
-
-
-def conv_transpose1d(
-    input: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    stride: Size = 1,
-    padding: Padding = 0,
-    output_padding: Size = 0,
-    groups: int = 1,
-    dilation: Size = 1,
-    *,
-    data_format: str = "NCL",
-    algorithm: str = "auto",
-    num_threads: int | None = None,
-    out: Array | None = None,
-) -> Array:
-    """The same as conv_transpose2d with a height of one."""
-    last = _channels_last(data_format)
-    y = conv_transpose2d(
-        _with_height(input, last), _weight_with_height(weight, last), bias,
-        (1, _one(stride)), _one_pads(padding), (0, _one(output_padding)), groups, (1, _one(dilation)),
-        data_format="NHWC" if last else "NCHW",
-    )  # fmt: skip
-    return _into(np.squeeze(y, -3 if last else -2), out)
+conv1d, conv2d, conv3d = (_of_axes(f"conv{n}d", _conv, n) for n in (1, 2, 3))
+conv_transpose1d, conv_transpose2d, conv_transpose3d = (
+    _of_axes(f"conv_transpose{n}d", _conv_transpose, n) for n in (1, 2, 3)
+)
+conv1d_backward, conv2d_backward, conv3d_backward = (
+    _of_axes(f"conv{n}d_backward", _conv_backward, n) for n in (1, 2, 3)
+)
+max_pool1d, max_pool2d, max_pool3d = (_of_axes(f"max_pool{n}d", _max, n) for n in (1, 2, 3))
+avg_pool1d, avg_pool2d, avg_pool3d = (_of_axes(f"avg_pool{n}d", _average, n) for n in (1, 2, 3))
 
 
 # ---- The functions of fastconv.grad ---------------------------------------------------------------------------------
 
 
-def conv2d_input(
+def _conv_input(
+    axes: int,
     input_size: Sequence[int],
     weight: ArrayLike,
     grad_output: ArrayLike,
@@ -274,22 +258,23 @@ def conv2d_input(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
-    data_format: str = "NCHW",
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of conv2d with respect to its input."""
+    """The gradient of the convolution with respect to its input."""
     # Only the shape of this stand-in is used.
     input = np.broadcast_to(np.zeros((), np.asarray(grad_output).dtype), tuple(input_size))
-    dx, _, _ = conv2d_backward(
-        grad_output, input, weight, stride, padding, dilation, groups,
+    dx, _, _ = _conv_backward(
+        axes, grad_output, input, weight, stride, padding, dilation, groups,
         output_mask=(True, False, False), padding_mode=padding_mode, data_format=data_format,
     )  # fmt: skip
     assert dx is not None
     return dx
 
 
-def conv2d_weight(
+def _conv_weight(
+    axes: int,
     input: ArrayLike,
     weight_size: Sequence[int],
     grad_output: ArrayLike,
@@ -299,21 +284,22 @@ def conv2d_weight(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
-    data_format: str = "NCHW",
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of conv2d with respect to its weight."""
+    """The gradient of the convolution with respect to its weight."""
     weight = np.broadcast_to(np.zeros((), np.asarray(grad_output).dtype), tuple(weight_size))
-    _, dw, _ = conv2d_backward(
-        grad_output, input, weight, stride, padding, dilation, groups,
+    _, dw, _ = _conv_backward(
+        axes, grad_output, input, weight, stride, padding, dilation, groups,
         output_mask=(False, True, False), padding_mode=padding_mode, data_format=data_format,
     )  # fmt: skip
     assert dw is not None
     return dw
 
 
-def conv_transpose2d_input(
+def _conv_transpose_input(
+    axes: int,
     input_size: Sequence[int],
     weight: ArrayLike,
     grad_output: ArrayLike,
@@ -323,20 +309,21 @@ def conv_transpose2d_input(
     groups: int = 1,
     dilation: Size = 1,
     *,
-    data_format: str = "NCHW",
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of conv_transpose2d with respect to its input: the convolution that it transposes."""
-    dy, batched = _to_nchw(grad_output, data_format)
-    w = _weight_to_oihw(weight, data_format)
-    shape = _shape_to_nchw(input_size, data_format)
+    """The gradient of the transposed convolution with respect to its input: the convolution that it transposes."""
+    dy, batched = _to_first(grad_output, axes, data_format)
+    w = _weight_to_first(weight, data_format)
+    shape = _shape_to_first(input_size, axes, data_format)
     g = geometry.conv_transpose_geometry(shape, w.shape, stride, padding, output_padding, groups, dilation)
     with np.errstate(all="ignore"):
         return _finish(_forward(g, _wide(dy), _wide(w)), _result_dtype(dy, w), data_format, batched)
 
 
-def conv_transpose2d_weight(
+def _conv_transpose_weight(
+    axes: int,
     input: ArrayLike,
     weight_size: Sequence[int],
     grad_output: ArrayLike,
@@ -346,14 +333,14 @@ def conv_transpose2d_weight(
     groups: int = 1,
     dilation: Size = 1,
     *,
-    data_format: str = "NCHW",
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of conv_transpose2d with respect to its weight."""
-    x = _to_nchw(input, data_format)[0]
-    dy = _to_nchw(grad_output, data_format)[0]
-    shape = _weight_shape_to_oihw(weight_size, data_format)
+    """The gradient of the transposed convolution with respect to its weight."""
+    x = _to_first(input, axes, data_format)[0]
+    dy = _to_first(grad_output, axes, data_format)[0]
+    shape = _weight_to_first(np.broadcast_to(np.float32(0), tuple(weight_size)), data_format).shape
     g = geometry.conv_transpose_geometry(x.shape, shape, stride, padding, output_padding, groups, dilation)
     with np.errstate(all="ignore"):
         return _finish_weight(_weight_gradient(g, _wide(dy), _wide(x)), _result_dtype(dy, x), data_format)
@@ -372,9 +359,9 @@ def tiled_conv2d_input(
     num_threads: int | None = None,
 ) -> Array:
     """The gradient of tiled_conv2d with respect to its input."""
-    dy, batched = _to_nchw(grad_output, data_format)
+    dy, batched = _to_first(grad_output, 2, data_format)
     kernels = _tiles(weight, data_format)
-    shape = _shape_to_nchw(input_size, data_format)
+    shape = _shape_to_first(input_size, 2, data_format)
     g = geometry.conv_geometry(shape, kernels.shape[2:], stride, padding, dilation, 1, name="tiled_conv2d_input")
     with np.errstate(all="ignore"):
         dx = np.zeros(shape, np.result_type(_wide(dy), _wide(kernels)))
@@ -396,8 +383,8 @@ def tiled_conv2d_weight(
     num_threads: int | None = None,
 ) -> Array:
     """The gradient of tiled_conv2d with respect to its weight."""
-    x = _to_nchw(input, data_format)[0]
-    dy = _to_nchw(grad_output, data_format)[0]
+    x = _to_first(input, 2, data_format)[0]
+    dy = _to_first(grad_output, 2, data_format)[0]
     stand_in = _tiles(np.broadcast_to(np.zeros((), dy.dtype), tuple(weight_size)), data_format)
     g = geometry.conv_geometry(x.shape, stand_in.shape[2:], stride, padding, dilation, 1, name="tiled_conv2d_weight")
     with np.errstate(all="ignore"):
@@ -409,7 +396,8 @@ def tiled_conv2d_weight(
     return _narrow(dw, _result_dtype(dy, x))
 
 
-def max_pool2d_input(
+def _max_input(
+    axes: int,
     input: ArrayLike,
     kernel_size: Size,
     grad_output: ArrayLike,
@@ -418,22 +406,19 @@ def max_pool2d_input(
     dilation: Size = 1,
     ceil_mode: bool = False,
     *,
-    data_format: str = "NCHW",
+    data_format: str = "channels_first",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of max_pool2d: each value goes back to the pixel it came from."""
-    x, batched = _to_nchw(input, data_format)
-    dy = _to_nchw(grad_output, data_format)[0]
+    """The gradient of the largest value of each window: each value goes back to the pixel it came from."""
+    x, batched = _to_first(input, axes, data_format)
+    dy = _to_first(grad_output, axes, data_format)[0]
     g = windows.pool_geometry(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    index = _max_pool(g, x)[1]
-    dx = np.zeros((*x.shape[:2], x.shape[2] * x.shape[3]), _wide(dy).dtype)
-    image, channel = np.ogrid[: x.shape[0], : x.shape[1]]
-    to: Any = (image[..., None, None], channel[..., None, None], index)
-    np.add.at(dx, to, _wide(dy))
-    return _finish(dx.reshape(x.shape), dy.dtype.newbyteorder("="), data_format, batched)
+    dx = _scattered(g, dy, _max_pool(g, x)[1])
+    return _finish(dx, dy.dtype.newbyteorder("="), data_format, batched)
 
 
-def avg_pool2d_input(
+def _average_input(
+    axes: int,
     input_size: Sequence[int],
     kernel_size: Size,
     grad_output: ArrayLike,
@@ -443,19 +428,32 @@ def avg_pool2d_input(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
     *,
-    data_format: str = "NCHW",
+    data_format: str = "channels_first",
     num_threads: int | None = None,
 ) -> Array:
-    """The gradient of avg_pool2d: each value goes back to its whole window in equal parts."""
-    dy, batched = _to_nchw(grad_output, data_format)
-    shape = _shape_to_nchw(input_size, data_format)
+    """The gradient of the mean of each window: each value goes back to its whole window in equal parts."""
+    dy, batched = _to_first(grad_output, axes, data_format)
+    shape = _shape_to_first(input_size, axes, data_format)
     g = windows.pool_geometry(shape, kernel_size, stride, padding, 1, ceil_mode)
     with np.errstate(all="ignore"):
-        share = _wide(dy) / _divisors(g, count_include_pad, divisor_override)
-        dx = np.zeros(shape)
-        for _, _, (out_rows, out_columns), (rows, columns) in _taps(g):
-            dx[:, :, rows, columns] += share[:, :, out_rows, out_columns]
+        dx = _avg_pool_gradient(g, dy, count_include_pad, divisor_override)
         return _finish(dx, dy.dtype.newbyteorder("="), data_format, batched)
+
+
+conv1d_input, conv2d_input, conv3d_input = (_of_axes(f"conv{n}d_input", _conv_input, n) for n in (1, 2, 3))
+conv1d_weight, conv2d_weight, conv3d_weight = (_of_axes(f"conv{n}d_weight", _conv_weight, n) for n in (1, 2, 3))
+conv_transpose1d_input, conv_transpose2d_input, conv_transpose3d_input = (
+    _of_axes(f"conv_transpose{n}d_input", _conv_transpose_input, n) for n in (1, 2, 3)
+)
+conv_transpose1d_weight, conv_transpose2d_weight, conv_transpose3d_weight = (
+    _of_axes(f"conv_transpose{n}d_weight", _conv_transpose_weight, n) for n in (1, 2, 3)
+)
+max_pool1d_input, max_pool2d_input, max_pool3d_input = (
+    _of_axes(f"max_pool{n}d_input", _max_input, n) for n in (1, 2, 3)
+)
+avg_pool1d_input, avg_pool2d_input, avg_pool3d_input = (
+    _of_axes(f"avg_pool{n}d_input", _average_input, n) for n in (1, 2, 3)
+)
 
 
 def abs_sum(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -474,18 +472,18 @@ def abs_sum(function: Callable[..., Any], *arguments: Any, **options: Any) -> An
 def _forward(g: Geometry, x: Array, w: Array) -> Array:
     y = np.zeros((g.batch, g.out_channels, *g.output_size), np.result_type(x, w))
     by_group = _split_channels(y, g.groups)
-    for i, j, outputs, inputs in _taps(g):
+    for tap, outputs, inputs in _taps(g):
         window = _split_channels(x[:, :, *inputs], g.groups)
-        by_group[:, :, :, *outputs] += _product(_tap_weight(g, w, i, j), window)
+        by_group[:, :, :, *outputs] += _product(_tap_weight(g, w, tap), window)
     return y
 
 
 def _input_gradient(g: Geometry, dy: Array, w: Array) -> Array:
     dx = np.zeros((g.batch, g.in_channels, *g.input_size), np.result_type(dy, w))
     by_group = _split_channels(dx, g.groups)
-    for i, j, outputs, inputs in _taps(g):
+    for tap, outputs, inputs in _taps(g):
         window = _split_channels(dy[:, :, *outputs], g.groups)
-        share = _product(_tap_weight(g, w, i, j).swapaxes(1, 2), window)
+        share = _product(_tap_weight(g, w, tap).swapaxes(1, 2), window)
         if g.padding_mode == "zeros":
             by_group[:, :, :, *inputs] += share
         else:  # several output pixels may look at the same input pixel through the same tap
@@ -497,29 +495,35 @@ def _input_gradient(g: Geometry, dy: Array, w: Array) -> Array:
 def _weight_gradient(g: Geometry, x: Array, dy: Array) -> Array:
     dw = np.zeros((g.out_channels, g.in_channels // g.groups, *g.kernel_size), np.result_type(x, dy))
     by_group = dw.reshape(g.groups, g.out_channels // g.groups, *dw.shape[1:])
-    for i, j, outputs, inputs in _taps(g):
-        above = _split_channels(dy[:, :, *outputs], g.groups)
-        below = _split_channels(x[:, :, *inputs], g.groups)
-        by_group[:, :, :, i, j] = np.einsum("ngohw,ngchw->goc", above, below, optimize=dw.dtype != object)
+    for tap, outputs, inputs in _taps(g):
+        above = _flat(_split_channels(dy[:, :, *outputs], g.groups))
+        below = _flat(_split_channels(x[:, :, *inputs], g.groups))
+        by_group[:, :, :, *tap] = np.einsum("ngop,ngcp->goc", above, below, optimize=dw.dtype != object)
     return dw
 
 
+def _bias_gradient(dy: Array, dtype: np.dtype[Any]) -> Array:
+    return _narrow(_wide(dy).sum(axis=(0, *range(2, dy.ndim))), dtype)
+
+
 def _product(w: Array, x: Array) -> Array:
-    """sum over c of w[g, o, c] * x[n, g, c, h, w]."""
-    n, groups, channels, height, width = x.shape
-    sums: Array = w @ x.reshape(n, groups, channels, height * width)
-    return sums.reshape(n, groups, w.shape[1], height, width)
+    """sum over c of w[g, o, c] * x[n, g, c, *places]."""
+    sums: Array = w @ _flat(x)
+    return sums.reshape(*x.shape[:2], w.shape[1], *x.shape[3:])
+
+
+def _flat(x: Array) -> Array:
+    """(N, groups, C / groups, *places) with all places in one axis."""
+    return x.reshape(*x.shape[:3], prod(x.shape[3:]))
 
 
 def _taps(g: Geometry | PoolGeometry) -> Iterator[Tap]:
-    """Every tap (i, j) of the kernel, with the output pixels for which it exists and the input pixels it looks at."""
+    """Every tap of the kernel, with the output pixels for which it exists and the input pixels it looks at."""
     mode = g.padding_mode if isinstance(g, Geometry) else "zeros"
-    for i in range(g.kernel_size[0]):
-        out_rows, rows = _axis_tap(g, 0, i, mode)
-        for j in range(g.kernel_size[1]):
-            out_columns, columns = _axis_tap(g, 1, j, mode)
-            if out_rows.size and out_columns.size:
-                yield i, j, (out_rows[:, None], out_columns), (rows[:, None], columns)
+    for tap in product(*map(range, g.kernel_size)):
+        along = [_axis_tap(g, axis, i, mode) for axis, i in enumerate(tap)]
+        if all(outputs.size for outputs, _ in along):
+            yield tap, np.ix_(*(outputs for outputs, _ in along)), np.ix_(*(inputs for _, inputs in along))
 
 
 def _axis_tap(g: Geometry | PoolGeometry, axis: int, tap: int, mode: str) -> tuple[Array, Array]:
@@ -548,14 +552,41 @@ def _max_pool(g: PoolGeometry, x: Array) -> tuple[Array, Array]:
     shape = (*x.shape[:2], *g.output_size)
     best = np.full(shape, -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min, x.dtype)
     index = np.full(shape, -1, np.int64)
-    for _, _, outputs, (rows, columns) in _taps(g):
-        value, so_far = x[:, :, rows, columns], best[:, :, *outputs]
+    for _, outputs, inputs in _taps(g):
+        value, so_far = x[:, :, *inputs], best[:, :, *outputs]
         first = index[:, :, *outputs] < 0
         # x != x is the test for NaN that integers pass too.
         better = first | (value > so_far) | ((value != value) & (so_far == so_far))
         best[:, :, *outputs] = np.where(better, value, so_far)
-        index[:, :, *outputs] = np.where(better, rows * x.shape[3] + columns, index[:, :, *outputs])
+        place = np.ravel_multi_index(inputs, g.input_size)
+        index[:, :, *outputs] = np.where(better, place, index[:, :, *outputs])
     return best, index
+
+
+def _scattered(g: PoolGeometry, dy: Array, index: Array) -> Array:
+    """Every value of dy added to the place in its plane that `index` names."""
+    batch, channels = dy.shape[:2]
+    dx = np.zeros((batch * channels, prod(g.input_size)), _wide(dy).dtype)
+    planes = np.arange(batch * channels)[:, None]
+    shape = (batch * channels, prod(g.output_size))
+    np.add.at(dx, (planes, index.reshape(shape)), _wide(dy).reshape(shape))
+    return dx.reshape(batch, channels, *g.input_size)
+
+
+def _avg_pool(g: PoolGeometry, x: Array, count_include_pad: bool, divisor_override: int | None) -> Array:
+    total = np.zeros((*x.shape[:2], *g.output_size))
+    for _, outputs, inputs in _taps(g):
+        total[:, :, *outputs] += x[:, :, *inputs]
+    mean: Array = total / _divisors(g, count_include_pad, divisor_override)
+    return mean
+
+
+def _avg_pool_gradient(g: PoolGeometry, dy: Array, count_include_pad: bool, divisor_override: int | None) -> Array:
+    share = _wide(dy) / _divisors(g, count_include_pad, divisor_override)
+    dx = np.zeros((*dy.shape[:2], *g.input_size))
+    for _, outputs, inputs in _taps(g):
+        dx[:, :, *inputs] += share[:, :, *outputs]
+    return dx
 
 
 def _divisors(g: PoolGeometry, count_include_pad: bool, divisor_override: int | None) -> Array:
@@ -563,12 +594,12 @@ def _divisors(g: PoolGeometry, count_include_pad: bool, divisor_override: int | 
     if divisor_override is not None:
         return np.full(g.output_size, divisor_override, np.float64)
     lengths = []
-    for axis in (0, 1):
+    for axis, outputs in enumerate(g.output_size):
         before, after = g.padding[axis] if count_include_pad else (0, 0)
-        start = np.arange(g.output_size[axis]) * g.stride[axis] - g.padding[axis][0]
+        start = np.arange(outputs) * g.stride[axis] - g.padding[axis][0]
         end = np.minimum(start + g.kernel_size[axis], g.input_size[axis] + after)
         lengths.append(np.maximum(end - np.maximum(start, -before), 0))
-    area: Array = np.maximum(np.multiply.outer(*lengths), 1).astype(np.float64)
+    area: Array = np.maximum(reduce(np.multiply.outer, lengths), 1).astype(np.float64)
     return area
 
 
@@ -599,49 +630,49 @@ def _only(y: Array, pixels: tuple[slice, ...]) -> Array:
 
 
 def _channels_last(data_format: str) -> bool:
-    return data_format.lower() in ("nhwc", "nlc", "channels_last")
+    return data_format.lower() in ("nwc", "nlc", "nhwc", "ndhwc", "channels_last")
 
 
-def _to_nchw(array: ArrayLike, data_format: str) -> tuple[Array, bool]:
-    """The array as (N, C, H, W), and whether it came with a batch axis."""
+def _to_first(array: ArrayLike, axes: int, data_format: str) -> tuple[Array, bool]:
+    """The array as (N, C, *spatial), and whether it came with a batch axis."""
     x = _numeric(array)
-    batched = x.ndim != 3
+    batched = x.ndim != axes + 1
     if not batched:
         x = x[None]
-    return (x.transpose(0, 3, 1, 2) if _channels_last(data_format) else x), batched
+    return (np.moveaxis(x, -1, 1) if _channels_last(data_format) else x), batched
 
 
-def _weight_to_oihw(weight: ArrayLike, data_format: str) -> Array:
+def _weight_to_first(weight: ArrayLike, data_format: str) -> Array:
+    """(*kernel, I, O) as (O, I, *kernel)."""
     w = _numeric(weight)
-    return w.transpose(3, 2, 0, 1) if _channels_last(data_format) else w
+    return np.moveaxis(w, (-1, -2), (0, 1)) if _channels_last(data_format) else w
 
 
-def _shape_to_nchw(shape: Sequence[int], data_format: str) -> tuple[int, ...]:
-    return _to_nchw(np.broadcast_to(np.float32(0), tuple(shape)), data_format)[0].shape
+def _shape_to_first(shape: Sequence[int], axes: int, data_format: str) -> tuple[int, ...]:
+    return _to_first(np.broadcast_to(np.float32(0), tuple(shape)), axes, data_format)[0].shape
 
 
-def _weight_shape_to_oihw(shape: Sequence[int], data_format: str) -> tuple[int, ...]:
-    return _weight_to_oihw(np.broadcast_to(np.float32(0), tuple(shape)), data_format).shape
+def _per_channel(bias: ArrayLike, axes: int) -> Array:
+    """A bias to be added to (N, C, *spatial)."""
+    b = _wide(np.asarray(bias))
+    return b.reshape(*b.shape, *(1,) * axes)
 
 
 def _finish(y: Array, dtype: np.dtype[Any], data_format: str, batched: bool, out: Array | None = None) -> Array:
     """The result in its own type and the caller's layout."""
     y = _narrow(y, dtype)
     if _channels_last(data_format):
-        y = y.transpose(0, 2, 3, 1)
-    return _into(np.ascontiguousarray(y if batched else y[0]), out)
-
-
-def _finish_weight(dw: Array, dtype: np.dtype[Any], data_format: str) -> Array:
-    dw = _narrow(dw, dtype)
-    return np.ascontiguousarray(dw.transpose(2, 3, 1, 0)) if _channels_last(data_format) else dw
-
-
-def _into(y: Array, out: Array | None) -> Array:
+        y = np.moveaxis(y, 1, -1)
+    y = np.ascontiguousarray(y if batched else y[0])
     if out is None:
         return y
     out[...] = y
     return out
+
+
+def _finish_weight(dw: Array, dtype: np.dtype[Any], data_format: str) -> Array:
+    dw = _narrow(dw, dtype)
+    return np.ascontiguousarray(np.moveaxis(dw, (0, 1), (-1, -2))) if _channels_last(data_format) else dw
 
 
 def _numeric(array: ArrayLike) -> Array:
@@ -676,28 +707,10 @@ def _narrow(y: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _split_channels(x: Array, groups: int) -> Array:
-    """(N, C, H, W) as (N, groups, C / groups, H, W)."""
+    """(N, C, *spatial) as (N, groups, C / groups, *spatial)."""
     return x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
 
 
-def _tap_weight(g: Geometry, w: Array, i: int, j: int) -> Array:
-    """w[:, :, i, j] as (groups, O / groups, C / groups)."""
-    return w[:, :, i, j].reshape(g.groups, g.out_channels // g.groups, g.in_channels // g.groups)
-
-
-def _with_height(array: ArrayLike, channels_last: bool) -> Array:
-    """(N, C, L) as (N, C, 1, L), (N, L, C) as (N, 1, L, C)."""
-    return np.expand_dims(np.asarray(array), -3 if channels_last else -2)
-
-
-def _weight_with_height(weight: ArrayLike, channels_last: bool) -> Array:
-    return np.expand_dims(np.asarray(weight), 0 if channels_last else 2)
-
-
-def _one(value: Size) -> int:
-    return value if isinstance(value, int) else value[0]
-
-
-def _one_pads(padding: Padding) -> Any:
-    parsed = words.parse_padding(padding, 1)
-    return parsed if isinstance(parsed, str) else ((0, 0), *parsed)
+def _tap_weight(g: Geometry, w: Array, tap: Places) -> Array:
+    """w[:, :, *tap] as (groups, O / groups, C / groups)."""
+    return w[:, :, *tap].reshape(g.groups, g.out_channels // g.groups, g.in_channels // g.groups)

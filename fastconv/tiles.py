@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from . import functional, threads
 from ._core.arrays import as_array, is_ndarray, plain
 from ._core.geometry import Geometry, tiled_geometries
-from ._core.windows import PoolGeometry
-from ._core.words import Shape, Size, Sizes, pair
 from ._core.plan import pieces
 from ._core.problem import Direction
 from ._core.select import wish_for_batch
+from ._core.windows import PoolGeometry
+from ._core.words import Shape, Size, Sizes, pair
 from .errors import ConvError, ConvTypeError
 from .layers.activations import LINEAR, Activation, Softmax
 from .layers.base import Layer, locating

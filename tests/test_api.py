@@ -11,44 +11,48 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastconv.call import bias_for
 
 import fastconv
 from fastconv import grad, reference
-from fastconv.call import bias_for
 
-FUNCTIONS = (
-    "conv2d", "conv1d", "conv_transpose2d", "conv_transpose1d", "conv2d_backward", "tiled_conv2d", "max_pool2d",
-    "avg_pool2d",
+AXES = (1, 2, 3)
+DATA_FORMATS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
+OPERATIONS = ("conv{}d", "conv_transpose{}d", "conv{}d_backward", "max_pool{}d", "avg_pool{}d")
+DERIVED = (
+    "conv{}d_input", "conv{}d_weight", "conv_transpose{}d_input", "conv_transpose{}d_weight", "max_pool{}d_input",
+    "avg_pool{}d_input",
 )  # fmt: skip
+FUNCTIONS = (*(name.format(n) for name in OPERATIONS for n in AXES), "tiled_conv2d")
 GRADIENTS = (
-    "conv2d_input", "conv2d_weight", "conv_transpose2d_input", "conv_transpose2d_weight", "tiled_conv2d_input",
-    "tiled_conv2d_weight", "max_pool2d_input", "avg_pool2d_input",
+    *(name.format(n) for name in DERIVED for n in AXES), "tiled_conv2d_input", "tiled_conv2d_weight",
 )  # fmt: skip
 # What may follow in the same place in PyTorch: torch.nn.functional and torch.nn.grad, and aten's convolution_backward.
 POSITIONAL = {
-    "conv2d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
-    "conv1d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
-    "conv_transpose2d": "input weight bias=None stride=1 padding=0 output_padding=0 groups=1 dilation=1",
-    "conv_transpose1d": "input weight bias=None stride=1 padding=0 output_padding=0 groups=1 dilation=1",
-    "conv2d_backward": "grad_output input weight stride=1 padding=0 dilation=1 groups=1",
+    "conv{}d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
+    "conv_transpose{}d": "input weight bias=None stride=1 padding=0 output_padding=0 groups=1 dilation=1",
+    "conv{}d_backward": "grad_output input weight stride=1 padding=0 dilation=1 groups=1",
     "tiled_conv2d": "input weight bias=None stride=1 padding=0",
-    "max_pool2d": "input kernel_size stride=None padding=0 dilation=1 ceil_mode=False return_indices=False",
-    "avg_pool2d":
+    "max_pool{}d": "input kernel_size stride=None padding=0 dilation=1 ceil_mode=False return_indices=False",
+    "avg_pool{}d":
         "input kernel_size stride=None padding=0 ceil_mode=False count_include_pad=True divisor_override=None",
-    "plan_conv2d": "input_shape weight bias=None stride=1 padding=0 dilation=1 groups=1",
-    "explain_conv2d": "input_shape weight_shape stride=1 padding=0 dilation=1 groups=1",
-    "grad.conv2d_input": "input_size weight grad_output stride=1 padding=0 dilation=1 groups=1",
-    "grad.conv2d_weight": "input weight_size grad_output stride=1 padding=0 dilation=1 groups=1",
-    "grad.conv_transpose2d_input":
+    "plan_conv{}d": "input_shape weight bias=None stride=1 padding=0 dilation=1 groups=1",
+    "plan_conv_transpose{}d":
+        "input_shape weight bias=None stride=1 padding=0 output_padding=0 groups=1 dilation=1",
+    "explain_conv{}d": "input_shape weight_shape stride=1 padding=0 dilation=1 groups=1",
+    "grad.conv{}d_input": "input_size weight grad_output stride=1 padding=0 dilation=1 groups=1",
+    "grad.conv{}d_weight": "input weight_size grad_output stride=1 padding=0 dilation=1 groups=1",
+    "grad.conv_transpose{}d_input":
         "input_size weight grad_output stride=1 padding=0 output_padding=0 groups=1 dilation=1",
-    "grad.conv_transpose2d_weight":
+    "grad.conv_transpose{}d_weight":
         "input weight_size grad_output stride=1 padding=0 output_padding=0 groups=1 dilation=1",
 }  # fmt: skip
+# The same in every number of axes, but for the name of the layout.
 KEYWORDS = {
-    "conv2d": "padding_mode='zeros' data_format='NCHW' activation=None residual=None algorithm='auto' num_threads=None "
+    "conv{}d": "padding_mode='zeros' data_format={!r} activation=None residual=None algorithm='auto' num_threads=None "
     "out=None",
-    "conv_transpose2d": "data_format='NCHW' algorithm='auto' num_threads=None out=None",
-    "conv2d_backward": "output_mask=(True, True, True) padding_mode='zeros' data_format='NCHW' algorithm='auto' "
+    "conv_transpose{}d": "data_format={!r} algorithm='auto' num_threads=None out=None",
+    "conv{}d_backward": "output_mask=(True, True, True) padding_mode='zeros' data_format={!r} algorithm='auto' "
     "num_threads=None",
 }
 
@@ -81,14 +85,17 @@ def spelled(function: Any, kind: Any) -> str:
 # ---- signatures --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("axes", AXES)
 @pytest.mark.parametrize("name", sorted(POSITIONAL))
-def test_the_positional_order_is_that_of_pytorch(name):
-    assert spelled(lookup(name), inspect.Parameter.POSITIONAL_OR_KEYWORD) == POSITIONAL[name]
+def test_the_positional_order_is_that_of_pytorch(name, axes):
+    assert spelled(lookup(name.format(axes)), inspect.Parameter.POSITIONAL_OR_KEYWORD) == POSITIONAL[name]
 
 
+@pytest.mark.parametrize("axes", AXES)
 @pytest.mark.parametrize("name", sorted(KEYWORDS))
-def test_the_keywords_are_those_of_the_contract(name):
-    assert spelled(lookup(name), inspect.Parameter.KEYWORD_ONLY) == KEYWORDS[name]
+def test_the_keywords_are_those_of_the_contract(name, axes):
+    wanted = KEYWORDS[name].format(DATA_FORMATS[axes])
+    assert spelled(lookup(name.format(axes)), inspect.Parameter.KEYWORD_ONLY) == wanted
 
 
 @pytest.mark.parametrize("name", FUNCTIONS + GRADIENTS)
@@ -109,8 +116,8 @@ def test_every_public_name_exists_and_is_documented():
         assert name in dir(fastconv)
         if callable(thing) or isinstance(thing, ModuleType):
             assert inspect.getdoc(thing)
-    with pytest.raises(AttributeError, match="conv3d"):
-        fastconv.conv3d  # noqa: B018
+    with pytest.raises(AttributeError, match="conv4d"):
+        fastconv.conv4d  # noqa: B018
 
 
 def test_the_reference_is_imported_only_when_asked_for():

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastconv.choice import grain
 from numpy.testing import assert_array_equal
 from pieces import forced_problem, random_chunks
 
 import fastconv
 from fastconv import ConvError, ConvTypeError
 from fastconv._core.geometry import conv_geometry
-from fastconv.choice import grain
 from fastconv.functional import ALGORITHMS
 
 da = pytest.importorskip("dask.array")

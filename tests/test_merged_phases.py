@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastconv.call import input_gradient_call
+from fastconv.choice import input_gradient_passes, merged_phases
 
 import fastconv
 from fastconv import _native, grad, reference
 from fastconv._core.geometry import conv_geometry
-from fastconv.call import input_gradient_call
-from fastconv.choice import input_gradient_passes, merged_phases
 
 CASES = [
     # channels, outputs, input size, kernel, stride, padding, dilation

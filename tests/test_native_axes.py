@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from fastconv.call import COMPUTE, PADDING_MODES, STORAGE, Codes, Extent, Loops, PackedWeights, Taps
+from fastconv.call import bias_for as as_bias
 from numpy.typing import NDArray
 
 from fastconv import _native
-from fastconv.call import COMPUTE, COMPUTE_DTYPES, PADDING_MODES, STORAGE, Codes, Extent, Loops, PackedWeights, Taps
-from fastconv.call import bias_for as as_bias
 
 Array = NDArray[Any]
 Triple = tuple[int, int, int]

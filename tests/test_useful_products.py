@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from fastconv.call import forward_call, input_gradient_call
 
 import fastconv
 from fastconv import reference
 from fastconv._core.geometry import conv_geometry
-from fastconv.call import forward_call, input_gradient_call
 from fastconv.grad import conv2d_input, conv2d_weight
 
 # (batch, channels, height, width), (outputs, channels of a group, kernel), options: input, kernel and output all small,

@@ -43,7 +43,7 @@ THREADS = (1, 2, 3, 4, 16)
 
 def chosen(case: ConvCase, use: str, threads: int) -> tuple[Any, ...]:
     """The `FIELDS` of a use, None for one that is not told. All that this script knows of fastconv's insides."""
-    from fastconv import functional
+    from fastconv._core.ask_plans import prepared
     from fastconv._core.problem import Direction, Use, problem
     from fastconv._core.select import FORMER, choose, wish_for_batch
     from fastconv._core.types import Types, result_of
@@ -63,9 +63,9 @@ def chosen(case: ConvCase, use: str, threads: int) -> tuple[Any, ...]:
         ))  # fmt: skip
     weight = np.zeros(case.weight_shape, dtype)
     if use in ("plan", "network"):
-        plan = functional.prepared(Use(use), case.input_shape, weight, **options, num_threads=threads)
+        plan = prepared(Use(use), case.input_shape, weight, **options, num_threads=threads)
         return fields(plan.explain())
-    g = functional.prepared(Use.HELD, case.input_shape, weight, **options, algorithm="direct").geometry
+    g = prepared(Use.HELD, case.input_shape, weight, **options, algorithm="direct").geometry
     if use == "batch":  # of a training step: 'auto' where it is as in a call
         return (named(wish_for_batch(g, dtype)), None, None, None, None)
     if use == "input gradient" and case.padding_mode != "zeros":  # computed for the padded image and folded

@@ -44,9 +44,9 @@ class ConvPlan:
     """A convolution prepared once and run many times: packed weights, chosen algorithm and blocking.
 
     Made by `fastconv.plan_conv2d` and its like. The weights are copied: later changes to the array do not reach the
-    plan. A plan may be run from several threads at once: it holds no scratch memory between runs. Nothing in it changes,
-    so that `copy.deepcopy` gives the plan itself; a pickle of it can be read by processes of the same build of fastconv
-    on the same instruction set, and is refused elsewhere.
+    plan. A plan may be run from several threads at once: it holds no scratch memory between runs. Nothing in it
+    changes, so that `copy.deepcopy` gives the plan itself; a pickle of it can be read by processes of the same build of
+    fastconv on the same instruction set, and is refused elsewhere.
     """
 
     def __init__(

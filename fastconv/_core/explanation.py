@@ -69,7 +69,7 @@ class ConvExplanation(NamedTuple):
         return f"{self.algorithm} ({self.variant})" if self.variant else self.algorithm
 
     def __str__(self) -> str:
-        asked = "".join(f"\n  not             {title}: {why}" for title, why in self.refused)
+        asked = "".join(f"\n  not             {why}" for _, why in self.refused)
         return (
             f"{self.kind} convolution, {self.dtype}, {self.isa}, {self.threads} thread(s)\n"
             f"  register tile   {self.register_tile[0]} pixels x {self.register_tile[1]} channels\n"
@@ -85,8 +85,8 @@ class ConvExplanation(NamedTuple):
 def explanation(p: Problem, choice: Choice, told: Told, axes: int) -> ConvExplanation:
     """Of a problem of so many axes, what was chosen for it and what the program says."""
     return ConvExplanation(
-        algorithm=choice.method.word, isa=p.machine.isa, dtype=str(p.types.input), threads=told.threads, tile=told.tile[-axes:],
-        block=told.block, register_tile=told.register_tile, source=told.source, workspace_bytes=told.workspace_bytes,
+        algorithm=choice.method.word, isa=p.machine.isa, dtype=str(p.types.input), threads=told.threads,
+        tile=told.tile[-axes:], block=told.block, register_tile=told.register_tile, source=told.source, workspace_bytes=told.workspace_bytes,
         packed_weight_bytes=told.packed_weight_bytes, macs=p.macs,
         multiplications=told.multiplications if prod(p.size) else 0,
         reason=f"{choice.reason}; {told.remark}" if told.remark else choice.reason, variant=choice.variant,

@@ -18,3 +18,6 @@ def select_isa() -> None:
             f"FASTCONV_ISA={name}: {why}. Built: {', '.join(built)}; offered here: {', '.join(offered)}. "
             "Choose one of the latter or unset FASTCONV_ISA."
         )
+
+
+select_isa()

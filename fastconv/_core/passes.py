@@ -1,4 +1,4 @@
-"""A convolution as passes of sums over taps: the forward one, its input gradient, and either with the kernel as the image.
+"""A convolution as passes of sums over taps: forward, its input gradient, and either with the kernel as the image.
 
 Pure numbers on three axes (depth, height, width): what has fewer comes with leading axes of size 1.
 """
@@ -89,7 +89,10 @@ def _phases(kernel: int, stride: int, dilation: int, pad: int) -> Iterator[_Phas
 def _passes(phases: Sequence[list[_Phase]], stride: Triple, step: Triple) -> list[Pass]:
     """A pass for every combination of the phases of the axes."""
     return [
-        Pass(triple([p.taps for p in axes]), triple([p.places for p in axes]), stride, triple([p.first for p in axes]), step)
+        Pass(
+            triple([p.taps for p in axes]), triple([p.places for p in axes]), stride, triple([p.first for p in axes]),
+            step,
+        )
         for axes in product(*phases)
     ]
 
@@ -121,8 +124,8 @@ def exchanged_passes(g: Geometry, gradient: bool) -> list[Pass]:
     """The convolution, or its input gradient, with the kernel as the image that the other array is laid over.
 
     `places` are those of the other array: a pixel of the image x[n, c] is one tap for all outputs (o) of w[o, c], which
-    take the place of the batch, and the batch takes that of the outputs. The terms of a sum keep their order. The kernel
-    is read backwards in the forward pass, where its positions fall as outputs rise.
+    take the place of the batch, and the batch takes that of the outputs. The terms of a sum keep their order. The
+    kernel is read backwards in the forward pass, where its positions fall as outputs rise.
     """
     axes = []
     for axis in AXES:

@@ -1,7 +1,8 @@
 """What is not finite is computed again directly: the one place.
 
-A fast method mixes the values under several windows, so that a NaN or an infinity would reach outputs whose own window does
-not hold it. Its driver says which parts have an output that is not finite, and those are computed again by the direct one.
+A fast method mixes the values under several windows, so that a NaN or an infinity would reach outputs whose own window
+does not hold it. Its driver says which parts have an output that is not finite, and those are computed again by the
+direct one.
 """
 
 from __future__ import annotations

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import threads
 from .._core import operations
-from .._core.select import wish_for_batch
 from .._core.geometry import Geometry, conv_geometry, conv_transpose_geometry, keras_transposed_padding
+from .._core.select import wish_for_batch
 from .._core.words import Padding, Shape, Size, channel_groups, flag, pair, parse_padding
 from ..errors import ConvError
 from . import memory, rows

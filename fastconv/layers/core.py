@@ -96,7 +96,8 @@ class Dense(Layer):
         if x.size:
             bias = None if self.bias is None else self.bias.array
             pixels, kernel = _as_pixels(x), _as_1x1(self.kernel.array)
-            operations.forward(self._product(x), pixels, kernel, bias, None, None, _as_pixels(z), threads=effective(None))
+            to = _as_pixels(z)
+            operations.forward(self._product(x), pixels, kernel, bias, None, None, to, threads=effective(None))
         else:
             z[...] = 0 if self.bias is None else self.bias.array
         y = z if activation is LINEAR else activation.value(z)

@@ -14,7 +14,6 @@ import numpy as np
 
 import fastconv
 from fastconv import _native, grad
-
 from fastconv.testing.comparisons import line_case, strassen_case, winograd_case
 from fastconv.testing.problems import (
     Array,

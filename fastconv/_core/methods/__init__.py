@@ -1,4 +1,7 @@
-"""The ways to convolve, in the order in which they are asked. Adding one is a module with a `METHOD` and a line here."""
+"""The ways to convolve, in the order in which they are asked.
+
+Adding one is a module with a `METHOD` and a line here.
+"""
 
 from __future__ import annotations
 

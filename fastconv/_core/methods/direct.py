@@ -72,8 +72,8 @@ class Direct:
 def merged_phases(s: Sums) -> Pass | None:
     """One pass for all phases of few outputs, side by side in the lanes of a panel; None where that saves nothing.
 
-    A phase meets all taps that any phase has; its weights are zero at those of others (`_merged_weights`). Its kernel is
-    numbered anew. What is not finite must not meet those zeros.
+    A phase meets all taps that any phase has; its weights are zero at those of others (`_merged_weights`). Its kernel
+    is numbered anew. What is not finite must not meet those zeros.
     """
     passes, m = s.passes, s.machine
     step = passes[0].step if passes else (1, 1, 1)

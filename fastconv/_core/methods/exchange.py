@@ -2,8 +2,8 @@
 
 The image is laid over the kernel (`passes.exchanged_passes`), or, where the whole kernel is laid down once at a single
 pixel, each of its taps is an output of its own. An exchange keeps the order of the terms, and so the bits, but for long
-sums, whose blocks it cuts elsewhere: their choice must not look at the batch, and it is made only where most of the kernel
-meets padding.
+sums, whose blocks it cuts elsewhere: their choice must not look at the batch, and it is made only where most of the
+kernel meets padding.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Exchanged:
 
 
 class Point:
-    """A product of matrices: images x channels by channels x (output, tap), each (output, tap) a value of the result."""
+    """A product of matrices: images x channels by channels x (output, tap), each of these a value of the result."""
 
     def __init__(self, p: Problem, program: DirectProgram) -> None:
         self.problem, self.program = p, program

@@ -1,5 +1,7 @@
-"""A lane an output channel: depthwise convolutions, and groups so small that the channels of one would not fill a vector
-(drivers/lanes.pxi, drivers/patches.pxi, drivers/lanes_gradient.pxi)."""
+"""A lane an output channel: depthwise convolutions, and groups so small that the channels of one would fill no vector.
+
+In native code: drivers/lanes.pxi, drivers/patches.pxi, drivers/lanes_gradient.pxi.
+"""
 
 from __future__ import annotations
 
@@ -105,8 +107,8 @@ class Lanes:
         return next((why for q in p.passes if (why := why_not(p, q, most))), None)
 
     def offer(self, p: Problem) -> Offer:
-        """Where the kernel is twice as large as what it is laid over, the outputs would be cut into rectangles of hardly
-        any pixels. A piece of the image that is computed apart is no larger, so that it agrees."""
+        """Where the kernel is twice as large as what it is laid over, the outputs would be cut into rectangles of
+        hardly any pixels. A piece of the image that is computed apart is no larger, so that it agrees."""
         idle = (
             not p.gradient_of_weight
             and not p.mode

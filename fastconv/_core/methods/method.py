@@ -128,8 +128,8 @@ class Method(Protocol):
     def grain(self, p: Problem, variant: str) -> Triple:
         """Outputs along each axis that are made together: at multiples of these the sums begin anew.
 
-        A block of outputs that begins and ends at such multiples (or where the outputs end), and is given all the inputs
-        that the whole has under the windows of its last grain, has the bits of the whole.
+        A block of outputs that begins and ends at such multiples (or where the outputs end), and is given all the
+        inputs that the whole has under the windows of its last grain, has the bits of the whole.
         """
         ...
 
@@ -143,7 +143,7 @@ class Method(Protocol):
 
 
 class Sums(NamedTuple):
-    """What direct kernels compute: passes over an input. Most are those of a problem; others lay the arrays otherwise."""
+    """What direct kernels compute: the passes of a problem, or others that lay its arrays otherwise."""
 
     passes: tuple[Pass, ...]
     transposed: bool  # whether the outputs are the second axis of the weights
@@ -162,8 +162,8 @@ class Sums(NamedTuple):
     def of(cls, p: Problem) -> Sums:
         """Those of a problem."""
         return cls(
-            () if p.empty else p.passes, p.transposed, p.channels, p.outputs, p.groups, p.size, p.input_size, p.mode, p.geometry.batch,
-            p.held, p.types, p.machine,
+            () if p.empty else p.passes, p.transposed, p.channels, p.outputs, p.groups, p.size, p.input_size, p.mode,
+            p.geometry.batch, p.held, p.types, p.machine,
         )  # fmt: skip
 
     @property
@@ -183,7 +183,8 @@ def split(total: int, most: int) -> int:
 
 def pieces(outputs: int, width: int, per_task: int) -> int:
     """Tasks that share out the panels (chunks) of so many outputs."""
-    return -(-(-(-outputs // width)) // per_task)
+    panels = -(-outputs // width)
+    return -(-panels // per_task)
 
 
 def packed_bytes(p: Problem | Sums, taps: int) -> int:

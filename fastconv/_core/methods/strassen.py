@@ -98,8 +98,8 @@ class Strassen:
     """The method: by itself for plans alone.
 
     A call would have to sum the weights for one image, pieces of an image that are computed apart would have other bits
-    than the whole, and the weights of a network come from memory for every run, where their sums take longer (ResNet-50:
-    275 MB in place of 172, and no faster).
+    than the whole, and the weights of a network come from memory for every run, where their sums take longer
+    (ResNet-50: 275 MB in place of 172, and no faster).
     """
 
     word, title, variants = "strassen", "Strassen's product", tuple(KINDS)
@@ -136,14 +136,14 @@ class Strassen:
         for variant, kind in reversed(KINDS.items()):  # the most levels that pay
             enough = all(number >= least for number, least in zip(work, pays[kind.levels], strict=True))
             if enough and self.why_not(p, variant) is None:
-                return Offer(
-                    variant, True, f"1x1 in float32 with enough work: {kind.products} multiplications of blocks instead "
-                    f"of {kind.side ** 3}",
-                )  # fmt: skip
+                return Offer(variant, True, (
+                    f"1x1 in float32 with enough work: {kind.products} multiplications of blocks instead of "
+                    f"{kind.side ** 3}"
+                ))  # fmt: skip
         pixels, channels, outputs, weights = pays[1]
         return Offer("", False, (
-            f"too small for Strassen's product, which pays from {pixels} pixels, {channels} channels, {outputs} outputs "
-            f"and {weights:,} weights on"
+            f"too small for Strassen's product, which pays from {pixels} pixels, {channels} channels, {outputs} "
+            f"outputs and {weights:,} weights on"
         ))  # fmt: skip
 
     def program(self, p: Problem, variant: str) -> Program:

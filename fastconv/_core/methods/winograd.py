@@ -179,8 +179,8 @@ class Winograd:
             or p.channels * p.outputs * prod(own) * prod(q.counts) < pays.macs
         ):
             return Offer(STRIDED, False, (
-                f"too small for Winograd at stride 2, which pays from {pays.channels} channels, {pays.size} x {pays.size} "
-                f"outputs and {pays.macs:,} multiply-adds an image on{'' if taps == 3 else ', in every phase'}"
+                f"too small for Winograd at stride 2, which pays from {pays.channels} channels, {pays.size} x "
+                f"{pays.size} outputs and {pays.macs:,} multiply-adds an image on{'' if taps == 3 else ', in every phase'}"
             ))  # fmt: skip
         if taps == 2:
             return Offer(STRIDED, True, (

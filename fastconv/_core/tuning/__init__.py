@@ -1,8 +1,9 @@
 """What a choice knows of a machine beside its registers: cache budgets, costs, and the work from which a method pays.
 
-A set is a module with a `TUNING` and, above each group of numbers, the machine, the date and the command they were measured
-with. An unknown machine takes `generic`, whose budgets follow from the sizes of its caches. No result depends on a budget
-of a forward pass or input gradient; which algorithm pays does decide bits, and is the same in every call on a machine.
+A set is a module with a `TUNING` and, above each group of numbers, the machine, the date and the command they were
+measured with. An unknown machine takes `generic`, whose budgets follow from the sizes of its caches. No result depends
+on a budget of a forward pass or input gradient; which algorithm pays does decide bits, and is the same in every call on
+a machine.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""AMD Zen 4 and Zen 5 with AVX-512: EPYC 9xx4, 9xx5, Ryzen 7000, 9000; 32 and 48 KB of first-level, 1 MB of second-level
-cache a core.
+"""AMD Zen 4 and Zen 5 with AVX-512: EPYC 9xx4, 9xx5, Ryzen 7000, 9000.
+
+32 and 48 KB of first-level, 1 MB of second-level cache a core.
 
 Measured in November 2026 on virtual machines of two cores, two threads, with the benchmark's sets
 (`fastconv bench --set vgg16 --set resnet50 --set mobilenet --set misc`, each variant in turns with the other), unless a
@@ -42,8 +43,8 @@ WINOGRAD = Winograd(
     channels_dilated=64,
     gradient=WinogradFrom(channels=32, size=4, macs=1 << 20),
     tiles_gradient=9,
-    # A plan is then 1.1 to 1.7 times as fast as direct at one image and 1.5 to 2.1 times at 32. A single call is 0.65 to
-    # 1.06 times as fast at one image and 1.3 to 2.0 times at 32, where the choice counts for more.
+    # A plan is then 1.1 to 1.7 times as fast as direct at one image and 1.5 to 2.1 times at 32. A single call is 0.65
+    # to 1.06 times as fast at one image and 1.3 to 2.0 times at 32, where the choice counts for more.
     small=WinogradFrom(channels=64, size=4, macs=1 << 19),
     channels_small=32,
     channels_smallest=128,

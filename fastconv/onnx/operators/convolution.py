@@ -8,6 +8,7 @@ import numpy as np
 
 from ... import functional
 from ..._core.arrays import Array
+from ..._core.ask_plans import prepared
 from ..._core.conv_plan import ConvPlan
 from ..._core.problem import Use
 from .activations import hard_swish, logistic
@@ -83,7 +84,7 @@ def _two_dimensional(
         key = ("plan", x.shape[1:], x.dtype, fused)
         plan = call.state.get(key)
         if plan is None:
-            plan = call.state[key] = functional.prepared(
+            plan = call.state[key] = prepared(
                 Use.NETWORK, (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(2, 3, 1, 0), b, data_format="NHWC",
                 activation=fused, **options,
             )  # fmt: skip

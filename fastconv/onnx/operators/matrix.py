@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ... import functional
 from ..._core.arrays import Array
+from ..._core.ask_plans import prepared
 from ..._core.problem import Use
 from ..._native import LONG_SUM
 from ...sums import product
@@ -74,7 +74,7 @@ def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any
         return activate(call, out, call.get("activation"))
     plan = call.state.get(rows)
     if plan is None:
-        plan = call.state[rows] = functional.prepared(
+        plan = call.state[rows] = prepared(
             Use.NETWORK, (1, 1, rows, inputs), weight.reshape(1, 1, inputs, outputs), bias, data_format="NHWC",
             activation=call.get("activation"), num_threads=call.threads,
         )  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 import numpy as np
+from fastconv.call import forward_call, input_gradient_call
 
 from fastconv._core.geometry import Geometry, conv_geometry
-from fastconv.call import forward_call, input_gradient_call
 from reliability.board import Outcome, row
 
 SMALL = 1 << 24  # multiplications: below a tenth of a millisecond, where cutting them up would take longer

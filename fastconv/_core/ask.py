@@ -1,0 +1,267 @@
+"""The way from a caller's arguments to a plan, once for all public functions and any number of axes.
+
+`asked` is the preamble: layout, arrays, element types, geometry, gradient, algorithm, threads. What follows differs
+from function to function: what is added to the result, where it goes, and which operation of `plan` computes it.
+Everything is checked before anything is written. A plain call made before goes straight to the driver.
+
+Here are the convolutions; `ask_gradients`, `ask_pooling` and `ask_plans` hold the others.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from .. import threads
+from . import operations, remember
+from .arrays import FLOATS, Array, DType, as_array, empty, is_ndarray, plain, result_dtype
+from .checks import checked_activation, checked_algorithm, checked_bias, checked_gradient, checked_tiles
+from .geometry import Geometry, conv_geometry, conv_transpose_geometry, tiled_geometries
+from .layouts import Layout, checked_residual, destination, layout, lies_channels_last
+from .operands import bias_for
+from .plan import plan_for
+from .problem import Direction
+from .types import ACTIVATIONS, Types
+from .words import Shape, shape
+
+recall: Final = remember.recall
+
+
+class Options(NamedTuple):
+    """The options that make the geometry of a convolution, as the caller writes them."""
+
+    stride: object
+    padding: object
+    dilation: object
+    groups: object = 1
+    padding_mode: object = "zeros"
+    output_padding: object = 0
+    transposed: bool = False
+
+    def geometry(self, input: Shape, weight: Shape, name: str, shown: tuple[Shape, Shape]) -> Geometry:
+        """The convolution of an input and a weight of these logical shapes, or a refusal that shows the caller's."""
+        *plain, transposed = self
+        key = ("conv", transposed, input, weight, *plain) if all(map(remember.plain, plain)) else None
+        g: Geometry | None = None if key is None else recall(key)
+        if g is None:
+            stride, padding, dilation, groups, mode, extra = plain
+            if transposed:
+                g = conv_transpose_geometry(
+                    input, weight, stride, padding, extra, groups, dilation, name=name, shown=shown
+                )
+            else:
+                g = conv_geometry(input, weight, stride, padding, dilation, groups, mode, name=name, shown=shown)
+            if key is not None:
+                remember.keep(key, g)
+        return g
+
+
+class Asked(NamedTuple):
+    """A call of a convolution or of its gradients with everything checked that all of them have."""
+
+    name: str
+    frame: Layout
+    geometry: Geometry
+    dtype: DType  # of the result, or of the gradient with respect to the input
+    weight_dtype: DType  # of the gradient with respect to the weight
+    input: Array | None  # logical views; None where the caller gave a shape
+    weight: Array | None
+    grad_output: Array | None
+    shown_weight: Shape  # in the caller's axes
+    batched: bool
+    result_shape: Shape  # of the forward call, in the logical order
+    algorithm: str
+    threads: int
+
+    def lies_last(self, array: Array) -> bool:
+        """Whether a result made from this array has its channels last in memory."""
+        return self.frame.channels_last or lies_channels_last(array)
+
+
+def asked(
+    name: str,
+    axes: int,
+    data_format: object,
+    options: Options,
+    input: object,
+    weight: object,
+    algorithm: object,
+    num_threads: int | None,
+    *,
+    gradient: tuple[object] | None = None,
+    input_shape: str = "",
+    weight_shape: str = "",
+    dtype: DType | None = None,
+    tiled: bool = False,
+) -> Asked:
+    """Check what all convolutions have.
+
+    Where a shape is given in place of the input or the weight, `input_shape` or `weight_shape` is the argument's name;
+    where both are, `dtype` is their type. `gradient` holds that of the result, of a function that takes it.
+    """
+    frame = layout(data_format, axes)
+    own_x = None if input_shape else as_array("input", input)
+    own_w = None if weight_shape else as_array("weight", weight)
+    own_dy = None if gradient is None else as_array("grad_output", gradient[0])
+    x = w = dy = None
+    if own_x is None:
+        shown_x = shape(input_shape, input)
+        x_shape, batched = frame.logical_shape(input_shape, shown_x)
+    else:
+        x, batched = frame.activation("input", own_x)
+        x_shape, shown_x = x.shape, own_x.shape
+    if own_w is None:
+        shown_w = shape(weight_shape, weight)
+        find = frame.logical_tiled_shape if tiled else frame.logical_weight_shape
+        w_shape = find(weight_shape, shown_w)
+    else:
+        w = (frame.tiled_weight if tiled else frame.weight)("weight", own_w)
+        w_shape, shown_w = w.shape, own_w.shape
+    if tiled:
+        checked_tiles(name, w_shape)
+        w_shape = w_shape[2:]
+    types = (dtype, dtype) if dtype is not None else _result_dtypes(own_x, own_w, own_dy)
+    g = options.geometry(x_shape, w_shape, name, (shown_x, shown_w))
+    if options.transposed:
+        result_shape = (g.batch, g.in_channels, *g.input_size)
+    else:
+        result_shape = (g.batch, g.out_channels, *g.output_size)
+    if own_dy is not None:
+        dy = checked_gradient(name, frame, own_dy, result_shape, batched)
+    return Asked(
+        name, frame, g, *types, x, w, dy, shown_w, batched, result_shape, checked_algorithm(algorithm),
+        threads.effective(num_threads),
+    )  # fmt: skip
+
+
+def _result_dtypes(input: Array | None, weight: Array | None, grad_output: Array | None) -> tuple[DType, DType]:
+    """The types of the result, or of the gradient with respect to the input, and of that of the weight."""
+    if grad_output is None:
+        assert weight is not None
+        name, first = ("weight", weight) if input is None else ("input", input)
+        dtype = result_dtype(name, first, "weight", weight)
+        return dtype, dtype
+    of_input = of_weight = None
+    if weight is not None:
+        of_input = result_dtype("grad_output", grad_output, "weight", weight)
+    if input is not None:
+        of_weight = result_dtype("grad_output", grad_output, "input", input)
+    either = of_input or of_weight
+    assert either is not None
+    return of_input or either, of_weight or either
+
+
+# ---- convolutions ------------------------------------------------------------------------------------------------
+
+
+def convolve(
+    axes: int,
+    input: object,
+    weight: object,
+    bias: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    padding_mode: object,
+    data_format: object,
+    activation: object,
+    residual: object,
+    algorithm: object,
+    num_threads: int | None,
+    out: object,
+) -> Array:
+    """activation(conv(input, weight) + bias + residual)."""
+    key = None
+    if out is None and residual is None:
+        key = remember.key_of(
+            axes, input, weight, bias, stride, padding, dilation, groups, padding_mode, data_format, activation,
+            algorithm, num_threads,
+        )  # fmt: skip
+        if key is not None and (known := recall(key)) is not None:
+            run, compute, shape, code, last = known
+            result = empty(shape, input.dtype)  # type: ignore[attr-defined]
+            run(input, weight, None, bias_for(bias, compute), None, result, code, last)  # type: ignore[arg-type]
+            return result
+    a = asked(
+        f"conv{axes}d", axes, data_format, Options(stride, padding, dilation, groups, padding_mode), input, weight,
+        algorithm, num_threads,
+    )  # fmt: skip
+    assert a.input is not None and a.weight is not None
+    b = checked_bias(a.name, bias, a.geometry.out_channels, a.dtype, a.shown_weight)
+    act = checked_activation(activation, a.dtype)
+    add = None
+    if residual is not None:
+        add = checked_residual(a.name, residual, a.frame, a.result_shape, a.batched, a.dtype)
+    target, result, finish = destination(
+        a.name, out, a.frame, a.result_shape, a.dtype, a.batched, a.lies_last(a.input), (a.input, a.weight, b, add)
+    )
+    operations.forward(a.geometry, a.input, a.weight, b, act, add, target, algorithm=a.algorithm, threads=a.threads)
+    finish()
+    if key is not None and (a.frame.channels_last or a.input.flags.c_contiguous) and 0 not in a.result_shape:
+        types = Types(a.input.dtype, a.weight.dtype, a.dtype)
+        plan = plan_for(a.geometry, Direction.FORWARD, types, a.threads, a.algorithm)
+        shape, last = a.frame.from_logical_shape(a.result_shape), a.frame.channels_last
+        remember.keep(key, (plan.program.run, plan.problem.machine.compute, shape, ACTIVATIONS[act], last))
+    return result
+
+
+def transpose(
+    axes: int,
+    input: object,
+    weight: object,
+    bias: object,
+    stride: object,
+    padding: object,
+    output_padding: object,
+    groups: object,
+    dilation: object,
+    data_format: object,
+    algorithm: object,
+    num_threads: int | None,
+    out: object,
+) -> Array:
+    """The transposed convolution: an input gradient with a bias."""
+    options = Options(stride, padding, dilation, groups, transposed=True, output_padding=output_padding)
+    a = asked(f"conv_transpose{axes}d", axes, data_format, options, input, weight, algorithm, num_threads)
+    assert a.input is not None and a.weight is not None
+    b = checked_bias(a.name, bias, a.geometry.in_channels, a.dtype, a.shown_weight)
+    target, result, finish = destination(
+        a.name, out, a.frame, a.result_shape, a.dtype, a.batched, a.lies_last(a.input), (a.input, a.weight, b)
+    )
+    operations.input_gradient(a.geometry, a.input, a.weight, b, target, algorithm=a.algorithm, threads=a.threads)
+    finish()
+    return result
+
+
+def convolve_tiled(
+    input: object,
+    weight: object,
+    bias: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    data_format: object,
+    algorithm: object,
+    num_threads: int | None,
+    out: object,
+) -> Array:
+    """The convolution with kernels that take turns over the output."""
+    a = asked(
+        "tiled_conv2d", 2, data_format, Options(stride, padding, dilation), input, weight, algorithm, num_threads,
+        tiled=True,
+    )  # fmt: skip
+    assert a.input is not None and a.weight is not None
+    b = checked_bias(a.name, bias, a.geometry.out_channels, a.dtype, a.shown_weight)
+    # An integer result that leaves its range is found out tile by tile: `out` is then written only at the end.
+    unsafe = plain(out) if a.dtype not in FLOATS and is_ndarray(out) else None
+    target, result, finish = destination(
+        a.name, out, a.frame, a.result_shape, a.dtype, a.batched, a.lies_last(a.input), (a.input, a.weight, b, unsafe)
+    )
+    tiles = a.weight.shape[:2]
+    for (top, left), part in tiled_geometries(a.geometry, tiles):
+        pixels = target[:, :, top :: tiles[0], left :: tiles[1]]
+        if pixels.size:
+            kernel = a.weight[top, left]
+            operations.forward(part, a.input, kernel, b, None, None, pixels, algorithm=a.algorithm, threads=a.threads)
+    finish()
+    return result
