@@ -18,12 +18,10 @@ from .problem import problem as problem_here
 from .types import DType, Types, result_of
 
 WORDS: Final = tuple(dict.fromkeys(("auto", "direct", *(method.word for method in reversed(METHODS)))))
-# What variants were called when each was a word of its own.
+# What variants were called when each was a word of its own: still accepted.
 FORMER: Final = {
-    "winograd_2x2": "winograd:2x2", "winograd_phases": "winograd:2x2 at stride 2",
-    "winograd_phases_4x4": "winograd:4x4 at stride 2", "winograd_rows": "winograd:rows",
-    "strassen_twice": "strassen:twice",
-}  # fmt: skip
+    old: f"{method.word}:{variant}" for method in METHODS for old, variant in method.former.items()
+}
 
 
 class Choice(NamedTuple):

@@ -209,8 +209,8 @@ def _rule_of_thumb(module: Any) -> tuple[bool, str]:
     if module.weight.dtype is torch.float64:
         return True, "float64"
     if module.groups == 1 and module.kernel_size == (3, 3) and module.stride == (1, 1):
-        return True, "3x3 with stride 1: Winograd's algorithm"
-    return False, "without Winograd's algorithm the two are about as fast; pass an example to measure"
+        return True, "3x3 with stride 1, which takes a quarter of the multiplications"
+    return False, "without a fast algorithm the two are about as fast; pass an example to measure"
 
 
 def _described(module: Any) -> str:

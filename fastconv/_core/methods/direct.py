@@ -16,7 +16,7 @@ from ..operands import Operands
 from ..passes import AXES, Pass, Triple, terms, triple, useful_taps
 from ..problem import Problem
 from ..types import codes
-from .direct_blocking import IN_PLACE, SOURCES, Blocking, blocking
+from .direct_blocking import IN_PLACE, SOURCES, Blocking, blocking, tuned
 from .exchange import alternatives
 from .method import (
     LONG_SUM,
@@ -44,6 +44,7 @@ class Direct:
     """The method."""
 
     word, title, variants = "direct", "Direct convolution", ("",)
+    former: dict[str, str] = {}
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
         return None
@@ -83,7 +84,7 @@ def merged_phases(s: Sums) -> Pass | None:
     if not all(taps):  # padding alone
         return None
     apart = sum(prod(q.counts) for q in passes) * -(-s.outputs // m.lanes)
-    if prod(map(len, taps)) * -(-len(passes) * s.outputs // m.lanes) > m.tuning.direct.merging_gain * apart:
+    if prod(map(len, taps)) * -(-len(passes) * s.outputs // m.lanes) > tuned(m).merging_gain * apart:
         return None
     places = triple([tuple(range(len(own))) for own in taps])
     return Pass(triple(taps), places, (1, 1, 1), (0, 0, 0), step, step)

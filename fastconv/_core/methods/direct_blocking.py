@@ -18,6 +18,26 @@ MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 
 
+WEIGHT_SLICE, REGION_SHARE = 8, 48  # of the second-level cache, in 128ths: weights under a register tile, packed input
+
+
+class Tuned(NamedTuple):
+    """The method's numbers (`tuning`): costs in cycles, to share tasks out, and where something else pays."""
+
+    call: int = 30  # of the micro-kernel
+    pack: int = 4  # a vector of the region
+    weight: int = 14  # a vector of weights, which most layouts transpose
+    task: int = 1000  # all that a task does once
+    merging_gain: float = 0.8  # vector operations of merged phases, beside those of phases apart, at which they merge
+    exchange_gain: float = 0.8  # of the cycles, both estimated, at which the kernel becomes the image
+    few_pixels: int = 8  # of an image up to which the weight gradient is a convolution of the input by grad_output
+
+
+def tuned(m: Machine) -> Tuned:
+    """The numbers of a machine."""
+    return m.tuning.of("direct", Tuned())
+
+
 class Blocking(NamedTuple):
     """Loop sizes of one pass."""
 
@@ -47,7 +67,7 @@ def region_shape(q: Pass, tile: Triple, input_size: Triple | None = None) -> Tri
 def _task_cycles(m: Machine, pixels: int, panels: int, steps: int, region: int, packed: float) -> float:
     """About how long a task takes: its register tiles, the region that it packs, and the weights, of which it packs the
     share `packed`."""
-    c, tiles = m.tuning.direct.costs, -(-pixels // m.rows)
+    c, tiles = tuned(m), -(-pixels // m.rows)
     return (
         panels * (tiles * (steps * m.rows * m.vectors + c.call) + packed * c.weight * steps * m.vectors)
         + c.pack * region / m.lanes
@@ -109,7 +129,7 @@ def smallest_walk(s: Sums, q: Pass, size: Triple, largest: tuple[int, int], imag
     """Of the tiles up to the `largest` the one that takes least: a small one walks fewer taps that meet padding in most
     of its pixels, a large one fills the register tiles."""
     m = s.machine
-    costs = m.tuning.direct.costs
+    costs = tuned(m)
     vectors_of_all = -(-s.outputs // m.lanes)
     panels = -(-vectors_of_all // m.vectors)
     best = Walk(*largest, 1, math.inf)
@@ -146,7 +166,7 @@ def walk_cycles(s: Sums, images: int) -> float:
         largest = (split(own[1], -(-MOST_PIXELS // own[2])), split(own[2], MOST_PIXELS))
         total += images * smallest_walk(s, q, own, largest, images).cycles
         packed = prod(q.counts) * s.channels * -(-s.outputs // s.machine.lanes)
-        total += s.machine.tuning.direct.costs.weight * packed
+        total += tuned(s.machine).weight * packed
     return total
 
 
@@ -157,11 +177,11 @@ def images_of_a_tile(pixels: int, images: int, rows: int) -> int:
 
 def _largest_tile(s: Sums, size: Triple, in_place: bool, region_bytes: Callable[[Triple], int]) -> Blocking:
     """The largest tile whose data stays in cache, whole rows before planes, and where it reads its pixels."""
-    m, budgets = s.machine, s.machine.tuning.budgets
-    reduction = max(32, budgets.weight_slice // (m.width * m.element))
+    m, budget = s.machine, s.machine.tuning.share(REGION_SHARE)
+    reduction = max(32, m.tuning.share(WEIGHT_SLICE) // (m.width * m.element))
     tile_z, tile_x = 1, split(size[2], MOST_PIXELS)
     if in_place:
-        most = max(m.rows, min(MOST_PIXELS, budgets.region // max(1, s.channels * m.element)))
+        most = max(m.rows, min(MOST_PIXELS, budget // max(1, s.channels * m.element)))
         tile_x = split(size[2], most)
         tile_y = split(size[1], max(1, most // tile_x))
         if (tile_y, tile_x) == size[1:]:
@@ -169,9 +189,9 @@ def _largest_tile(s: Sums, size: Triple, in_place: bool, region_bytes: Callable[
         return Blocking(IN_PLACE, 1, (tile_z, tile_y, tile_x), reduction, 1)
 
     def fits(tile: Triple) -> bool:
-        return prod(tile) <= MOST_PIXELS and region_bytes(tile) <= budgets.region
+        return prod(tile) <= MOST_PIXELS and region_bytes(tile) <= budget
 
-    while tile_x > 2 * m.rows and region_bytes((1, 1, tile_x)) > budgets.region:
+    while tile_x > 2 * m.rows and region_bytes((1, 1, tile_x)) > budget:
         tile_x = split(size[2], tile_x // 2)
     tile_y = 1
     while tile_y < size[1] and fits((1, tile_y + 1, tile_x)):
@@ -205,7 +225,7 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
     elif source != GATHER and tile == size:
         together = images_of_a_tile(prod(tile), images, m.rows)
         # beyond the second level too where fewer would not fill the register tiles: all weights pass for each tile
-        whole, most = region_bytes(tile), m.tuning.budgets.region
+        whole, most = region_bytes(tile), m.tuning.share(REGION_SHARE)
         while source == REGION and together * prod(size) > 2 * m.rows and together * whole > most:
             together = -(-together // 2)
     panels_per_task, (tile_z, tile_y, tile_x) = panels, tile

@@ -17,7 +17,7 @@ from ..operands import Operands, bias_for
 from ..passes import Pass, Triple, exchanged_passes, terms, walks_padding
 from ..problem import Problem
 from ..types import Types
-from .direct_blocking import walk_cycles
+from .direct_blocking import tuned, walk_cycles
 from .method import LONG_SUM, Array, Sums
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def alternatives(p: Problem, passes: tuple[Pass, ...]) -> tuple[Point | None, Ex
         passes=tuple(other), transposed=False, outputs=g.batch, groups=1, input_size=kernel, images=p.outputs,
         types=swapped,
     )  # fmt: skip
-    gain = p.machine.tuning.direct.exchange_gain
+    gain = tuned(p.machine).exchange_gain
     if len(other) > MOST_PASSES or (
         walk_cycles(laid._replace(outputs=images), p.outputs) >= gain * walk_cycles(sums, images)
     ):

@@ -35,7 +35,16 @@ from .method import (
 MOST_PIXELS = 768  # outputs of a tile
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
+REGION_SHARE = 48  # of the second-level cache, in 128ths: packed input of a chunk, its output beside it
 IN_PLACE, REGION = "in place", "packed region"
+
+
+class Tuned(NamedTuple):
+    """The method's numbers (`tuning`), in channels of a group."""
+
+    channels: int = 8  # up to which the lanes idle less than in the direct kernels
+    channels_gradient: int = 8  # likewise, of the weight gradient
+    idle: int = 4  # from which on rectangles of hardly any pixels are slower than direct
 
 
 class Blocking(NamedTuple):
@@ -51,7 +60,7 @@ def blocking(p: Problem, q: Pass, threads: int, in_place: bool) -> Blocking:
     m, size = p.machine, q.output_size(p.size)[1:]
     chunks = -(-p.groups * p.outputs // m.chunk)
     span_y, span_x = span(q.taps[1]), span(q.taps[2])
-    budget = m.tuning.budgets.lane_region
+    budget = m.tuning.share(REGION_SHARE)
 
     def row_bytes(columns: int) -> int:
         return ((columns - 1) * q.stride[2] + span_x) * p.channels * m.chunk * m.element
@@ -98,12 +107,13 @@ class Lanes:
     """The method: wherever it can, but for kernels far larger than what they are laid over."""
 
     word, title, variants = "direct", "A lane an output channel", ("lanes",)
+    former: dict[str, str] = {}
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
         if why := two_axes(p):
             return why
-        tuning = p.machine.tuning.lanes
-        most = tuning.channels_gradient if p.gradient_of_weight else tuning.channels
+        tuned = p.machine.tuning.of("lanes", Tuned())
+        most = tuned.channels_gradient if p.gradient_of_weight else tuned.channels
         return next((why for q in p.passes if (why := why_not(p, q, most))), None)
 
     def offer(self, p: Problem) -> Offer:
@@ -112,7 +122,7 @@ class Lanes:
         idle = (
             not p.gradient_of_weight
             and not p.mode
-            and p.channels >= p.machine.tuning.lanes.idle_channels
+            and p.channels >= p.machine.tuning.of("lanes", Tuned()).idle
             and all(span(q.taps[a]) >= 2 * p.input_size[a] for q in p.passes for a in (1, 2))
         )
         if idle:

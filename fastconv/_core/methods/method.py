@@ -109,6 +109,11 @@ class Method(Protocol):
         """What may follow the word and a colon; the first that applies is taken for the word alone."""
         ...
 
+    @property
+    def former(self) -> dict[str, str]:
+        """What callers said for a variant when each had a word of its own."""
+        ...
+
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
         """Why it (a variant) cannot compute a problem, as a sentence's end; None if it can."""
         ...
@@ -170,6 +175,14 @@ class Sums(NamedTuple):
     def covers(self) -> bool:
         """Whether every output belongs to a pass."""
         return sum(prod(q.output_size(self.size)) for q in self.passes) == prod(self.size)
+
+
+class From(NamedTuple):
+    """Work of an image from which on something pays."""
+
+    channels: int
+    size: int  # outputs a side
+    macs: int
 
 
 # ---- shared --------------------------------------------------------------------------------------------------------
@@ -254,7 +267,7 @@ def sums_too_long(p: Problem) -> str | None:
 
 
 __all__ = [
-    "LONG_SUM", "WORKSPACE_BYTES", "Array", "Bound", "GradientProgram", "Method", "Offer", "Operands", "Packed", "Pass",
+    "LONG_SUM", "WORKSPACE_BYTES", "Array", "Bound", "From", "GradientProgram", "Method", "Offer", "Operands", "Packed", "Pass",
     "Problem", "Program", "Sums", "Told", "Triple", "aligned_bytes", "float32_alone", "most_panel_bytes",
     "packed_bytes", "packs_first", "panel_bytes", "panels", "pieces", "products", "split",
     "sums_too_long", "two_axes",

@@ -36,6 +36,7 @@ from .method import (
 )
 
 PIXELS = 16  # packed together (drivers/strassen.pxi)
+WEIGHT_SLICE, PANEL = 8, 32  # of the second-level cache, in 128ths: a panel may be read from it again and again
 MOST_EXAMPLE_PIXELS = 200  # of a generated problem's batch
 
 
@@ -58,6 +59,16 @@ class Kind(NamedTuple):
 KINDS = {"once": Kind(1), "twice": Kind(2)}
 
 
+class Tuned(NamedTuple):
+    """The method's numbers (`tuning`): pixels of an image, channels, outputs and weights from which on it pays."""
+
+    once: tuple[int, int, int, int] = (48, 512, 512, 1 << 18)
+    twice: tuple[int, int, int, int] = (128, 256, 256, 1 << 17)
+    tiles_once: int = 50  # of a block: their factors fill the second-level cache
+    tiles_twice: int = 33
+    part: int = 13  # tiles each time, whose products then stay in the first level
+
+
 class Blocking(NamedTuple):
     """Loop sizes of the driver."""
 
@@ -71,7 +82,7 @@ class Blocking(NamedTuple):
 @lru_cache(maxsize=256)
 def blocking(p: Problem, kind: Kind, images: int, pixels: int) -> Blocking:
     """Loop sizes for `images` of so many output pixels each."""
-    m, tuning = p.machine, p.machine.tuning
+    m, tuned = p.machine, p.machine.tuning.of("strassen", Tuned())
     tiles = max(1, images * -(-pixels // kind.side))
     panels = p.outputs // kind.side // m.width
     sums = 7 if kind.levels == 1 else 35  # panels of products
@@ -79,7 +90,7 @@ def blocking(p: Problem, kind: Kind, images: int, pixels: int) -> Blocking:
     tile_bytes = m.element * (kind.products * (p.channels // kind.side + m.lanes) + sums * m.width)
     tile_bytes += 8 * (4 + 3 * kind.side)
     bound = max(1, (WORKSPACE_BYTES // m.threads - fixed) // tile_bytes)
-    most = min(tuning.strassen.tiles[kind.levels], bound)
+    most = min(tuned.tiles_once if kind.levels == 1 else tuned.tiles_twice, bound)
     # the same number of equal blocks for every thread; few tiles stay together and share out the panels
     blocks = max(round(tiles / most / m.threads) * m.threads, -(-tiles // bound) if tiles > bound else 0)
     if blocks == 0:
@@ -87,10 +98,10 @@ def blocking(p: Problem, kind: Kind, images: int, pixels: int) -> Blocking:
     block = -(-tiles // blocks)
     blocks = -(-tiles // block)
     panels_per_task = panels if blocks % m.threads == 0 else max(1, -(-panels * blocks // m.threads))
-    reduction = max(32, 4 * tuning.budgets.weight_slice // (m.element * m.width))
+    reduction = max(32, 4 * m.tuning.share(WEIGHT_SLICE) // (m.element * m.width))
     part = block
-    if kind.products * p.channels // kind.side * m.width * m.element <= tuning.budgets.strassen_panel:
-        part = min(block, tuning.strassen.part)
+    if kind.products * p.channels // kind.side * m.width * m.element <= m.tuning.share(PANEL):
+        part = min(block, tuned.part)
     return Blocking(block, part, reduction, panels_per_task, fixed + block * tile_bytes)
 
 
@@ -103,6 +114,7 @@ class Strassen:
     """
 
     word, title, variants = "strassen", "Strassen's product", tuple(KINDS)
+    former = {"strassen_twice": "twice"}
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
         if variant is None:
@@ -132,15 +144,16 @@ class Strassen:
         if why := sums_too_long(p):
             return Offer("", False, why)
         work = (prod(p.size), p.channels, p.outputs, p.channels * p.outputs)
-        pays = p.machine.tuning.strassen.pays
+        tuned = p.machine.tuning.of("strassen", Tuned())
+        pays = {"once": tuned.once, "twice": tuned.twice}
         for variant, kind in reversed(KINDS.items()):  # the most levels that pay
-            enough = all(number >= least for number, least in zip(work, pays[kind.levels], strict=True))
+            enough = all(number >= least for number, least in zip(work, pays[variant], strict=True))
             if enough and self.why_not(p, variant) is None:
                 return Offer(variant, True, (
                     f"1x1 in float32 with enough work: {kind.products} multiplications of blocks instead of "
                     f"{kind.side ** 3}"
                 ))  # fmt: skip
-        pixels, channels, outputs, weights = pays[1]
+        pixels, channels, outputs, weights = tuned.once
         return Offer("", False, (
             f"too small for Strassen's product, which pays from {pixels} pixels, {channels} channels, {outputs} "
             f"outputs and {weights:,} weights on"

@@ -9,10 +9,12 @@ from typing import NamedTuple
 from ... import _native
 from ..problem import Direction, Problem, Use
 from ..types import codes
+from .direct_blocking import REGION_SHARE, WEIGHT_SLICE, tuned
 from .exchange import MOST_GROUPS
 from .method import LONG_SUM, Array, Program, split
 
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums
+SUMS = 40  # of the second-level cache, in 128ths: sums of a block
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 
 
@@ -30,13 +32,14 @@ class Blocking(NamedTuple):
 @lru_cache(maxsize=256)
 def blocking(p: Problem) -> Blocking:
     """Loop sizes from the shapes and the register tile; the batch counts only for the number of parts."""
-    m, g, budgets = p.machine, p.geometry, p.machine.tuning.budgets
+    m, g = p.machine, p.geometry
+    slice_, sums, region_most = (m.tuning.share(parts) for parts in (WEIGHT_SLICE, SUMS, REGION_SHARE))
     kernel, outs, strides, dilations = g.kernel_size[1:], g.output_size[1:], g.stride[1:], g.dilation[1:]
     channels, outputs = max(1, p.channels), max(1, p.outputs)
     panels = -(-outputs // m.width)
     panel_bytes = min(m.width, -(-outputs // m.lanes) * m.lanes) * m.element
     # a chunk of one panel stays in the first level; blocks of a long sum are whole tiles, of few enough pixels
-    pixels = max(m.rows, min(budgets.weight_slice // panel_bytes, LONG_SUM // 2))
+    pixels = max(m.rows, min(slice_ // panel_bytes, LONG_SUM // 2))
     tile_x = split(outs[1], min(pixels, 128) * 5 // 4)
     chunk_rows = max(1, pixels // tile_x)
 
@@ -49,20 +52,20 @@ def blocking(p: Problem) -> Blocking:
 
     taps: tuple[int, ...] = kernel
     for smaller in ((1, kernel[1]), (1, 1)):
-        if prod(taps) * m.rows * panel_bytes > budgets.sums or region(1, taps, m.rows) > GATHER_ABOVE_BYTES:
+        if prod(taps) * m.rows * panel_bytes > sums or region(1, taps, m.rows) > GATHER_ABOVE_BYTES:
             taps = smaller
-    count = min(channels, max(m.rows, budgets.sums // (prod(taps) * panel_bytes) // m.rows * m.rows), 256)
-    while count > m.rows and region(1, taps, count) > budgets.region:
+    count = min(channels, max(m.rows, sums // (prod(taps) * panel_bytes) // m.rows * m.rows), 256)
+    while count > m.rows and region(1, taps, count) > region_most:
         count = max(m.rows, count // 2)
     count = -(-channels // -(-channels // count))
-    panel_block = max(1, min(panels, budgets.sums // (prod(taps) * count * panel_bytes)))
+    panel_block = max(1, min(panels, sums // (prod(taps) * count * panel_bytes)))
     while panel_block > 1 and -(-channels // count) * -(-panels // panel_block) * p.groups < 8:
         panel_block -= 1  # blocks to share out, rather than partial sums
     tile_y = min(max(1, outs[0]), chunk_rows)
     while (
         tile_y + chunk_rows <= outs[0]
-        and region(tile_y + chunk_rows, taps, count) <= budgets.region
-        and (tile_y + chunk_rows) * tile_x * panel_bytes <= budgets.region // 2
+        and region(tile_y + chunk_rows, taps, count) <= region_most
+        and (tile_y + chunk_rows) * tile_x * panel_bytes <= region_most // 2
         and (tile_y + chunk_rows) * tile_x <= LONG_SUM // 2
     ):
         tile_y += chunk_rows
@@ -84,7 +87,7 @@ class DirectGradient:
     def __init__(self, p: Problem) -> None:
         self.problem, g = p, p.geometry
         self.few = (
-            min(prod(g.output_size), prod(g.input_size)) <= p.machine.tuning.direct.few_pixels
+            min(prod(g.output_size), prod(g.input_size)) <= tuned(p.machine).few_pixels
             and g.groups <= MOST_GROUPS
         )
         if self.few:

@@ -23,6 +23,7 @@ from .method import (
     WORKSPACE_BYTES,
     Array,
     Bound,
+    From,
     GradientProgram,
     Offer,
     Operands,
@@ -44,6 +45,8 @@ from .method import (
 
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
 GRADIENT_TILES = 24  # of the weight gradient, transformed together
+# Of the second-level cache, in 128ths: sums of a block of tiles, transformed weights of a slice, transformed input.
+WEIGHT_SLICE, SUMS, SLICE, INPUT = 8, 81, 72, 64
 MOST_EXAMPLE_VALUES = 100_000  # channels x outputs x pixels of a generated problem, to keep it quick
 
 
@@ -79,10 +82,43 @@ def kind_of(variant: str, q: Pass) -> Kind:
     return TWO_TAPS if q.counts[1] == 2 else KINDS[variant]
 
 
+class Tuned(NamedTuple):
+    """The method's numbers (`tuning`): all are of one image, so that a batch split changes nothing."""
+
+    channels: int = 6  # summed: fewer do not outweigh the transform back
+    outputs: int = 3
+    macs: int = 1 << 20
+    size_held: int = 7  # outputs a side where a plan holds the transformed weights
+    size: int = 12  # a single call transforms its weights for one image;
+    size_wide: int = 7  # with so many channels that arithmetic outweighs all else, also from here
+    wide: int = 128
+    channels_dilated: int = 64  # of a call, which transforms the weights anew for every phase
+    gradient: From = From(32, 4, 1 << 20)  # of the weight, whose sums are transformed once; a phase where dilated
+    tiles_gradient: int = 9  # of the whole batch
+    small: From = From(64, 4, 1 << 19)  # tiles of 2 x 2 outputs on maps that waste those of 4 x 4: a plan
+    channels_small: int = 32  # likewise a single call
+    channels_smallest: int = 128  # and one below `size_held`
+    strided: From = From(64, 7, 16 << 20)  # 3 x 3 taps at stride 2
+    strided_phases: From = From(32, 4, 4 << 20)  # 2 x 2 in every phase
+    size_strided_large: int = 24  # outputs a side from which on tiles of 4 x 4 outputs waste little of the map
+    batch_channels: int = 32  # of a training step, which transforms the weights once for the batch
+    batch_tiles: int = 64  # of 4 x 4 outputs, over the batch
+    few_tiles: int = 4  # of a batch: more make up for storing the transformed weights
+    held_bytes: int = 16 << 20  # and for such a batch a plan holds no more of them than a cache does
+
+
+def tuned(p: Problem) -> Tuned:
+    """The numbers of the machine."""
+    own = p.machine.tuning.of("winograd", Tuned())
+    froms = ("gradient", "small", "strided", "strided_phases")
+    return own._replace(**{name: From(*getattr(own, name)) for name in froms})
+
+
 class Winograd:
     """The method."""
 
     word, title, variants = "winograd", "Winograd", tuple(KINDS)
+    former = {"winograd_2x2": SMALL, "winograd_phases": STRIDED, "winograd_phases_4x4": STRIDED_LARGE}
 
     # ---- whether it can
 
@@ -128,7 +164,7 @@ class Winograd:
         return self._batch(p) if p.use is Use.BATCH else self._plain(p)
 
     def _plain(self, p: Problem) -> Offer:
-        t, apart = p.machine.tuning.winograd, spacing(p.passes[0])[1:]
+        t, apart = tuned(p), spacing(p.passes[0])[1:]
         size = tuple(-(-n // d) for n, d in zip(p.size[1:], apart, strict=True))
         fewest, dilated = min(p.channels, p.outputs), apart != (1, 1)
         least, least_channels, least_macs = t.size_held, t.channels, t.macs
@@ -161,7 +197,7 @@ class Winograd:
 
     def _earns_small(self, p: Problem, fewest: int, size: int, macs: int) -> bool:
         """Whether a map too small for tiles of 4 x 4 outputs, `size` a side, earns the transforms of 2 x 2."""
-        t = p.machine.tuning.winograd
+        t = tuned(p)
         least = t.channels_small if size >= t.size_held else t.channels_smallest
         if p.held:
             least = t.small.channels
@@ -169,9 +205,9 @@ class Winograd:
 
     def _strided(self, p: Problem) -> Offer:
         """Of 3 x 3 taps, or of 2 x 2 in every phase of an input gradient."""
-        q, t = p.passes[0], p.machine.tuning.winograd
+        q, t = p.passes[0], tuned(p)
         own, taps = q.output_size(p.size)[1:], q.counts[1]
-        pays = t.strided[taps]
+        pays = t.strided if taps == 3 else t.strided_phases
         if (
             p.use is Use.BATCH
             or min(p.channels, p.outputs) < pays.channels
@@ -180,7 +216,8 @@ class Winograd:
         ):
             return Offer(STRIDED, False, (
                 f"too small for Winograd at stride 2, which pays from {pays.channels} channels, {pays.size} x "
-                f"{pays.size} outputs and {pays.macs:,} multiply-adds an image on{'' if taps == 3 else ', in every phase'}"
+                f"{pays.size} outputs and {pays.macs:,} multiply-adds an image on"
+                f"{'' if taps == 3 else ', in every phase'}"
             ))  # fmt: skip
         if taps == 2:
             return Offer(STRIDED, True, (
@@ -195,7 +232,7 @@ class Winograd:
     def _batch(self, p: Problem) -> Offer:
         """A step packs the weights once for the whole batch, so that their transform pays earlier than in a call that
         must earn it in one image."""
-        t, (_, height, width) = p.machine.tuning.winograd, p.size
+        t, (_, height, width) = tuned(p), p.size
         tiles = p.geometry.batch * -(-height // 4) * -(-width // 4)
         fewest = min(p.channels, p.outputs)
         pays = fewest >= t.batch_channels and tiles >= t.batch_tiles and spacing(p.passes[0]) == (1, 1, 1)
@@ -261,7 +298,7 @@ def few_tiles(p: Problem, kind: Kind, tiles: int, prepared: bool) -> bool:
 
     The bits are the same either way.
     """
-    m, t = p.machine, p.machine.tuning.winograd
+    m, t = p.machine, tuned(p)
     held = prepared and kind.weights**2 * p.channels * p.outputs * m.element <= t.held_bytes
     return kind == KINDS[LARGE] and m.vectors == 4 and tiles <= t.few_tiles and not held
 
@@ -273,7 +310,7 @@ def blocking(p: Problem, kind: Kind, shape: Triple, transformed: bool) -> Blocki
     With `transformed` weights at hand, a block's transformed input stays in the second-level cache. Without, its sums
     and a slice of transformed weights do, and a block has as many tiles as that allows, to use the slice often.
     """
-    m, budgets, channels, outputs = p.machine, p.machine.tuning.budgets, p.channels, p.outputs
+    m, channels, outputs = p.machine, p.channels, p.outputs
     element, lanes, rows, width, threads = m.element, m.lanes, m.rows, m.width, m.threads
     tile, extent, elements, taps = kind.tile, kind.extent, kind.elements**2, kind.taps**2
     weights = kind.weights**2
@@ -282,7 +319,7 @@ def blocking(p: Problem, kind: Kind, shape: Triple, transformed: bool) -> Blocki
     leading = -(-channels // lanes) * lanes + lanes
     panels = -(-outputs // width)
     budget = WORKSPACE_BYTES // threads
-    part = max(1, min(channels, min(budgets.winograd_slice, budget // 3) // (weights * element * width)))
+    part = max(1, min(channels, min(m.tuning.share(SLICE), budget // 3) // (weights * element * width)))
     if few:
         leading, part = -(-channels // 64) * 64, 64  # FC_WINOGRAD_CHANNELS
     fixed = 512 + element * extent * extent * min(64, leading)
@@ -290,9 +327,9 @@ def blocking(p: Problem, kind: Kind, shape: Triple, transformed: bool) -> Blocki
         most = tiles
         fixed += element * taps * part * width
     elif transformed:
-        most = max(4 * rows, min(16 * rows, budgets.winograd_input // (elements * element * leading)))
+        most = max(4 * rows, min(16 * rows, m.tuning.share(INPUT) // (elements * element * leading)))
     else:
-        most = max(rows, budgets.winograd_sums // (elements * element * width))
+        most = max(rows, m.tuning.share(SUMS) // (elements * element * width))
         fixed += element * ((taps + weights) * part * width + weights * lanes)
     one = element * (extent * tile * kind.stride * min(64, leading) + tile * tile * width)  # as packed and stored
     tile_bytes = element * elements * (leading + width) + one + 64
@@ -309,7 +346,7 @@ def blocking(p: Problem, kind: Kind, shape: Triple, transformed: bool) -> Blocki
     panels_per_task = panels if blocks % threads == 0 else max(1, -(-panels * blocks // threads))
     run = min(block, -(-shape[2] // tile))  # tiles of one row are packed, and stored, together
     scratch = fixed + block * tile_bytes - (block - run) * one + -block % 4 * absent
-    reduction = max(32, budgets.weight_slice // (element * width))
+    reduction = max(32, m.tuning.share(WEIGHT_SLICE) // (element * width))
     return Blocking(few, block, reduction, part, panels_per_task, scratch)
 
 

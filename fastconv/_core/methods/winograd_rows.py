@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,14 @@ ODD = np.array([[p**k for k in range(3)] for p in (0, 0.5**0.5, -(0.5**0.5), 2**
 MOST_EXAMPLE_VALUES = 100_000  # outputs of a generated problem
 
 
+class Tuned(NamedTuple):
+    """The method's numbers (`tuning`)."""
+
+    outputs: int = 16  # from which on it pays
+    size: int = 24  # outputs a row, likewise
+    rows: int = 7  # of a block
+
+
 @lru_cache(maxsize=256)
 def rows_of_a_block(p: Problem, size: Triple) -> tuple[int, int]:
     """(rows of a block, scratch bytes of a thread)."""
@@ -54,7 +62,7 @@ def rows_of_a_block(p: Problem, size: Triple) -> tuple[int, int]:
         floats = columns * length + 13 * tiles * length + (13 * rows + 4) * tiles * m.width
         return m.element * floats + 16 * rows * tiles + 320
 
-    rows = min(m.tuning.winograd_rows.rows, max(1, size[1]))
+    rows = min(m.tuning.of("winograd along rows", Tuned()).rows, max(1, size[1]))
     while rows > 1 and scratch(rows) > WORKSPACE_BYTES // m.threads:
         rows -= 1
     return rows, scratch(rows)
@@ -64,6 +72,7 @@ class WinogradRows:
     """The method: by itself for plans."""
 
     word, title, variants = "winograd", "Winograd along rows", ("rows",)
+    former = {"winograd_rows": "rows"}
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
         if why := float32_alone(p) or two_axes(p):
@@ -86,7 +95,7 @@ class WinogradRows:
         return None
 
     def offer(self, p: Problem) -> Offer:
-        pays, (_, rows, columns) = p.machine.tuning.winograd_rows, p.passes[0].counts
+        pays, (_, rows, columns) = p.machine.tuning.of("winograd along rows", Tuned()), p.passes[0].counts
         if not p.held:
             return Offer("rows", False, f"it is for plans, and this is a {p.use.value}")
         if why := sums_too_long(p):
