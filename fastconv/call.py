@@ -126,7 +126,7 @@ class Loops(NamedTuple):
     streams: bool
 
 
-def _on_three_axes(p: Pass) -> Taps:
+def on_three_axes(p: Pass) -> Taps:
     return Taps(
         ((0,), p.tap_y, p.tap_x), ((0,), p.rows, p.columns), (1, *p.stride), (0, *p.phase), (1, *p.step), (1, *p.merge)
     )
@@ -723,7 +723,7 @@ def _direct_programs(
     return Programs(
         compute,
         Extent(groups, channels, outputs, (1, size[0], size[1]), (1, input_size[0], input_size[1]), mode),
-        tuple(map(_on_three_axes, passes)),
+        tuple(map(on_three_axes, passes)),
         tuple(loops(p, False) for p in passes),
         tuple(loops(p, True) if inside(p) else None for p in passes),
         transposed,
