@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,20 +13,42 @@ from .. import _native
 from ..errors import ConvTypeError
 from .methods.method import LONG_SUM
 from .operands import Array
+from .passes import Triple, triple
 from .types import STORAGE
 from .windows import PoolGeometry
+
+
+class Window(NamedTuple):
+    """What a pooling slides over its input: planes, rows and columns."""
+
+    kernel: Triple
+    stride: Triple
+    padding: Triple  # before
+    dilation: Triple
+    limit: Triple  # the end of the padded input
+    include_pad: bool
+    divisor: int  # 0: as many values as the window has
+
+
+@lru_cache(maxsize=256)
+def _window(pg: PoolGeometry, include: bool, divisor: int) -> Window:
+    def lifted(sizes: Iterable[int], missing: int) -> Triple:
+        own = tuple(sizes)
+        return triple(((missing,) * (3 - len(own))) + own)
+
+    limits = (size + after for size, (_, after) in zip(pg.input_size, pg.padding, strict=True))
+    return Window(
+        lifted(pg.kernel_size, 1), lifted(pg.stride, 1), lifted((before for before, _ in pg.padding), 0),
+        lifted(pg.dilation, 1), lifted(limits, 1), include, divisor,
+    )  # fmt: skip
 
 
 def _pool(
     kind: str, pg: PoolGeometry, x: Array, y: Array, indices: Array | None, include: bool, divisor: int, threads: int,
     low: int = 0,
 ) -> None:  # fmt: skip
-    (top, bottom), (left, right) = pg.padding
-    limit = (pg.input_size[0] + bottom, pg.input_size[1] + right)
-    _native.pool(
-        kind, STORAGE[x.dtype], x.itemsize, x, y, indices, pg.kernel_size, pg.stride, (top, left), pg.dilation, limit,
-        include, divisor, _native.threads_for(4 * max(x.size, y.size), threads), low,
-    )  # fmt: skip
+    team = _native.threads_for(4 * max(x.size, y.size), threads)
+    _native.pool(kind, STORAGE[x.dtype], x, y, indices, _window(pg, include, divisor), team, low)
 
 
 def _pool_gradient(

@@ -7,6 +7,7 @@ from math import prod
 from typing import NamedTuple
 
 from ... import _native
+from ..passes import Triple
 from ..problem import Direction, Problem, Use
 from ..types import codes
 from .direct_blocking import REGION_SHARE, WEIGHT_SLICE, tuned
@@ -21,10 +22,10 @@ GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 class Blocking(NamedTuple):
     """Loop sizes; `parts` cuts the sum, by shape alone."""
 
-    taps: tuple[int, int]
+    taps: Triple
     channels: int
     panels: int
-    tile: tuple[int, int]
+    tile: Triple  # of grad_output
     chunk_rows: int
     parts: int
 
@@ -77,7 +78,7 @@ def blocking(p: Problem) -> Blocking:
     tiles = g.batch * g.output_size[0] * -(-outs[0] // tile_y) * -(-outs[1] // tile_x)
     block_bytes = prod(taps) * count * panel_block * m.width * m.element
     parts = max(1, min(tiles, -(-32 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes)))
-    return Blocking((taps[0], taps[1]), count, panel_block, (tile_y, tile_x), chunk_rows, parts)
+    return Blocking((1, taps[0], taps[1]), count, panel_block, (1, tile_y, tile_x), chunk_rows, parts)
 
 
 class DirectGradient:
@@ -92,17 +93,15 @@ class DirectGradient:
         )
         if self.few:
             self.inner = _of_few_pixels(p)
+        else:
+            self.native = _native.WeightGradient(codes(p.types), p, p.passes[0], blocking(p))
 
     def run(self, x: Array, dy: Array, out: Array) -> None:
         if self.few:
             self._few_pixels(x, dy, out)
             return
-        p, g, b, numbers = self.problem, self.problem.geometry, blocking(self.problem), codes(self.problem.types)
-        _native.weight_gradient(
-            numbers.compute, x, numbers.input, dy, numbers.weight, out, numbers.result, p.groups, *g.stride[1:],
-            *g.dilation[1:], g.padding[1][0], g.padding[2][0], p.mode, *b.taps, b.channels, b.panels, *b.tile,
-            b.chunk_rows, b.parts, _native.threads_for(dy.size * prod(out.shape[1:]), p.machine.threads),
-        )  # fmt: skip
+        team = _native.threads_for(dy.size * prod(out.shape[1:]), self.problem.machine.threads)
+        self.native.run(x, dy, out, team)
 
     def _few_pixels(self, x: Array, dy: Array, out: Array) -> None:
         """Of x, its channels in the place of the batch, by dy: the images are the channels of the sum."""
