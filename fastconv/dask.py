@@ -164,7 +164,7 @@ def _graph(
     g: Any,
     pads: Sequence[Range],
     ranges: list[list[Range]],
-    aligned: Range,
+    aligned: Sequence[int],
     rows: int,
     empty: NDArray[Any],
     options: dict[str, Any],

@@ -59,7 +59,7 @@ def needed(outputs: Range, stride: int, extent: int, before: int, size: int, ali
 
 
 def _windows(
-    g: Geometry | PoolGeometry, outputs: Box, aligned: Range = (1, 1)
+    g: Geometry | PoolGeometry, outputs: Box, aligned: Sequence[int] = (1, 1)
 ) -> tuple[Box, Pads]:
     """The box of the input that windows of these outputs meet, and the padding around it."""
     boxes, pads = [], []

@@ -12,11 +12,8 @@ from .types import COMPUTE_DTYPES
 
 Array = NDArray[Any]
 MOST_LANES = 16  # of any instruction set's vectors
-FIRST, LAST = {}, {}  # by the number of axes: how channels-last arrays become logical ones, (weights, activations)
-for _axes in (3, 4, 5):
-    _spatial = tuple(range(2, _axes))
-    FIRST[_axes] = ((_axes - 1, _axes - 2, *range(_axes - 2)), (0, _axes - 1, *range(1, _axes - 1)))
-    LAST[_axes] = ((*_spatial, 1, 0), (0, *_spatial, 1))
+# By the number of axes: how channels-last arrays become logical ones, (weights, activations).
+FIRST = {axes: ((axes - 1, axes - 2, *range(axes - 2)), (0, axes - 1, *range(1, axes - 1))) for axes in (3, 4, 5)}
 
 
 def aligned_bytes(count: int) -> Array:
@@ -82,7 +79,8 @@ class Operands(NamedTuple):
 
     def phase(self, first: Triple, step: Triple) -> Operands:
         """Every `step`-th output from `first` on along each axis, in the logical axis order."""
-        to = (..., *(slice(a, None, b) for a, b in list(zip(first, step, strict=True))[5 - self.out.ndim :]))
+        slices = [slice(a, None, b) for a, b in zip(first, step, strict=True)]
+        to: tuple[Any, ...] = (..., *slices[5 - self.out.ndim :])
         return self._replace(out=self.out[to], residual=None if self.residual is None else self.residual[to])
 
     def images(self, part: slice) -> Operands:

@@ -6,7 +6,7 @@ After Zhang, Franchetti and Low, "High Performance Zero-Memory Overhead Direct C
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class Direct:
     """The method."""
 
     word, title, variants = "direct", "Direct convolution", ("",)
-    former: dict[str, str] = {}
+    former: ClassVar[dict[str, str]] = {}
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
         return None

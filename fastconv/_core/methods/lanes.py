@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from ... import _native
 from ..operands import FIRST
@@ -107,7 +107,7 @@ class Lanes:
     """The method: wherever it can, but for kernels far larger than what they are laid over."""
 
     word, title, variants = "direct", "A lane an output channel", ("lanes",)
-    former: dict[str, str] = {}
+    former: ClassVar[dict[str, str]] = {}
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
         if why := two_axes(p):

@@ -267,8 +267,7 @@ def sums_too_long(p: Problem) -> str | None:
 
 
 __all__ = [
-    "LONG_SUM", "WORKSPACE_BYTES", "Array", "Bound", "From", "GradientProgram", "Method", "Offer", "Operands", "Packed", "Pass",
-    "Problem", "Program", "Sums", "Told", "Triple", "aligned_bytes", "float32_alone", "most_panel_bytes",
-    "packed_bytes", "packs_first", "panel_bytes", "panels", "pieces", "products", "split",
-    "sums_too_long", "two_axes",
+    "LONG_SUM", "WORKSPACE_BYTES", "Array", "Bound", "From", "GradientProgram", "Method", "Offer", "Operands", "Packed",
+    "Pass", "Problem", "Program", "Sums", "Told", "Triple", "aligned_bytes", "float32_alone", "most_panel_bytes",
+    "packed_bytes", "packs_first", "panel_bytes", "panels", "pieces", "products", "split", "sums_too_long", "two_axes",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from math import gcd, prod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from ... import _native
 from .. import special
@@ -114,7 +114,7 @@ class Strassen:
     """
 
     word, title, variants = "strassen", "Strassen's product", tuple(KINDS)
-    former = {"strassen_twice": "twice"}
+    former: ClassVar[dict[str, str]] = {"strassen_twice": "twice"}
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
         if variant is None:

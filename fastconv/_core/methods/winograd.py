@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -110,15 +110,19 @@ class Tuned(NamedTuple):
 def tuned(p: Problem) -> Tuned:
     """The numbers of the machine."""
     own = p.machine.tuning.of("winograd", Tuned())
-    froms = ("gradient", "small", "strided", "strided_phases")
-    return own._replace(**{name: From(*getattr(own, name)) for name in froms})
+    return own._replace(
+        gradient=From(*own.gradient), small=From(*own.small), strided=From(*own.strided),
+        strided_phases=From(*own.strided_phases),
+    )  # fmt: skip
 
 
 class Winograd:
     """The method."""
 
     word, title, variants = "winograd", "Winograd", tuple(KINDS)
-    former = {"winograd_2x2": SMALL, "winograd_phases": STRIDED, "winograd_phases_4x4": STRIDED_LARGE}
+    former: ClassVar[dict[str, str]] = {
+        "winograd_2x2": SMALL, "winograd_phases": STRIDED, "winograd_phases_4x4": STRIDED_LARGE,
+    }  # fmt: skip
 
     # ---- whether it can
 

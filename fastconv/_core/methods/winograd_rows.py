@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -72,7 +72,7 @@ class WinogradRows:
     """The method: by itself for plans."""
 
     word, title, variants = "winograd", "Winograd along rows", ("rows",)
-    former = {"winograd_rows": "rows"}
+    former: ClassVar[dict[str, str]] = {"winograd_rows": "rows"}
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
         if why := float32_alone(p) or two_axes(p):

@@ -25,7 +25,8 @@ class Tuning(NamedTuple):
 
     def of(self, method: str, usual: T) -> T:
         """The numbers of a method: the `usual` named tuple with what was measured in place of its fields."""
-        return _of(self, method, usual)
+        found: T = _of(self, method, usual)
+        return found
 
     def share(self, parts: int) -> int:
         """So many 128ths of the second-level cache, in bytes."""
@@ -35,7 +36,7 @@ class Tuning(NamedTuple):
 @lru_cache(maxsize=64)
 def _of(tuning: Tuning, method: str, usual: T) -> T:
     own = dict(dict(tuning.measured).get(method, ()))
-    return usual._replace(**own) if own else usual  # type: ignore[attr-defined, no-any-return]
+    return usual._replace(**own) if own else usual  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=1)
