@@ -201,7 +201,7 @@ class BuildNative(build_ext):
     def build_extension(self, ext: Extension) -> None:
         begin = time.monotonic()
         ext.define_macros = [(f"FASTCONV_HAVE_{isa.name.upper()}", "1") for isa in self.isas[1:]]
-        sources = runpy.run_path("fastconv/built.py")["fingerprint"](SOURCE)
+        sources = runpy.run_path("fastconv/_core/built.py")["fingerprint"](SOURCE)
         ext.define_macros.append(("FASTCONV_SOURCES", f"{sources:#x}ULL"))
         if ABI3:
             ext.define_macros.append(("Py_LIMITED_API", LIMITED_API))

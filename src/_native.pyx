@@ -72,7 +72,7 @@ cdef extern from *:
 
 
 def sources():
-    """The fingerprint of the sources that this module was built from (`fastconv.built`)."""
+    """The fingerprint of the sources that this module was built from (`fastconv._core.built`)."""
     return FASTCONV_SOURCES
 
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from .. import threads
-from . import operations, remember
+from . import operations, remember, threads
 from .arrays import FLOATS, Array, DType, as_array, empty, is_ndarray, plain, result_dtype
 from .checks import checked_activation, checked_algorithm, checked_bias, checked_gradient, checked_tiles
 from .geometry import Geometry, conv_geometry, conv_transpose_geometry, tiled_geometries

@@ -7,8 +7,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from .. import threads
-from . import pooling, remember
+from . import pooling, remember, threads
 from .arrays import FLOATS, INT64, Array, DType, as_array, result_dtype
 from .ask_gradients import sum_dtype, too_large, within
 from .checks import checked_average, checked_gradient

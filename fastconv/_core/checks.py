@@ -6,8 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from ..activations import FUSED, LINEAR, activation_name
 from ..errors import ConvError, ConvTypeError
+from .activations import FUSED, LINEAR, activation_name
 from .arrays import FLOATS, Array, DType, as_array, require_addend
 from .layouts import Layout
 from .select import WORDS, known

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from .. import _native, threads
+from .. import _native
+from . import threads
 from .arrays import FLOATS
 
 Key = tuple[object, ...]

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from ..activations import FUSED
+from .activations import FUSED
 
 DType = np.dtype[Any]
 

@@ -9,16 +9,16 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import storage
 from .._core.arrays import as_array
 from .._core.words import Shape, integer
 from ..errors import ConvError, ConvTypeError
-from ..inference import InferencePlan
 from ..layers.base import Array, Layer, locating, prefix_of
 from ..layers.core import Dropout, chain, chain_backward, chain_window, unique_names
 from ..layers.memory import Arena
-from ..summary import Table, table
-from ..training import Trainable
+from . import storage
+from .inference import InferencePlan
+from .summary import Table, table
+from .training import Trainable
 
 PLANS = 4  # input shapes that a model keeps prepared: each holds packed weights
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..activations import FUSED
+from .._core.activations import FUSED
 
 Array = NDArray[Any]
 
