@@ -16,6 +16,7 @@ from ..layers.base import Array, Layer, locating, prefix_of
 from ..layers.core import Dropout, chain, chain_backward, chain_window, unique_names
 from ..layers.memory import Arena
 from . import storage
+from .convert import to_fully_convolutional
 from .inference import InferencePlan
 from .summary import Table, table
 from .training import Trainable
@@ -264,9 +265,7 @@ class Sequential(Trainable, Layer):
         ConvError
             For a layer behind Flatten that has no such form.
         """
-        from .convert import to_fully_convolutional
-
-        return to_fully_convolutional(self)
+        return to_fully_convolutional(self, Sequential)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights to a file.
