@@ -107,9 +107,9 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_strassen_fold)(const void*, Py_ssize_t, void*, Py_ssize_t) noexcept nogil
     ctypedef int (*fc_strassen_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, const Py_ssize_t*, Py_ssize_t,
                                        Py_ssize_t, const void*, const void*, const Py_ssize_t*, int) noexcept nogil
-    ctypedef void (*fc_line_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
+    ctypedef void (*fc_rows_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
                                    Py_ssize_t) noexcept nogil
-    ctypedef int (*fc_line_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t,
+    ctypedef int (*fc_rows_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t,
                                    const void*, int) noexcept nogil
     ctypedef struct fc_strassen:
         fc_strassen_input input
@@ -149,8 +149,8 @@ cdef extern from "fastconv.h" nogil:
         fc_spread spread
         fc_winograd winograd[5]
         fc_strassen strassen[2]
-        fc_line_input line_input
-        fc_line_output line_output
+        fc_rows_input rows_input
+        fc_rows_output rows_output
     ctypedef struct fc_pool_row:
         const char* x
         Py_ssize_t xh, xw, xc
@@ -349,7 +349,7 @@ def tile_shape(int compute):
 
 
 def lane_chunk(int compute):
-    """(bytes of an element, output channels that the depthwise kernels compute together)."""
+    """(bytes of an element, output channels that the kernels with a lane each compute together)."""
     return isa.compute[compute].size, isa.compute[compute].lane_vectors * isa.compute[compute].lanes
 
 
@@ -505,12 +505,12 @@ include "drivers/totals.pxi"
 include "drivers/weights.pxi"
 include "drivers/region.pxi"
 include "drivers/direct.pxi"
-include "drivers/depthwise.pxi"
+include "drivers/lanes.pxi"
 include "drivers/patches.pxi"
-include "drivers/depthwise_gradient.pxi"
+include "drivers/lanes_gradient.pxi"
 include "drivers/winograd.pxi"
 include "drivers/strassen.pxi"
-include "drivers/winograd_line.pxi"
+include "drivers/winograd_rows.pxi"
 include "drivers/weight_gradient.pxi"
 include "drivers/winograd_gradient.pxi"
 include "drivers/pool.pxi"

@@ -8,7 +8,7 @@
 # Both arrays are walked in the order of their memory, so that the processor reads ahead, and rows are a thread's own:
 # with channels shared out instead, one thread reads ahead what another writes (a second thread gained nothing, Zen 5).
 # A patch loads an input vector once for all outputs that meet it. Taps over padded zeros are skipped. Every output is
-# one sum in the order (tap y, tap x), as in drivers/depthwise.pxi, which takes all other arrays.
+# one sum in the order (tap y, tap x), as in drivers/lanes.pxi, which takes all other arrays.
 # Where pixels lie a multiple of PACKED_PITCH bytes apart, those of a channel share few lines of the first-level cache:
 # so the input of a small image is copied together, a panel of channels after the other.
 

@@ -234,7 +234,7 @@ cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) n
         if job.few:
             winograd_few_products(job, panel, width, slots, v, m, taps, watch)
         else:
-            winograd_rows(job, first, count, width, v_row, m_row, counts)
+            winograd_places(job, first, count, width, v_row, m_row, counts)
             winograd_products(job, panel, width, counts, v, v_row, m, m_row, u, taps, watch)
         if fc_interrupted(watch):
             return
@@ -246,8 +246,8 @@ cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) n
             t += run
 
 
-cdef void winograd_rows(const Winograd* job, size first, size count, size width, size* v_row, size* m_row,
-                        size* counts) noexcept nogil:
+cdef void winograd_places(const Winograd* job, size first, size count, size width, size* v_row, size* m_row,
+                          size* counts) noexcept nogil:
     """Where V and M hold the tiles of a block: all, those with a last row, with a last column, with both."""
     cdef size t, needs, at, row, column
     cdef size whole_rows = job.size_y // job.tile, whole_columns = job.size_x // job.tile

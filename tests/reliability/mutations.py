@@ -16,12 +16,12 @@ class Mutation(NamedTuple):
     replace: str
 
 
-_COMPUTE, _TRANSPOSE, _LANES = "src/kernels/compute.h", "src/kernels/transpose.h", "src/kernels/depthwise.h"
+_COMPUTE, _TRANSPOSE, _LANES = "src/kernels/compute.h", "src/kernels/transpose.h", "src/kernels/lanes.h"
 _WINOGRAD_H, _WINOGRAD_TILE, _POOL_H = (f"src/kernels/{name}.h" for name in ("winograd", "winograd_tile", "pool"))
-_REGION, _DIRECT, _DEPTHWISE = (f"src/drivers/{name}.pxi" for name in ("region", "direct", "depthwise"))
+_REGION, _DIRECT, _LANES_DRIVER = (f"src/drivers/{name}.pxi" for name in ("region", "direct", "lanes"))
 _WINOGRAD, _WINOGRAD_DW = "src/drivers/winograd.pxi", "src/drivers/winograd_gradient.pxi"
 _STRASSEN_H, _STRASSEN = "src/kernels/strassen.h", "src/drivers/strassen.pxi"
-_DW, _LANES_DW, _POOL = (f"src/drivers/{name}.pxi" for name in ("weight_gradient", "depthwise_gradient", "pool"))
+_DW, _LANES_DW, _POOL = (f"src/drivers/{name}.pxi" for name in ("weight_gradient", "lanes_gradient", "pool"))
 _GEOMETRY, _CHOICE, _CALL = "fastconv/geometry.py", "fastconv/choice.py", "fastconv/call.py"
 
 MUTATIONS = [
@@ -314,11 +314,11 @@ MUTATIONS = [
     ),
     Mutation(
         "depthwise: a tap one past the right border",
-        _DEPTHWISE,
+        _LANES_DRIVER,
         "at * stride + tap[runs.hi - 1] >= inputs:",
         "at * stride + tap[runs.hi - 1] > inputs:",
     ),
-    Mutation("depthwise: the taps of another phase", _DEPTHWISE, "+ job.first_column + j)", "+ j)"),
+    Mutation("depthwise: the taps of another phase", _LANES_DRIVER, "+ job.first_column + j)", "+ j)"),
     Mutation(
         "depthwise weight gradient: a part is left out",
         _LANES_DW,

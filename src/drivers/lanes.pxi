@@ -26,7 +26,7 @@ cdef struct Run:
     size end, lo, hi   # outputs up to `end` meet the taps lo..hi-1
 
 
-cdef struct Depthwise:
+cdef struct LanesJob:
     const fc_kernels* kernels
     View x, y, residual
     int x_code, y_code, activation, mode
@@ -53,8 +53,8 @@ cdef struct Depthwise:
     char* picks                                # and where every lane finds it there: [channel][lane]
 
 
-cdef struct DepthwisePasses:
-    Depthwise* jobs
+cdef struct LanesPasses:
+    LanesJob* jobs
     size count
 
 
@@ -63,7 +63,7 @@ cdef struct Lines:
 
 
 # Where the lanes of one chunk read and write: offsets in elements from (row 0, column 0) of the input and the output.
-cdef struct Lanes:
+cdef struct LanesAt:
     const char* a
     size a_y, a_x, a_channel, vectors
     size first, chunks                         # output channel and number of chunks done pixel by pixel
@@ -82,9 +82,9 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
     first_row, first_column): its taps, rising along both axes, the outputs it writes (every step-th from its phase on)
     and where its taps begin among the packed ones.
     """
-    cdef Depthwise* jobs = NULL
-    cdef Depthwise* job
-    cdef DepthwisePasses all_passes
+    cdef LanesJob* jobs = NULL
+    cdef LanesJob* job
+    cdef LanesPasses all_passes
     cdef Arrays arrays = Arrays()
     cdef View view, packed_view
     cdef View views[3]
@@ -102,7 +102,7 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
             arrays.activation(residual, &views[2], False, channels_last)
         if views[1].n[0] * views[1].n[1] * views[1].n[2] * views[1].n[3] == 0:
             return
-        jobs = <Depthwise*>allocate(n * sizeof(Depthwise))
+        jobs = <LanesJob*>allocate(n * sizeof(LanesJob))
         for tap_y, tap_x, phase_y, phase_x, first_row, first_column in passes:
             job = &jobs[count]
             job.kernels = isa.compute[compute]
@@ -124,7 +124,7 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
             tap_offsets(job, tap_y, tap_x)
             count += 1
             job.may_lie = True
-            depthwise_prepare(job, chunks_per_task)
+            lanes_prepare(job, chunks_per_task)
             scratch_bytes = max(scratch_bytes, job.scratch_bytes)
             tasks = max(tasks, job.y.n[0] * job.tiles_y * job.tiles_x * job.chunk_groups)
         if count == 0:
@@ -134,7 +134,7 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
         threads = <int>team_for(threads, tasks, scratch_bytes)
         scratch = <char*>allocate(scratch_bytes * threads)
         all_passes.jobs, all_passes.count = jobs, count
-        run_tasks(depthwise_task, &all_passes, scratch, scratch_bytes, tasks, threads)
+        run_tasks(lanes_task, &all_passes, scratch, scratch_bytes, tasks, threads)
     finally:
         for task in range(count):
             fc_free(<void*>jobs[task].tap_y)
@@ -144,7 +144,7 @@ def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual,
         arrays.release()
 
 
-cdef int tap_offsets(Depthwise* job, tuple tap_y, tuple tap_x) except -1:
+cdef int tap_offsets(LanesJob* job, tuple tap_y, tuple tap_x) except -1:
     """The taps as numbers (job.tap_y, to be freed by the caller) and room for the runs (job.runs_y)."""
     cdef size i, numbers
     cdef size* taps
@@ -181,12 +181,12 @@ def lanes_picked(int compute, size channels, size outputs):
     return bool(lanes_pick(isa.compute[compute], channels, outputs))
 
 
-cdef inline size picked_inputs(const Depthwise* job) noexcept nogil:
+cdef inline size picked_inputs(const LanesJob* job) noexcept nogil:
     """The inputs of one vector of outputs, which another vector of the chunk follows or shares."""
     return job.channels * (1 if job.outputs > <size>job.kernels.lanes else job.kernels.lanes // job.outputs)
 
 
-cdef void lane_layout(Depthwise* job) noexcept nogil:
+cdef void lane_layout(LanesJob* job) noexcept nogil:
     """What a pixel holds for the lanes, and whether they could read the input as it lies: by the sizes of a group."""
     cdef size lanes = job.kernels.lanes, span
     job.width = job.kernels.lane_vectors * lanes
@@ -199,7 +199,7 @@ cdef void lane_layout(Depthwise* job) noexcept nogil:
         job.in_place = span >= lanes
 
 
-cdef void lane_scratch(Depthwise* job) noexcept nogil:
+cdef void lane_scratch(LanesJob* job) noexcept nogil:
     """Scratch of one thread: its region and what packs it, its sums and segments."""
     cdef const fc_kernels* kernels = job.kernels
     job.row_bytes = 0
@@ -223,7 +223,7 @@ def lane_scratch_bytes(int compute, size groups, size channels, size outputs, tu
                        tuple tile, bint lies):
     """(scratch of one thread of a pass with so many taps that span so many rows and columns, whether it reads the input
     in place); `lies`: the channels lie side by side in the computing type."""
-    cdef Depthwise job
+    cdef LanesJob job
     job.kernels = isa.compute[compute]
     job.channels, job.outputs, job.total = channels, outputs, groups * outputs
     job.taps_y, job.taps_x = taps
@@ -237,7 +237,7 @@ def lane_scratch_bytes(int compute, size groups, size channels, size outputs, tu
     return job.scratch_bytes, bool(job.in_place)
 
 
-cdef void prepare_picks(Depthwise* job) noexcept nogil:
+cdef void prepare_picks(LanesJob* job) noexcept nogil:
     """Where every lane of a vector finds channel c of its group: a whole vector inside the inputs of these groups."""
     cdef size lanes = job.kernels.lanes, span = picked_inputs(job), c, l, place
     job.group_step = 0 if job.outputs > lanes else job.channels
@@ -285,7 +285,7 @@ cdef inline bint computes_in(int code, const fc_kernels* kernels) noexcept nogil
                        else isa.compute[2] if code == FC_I32 else isa.compute[3] if code == FC_I64 else NULL)
 
 
-cdef void depthwise_prepare(Depthwise* job, size chunks_per_task) noexcept nogil:
+cdef void lanes_prepare(LanesJob* job, size chunks_per_task) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
     cdef size i, plain
     lane_layout(job)
@@ -310,9 +310,9 @@ cdef void depthwise_prepare(Depthwise* job, size chunks_per_task) noexcept nogil
     lane_scratch(job)
 
 
-cdef void depthwise_task(void* passes, char* scratch, size task, fc_watch* watch) noexcept nogil:
-    cdef size count = (<DepthwisePasses*>passes).count
-    cdef const Depthwise* job = (<DepthwisePasses*>passes).jobs + task % count
+cdef void lanes_task(void* passes, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef size count = (<LanesPasses*>passes).count
+    cdef const LanesJob* job = (<LanesPasses*>passes).jobs + task % count
     task = task // count
     cdef size tiles = job.y.n[0] * job.tiles_y * job.tiles_x
     cdef size chunk = task // tiles * job.chunks_per_task, last = min(chunk + job.chunks_per_task, job.chunks)
@@ -326,11 +326,11 @@ cdef void depthwise_task(void* passes, char* scratch, size task, fc_watch* watch
     rows = min(job.tile_y, job.y.n[2] - oy)
     columns = min(job.tile_x, job.y.n[3] - ox)
     while chunk < last and not fc_interrupted(watch):
-        chunk += depthwise_chunks(job, scratch, image, chunk, last, oy, ox, rows, columns)
+        chunk += lanes_chunks(job, scratch, image, chunk, last, oy, ox, rows, columns)
 
 
-cdef void lanes_in(const Depthwise* job, char* scratch, size image, size first, size count, size oy, size ox, size rows,
-                   size columns, bint pack, Lanes* at) noexcept nogil:
+cdef void lanes_in(const LanesJob* job, char* scratch, size image, size first, size count, size oy, size ox, size rows,
+                   size columns, bint pack, LanesAt* at) noexcept nogil:
     """Where the outputs from `first` on find their inputs: the array itself, or its region in scratch (`pack`ed now)."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size width, region_columns, channel
@@ -359,12 +359,12 @@ cdef void lanes_in(const Depthwise* job, char* scratch, size image, size first, 
                       + (ox * job.stride_x + job.min_x) * at.a_x) * kernels.size
 
 
-cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size chunk, size last, size oy, size ox,
+cdef size lanes_chunks(const LanesJob* job, char* scratch, size image, size chunk, size last, size oy, size ox,
                            size rows, size columns) noexcept nogil:
     """Some of the chunks from `chunk` to `last` - 1 of one tile; returns how many."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size first = chunk * job.width, count = min(job.width, job.total - first), size_ = kernels.size
-    cdef Lanes at
+    cdef LanesAt at
     cdef char* totals = scratch + job.region_bytes + job.row_bytes
     cdef char* temporary = totals + job.totals_bytes
     cdef fc_segment* segments = <fc_segment*>(temporary + round_up(job.tile_y * job.tile_x * job.width * size_, 64))
@@ -397,9 +397,9 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
     while r < rows:
         step = min(rows - r, max(2, 128 // (columns * at.chunks))) if epilogue else rows
         if job.long_:
-            depthwise_blocks(job, &at, segments, totals, oy + r, oy + r + step, ox, columns)
+            lanes_blocks(job, &at, segments, totals, oy + r, oy + r + step, ox, columns)
         else:
-            depthwise_rows(job, &at, segments, &every, oy + r, oy + r + step, ox, ox + columns)
+            lanes_rows(job, &at, segments, &every, oy + r, oy + r + step, ox, ox + columns)
         while step > 0:
             if epilogue:
                 if job.has_residual:
@@ -415,7 +415,7 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
     return at.chunks
 
 
-cdef void depthwise_blocks(const Depthwise* job, const Lanes* at, fc_segment* segments, char* totals, size y0, size y1,
+cdef void lanes_blocks(const LanesJob* job, const LanesAt* at, fc_segment* segments, char* totals, size y0, size y1,
                            size ox, size columns) noexcept nogil:
     """Whole rows of a tile whose sums are long: block by block, from zero, added to totals."""
     cdef const fc_kernels* kernels = job.kernels
@@ -429,14 +429,14 @@ cdef void depthwise_blocks(const Depthwise* job, const Lanes* at, fc_segment* se
         block.low = 0
         while block.low < job.taps_x:
             block.high = min(job.taps_x, block.low + job.block_columns)
-            depthwise_rows(job, at, segments, &block, y0, y1, ox, ox + columns)
+            lanes_rows(job, at, segments, &block, y0, y1, ox, ox + columns)
             kernels.total_add(totals, c, count)
             block.low = block.high
         block.first = block.last
     kernels.total_end(c, totals, count)
 
 
-cdef void depthwise_rows(const Depthwise* job, const Lanes* at, fc_segment* segments, const Lines* block, size y0,
+cdef void lanes_rows(const LanesJob* job, const LanesAt* at, fc_segment* segments, const Lines* block, size y0,
                          size y1, size x0, size x1) noexcept nogil:
     """The outputs of rows y0..y1-1 and columns x0..x1-1, rectangle by rectangle: the sums of one block of taps."""
     cdef const Run* run_y = job.runs_y
@@ -453,12 +453,12 @@ cdef void depthwise_rows(const Depthwise* job, const Lanes* at, fc_segment* segm
             while run_x.end <= x:
                 run_x += 1
             end_x = min(x1, run_x.end)
-            depthwise_rectangle(job, at, segments, block, run_y, run_x, y, end_y, x, end_x)
+            lanes_rectangle(job, at, segments, block, run_y, run_x, y, end_y, x, end_x)
             x = end_x
         y = end_y
 
 
-cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment* segments, const Lines* block,
+cdef void lanes_rectangle(const LanesJob* job, const LanesAt* at, fc_segment* segments, const Lines* block,
                               const Run* run_y, const Run* run_x, size y0, size y1, size x0, size x1) noexcept nogil:
     """Outputs that meet the same taps: windows of a row where a kernel has them, pixel by pixel for the rest."""
     cdef const fc_kernels* kernels = job.kernels
@@ -516,22 +516,22 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
                 n = 0
 
 
-cdef inline size channel_offset(const Depthwise* job, const Lanes* at, size channel) noexcept nogil:
+cdef inline size channel_offset(const LanesJob* job, const LanesAt* at, size channel) noexcept nogil:
     """Elements from a pixel's first input to the vector that holds this channel of every lane's group."""
     return job.starts[channel] if job.picked else channel * at.a_channel
 
 
-cdef inline const char* kernel_bias(const Depthwise* job, size first) noexcept nogil:
+cdef inline const char* kernel_bias(const LanesJob* job, size first) noexcept nogil:
     """The bias that the kernels add: none where they make blocks of a sum."""
     return job.bias + first * job.kernels.size if job.bias != NULL and not job.long_ else NULL
 
 
-cdef inline bint kernel_relu(const Depthwise* job) noexcept nogil:
+cdef inline bint kernel_relu(const LanesJob* job) noexcept nogil:
     """Whether the kernels apply relu."""
     return job.activation == RELU and not job.has_residual and not job.long_
 
 
-cdef inline const char* lane_weights(const Depthwise* job, size first, size* ldb) noexcept nogil:
+cdef inline const char* lane_weights(const LanesJob* job, size first, size* ldb) noexcept nogil:
     """The packed weights of the outputs from `first` on, and the elements between their taps."""
     cdef size full = job.kernels.vectors * job.kernels.lanes, panel = first - first % full
     ldb[0] = min(full, round_up(job.total - panel, job.kernels.lanes))
