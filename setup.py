@@ -232,7 +232,7 @@ class BuildNative(build_ext):
 
     def compile_kernels(self) -> list[str]:
         """One object per ISA, two compilers at a time; an object newer than all it depends on is kept."""
-        newest = max(os.path.getmtime(path) for path in DEPENDS if not path.endswith((".pyx", ".pxi")))
+        newest = max(os.path.getmtime(path) for path in DEPENDS if not path.endswith((".pyx", ".pxi", ".pxd")))
         settings = "\n".join([*self.native_flags, *self.command, os.environ.get("CFLAGS", "")])
 
         def compile_for(isa: ISA) -> str:
@@ -260,10 +260,14 @@ class BuildNative(build_ext):
 
         module = Extension(ext.name, [str(SOURCE / "_native.pyx")])
         build_dir = str(Path(self.build_temp, "cython"))
+        # Cython looks for the header of `fastconv._native` in a folder `fastconv`.
+        headers = Path(self.build_temp, "headers")
+        (headers / "fastconv").mkdir(parents=True, exist_ok=True)
+        shutil.copy2(SOURCE / "_native.pxd", headers / "fastconv")
         lines = bool(os.environ.get("FASTCONV_COVERAGE"))  # #line: what gcov counts belongs to the Cython sources
         (translated,) = cythonize(
-            [module], build_dir=build_dir, language_level=3, force=self.force, include_path=INCLUDE, quiet=True,
-            emit_linenums=lines,
+            [module], build_dir=build_dir, language_level=3, force=self.force,
+            include_path=[str(headers), *INCLUDE], quiet=True, emit_linenums=lines,
         )  # fmt: skip
         return str(translated.sources[0])
 

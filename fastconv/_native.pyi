@@ -1,4 +1,4 @@
-"""Types of the compiled module. Arrays are four-axis NumPy arrays in the order (batch, channel, height, width)."""
+"""Types of the compiled module. Arrays are NumPy arrays in the order (batch, channel, [[depth,] height,] width)."""
 
 from typing import Any
 

@@ -1,222 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, freethreading_compatible=True
 """The only door between Python and native code: buffers in, numbers in, exceptions out.
 
-Arrays come in the logical axis order (batch, channel, height, width) with any byte strides; which tile is worked on
-when, and by which algorithm, was decided in `fastconv.plan`.
+Arrays come with one, two or three spatial axes and any byte strides; which tile is worked on when, and by which
+algorithm, was decided in `fastconv.plan`.
 """
 from numpy import ndarray
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.string cimport memchr, memcpy, memset
-
-cdef extern from "memory.h" nogil:
-    void* fc_allocate(size_t bytes)
-    void fc_free(void* memory)
-
-cdef extern from *:
-    """
-    #if defined(_OPENMP)
-    #include <omp.h>
-    static int fc_openmp_version(void) { return _OPENMP; }
-    #if defined(__clang__)
-    static const char *fc_openmp_name(void) { return "libomp"; }
-    #else
-    static const char *fc_openmp_name(void) { return "libgomp"; }
-    #endif
-    static double fc_seconds(void) { return omp_get_wtime(); }
-    /* Several threads may raise the same flag at once. */
-    static inline void fc_raise_flag(char *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELAXED); }
-    static int fc_openmp_threads(void) { return omp_get_max_threads(); }
-    #else
-    #error "fastconv needs OpenMP: compile with -fopenmp"
-    #endif
-    """
-    int fc_openmp_version() nogil
-    const char* fc_openmp_name() nogil
-    double fc_seconds() nogil
-    void fc_raise_flag(char* flag) nogil
-    int fc_openmp_threads() nogil
-
-cdef extern from "fastconv.h" nogil:
-    ctypedef struct fc_segment:
-        Py_ssize_t a
-        Py_ssize_t b
-        Py_ssize_t k
-        const void* pick
-    ctypedef struct fc_product:
-        const void* a
-        const Py_ssize_t* a_row
-        Py_ssize_t step
-        const void* b
-        Py_ssize_t ldb
-        const fc_segment* segment
-        Py_ssize_t segments
-        void* c
-        const Py_ssize_t* c_row
-        int accumulate, relu
-        const void* bias
-        const void* residual
-        const Py_ssize_t* residual_row
-        const char* ahead
-        Py_ssize_t ahead_step
-    ctypedef void (*fc_micro_kernel)(const fc_product*, Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_pack)(void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const char*, Py_ssize_t,
-                            Py_ssize_t) noexcept nogil
-    ctypedef int (*fc_pack_panel)(void*, Py_ssize_t, const char*, Py_ssize_t, const Py_ssize_t*, Py_ssize_t,
-                                  const Py_ssize_t*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_store)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, char*, Py_ssize_t, Py_ssize_t,
-                              const void*, int, const char*, Py_ssize_t, Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_add)(void*, const void*, Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_total_add)(void*, const void*, Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_total_end)(void*, const void*, Py_ssize_t) noexcept nogil
-    ctypedef double (*fc_burst)(long) noexcept nogil
-    ctypedef void (*fc_winograd_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
-                                       Py_ssize_t) noexcept nogil
-    ctypedef int (*fc_winograd_output)(const void*, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                                       Py_ssize_t, const void*, int) noexcept nogil
-    ctypedef void (*fc_winograd_taps)(const void*, Py_ssize_t, int, void*, Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
-                                         Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_winograd_pool)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int, void*,
-                                      Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_winograd_products)(int, const void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*,
-                                          Py_ssize_t, Py_ssize_t, int) noexcept nogil
-    ctypedef void (*fc_lane)(const void*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
-                             const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, int, const void*,
-                             int) noexcept nogil
-    ctypedef void (*fc_window)(const void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t, const fc_segment*,
-                               Py_ssize_t, void*, Py_ssize_t, const void*, int) noexcept nogil
-    ctypedef void (*fc_window_gradient)(const void*, const Py_ssize_t*, Py_ssize_t, const void*, Py_ssize_t,
-                                        const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*,
-                                        Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_spread)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Py_ssize_t*,
-                               const void*) noexcept nogil
-    ctypedef struct fc_winograd:
-        int tile, step, taps, extent, elements, weights, last
-        fc_winograd_input input
-        fc_winograd_output output
-        fc_winograd_weights transform
-        fc_winograd_pool pool
-        fc_winograd_products products
-        fc_winograd_input gradient
-        fc_winograd_taps gradient_taps
-    ctypedef void (*fc_strassen_input)(const void*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
-                                       Py_ssize_t, int) noexcept nogil
-    ctypedef void (*fc_strassen_weights)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*,
-                                         Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_strassen_fold)(const void*, Py_ssize_t, void*, Py_ssize_t) noexcept nogil
-    ctypedef int (*fc_strassen_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, const Py_ssize_t*, Py_ssize_t,
-                                       Py_ssize_t, const void*, const void*, const Py_ssize_t*, int) noexcept nogil
-    ctypedef void (*fc_rows_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
-                                   Py_ssize_t) noexcept nogil
-    ctypedef int (*fc_rows_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t,
-                                   const void*, int) noexcept nogil
-    ctypedef struct fc_strassen:
-        fc_strassen_input input
-        fc_strassen_weights weights
-        fc_strassen_fold fold
-        fc_strassen_output output
-    ctypedef struct fc_lane_kernels "fc_lane_kernels":
-        fc_lane lane[3][13]
-        fc_window window[6][3][2]
-        fc_window_gradient window_gradient[6][3][4]
-    ctypedef struct fc_patch_at:
-        Py_ssize_t a_y, a_x, b_y, b_x, c_y, c_x
-        Py_ssize_t row_lo, row_hi, col_lo, col_hi
-        int activation
-    ctypedef void (*fc_patch_run)(const void*, const void*, void*, const void*, Py_ssize_t,
-                                  const fc_patch_at*) noexcept nogil
-    ctypedef struct fc_patch:
-        int rows, columns
-        fc_patch_run run[5]
-    ctypedef struct fc_kernels:
-        int dtype
-        int size
-        int lanes
-        int vectors
-        int rows[5]
-        fc_micro_kernel micro[5][13]
-        fc_pack pack[11]
-        fc_pack_panel pack_panel[11]
-        fc_store store[11]
-        fc_add add
-        fc_total_add total_add
-        fc_total_end total_end
-        int lane_vectors
-        int picks
-        fc_lane_kernels by_lane[2]
-        fc_patch patch[6][6][3][2]
-        fc_spread spread
-        fc_winograd winograd[5]
-        fc_strassen strassen[2]
-        fc_rows_input rows_input
-        fc_rows_output rows_output
-    ctypedef struct fc_pool_row:
-        const char* x
-        Py_ssize_t xh, xw, xc
-        char* y
-        Py_ssize_t yh, yw, yc
-        char* index
-        Py_ssize_t iw, ic
-        Py_ssize_t channels, height, width, out_width
-        Py_ssize_t y0, stride_x, pad_x, kernel_y, kernel_x, dilation_y, dilation_x
-        int count_include_pad
-        Py_ssize_t divisor, limit_y, limit_x
-        Py_ssize_t low
-    ctypedef void (*fc_pool_function)(const fc_pool_row*) noexcept nogil
-    ctypedef struct fc_pool_kernels:
-        fc_pool_function max_row
-        fc_pool_function avg_row
-        fc_pool_function max_scatter
-        fc_pool_function avg_scatter
-    ctypedef struct fc_max_pool_gradient:
-        void* dx
-        const void* x
-        const void* y
-        const void* dy
-        Py_ssize_t channels, pixel, height, width, out_height, out_width
-        Py_ssize_t kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x
-    ctypedef struct fc_step:
-        int code
-        const void* operand
-        double number
-    ctypedef struct fc_layer_kernels:
-        void (*elementwise)(void*, const fc_step*, Py_ssize_t, Py_ssize_t) noexcept nogil
-        void (*relu_gradient)(void*, const void*, const void*, double, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
-        void (*products)(const void*, const void*, const void*, const void*, Py_ssize_t, Py_ssize_t, void*,
-                         void*) noexcept nogil
-        void (*sum)(const void*, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
-        void (*affine)(void*, const void*, const void*, const void*, const void*, const void*, int, Py_ssize_t,
-                       Py_ssize_t) noexcept nogil
-        void (*sgd)(void*, const void*, void*, double, double, double, int, Py_ssize_t) noexcept nogil
-        void (*adam)(void*, const void*, void*, void*, double, double, double, double, double,
-                     Py_ssize_t) noexcept nogil
-        void (*max_pool_gradient)(const fc_max_pool_gradient*) noexcept nogil
-        void (*dense)(const void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
-    ctypedef struct fc_isa:
-        const char* name
-        const fc_kernels* compute[4]
-        const fc_pool_kernels* pool[11]
-        const fc_layer_kernels* layers[2]
-        fc_burst fma_burst
-    const fc_isa* fc_isa_select(const char*)
-    const fc_isa* fc_isa_best()
-    const char* fc_isa_built(int)
-    int FC_MAX_ROWS, FC_MAX_WINDOW
-    int FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC
-
-ctypedef Py_ssize_t size
-
-cdef extern from "tasks.h" nogil:
-    ctypedef struct fc_watch:
-        pass
-    ctypedef void (*fc_task)(void*, char*, Py_ssize_t, fc_watch*) noexcept nogil
-    ctypedef int (*fc_look)() noexcept nogil
-    int FC_FORKED
-    int fc_run_tasks(fc_task, void*, char*, Py_ssize_t, Py_ssize_t, int, int, fc_look)
-    bint fc_interrupted(fc_watch*)
-    void fc_run_alone()
-    int fc_room_for_threads()
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept  # -1 leaves an exception behind, which `run_tasks` hands on
@@ -264,15 +55,11 @@ cdef int handle_signals() except -1:
     return PyErr_CheckSignals() if PyThread_get_thread_ident() == main_thread else 0
 
 
-cdef enum:
-    PARALLEL_FROM_MACS = 1 << 20   # about 10 microseconds: starting a team costs as much
-
-
 def threads_for(size macs, int threads):
     """The threads worth starting for so many multiply-adds."""
     return threads if macs >= PARALLEL_FROM_MACS else 1
 
-cdef const fc_isa* isa = fc_isa_best()
+isa = fc_isa_best()
 
 
 cdef extern from *:
@@ -373,47 +160,58 @@ cdef void fma_task(void* operations, char* scratch, size task, fc_watch* watch) 
 
 # ---- views ----------------------------------------------------------------------------------------------------
 
-cdef struct View:
-    char* p
-    size n[4]
-    size s[4]
-
-
 cdef class Arrays:
-    """Holds the buffers of one call: 4-D views with byte strides, released together."""
-    cdef Py_buffer buffers[8]
-    cdef int count   # zero at first, as every C attribute
+    """Holds the buffers of one call, which are released together, and makes views of them.
+
+    Arrays have one, two or three spatial axes; those that are missing have size 1. An array of one or two axes in all
+    is the columns, or rows and columns, of a view.
+    """
 
     cdef int view(self, object array, View* out, bint writable) except -1:
+        """(N, C, H, W, D) of an array with the axes N, C, then [[D,] H,] W."""
+        cdef const Py_buffer* buffer = self.take(array, writable)
+        if buffer.ndim < 3:
+            return self.lay(buffer, out, -1, -1, 0, buffer.ndim)
+        return self.lay(buffer, out, 0, 1, 2, buffer.ndim - 2)
+
+    cdef int activation(self, object array, View* out, bint writable, bint channels_last) except -1:
+        """The same, or of an array whose channels are its last axis."""
+        cdef const Py_buffer* buffer
+        if not channels_last:
+            return self.view(array, out, writable)
+        buffer = self.take(array, writable)
+        return self.lay(buffer, out, 0, buffer.ndim - 1, 1, buffer.ndim - 2)
+
+    cdef int weight(self, object array, View* out, bint channels_last) except -1:
+        """(O, I, kH, kW, kD) of an array with the axes O, I, then the kernel's, or with the kernel's, then I, O."""
+        cdef const Py_buffer* buffer
+        if not channels_last:
+            return self.view(array, out, False)
+        buffer = self.take(array, False)
+        return self.lay(buffer, out, buffer.ndim - 1, buffer.ndim - 2, 0, buffer.ndim - 2)
+
+    cdef const Py_buffer* take(self, object array, bint writable) except NULL:
         cdef Py_buffer* buffer = &self.buffers[self.count]
-        cdef int axis, first
         if type(array) is not ndarray:   # a subclass may have told Python another shape than its buffer's
             raise TypeError(f"arrays reach native code as plain ndarrays, but got a {type(array).__name__}")
         PyObject_GetBuffer(array, buffer, PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0))
         self.count += 1
-        first = 4 - buffer.ndim
-        if first < 0:
-            raise ValueError("arrays of more than four axes do not reach native code")
+        if buffer.ndim > 5:
+            raise ValueError("arrays of more than five axes do not reach native code")
+        return buffer
+
+    cdef int lay(self, const Py_buffer* buffer, View* out, int first, int second, int spatial, int axes) except -1:
+        """A view whose axes N and C are the buffer's `first` and `second`, and the rest `axes` from `spatial` on."""
+        cdef int axis
+        cdef int[5] of
+        of[0], of[1] = first, second
+        of[3] = spatial + axes - 1 if axes > 0 else -1
+        of[2] = spatial + axes - 2 if axes > 1 else -1
+        of[4] = spatial if axes > 2 else -1
         out.p = <char*>buffer.buf
-        for axis in range(4):
-            out.n[axis] = 1 if axis < first else buffer.shape[axis - first]
-            out.s[axis] = 0 if axis < first else buffer.strides[axis - first]
-        return 0
-
-    cdef int activation(self, object array, View* out, bint writable, bint channels_last) except -1:
-        """(N, C, H, W) of an array that has these axes, or its channels last."""
-        self.view(array, out, writable)
-        if channels_last:
-            out.n[1], out.n[2], out.n[3] = out.n[3], out.n[1], out.n[2]
-            out.s[1], out.s[2], out.s[3] = out.s[3], out.s[1], out.s[2]
-        return 0
-
-    cdef int weight(self, object array, View* out, bint channels_last) except -1:
-        """(O, I, kH, kW) of an array that has these axes, or of (kH, kW, I, O)."""
-        self.view(array, out, False)
-        if channels_last:
-            out.n[0], out.n[1], out.n[2], out.n[3] = out.n[3], out.n[2], out.n[0], out.n[1]
-            out.s[0], out.s[1], out.s[2], out.s[3] = out.s[3], out.s[2], out.s[0], out.s[1]
+        for axis in range(5):
+            out.n[axis] = 1 if of[axis] < 0 else buffer.shape[of[axis]]
+            out.s[axis] = 0 if of[axis] < 0 else buffer.strides[of[axis]]
         return 0
 
     cdef void release(self):
@@ -423,16 +221,19 @@ cdef class Arrays:
         self.count = 0
 
 
-cdef void phase_view(View* out, const View* array, size y, size x, size step_y, size step_x) noexcept nogil:
-    """array[:, :, y::step_y, x::step_x]."""
+cdef void phase_view(View* out, const View* array, size y, size x, size step_y, size step_x, size z=0,
+                     size step_z=1) noexcept nogil:
+    """array[:, :, z::step_z, y::step_y, x::step_x]."""
     out[0] = array[0]
-    out.p = array.p + y * array.s[2] + x * array.s[3]
+    out.p = array.p + y * array.s[2] + x * array.s[3] + z * array.s[4]
     out.n[2], out.s[2] = max(0, (array.n[2] - y + step_y - 1) // step_y), array.s[2] * step_y
     out.n[3], out.s[3] = max(0, (array.n[3] - x + step_x - 1) // step_x), array.s[3] * step_x
+    out.n[4], out.s[4] = max(0, (array.n[4] - z + step_z - 1) // step_z), array.s[4] * step_z
 
 
-cdef enum:
-    SCRATCH_BYTES = 30 << 20   # of all threads together; 32 MiB is promised
+cdef size elements(const View* array) noexcept nogil:
+    return array.n[0] * array.n[1] * array.n[2] * array.n[3] * array.n[4]
+
 
 WORKSPACE_BYTES = SCRATCH_BYTES
 
@@ -469,7 +270,7 @@ cdef void span(const View* array, size itemsize, char** low, char** high) noexce
     """The bytes that an array's elements lie in."""
     cdef int axis
     low[0], high[0] = array.p, array.p + itemsize
-    for axis in range(4):
+    for axis in range(5):
         if array.n[axis] == 0:
             high[0] = low[0]
             return
@@ -477,10 +278,6 @@ cdef void span(const View* array, size itemsize, char** low, char** high) noexce
             low[0] += (array.n[axis] - 1) * array.s[axis]
         else:
             high[0] += (array.n[axis] - 1) * array.s[axis]
-
-
-cdef inline size round_up(size value, size unit) noexcept nogil:
-    return (value + unit - 1) // unit * unit
 
 
 cdef inline size padded_index(size i, size n, int mode) noexcept nogil:
@@ -501,9 +298,26 @@ cdef inline size padded_index(size i, size n, int mode) noexcept nogil:
     return 2 * n - 1 - i if mode == FC_SYMMETRIC else period - i
 
 
+# ---- programs -------------------------------------------------------------------------------------------------
+
+cdef class Program:
+    """A convolution with every number resolved but the arrays: made once, run many times, by several threads at once.
+
+    Every program has `run(x, weight, packed, bias, residual, y, activation, channels_last, threads)` and
+    `scratch_bytes(...)` of one thread. `codes` has the attributes `compute` (fc_compute), `input`, `weight` and `result`
+    (fc_dtype).
+    """
+
+    cdef int compute_with(self, codes) except -1:
+        self.kernels = isa.compute[<int>codes.compute]
+        self.input, self.weight, self.result = codes.input, codes.weight, codes.result
+        return 0
+
+
 include "drivers/totals.pxi"
 include "drivers/weights.pxi"
 include "drivers/region.pxi"
+include "drivers/product.pxi"
 include "drivers/direct.pxi"
 include "drivers/lanes.pxi"
 include "drivers/patches.pxi"

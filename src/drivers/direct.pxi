@@ -19,14 +19,6 @@ cdef enum:
     REGION = 1
     GATHER = 2     # enormous windows: pixels x kc elements at a time
 
-cdef enum:
-    FLOAT16 = 2    # fc_dtype: stored in half precision, computed in single
-
-cdef enum:         # fc_activation, those that the micro-kernels apply themselves
-    LINEAR = 0
-    RELU = 1
-    RELU6 = 2      # in patches alone
-
 cdef struct Direct:
     const fc_kernels* kernels
     View x, y, residual
@@ -71,13 +63,6 @@ cdef struct Met:               # taps of a tile that meet the input, rows first_
     size first_y, last_y, first_x, last_x
     size min_y, min_x, span_y, span_x
     bint all
-
-
-cdef struct Ends:              # what follows a sum while it is in the registers
-    const char* bias           # as wide as the panel, or NULL
-    const char* residual
-    const size* residual_row
-    bint relu
 
 
 cdef enum:
@@ -152,7 +137,7 @@ cdef class DirectPass:
 cdef bint direct_usable(const fc_kernels* kernels, const View* x, int code) noexcept nogil:
     """Whether a pass that reads the input in place can read this array."""
     cdef size unit = kernels.size
-    return (code == kernels.dtype and (x.n[1] == 1 or x.s[1] == unit) and x.s[0] % unit == 0
+    return (code == kernels.input and (x.n[1] == 1 or x.s[1] == unit) and x.s[0] % unit == 0
             and x.s[2] % unit == 0 and x.s[3] % unit == 0 and <size>x.p % unit == 0)
 
 
@@ -351,32 +336,6 @@ cdef void direct_scratch(Direct* job) noexcept nogil:
                          + round_up(job.max_segments * sizeof(fc_segment), 64))
 
 
-cdef inline bint in_elements(const View* view, const char* at, size element) noexcept nogil:
-    """Whether channels lie side by side, and pixels a whole number of elements apart."""
-    return (view.s[1] == element and view.s[2] % element == 0 and view.s[3] % element == 0 and <size>at % element == 0)
-
-
-cdef void lay_out(size* at, size rows, size columns, size row_step, size pixel_step) noexcept nogil:
-    """Elements to every pixel of a tile, row by row."""
-    cdef size r, p, here
-    for r in range(rows):
-        here = r * row_step
-        for p in range(columns):
-            at[p] = here
-            here += pixel_step
-        at += columns
-
-
-cdef void lay_out_images(size* at, size images, size image_step, size rows, size columns, size row_step,
-                         size pixel_step) noexcept nogil:
-    """`lay_out` of every image of a tile."""
-    cdef size m, p, pixels = rows * columns
-    lay_out(at, rows, columns, row_step, pixel_step)
-    for m in range(1, images):
-        for p in range(pixels):
-            at[m * pixels + p] = m * image_step + at[p]
-
-
 cdef inline size region_offset(const Direct* job, const Met* met, size i, size j) noexcept nogil:
     """Element of tap (i, j) relative to its output pixel's origin in the region, of all taps or of those `met`."""
     if job.source == IN_PLACE:
@@ -508,7 +467,7 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
             residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1]
                         + oy * job.residual.s[2] + ox * job.residual.s[3])
         # a full panel of a channels-last output of the computing type is summed where it will lie
-        in_output = (width == count and job.merged == job.outputs and job.y_code != FLOAT16 and not job.long_
+        in_output = (width == count and job.merged == job.outputs and job.y_code == kernels.sum and not job.long_
                      and in_elements(&job.y, to, kernels.size)
                      and (residual == NULL or in_elements(&job.residual, residual, kernels.size))
                      and (images == 1 or (job.y.s[0] % kernels.size == 0
@@ -579,49 +538,6 @@ cdef void direct_spread(const Direct* job, const char* c, size width, size oy, s
                     c + (r * columns * width + (a * job.merge_x + b) * job.merged) * kernels.size, width, own_columns,
                     job.merged, to + a * row_step + b * column_step + r * job.y.s[2], job.y.s[3], job.y.s[1], job.bias,
                     job.activation, NULL, 0, 0)
-
-
-cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,
-                       size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,
-                       const Ends* ends, bint first, bint last) noexcept nogil:
-    """All pixels of the tile for one block of the reduction, the `first` or the `last` or one that adds to what is in c,
-    in register tiles as equal as can be. They share out the fetching of as many weights as these, behind them in memory:
-    packed weights are read from one end to the other."""
-    cdef size begin, end, line = width * kernels.size
-    cdef fc_product product
-    if pixels == 0:
-        return
-    begin = segments[0].b if count else 0
-    end = segments[count - 1].b + segments[count - 1].k if count else 0
-    product.a, product.a_row, product.step = a, a_row, 1
-    product.b, product.ldb, product.segment, product.segments = b, width, segments, count
-    product.c, product.c_row, product.accumulate = c, c_row, not first
-    product.bias = ends.bias if last else NULL
-    product.residual = ends.residual if last else NULL
-    product.residual_row, product.relu = ends.residual_row, ends.relu and last
-    product.ahead = b + end * line
-    product.ahead_step = min(<size>64, line // register_tiles(kernels, vectors, pixels))  # a cache line each at most
-    run_product(kernels, &product, vectors, pixels, end - begin)
-
-
-cdef inline size register_tiles(const fc_kernels* kernels, size vectors, size rows) noexcept nogil:
-    return (rows + kernels.rows[vectors] - 1) // kernels.rows[vectors]
-
-
-cdef void run_product(const fc_kernels* kernels, fc_product* product, size vectors, size count,
-                      size steps) noexcept nogil:
-    """`count` rows of so many reduction steps, in register tiles as equal as can be."""
-    cdef size tiles = register_tiles(kernels, vectors, count), rows, longer
-    rows = (count + tiles - 1) // tiles
-    longer = count - tiles * (rows - 1)
-    kernels.micro[vectors][rows](product, longer)
-    if longer < tiles:
-        product.a_row += longer * rows
-        product.c_row += longer * rows
-        if product.residual != NULL:
-            product.residual_row += longer * rows
-        product.ahead += longer * steps * product.ahead_step
-        kernels.micro[vectors][rows - 1](product, tiles - longer)
 
 
 cdef inline bint streamed(const Direct* job) noexcept nogil:

@@ -18,10 +18,6 @@ cdef enum:
     NEIGHBOUR_BYTES = 512   # channels of a pixel done together: its window of 10 x 3 pixels takes half a first level
 
 
-cdef extern from "fastconv.h" nogil:
-    int FC_F32, FC_F64, FC_I32, FC_I64
-
-
 cdef struct Run:
     size end, lo, hi   # outputs up to `end` meet the taps lo..hi-1
 

@@ -141,7 +141,7 @@ cdef void strassen_prepare(Strassen* job, size panels_per_task) noexcept nogil:
     job.image_tiles = (job.pixels + job.side - 1) // job.side
     job.tiles = job.y.n[0] * job.image_tiles
     job.blocks = (job.tiles + job.block - 1) // job.block
-    job.readable = (job.x_code == kernels.dtype and job.x.s[1] == kernels.size and job.x.s[0] % kernels.size == 0
+    job.readable = (job.x_code == kernels.input and job.x.s[1] == kernels.size and job.x.s[0] % kernels.size == 0
                     and job.x.s[2] % kernels.size == 0 and job.x.s[3] % kernels.size == 0
                     and <size>job.x.p % kernels.size == 0 and job.origin_y >= 0 and job.origin_x >= 0
                     and last_y < job.x.n[2] and last_x < job.x.n[3])
@@ -150,7 +150,7 @@ cdef void strassen_prepare(Strassen* job, size panels_per_task) noexcept nogil:
     job.at.p += job.origin_y * job.x.s[2] + job.origin_x * job.x.s[3]
     job.at.n[2], job.at.n[3] = job.y.n[2], job.y.n[3]
     job.at.s[2], job.at.s[3] = job.stride_y * job.x.s[2], job.stride_x * job.x.s[3]
-    job.in_output = (job.y_code == kernels.dtype and job.y.s[0] % kernels.size == 0
+    job.in_output = (job.y_code == kernels.sum and job.y.s[0] % kernels.size == 0
                      and in_elements(&job.y, job.y.p, kernels.size)
                      and (not job.has_residual or (job.residual.s[0] % kernels.size == 0
                                                    and in_elements(&job.residual, job.residual.p, kernels.size))))

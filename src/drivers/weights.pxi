@@ -4,18 +4,6 @@
 # A plan packs all panels once. A single call gives the drivers the array as it lies, and every task packs the panel it
 # is about to use into its own scratch: a few percent of the task's arithmetic, and no memory as large as the weights.
 
-cdef struct Weights:
-    const fc_kernels* kernels
-    const char* packed       # all panels; NULL: packed when used, from `array`
-    bint finite              # of the packed ones: none is NaN or infinite
-    View array
-    int code
-    size groups, taps_y, taps_x, channels, outputs, width, panels   # channels and outputs of one group
-    size channel_stride, output_stride
-    size group_elements
-    size* offsets            # bytes of every tap row, then of every tap column
-
-
 cdef inline size packed_elements(const fc_kernels* kernels, size taps, size channels, size outputs) noexcept nogil:
     return taps * channels * round_up(outputs, kernels.lanes)
 

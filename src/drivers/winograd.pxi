@@ -353,7 +353,7 @@ cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input tr
     cdef size first = 0, last = run, reach = (extent - 1) * column_step, step = apart * column_step, t, c, n
     cdef const char* at
     # tiles first..last-1 lie inside the array
-    if (code != FLOAT16 and x.s[1] == kernels.size and y >= 0 and y + (extent - 1) * row_step < x.n[2]
+    if (code == kernels.input and x.s[1] == kernels.size and y >= 0 and y + (extent - 1) * row_step < x.n[2]
             and channels % kernels.lanes == 0 and x.s[0] % kernels.size == 0 and x.s[2] % kernels.size == 0
             and x.s[3] % kernels.size == 0 and <size>x.p % kernels.size == 0):
         if left < 0:
@@ -415,7 +415,7 @@ cdef void winograd_output_run(const Winograd* job, size tile, size run, size pan
     cdef char* c = output
     cdef int finite = 1
     cdef bint in_output = (not job.pool and width == count and job.y.s[1] == kernels.size and not job.has_residual
-                           and job.y_code != FLOAT16 and job.y.s[2] % kernels.size == 0
+                           and job.y_code == kernels.sum and job.y.s[2] % kernels.size == 0
                            and job.y.s[3] % kernels.size == 0 and <size>to % kernels.size == 0)
     if in_output:
         c, row_step, column_step = to, job.y.s[2] // kernels.size, job.y.s[3] // kernels.size

@@ -82,7 +82,7 @@ cdef void rows_prepare(RowsJob* job) noexcept nogil:
     job.columns = 8 * (job.tiles - 1) + 13
     job.length = round_up(job.rows * job.channels, kernels.lanes)
     job.u_bytes = packed_elements(kernels, job.taps, job.channels, job.outputs) * kernels.size
-    job.in_output = (job.y_code == kernels.dtype and not job.has_residual and job.y.s[0] % kernels.size == 0
+    job.in_output = (job.y_code == kernels.sum and not job.has_residual and job.y.s[0] % kernels.size == 0
                      and in_elements(&job.y, job.y.p, kernels.size) and job.outputs % kernels.lanes == 0)
     job.region_bytes = round_up(job.columns * job.length * kernels.size, 64)
     job.v_bytes = round_up(ROWS_ELEMENTS * job.tiles * job.length * kernels.size, 64)

@@ -1,0 +1,330 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# The header of the house: what a driver (drivers/*.pxi) may use, and what it lends to the others.
+#
+#   fastconv.h, memory.h, tasks.h    kernels and threads: C
+#   View, Arrays                     the arrays of a call                             _native.pyx
+#   run_tasks, team_for, allocate    threads and scratch                              _native.pyx
+#   Program                          a convolution that waits for its arrays          _native.pyx
+#   Weights                          packed for the register tile                     drivers/weights.pxi
+#   pack_region                      the part of the input under a tile of outputs    drivers/region.pxi
+#   Ends, direct_block, run_product  products in register tiles                       drivers/product.pxi
+#
+# Small inline functions are beside what they belong to: is_long, totals_bytes in drivers/totals.pxi, in_elements and
+# register_tiles in drivers/product.pxi. Nothing else of one driver is another's.
+
+ctypedef Py_ssize_t size
+
+cdef extern from "memory.h" nogil:
+    void* fc_allocate(size_t bytes)
+    void fc_free(void* memory)
+
+cdef extern from *:
+    """
+    #if defined(_OPENMP)
+    #include <omp.h>
+    static int fc_openmp_version(void) { return _OPENMP; }
+    #if defined(__clang__)
+    static const char *fc_openmp_name(void) { return "libomp"; }
+    #else
+    static const char *fc_openmp_name(void) { return "libgomp"; }
+    #endif
+    static double fc_seconds(void) { return omp_get_wtime(); }
+    /* Several threads may raise the same flag at once. */
+    static inline void fc_raise_flag(char *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELAXED); }
+    static int fc_openmp_threads(void) { return omp_get_max_threads(); }
+    #else
+    #error "fastconv needs OpenMP: compile with -fopenmp"
+    #endif
+    """
+    int fc_openmp_version() nogil
+    const char* fc_openmp_name() nogil
+    double fc_seconds() nogil
+    void fc_raise_flag(char* flag) nogil
+    int fc_openmp_threads() nogil
+
+cdef extern from "fastconv.h" nogil:
+    enum:
+        FC_F32, FC_F64, FC_F16, FC_I8, FC_U8, FC_I16, FC_U16, FC_I32, FC_U32        # fc_dtype
+        FC_I64, FC_U64, FC_BF16, FC_DTYPES
+        FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTE_I16, FC_COMPUTES
+        LINEAR "FC_LINEAR", RELU "FC_RELU", RELU6 "FC_RELU6"                        # fc_activation: in the registers
+        FC_LEAKY_RELU, FC_SILU, FC_SIGMOID, FC_HARDSWISH
+        FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC               # fc_padding_mode
+        FC_MAX_VECTORS, FC_MAX_ROWS, FC_MAX_WINDOW
+        FC_WINOGRAD_TILES, FC_WINOGRAD_CHANNELS
+        FC_WINOGRAD_STRIDED, FC_WINOGRAD_2, FC_WINOGRAD_4, FC_WINOGRAD_TWO_TAPS, FC_WINOGRAD_STRIDED_4
+        FC_WINOGRAD_KINDS
+        FC_ROWS_TILE, FC_ROWS_TAPS, FC_ROWS_STRIDE, FC_ROWS_ELEMENTS, FC_ROWS_EXTENT
+    ctypedef struct fc_segment:
+        Py_ssize_t a
+        Py_ssize_t b
+        Py_ssize_t k
+        const void* pick
+    ctypedef struct fc_product:
+        const void* a
+        const Py_ssize_t* a_row
+        Py_ssize_t step
+        const void* b
+        Py_ssize_t ldb
+        const fc_segment* segment
+        Py_ssize_t segments
+        void* c
+        const Py_ssize_t* c_row
+        int accumulate, relu
+        const void* bias
+        const void* residual
+        const Py_ssize_t* residual_row
+        const char* ahead
+        Py_ssize_t ahead_step
+    ctypedef void (*fc_micro_kernel)(const fc_product*, Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_pack)(void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const char*, Py_ssize_t,
+                            Py_ssize_t) noexcept nogil
+    ctypedef int (*fc_pack_panel)(void*, Py_ssize_t, const char*, Py_ssize_t, const Py_ssize_t*, Py_ssize_t,
+                                  const Py_ssize_t*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_store)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, char*, Py_ssize_t, Py_ssize_t,
+                              const void*, int, const char*, Py_ssize_t, Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_add)(void*, const void*, Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_total_add)(void*, const void*, Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_total_end)(void*, const void*, Py_ssize_t) noexcept nogil
+    ctypedef double (*fc_burst)(long) noexcept nogil
+    ctypedef void (*fc_winograd_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
+                                       Py_ssize_t) noexcept nogil
+    ctypedef int (*fc_winograd_output)(const void*, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                       Py_ssize_t, const void*, int) noexcept nogil
+    ctypedef void (*fc_winograd_taps)(const void*, Py_ssize_t, int, void*, Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
+                                         Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_winograd_pool)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int, void*,
+                                      Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_winograd_products)(int, const void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*,
+                                          Py_ssize_t, Py_ssize_t, int) noexcept nogil
+    ctypedef void (*fc_lane)(const void*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
+                             const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*, int, const void*,
+                             int) noexcept nogil
+    ctypedef void (*fc_window)(const void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t, const fc_segment*,
+                               Py_ssize_t, void*, Py_ssize_t, const void*, int) noexcept nogil
+    ctypedef void (*fc_window_gradient)(const void*, const Py_ssize_t*, Py_ssize_t, const void*, Py_ssize_t,
+                                        const fc_segment*, Py_ssize_t, void*, const Py_ssize_t*,
+                                        Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_spread)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Py_ssize_t*,
+                               const void*) noexcept nogil
+    ctypedef struct fc_winograd:
+        int tile, step, taps, extent, elements, weights, last
+        fc_winograd_input input
+        fc_winograd_output output
+        fc_winograd_weights transform
+        fc_winograd_pool pool
+        fc_winograd_products products
+        fc_winograd_input gradient
+        fc_winograd_taps gradient_taps
+    ctypedef void (*fc_strassen_input)(const void*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
+                                       Py_ssize_t, int) noexcept nogil
+    ctypedef void (*fc_strassen_weights)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*,
+                                         Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_strassen_fold)(const void*, Py_ssize_t, void*, Py_ssize_t) noexcept nogil
+    ctypedef int (*fc_strassen_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, const Py_ssize_t*, Py_ssize_t,
+                                       Py_ssize_t, const void*, const void*, const Py_ssize_t*, int) noexcept nogil
+    ctypedef void (*fc_rows_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
+                                   Py_ssize_t) noexcept nogil
+    ctypedef int (*fc_rows_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t,
+                                   const void*, int) noexcept nogil
+    ctypedef struct fc_strassen:
+        fc_strassen_input input
+        fc_strassen_weights weights
+        fc_strassen_fold fold
+        fc_strassen_output output
+    ctypedef struct fc_lane_kernels "fc_lane_kernels":
+        fc_lane lane[3][FC_MAX_ROWS + 1]
+        fc_window window[FC_MAX_WINDOW + 1][3][2]
+        fc_window_gradient window_gradient[FC_MAX_WINDOW + 1][3][4]
+    ctypedef struct fc_patch_at:
+        Py_ssize_t a_y, a_x, b_y, b_x, c_y, c_x
+        Py_ssize_t row_lo, row_hi, col_lo, col_hi
+        int activation
+    ctypedef void (*fc_patch_run)(const void*, const void*, void*, const void*, Py_ssize_t,
+                                  const fc_patch_at*) noexcept nogil
+    ctypedef struct fc_patch:
+        int rows, columns
+        fc_patch_run run[5]
+    ctypedef struct fc_kernels:
+        int input, weight, sum
+        int input_size, weight_size, size
+        int tile_k
+        int lanes
+        int vectors
+        int rows[FC_MAX_VECTORS + 1]
+        fc_micro_kernel micro[FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1]
+        fc_pack pack[FC_DTYPES]
+        fc_pack_panel pack_panel[FC_DTYPES]
+        fc_store store[FC_DTYPES]
+        fc_add add
+        fc_total_add total_add
+        fc_total_end total_end
+        int lane_vectors
+        int picks
+        fc_lane_kernels by_lane[2]
+        fc_patch patch[FC_MAX_WINDOW + 1][FC_MAX_WINDOW + 1][3][2]
+        fc_spread spread
+        fc_winograd winograd[FC_WINOGRAD_KINDS]
+        fc_strassen strassen[2]
+        fc_rows_input rows_input
+        fc_rows_output rows_output
+    ctypedef struct fc_pool_row:
+        const char* x
+        Py_ssize_t xh, xw, xc
+        char* y
+        Py_ssize_t yh, yw, yc
+        char* index
+        Py_ssize_t iw, ic
+        Py_ssize_t channels, height, width, out_width
+        Py_ssize_t y0, stride_x, pad_x, kernel_y, kernel_x, dilation_y, dilation_x
+        int count_include_pad
+        Py_ssize_t divisor, limit_y, limit_x
+        Py_ssize_t low
+    ctypedef void (*fc_pool_function)(const fc_pool_row*) noexcept nogil
+    ctypedef struct fc_pool_kernels:
+        fc_pool_function max_row
+        fc_pool_function avg_row
+        fc_pool_function max_scatter
+        fc_pool_function avg_scatter
+    ctypedef struct fc_max_pool_gradient:
+        void* dx
+        const void* x
+        const void* y
+        const void* dy
+        Py_ssize_t channels, pixel, height, width, out_height, out_width
+        Py_ssize_t kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x
+    ctypedef struct fc_step:
+        int code
+        const void* operand
+        double number
+    ctypedef struct fc_layer_kernels:
+        void (*elementwise)(void*, const fc_step*, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*relu_gradient)(void*, const void*, const void*, double, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
+        void (*products)(const void*, const void*, const void*, const void*, Py_ssize_t, Py_ssize_t, void*,
+                         void*) noexcept nogil
+        void (*sum)(const void*, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
+        void (*affine)(void*, const void*, const void*, const void*, const void*, const void*, int, Py_ssize_t,
+                       Py_ssize_t) noexcept nogil
+        void (*sgd)(void*, const void*, void*, double, double, double, int, Py_ssize_t) noexcept nogil
+        void (*adam)(void*, const void*, void*, void*, double, double, double, double, double,
+                     Py_ssize_t) noexcept nogil
+        void (*max_pool_gradient)(const fc_max_pool_gradient*) noexcept nogil
+        void (*dense)(const void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
+    ctypedef struct fc_isa:
+        const char* name
+        const fc_kernels* compute[FC_COMPUTES]
+        const fc_pool_kernels* pool[FC_DTYPES]
+        const fc_layer_kernels* layers[2]
+        fc_burst fma_burst
+    const fc_isa* fc_isa_select(const char*)
+    const fc_isa* fc_isa_best()
+    const char* fc_isa_built(int)
+
+cdef extern from "tasks.h" nogil:
+    ctypedef struct fc_watch:
+        pass
+    ctypedef void (*fc_task)(void*, char*, Py_ssize_t, fc_watch*) noexcept nogil
+    ctypedef int (*fc_look)() noexcept nogil
+    int FC_FORKED
+    int fc_run_tasks(fc_task, void*, char*, Py_ssize_t, Py_ssize_t, int, int, fc_look)
+    bint fc_interrupted(fc_watch*)
+    void fc_run_alone()
+    int fc_room_for_threads()
+
+
+# ---- arrays -------------------------------------------------------------------------------------------------------
+
+cdef struct View:
+    char* p
+    size n[5]      # N, C, H, W and the depth: 1 where there is none
+    size s[5]      # bytes
+
+
+cdef class Arrays:
+    cdef Py_buffer buffers[8]
+    cdef int count   # zero at first, as every C attribute
+
+    cdef int view(self, object array, View* out, bint writable) except -1
+    cdef int activation(self, object array, View* out, bint writable, bint channels_last) except -1
+    cdef int weight(self, object array, View* out, bint channels_last) except -1
+    cdef const Py_buffer* take(self, object array, bint writable) except NULL
+    cdef int lay(self, const Py_buffer* buffer, View* out, int first, int second, int spatial, int axes) except -1
+    cdef void release(self)
+
+
+cdef void phase_view(View* out, const View* array, size y, size x, size step_y, size step_x, size z=*,
+                     size step_z=*) noexcept nogil
+cdef size elements(const View* array) noexcept nogil
+
+
+cdef inline size round_up(size value, size unit) noexcept nogil:
+    return (value + unit - 1) // unit * unit
+
+
+# ---- threads and scratch ------------------------------------------------------------------------------------------
+
+cdef const fc_isa* isa     # the instruction set in use
+
+cdef enum:
+    PARALLEL_FROM_MACS = 1 << 20   # about 10 microseconds: starting a team costs as much
+    SCRATCH_BYTES = 30 << 20       # of all threads together; 32 MiB is promised
+
+cdef int run_tasks(fc_task work, void* job, char* scratch, size scratch_bytes, size tasks, int threads,
+                   bint even=*) except -1
+cdef int handle_signals() except -1
+cpdef size team_for(size threads, size tasks, size scratch_bytes, size beside=*) noexcept
+cdef void* allocate(size bytes) except NULL
+
+
+# ---- programs -----------------------------------------------------------------------------------------------------
+
+cdef class Program:
+    cdef const fc_kernels* kernels     # those of the instruction set in use when the program was made
+    cdef int input, weight, result     # fc_dtype
+
+    cdef int compute_with(self, codes) except -1
+
+
+# ---- weights ------------------------------------------------------------------------------------------------------
+
+cdef struct Weights:
+    const fc_kernels* kernels
+    const char* packed       # all panels; NULL: packed when used, from `array`
+    bint finite              # of the packed ones: none is NaN or infinite
+    View array
+    int code
+    size groups, taps_y, taps_x, channels, outputs, width, panels   # channels and outputs of one group
+    size channel_stride, output_stride
+    size group_elements
+    size* offsets            # bytes of every tap row, then of every tap column
+
+cdef int bind_weights(Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
+                      bint finite, size groups, bint transposed, size taps_y, size taps_x,
+                      const size* taps) except -1
+cdef int bind_taps(Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
+                   size groups, bint transposed, tuple rows, tuple columns) except -1
+cdef int pack_panel(const Weights* w, size group, size panel, size channel, size channels, char* dst) noexcept nogil
+cdef void pack_steps(const Weights* w, size group, size panel, size first, size last, char* dst) noexcept nogil
+
+
+# ---- regions and products -----------------------------------------------------------------------------------------
+
+cdef void pack_region(const fc_kernels* kernels, int code, const View* x, size image, size channel, size channels,
+                      size first_row, size row_step, size rows, size first_column, size column_step, size columns,
+                      size pitch, int mode, size ld, char* dst) noexcept nogil
+
+cdef struct Ends:              # what follows a sum while it is in the registers
+    const char* bias           # as wide as the panel, or NULL
+    const char* residual
+    const size* residual_row
+    bint relu
+
+cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,
+                       size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,
+                       const Ends* ends, bint first, bint last) noexcept nogil
+cdef void run_product(const fc_kernels* kernels, fc_product* product, size vectors, size count,
+                      size steps) noexcept nogil
+cdef void lay_out(size* at, size rows, size columns, size row_step, size pixel_step) noexcept nogil
+cdef void lay_out_images(size* at, size images, size image_step, size rows, size columns, size row_step,
+                         size pixel_step) noexcept nogil

@@ -1,0 +1,72 @@
+# Products in register tiles: what the drivers share. A block of the reduction is a list of segments, runs of steps; its
+# rows are pixels (or tiles, or channels), wherever they lie in the caller's region, and its columns the width of a panel.
+# What follows a sum (bias, residual, relu) is done while it is in the registers: `Ends`.
+
+
+cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,
+                       size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,
+                       const Ends* ends, bint first, bint last) noexcept nogil:
+    """All pixels of the tile for one block of the reduction, the `first` or the `last` or one that adds to what is in c,
+    in register tiles as equal as can be. They share out the fetching of as many weights as these, behind them in memory:
+    packed weights are read from one end to the other."""
+    cdef size begin, end, line = width * kernels.size
+    cdef fc_product product
+    if pixels == 0:
+        return
+    begin = segments[0].b if count else 0
+    end = segments[count - 1].b + segments[count - 1].k if count else 0
+    product.a, product.a_row, product.step = a, a_row, 1
+    product.b, product.ldb, product.segment, product.segments = b, width, segments, count
+    product.c, product.c_row, product.accumulate = c, c_row, not first
+    product.bias = ends.bias if last else NULL
+    product.residual = ends.residual if last else NULL
+    product.residual_row, product.relu = ends.residual_row, ends.relu and last
+    product.ahead = b + end * line
+    product.ahead_step = min(<size>64, line // register_tiles(kernels, vectors, pixels))  # a cache line each at most
+    run_product(kernels, &product, vectors, pixels, end - begin)
+
+
+cdef inline size register_tiles(const fc_kernels* kernels, size vectors, size rows) noexcept nogil:
+    return (rows + kernels.rows[vectors] - 1) // kernels.rows[vectors]
+
+
+cdef void run_product(const fc_kernels* kernels, fc_product* product, size vectors, size count,
+                      size steps) noexcept nogil:
+    """`count` rows of so many reduction steps, in register tiles as equal as can be."""
+    cdef size tiles = register_tiles(kernels, vectors, count), rows, longer
+    rows = (count + tiles - 1) // tiles
+    longer = count - tiles * (rows - 1)
+    kernels.micro[vectors][rows](product, longer)
+    if longer < tiles:
+        product.a_row += longer * rows
+        product.c_row += longer * rows
+        if product.residual != NULL:
+            product.residual_row += longer * rows
+        product.ahead += longer * steps * product.ahead_step
+        kernels.micro[vectors][rows - 1](product, tiles - longer)
+
+
+cdef inline bint in_elements(const View* view, const char* at, size element) noexcept nogil:
+    """Whether channels lie side by side, and pixels a whole number of elements apart."""
+    return (view.s[1] == element and view.s[2] % element == 0 and view.s[3] % element == 0 and <size>at % element == 0)
+
+
+cdef void lay_out(size* at, size rows, size columns, size row_step, size pixel_step) noexcept nogil:
+    """Elements to every pixel of a tile, row by row."""
+    cdef size r, p, here
+    for r in range(rows):
+        here = r * row_step
+        for p in range(columns):
+            at[p] = here
+            here += pixel_step
+        at += columns
+
+
+cdef void lay_out_images(size* at, size images, size image_step, size rows, size columns, size row_step,
+                         size pixel_step) noexcept nogil:
+    """`lay_out` of every image of a tile."""
+    cdef size m, p, pixels = rows * columns
+    lay_out(at, rows, columns, row_step, pixel_step)
+    for m in range(1, images):
+        for p in range(pixels):
+            at[m * pixels + p] = m * image_step + at[p]
