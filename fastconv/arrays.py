@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeGuard, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ._core.types import FLOATS, INTEGERS, SUPPORTED, learn
 from .errors import ConvError, ConvTypeError
 from .geometry import Shape
 
@@ -21,12 +22,6 @@ DType = np.dtype[Any]
 
 INT32: Final = np.dtype(np.int32)
 INT64: Final = np.dtype(np.int64)
-FLOATS: Final = frozenset(map(np.dtype, ("float16", "float32", "float64")))
-INTEGERS: Final = frozenset(
-    map(np.dtype, ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"))
-)
-SUPPORTED: Final = FLOATS | INTEGERS
-
 
 CACHE_LINE: Final = 64  # bytes
 ALIGNED_FROM_BYTES: Final = 1 << 15  # below, aligning costs more than it saves
@@ -60,9 +55,9 @@ def as_array(name: str, value: object) -> Array:
         array = _converted(name, value)
     if array.dtype not in SUPPORTED:
         native = array.dtype.newbyteorder("=")
-        if native not in SUPPORTED:
+        if not learn(native):
             raise unusable_dtype(name, array)
-        array = array.astype(native)
+        array = array.astype(native, copy=False)
     return array
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from .activations import FUSED
+from ._core.types import COMPUTE, COMPUTE_DTYPES, FLOATS, PADDING_MODES, STORAGE, Codes
 from .choice import (
     EXCHANGE_LANES,
     EXCHANGE_LONG,
@@ -34,6 +34,7 @@ from .choice import (
     Winograd,
     by_lanes,
     choose_algorithm,
+    dilation_phases,
     direct_blocking,
     exchange_pays,
     exchanged_passes,
@@ -41,13 +42,12 @@ from .choice import (
     grain,
     input_gradient_passes,
     lane_blocking,
-    lane_passes,
+    lane_taps,
     lanes_idle,
-    line_rows,
+    line_blocking,
     merged_phases,
     panel_width,
     strassen_blocking,
-    tap_spacing,
     useful_taps,
     walked_taps,
     walks_padding,
@@ -58,27 +58,10 @@ from .geometry import Geometry
 
 Array = NDArray[Any]
 
-# Element types as the native code numbers them (fc_dtype, fc_compute in src/fastconv.h).
-STORAGE = {
-    np.dtype(name): code
-    for code, name in enumerate(
-        ["float32", "float64", "float16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
-    )
-}
-COMPUTE = {
-    np.dtype("float32"): 0,
-    np.dtype("float16"): 0,
-    np.dtype("float64"): 1,
-    np.dtype("int32"): 2,
-    np.dtype("int64"): 3,
-}
-COMPUTE_DTYPES: list[np.dtype[Any]] = [np.dtype("float32"), np.dtype("float64"), np.dtype("int32"), np.dtype("int64")]
-ACTIVATIONS: dict[str | None, int] = {None: 0} | FUSED
 FINITE_AT_ONCE = 1 << 18  # weights looked at together
 STREAMED_TILES = 4  # that pack the same weights again
 MOST_EXCHANGED_GROUPS = 16  # each is a step into native code
 MOST_LANES = 16  # of any instruction set's vectors
-PADDING_MODES = {"zeros": 0, "reflect": 1, "replicate": 2, "circular": 3, "symmetric": 4}
 
 
 # ---- packed weights ----------------------------------------------------------------------------------------------
@@ -200,6 +183,50 @@ def _merged_weights(merged: Pass, passes: tuple[Pass, ...], weight: Array) -> Ar
     return together.reshape(reduction, len(passes) * outputs, len(merged.rows), len(merged.columns))
 
 
+# ---- programs ----------------------------------------------------------------------------------------------------
+
+
+class Extent(NamedTuple):
+    """How large a convolution is, for its program; sizes are those of all outputs and of the input."""
+
+    groups: int
+    channels: int  # of one group: the reduction
+    outputs: int
+    size: tuple[int, int, int]
+    input_size: tuple[int, int, int]
+    mode: int
+
+
+class Lifted(NamedTuple):
+    """A pass on three axes."""
+
+    taps: tuple[tuple[int, ...], ...]
+    places: tuple[tuple[int, ...], ...]
+    stride: tuple[int, int, int]
+    phase: tuple[int, int, int]
+    step: tuple[int, int, int]
+    merge: tuple[int, int, int]
+
+
+@lru_cache(maxsize=1024)
+def lifted(p: Pass) -> Lifted:
+    """A pass on three axes, of which the depth has one tap."""
+    return Lifted(
+        ((0,), p.tap_y, p.tap_x), ((0,), p.rows, p.columns), (1, *p.stride), (0, *p.phase), (1, *p.step), (1, *p.merge)
+    )
+
+
+@lru_cache(maxsize=512)
+def _program(kind: type[Any], isa: int, *numbers: Any) -> Any:
+    """A native program for the instruction set in use."""
+    return kind(*numbers)
+
+
+def program(kind: type[Any], *numbers: Any) -> Any:
+    """A native program, remembered."""
+    return _program(kind, _native.isa_number(), *numbers)
+
+
 # ---- calls ------------------------------------------------------------------------------------------------------
 
 
@@ -257,7 +284,6 @@ class Call(NamedTuple):
     compute: int
     threads: int
     lanes: bool  # by the depthwise kernels, with a lane an output channel
-    patches: _native.DepthwisePatches | None  # of a depthwise call whose arrays may be read and written in place
     packs: bool  # a panel is so large that weights are packed before, even for one run
     streams: bool  # unless all are finite: then they may be packed block by block
     covers: bool  # every output belongs to a pass
@@ -303,7 +329,7 @@ class Call(NamedTuple):
             self._run_winograd(Operands(weight, x, out, bias, residual, activation, packed, channels_last), pool)
             return
         if self.lanes:
-            self._run_lanes(weight, x, out, bias, residual, activation, packed, channels_last)
+            self._run_lanes(Operands(weight, x, out, bias, residual, activation, packed, channels_last))
             return
         if self.merged and packed is None and residual is None:
             self._run_merged(self.merged, weight, x, out, bias, activation, channels_last)
@@ -335,7 +361,7 @@ class Call(NamedTuple):
             self.merged_direct, (None,), x, STORAGE[x.dtype], together, STORAGE[together.dtype], None, True, True, bias,
             out, STORAGE[out.dtype], None, activation, False, self.threads,
         )  # fmt: skip
-        if out.dtype.kind != "f":
+        if out.dtype not in FLOATS:
             return
         with np.errstate(all="ignore"):
             sums = out.sum((1, 2, 3), dtype=np.promote_types(out.dtype, np.float32))
@@ -383,90 +409,94 @@ class Call(NamedTuple):
                 None if residual is None else residual[outputs].swapaxes(0, 1), a.activation,
             )  # fmt: skip
 
-    def _run_lanes(
-        self,
-        weight: Array,
-        x: Array,
-        out: Array,
-        bias: Array | None,
-        residual: Array | None,
-        activation: int,
-        packed: PackedWeights | None,
-        channels_last: bool,
-    ) -> None:
-        if packed is None:
-            _, rows, columns, _ = lane_passes(self.passes)
-            logical = weight.transpose(3, 2, 0, 1) if channels_last else weight
-            packed = _pack_lanes(rows, columns, logical, self.groups, self.transposed, self.compute, self.threads)
-        if self.patches and residual is None and self.patches.run(
-            x, STORAGE[x.dtype], packed.panels, bias, out, STORAGE[out.dtype], activation, channels_last, self.threads
-        ):
-            return
-        native, rows, columns, p = lane_passes(self.passes)
-        size = out.shape[1:3] if channels_last else out.shape[2:]
-        own = p.output_size((size[0], size[1]))
-        macs = out.shape[0] * prod(own) * self.groups * self.outputs * self.channels * len(rows) * len(columns)
+    def codes(self, a: Operands) -> Codes:
+        """The element types of a run."""
+        return Codes(self.compute, STORAGE[a.x.dtype], STORAGE[a.weight.dtype], STORAGE[a.out.dtype])
+
+    def extent(self, size: tuple[int, int], input_size: tuple[int, int]) -> Extent:
+        """How large a run is into outputs of `size`."""
+        return Extent(self.groups, self.channels, self.outputs, (1, *size), (1, *input_size), self.mode)
+
+    def lanes_program(
+        self, codes: Codes, images: int, size: tuple[int, int], input_size: tuple[int, int], in_place: bool
+    ) -> _native.Lanes:
+        """The program with a lane an output channel; `in_place`: the input is read as it lies, and not picked from."""
+        p, taps = lane_taps(self.passes)
+        own = p.output_size(size)
+        macs = images * prod(own) * self.groups * self.outputs * self.channels * taps
         team = _native.threads_for(4 * macs, self.threads)  # bound by memory more than by arithmetic
-        stride = x.strides[3 if channels_last else 1]
+        chunk = _native.lane_chunk(self.compute)
+        b = lane_blocking(p, self.channels, self.outputs, self.groups, own, chunk, team, in_place)
+        made: _native.Lanes = program(
+            _native.Lanes, codes, self.extent(size, input_size), tuple(map(lifted, self.passes)), b
+        )
+        return made
+
+    def _run_lanes(self, a: Operands) -> None:
+        _, height, width = a.size
+        rows, columns = a.x.shape[1:3] if a.channels_last else a.x.shape[2:]
         in_place = (
             self.channels == self.outputs == 1
             and not self.mode
-            and stride == x.itemsize
-            and x.dtype == COMPUTE_DTYPES[self.compute]
+            and a.x.strides[3 if a.channels_last else 1] == a.x.itemsize
+            and a.x.dtype == COMPUTE_DTYPES[self.compute]
         )
-        chunk = _native.lane_chunk(self.compute)
-        b = lane_blocking(p, self.channels, self.outputs, self.groups, own, chunk, team, in_place)
-        _native.depthwise(
-            self.compute, x, STORAGE[x.dtype], packed.panels, bias, out, STORAGE[out.dtype], residual, activation,
-            channels_last, self.groups, native, len(rows), len(columns), *p.stride, *p.step, self.mode, *b.tile,
-            b.chunks_per_task, team,
-        )  # fmt: skip
+        lanes = self.lanes_program(self.codes(a), a.size[0], (height, width), (rows, columns), in_place)
+        packed = a.packed
+        if packed is None:
+            logical = a.logical().weight
+            packed = _pack_lanes(
+                lanes.rows, lanes.columns, logical, self.groups, self.transposed, self.compute, self.threads
+            )
+        lanes.run(
+            a.x, a.weight, packed, a.bias, a.residual, a.out, a.activation, a.channels_last, self.threads
+        )
 
     def _run_strassen(self, a: Operands) -> None:
         kind = STRASSEN[self.algorithm]
         (p,) = self.passes
-        a, transformed = self._transformed(a, kind)
-        if transformed is None:
+        a = self._transformed(a, kind)
+        if a.packed is None or a.packed.transformed is None:
             self._run_direct(a)
             return
-        own = a if p.step == (1, 1) else a.logical().phase(p.phase, p.step)
-        batch, height, width = own.size
+        batch, *size = a.size
+        input_size = a.x.shape[1:3] if a.channels_last else a.x.shape[2:]
         b = strassen_blocking(
-            kind, self.channels, self.outputs, batch, height * width, _native.tile_shape(self.compute), self.threads
-        )
-        bad = _native.strassen(
-            self.compute, kind.levels, own.x, STORAGE[own.x.dtype], transformed, a.bias, own.out,
-            STORAGE[own.out.dtype], own.residual, a.activation, p.stride, (p.tap_y[0], p.tap_x[0]), self.mode, b.tiles,
-            b.part, b.reduction, b.panels_per_task, own.channels_last, self.threads,
+            kind, self.channels, self.outputs, batch, prod(p.output_size((size[0], size[1]))),
+            _native.tile_shape(self.compute), self.threads,
         )  # fmt: skip
-        self._repair(a, bad)
+        extent = self.extent((size[0], size[1]), (input_size[0], input_size[1]))
+        strassen = program(_native.Strassen, self.codes(a), extent, lifted(p), b, kind.levels)
+        self._repair(
+            a,
+            strassen.run(
+                a.x, a.weight, a.packed, a.bias, a.residual, a.out, a.activation, a.channels_last, self.threads
+            ),
+        )
 
     def _run_line(self, a: Operands) -> None:
         (p,) = self.passes
-        a, transformed = self._transformed(a, LINE[self.algorithm])
-        if transformed is None:
+        a = self._transformed(a, LINE[self.algorithm])
+        if a.packed is None or a.packed.transformed is None:
             self._run_direct(a)
             return
         _, height, width = a.size
-        rows, _ = line_rows(
-            p, self.channels, self.outputs, (height, width), _native.tile_shape(self.compute), self.threads
+        input_size = a.x.shape[1:3] if a.channels_last else a.x.shape[2:]
+        b = line_blocking(p, self.channels, (height, width), _native.tile_shape(self.compute), self.threads)
+        extent = self.extent((height, width), (input_size[0], input_size[1]))
+        rows = program(_native.WinogradRows, self.codes(a), extent, lifted(p), b)
+        self._repair(
+            a,
+            rows.run(a.x, a.weight, a.packed, a.bias, a.residual, a.out, a.activation, a.channels_last, self.threads),
         )
-        bad = _native.winograd_line(
-            self.compute, a.x, STORAGE[a.x.dtype], transformed, a.bias, a.out, STORAGE[a.out.dtype], a.residual,
-            a.activation, len(p.tap_y), p.stride[0], p.tap_y[0], p.tap_x[0], rows, a.channels_last, self.threads,
-        )  # fmt: skip
-        self._repair(a, bad)
 
-    def _transformed(self, a: Operands, kind: Strassen | Line) -> tuple[Operands, Array | None]:
-        """What a fast algorithm makes of the weights, held by a plan or made now; None where one is not finite."""
-        packed = a.packed
-        if packed is None:
-            a = a.logical()
-            packed = prepare(
-                self.passes[0], a.weight, 1, self.transposed, self.compute, self.threads, False, kind
-            )
-            a = a._replace(packed=packed)
-        return a, packed.transformed
+    def _transformed(self, a: Operands, kind: Strassen | Line) -> Operands:
+        """With what a fast algorithm makes of the weights, held by a plan or made now; none where one is not finite."""
+        if a.packed is not None:
+            return a
+        a = a.logical()
+        packed = prepare(self.passes[0], a.weight, 1, self.transposed, self.compute, self.threads, False, kind)
+        return a._replace(packed=packed)
 
     def _repair(self, a: Operands, bad: bytes | None) -> None:
         """Compute the images that have an output that is not finite, where `bad` is 1, again."""
@@ -482,65 +512,52 @@ class Call(NamedTuple):
         )
 
     def _run_winograd(self, a: Operands, pool: bool) -> None:
-        if len(self.passes) > 1 or self.passes[0].step != (1, 1) or tap_spacing(self.passes[0]) != (1, 1):
-            a = a.logical()
+        _, height, width = a.size
         for p in self.passes:
-            if p.step == (1, 1):
-                self._run_winograd_pass(p, a, pool)
-            else:
-                self._run_winograd_pass(p, a.phase(p.phase, p.step), False)
-
-    def _run_winograd_pass(self, p: Pass, a: Operands, pool: bool) -> None:
-        """A pass into its own outputs, a phase of the dilation after the other."""
-        spacing = tap_spacing(p)
-        if spacing == (1, 1):
-            self._run_winograd_phase(p, a, pool)
-            return
-        for py in range(min(spacing[0], a.out.shape[2])):
-            for px in range(min(spacing[1], a.out.shape[3])):
-                y0, x0 = py + p.tap_y[0], px + p.tap_x[0]  # the first tap of the phase's first output
-                part = p._replace(
-                    tap_y=tuple(y0 // spacing[0] + i for i in range(3)),
-                    tap_x=tuple(x0 // spacing[1] + i for i in range(3)),
-                )
-                own = a.x[:, :, y0 % spacing[0] :: spacing[0], x0 % spacing[1] :: spacing[1]]
-                self._run_winograd_phase(part, a.phase((py, px), spacing)._replace(x=own), False)
+            for part in dilation_phases(p, (height, width)):
+                self._run_winograd_phase(part, a, pool)
 
     def _run_winograd_phase(self, p: Pass, a: Operands, pool: bool) -> None:
-        """A pass whose taps lie side by side."""
+        """A pass of equally spaced taps into its own outputs."""
         kind = winograd_kind(self.algorithm, p)
         assert kind is not None
         batch, height, width = a.size
-        size = (height << pool, width << pool)
-        panels, transformed = (None, None) if a.packed is None else (a.packed.panels, a.packed.transformed)
+        full = (height << pool, width << pool)
+        size = p.output_size(full)
+        input_size = a.x.shape[1:3] if a.channels_last else a.x.shape[2:]
+        held = a.packed is not None and a.packed.transformed is not None
         b = winograd_blocking(
-            kind, self.channels, self.outputs, (batch, *size), _native.tile_shape(self.compute), self.threads,
-            transformed is not None,
-        )  # fmt: skip
-        bad = _native.winograd(
-            self.compute, kind.number, a.x, STORAGE[a.x.dtype], a.weight, STORAGE[a.weight.dtype], panels, transformed,
-            self.transposed, p.rows, p.columns, a.bias, a.out, STORAGE[a.out.dtype], a.residual, a.activation,
-            p.tap_y[0], p.tap_x[0], self.mode, pool, b.few, b.tiles, b.reduction, b.slice, b.panels_per_task,
-            a.channels_last, self.threads,
-        )  # fmt: skip
+            kind, self.channels, self.outputs, (batch, *size), _native.tile_shape(self.compute), self.threads, held
+        )
+        extent = self.extent(full, (input_size[0], input_size[1]))
+        winograd = program(
+            _native.Winograd, self.codes(a), extent, lifted(p), b, kind.number, self.transposed, pool
+        )
+        bad = winograd.run(
+            a.x, a.weight, a.packed, a.bias, a.residual, a.out, a.activation, a.channels_last, self.threads
+        )
         if bad is None:
             return
-        tile, a = kind.tile, a.logical()
+        a = a.logical()
+        own = a if p.step == (1, 1) else a.phase(p.phase, p.step)
         for n, row in np.argwhere(np.frombuffer(bad, np.uint8).reshape(batch, -1)):  # rows of tiles that have one
-            part = slice(tile * row, tile * row + tile)
-            rows = a.out[n : n + 1, :, part]
+            first = kind.tile * int(row)
+            part = slice(first, first + kind.tile)
+            rows = own.out[n : n + 1, :, part]
             if pool:
-                rows = np.empty((1, a.out.shape[1], min(tile, size[0] - tile * int(row)), size[1]), a.out.dtype)
-            down = tile * kind.stride * int(row)
-            shifted = p._replace(tap_y=tuple(tap + down for tap in p.tap_y), phase=(0, 0), step=(1, 1))
+                rows = np.empty((1, a.out.shape[1], min(kind.tile, size[0] - first), size[1]), a.out.dtype)
+            shifted = p._replace(
+                tap_y=tuple(tap + first * p.stride[0] for tap in p.tap_y), phase=(0, 0), step=(1, 1)
+            )
             direct, in_place = _direct_passes(
                 (shifted,), self.channels, self.outputs, 1, rows.shape[2:], a.x.shape[2:], self.mode, self.compute,
                 self.threads,
             )  # fmt: skip
             _native.direct(
-                direct, in_place, a.x[n : n + 1], STORAGE[a.x.dtype], a.weight, STORAGE[a.weight.dtype], panels,
-                a.packed is None or a.packed.finite, self.transposed, a.bias, rows, STORAGE[a.out.dtype],
-                None if a.residual is None else a.residual[n : n + 1, :, part], a.activation, False, self.threads,
+                direct, in_place, a.x[n : n + 1], STORAGE[a.x.dtype], a.weight, STORAGE[a.weight.dtype],
+                None if a.packed is None else a.packed.panels, a.packed is None or a.packed.finite, self.transposed,
+                a.bias, rows, STORAGE[a.out.dtype],
+                None if own.residual is None else own.residual[n : n + 1, :, part], a.activation, False, self.threads,
             )  # fmt: skip
             if pool:
                 fours = rows.reshape(1, rows.shape[1], rows.shape[2] // 2, 2, size[1] // 2, 2)
@@ -651,13 +668,6 @@ def _direct_passes(
     )
 
 
-def _depthwise_patches(passes: tuple[Pass, ...], compute: int) -> _native.DepthwisePatches | None:
-    """The depthwise passes patch by patch, where there are kernels for them."""
-    native, rows, columns, p = lane_passes(passes)
-    patches = _native.DepthwisePatches(compute, native, len(rows), len(columns), *p.stride, *p.step)
-    return patches if patches.usable() else None
-
-
 def _call(
     passes: list[Pass],
     transposed: bool,
@@ -695,10 +705,9 @@ def _call(
     merged_direct, _ = _direct_passes(
         (merged,) if merged else (), channels, outputs * len(kept), 1, size, input_size, mode, compute, threads, images
     )
-    patches = _depthwise_patches(kept, compute) if lanes and channels == outputs == 1 and not mode else None
     covers = sum(prod(p.output_size(size)) for p in kept) == prod(size)
     return Call(
-        how, reason, kept, transposed, channels, outputs, groups, mode, compute, threads, lanes, patches, packs,
+        how, reason, kept, transposed, channels, outputs, groups, mode, compute, threads, lanes, packs,
         bool(direct) and all(p.streams() for p in direct), covers, direct, in_place, merged, merged_direct,
     )  # fmt: skip
 
@@ -787,7 +796,7 @@ def pieces(
 
 def _finite(weight: Array) -> bool:
     """Whether all weights are finite, with hardly any memory beside them."""
-    if weight.dtype.kind != "f":
+    if weight.dtype not in FLOATS:
         return True
     step = max(1, FINITE_AT_ONCE // max(1, prod(weight.shape[2:])))
     return all(

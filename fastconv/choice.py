@@ -28,12 +28,12 @@ SOURCES = ("in place", "packed region", "gathered")
 WEIGHT_SLICE_BYTES = 64 << 10  # the weights under a register tile stream from the second level, 256 rows of a panel
 REGION_BYTES = 384 << 10  # the packed input under a tile of outputs stays in the second level
 SUMS_BYTES = 320 << 10  # weight-gradient sums of a block, likewise
-STRASSEN_PIXELS = 16  # packed together (drivers/strassen.pxi)
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 # Costs of a task of the direct driver in cycles, to share it out (measured on Zen 4): a call of the micro-kernel; a
 # vector of the region that is packed; a vector of weights, which most layouts transpose; all that a task does once.
 CALL_CYCLES, PACK_CYCLES, WEIGHT_CYCLES, TASK_CYCLES = 30, 4, 14, 1000
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call
+FLOAT32 = _native.COMPUTES["float32"]
 WORKSPACE_BYTES = _native.WORKSPACE_BYTES  # scratch of all threads together
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
 MERGING_GAIN = 0.8  # vector operations of merged phases, beside those of phases apart
@@ -41,7 +41,7 @@ MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 
 WINOGRAD_SUMS_BYTES = 648 << 10  # sums of a block of 72 tiles in AVX-512, read and written once a slice
 WINOGRAD_SLICE_BYTES = 576 << 10  # 64 channels of transformed weights
 WINOGRAD_BYTES = 512 << 10  # transformed input of a block of tiles
-WINOGRAD_FEW_TILES = 4  # of a batch: more make up for storing the transformed weights (measured on Zen 5)
+WINOGRAD_FEW_TILES = _native.WINOGRAD_FEW  # of a batch: more make up for storing transformed weights (Zen 5)
 WINOGRAD_HELD_BYTES = 16 << 20  # and for such a batch a plan holds no more of them than a cache does
 # Winograd is chosen from here on (measured on Zen 4, one image, against the direct kernels); all are of one image, so
 # that a batch split changes nothing. Fewer tiles than these do not earn back the transforms.
@@ -97,13 +97,14 @@ class Winograd(NamedTuple):
         return (self.tile - 1) * self.stride + self.taps
 
 
+_KINDS = _native.winograd_kinds()
 WINOGRAD = {
-    "winograd": Winograd(2, 4, 1, 3, 6, 6),
-    "winograd_2x2": Winograd(1, 2, 1, 3, 4, 4),
-    "winograd_phases": Winograd(0, 2, 2, 3, 5, 4),
-    "winograd_phases_4x4": Winograd(4, 4, 2, 3, 9, 6),
+    "winograd": Winograd(*_KINDS["4x4"]),
+    "winograd_2x2": Winograd(*_KINDS["2x2"]),
+    "winograd_phases": Winograd(*_KINDS["2x2 at stride 2"]),
+    "winograd_phases_4x4": Winograd(*_KINDS["4x4 at stride 2"]),
 }
-WINOGRAD_TWO_TAPS = Winograd(3, 2, 1, 2, 3, 3)  # "winograd_phases" of an input gradient, in every phase
+WINOGRAD_TWO_TAPS = Winograd(*_KINDS["2x2 of two taps"])  # "winograd_phases" of an input gradient, in every phase
 
 
 class Strassen(NamedTuple):
@@ -133,18 +134,18 @@ STRASSEN_PAYS = {1: (48, 512, 512, 1 << 18), 2: (128, 256, 256, 1 << 17)}
 
 
 class Line(NamedTuple):
-    """Winograd along rows (drivers/winograd_line.pxi): so many elements for four outputs of seven taps at stride 2."""
+    """Winograd along rows (drivers/winograd_rows.pxi): so many elements for four outputs of seven taps at stride 2."""
 
     elements: int
     taps: int
     stride: int
 
 
-LINE = {"winograd_rows": Line(13, 7, 2)}
+LINE = {"winograd_rows": Line(_native.ROWS_ELEMENTS, _native.ROWS_TAPS, _native.ROWS_STRIDE)}
 # F(4, 4) on points 0, 1, -1, 2, -2, 1/2, infinity for the even columns of a kernel, F(4, 3) of winograd.h for the odd.
 LINE_EVEN = np.array([[p**k for k in range(4)] for p in (0, 1, -1, 2, -2, 0.5)] + [[0, 0, 0, 1]])
 LINE_ODD = np.array([[p**k for k in range(3)] for p in (0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))] + [[0, 0, 1]])
-LINE_TILE = 4  # outputs of a row
+LINE_TILE = _native.ROWS_TILE  # outputs of a row
 LINE_CHANNELS = 4  # at most, and so many outputs at least: first layers
 LINE_OUTPUTS = 16
 LINE_SIZE = 24  # outputs a row
@@ -678,34 +679,12 @@ def lane_blocking(
     return LaneBlocking((tile_y, tile_x), chunks_per_task)
 
 
-def lane_scratch(
-    p: Pass, groups: int, channels: int, outputs: int, compute: int, tile: tuple[int, int], lies: bool
-) -> tuple[int, bool]:
-    """Scratch bytes of one thread for such a tile, and whether the input is read in place; `lies`: its channels lie
-    side by side in the computing type."""
-    return _native.lane_scratch_bytes(
-        compute, groups, channels, outputs, (len(p.tap_y), len(p.tap_x)), (_span(p.tap_y), _span(p.tap_x)), p.stride,
-        tile, lies,
-    )  # fmt: skip
-
-
-LanePass = tuple[tuple[int, ...], tuple[int, ...], int, int, int, int]
-
-
 @lru_cache(maxsize=64)
-def lane_passes(passes: tuple[Pass, ...]) -> tuple[tuple[LanePass, ...], tuple[int, ...], tuple[int, ...], Pass]:
-    """The passes as the depthwise driver takes them, the kernel rows and columns to pack for all, the largest pass."""
-    rows: dict[tuple[int, ...], int] = {}
-    columns: dict[tuple[int, ...], int] = {}
-    for p in passes:
-        rows.setdefault(p.rows, sum(map(len, rows)))
-        columns.setdefault(p.columns, sum(map(len, columns)))
-    return (
-        tuple((p.tap_y, p.tap_x, *p.phase, rows[p.rows], columns[p.columns]) for p in passes),
-        tuple(i for taps in rows for i in taps),
-        tuple(j for taps in columns for j in taps),
-        max(passes, key=lambda p: len(p.rows) * len(p.columns)),
-    )
+def lane_taps(passes: tuple[Pass, ...]) -> tuple[Pass, int]:
+    """The pass with the most taps, and the taps that are packed for all."""
+    rows = {row for p in passes for row in p.rows}
+    columns = {column for p in passes for column in p.columns}
+    return max(passes, key=lambda p: len(p.rows) * len(p.columns)), len(rows) * len(columns)
 
 
 @lru_cache(maxsize=256)
@@ -718,9 +697,38 @@ def lane_gradient_parts(g: Geometry, chunk: tuple[int, int]) -> int:
     return max(1, min(rows // 7, 32, -(-64 // chunks), PARTIAL_SUMS_BYTES // sums_bytes))
 
 
+class LaneGradientBlocking(NamedTuple):
+    """Loop sizes of the weight gradient with a lane an output channel; a tile is a piece of the sum."""
+
+    tile: tuple[int, int]
+    parts: int
+
+
 def tap_spacing(p: Pass) -> tuple[int, int]:
     """The dilation of a pass of several equally spaced taps along both axes."""
     return p.tap_y[1] - p.tap_y[0], p.tap_x[1] - p.tap_x[0]
+
+
+@lru_cache(maxsize=256)
+def dilation_phases(p: Pass, size: tuple[int, int]) -> tuple[Pass, ...]:
+    """A pass into outputs of `size` as one for every phase of its dilation, each of which reads every d-th pixel."""
+    spacing = tap_spacing(p)
+    if spacing == (1, 1):
+        return (p,)
+    return tuple(
+        p._replace(
+            tap_y=tuple(y + tap for tap in p.tap_y), tap_x=tuple(x + tap for tap in p.tap_x), stride=spacing,
+            phase=(y, x), step=spacing,
+        )
+        for y in range(min(spacing[0], size[0]))
+        for x in range(min(spacing[1], size[1]))
+    )  # fmt: skip
+
+
+def most_tiles(scratch: Callable[[int], int], most: int, threads: int) -> int:
+    """The tiles of a block whose scratch leaves every thread its part of the workspace, up to `most`, at least one."""
+    fitting = bisect_right(range(1, most + 1), WORKSPACE_BYTES // threads, key=scratch)
+    return max(1, fitting)
 
 
 def winograd_kind(algorithm: str, p: Pass) -> Winograd | None:
@@ -836,23 +844,22 @@ def why_not_line(
     return None
 
 
-def line_rows(
-    p: Pass, channels: int, outputs: int, size: tuple[int, int], register_tile: tuple[int, int, int, int], threads: int
-) -> tuple[int, int]:
-    """(rows of a block, scratch bytes of a thread) of Winograd along rows."""
-    element, lanes, vectors, _ = register_tile
-    tiles, width = -(-size[1] // LINE_TILE), lanes * vectors
+class LineBlocking(NamedTuple):
+    """Loop sizes of Winograd along rows."""
+
+    rows: int  # of a block
+
+
+@lru_cache(maxsize=256)
+def line_blocking(
+    p: Pass, channels: int, size: tuple[int, int], register_tile: tuple[int, int, int, int], threads: int
+) -> LineBlocking:
+    """Loop sizes for an output of `size`."""
 
     def scratch(rows: int) -> int:
-        length = -(-((rows - 1) * p.stride[0] + len(p.tap_y)) * channels // lanes) * lanes
-        columns = 8 * (tiles - 1) + 13
-        floats = columns * length + 13 * tiles * length + (13 * rows + 4) * tiles * width
-        return element * floats + 16 * rows * tiles + 320
+        return _native.winograd_rows_scratch_bytes(FLOAT32, channels, len(p.tap_y), p.stride[0], size[1], rows)
 
-    rows = min(LINE_ROWS, max(1, size[0]))
-    while rows > 1 and scratch(rows) > WORKSPACE_BYTES // threads:
-        rows -= 1
-    return rows, scratch(rows)
+    return LineBlocking(most_tiles(scratch, min(LINE_ROWS, max(1, size[0])), threads))
 
 
 class StrassenBlocking(NamedTuple):
@@ -862,7 +869,6 @@ class StrassenBlocking(NamedTuple):
     part: int  # of them, multiplied at a time
     reduction: int
     panels_per_task: int
-    scratch_bytes: int  # of one thread
 
 
 @lru_cache(maxsize=256)
@@ -875,10 +881,10 @@ def strassen_blocking(
     width = lanes * vectors
     tiles = max(1, images * -(-pixels // kind.side))
     panels = outputs // kind.side // width
-    sums = 7 if kind.levels == 1 else 35  # panels of products
-    fixed = element * (STRASSEN_PIXELS * channels + kind.side**2 * width) + 256
-    tile_bytes = element * (kind.products * (channels // kind.side + lanes) + sums * width) + 8 * (4 + 3 * kind.side)
-    bound = max(1, (WORKSPACE_BYTES // threads - fixed) // tile_bytes)
+    bound = most_tiles(
+        lambda block: _native.strassen_scratch_bytes(FLOAT32, kind.levels, channels, block, block),
+        max(STRASSEN_TILES[kind.levels], tiles), threads,
+    )  # fmt: skip
     most = min(STRASSEN_TILES[kind.levels], bound)
     # the same number of equal blocks for every thread; few tiles stay together and share out the panels
     blocks = max(round(tiles / most / threads) * threads, -(-tiles // bound) if tiles > bound else 0)
@@ -891,7 +897,7 @@ def strassen_blocking(
     part = block
     if kind.products * channels // kind.side * width * element <= STRASSEN_PANEL_BYTES:
         part = min(block, STRASSEN_PART)
-    return StrassenBlocking(block, part, reduction, panels_per_task, fixed + block * tile_bytes)
+    return StrassenBlocking(block, part, reduction, panels_per_task)
 
 
 def choose_algorithm(
@@ -996,7 +1002,6 @@ class WinogradBlocking(NamedTuple):
     reduction: int
     slice: int  # channels whose weights are transformed at a time, where no plan holds them
     panels_per_task: int
-    scratch_bytes: int  # of one thread
 
 
 def few_winograd_tiles(
@@ -1038,8 +1043,7 @@ def winograd_blocking(
     and a slice of transformed weights do, and a block has as many tiles as that allows, to use the slice often.
     """
     element, lanes, vectors, rows = register_tile
-    tile, extent, elements, taps = kind.tile, kind.extent, kind.elements**2, kind.taps**2
-    weights = kind.weights**2
+    elements, weights = kind.elements**2, kind.weights**2
     tiles = max(1, winograd_tiles(kind, shape))  # an empty batch has loop sizes too
     few = few_winograd_tiles(kind, tiles, channels, outputs, register_tile, transformed)
     width = lanes * vectors
@@ -1048,20 +1052,17 @@ def winograd_blocking(
     budget = WORKSPACE_BYTES // threads
     part = max(1, min(channels, min(WINOGRAD_SLICE_BYTES, budget // 3) // (weights * element * width)))
     if few:
-        leading, part = -(-channels // 64) * 64, 64  # FC_WINOGRAD_CHANNELS
-    fixed = 512 + element * extent * extent * min(64, leading)
-    if few:
-        most = tiles
-        fixed += element * taps * part * width
+        most, part = tiles, _native.WINOGRAD_CHANNELS
     elif transformed:
         most = max(4 * rows, min(16 * rows, WINOGRAD_BYTES // (elements * element * leading)))
     else:
         most = max(rows, WINOGRAD_SUMS_BYTES // (elements * element * width))
-        fixed += element * ((taps + weights) * part * width + weights * lanes)
-    one = element * (extent * tile * kind.stride * min(64, leading) + tile * tile * width)  # as packed and stored
-    tile_bytes = element * elements * (leading + width) + one + 64
-    absent = element * elements * (leading + width) if few else 0  # of a tile that makes up four
-    bound = max(1, (budget - fixed - 3 * absent) // tile_bytes)
+    bound = most_tiles(
+        lambda block: _native.winograd_scratch_bytes(
+            FLOAT32, kind.number, channels, block, block, part, few, transformed
+        ),
+        max(most, tiles), threads,
+    )  # fmt: skip
     most = min(most, bound)
     # the same number of equal blocks for every thread, near that size; few tiles stay together and share out the panels
     blocks = max(round(tiles / most / threads) * threads, -(-tiles // bound) if tiles > bound else 0)
@@ -1071,11 +1072,7 @@ def winograd_blocking(
     block = -(-tiles // blocks)
     # every task transforms its tiles anew: no more of them than threads
     panels_per_task = panels if blocks % threads == 0 else max(1, -(-panels * blocks // threads))
-    run = min(block, -(-shape[2] // tile))  # tiles of one row are packed, and stored, together
-    scratch = fixed + block * tile_bytes - (block - run) * one + -block % 4 * absent
-    return WinogradBlocking(
-        few, block, max(32, WEIGHT_SLICE_BYTES // (element * width)), part, panels_per_task, scratch
-    )
+    return WinogradBlocking(few, block, max(32, WEIGHT_SLICE_BYTES // (element * width)), part, panels_per_task)
 
 
 class WeightGradientBlocking(NamedTuple):
@@ -1154,7 +1151,7 @@ def winograd_gradient_blocking(
     """Sums of 36 x 64 channels x one panel (590 KB in AVX-512) and 24 transformed tiles share the second level."""
     element, lanes, vectors, _ = register_tile
     width = lanes * vectors
-    channels = min(64, g.in_channels)
+    channels = min(_native.WINOGRAD_CHANNELS, g.in_channels)
     blocks = -(-g.in_channels // channels) * -(-g.out_channels // width)
     tiles = g.batch
     for size, dilation in zip(g.output_size, g.dilation, strict=True):  # of every phase

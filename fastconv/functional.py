@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _native, plan, threads
+from ._core.types import ACTIVATIONS as ACTIVATION_CODES
+from ._core.types import FLOATS
 from .activations import FUSED, LINEAR, activation_name
 from .arrays import (
-    FLOATS,
     LAYOUTS_1D,
     Array,
     DType,
@@ -33,7 +34,6 @@ from .arrays import (
     result_dtype,
 )
 from .arrays import plain as plain_array
-from .call import ACTIVATIONS as ACTIVATION_CODES
 from .call import bias_for, forward_call
 from .choice import LINE, STRASSEN, WINOGRAD
 from .errors import ConvError, ConvTypeError

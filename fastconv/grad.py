@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import plan, threads
+from ._core.types import FLOATS
 from .arrays import (
-    FLOATS,
     INT64,
     Array,
     DType,

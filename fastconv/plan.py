@@ -15,21 +15,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _native
+from ._core.types import ACTIVATIONS, COMPUTE, COMPUTE_DTYPES, FLOATS, PADDING_MODES, STORAGE, Codes, result_of
 from .arrays import as_array, checked_residual, destination, empty, layout, lies_channels_last
 from .call import (
-    ACTIVATIONS,
-    COMPUTE,
-    COMPUTE_DTYPES,
     MOST_EXCHANGED_GROUPS,
-    PADDING_MODES,
-    STORAGE,
     Array,
     Call,
+    Extent,
     PackedWeights,
     bias_for,
     forward_call,
     input_gradient_call,
+    lifted,
     prepare,
+    program,
     run_once,
 )
 from .choice import (
@@ -43,6 +42,7 @@ from .choice import (
     SOURCES,
     STRASSEN,
     WINOGRAD,
+    LaneGradientBlocking,
     Line,
     Pass,
     Strassen,
@@ -54,8 +54,7 @@ from .choice import (
     input_gradient_passes,
     lane_blocking,
     lane_gradient_parts,
-    lane_scratch,
-    line_rows,
+    line_blocking,
     strassen_blocking,
     weight_gradient_blocking,
     why_not_line,
@@ -191,7 +190,7 @@ def forward(
         call = forward_call(g, to.dtype, algorithm, threads)
         run_once(call, w, x, to, bias_for(b, call.compute), add, ACTIVATIONS[activation])
 
-    if out.dtype.kind == "f":
+    if out.dtype in FLOATS:
         run(input, weight, out, bias, residual)
         return
     extra = 0
@@ -234,7 +233,7 @@ def input_gradient(
         else:
             _zero_padded_input_gradient(g, dy, w, b, to, g.groups, algorithm, threads)
 
-    if out.dtype.kind == "f":
+    if out.dtype in FLOATS:
         run(grad_output, weight, out, bias)
         return
     extra = 0
@@ -332,11 +331,11 @@ def weight_gradient(
     )
     if kind := WINOGRAD.get(how):
         w = winograd_gradient_blocking(kind, g, _native.tile_shape(COMPUTE[out.dtype]))
-        _native.winograd_weight_gradient(
-            COMPUTE[out.dtype], kind.number, input, STORAGE[input.dtype], grad_output, STORAGE[grad_output.dtype], out,
-            STORAGE[out.dtype], g.padding[0][0], g.padding[1][0], *g.dilation, PADDING_MODES[g.padding_mode],
-            w.channels, w.tiles, w.parts, threads,
+        made = program(
+            _native.WinogradGradient, _gradient_codes(input, grad_output, out), _gradient_extent(g), lifted(p), w,
+            kind.number,
         )  # fmt: skip
+        made.run(input, grad_output, out, threads)
         if np.isfinite(out).all():
             return  # else NaN and infinity must reach exactly the gradients whose sums hold them
 
@@ -356,12 +355,23 @@ def weight_gradient(
             b.panels, *b.tile, b.chunk_rows, b.parts, _native.threads_for(dy.size * prod(to.shape[1:]), threads),
         )  # fmt: skip
 
-    if out.dtype.kind == "f":
+    if out.dtype in FLOATS:
         run(input, grad_output, out)
         return
     terms = g.batch * prod(g.output_size)
     check = Checked("the weight gradient", "input", input, "grad_output", grad_output, terms, 0, out)
     run_checked(check, lambda to: run(input, grad_output, to), run)
+
+
+def _gradient_codes(x: Array, dy: Array, to: Array) -> Codes:
+    return Codes(COMPUTE[to.dtype], STORAGE[x.dtype], STORAGE[dy.dtype], STORAGE[to.dtype])
+
+
+def _gradient_extent(g: Geometry) -> Extent:
+    return Extent(
+        g.groups, g.in_channels // g.groups, g.out_channels // g.groups, (1, *g.output_size), (1, *g.input_size),
+        PADDING_MODES[g.padding_mode],
+    )  # fmt: skip
 
 
 def _weight_gradient_of_few_pixels(g: Geometry, x: Array, dy: Array, to: Array, threads: int) -> None:
@@ -385,11 +395,9 @@ def _lane_weight_gradient(g: Geometry, p: Pass, x: Array, dy: Array, to: Array, 
     chunk = _native.lane_chunk(compute)
     # a tile is a piece of the sum, so that it must not depend on layout or threads
     tile = lane_blocking(p, channels, outputs, g.groups, g.output_size, chunk, 4, False).tile
-    _native.depthwise_weight_gradient(
-        compute, x, STORAGE[x.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], g.groups, p.tap_y, p.tap_x,
-        *p.stride, PADDING_MODES[g.padding_mode], *tile, lane_gradient_parts(g, chunk),
-        _native.threads_for(4 * dy.size * prod(to.shape[1:]), threads),
-    )  # fmt: skip
+    b = LaneGradientBlocking(tile, lane_gradient_parts(g, chunk))
+    made = program(_native.LanesGradient, _gradient_codes(x, dy, to), _gradient_extent(g), lifted(p), b)
+    made.run(x, dy, to, threads)
 
 
 def bias_gradient(grad_output: Array, out: Array, *, threads: int = 1) -> None:
@@ -404,7 +412,7 @@ def bias_gradient(grad_output: Array, out: Array, *, threads: int = 1) -> None:
     def run(dy: Array, to: Array) -> None:
         _native.bias_gradient(COMPUTE[to.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], parts, team)
 
-    if out.dtype.kind == "f":
+    if out.dtype in FLOATS:
         run(grad_output, out)
         return
     one = np.ones((1, 1, 1, 1), np.int8)
@@ -433,7 +441,7 @@ def _pool_gradient(
 ) -> None:
     """Every value of `dy` to the pixels of its window; where very many windows may meet a pixel, in double precision
     with what the sums round off beside them, an image's plane after the other."""
-    if out.dtype.kind != "f" or windows_of_a_pixel(pg) < LONG_SUM:
+    if out.dtype not in FLOATS or windows_of_a_pixel(pg) < LONG_SUM:
         out[...] = 0
         _pool(kind, pg, dy, out, indices, include, divisor, threads)
         return
@@ -492,7 +500,7 @@ def avg_pool_gradient(
 
 
 def _refuse_integer_average(array: Array) -> None:
-    if array.dtype.kind != "f":
+    if array.dtype not in FLOATS:
         raise ConvTypeError(
             f"input of an average pooling must be floating point, but got {array.dtype}: a mean of integers is no "
             "integer. Convert with .astype('float32')."
@@ -508,8 +516,7 @@ def explain(
     """What `forward` would do for this geometry and arrays of this layout; runs nothing."""
     dtype = np.dtype(dtype)
     check_algorithm(g, dtype, algorithm)
-    out = dtype if dtype.kind == "f" else np.dtype("int32") if dtype.itemsize <= 2 else np.dtype("int64")
-    call = forward_call(g, out, algorithm, threads)
+    call = forward_call(g, result_of(dtype), algorithm, threads)
     return _explain_call(g, call, dtype, channels_last, False)
 
 
@@ -530,18 +537,23 @@ def _explain_call(
         tiles = winograd_tiles(kind, (g.batch, *size))
         tasks = -(-tiles // w.tiles) * _pieces(outputs, vectors * lanes, w.panels_per_task)
         elements, side = kind.elements**2, kind.tile
-        team = _native.team_for(call.threads, tasks, w.scratch_bytes)
+        scratch = _native.winograd_scratch_bytes(
+            compute, kind.number, channels, w.tiles, -(-size[1] // side), w.slice, w.few, held
+        )
         return ConvExplanation(
             algorithm=call.algorithm, isa=_native.isa_name(), dtype=str(dtype), threads=call.threads,
             tile=(side, side), block=f"{w.tiles} tiles", register_tile=(rows, vectors * lanes),
             source=f"transformed {kind.extent} x {kind.extent} tiles",
-            workspace_bytes=w.scratch_bytes * team,
+            workspace_bytes=scratch * _native.team_for(call.threads, tasks, scratch),
             packed_weight_bytes=packed // 9 * (9 + kind.weights**2 * held) if prepared else packed if call.packs else 0,
             macs=macs, multiplications=elements * phases * tiles * channels * outputs, reason=call.reason,
         )  # fmt: skip
     if line := LINE.get(call.algorithm):
         (p,) = call.passes
-        block, scratch = line_rows(p, channels, outputs, g.output_size, shape, call.threads)
+        block = line_blocking(p, channels, g.output_size, shape, call.threads).rows
+        scratch = _native.winograd_rows_scratch_bytes(
+            compute, channels, len(p.rows), p.stride[0], g.output_size[1], block
+        )
         tiles = -(-g.output_size[1] // 4)
         team = _native.team_for(call.threads, g.batch * -(-g.output_size[0] // block), scratch)
         return ConvExplanation(
@@ -554,13 +566,14 @@ def _explain_call(
     if strassen := STRASSEN.get(call.algorithm):
         pixels = prod(g.output_size)
         s = strassen_blocking(strassen, channels, outputs, g.batch, pixels, shape, call.threads)
+        scratch = _native.strassen_scratch_bytes(compute, strassen.levels, channels, s.tiles, s.part)
         tiles = g.batch * -(-pixels // strassen.side)
         tasks = -(-tiles // s.tiles) * _pieces(outputs // strassen.side, vectors * lanes, s.panels_per_task)
         return ConvExplanation(
             algorithm=call.algorithm, isa=_native.isa_name(), dtype=str(dtype), threads=call.threads,
             tile=(1, strassen.side), block=f"{s.tiles} tiles", register_tile=(rows, vectors * lanes),
             source=f"sums of {strassen.side} x {strassen.side} blocks",
-            workspace_bytes=s.scratch_bytes * _native.team_for(call.threads, tasks, s.scratch_bytes),
+            workspace_bytes=scratch * _native.team_for(call.threads, tasks, scratch),
             packed_weight_bytes=packed + packed // strassen.side**2 * strassen.products, macs=macs,
             multiplications=strassen.products * tiles * (channels // strassen.side) * (outputs // strassen.side),
             reason=call.reason,
@@ -574,8 +587,10 @@ def _explain_call(
         name = "depthwise" if channels == 1 else "grouped"
         packed = _native.packed_bytes(compute, 1, prod(g.kernel_size), channels, g.groups * outputs)
         reason = f"{call.reason}; {name} kernels, every lane an output channel with inputs of its own"
-        own = (g.batch, g.groups, g.input_size, g.output_size, call.threads)
-        if lies and call.patches and (cut := call.patches.blocking(*own)):
+        codes = Codes(compute, STORAGE[dtype], STORAGE[dtype], STORAGE[result_of(dtype)])
+        alone = lies and not call.mode and channels == outputs == 1
+        lanes = call.lanes_program(codes, g.batch, g.output_size, g.input_size, alone)
+        if lies and (cut := lanes.patches(g.batch, call.threads)):
             rows, columns, tasks, team, scratch, packs = cut
             return ConvExplanation(
                 algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team,
@@ -586,15 +601,13 @@ def _explain_call(
             )  # fmt: skip
         team = _native.threads_for(4 * macs, call.threads)
         chunk = _native.lane_chunk(compute)
-        lies = lies and not call.mode
-        alone = lies and channels == outputs == 1
         chunks = lane_blocking(p, channels, outputs, g.groups, g.output_size, chunk, team, alone)
-        scratch, in_place = lane_scratch(p, g.groups, channels, outputs, compute, chunks.tile, lies)
+        scratch = lanes.scratch_bytes(lies)
         tasks = _pieces(g.groups * outputs, chunk[1], chunks.chunks_per_task) * _tiles(g, chunks.tile)
         return ConvExplanation(
             algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=chunks.tile,
             block=f"{chunks.chunks_per_task} chunks of {chunk[1]} output channels", register_tile=(8, chunk[1]),
-            source=SOURCES[IN_PLACE if in_place else REGION],
+            source=SOURCES[IN_PLACE if lanes.in_place(lies) else REGION],
             workspace_bytes=scratch * _native.team_for(team, tasks, scratch),
             packed_weight_bytes=packed, macs=macs, multiplications=products, reason=reason,
         )  # fmt: skip
@@ -697,7 +710,7 @@ class ConvPlan:
         self._threads = threads
         self._weight: Array | None = None
         self._bias: Array | None = None if bias is None else bias.copy()
-        if self.dtype.kind != "f":
+        if self.dtype not in FLOATS:
             last = self._layout.channels_last
             self._explanation = explain(g, dtype, algorithm=algorithm, threads=threads, channels_last=last)
             self._weight = weight.copy()
@@ -907,7 +920,7 @@ class ConvPlan:
                 f"input must have the planned shape {planned} (any batch size), but got input of shape {array.shape}; "
                 "make another plan with fastconv.plan_conv2d."
             )
-        result_type = self.dtype if self._weight is None else np.dtype("int32" if self.dtype.itemsize <= 2 else "int64")
+        result_type = result_of(self.dtype)
         channels_last = self._layout.channels_last or lies_channels_last(x)
         result_shape = (x.shape[0], g.out_channels, *g.output_size)
         add = (

@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from . import _native, plan, threads
-from .arrays import FLOATS, Array, Layout, empty
+from ._core.types import FLOATS
+from .arrays import Array, Layout, empty
 from .call import Call
 from .geometry import Geometry, Shape
 

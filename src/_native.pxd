@@ -5,6 +5,7 @@
 #   View, Arrays                     the arrays of a call                             _native.pyx
 #   run_tasks, team_for, allocate    threads and scratch                              _native.pyx
 #   Program                          a convolution that waits for its arrays          _native.pyx
+#   Operands, run_flagged            the arrays of a run of a program                 drivers/operands.pxi
 #   Weights                          packed for the register tile                     drivers/weights.pxi
 #   pack_region                      the part of the input under a tile of outputs    drivers/region.pxi
 #   Ends, direct_block, run_product  products in register tiles                       drivers/product.pxi
@@ -262,6 +263,12 @@ cdef inline size round_up(size value, size unit) noexcept nogil:
     return (value + unit - 1) // unit * unit
 
 
+cdef inline size piece(size* total, size bytes) noexcept nogil:
+    """A piece of a thread's scratch in whole cache lines, added to the total as it is: 64 bytes more for each do for all."""
+    total[0] += bytes
+    return round_up(bytes, 64)
+
+
 # ---- threads and scratch ------------------------------------------------------------------------------------------
 
 cdef const fc_isa* isa     # the instruction set in use
@@ -284,6 +291,26 @@ cdef class Program:
     cdef int input, weight, result     # fc_dtype
 
     cdef int compute_with(self, codes) except -1
+
+
+cdef struct Operands:          # the arrays of a run
+    View x, y, residual
+    const char* bias           # NULL: none
+    bint has_residual
+    int activation
+
+
+cdef struct Phase:             # outputs that a pass writes: every step-th from the first on
+    size first_y, first_x, step_y, step_x
+    size size_y, size_x        # how many
+
+
+cdef int bind_operands(Operands* o, Arrays arrays, x, bias, residual, y, int activation, bint channels_last) except -1
+cdef void bind_phase(Operands* o, const Phase* phase) noexcept nogil
+cdef int read_phase(Phase* phase, p, extent) except -1
+cdef const char* transformed_weights(Arrays arrays, packed) except? NULL
+cdef run_flagged(fc_task work, void* job, char** flags, size count, size scratch_bytes, size tasks, size threads)
+cdef int even_taps(taps, size* first, size* apart) except -1
 
 
 # ---- weights ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _native, threads
-from ..call import COMPUTE_DTYPES
+from .._core.types import COMPUTE_DTYPES
 from ..functional import info
 from ..machine import cpu_name
 

@@ -26,55 +26,65 @@ cdef struct LanesGradientJob:
     char* sums
 
 
-def lanes_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, int dw_code, size groups, tuple tap_y,
-                              tuple tap_x, size stride_y, size stride_x, int mode, size tile_y, size tile_x,
-                              size parts, int threads):
-    """Write dW, shaped (O, C/groups, kH, kW) with any strides, from x (N, C, H, W) and dy (N, O, OH, OW)."""
+cdef class LanesGradient(Program):
+    """The weight gradient of groups of few channels, with a lane for every output channel.
+
+    `codes.weight` is the type of dY, `codes.result` that of dW; `extent` has `groups`, `channels`, `outputs`, `size`,
+    `input_size` and `mode`, `p` is the pass of the convolution, and `blocking` has `tile` and `parts`.
+    """
     cdef LanesGradientJob job
-    cdef Arrays arrays = Arrays()
-    cdef char* scratch = NULL
-    cdef size tasks, team
-    job.pass_.kernels = isa.compute[compute]
-    job.pass_.runs_y = NULL
-    job.pass_.tap_y = NULL
-    job.sums = NULL
-    try:
-        arrays.view(x, &job.pass_.x, False)
-        arrays.view(dy, &job.pass_.y, False)
-        arrays.view(dw, &job.dw, True)
-        job.dw_code, job.parts = dw_code, parts
-        job.pass_.x_code, job.pass_.y_code, job.pass_.mode = x_code, dy_code, mode
-        job.pass_.total = job.dw.n[0]
-        job.pass_.channels, job.pass_.outputs = job.dw.n[1], job.dw.n[0] // groups
-        job.pass_.stride_y, job.pass_.stride_x = stride_y, stride_x
-        job.pass_.tile_y, job.pass_.tile_x = tile_y, tile_x
-        tap_offsets(&job.pass_, tap_y, tap_x)
-        job.pass_.may_lie = not job.pass_.picked
-        lanes_prepare(&job.pass_, NEIGHBOUR_BYTES // (isa.compute[compute].lane_vectors * isa.compute[compute].lanes
-                                                          * isa.compute[compute].size))
-        job.sums_bytes = round_up(job.pass_.taps_y * job.pass_.taps_x * job.pass_.channels * job.pass_.width
-                                  * job.pass_.kernels.size, 64)
-        # a segment a row here
-        job.pass_.scratch_bytes += round_up(tile_y * sizeof(fc_segment), 64)
-        job.totals = job.pass_.scratch_bytes  # where they begin in a thread's scratch: twice its chunks' sums
-        job.long_ = is_long(job.pass_.kernels,
-                            (job.pass_.y.n[0] * job.pass_.y.n[2] + parts - 1) // parts * job.pass_.y.n[3] + parts)
-        if job.long_:
-            job.pass_.scratch_bytes += 2 * job.sums_bytes * job.pass_.chunks_per_task
-        tasks = job.pass_.chunk_groups * parts
-        team = team_for(threads, tasks, job.pass_.scratch_bytes, job.sums_bytes * job.pass_.chunks * parts)
-        scratch = <char*>allocate(job.pass_.scratch_bytes * team)
-        job.sums = <char*>allocate(job.sums_bytes * job.pass_.chunks * parts)
-        run_tasks(lanes_gradient_task, &job, scratch, job.pass_.scratch_bytes, tasks, team)
-        if job.sums_bytes * job.pass_.chunks * parts < STORE_TOGETHER_BYTES:
-            team = 1
-        run_tasks(lanes_gradient_store, &job, NULL, 0, job.pass_.chunks, team)
-    finally:
-        fc_free(scratch)
-        fc_free(<void*>job.pass_.tap_y)
-        fc_free(job.pass_.runs_y)
-        fc_free(job.sums)
-        arrays.release()
+
+    def __init__(self, codes, extent, p, blocking):
+        cdef LanesGradientJob* job = &self.job
+        cdef LanesJob* pass_ = &job.pass_
+        self.compute_with(codes)
+        job.dw_code, job.parts = self.result, blocking.parts
+        pass_.kernels = self.kernels
+        pass_.x_code, pass_.y_code = self.input, self.weight
+        read_phase(&pass_.phase, p, extent)
+        lanes_numbers(pass_, extent, p, blocking.tile)
+        pass_.may_lie = not pass_.picked
+        lanes_prepare(pass_, NEIGHBOUR_BYTES // (self.kernels.lane_vectors * self.kernels.lanes * self.kernels.size))
+        job.sums_bytes = round_up(pass_.taps_y * pass_.taps_x * pass_.channels * pass_.width * pass_.kernels.size, 64)
+
+    def __dealloc__(self):
+        fc_free(<void*>self.job.pass_.tap_y)
+        fc_free(self.job.pass_.runs_y)
+
+    def run(self, x, dy, dw, int threads):
+        """Write dW, shaped (O, C/groups, kH, kW) with any strides, from x (N, C, H, W) and dY (N, O, OH, OW)."""
+        cdef LanesGradientJob job = self.job
+        cdef LanesJob* pass_ = &job.pass_
+        cdef Arrays arrays = Arrays()
+        cdef char* scratch = NULL
+        cdef size tasks, macs, sums_bytes = job.sums_bytes * pass_.chunks * job.parts
+        job.sums = NULL
+        try:
+            arrays.view(x, &pass_.x, False)
+            arrays.view(dy, &pass_.y, False)
+            arrays.view(dw, &job.dw, True)
+            lanes_arrays(pass_)
+            pass_.scratch_bytes += round_up(pass_.tile_y * sizeof(fc_segment), 64)  # a segment a row here
+            job.totals = pass_.scratch_bytes  # where they begin in a thread's scratch: twice its chunks' sums
+            job.long_ = is_long(pass_.kernels, (pass_.y.n[0] * pass_.y.n[2] + job.parts - 1) // job.parts * pass_.y.n[3]
+                                + job.parts)
+            if job.long_:
+                pass_.scratch_bytes += 2 * job.sums_bytes * pass_.chunks_per_task
+            tasks = pass_.chunk_groups * job.parts
+            macs = pass_.y.n[0] * pass_.y.n[1] * pass_.y.n[2] * pass_.y.n[3] * pass_.channels * pass_.taps_y * pass_.taps_x
+            if 4 * macs < PARALLEL_FROM_MACS:
+                threads = 1
+            threads = <int>team_for(threads, tasks, pass_.scratch_bytes, sums_bytes)
+            scratch = <char*>allocate(pass_.scratch_bytes * threads)
+            job.sums = <char*>allocate(sums_bytes)
+            run_tasks(lanes_gradient_task, &job, scratch, pass_.scratch_bytes, tasks, threads)
+            if sums_bytes < STORE_TOGETHER_BYTES:
+                threads = 1
+            run_tasks(lanes_gradient_store, &job, NULL, 0, pass_.chunks, threads)
+        finally:
+            fc_free(scratch)
+            fc_free(job.sums)
+            arrays.release()
 
 
 cdef void lanes_gradient_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
@@ -118,7 +128,7 @@ cdef void lanes_gradient_task(void* job_, char* scratch, size task, fc_watch* wa
 
 cdef bint gradient_in_place(const LanesJob* job) noexcept nogil:
     """Whether dY is read as it lies: channels side by side, rows a whole number of pixels apart."""
-    return (job.may_lie and lies_in_vectors(job.kernels, &job.y, computes_in(job.y_code, job.kernels))
+    return (job.may_lie and lies_in_vectors(job.kernels, &job.y, job.y_code == job.kernels.sum)
             and job.y.s[3] > 0
             and job.y.s[2] % job.y.s[3] == 0)
 

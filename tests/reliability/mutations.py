@@ -16,9 +16,11 @@ class Mutation(NamedTuple):
     replace: str
 
 
-_COMPUTE, _TRANSPOSE, _LANES = "src/kernels/compute.h", "src/kernels/transpose.h", "src/kernels/lanes.h"
+_COMPUTE, _PACK, _TRANSPOSE, _LANES = (f"src/kernels/{name}.h" for name in ("compute", "pack", "transpose", "lanes"))
 _WINOGRAD_H, _WINOGRAD_TILE, _POOL_H = (f"src/kernels/{name}.h" for name in ("winograd", "winograd_tile", "pool"))
-_REGION, _DIRECT, _LANES_DRIVER = (f"src/drivers/{name}.pxi" for name in ("region", "direct", "lanes"))
+_REGION, _DIRECT, _LANES_DRIVER, _PRODUCT, _OPERANDS = (
+    f"src/drivers/{name}.pxi" for name in ("region", "direct", "lanes", "product", "operands")
+)
 _WINOGRAD, _WINOGRAD_DW = "src/drivers/winograd.pxi", "src/drivers/winograd_gradient.pxi"
 _STRASSEN_H, _STRASSEN = "src/kernels/strassen.h", "src/drivers/strassen.pxi"
 _DW, _LANES_DW, _POOL = (f"src/drivers/{name}.pxi" for name in ("weight_gradient", "lanes_gradient", "pool"))
@@ -39,7 +41,7 @@ MUTATIONS = [
     ),
     Mutation(
         "packing: a block's last pixel is left out",
-        _COMPUTE,
+        _PACK,
         "ptrdiff_t p1 = p0 + 16 < pixels ? p0 + 16 : pixels,",
         "ptrdiff_t p1 = p0 + 16 < pixels ? p0 + 15 : pixels,",
     ),
@@ -258,7 +260,7 @@ MUTATIONS = [
     ),
     Mutation(
         "register tiles: the shorter ones go where the longer ones went",
-        _DIRECT,
+        _PRODUCT,
         "        product.c_row += longer * rows\n",
         "        product.c_row += longer * (rows - 1)\n",
     ),
@@ -286,10 +288,10 @@ MUTATIONS = [
         "(x.n[3] - 1 - reach - left) // step + 2))",
     ),
     Mutation(
-        "winograd: a race, threads share one scratch",
-        _WINOGRAD,
-        "run_tasks(winograd_task, &job, scratch, job.scratch_bytes,",
-        "run_tasks(winograd_task, &job, scratch, 0,",
+        "fast methods: a race, threads share one scratch",
+        _OPERANDS,
+        "run_tasks(work, job, scratch, scratch_bytes,",
+        "run_tasks(work, job, scratch, 0,",
     ),
     Mutation(
         "winograd weight gradient: a part is left out",
@@ -346,7 +348,7 @@ MUTATIONS = [
     Mutation(
         "winograd: repaired rows at the wrong height",
         _CALL,
-        "down = tile * kind.stride * int(row)",
-        "down = int(row)",
+        "tuple(tap + first * p.stride[0] for tap",
+        "tuple(tap + first for tap",
     ),
 ]

@@ -1,0 +1,1 @@
+"""What the public functions are made of; nobody outside imports below `ask`, `plan` and `geometry`."""
