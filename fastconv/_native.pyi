@@ -1,5 +1,6 @@
 """Types of the compiled module. Arrays are NumPy arrays in the order (batch, channel, [[depth,] height,] width)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -52,8 +53,7 @@ def pack_weights(
     packed: Array,
     groups: int,
     transposed: bool,
-    rows: tuple[int, ...],
-    columns: tuple[int, ...],
+    places: tuple[tuple[int, ...], ...],
     threads: int,
 ) -> bool: ...
 def lie_apart(a: Array, b: Array) -> bool: ...
@@ -61,54 +61,34 @@ def isa_number() -> int: ...
 def threads_for(macs: int, threads: int) -> int: ...
 def team_for(threads: int, tasks: int, scratch_bytes: int, beside: int = 0) -> int: ...
 
-class DirectPass:
+class Direct:
     def __init__(
         self,
-        compute: int,
-        groups: int,
-        channels: int,
-        outputs: int,
-        size_: tuple[int, int],
-        extent: tuple[int, int],
-        tap_y: tuple[int, ...],
-        tap_x: tuple[int, ...],
-        rows: tuple[int, ...],
-        columns: tuple[int, ...],
-        stride: tuple[int, int],
-        phase: tuple[int, int],
-        step: tuple[int, int],
-        merge: tuple[int, int],
-        mode: int,
-        source: int,
-        streams: bool,
-        images: int,
-        tile: tuple[int, int],
-        kc: int,
-        panels_per_task: int,
+        codes: object,
+        extent: object,
+        passes: Sequence[object],
+        blockings: Sequence[object],
+        in_place: Sequence[object | None],
+        transposed: bool,
     ) -> None: ...
-    def rows(self) -> int: ...
+    def alone(self, i: int) -> Direct: ...
+    def blocking(self, i: int = 0, lies: bool = False) -> tuple[int, int, tuple[int, int, int], int, int]: ...
+    def shape(self, i: int = 0) -> tuple[int, int, int]: ...
     def streams(self) -> bool: ...
-    def blocking(self) -> tuple[int, int, tuple[int, int], int, int]: ...
-    def scratch_bytes(self, packed: bool) -> int: ...
+    def scratch_bytes(self, packed: bool, lies: bool = False) -> int: ...
+    def run(
+        self,
+        x: Array,
+        weight: Array,
+        packed: object,
+        bias: Array | None,
+        residual: Array | None,
+        y: Array,
+        activation: int,
+        channels_last: bool,
+        threads: int,
+    ) -> None: ...
 
-def direct(
-    passes: tuple[DirectPass, ...],
-    in_place: tuple[DirectPass | None, ...],
-    x: Array,
-    x_code: int,
-    weight: Array,
-    w_code: int,
-    packed: Array | None,
-    finite: bool,
-    transposed: bool,
-    bias: Array | None,
-    y: Array,
-    y_code: int,
-    residual: Array | None,
-    activation: int,
-    channels_last: bool,
-    threads: int,
-) -> None: ...
 def depthwise(
     compute: int,
     x: Array,

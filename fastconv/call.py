@@ -64,6 +64,78 @@ MOST_EXCHANGED_GROUPS = 16  # each is a step into native code
 MOST_LANES = 16  # of any instruction set's vectors
 
 
+# ---- what programs read ------------------------------------------------------------------------------------------
+
+
+class Extent(NamedTuple):
+    """What a program is laid over: channels of one group (the reduction and the outputs), planes, rows and columns."""
+
+    groups: int
+    channels: int
+    outputs: int
+    size: tuple[int, int, int]
+    input_size: tuple[int, int, int]
+    mode: int
+
+
+class Taps(NamedTuple):
+    """A `Pass` on three axes: planes, rows and columns."""
+
+    taps: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    places: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    stride: tuple[int, int, int]
+    phase: tuple[int, int, int]
+    step: tuple[int, int, int]
+    merge: tuple[int, int, int]
+
+
+class Loops(NamedTuple):
+    """Loop sizes of a pass of the direct driver."""
+
+    source: int
+    images: int
+    tile: tuple[int, int, int]
+    reduction: int
+    panels_per_task: int
+    streams: bool
+
+
+@lru_cache(maxsize=1024)
+def lifted(p: Pass) -> Taps:
+    """A pass on three axes, of which the depth has one tap."""
+    return Taps(
+        ((0,), p.tap_y, p.tap_x), ((0,), p.rows, p.columns), (1, *p.stride), (0, *p.phase), (1, *p.step), (1, *p.merge)
+    )
+
+
+class Programs:
+    """The direct program of some passes, for each triple of element types that it meets."""
+
+    def __init__(
+        self, compute: int, extent: Extent, passes: tuple[Taps, ...], loops: tuple[Loops, ...],
+        in_place: tuple[Loops | None, ...], transposed: bool,
+    ) -> None:  # fmt: skip
+        self._made_of = (compute, extent, passes, loops, in_place, transposed)
+        self._made: dict[tuple[int, int, int], _native.Direct] = {}
+        own = STORAGE[COMPUTE_DTYPES[compute]]
+        self.native = self._made.setdefault((own, own, own), self._make(own, own, own))
+
+    def _make(self, x: int, weight: int, result: int) -> _native.Direct:
+        compute, *rest = self._made_of
+        return _native.Direct(Codes(compute, x, weight, result), *rest)
+
+    def of(self, x: Array, weight: Array, result: Array) -> _native.Direct:
+        """The program for arrays of these types."""
+        codes = (STORAGE[x.dtype], STORAGE[weight.dtype], STORAGE[result.dtype])
+        return self._made.get(codes) or self._made.setdefault(codes, self._make(*codes))
+
+    def alone(self, i: int) -> Programs:
+        """The programs of pass i alone."""
+        compute, extent, passes, loops, in_place, transposed = self._made_of
+        part = slice(i, i + 1)
+        return Programs(compute, extent, passes[part], loops[part], in_place[part], transposed)
+
+
 # ---- packed weights ----------------------------------------------------------------------------------------------
 
 
@@ -109,7 +181,7 @@ def _pack_lanes(
     panels = _aligned(_native.packed_bytes(compute, 1, len(rows) * len(columns), channels, outputs))
     team = threads if panels.size > 1 << 16 else 1
     if channels == 1:
-        finite = _native.pack_weights(compute, weight, STORAGE[weight.dtype], panels, 1, False, rows, columns, team)
+        finite = _native.pack_weights(compute, weight, STORAGE[weight.dtype], panels, 1, False, (rows, columns), team)
         return PackedWeights(panels, finite, None)
     # channels and columns change places, and with them the order of the sums
     every = tuple(range(weight.shape[3]))
@@ -119,7 +191,7 @@ def _pack_lanes(
         weight = weight[..., columns]
     weight = weight.swapaxes(1, 3)
     finite = _native.pack_weights(
-        compute, weight, STORAGE[weight.dtype], panels, 1, False, rows, tuple(range(channels)), team
+        compute, weight, STORAGE[weight.dtype], panels, 1, False, (rows, tuple(range(channels))), team
     )
     return PackedWeights(panels, finite, None)
 
@@ -138,7 +210,7 @@ def prepare(
     packed = _aligned(count)
     team = threads if count > 1 << 16 else 1
     finite = _native.pack_weights(
-        compute, weight, STORAGE[weight.dtype], packed, groups, transposed, p.rows, p.columns, team
+        compute, weight, STORAGE[weight.dtype], packed, groups, transposed, (p.rows, p.columns), team
     )
     if not finite or transform is None:
         return PackedWeights(packed, finite, None)
@@ -165,7 +237,7 @@ def _line_weights(p: Pass, weight: Array, compute: int, team: int) -> Array:
     for e in range(elements.shape[3]):
         one = np.ascontiguousarray(elements[..., e : e + 1])
         _native.pack_weights(
-            compute, one, STORAGE[one.dtype], packed[e * count : (e + 1) * count], 1, False, rows, (0,), team
+            compute, one, STORAGE[one.dtype], packed[e * count : (e + 1) * count], 1, False, (rows, (0,)), team
         )
     return packed
 
@@ -184,36 +256,6 @@ def _merged_weights(merged: Pass, passes: tuple[Pass, ...], weight: Array) -> Ar
 
 
 # ---- programs ----------------------------------------------------------------------------------------------------
-
-
-class Extent(NamedTuple):
-    """How large a convolution is, for its program; sizes are those of all outputs and of the input."""
-
-    groups: int
-    channels: int  # of one group: the reduction
-    outputs: int
-    size: tuple[int, int, int]
-    input_size: tuple[int, int, int]
-    mode: int
-
-
-class Lifted(NamedTuple):
-    """A pass on three axes."""
-
-    taps: tuple[tuple[int, ...], ...]
-    places: tuple[tuple[int, ...], ...]
-    stride: tuple[int, int, int]
-    phase: tuple[int, int, int]
-    step: tuple[int, int, int]
-    merge: tuple[int, int, int]
-
-
-@lru_cache(maxsize=1024)
-def lifted(p: Pass) -> Lifted:
-    """A pass on three axes, of which the depth has one tap."""
-    return Lifted(
-        ((0,), p.tap_y, p.tap_x), ((0,), p.rows, p.columns), (1, *p.stride), (0, *p.phase), (1, *p.step), (1, *p.merge)
-    )
 
 
 @lru_cache(maxsize=512)
@@ -287,10 +329,9 @@ class Call(NamedTuple):
     packs: bool  # a panel is so large that weights are packed before, even for one run
     streams: bool  # unless all are finite: then they may be packed block by block
     covers: bool  # every output belongs to a pass
-    direct: tuple[_native.DirectPass, ...]
-    in_place: tuple[_native.DirectPass | None, ...]
+    direct: Programs | None  # of the direct kernels
     merged: Pass | None  # all passes as one
-    merged_direct: tuple[_native.DirectPass, ...]
+    merged_direct: Programs | None
     exchanged: Call | None = None  # of one group, the kernel as the image: for a single run of the planned batch
     point: Call | None = None  # of a single pixel under a kernel: every tap of every output an output of its own
     whole: bool = False  # pieces of the image that are computed apart have other bits then
@@ -334,11 +375,10 @@ class Call(NamedTuple):
         if self.merged and packed is None and residual is None:
             self._run_merged(self.merged, weight, x, out, bias, activation, channels_last)
             return
-        _native.direct(
-            self.direct, self.in_place, x, STORAGE[x.dtype], weight, STORAGE[weight.dtype],
-            None if packed is None else packed.panels, packed is None or packed.finite, self.transposed, bias, out,
-            STORAGE[out.dtype], residual, activation, channels_last, self.threads,
-        )  # fmt: skip
+        if self.direct:
+            self.direct.of(x, weight, out).run(
+                x, weight, packed, bias, residual, out, activation, channels_last, self.threads
+            )
 
     def _run_merged(
         self,
@@ -357,10 +397,10 @@ class Call(NamedTuple):
         if channels_last:
             x, out, weight = x.transpose(0, 3, 1, 2), out.transpose(0, 3, 1, 2), weight.transpose(3, 2, 0, 1)
         together = _merged_weights(merged, self.passes, weight)
-        _native.direct(
-            self.merged_direct, (None,), x, STORAGE[x.dtype], together, STORAGE[together.dtype], None, True, True, bias,
-            out, STORAGE[out.dtype], None, activation, False, self.threads,
-        )  # fmt: skip
+        assert self.merged_direct is not None
+        self.merged_direct.of(x, together, out).run(
+            x, together, None, bias, None, out, activation, False, self.threads
+        )
         if out.dtype not in FLOATS:
             return
         with np.errstate(all="ignore"):
@@ -375,7 +415,7 @@ class Call(NamedTuple):
         total = 0
         for i, p in enumerate(self.passes):
             own = p.output_size(size)
-            tile = (1, 1) if self.lanes else self.direct[i].blocking()[2]
+            tile = self.direct.native.blocking(i)[2][1:] if self.direct else (1, 1)
             taps = prod(own) * len(p.rows) * len(p.columns)
             if not self.mode:
                 axes = zip((p.tap_y, p.tap_x), p.stride, own, input_size, tile, strict=True)
@@ -549,15 +589,14 @@ class Call(NamedTuple):
             shifted = p._replace(
                 tap_y=tuple(tap + first * p.stride[0] for tap in p.tap_y), phase=(0, 0), step=(1, 1)
             )
-            direct, in_place = _direct_passes(
+            direct = _direct_programs(
                 (shifted,), self.channels, self.outputs, 1, rows.shape[2:], a.x.shape[2:], self.mode, self.compute,
-                self.threads,
+                self.threads, self.transposed,
             )  # fmt: skip
-            _native.direct(
-                direct, in_place, a.x[n : n + 1], STORAGE[a.x.dtype], a.weight, STORAGE[a.weight.dtype],
-                None if a.packed is None else a.packed.panels, a.packed is None or a.packed.finite, self.transposed,
-                a.bias, rows, STORAGE[a.out.dtype],
-                None if own.residual is None else own.residual[n : n + 1, :, part], a.activation, False, self.threads,
+            direct.of(a.x, a.weight, rows).run(
+                a.x[n : n + 1], a.weight, a.packed, a.bias,
+                None if own.residual is None else own.residual[n : n + 1, :, part], rows, a.activation, False,
+                self.threads,
             )  # fmt: skip
             if pool:
                 fours = rows.reshape(1, rows.shape[1], rows.shape[2] // 2, 2, size[1] // 2, 2)
@@ -599,7 +638,8 @@ def _run_point(call: Call, a: Operands) -> bool:
     count, taps, last = len(a.weight), prod(a.weight.shape[2:]), (0, 2, 3, 1)
     for order in ((0, 1, 2, 3), last):  # as in (N, C, H, W), as in (N, H, W, C)
         weight, out = a.weight.transpose(order), a.out.transpose(order)
-        if not (_merges(weight) and _merges(out)) or a.residual is not None or len(a.x) != call.direct[0].rows():
+        rows = call.direct.native.shape()[1] if call.direct else -1
+        if not (_merges(weight) and _merges(out)) or a.residual is not None or len(a.x) != rows:
             continue
         bias = a.bias if a.bias is None else np.tile(a.bias, taps) if order == last else np.repeat(a.bias, taps)
         call.run(
@@ -619,7 +659,7 @@ def _merges(array: Array) -> bool:
     return contiguous
 
 
-def _direct_passes(
+def _direct_programs(
     passes: tuple[Pass, ...],
     channels: int,
     outputs: int,
@@ -629,12 +669,13 @@ def _direct_passes(
     mode: int,
     compute: int,
     threads: int,
+    transposed: bool,
     images: int = 1,
     prepared: bool = False,
-) -> tuple[tuple[_native.DirectPass, ...], tuple[_native.DirectPass | None, ...]]:
+) -> Programs:
     """The passes into an output of `size`, and for each the one that reads its input in place, where it could."""
 
-    def native(p: Pass, in_place: bool) -> _native.DirectPass:
+    def loops(p: Pass, in_place: bool) -> Loops:
         own = p.output_size((size[0], size[1]))
         macs = max(1, images) * prod(own) * channels * outputs * groups * len(p.rows) * len(p.columns)
         team = _native.threads_for(macs, threads)
@@ -642,10 +683,7 @@ def _direct_passes(
         b = direct_blocking(
             p, channels, outputs, groups, own, extent, compute, team, in_place, images, prepared, mode == 0
         )
-        return _native.DirectPass(
-            compute, groups, channels, outputs, own, extent, p.tap_y, p.tap_x, p.rows, p.columns, p.stride, p.phase,
-            p.step, p.merge, mode, b.source, streams(p, b, own), b.images, b.tile, b.reduction, b.panels_per_task,
-        )  # fmt: skip
+        return Loops(b.source, b.images, (1, *b.tile), b.reduction, b.panels_per_task, streams(p, b, own))
 
     def streams(p: Pass, b: Blocking, own: tuple[int, int]) -> bool:
         """Whether so large a panel serves so few tiles that it is not worth its memory."""
@@ -662,9 +700,13 @@ def _direct_passes(
             for tap, count, stride, extent in zip((p.tap_y, p.tap_x), own, p.stride, input_size, strict=True)
         )
 
-    return (
-        tuple(native(p, False) for p in passes),
-        tuple(native(p, True) if inside(p) else None for p in passes),
+    return Programs(
+        compute,
+        Extent(groups, channels, outputs, (1, size[0], size[1]), (1, input_size[0], input_size[1]), mode),
+        tuple(map(lifted, passes)),
+        tuple(loops(p, False) for p in passes),
+        tuple(loops(p, True) if inside(p) else None for p in passes),
+        transposed,
     )
 
 
@@ -695,20 +737,24 @@ def _call(
     lanes = lanes and (mode != 0 or not lanes_idle(kept, channels, input_size))
     if how == "direct" and mode == 0 and not lanes:  # where the blocks of long sums begin must not depend on the image
         kept = tuple(p if _terms(p, channels) >= LONG_SUM else useful_taps(p, size, input_size) for p in kept)
-    direct, in_place = _direct_passes(
-        () if lanes else kept, channels, outputs, groups, size, input_size, mode, compute, threads, images,
-        purpose in ("plan", "network"),
-    )
+    direct = None
+    if kept and not lanes:
+        direct = _direct_programs(
+            kept, channels, outputs, groups, size, input_size, mode, compute, threads, transposed, images,
+            purpose in ("plan", "network"),
+        )  # fmt: skip
     most = _most_panel_bytes(threads)
     packs = not lanes and any(_panel_bytes(p, channels, outputs, compute) > most for p in kept)
     merged = merged_phases(kept, outputs, groups, compute) if transposed and how == "direct" and not lanes else None
-    merged_direct, _ = _direct_passes(
-        (merged,) if merged else (), channels, outputs * len(kept), 1, size, input_size, mode, compute, threads, images
-    )
+    merged_direct = None
+    if merged:
+        merged_direct = _direct_programs(
+            (merged,), channels, outputs * len(kept), 1, size, input_size, mode, compute, threads, True, images
+        )
     covers = sum(prod(p.output_size(size)) for p in kept) == prod(size)
     return Call(
         how, reason, kept, transposed, channels, outputs, groups, mode, compute, threads, lanes, packs,
-        bool(direct) and all(p.streams() for p in direct), covers, direct, in_place, merged, merged_direct,
+        direct is not None and direct.native.streams(), covers, direct, merged, merged_direct,
     )  # fmt: skip
 
 
@@ -813,11 +859,10 @@ def run_once(
     if not call.packs or call.exchanges(x, bias, residual) or (call.streams and _finite(weight)):
         call.run(weight, x, out, bias, residual, activation)
         return
-    for p, direct, in_place in zip(call.passes, call.direct, call.in_place, strict=True):
+    for i, p in enumerate(call.passes):
         packed = prepare(p, weight, call.groups, call.transposed, call.compute, call.threads, call.lanes)
-        call._replace(passes=(p,), direct=(direct,), in_place=(in_place,)).run(
-            weight, x, out, bias, residual, activation, packed
-        )
+        direct = call.direct and call.direct.alone(i)
+        call._replace(passes=(p,), direct=direct).run(weight, x, out, bias, residual, activation, packed)
 
 
 def bias_for(bias: Array | None, compute: int) -> Array | None:

@@ -613,10 +613,10 @@ def _explain_call(
         )  # fmt: skip
     source, images, tile, reduction, tasks, scratch, packed = IN_PLACE, 1, (0, 0), 0, 0, 0, 0  # of nothing to compute
     if call.direct:
-        chosen = (lies and call.in_place[0]) or call.direct[0]
-        source, images, tile, reduction, tasks = chosen.blocking()
+        source, images, (_, *rest), reduction, tasks = call.direct.native.blocking(0, lies)
+        tile = (rest[0], rest[1])
         packs = prepared or (call.packs and not call.streams)
-        scratch = chosen.scratch_bytes(packs)
+        scratch = call.direct.native.scratch_bytes(packs, lies)
         taps = len(call.passes[0].rows) * len(call.passes[0].columns)  # that meet the input
         packed = _native.packed_bytes(compute, g.groups, taps, channels, outputs) if packs else 0
     return ConvExplanation(

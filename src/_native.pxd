@@ -257,6 +257,16 @@ cdef class Arrays:
 cdef void phase_view(View* out, const View* array, size y, size x, size step_y, size step_x, size z=*,
                      size step_z=*) noexcept nogil
 cdef size elements(const View* array) noexcept nogil
+cdef int three(numbers, size* to) except -1    # numbers of Python, of planes, rows and columns
+
+
+cdef inline size length(const View* array, int axis) noexcept nogil:
+    """Planes, rows or columns of an array, which are the axes 0, 1 and 2 of what is counted in threes."""
+    return array.n[4 if axis == 0 else axis + 1]
+
+
+cdef inline size volume(const size* shape) noexcept nogil:
+    return shape[0] * shape[1] * shape[2]
 
 
 cdef inline size round_up(size value, size unit) noexcept nogil:
@@ -321,16 +331,16 @@ cdef struct Weights:
     bint finite              # of the packed ones: none is NaN or infinite
     View array
     int code
-    size groups, taps_y, taps_x, channels, outputs, width, panels   # channels and outputs of one group
+    size groups, channels, outputs, width, panels   # channels and outputs of one group
+    size taps[3]             # planes, rows and columns
     size channel_stride, output_stride
     size group_elements
-    size* offsets            # bytes of every tap row, then of every tap column
+    size* offsets            # bytes of every tap plane, then of every tap row, then of every tap column
 
 cdef int bind_weights(Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
-                      bint finite, size groups, bint transposed, size taps_y, size taps_x,
-                      const size* taps) except -1
+                      bint finite, size groups, bint transposed, const size* taps, const size* places) except -1
 cdef int bind_taps(Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
-                   size groups, bint transposed, tuple rows, tuple columns) except -1
+                   size groups, bint transposed, tuple rows, tuple columns, tuple planes=*) except -1
 cdef int pack_panel(const Weights* w, size group, size panel, size channel, size channels, char* dst) noexcept nogil
 cdef void pack_steps(const Weights* w, size group, size panel, size first, size last, char* dst) noexcept nogil
 
@@ -340,6 +350,9 @@ cdef void pack_steps(const Weights* w, size group, size panel, size first, size 
 cdef void pack_region(const fc_kernels* kernels, int code, const View* x, size image, size channel, size channels,
                       size first_row, size row_step, size rows, size first_column, size column_step, size columns,
                       size pitch, int mode, size ld, char* dst) noexcept nogil
+cdef void pack_planes(const fc_kernels* kernels, int code, const View* x, size image, size channel, size channels,
+                      const size* first, const size* step, const size* shape, size plane, size pitch, int mode, size ld,
+                      char* dst) noexcept nogil
 
 cdef struct Ends:              # what follows a sum while it is in the registers
     const char* bias           # as wide as the panel, or NULL
@@ -353,5 +366,5 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
 cdef void run_product(const fc_kernels* kernels, fc_product* product, size vectors, size count,
                       size steps) noexcept nogil
 cdef void lay_out(size* at, size rows, size columns, size row_step, size pixel_step) noexcept nogil
-cdef void lay_out_images(size* at, size images, size image_step, size rows, size columns, size row_step,
-                         size pixel_step) noexcept nogil
+cdef void lay_out_tile(size* at, size images, size image_step, const size* shape, size plane_step, size row_step,
+                       size pixel_step) noexcept nogil

@@ -259,6 +259,9 @@ cdef class Arrays:
             PyBuffer_Release(&self.buffers[i])
         self.count = 0
 
+    def __dealloc__(self):
+        self.release()
+
 
 cdef void phase_view(View* out, const View* array, size y, size x, size step_y, size step_x, size z=0,
                      size step_z=1) noexcept nogil:
@@ -272,6 +275,11 @@ cdef void phase_view(View* out, const View* array, size y, size x, size step_y, 
 
 cdef size elements(const View* array) noexcept nogil:
     return array.n[0] * array.n[1] * array.n[2] * array.n[3] * array.n[4]
+
+
+cdef int three(numbers, size* to) except -1:
+    to[0], to[1], to[2] = numbers
+    return 0
 
 
 WORKSPACE_BYTES = SCRATCH_BYTES

@@ -3,23 +3,24 @@
 # the transposed convolution, and each phase of the tiled one: they differ in tap offsets and strides alone.
 #
 #   for tile of output pixels x group x run of panels      threads take these      region: second-level cache
-#     leave out the rows and columns of taps that meet padding alone
+#     leave out the planes, rows and columns of taps that meet padding alone
 #     pack the region of the input under the tile
 #     for panel of output channels                         packed by a plan, or now (drivers/weights.pxi)
 #       for block of the reduction (taps, channels)        kc x width weights      first-level cache
 #         for rows of the register tile                    micro-kernel            registers
 #       epilogue: bias, residual, activation, layout, element type
 #
-# Every output is one sum in the order (tap y, tap x, channel), whatever the blocking, the threads and the batch; a long
-# one is made of sums of `sum_block` terms each (drivers/totals.pxi). A tile may span several small images: its pixels are
-# rows of the same register tiles.
+# There are three axes, planes, rows and columns (z, y, x), of size 1 where an array has fewer. Every output is one sum in
+# the order (tap z, tap y, tap x, channel), whatever the blocking, the threads and the batch; a long one is made of sums
+# of `sum_block` terms each (drivers/totals.pxi). A tile may span several small images: its pixels are rows of the same
+# register tiles.
 
 cdef enum:
     IN_PLACE = 0   # one tap, no padding, channels side by side: the input is the region
     REGION = 1
     GATHER = 2     # enormous windows: pixels x kc elements at a time
 
-cdef struct Direct:
+cdef struct DirectPass:                        # what is counted along an axis: [z, y, x]
     const fc_kernels* kernels
     View x, y, residual
     Weights weights
@@ -29,19 +30,28 @@ cdef struct Direct:
     bint long_                                 # sums are made in blocks of so many terms
     size sum_block
     size groups, channels, outputs             # of one group: reduction and output channels
-    size size_y, size_x                        # of the output of this pass
-    size merge_y, merge_x, merged              # phases that lie beside each other in the panel, outputs of each
-    size full_y, full_x                        # of y, which merged phases share
+    size extent[3]                             # outputs of this pass
+    size phase[3]                              # where they lie in y: from here on,
+    size apart[3]                              # every so many-th
+    size merge[3]                              # phases that lie beside each other in the panel,
+    size merged                                # outputs of each
+    size full[3]                               # of y, which merged phases share
     size first_task, first_panel               # counted over all passes
-    size stride_y, stride_x, taps_y, taps_x
-    const size* tap_y                          # offset of every tap from output * stride
-    const size* tap_x
-    size min_y, min_x, span_y, span_x
+    size stride[3]
+    size taps[3]
+    size* tap[3]                               # offset of every tap from output * stride
+    size* places                               # of the kernel: planes, then rows, then columns that the taps belong to
+    size low[3]                                # the least tap
+    size span[3]
     const char* bias
     size images                                # of a tile
-    size tile_y, tile_x, tiles_y, tiles_x, kc
+    size tile[3]
+    size tiles[3]
+    size kc
     size panels, panels_per_task, panel_chunks, width
-    size row_step, column_step, step_y, step_x, region_columns, ld   # region geometry
+    size pick[3]                               # region geometry: every so many-th of the input is in it,
+    size step[3]                               # so many apart lie the origins of outputs,
+    size region_rows, region_columns, ld       # rows of a plane, pixels of a row, elements of a pixel
     fc_segment* segments
     size* block                                # first segment of every reduction block
     size blocks
@@ -49,8 +59,8 @@ cdef struct Direct:
     size panel_bytes, region_bytes, totals_bytes, scratch_bytes, max_segments
 
 
-cdef struct DirectPasses:
-    Direct* jobs
+cdef struct DirectRun:
+    DirectPass* passes
     size count
 
 
@@ -59,289 +69,368 @@ cdef struct HeldPanel:
     bint finite
 
 
-cdef struct Met:               # taps of a tile that meet the input, rows first_y .. last_y - 1, and where their region begins
-    size first_y, last_y, first_x, last_x
-    size min_y, min_x, span_y, span_x
+cdef struct Met:               # taps of a tile that meet the input, first .. last - 1, and where their region begins
+    size first[3]
+    size last[3]
+    size low[3]
+    size span[3]
     bint all
+
+
+cdef struct Tile:
+    size group, image, images
+    size first[3]              # output
+    size shape[3]              # planes, rows and columns of an image
+    size pixels                # of all images
 
 
 cdef enum:
     PANEL_AT = 64    # bytes of a thread's scratch before its panel: HeldPanel
 
 
-cdef class DirectPass:
-    """One pass with every number resolved but the arrays: made once, run many times, by several threads at once.
+cdef class Direct(Program):
+    """A convolution as passes of the direct driver, which each write their phase of the output.
 
-    The output pixel (i, j) of `size` sums x[.., i*stride + tap_y[a], j*stride + tap_x[b]] over the taps, which are the
-    rows x columns of the kernel; it lies at `phase` + (i, j) * `step` of y. With source IN_PLACE the taps lie inside the
-    input, whose rows x columns are `extent`, and `usable` says whether an array can be read so. What `streams` packs the weights of a single run, all of
-    them finite, for a block of the reduction at a time. A tile spans `images` of the batch. `merge` phases, rows x columns, share a pass: outputs
-    [phase y][phase x][channel] of one panel, each at its own pixel of y.
+    Direct(codes, extent, passes, blockings, in_place, transposed), of which it reads
+
+    codes       `compute`, `input`, `weight`, `result`
+    extent      `groups`, `channels` and `outputs` of one group (the reduction, and the width of the panels), `size` of the
+                output (z, y, x), `input_size` (z, y, x), `mode` of the padding
+    passes      the output (i, j, k) of a pass sums x[.., i*stride[0] + taps[0][a], j*stride[1] + taps[1][b], ...] over its
+                `taps`, which are the `places` of the kernel, and lies at `phase` + (i, j, k) * `step` of y. `merge`
+                phases (z, y, x) share a pass: outputs [phase z][phase y][phase x][channel] of one panel, each at its own
+                pixel of y
+    blockings   of every pass: `source`, `images` and `tile` (z, y, x) that a task takes, steps of a block of the
+                `reduction`, `panels_per_task`, and whether it `streams`: packs the weights of a single run, all of them
+                finite, for a block of the reduction at a time
+    in_place    for every pass None or, where its one tap lies inside the input, the blocking to take instead where the
+                array can be read as it lies
+    transposed  the weights' first axis is the reduction
     """
-    cdef Direct job      # zeros at first, as every C attribute: what was not allocated is freed as NULL
-    cdef size* numbers   # tap_y, tap_x, then rows and columns of the kernel
-    cdef size phase_y, phase_x, step_y, step_x
+    cdef DirectPass* passes         # zeros at first, as every C attribute: what was not allocated is freed as NULL
+    cdef DirectPass* alternatives   # that read the input in place; without kernels where there is none
+    cdef size count
+    cdef bint transposed
+    cdef object made_of
 
-    def __init__(self, int compute, size groups, size channels, size outputs, tuple size_, tuple extent, tuple tap_y, tuple tap_x,
-                 tuple rows, tuple columns, tuple stride, tuple phase, tuple step, tuple merge, int mode, int source,
-                 bint streams, size images, tuple tile, size kc, size panels_per_task):
-        cdef Direct* job = &self.job
-        cdef size i = 0
-        job.kernels = isa.compute[compute]
-        job.mode, job.source, job.kc = mode, source, kc
-        job.groups, job.channels, job.outputs = groups, channels, outputs
-        job.size_y, job.size_x = size_
-        job.merge_y, job.merge_x = merge
-        job.merged = outputs // (job.merge_y * job.merge_x)
-        job.stride_y, job.stride_x = stride
-        job.images, job.streams = images, streams
-        job.tile_y, job.tile_x = tile
-        self.phase_y, self.phase_x = phase
-        self.step_y, self.step_x = step
-        job.taps_y, job.taps_x = len(tap_y), len(tap_x)
-        self.numbers = <size*>allocate(2 * (job.taps_y + job.taps_x) * sizeof(size))
-        for numbers in (tap_y, tap_x, rows, columns):
-            for number in numbers:
-                self.numbers[i] = number
-                i += 1
-        job.tap_y, job.tap_x = self.numbers, self.numbers + job.taps_y
-        direct_prepare(job, extent[0], extent[1], panels_per_task)
+    def __init__(self, codes, extent, passes, blockings, in_place, bint transposed):
+        cdef size i
+        self.compute_with(codes)
+        self.made_of = codes, extent, tuple(passes), tuple(blockings), tuple(in_place)
+        self.transposed = transposed
+        self.count = len(passes)
+        self.passes = <DirectPass*>allocate(2 * max(1, self.count) * sizeof(DirectPass))
+        memset(self.passes, 0, 2 * self.count * sizeof(DirectPass))
+        self.alternatives = self.passes + self.count
+        for i in range(self.count):
+            self.resolve(&self.passes[i], extent, passes[i], blockings[i])
+            if in_place[i] is not None:
+                self.resolve(&self.alternatives[i], extent, passes[i], in_place[i])
 
-    def blocking(self):
-        """(source, images of a tile, tile, reduction steps of a block, tasks of so many images)."""
-        cdef const Direct* job = &self.job
-        tasks = job.tiles_y * job.tiles_x * job.groups * job.panel_chunks
-        return job.source, job.images, (job.tile_y, job.tile_x), job.kc, tasks
+    cdef int resolve(self, DirectPass* p, extent, pass_, blocking) except -1:
+        """Every number of one pass."""
+        cdef size input_size[3]
+        cdef int axis
+        p.kernels, p.x_code, p.y_code = self.kernels, self.input, self.result
+        p.groups, p.channels, p.outputs, p.mode = extent.groups, extent.channels, extent.outputs, extent.mode
+        three(extent.size, p.full)
+        three(extent.input_size, input_size)
+        three(pass_.stride, p.stride)
+        three(pass_.phase, p.phase)
+        three(pass_.step, p.apart)
+        three(pass_.merge, p.merge)
+        p.merged = p.outputs // (p.merge[0] * p.merge[1] * p.merge[2])
+        for axis in range(3):
+            p.extent[axis] = max(0, (p.full[axis] - p.phase[axis] + p.apart[axis] - 1) // p.apart[axis])
+        direct_taps(p, pass_.taps, pass_.places)
+        p.source, p.images, p.streams, p.kc = blocking.source, blocking.images, blocking.streams, blocking.reduction
+        three(blocking.tile, p.tile)
+        return direct_prepare(p, input_size, blocking.panels_per_task)
 
-    def rows(self):
-        """Rows of the outputs that the pass makes."""
-        return self.job.size_y
+    def alone(self, size i):
+        """The program of pass i alone."""
+        codes, extent, passes, blockings, in_place = self.made_of
+        return Direct(codes, extent, passes[i : i + 1], blockings[i : i + 1], in_place[i : i + 1], self.transposed)
+
+    cdef const DirectPass* chosen(self, size i, bint lies) noexcept:
+        return &self.alternatives[i] if lies and self.alternatives[i].kernels != NULL else &self.passes[i]
+
+    def blocking(self, size i=0, bint lies=False):
+        """Of pass i: (source, images of a tile, tile, reduction steps of a block, tasks of so many images).
+
+        `lies`: of an input that may be read in place.
+        """
+        cdef const DirectPass* p = self.chosen(i, lies)
+        tasks = p.tiles[0] * p.tiles[1] * p.tiles[2] * p.groups * p.panel_chunks
+        return p.source, p.images, (p.tile[0], p.tile[1], p.tile[2]), p.kc, tasks
+
+    def shape(self, size i=0):
+        """Planes, rows and columns of the outputs that pass i makes."""
+        return self.passes[i].extent[0], self.passes[i].extent[1], self.passes[i].extent[2]
 
     def streams(self):
-        """Whether the weights of a single run are packed block by block."""
-        return self.job.streams
+        """Whether the weights of a single run are packed block by block in every pass."""
+        cdef size i
+        for i in range(self.count):
+            if not self.passes[i].streams:
+                return False
+        return self.count > 0
 
-    def scratch_bytes(self, bint packed):
+    def scratch_bytes(self, bint packed, bint lies=False):
         """Scratch of one thread: with weights packed before, or with room for a panel that it packs."""
-        cdef Direct job = self.job
-        job.weights.packed = <const char*>self.numbers if packed else NULL  # whether there are any is all that counts
-        direct_scratch(&job)
-        return job.scratch_bytes
+        cdef DirectPass p
+        cdef size i, most = 0
+        for i in range(self.count):
+            p = self.chosen(i, lies)[0]
+            p.weights.packed = <const char*>p.places if packed else NULL  # whether there are any is all that counts
+            direct_scratch(&p)
+            most = max(most, p.scratch_bytes)
+        return most
+
+    def run(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        """y = activation(convolution(x, weight) + bias + residual).
+
+        The weights are `packed` (`panels` and `finite` of `pack_weights`; of several passes, one a pass) or, where that
+        is None, packed on the way. `channels_last`: x, y, residual are (N, [[D,] H,] W, C) and weight ([[kD,] kH,] kW, I, O),
+        else (N, C, ...) and (O, I, ...). Raises MemoryError before anything is written.
+        """
+        cdef Arrays arrays = Arrays()
+        cdef View vx, vy, vr, vb, vw
+        cdef DirectPass* passes = NULL
+        cdef size i, count = self.count
+        try:
+            arrays.activation(x, &vx, False, channels_last)
+            arrays.activation(y, &vy, True, channels_last)
+            arrays.weight(weight, &vw, channels_last)
+            if residual is not None:
+                arrays.activation(residual, &vr, False, channels_last)
+            vb.p = NULL
+            if bias is not None:
+                arrays.view(bias, &vb, False)
+            if count == 0 or elements(&vy) == 0:
+                return
+            passes = <DirectPass*>allocate(count * sizeof(DirectPass))
+            for i in range(count):
+                passes[i].weights.offsets = NULL
+            held = []
+            for i in range(count):
+                passes[i] = self.chosen(i, direct_usable(self.kernels, &vx, self.input))[0]
+                passes[i].x, passes[i].activation, passes[i].bias = vx, activation, vb.p
+                passes[i].has_residual = residual is not None
+                direct_phase(&passes[i], &passes[i].y, &vy)
+                if passes[i].has_residual:
+                    direct_phase(&passes[i], &passes[i].residual, &vr)
+                self.bind(&passes[i], &vw, packed, i, held)
+            run_direct(passes, count, threads)
+        finally:
+            if passes != NULL:
+                for i in range(count):
+                    fc_free(passes[i].weights.offsets)
+            fc_free(passes)
+            arrays.release()
+
+    cdef int bind(self, DirectPass* p, const View* weight, packed, size i, list held) except -1:
+        """The weights of pass i; the buffers of packed ones are released with `held`."""
+        cdef View panels
+        cdef Arrays own
+        cdef bint finite = True
+        panels.p = NULL
+        if packed is not None:
+            if not hasattr(packed, "panels"):
+                packed = packed[i]
+            own = Arrays()
+            held.append(own)
+            own.view(packed.panels, &panels, False)
+            finite = packed.finite
+        return bind_weights(&p.weights, p.kernels, weight, self.weight, panels.p, finite, p.groups, self.transposed,
+                            p.taps, p.places)
 
     def __dealloc__(self):
-        fc_free(self.numbers)
-        fc_free(self.job.segments)
-        fc_free(self.job.block)
+        cdef size i
+        if self.passes != NULL:
+            for i in range(2 * self.count):
+                fc_free(self.passes[i].tap[0])
+                fc_free(self.passes[i].segments)
+                fc_free(self.passes[i].block)
+        fc_free(self.passes)
+
+
+cdef int direct_taps(DirectPass* p, taps, places) except -1:
+    """The offsets of the taps along each axis, then the planes, rows and columns of the kernel, in one allocation."""
+    cdef size i = 0
+    cdef int axis
+    for axis in range(3):
+        p.taps[axis] = len(taps[axis])
+    p.tap[0] = <size*>allocate(2 * (p.taps[0] + p.taps[1] + p.taps[2]) * sizeof(size))
+    p.tap[1] = p.tap[0] + p.taps[0]
+    p.tap[2] = p.tap[1] + p.taps[1]
+    p.places = p.tap[2] + p.taps[2]
+    for numbers in (*taps, *places):
+        for number in numbers:
+            p.tap[0][i] = number
+            i += 1
+    return 0
+
+
+cdef void direct_phase(const DirectPass* p, View* out, const View* array) noexcept nogil:
+    phase_view(out, array, p.phase[1], p.phase[2], p.apart[1], p.apart[2], p.phase[0], p.apart[0])
 
 
 cdef bint direct_usable(const fc_kernels* kernels, const View* x, int code) noexcept nogil:
     """Whether a pass that reads the input in place can read this array."""
     cdef size unit = kernels.size
     return (code == kernels.input and (x.n[1] == 1 or x.s[1] == unit) and x.s[0] % unit == 0
-            and x.s[2] % unit == 0 and x.s[3] % unit == 0 and <size>x.p % unit == 0)
+            and x.s[2] % unit == 0 and x.s[3] % unit == 0 and x.s[4] % unit == 0 and <size>x.p % unit == 0)
 
 
-def direct(tuple passes, tuple in_place, x, int x_code, weight, int w_code, packed, bint finite, bint transposed, bias, y,
-           int y_code, residual, int activation, bint channels_last, int threads):
-    """y = activation(convolution(x, weight) + bias + residual), in passes that each write their phase of y.
-
-    `in_place` holds, for every pass, None or the pass to run instead on an input that can be read as it lies. The
-    weights are `packed` (with `finite` as `pack_weights` returned it) or, where that is None, packed on the way.
-    `channels_last`: x, y, residual are (N, H, W, C) and weight (kH, kW, I, O), else (N, C, H, W) and (O, I, kH, kW).
-    Raises MemoryError before anything is written.
-    """
-    cdef Arrays arrays = Arrays()
-    cdef View vx, vy, vr, vp, vb, vw
-    cdef DirectPass p, other
-    cdef Direct* jobs = NULL
-    cdef DirectPasses all_passes
+cdef int run_direct(DirectPass* passes, size count, int threads) except -1:
+    """All passes as one list of tasks."""
+    cdef DirectRun all_passes
     cdef char* scratch = NULL
-    cdef size i, n, count = len(passes), tasks, panels = 0, macs = 0, scratch_bytes = 0
+    cdef size i, products = 0, tasks = 0, panels = 0, scratch_bytes = 0
+    for i in range(count):
+        products += volume(passes[i].extent) * volume(passes[i].taps)
+        direct_scratch(&passes[i])
+        scratch_bytes = max(scratch_bytes, passes[i].scratch_bytes)
+        passes[i].first_task, passes[i].first_panel = tasks, panels
+        panels += passes[i].groups * passes[i].panels
+        tasks += direct_tiles(&passes[i]) * passes[i].panel_chunks
+    products *= passes[0].y.n[0] * passes[0].y.n[1] * passes[0].channels
+    threads = <int>team_for(threads if products >= PARALLEL_FROM_MACS else 1, tasks, scratch_bytes)
     try:
-        arrays.activation(x, &vx, False, channels_last)
-        arrays.activation(y, &vy, True, channels_last)
-        arrays.weight(weight, &vw, channels_last)
-        if residual is not None:
-            arrays.activation(residual, &vr, False, channels_last)
-        vp.p = vb.p = NULL
-        if packed is not None:
-            arrays.view(packed, &vp, False)
-        if bias is not None:
-            arrays.view(bias, &vb, False)
-        if count == 0 or vy.n[0] * vy.n[1] * vy.n[2] * vy.n[3] == 0:
-            return
-        jobs = <Direct*>allocate(count * sizeof(Direct))
-        n = 0
-        for i in range(count):
-            jobs[i].weights.offsets = NULL
-        for i in range(count):
-            p = passes[i]
-            other = in_place[i]
-            if other is not None and direct_usable(other.job.kernels, &vx, x_code):
-                p = other
-            jobs[i] = p.job
-            jobs[i].x, jobs[i].x_code, jobs[i].y_code, jobs[i].activation = vx, x_code, y_code, activation
-            jobs[i].full_y, jobs[i].full_x = vy.n[2], vy.n[3]
-            jobs[i].bias = vb.p
-            jobs[i].has_residual = residual is not None
-            phase_view(&jobs[i].y, &vy, p.phase_y, p.phase_x, p.step_y, p.step_x)
-            if jobs[i].has_residual:
-                phase_view(&jobs[i].residual, &vr, p.phase_y, p.phase_x, p.step_y, p.step_x)
-            bind_weights(&jobs[i].weights, jobs[i].kernels, &vw, w_code, vp.p, finite, jobs[i].groups, transposed,
-                         jobs[i].taps_y, jobs[i].taps_x, p.numbers + jobs[i].taps_y + jobs[i].taps_x)
-            n += jobs[i].size_y * jobs[i].size_x * jobs[i].taps_y * jobs[i].taps_x
-            direct_scratch(&jobs[i])
-            scratch_bytes = max(scratch_bytes, jobs[i].scratch_bytes)
-        macs = vy.n[0] * vy.n[1] * jobs[0].channels * n
-        tasks = 0
-        for i in range(count):
-            jobs[i].first_task, jobs[i].first_panel = tasks, panels
-            panels += jobs[i].groups * jobs[i].panels
-            tasks += direct_tiles(&jobs[i]) * jobs[i].panel_chunks
-        threads = <int>team_for(threads if macs >= PARALLEL_FROM_MACS else 1, tasks, scratch_bytes)
         scratch = <char*>allocate(scratch_bytes * threads)
         for i in range(threads):
             (<HeldPanel*>(scratch + i * scratch_bytes)).number = -1
-        all_passes.jobs, all_passes.count = jobs, count
+        all_passes.passes, all_passes.count = passes, count
         run_tasks(direct_any_task, &all_passes, scratch, scratch_bytes, tasks, threads)
     finally:
         fc_free(scratch)
-        if jobs != NULL:
-            for i in range(count):
-                fc_free(jobs[i].weights.offsets)
-        fc_free(jobs)
-        arrays.release()
-
-
-cdef inline size direct_tiles(const Direct* job) noexcept nogil:
-    return (job.y.n[0] + job.images - 1) // job.images * job.tiles_y * job.tiles_x * job.groups
-
-
-cdef void direct_any_task(void* passes, char* scratch, size task, fc_watch* watch) noexcept nogil:
-    cdef const Direct* jobs = (<DirectPasses*>passes).jobs
-    cdef size i = (<DirectPasses*>passes).count - 1
-    while jobs[i].first_task > task:
-        i -= 1
-    direct_task(jobs + i, scratch, task - jobs[i].first_task, watch)
-
-
-cdef int direct_prepare(Direct* job, size rows, size columns, size panels_per_task) except -1:
-    """Region geometry, reduction blocks and scratch size: everything that all tasks share."""
-    cdef const fc_kernels* kernels = job.kernels
-    cdef size i, j, limit, run, runs, at, left, piece, filled, b
-    cdef bint merged
-    job.width = kernels.vectors * kernels.lanes
-    job.long_ = is_long(kernels, job.taps_y * job.taps_x * job.channels)
-    job.sum_block = block_terms(job.taps_y * job.taps_x, job.channels)
-    if job.long_:
-        job.kc = min(job.kc, job.sum_block)
-    job.panels = (job.outputs + job.width - 1) // job.width
-    job.panels_per_task = max(1, min(panels_per_task, job.panels))
-    job.panel_chunks = (job.panels + job.panels_per_task - 1) // job.panels_per_task
-    job.tiles_y = (job.size_y + job.tile_y - 1) // job.tile_y
-    job.tiles_x = (job.size_x + job.tile_x - 1) // job.tile_x
-    job.min_y = job.min_x = job.span_y = job.span_x = 0
-    for i in range(job.taps_y):
-        job.min_y = job.tap_y[i] if i == 0 else min(job.min_y, job.tap_y[i])
-    for i in range(job.taps_x):
-        job.min_x = job.tap_x[i] if i == 0 else min(job.min_x, job.tap_x[i])
-    for i in range(job.taps_y):
-        job.span_y = max(job.span_y, job.tap_y[i] - job.min_y + 1)
-    for i in range(job.taps_x):
-        job.span_x = max(job.span_x, job.tap_x[i] - job.min_x + 1)
-    if job.mode == FC_ZEROS:   # taps that meet the input lie no farther apart
-        job.span_y = min(job.span_y, rows + (job.tile_y - 1) * job.stride_y)
-        job.span_x = min(job.span_x, columns + (job.tile_x - 1) * job.stride_x)
-    # a single tap needs every stride-th row (column) alone
-    job.row_step = job.stride_y if job.taps_y == 1 else 1
-    job.column_step = job.stride_x if job.taps_x == 1 else 1
-    job.step_y = job.stride_y // job.row_step
-    job.step_x = job.stride_x // job.column_step
-    job.region_columns = (job.tile_x - 1) * job.step_x + job.span_x
-    # rows a power of two apart would share cache sets
-    job.ld = job.channels
-    if job.channels >= 64 and job.channels * kernels.size % 1024 == 0:
-        job.ld += kernels.lanes
-    merged = job.ld == job.channels
-    for i in range(1, job.taps_x):
-        merged = merged and job.tap_x[i] == job.tap_x[i - 1] + 1
-    job.merged_taps = merged
-    job.max_segments = 1
-    if job.source == GATHER:
-        job.blocks = 1
-        job.max_segments = job.kc + 2
-        job.region_bytes = job.tile_y * job.tile_x * job.kc * kernels.size
-    else:
-        runs = job.taps_y * (1 if merged else job.taps_x)
-        run = job.channels * (job.taps_x if merged else 1)
-        limit = runs * (run // job.kc + 2) + 1
-        if job.long_:
-            limit += runs * run // job.sum_block
-        job.segments = <fc_segment*>allocate(limit * sizeof(fc_segment))
-        job.block = <size*>allocate((limit + 1) * sizeof(size))
-        job.max_segments = max(limit, job.taps_y * (1 if merged else job.taps_x))
-        job.blocks = 0
-        filled = job.kc
-        b = 0
-        at = 0
-        for i in range(job.taps_y):
-            for j in range(1 if merged else job.taps_x):
-                left = run
-                while left > 0:
-                    if filled == job.kc or (job.long_ and at % job.sum_block == 0):
-                        job.block[job.blocks] = b
-                        job.blocks += 1
-                        filled = 0
-                    piece = min(left, job.kc - filled)
-                    if job.long_:
-                        piece = min(piece, job.sum_block - at % job.sum_block)
-                    job.segments[b].a = region_offset(job, NULL, i, j) + (run - left)
-                    job.segments[b].b = at
-                    job.segments[b].k = piece
-                    b += 1
-                    at += piece
-                    left -= piece
-                    filled += piece
-        if job.blocks == 0:   # nothing to sum: outputs are zeros plus bias
-            job.block[0] = 0
-            job.blocks = 1
-        job.block[job.blocks] = b
-        job.region_bytes = 0
-        if job.source == REGION:
-            job.region_bytes = job.images * image_region(job) * kernels.size
-    job.region_bytes = round_up(job.region_bytes, 64)
     return 0
 
 
-cdef inline size tile_pixels(const Direct* job) noexcept nogil:
-    return job.images * job.tile_y * job.tile_x
+cdef inline size direct_tiles(const DirectPass* p) noexcept nogil:
+    return (p.y.n[0] + p.images - 1) // p.images * volume(p.tiles) * p.groups
 
 
-cdef inline size image_region(const Direct* job) noexcept nogil:
+cdef void direct_any_task(void* run, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const DirectPass* passes = (<DirectRun*>run).passes
+    cdef size i = (<DirectRun*>run).count - 1
+    while passes[i].first_task > task:
+        i -= 1
+    direct_task(passes + i, scratch, task - passes[i].first_task, watch)
+
+
+cdef int direct_prepare(DirectPass* p, const size* input_size, size panels_per_task) except -1:
+    """Region geometry, reduction blocks and scratch size: everything that all tasks share."""
+    cdef const fc_kernels* kernels = p.kernels
+    cdef size i
+    cdef int axis
+    p.width = kernels.vectors * kernels.lanes
+    p.long_ = is_long(kernels, volume(p.taps) * p.channels)
+    p.sum_block = block_terms(volume(p.taps), p.channels)
+    if p.long_:
+        p.kc = min(p.kc, p.sum_block)
+    p.panels = (p.outputs + p.width - 1) // p.width
+    p.panels_per_task = max(1, min(panels_per_task, p.panels))
+    p.panel_chunks = (p.panels + p.panels_per_task - 1) // p.panels_per_task
+    for axis in range(3):
+        p.tiles[axis] = (p.extent[axis] + p.tile[axis] - 1) // p.tile[axis]
+        p.low[axis] = p.span[axis] = 0
+        for i in range(p.taps[axis]):
+            p.low[axis] = p.tap[axis][i] if i == 0 else min(p.low[axis], p.tap[axis][i])
+        for i in range(p.taps[axis]):
+            p.span[axis] = max(p.span[axis], p.tap[axis][i] - p.low[axis] + 1)
+        if p.mode == FC_ZEROS:   # taps that meet the input lie no farther apart
+            p.span[axis] = min(p.span[axis], input_size[axis] + (p.tile[axis] - 1) * p.stride[axis])
+        # a single tap needs every stride-th plane (row, column) alone
+        p.pick[axis] = p.stride[axis] if p.taps[axis] == 1 else 1
+        p.step[axis] = p.stride[axis] // p.pick[axis]
+    p.region_rows = (p.tile[1] - 1) * p.step[1] + p.span[1]
+    p.region_columns = (p.tile[2] - 1) * p.step[2] + p.span[2]
+    # rows a power of two apart would share cache sets
+    p.ld = p.channels
+    if p.channels >= 64 and p.channels * kernels.size % 1024 == 0:
+        p.ld += kernels.lanes
+    p.merged_taps = p.ld == p.channels
+    for i in range(1, p.taps[2]):
+        p.merged_taps = p.merged_taps and p.tap[2][i] == p.tap[2][i - 1] + 1
+    if p.source == GATHER:
+        p.blocks = 1
+        p.max_segments = p.kc + 2
+        p.region_bytes = volume(p.tile) * p.kc * kernels.size
+    else:
+        direct_blocks(p)
+        p.region_bytes = p.images * image_region(p) * kernels.size if p.source == REGION else 0
+    p.region_bytes = round_up(p.region_bytes, 64)
+    return 0
+
+
+cdef int direct_blocks(DirectPass* p) except -1:
+    """The blocks of the reduction of a tile whose taps all meet the input."""
+    cdef size i, j, limit, run, runs, left, piece, filled = p.kc, b = 0, at = 0
+    runs = p.taps[0] * p.taps[1] * (1 if p.merged_taps else p.taps[2])
+    run = p.channels * (p.taps[2] if p.merged_taps else 1)
+    limit = runs * (run // p.kc + 2) + 1
+    if p.long_:
+        limit += runs * run // p.sum_block
+    p.segments = <fc_segment*>allocate(limit * sizeof(fc_segment))
+    p.block = <size*>allocate((limit + 1) * sizeof(size))
+    p.max_segments = max(limit, runs)
+    p.blocks = 0
+    for i in range(p.taps[0] * p.taps[1]):
+        for j in range(1 if p.merged_taps else p.taps[2]):
+            left = run
+            while left > 0:
+                if filled == p.kc or (p.long_ and at % p.sum_block == 0):
+                    p.block[p.blocks] = b
+                    p.blocks += 1
+                    filled = 0
+                piece = min(left, p.kc - filled)
+                if p.long_:
+                    piece = min(piece, p.sum_block - at % p.sum_block)
+                p.segments[b].a = region_offset(p, p.low, i // p.taps[1], i % p.taps[1], j) + (run - left)
+                p.segments[b].b = at
+                p.segments[b].k = piece
+                b += 1
+                at += piece
+                left -= piece
+                filled += piece
+    if p.blocks == 0:   # nothing to sum: outputs are zeros plus bias
+        p.block[0] = 0
+        p.blocks = 1
+    p.block[p.blocks] = b
+    return 0
+
+
+cdef inline size tile_pixels(const DirectPass* p) noexcept nogil:
+    return p.images * volume(p.tile)
+
+
+cdef inline size image_region(const DirectPass* p) noexcept nogil:
     """Elements of the region under one image's part of a tile."""
-    return ((job.tile_y - 1) * job.step_y + job.span_y) * job.region_columns * job.ld
+    return ((p.tile[0] - 1) * p.step[0] + p.span[0]) * p.region_rows * p.region_columns * p.ld
 
 
-cdef void direct_scratch(Direct* job) noexcept nogil:
+cdef void direct_scratch(DirectPass* p) noexcept nogil:
     """Scratch of one thread: the panel that it packs, its region, the totals of long sums, its sums and offsets."""
-    cdef const fc_kernels* kernels = job.kernels
-    job.panel_bytes = 0
-    if job.weights.packed == NULL:
-        job.panel_bytes = round_up((job.kc if job.streams else job.taps_y * job.taps_x * job.channels)
-                                   * min(job.width, round_up(job.outputs, kernels.lanes)) * kernels.size, 64)
-    job.totals_bytes = totals_bytes(kernels, tile_pixels(job) * job.width) if job.long_ else 0
-    job.scratch_bytes = (PANEL_AT + job.panel_bytes + job.region_bytes + job.totals_bytes
-                         + round_up(tile_pixels(job) * job.width * kernels.size, 64)
-                         + round_up(3 * tile_pixels(job) * sizeof(size), 64)
-                         + round_up(job.max_segments * sizeof(fc_segment), 64))
+    cdef const fc_kernels* kernels = p.kernels
+    p.panel_bytes = 0
+    if p.weights.packed == NULL:
+        p.panel_bytes = round_up((p.kc if p.streams else volume(p.taps) * p.channels)
+                                 * min(p.width, round_up(p.outputs, kernels.lanes)) * kernels.size, 64)
+    p.totals_bytes = totals_bytes(kernels, tile_pixels(p) * p.width) if p.long_ else 0
+    p.scratch_bytes = (PANEL_AT + p.panel_bytes + p.region_bytes + p.totals_bytes
+                       + round_up(tile_pixels(p) * p.width * kernels.size, 64)
+                       + round_up(3 * tile_pixels(p) * sizeof(size), 64)
+                       + round_up(p.max_segments * sizeof(fc_segment), 64))
 
 
-cdef inline size region_offset(const Direct* job, const Met* met, size i, size j) noexcept nogil:
-    """Element of tap (i, j) relative to its output pixel's origin in the region, of all taps or of those `met`."""
-    if job.source == IN_PLACE:
+cdef inline size region_offset(const DirectPass* p, const size* low, size h, size i, size j) noexcept nogil:
+    """Element of tap (h, i, j) relative to its output pixel's origin in a region whose first taps are `low`."""
+    if p.source == IN_PLACE:
         return 0
-    return ((job.tap_y[i] - (job.min_y if met == NULL else met.min_y)) * job.region_columns
-            + job.tap_x[j] - (job.min_x if met == NULL else met.min_x)) * job.ld
+    return (((p.tap[0][h] - low[0]) * p.region_rows + p.tap[1][i] - low[1]) * p.region_columns
+            + p.tap[2][j] - low[2]) * p.ld
 
 
 cdef bint taps_met(const size* tap, size taps, size stride, size first, size count, size extent, size* begin,
@@ -363,46 +452,88 @@ cdef bint taps_met(const size* tap, size taps, size stride, size first, size cou
     return end[0] - begin[0] == taps
 
 
-cdef void direct_met(const Direct* job, size oy, size ox, size rows, size columns, Met* met) noexcept nogil:
-    cdef bint all_y, all_x
-    if job.mode == FC_ZEROS and job.source != IN_PLACE:
-        all_y = taps_met(job.tap_y, job.taps_y, job.stride_y, oy, rows, job.x.n[2], &met.first_y, &met.last_y,
-                         &met.min_y, &met.span_y)
-        all_x = taps_met(job.tap_x, job.taps_x, job.stride_x, ox, columns, job.x.n[3], &met.first_x, &met.last_x,
-                         &met.min_x, &met.span_x)
-        met.all = all_y and all_x
-        return
-    met.first_y, met.last_y, met.first_x, met.last_x = 0, job.taps_y, 0, job.taps_x
-    met.min_y, met.min_x, met.span_y, met.span_x = job.min_y, job.min_x, job.span_y, job.span_x
+cdef void direct_met(const DirectPass* p, const Tile* t, Met* met) noexcept nogil:
+    cdef int axis
     met.all = True
+    for axis in range(3):
+        if p.mode == FC_ZEROS and p.source != IN_PLACE:
+            if not taps_met(p.tap[axis], p.taps[axis], p.stride[axis], t.first[axis], t.shape[axis],
+                            length(&p.x, axis), &met.first[axis], &met.last[axis], &met.low[axis], &met.span[axis]):
+                met.all = False
+        else:
+            met.first[axis], met.last[axis] = 0, p.taps[axis]
+            met.low[axis], met.span[axis] = p.low[axis], p.span[axis]
 
 
-cdef const char* direct_panel(const Direct* job, char* scratch, size group, size panel, bint* finite) noexcept nogil:
+cdef const char* direct_panel(const DirectPass* p, char* scratch, size group, size panel, bint* finite) noexcept nogil:
     """The packed weights of one panel, and whether all are finite."""
     cdef HeldPanel* held = <HeldPanel*>scratch
-    if job.weights.packed != NULL:
-        finite[0] = job.weights.finite
-        return packed_panel(&job.weights, group, panel)
-    if job.streams:
+    if p.weights.packed != NULL:
+        finite[0] = p.weights.finite
+        return packed_panel(&p.weights, group, panel)
+    if p.streams:
         finite[0] = True
         return scratch + PANEL_AT
-    cdef size number = job.first_panel + group * job.panels + panel
+    cdef size number = p.first_panel + group * p.panels + panel
     if held.number != number:
         held.number = number
-        held.finite = pack_panel(&job.weights, group, panel, 0, job.channels, scratch + PANEL_AT) != 0
+        held.finite = pack_panel(&p.weights, group, panel, 0, p.channels, scratch + PANEL_AT) != 0
     finite[0] = held.finite
     return scratch + PANEL_AT
 
 
-cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* watch) noexcept nogil:
-    cdef const fc_kernels* kernels = job.kernels
-    cdef size chunk = task // direct_tiles(job)
-    cdef size group, image, images, oy, ox, rows, columns, pixels, m, r, panel, last, first, count, vectors, width
-    cdef size i, laid, laid_before = 0
+cdef void direct_tile(const DirectPass* p, size task, Tile* t) noexcept nogil:
+    """The tile of a task: columns first, then rows, planes, groups, images."""
+    cdef int axis
+    for axis in range(2, -1, -1):
+        t.first[axis] = task % p.tiles[axis] * p.tile[axis]
+        t.shape[axis] = min(p.tile[axis], length(&p.y, axis) - t.first[axis])
+        task = task // p.tiles[axis]
+    t.group = task % p.groups
+    t.image = task // p.groups * p.images
+    t.images = min(p.images, p.y.n[0] - t.image)
+    t.pixels = t.images * volume(t.shape)
+
+
+cdef const char* direct_input(const DirectPass* p, const Tile* t, const Met* met, char* region,
+                              size* a_row) noexcept nogil:
+    """The input under a tile, packed or as it lies, and where every pixel's part of it begins."""
+    cdef const fc_kernels* kernels = p.kernels
+    cdef size first[3]
+    cdef size shape[3]
+    cdef size m, plane
+    cdef int axis
+    if p.source == GATHER:
+        lay_out(a_row, 1, t.pixels, 0, p.kc)
+        return region
+    if p.source == IN_PLACE:
+        lay_out_tile(a_row, t.images, p.x.s[0] // kernels.size, t.shape, p.stride[0] * p.x.s[4] // kernels.size,
+                     p.stride[1] * p.x.s[2] // kernels.size, p.stride[2] * p.x.s[3] // kernels.size)
+        return (p.x.p + t.image * p.x.s[0] + t.group * p.channels * p.x.s[1]
+                + (t.first[0] * p.stride[0] + p.low[0]) * p.x.s[4] + (t.first[1] * p.stride[1] + p.low[1]) * p.x.s[2]
+                + (t.first[2] * p.stride[2] + p.low[2]) * p.x.s[3])
+    plane = p.region_rows * p.region_columns
+    for axis in range(3):
+        first[axis] = t.first[axis] * p.stride[axis] + met.low[axis]
+        shape[axis] = (t.shape[axis] - 1) * p.step[axis] + met.span[axis]
+    if met.span[0] > 0 and met.span[1] > 0 and met.span[2] > 0 and p.channels > 0:
+        for m in range(t.images):
+            pack_planes(kernels, p.x_code, &p.x, t.image + m, t.group * p.channels, p.channels, first, p.pick, shape,
+                        plane, p.region_columns, p.mode, p.ld, region + m * image_region(p) * kernels.size)
+    lay_out_tile(a_row, t.images, image_region(p), t.shape, p.step[0] * plane * p.ld,
+                 p.step[1] * p.region_columns * p.ld, p.step[2] * p.ld)
+    return region
+
+
+cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const fc_kernels* kernels = p.kernels
+    cdef size chunk = task // direct_tiles(p)
+    cdef size panel, last, first, count, vectors, width, i, laid, laid_before = 0
     cdef Met met
-    cdef char* region = scratch + PANEL_AT + job.panel_bytes
-    cdef char* totals = region + job.region_bytes
-    cdef char* temporary = totals + job.totals_bytes
+    cdef Tile t
+    cdef char* region = scratch + PANEL_AT + p.panel_bytes
+    cdef char* totals = region + p.region_bytes
+    cdef char* temporary = totals + p.totals_bytes
     cdef size* a_row
     cdef size* c_row
     cdef size* residual_row
@@ -411,301 +542,326 @@ cdef void direct_task(const Direct* job, char* scratch, size task, fc_watch* wat
     cdef const char* b
     cdef const char* bias
     cdef const char* residual
-    cdef const char* add
     cdef char* to
     cdef char* c
     cdef Ends ends
     cdef bint in_output, skip, finite = True
-    a_row = <size*>(temporary + round_up(tile_pixels(job) * job.width * kernels.size, 64))
-    c_row = a_row + tile_pixels(job)
-    residual_row = c_row + tile_pixels(job)
-    spare = <fc_segment*>(<char*>a_row + round_up(3 * tile_pixels(job) * sizeof(size), 64))
-    task = task % direct_tiles(job)
-    ox = task % job.tiles_x * job.tile_x
-    task = task // job.tiles_x
-    oy = task % job.tiles_y * job.tile_y
-    task = task // job.tiles_y
-    group = task % job.groups
-    image = task // job.groups * job.images
-    images = min(job.images, job.y.n[0] - image)
-    rows = min(job.tile_y, job.y.n[2] - oy)
-    columns = min(job.tile_x, job.y.n[3] - ox)
-    pixels = images * rows * columns
-    direct_met(job, oy, ox, rows, columns, &met)
+    a_row = <size*>(temporary + round_up(tile_pixels(p) * p.width * kernels.size, 64))
+    c_row = a_row + tile_pixels(p)
+    residual_row = c_row + tile_pixels(p)
+    spare = <fc_segment*>(<char*>a_row + round_up(3 * tile_pixels(p) * sizeof(size), 64))
+    direct_tile(p, task % direct_tiles(p), &t)
+    direct_met(p, &t, &met)
+    a = direct_input(p, &t, &met, region, a_row)
 
-    a = region
-    if job.source == REGION:
-        for m in range(images if met.span_y > 0 and met.span_x > 0 and job.channels > 0 else 0):
-            pack_region(kernels, job.x_code, &job.x, image + m, group * job.channels, job.channels,
-                        oy * job.stride_y + met.min_y, job.row_step, (rows - 1) * job.step_y + met.span_y,
-                        ox * job.stride_x + met.min_x, job.column_step, (columns - 1) * job.step_x + met.span_x,
-                        job.region_columns, job.mode, job.ld, region + m * image_region(job) * kernels.size)
-        lay_out_images(a_row, images, image_region(job), rows, columns, job.step_y * job.region_columns * job.ld,
-                       job.step_x * job.ld)
-    elif job.source == IN_PLACE:
-        a = job.x.p + image * job.x.s[0] + group * job.channels * job.x.s[1] \
-            + (oy * job.stride_y + job.min_y) * job.x.s[2] + (ox * job.stride_x + job.min_x) * job.x.s[3]
-        lay_out_images(a_row, images, job.x.s[0] // kernels.size, rows, columns,
-                       job.stride_y * job.x.s[2] // kernels.size, job.stride_x * job.x.s[3] // kernels.size)
-    else:
-        lay_out(a_row, 1, pixels, 0, job.kc)
-
-    last = min((chunk + 1) * job.panels_per_task, job.panels)
-    for panel in range(chunk * job.panels_per_task, last):
-        if panel > chunk * job.panels_per_task and fc_interrupted(watch):
+    last = min((chunk + 1) * p.panels_per_task, p.panels)
+    for panel in range(chunk * p.panels_per_task, last):
+        if panel > chunk * p.panels_per_task and fc_interrupted(watch):
             return
-        first = panel * job.width
-        count = min(job.width, job.outputs - first)
+        first = panel * p.width
+        count = min(p.width, p.outputs - first)
         vectors = (count + kernels.lanes - 1) // kernels.lanes
         width = vectors * kernels.lanes
-        b = direct_panel(job, scratch, group, panel, &finite)
-        skip = not finite and job.mode == FC_ZEROS
-        first += group * job.outputs
-        to = job.y.p + image * job.y.s[0] + first * job.y.s[1] + oy * job.y.s[2] + ox * job.y.s[3]
-        residual = NULL
-        if job.has_residual:
-            residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1]
-                        + oy * job.residual.s[2] + ox * job.residual.s[3])
+        b = direct_panel(p, scratch, t.group, panel, &finite)
+        skip = not finite and p.mode == FC_ZEROS
+        first += t.group * p.outputs
+        to = tile_origin(&p.y, &t, first)
+        residual = tile_origin(&p.residual, &t, first) if p.has_residual else NULL
         # a full panel of a channels-last output of the computing type is summed where it will lie
-        in_output = (width == count and job.merged == job.outputs and job.y_code == kernels.sum and not job.long_
-                     and in_elements(&job.y, to, kernels.size)
-                     and (residual == NULL or in_elements(&job.residual, residual, kernels.size))
-                     and (images == 1 or (job.y.s[0] % kernels.size == 0
-                                          and (residual == NULL or job.residual.s[0] % kernels.size == 0))))
+        in_output = (width == count and p.merged == p.outputs and p.y_code == kernels.sum and not p.long_
+                     and in_elements(&p.y, to, kernels.size)
+                     and (residual == NULL or in_elements(&p.residual, residual, kernels.size))
+                     and (t.images == 1 or (p.y.s[0] % kernels.size == 0
+                                            and (residual == NULL or p.residual.s[0] % kernels.size == 0))))
         c = to if in_output else temporary
         laid = -1 if in_output else width
-        if panel == chunk * job.panels_per_task or laid != laid_before:  # else as the last panel's did
+        if panel == chunk * p.panels_per_task or laid != laid_before:  # else as the last panel's did
             laid_before = laid
             if in_output:
-                lay_out_images(c_row, images, job.y.s[0] // kernels.size, rows, columns, job.y.s[2] // kernels.size,
-                               job.y.s[3] // kernels.size)
+                lay_out_view(c_row, &t, &p.y, kernels.size)
                 if residual != NULL:
-                    lay_out_images(residual_row, images, job.residual.s[0] // kernels.size, rows, columns,
-                                   job.residual.s[2] // kernels.size, job.residual.s[3] // kernels.size)
+                    lay_out_view(residual_row, &t, &p.residual, kernels.size)
             else:
-                lay_out(c_row, 1, pixels, 0, width)
-        bias = job.bias + first * kernels.size if job.bias != NULL else NULL
+                lay_out(c_row, 1, t.pixels, 0, width)
+        bias = p.bias + first * kernels.size if p.bias != NULL else NULL
         ends.bias = ends.residual = NULL
-        ends.residual_row, ends.relu = residual_row, in_output and job.activation == RELU
+        ends.residual_row, ends.relu = residual_row, in_output and p.activation == RELU
         if in_output:
             ends.bias, ends.residual = bias, residual
-        if job.source == GATHER:
-            direct_gather(job, &met, panel, region, b, vectors, width, image, group, oy, ox, columns, pixels, a_row, c,
-                          c_row, &ends, skip, spare, totals, watch)
+        if p.source == GATHER:
+            direct_gather(p, &met, &t, panel, region, b, vectors, width, a_row, c, c_row, &ends, skip, spare, totals,
+                          watch)
         elif skip:
-            direct_skip(job, &met, a, b, vectors, width, oy, ox, rows, columns, pixels, a_row, c, c_row, &ends, spare,
-                        totals)
-        elif not met.all or streamed(job) or job.long_:
-            direct_some_taps(job, &met, group, panel, a, b, vectors, width, pixels, a_row, c, c_row, &ends, spare,
-                             totals)
+            direct_skip(p, &met, &t, a, b, vectors, width, a_row, c, c_row, &ends, spare, totals)
+        elif not met.all or streamed(p) or p.long_:
+            direct_some_taps(p, &met, &t, panel, a, b, vectors, width, a_row, c, c_row, &ends, spare, totals)
         else:
-            for i in range(job.blocks):
-                direct_block(kernels, a, a_row, b, vectors, width, job.segments + job.block[i],
-                             job.block[i + 1] - job.block[i], pixels, c, c_row, &ends, i == 0, i == job.blocks - 1)
-        if in_output and (job.activation == LINEAR or job.activation == RELU):
+            for i in range(p.blocks):
+                direct_block(kernels, a, a_row, b, vectors, width, p.segments + p.block[i], p.block[i + 1] - p.block[i],
+                             t.pixels, c, c_row, &ends, i == 0, i == p.blocks - 1)
+        if in_output and (p.activation == LINEAR or p.activation == RELU):
             continue
-        if job.merged < job.outputs:
-            for m in range(images):
-                direct_spread(job, temporary + m * rows * columns * width * kernels.size, width, oy, ox, rows, columns,
-                              to + m * job.y.s[0])
-            continue
-        if in_output:
-            bias = residual = NULL
-        for m in range(images):
-            for r in range(rows):
-                add = residual
+        if p.merged < p.outputs:
+            direct_spread(p, &t, temporary, width, to)
+        else:
+            direct_store(p, &t, c, c_row, width, count, to, residual, bias, in_output)
+
+
+cdef inline char* tile_origin(const View* array, const Tile* t, size channel) noexcept nogil:
+    return (array.p + t.image * array.s[0] + channel * array.s[1] + t.first[0] * array.s[4] + t.first[1] * array.s[2]
+            + t.first[2] * array.s[3])
+
+
+cdef void lay_out_view(size* at, const Tile* t, const View* array, size element) noexcept nogil:
+    """Where the pixels of a tile lie in an array, in elements."""
+    lay_out_tile(at, t.images, array.s[0] // element, t.shape, array.s[4] // element, array.s[2] // element,
+                 array.s[3] // element)
+
+
+cdef void direct_store(const DirectPass* p, const Tile* t, const char* c, const size* c_row, size width, size count,
+                       char* to, const char* residual, const char* bias, bint in_output) noexcept nogil:
+    """The epilogue of a tile, row by row; what was summed `in_output` has only its activation before it."""
+    cdef const fc_kernels* kernels = p.kernels
+    cdef size m, z, r, row = 0
+    cdef const char* add = NULL
+    cdef size add_pixel = 0, add_channel = 0, pixel = p.y.s[3] // kernels.size if in_output else width
+    if in_output:
+        bias = residual = NULL
+    if residual != NULL:
+        add_pixel, add_channel = p.residual.s[3], p.residual.s[1]
+    for m in range(t.images):
+        for z in range(t.shape[0]):
+            for r in range(t.shape[1]):
                 if residual != NULL:
-                    add += m * job.residual.s[0] + r * job.residual.s[2]
-                kernels.store[job.y_code](
-                    c + c_row[(m * rows + r) * columns] * kernels.size,
-                    job.y.s[3] // kernels.size if in_output else width, columns, count,
-                    to + m * job.y.s[0] + r * job.y.s[2], job.y.s[3], job.y.s[1], bias, job.activation, add,
-                    job.residual.s[3] if job.has_residual else 0, job.residual.s[1] if job.has_residual else 0)
+                    add = residual + m * p.residual.s[0] + z * p.residual.s[4] + r * p.residual.s[2]
+                p.kernels.store[p.y_code](
+                    c + c_row[row * t.shape[2]] * kernels.size, pixel, t.shape[2], count,
+                    to + m * p.y.s[0] + z * p.y.s[4] + r * p.y.s[2], p.y.s[3], p.y.s[1], bias, p.activation, add,
+                    add_pixel, add_channel)
+                row += 1
 
 
-cdef void direct_spread(const Direct* job, const char* c, size width, size oy, size ox, size rows, size columns,
-                        char* to) noexcept nogil:
+cdef void direct_spread(const DirectPass* p, const Tile* t, const char* c, size width, char* to) noexcept nogil:
     """The sums of merged phases, side by side in a panel, to their pixels of y: the last may lie outside."""
-    cdef const fc_kernels* kernels = job.kernels
-    cdef size a, b, r, own_rows, own_columns, row_step = job.y.s[2] // job.merge_y, column_step
-    column_step = job.y.s[3] // job.merge_x
-    for a in range(job.merge_y):
-        own_rows = min(rows, (job.full_y - a + job.merge_y - 1) // job.merge_y - oy)
-        for b in range(job.merge_x):
-            own_columns = min(columns, (job.full_x - b + job.merge_x - 1) // job.merge_x - ox)
-            for r in range(own_rows if own_columns > 0 else 0):
-                kernels.store[job.y_code](
-                    c + (r * columns * width + (a * job.merge_x + b) * job.merged) * kernels.size, width, own_columns,
-                    job.merged, to + a * row_step + b * column_step + r * job.y.s[2], job.y.s[3], job.y.s[1], job.bias,
-                    job.activation, NULL, 0, 0)
+    cdef size m, e, f, g, number, z, r, planes, rows, columns, row
+    for m in range(t.images):
+        for e in range(p.merge[0]):
+            planes = min(t.shape[0], (p.full[0] - e + p.merge[0] - 1) // p.merge[0] - t.first[0])
+            for f in range(p.merge[1]):
+                rows = min(t.shape[1], (p.full[1] - f + p.merge[1] - 1) // p.merge[1] - t.first[1])
+                for g in range(p.merge[2]):
+                    columns = min(t.shape[2], (p.full[2] - g + p.merge[2] - 1) // p.merge[2] - t.first[2])
+                    number = (e * p.merge[1] + f) * p.merge[2] + g
+                    for z in range(planes if columns > 0 else 0):
+                        for r in range(rows):
+                            row = (m * t.shape[0] + z) * t.shape[1] + r
+                            p.kernels.store[p.y_code](
+                                c + (row * t.shape[2] * width + number * p.merged) * p.kernels.size, width, columns,
+                                p.merged,
+                                to + m * p.y.s[0] + e * (p.y.s[4] // p.merge[0]) + f * (p.y.s[2] // p.merge[1])
+                                + g * (p.y.s[3] // p.merge[2]) + z * p.y.s[4] + r * p.y.s[2], p.y.s[3], p.y.s[1],
+                                p.bias, p.activation, NULL, 0, 0)
 
 
-cdef inline bint streamed(const Direct* job) noexcept nogil:
-    return job.streams and job.weights.packed == NULL
+cdef inline bint streamed(const DirectPass* p) noexcept nogil:
+    return p.streams and p.weights.packed == NULL
 
 
-cdef const char* direct_steps(const Direct* job, size group, size panel, const char* b, size first, size last,
+cdef const char* direct_steps(const DirectPass* p, size group, size panel, const char* b, size first, size last,
                               size width) noexcept nogil:
     """Where step 0 of a panel would lie if it were packed whole: what streams packs the steps from `first` to `last` - 1
     into b."""
-    if not streamed(job):
+    if not streamed(p):
         return b
-    pack_steps(&job.weights, group, panel, first, last, <char*>b)
-    return b - first * width * job.kernels.size
+    pack_steps(&p.weights, group, panel, first, last, <char*>b)
+    return b - first * width * p.kernels.size
 
 
-cdef inline size block_end(const Direct* job, size at) noexcept nogil:
+cdef inline size block_end(const DirectPass* p, size at) noexcept nogil:
     """The step behind the block of the reduction that a step is in: of kc, within those whose sums are made apart."""
-    cdef size sum_first = at - at % job.sum_block if job.long_ else 0
-    cdef size end = sum_first + ((at - sum_first) // job.kc + 1) * job.kc
-    return min(end, sum_first + job.sum_block) if job.long_ else end
+    cdef size sum_first = at - at % p.sum_block if p.long_ else 0
+    cdef size end = sum_first + ((at - sum_first) // p.kc + 1) * p.kc
+    return min(end, sum_first + p.sum_block) if p.long_ else end
 
 
-cdef void direct_some_taps(const Direct* job, const Met* met, size group, size panel, const char* a, const char* b,
-                           size vectors, size width, size pixels, const size* a_row, char* c, const size* c_row,
-                           const Ends* ends, fc_segment* spare, char* totals) noexcept nogil:
+cdef void direct_some_taps(const DirectPass* p, const Met* met, const Tile* t, size panel, const char* a, const char* b,
+                           size vectors, size width, const size* a_row, char* c, const size* c_row, const Ends* ends,
+                           fc_segment* spare, char* totals) noexcept nogil:
     """The blocks of the reduction without the taps that meet padding alone; they begin at the same steps. The sums of
     those of a long one, from zero and side by side in c, are added up apart."""
-    cdef const fc_kernels* kernels = job.kernels
-    cdef size i, j, left, at, piece, first, run, n = 0, end = 0
+    cdef const fc_kernels* kernels = p.kernels
+    cdef size h, i, j, left, at, piece, first, run, n = 0, end = 0
     cdef bint begun = False
     cdef const char* steps
-    cdef size taps = 1 if job.merged_taps and met.last_x > met.first_x else met.last_x - met.first_x
-    run = job.channels * ((met.last_x - met.first_x) if job.merged_taps else 1)
-    if job.long_:
-        memset(totals, 0, totals_bytes(kernels, pixels * width))
-    for i in range(met.first_y, met.last_y):
-        for j in range(met.first_x, met.first_x + taps):
-            first = (i * job.taps_x + j) * job.channels
-            left = run
-            while left > 0:
-                at = first + run - left
-                if n and at >= end:
-                    steps = direct_steps(job, group, panel, b, spare[0].b, spare[n - 1].b + spare[n - 1].k, width)
-                    direct_block(kernels, a, a_row, steps, vectors, width, spare, n, pixels, c, c_row, ends, not begun,
-                                 False)
-                    begun = True
-                    if job.long_ and at // job.sum_block != spare[0].b // job.sum_block:
-                        kernels.total_add(totals, c, pixels * width)
-                        begun = False
-                    n = 0
-                end = block_end(job, at)
-                piece = min(left, end - at)
-                spare[n].a = region_offset(job, met, i, j) + (run - left)
-                spare[n].b = at
-                spare[n].k = piece
-                n += 1
-                left -= piece
+    cdef size taps = 1 if p.merged_taps and met.last[2] > met.first[2] else met.last[2] - met.first[2]
+    run = p.channels * ((met.last[2] - met.first[2]) if p.merged_taps else 1)
+    if p.long_:
+        memset(totals, 0, totals_bytes(kernels, t.pixels * width))
+    for h in range(met.first[0], met.last[0]):
+        for i in range(met.first[1], met.last[1]):
+            for j in range(met.first[2], met.first[2] + taps):
+                first = ((h * p.taps[1] + i) * p.taps[2] + j) * p.channels
+                left = run
+                while left > 0:
+                    at = first + run - left
+                    if n and at >= end:
+                        steps = direct_steps(p, t.group, panel, b, spare[0].b, spare[n - 1].b + spare[n - 1].k, width)
+                        direct_block(kernels, a, a_row, steps, vectors, width, spare, n, t.pixels, c, c_row, ends,
+                                     not begun, False)
+                        begun = True
+                        if p.long_ and at // p.sum_block != spare[0].b // p.sum_block:
+                            kernels.total_add(totals, c, t.pixels * width)
+                            begun = False
+                        n = 0
+                    end = block_end(p, at)
+                    piece = min(left, end - at)
+                    spare[n].a = region_offset(p, met.low, h, i, j) + (run - left)
+                    spare[n].b = at
+                    spare[n].k = piece
+                    n += 1
+                    left -= piece
     steps = b
     if n:
-        steps = direct_steps(job, group, panel, b, spare[0].b, spare[n - 1].b + spare[n - 1].k, width)
-    direct_block(kernels, a, a_row, steps, vectors, width, spare, n, pixels, c, c_row, ends, not begun, not job.long_)
-    if job.long_:
-        kernels.total_add(totals, c, pixels * width)
-        kernels.total_end(c, totals, pixels * width)
+        steps = direct_steps(p, t.group, panel, b, spare[0].b, spare[n - 1].b + spare[n - 1].k, width)
+    direct_block(kernels, a, a_row, steps, vectors, width, spare, n, t.pixels, c, c_row, ends, not begun, not p.long_)
+    if p.long_:
+        kernels.total_add(totals, c, t.pixels * width)
+        kernels.total_end(c, totals, t.pixels * width)
 
 
-cdef void direct_skip(const Direct* job, const Met* met, const char* a, const char* b, size vectors, size width,
-                      size oy, size ox, size rows, size columns, size pixels, const size* a_row, char* c,
-                      const size* c_row, const Ends* ends, fc_segment* spare, char* totals) noexcept nogil:
+cdef void pixel_origin(const DirectPass* p, const Tile* t, size pixel, size* origin) noexcept nogil:
+    """Where in the input a tap of offset 0 of a tile's pixel lies."""
+    cdef int axis
+    for axis in range(2, -1, -1):
+        origin[axis] = (t.first[axis] + pixel % t.shape[axis]) * p.stride[axis]
+        pixel = pixel // t.shape[axis]
+
+
+cdef void direct_skip(const DirectPass* p, const Met* met, const Tile* t, const char* a, const char* b, size vectors,
+                      size width, const size* a_row, char* c, const size* c_row, const Ends* ends, fc_segment* spare,
+                      char* totals) noexcept nogil:
     """Weights that are NaN or infinite must not meet the zeros of the padding: pixel by pixel, real taps alone."""
-    cdef size p, i, j, iy, ix, n, left, at, piece, from_
+    cdef size pixel, h, i, j, n
+    cdef size origin[3]
     cdef Ends own = ends[0]
-    for p in range(pixels):
-        own.residual_row = ends.residual_row + p
+    for pixel in range(t.pixels):
+        own.residual_row = ends.residual_row + pixel
         n = 0
-        if job.long_:
-            memset(totals, 0, totals_bytes(job.kernels, width))
-        for i in range(job.taps_y):
-            iy = (oy + p // columns % rows) * job.stride_y + job.tap_y[i]
-            if iy < 0 or iy >= job.x.n[2]:
+        if p.long_:
+            memset(totals, 0, totals_bytes(p.kernels, width))
+        pixel_origin(p, t, pixel, origin)
+        for h in range(p.taps[0]):
+            if not 0 <= origin[0] + p.tap[0][h] < p.x.n[4]:
                 continue
-            for j in range(job.taps_x):
-                ix = (ox + p % columns) * job.stride_x + job.tap_x[j]
-                if ix < 0 or ix >= job.x.n[3]:
+            for i in range(p.taps[1]):
+                if not 0 <= origin[1] + p.tap[1][i] < p.x.n[2]:
                     continue
-                left, at = job.channels, (i * job.taps_x + j) * job.channels
-                while left > 0:
-                    if job.long_ and n > 0 and spare[0].b // job.sum_block != at // job.sum_block:  # it is complete
-                        direct_block(job.kernels, a, a_row + p, b, vectors, width, spare, n, 1, c, c_row + p, &own,
-                                     True, False)
-                        job.kernels.total_add(totals, c + c_row[p] * job.kernels.size, width)
-                        n = 0
-                    piece = min(left, job.sum_block - at % job.sum_block) if job.long_ else left
-                    from_ = region_offset(job, met, i, j) + job.channels - left
-                    if n > 0 and spare[n - 1].b + spare[n - 1].k == at and spare[n - 1].a + spare[n - 1].k == from_:
-                        spare[n - 1].k += piece
-                    else:
-                        spare[n].a = from_
-                        spare[n].b = at
-                        spare[n].k = piece
-                        n += 1
-                    at += piece
-                    left -= piece
-        direct_block(job.kernels, a, a_row + p, b, vectors, width, spare, n, 1, c, c_row + p, &own, True,
-                     True)
-        if job.long_:
-            job.kernels.total_add(totals, c + c_row[p] * job.kernels.size, width)
-            job.kernels.total_end(c + c_row[p] * job.kernels.size, totals, width)
+                for j in range(p.taps[2]):
+                    if 0 <= origin[2] + p.tap[2][j] < p.x.n[3]:
+                        n = direct_one_tap(p, region_offset(p, met.low, h, i, j),
+                                           ((h * p.taps[1] + i) * p.taps[2] + j) * p.channels, a, b, vectors, width,
+                                           a_row + pixel, c, c_row + pixel, &own, spare, n, totals)
+        direct_block(p.kernels, a, a_row + pixel, b, vectors, width, spare, n, 1, c, c_row + pixel, &own, True, True)
+        if p.long_:
+            p.kernels.total_add(totals, c + c_row[pixel] * p.kernels.size, width)
+            p.kernels.total_end(c + c_row[pixel] * p.kernels.size, totals, width)
 
 
-cdef void direct_gather(const Direct* job, const Met* met, size panel, char* region, const char* b, size vectors,
-                        size width, size image, size group, size oy, size ox, size columns, size pixels,
-                        const size* a_row, char* c, const size* c_row, const Ends* ends, bint skip, fc_segment* spare,
-                        char* totals,
-                        fc_watch* watch) noexcept nogil:
+cdef size direct_one_tap(const DirectPass* p, size from_, size at, const char* a, const char* b, size vectors,
+                         size width, const size* a_row, char* c, const size* c_row, const Ends* ends, fc_segment* spare,
+                         size n, char* totals) noexcept nogil:
+    """Add the channels of one tap of one pixel to its segments, of which there are `n`, and return how many there are
+    then; a block of a long sum that is complete goes to the totals."""
+    cdef size left = p.channels, piece
+    while left > 0:
+        if p.long_ and n > 0 and spare[0].b // p.sum_block != at // p.sum_block:  # it is complete
+            direct_block(p.kernels, a, a_row, b, vectors, width, spare, n, 1, c, c_row, ends, True, False)
+            p.kernels.total_add(totals, c + c_row[0] * p.kernels.size, width)
+            n = 0
+        piece = min(left, p.sum_block - at % p.sum_block) if p.long_ else left
+        if n > 0 and spare[n - 1].b + spare[n - 1].k == at and spare[n - 1].a + spare[n - 1].k == from_:
+            spare[n - 1].k += piece
+        else:
+            spare[n].a = from_
+            spare[n].b = at
+            spare[n].k = piece
+            n += 1
+        at += piece
+        from_ += piece
+        left -= piece
+    return n
+
+
+cdef void direct_gather(const DirectPass* p, const Met* met, const Tile* t, size panel, char* region, const char* b,
+                        size vectors, size width, const size* a_row, char* c, const size* c_row, const Ends* ends,
+                        bint skip, fc_segment* spare, char* totals, fc_watch* watch) noexcept nogil:
     """The reduction in chunks of kc steps, gathered pixel by pixel: bounded memory for windows of any size."""
-    cdef const fc_kernels* kernels = job.kernels
-    cdef size k0 = met.first_y * job.taps_x * job.channels, total = met.last_y * job.taps_x * job.channels
-    cdef size k1, k, tap, channel, n, iy, ix, p, at, segments
-    cdef bint begun = False
-    cdef char* dst
+    cdef const fc_kernels* kernels = p.kernels
+    cdef size row = p.taps[2] * p.channels, plane = p.taps[1] * row
+    cdef size h = met.first[0], k0 = h * plane + met.first[1] * row, end = h * plane + met.last[1] * row
+    cdef size k1, pixel, segments
+    cdef bint begun = False, done
     cdef Ends own = ends[0]
-    cdef bint first, last, some = False
-    if job.long_:
-        memset(totals, 0, totals_bytes(kernels, pixels * width))
-    while (k0 < total or not some) and not fc_interrupted(watch):
-        k1 = min(total, block_end(job, k0))
-        first, last, some = not begun, k1 == total and not job.long_, True
-        for p in range(pixels):
-            segments = 0
-            k = k0
-            while k < k1:
-                tap = k // job.channels
-                channel = k % job.channels
-                n = min(job.channels - channel, k1 - k)
-                at = k - k0
-                iy = padded_index((oy + p // columns) * job.stride_y + job.tap_y[tap // job.taps_x], job.x.n[2],
-                                  job.mode)
-                ix = padded_index((ox + p % columns) * job.stride_x + job.tap_x[tap % job.taps_x], job.x.n[3],
-                                  job.mode)
-                dst = region + (p * job.kc + at) * kernels.size
-                if iy >= 0 and ix >= 0:
-                    kernels.pack[job.x_code](dst, n, 1, n, job.x.p + image * job.x.s[0]
-                                             + (group * job.channels + channel) * job.x.s[1] + iy * job.x.s[2]
-                                             + ix * job.x.s[3], 0, job.x.s[1])
-                    if skip:
-                        spare[segments].a = at
-                        spare[segments].b = k
-                        spare[segments].k = n
-                        segments += 1
-                elif not skip:
-                    memset(dst, 0, n * kernels.size)
-                k += n
+    if met.first[0] >= met.last[0]:   # the planes of all taps are padding
+        end = k0
+    if p.long_:
+        memset(totals, 0, totals_bytes(kernels, t.pixels * width))
+    while not fc_interrupted(watch):
+        k1 = min(end, block_end(p, k0))
+        done = k1 == end and h + 1 >= met.last[0]
+        for pixel in range(t.pixels):
+            segments = direct_gather_pixel(p, t, pixel, k0, k1, skip, region + pixel * p.kc * kernels.size, spare)
             if skip:
-                own.residual_row = ends.residual_row + p
-                direct_block(kernels, region, a_row + p, b, vectors, width, spare, segments, 1, c, c_row + p, &own,
-                             first, last)
+                own.residual_row = ends.residual_row + pixel
+                direct_block(kernels, region, a_row + pixel, b, vectors, width, spare, segments, 1, c, c_row + pixel,
+                             &own, not begun, done and not p.long_)
         if not skip:
             spare[0].a = 0
             spare[0].b = k0
             spare[0].k = k1 - k0
-            direct_block(kernels, region, a_row, direct_steps(job, group, panel, b, k0, k1, width), vectors, width, spare,
-                         1, pixels, c, c_row, ends, first, last)
+            direct_block(kernels, region, a_row, direct_steps(p, t.group, panel, b, k0, k1, width), vectors, width,
+                         spare, 1, t.pixels, c, c_row, ends, not begun, done and not p.long_)
         begun = True
-        if job.long_ and (k1 == total or k1 % job.sum_block == 0):
-            kernels.total_add(totals, c, pixels * width)
+        if k1 == end and not done:   # the rows of the next plane of taps
+            h += 1
+            k0, end = h * plane + met.first[1] * row, h * plane + met.last[1] * row
+        else:
+            k0 = k1
+        if p.long_ and (done or k0 // p.sum_block != (k1 - 1) // p.sum_block):
+            kernels.total_add(totals, c, t.pixels * width)
             begun = False
-        k0 = k1
-    if job.long_:
-        kernels.total_end(c, totals, pixels * width)
+        if done:
+            break
+    if p.long_:
+        kernels.total_end(c, totals, t.pixels * width)
+
+
+cdef size direct_gather_pixel(const DirectPass* p, const Tile* t, size pixel, size k0, size k1, bint skip, char* dst,
+                              fc_segment* spare) noexcept nogil:
+    """The steps k0 .. k1 - 1 of one pixel of a tile; to `skip` what is padding, the segments of the others."""
+    cdef const fc_kernels* kernels = p.kernels
+    cdef size k = k0, tap, channel, n, iz, iy, ix, segments = 0
+    cdef size origin[3]
+    pixel_origin(p, t, pixel, origin)
+    while k < k1:
+        tap = k // p.channels
+        channel = k % p.channels
+        n = min(p.channels - channel, k1 - k)
+        ix = padded_index(origin[2] + p.tap[2][tap % p.taps[2]], p.x.n[3], p.mode)
+        tap = tap // p.taps[2]
+        iy = padded_index(origin[1] + p.tap[1][tap % p.taps[1]], p.x.n[2], p.mode)
+        iz = padded_index(origin[0] + p.tap[0][tap // p.taps[1]], p.x.n[4], p.mode)
+        if iz >= 0 and iy >= 0 and ix >= 0:
+            kernels.pack[p.x_code](dst, n, 1, n, p.x.p + t.image * p.x.s[0]
+                                   + (t.group * p.channels + channel) * p.x.s[1] + iz * p.x.s[4] + iy * p.x.s[2]
+                                   + ix * p.x.s[3], 0, p.x.s[1])
+            if skip:
+                spare[segments].a = k - k0
+                spare[segments].b = k
+                spare[segments].k = n
+                segments += 1
+        elif not skip:
+            memset(dst, 0, n * kernels.size)
+        dst += n * kernels.size
+        k += n
+    return segments

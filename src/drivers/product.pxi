@@ -48,7 +48,8 @@ cdef void run_product(const fc_kernels* kernels, fc_product* product, size vecto
 
 cdef inline bint in_elements(const View* view, const char* at, size element) noexcept nogil:
     """Whether channels lie side by side, and pixels a whole number of elements apart."""
-    return (view.s[1] == element and view.s[2] % element == 0 and view.s[3] % element == 0 and <size>at % element == 0)
+    return (view.s[1] == element and view.s[2] % element == 0 and view.s[3] % element == 0 and view.s[4] % element == 0
+            and <size>at % element == 0)
 
 
 cdef void lay_out(size* at, size rows, size columns, size row_step, size pixel_step) noexcept nogil:
@@ -62,11 +63,16 @@ cdef void lay_out(size* at, size rows, size columns, size row_step, size pixel_s
         at += columns
 
 
-cdef void lay_out_images(size* at, size images, size image_step, size rows, size columns, size row_step,
-                         size pixel_step) noexcept nogil:
-    """`lay_out` of every image of a tile."""
-    cdef size m, p, pixels = rows * columns
-    lay_out(at, rows, columns, row_step, pixel_step)
-    for m in range(1, images):
+cdef void lay_out_tile(size* at, size images, size image_step, const size* shape, size plane_step, size row_step,
+                       size pixel_step) noexcept nogil:
+    """`lay_out` of every plane of every image of a tile, whose shape is planes, rows, columns."""
+    lay_out(at, shape[1], shape[2], row_step, pixel_step)
+    lay_out_again(at, shape[1] * shape[2], shape[0], plane_step)
+    lay_out_again(at, volume(shape), images, image_step)
+
+
+cdef void lay_out_again(size* at, size pixels, size times, size step) noexcept nogil:
+    cdef size m, p
+    for m in range(1, times):
         for p in range(pixels):
-            at[m * pixels + p] = m * image_step + at[p]
+            at[m * pixels + p] = m * step + at[p]

@@ -1,5 +1,5 @@
-# The part of the input under a tile of outputs, packed [row][column][channel] with padding filled in. Here, and only
-# here, layouts, element types and borders are met; the micro-kernels see a plain block.
+# The part of the input under a tile of outputs, packed [plane][row][column][channel] with padding filled in. Here, and
+# only here, layouts, element types and borders are met; the micro-kernels see a plain block.
 
 
 cdef void pack_region(const fc_kernels* kernels, int code, const View* x, size image, size channel, size channels,
@@ -35,3 +35,21 @@ cdef void pack_region(const fc_kernels* kernels, int code, const View* x, size i
                                        x.s[1])
                 j += 1
         dst += pitch * ld * kernels.size
+
+
+cdef void pack_planes(const fc_kernels* kernels, int code, const View* x, size image, size channel, size channels,
+                      const size* first, const size* step, const size* shape, size plane, size pitch, int mode, size ld,
+                      char* dst) noexcept nogil:
+    """`pack_region` of planes of the input, `plane` pixels apart: planes, rows and columns of the region are counted in
+    threes."""
+    cdef size r, iz
+    cdef View one = x[0]
+    for r in range(shape[0]):
+        iz = padded_index(first[0] + r * step[0], x.n[4], mode)
+        if iz < 0:
+            memset(dst, 0, shape[1] * pitch * ld * kernels.size)
+        else:
+            one.p = x.p + iz * x.s[4]
+            pack_region(kernels, code, &one, image, channel, channels, first[1], step[1], shape[1], first[2], step[2],
+                        shape[2], pitch, mode, ld, dst)
+        dst += plane * ld * kernels.size

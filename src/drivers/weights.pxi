@@ -1,5 +1,5 @@
 # Weights packed for the register tile: panels of `vectors * lanes` output channels, inside a panel
-# [tap y][tap x][input channel][output lane]. The last panel is as many vectors wide as it needs.
+# [tap z][tap y][tap x][input channel][output lane]. The last panel is as many vectors wide as it needs.
 #
 # A plan packs all panels once. A single call gives the drivers the array as it lies, and every task packs the panel it
 # is about to use into its own scratch: a few percent of the task's arithmetic, and no memory as large as the weights.
@@ -15,15 +15,15 @@ def packed_bytes(int compute, size groups, size taps, size channels, size output
 
 
 cdef int bind_weights(Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
-                      bint finite, size groups, bint transposed, size taps_y, size taps_x,
-                      const size* taps) except -1:
-    """Weights (O, I/groups, kH, kW), any strides, for some taps: rows of the kernel in `taps`, then columns.
+                      bint finite, size groups, bint transposed, const size* taps, const size* places) except -1:
+    """Weights (O, I/groups, [[kD,] kH,] kW), any strides, for so many `taps` along each axis, which are the `places` of
+    the kernel: planes, then rows, then columns.
 
     `transposed` swaps the roles of input and output channels, as the input gradient needs. The caller frees `offsets`.
     """
-    cdef size i
+    cdef size i, at = 0
+    cdef int axis
     w.kernels, w.array, w.code, w.packed, w.finite, w.groups = kernels, array[0], code, packed, finite, groups
-    w.taps_y, w.taps_x = taps_y, taps_x
     w.outputs, w.output_stride = array.n[0] // groups, array.s[0]
     w.channels, w.channel_stride = array.n[1], array.s[1]
     if transposed:
@@ -31,28 +31,31 @@ cdef int bind_weights(Weights* w, const fc_kernels* kernels, const View* array, 
             w.channels, w.channel_stride, w.outputs, w.output_stride)
     w.width = kernels.vectors * kernels.lanes
     w.panels = (w.outputs + w.width - 1) // w.width
-    w.group_elements = packed_elements(kernels, taps_y * taps_x, w.channels, w.outputs)
-    w.offsets = <size*>allocate((taps_y + taps_x) * sizeof(size))
-    for i in range(taps_y):
-        w.offsets[i] = taps[i] * array.s[2]
-    for i in range(taps_y, taps_y + taps_x):
-        w.offsets[i] = taps[i] * array.s[3]
+    w.group_elements = packed_elements(kernels, volume(taps), w.channels, w.outputs)
+    w.offsets = <size*>allocate((taps[0] + taps[1] + taps[2]) * sizeof(size))
+    for axis in range(3):
+        w.taps[axis] = taps[axis]
+        for i in range(taps[axis]):
+            w.offsets[at] = places[at] * (array.s[4] if axis == 0 else array.s[axis + 1])
+            at += 1
     return 0
 
 
 cdef int bind_taps(Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
-                   size groups, bint transposed, tuple rows, tuple columns) except -1:
-    """`bind_weights` with the rows and columns of the kernel as tuples."""
-    cdef size i, taps_y = len(rows), taps_x = len(columns)
-    cdef size* taps = <size*>allocate((taps_y + taps_x) * sizeof(size))
+                   size groups, bint transposed, tuple rows, tuple columns, tuple planes=(0,)) except -1:
+    """`bind_weights` with the planes, rows and columns of the kernel as tuples."""
+    cdef size i = 0
+    cdef size taps[3]
+    cdef size* places
+    taps[0], taps[1], taps[2] = len(planes), len(rows), len(columns)
+    places = <size*>allocate((taps[0] + taps[1] + taps[2]) * sizeof(size))
     try:
-        for i in range(taps_y):
-            taps[i] = rows[i]
-        for i in range(taps_x):
-            taps[taps_y + i] = columns[i]
-        return bind_weights(w, kernels, array, code, packed, True, groups, transposed, taps_y, taps_x, taps)
+        for place in (*planes, *rows, *columns):
+            places[i] = place
+            i += 1
+        return bind_weights(w, kernels, array, code, packed, True, groups, transposed, taps, places)
     finally:
-        fc_free(taps)
+        fc_free(places)
 
 
 cdef inline size panel_vectors(const Weights* w, size panel) noexcept nogil:
@@ -61,34 +64,42 @@ cdef inline size panel_vectors(const Weights* w, size panel) noexcept nogil:
 
 cdef int pack_panel(const Weights* w, size group, size panel, size channel, size channels, char* dst) noexcept nogil:
     """Pack some channels of one panel as [tap][channel][width]; 0 when a weight is NaN or infinite."""
-    cdef size first = panel * w.width, count = min(w.width, w.outputs - first)
+    cdef size first = panel * w.width, count = min(w.width, w.outputs - first), z
+    cdef size width = panel_vectors(w, panel) * w.kernels.lanes
+    cdef bint finite = True
+    cdef const size* rows = w.offsets + w.taps[0]
     cdef const char* src = (w.array.p + group * (w.array.n[0] // w.groups) * w.array.s[0] + channel * w.channel_stride
                             + first * w.output_stride)
-    return w.kernels.pack_panel[w.code](dst, panel_vectors(w, panel) * w.kernels.lanes, src, w.taps_y, w.offsets,
-                                        w.taps_x, w.offsets + w.taps_y, channels, w.channel_stride, count,
-                                        w.output_stride)
+    for z in range(w.taps[0]):
+        if not w.kernels.pack_panel[w.code](dst, width, src + w.offsets[z], w.taps[1], rows, w.taps[2],
+                                            rows + w.taps[1], channels, w.channel_stride, count, w.output_stride):
+            finite = False
+        dst += w.taps[1] * w.taps[2] * channels * width * w.kernels.size
+    return finite
 
 
 cdef void pack_steps(const Weights* w, size group, size panel, size first, size last, char* dst) noexcept nogil:
-    """Steps first .. last - 1 of a panel, counted [tap y][tap x][channel]: whole taps of a row together."""
+    """Steps first .. last - 1 of a panel, counted [tap z][tap y][tap x][channel]: whole taps of a row together."""
     cdef size width = panel_vectors(w, panel) * w.kernels.lanes, column = panel * w.width
-    cdef size count = min(w.width, w.outputs - column), tap, channel, taps, channels
+    cdef size count = min(w.width, w.outputs - column), row, x, channel, taps, channels
+    cdef const size* rows = w.offsets + w.taps[0]
     cdef const char* src = (w.array.p + group * (w.array.n[0] // w.groups) * w.array.s[0]
                             + column * w.output_stride)
     while first < last:
-        tap, channel = first // w.channels, first % w.channels
-        taps = 0 if channel else min(w.taps_x - tap % w.taps_x, (last - first) // w.channels)
+        channel, x = first % w.channels, first // w.channels % w.taps[2]
+        row = first // w.channels // w.taps[2]
+        taps = 0 if channel else min(w.taps[2] - x, (last - first) // w.channels)
         channels = w.channels if taps else min(w.channels - channel, last - first)
         taps = max(1, taps)
-        w.kernels.pack_panel[w.code](dst, width, src + channel * w.channel_stride, 1, w.offsets + tap // w.taps_x, taps,
-                                     w.offsets + w.taps_y + tap % w.taps_x, channels, w.channel_stride, count,
-                                     w.output_stride)
+        w.kernels.pack_panel[w.code](dst, width, src + channel * w.channel_stride + w.offsets[row // w.taps[1]], 1,
+                                     rows + row % w.taps[1], taps, rows + w.taps[1] + x, channels, w.channel_stride,
+                                     count, w.output_stride)
         dst += taps * channels * width * w.kernels.size
         first += taps * channels
 
 
 cdef inline const char* packed_panel(const Weights* w, size group, size panel) noexcept nogil:
-    return w.packed + (group * w.group_elements + panel * w.width * w.taps_y * w.taps_x * w.channels) * w.kernels.size
+    return w.packed + (group * w.group_elements + panel * w.width * volume(w.taps) * w.channels) * w.kernels.size
 
 
 def pack_lane_weights(int compute, weight, int code, packed, size groups, tuple rows, tuple columns, int threads):
@@ -150,9 +161,9 @@ cdef void pack_lane_panel(const fc_kernels* kernels, const View* array, int code
                     + row[i] * array.s[2] + column[j] * array.s[3], array.s[0], array.s[1])
 
 
-def pack_weights(int compute, weight, int code, packed, size groups, bint transposed, tuple rows, tuple columns,
-                 int threads):
-    """Pack `weight` (O, I/groups, kH, kW), any strides, for the taps rows x columns.
+def pack_weights(int compute, weight, int code, packed, size groups, bint transposed, tuple places, int threads):
+    """Pack `weight` (O, I/groups, [[kD,] kH,] kW), any strides, for the taps at these `places` of the kernel: [[planes,]
+    rows,] columns.
 
     Returns False when a weight is NaN or infinite: padded taps must then be skipped instead of multiplied by zero.
     """
@@ -164,7 +175,8 @@ def pack_weights(int compute, weight, int code, packed, size groups, bint transp
     try:
         arrays.view(packed, &to, True)
         arrays.view(weight, &array, False)
-        bind_taps(&job.w, isa.compute[compute], &array, code, to.p, groups, transposed, rows, columns)
+        planes, rows, columns = (3 - len(places)) * ((0,),) + places
+        bind_taps(&job.w, isa.compute[compute], &array, code, to.p, groups, transposed, rows, columns, planes)
         run_tasks(pack_task, &job, NULL, 0, groups * job.w.panels, threads)
         return not job.special
     finally:

@@ -155,7 +155,8 @@ cdef class Winograd(Program):
     cdef bint transposed
     cdef size tile_columns
     cdef size first_y, first_x, apart_y, apart_x   # of the pixels that are read
-    cdef size[6] places                            # rows and columns of the kernel
+    cdef size[3] taps                              # planes (one), rows and columns
+    cdef size[7] places                            # of the kernel that they belong to
 
     def __init__(self, codes, extent, p, blocking, int kind, bint transposed=False, bint pool=False):
         cdef WinogradJob* job = &self.job
@@ -179,8 +180,9 @@ cdef class Winograd(Program):
         self.first_x = (job.origin_x % self.apart_x + self.apart_x) % self.apart_x
         job.origin_y = (job.origin_y - self.first_y) // self.apart_y
         job.origin_x = (job.origin_x - self.first_x) // self.apart_x
+        self.taps[0], self.taps[1], self.taps[2], self.places[0] = 1, taps, taps, p.places[0][0]
         for i in range(taps):
-            self.places[i], self.places[taps + i] = p.places[1][i], p.places[2][i]
+            self.places[1 + i], self.places[1 + taps + i] = p.places[1][i], p.places[2][i]
         job.panels = (job.outputs + job.width - 1) // job.width
         job.panels_per_task = max(<size>1, min(<size>blocking.panels_per_task, job.panels))
         job.panel_chunks = (job.panels + job.panels_per_task - 1) // job.panels_per_task
@@ -200,7 +202,6 @@ cdef class Winograd(Program):
         cdef Operands o
         cdef Arrays arrays = Arrays()
         cdef View view, array
-        cdef size taps = job.transforms.taps
         job.weights.offsets = NULL
         try:
             bind_operands(&o, arrays, x, bias, residual, y, activation, channels_last)
@@ -212,7 +213,7 @@ cdef class Winograd(Program):
             view.p = NULL
             if packed is not None:
                 arrays.view(packed.panels, &view, False)
-            bind_weights(&job.weights, job.kernels, &array, self.weight, view.p, True, 1, self.transposed, taps, taps,
+            bind_weights(&job.weights, job.kernels, &array, self.weight, view.p, True, 1, self.transposed, self.taps,
                          self.places)
             job.transformed = NULL if job.few else transformed_weights(arrays, packed)
             winograd_arrays(&job)

@@ -210,23 +210,23 @@ MUTATIONS = [
     Mutation(
         "direct: a tile at the lower border is whole",
         _DIRECT,
-        "rows = min(job.tile_y, job.y.n[2] - oy)",
-        "rows = job.tile_y",
+        "t.shape[axis] = min(p.tile[axis], length(&p.y, axis) - t.first[axis])",
+        "t.shape[axis] = min(p.tile[axis], length(&p.y, axis) - t.first[axis]) if axis != 1 else p.tile[axis]",
     ),
     Mutation(
-        "direct: every group writes the first one's outputs", _DIRECT, "first += group * job.outputs", "first += 0"
+        "direct: every group writes the first one's outputs", _DIRECT, "first += t.group * p.outputs", "first += 0"
     ),
     Mutation(
         "direct: residual of the first column in every tile",
         _DIRECT,
-        "+ oy * job.residual.s[2] + ox * job.residual.s[3])",
-        "+ oy * job.residual.s[2])",
+        "tile_origin(&p.residual, &t, first) if",
+        "tile_origin(&p.residual, &t, first) - t.first[2] * p.residual.s[3] if",
     ),
     Mutation(
         "direct: the first block of the reduction is overwritten",
         _DIRECT,
-        "job.block[i + 1] - job.block[i], pixels, c, c_row, &ends, i == 0, i == job.blocks - 1)",
-        "job.block[i + 1] - job.block[i], pixels, c, c_row, &ends, i <= 1, i == job.blocks - 1)",
+        "t.pixels, c, c_row, &ends, i == 0, i == p.blocks - 1)",
+        "t.pixels, c, c_row, &ends, i <= 1, i == p.blocks - 1)",
     ),
     Mutation(
         "direct: a race, threads share one scratch",
@@ -243,14 +243,14 @@ MUTATIONS = [
     Mutation(
         "direct: swapped taps where a weight is NaN",
         _DIRECT,
-        "job.channels, (i * job.taps_x + j) * job.channels",
-        "job.channels, (j * job.taps_x + i) * job.channels",
+        "((h * p.taps[1] + i) * p.taps[2] + j) * p.channels, a, b,",
+        "((h * p.taps[1] + j) * p.taps[2] + i) * p.channels, a, b,",
     ),
     Mutation(
         "direct: swapped stride in inputs read in place",
         _DIRECT,
-        "+ (oy * job.stride_y + job.min_y) * job.x.s[2] + (ox * job.stride_x + job.min_x) * job.x.s[3]",
-        "+ (oy * job.stride_y + job.min_y) * job.x.s[2] + (ox * job.stride_y + job.min_x) * job.x.s[3]",
+        "+ (t.first[2] * p.stride[2] + p.low[2]) * p.x.s[3])",
+        "+ (t.first[2] * p.stride[1] + p.low[2]) * p.x.s[3])",
     ),
     Mutation(
         "winograd: earlier slices of the channels are lost",
