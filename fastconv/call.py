@@ -259,12 +259,12 @@ def _merged_weights(merged: Pass, passes: tuple[Pass, ...], weight: Array) -> Ar
 
 
 @lru_cache(maxsize=512)
-def _program(kind: type[Any], isa: int, *numbers: Any) -> Any:
+def _program(kind: Any, isa: int, *numbers: Any) -> Any:
     """A native program for the instruction set in use."""
     return kind(*numbers)
 
 
-def program(kind: type[Any], *numbers: Any) -> Any:
+def program(kind: Any, *numbers: Any) -> Any:
     """A native program, remembered."""
     return _program(kind, _native.isa_number(), *numbers)
 

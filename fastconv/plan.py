@@ -589,8 +589,8 @@ def _explain_call(
         reason = f"{call.reason}; {name} kernels, every lane an output channel with inputs of its own"
         codes = Codes(compute, STORAGE[dtype], STORAGE[dtype], STORAGE[result_of(dtype)])
         alone = lies and not call.mode and channels == outputs == 1
-        lanes = call.lanes_program(codes, g.batch, g.output_size, g.input_size, alone)
-        if lies and (cut := lanes.patches(g.batch, call.threads)):
+        made = call.lanes_program(codes, g.batch, g.output_size, g.input_size, alone)
+        if lies and (cut := made.patches(g.batch, call.threads)):
             rows, columns, tasks, team, scratch, packs = cut
             return ConvExplanation(
                 algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team,
@@ -602,12 +602,12 @@ def _explain_call(
         team = _native.threads_for(4 * macs, call.threads)
         chunk = _native.lane_chunk(compute)
         chunks = lane_blocking(p, channels, outputs, g.groups, g.output_size, chunk, team, alone)
-        scratch = lanes.scratch_bytes(lies)
+        scratch = made.scratch_bytes(lies)
         tasks = _pieces(g.groups * outputs, chunk[1], chunks.chunks_per_task) * _tiles(g, chunks.tile)
         return ConvExplanation(
             algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=chunks.tile,
             block=f"{chunks.chunks_per_task} chunks of {chunk[1]} output channels", register_tile=(8, chunk[1]),
-            source=SOURCES[IN_PLACE if lanes.in_place(lies) else REGION],
+            source=SOURCES[IN_PLACE if made.in_place(lies) else REGION],
             workspace_bytes=scratch * _native.team_for(team, tasks, scratch),
             packed_weight_bytes=packed, macs=macs, multiplications=products, reason=reason,
         )  # fmt: skip

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ... import functional
-from ...arrays import FLOATS, Array, lies_channels_last
+from ..._core.types import FLOATS
+from ...arrays import Array, lies_channels_last
 from ...geometry import Shape
 from .registry import Call, operator
 from .sums import mean, spatial_sums, summed
