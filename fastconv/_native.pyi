@@ -151,32 +151,11 @@ def strassen_scratch_bytes(compute: int, levels: int, channels: int, tiles: int,
 def winograd_weights(
     compute: int, kind: int, packed: Array, transformed: Array, channels: int, outputs: int, threads: int
 ) -> None: ...
-def weight_gradient(
-    compute: int,
-    x: Array,
-    x_code: int,
-    dy: Array,
-    dy_code: int,
-    dw: Array,
-    dw_code: int,
-    groups: int,
-    stride_y: int,
-    stride_x: int,
-    dilation_y: int,
-    dilation_x: int,
-    pad_y: int,
-    pad_x: int,
-    mode: int,
-    tap_rows: int,
-    tap_columns: int,
-    channel_block: int,
-    panel_block: int,
-    tile_y: int,
-    tile_x: int,
-    chunk_rows: int,
-    parts: int,
-    threads: int,
-) -> None: ...
+class WeightGradient:
+    def __init__(self, codes: object, extent: object, p: object, blocking: object) -> None: ...
+    def scratch_bytes(self, images: int) -> int: ...
+    def run(self, x: Array, dy: Array, dw: Array, threads: int) -> None: ...
+
 def strassen_weights(
     compute: int, levels: int, packed: Array, transformed: Array, channels: int, outputs: int, threads: int
 ) -> None: ...
@@ -184,21 +163,7 @@ def bias_gradient(
     compute: int, dy: Array, dy_code: int, out: Array, out_code: int, parts: int, threads: int
 ) -> None: ...
 def pool(
-    kind: str,
-    code: int,
-    itemsize: int,
-    x: Array,
-    y: Array,
-    index: Array | None,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    limit: tuple[int, int],
-    count_include_pad: bool,
-    divisor: int,
-    threads: int,
-    low: int = 0,
+    kind: str, code: int, x: Array, y: Array, index: Array | None, window: object, threads: int, low: int = 0
 ) -> None: ...
 def relu_gradient(dz: Array, dy: Array, y: Array, most: float, total: Array, threads: int) -> None: ...
 def channel_sums(x: Array, total: Array, threads: int) -> None: ...

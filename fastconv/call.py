@@ -58,6 +58,7 @@ from .geometry import Geometry
 
 Array = NDArray[Any]
 
+INT8, INT32 = np.dtype(np.int8), np.dtype(np.int32)
 FINITE_AT_ONCE = 1 << 18  # weights looked at together
 STREAMED_TILES = 4  # that pack the same weights again
 MOST_EXCHANGED_GROUPS = 16  # each is a step into native code
@@ -101,7 +102,7 @@ class Loops(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def lifted(p: Pass) -> Taps:
+def on_three_axes(p: Pass) -> Taps:
     """A pass on three axes, of which the depth has one tap."""
     return Taps(
         ((0,), p.tap_y, p.tap_x), ((0,), p.rows, p.columns), (1, *p.stride), (0, *p.phase), (1, *p.step), (1, *p.merge)
@@ -117,12 +118,15 @@ class Programs:
     ) -> None:  # fmt: skip
         self._made_of = (compute, extent, passes, loops, in_place, transposed)
         self._made: dict[tuple[int, int, int], _native.Direct] = {}
-        own = STORAGE[COMPUTE_DTYPES[compute]]
-        self.native = self._made.setdefault((own, own, own), self._make(own, own, own))
+        result = COMPUTE_DTYPES[compute]
+        operand = STORAGE[INT8 if result == INT32 else result]  # there are no operands of int32, whose sums are of int64
+        self.native = self._made.setdefault(
+            (operand, operand, STORAGE[result]), self._make(operand, operand, STORAGE[result])
+        )
 
     def _make(self, x: int, weight: int, result: int) -> _native.Direct:
-        compute, *rest = self._made_of
-        return _native.Direct(Codes(compute, x, weight, result), *rest)
+        compute, extent, passes, loops, in_place, transposed = self._made_of
+        return _native.Direct(Codes(compute, x, weight, result), extent, passes, loops, in_place, transposed)
 
     def of(self, x: Array, weight: Array, result: Array) -> _native.Direct:
         """The program for arrays of these types."""
@@ -468,7 +472,7 @@ class Call(NamedTuple):
         chunk = _native.lane_chunk(self.compute)
         b = lane_blocking(p, self.channels, self.outputs, self.groups, own, chunk, team, in_place)
         made: _native.Lanes = program(
-            _native.Lanes, codes, self.extent(size, input_size), tuple(map(lifted, self.passes)), b
+            _native.Lanes, codes, self.extent(size, input_size), tuple(map(on_three_axes, self.passes)), b
         )
         return made
 
@@ -506,7 +510,7 @@ class Call(NamedTuple):
             _native.tile_shape(self.compute), self.threads,
         )  # fmt: skip
         extent = self.extent((size[0], size[1]), (input_size[0], input_size[1]))
-        strassen = program(_native.Strassen, self.codes(a), extent, lifted(p), b, kind.levels)
+        strassen = program(_native.Strassen, self.codes(a), extent, on_three_axes(p), b, kind.levels)
         self._repair(
             a,
             strassen.run(
@@ -524,7 +528,7 @@ class Call(NamedTuple):
         input_size = a.x.shape[1:3] if a.channels_last else a.x.shape[2:]
         b = line_blocking(p, self.channels, (height, width), _native.tile_shape(self.compute), self.threads)
         extent = self.extent((height, width), (input_size[0], input_size[1]))
-        rows = program(_native.WinogradRows, self.codes(a), extent, lifted(p), b)
+        rows = program(_native.WinogradRows, self.codes(a), extent, on_three_axes(p), b)
         self._repair(
             a,
             rows.run(a.x, a.weight, a.packed, a.bias, a.residual, a.out, a.activation, a.channels_last, self.threads),
@@ -571,7 +575,7 @@ class Call(NamedTuple):
         )
         extent = self.extent(full, (input_size[0], input_size[1]))
         winograd = program(
-            _native.Winograd, self.codes(a), extent, lifted(p), b, kind.number, self.transposed, pool
+            _native.Winograd, self.codes(a), extent, on_three_axes(p), b, kind.number, self.transposed, pool
         )
         bad = winograd.run(
             a.x, a.weight, a.packed, a.bias, a.residual, a.out, a.activation, a.channels_last, self.threads
@@ -703,7 +707,7 @@ def _direct_programs(
     return Programs(
         compute,
         Extent(groups, channels, outputs, (1, size[0], size[1]), (1, input_size[0], input_size[1]), mode),
-        tuple(map(lifted, passes)),
+        tuple(map(on_three_axes, passes)),
         tuple(loops(p, False) for p in passes),
         tuple(loops(p, True) if inside(p) else None for p in passes),
         transposed,

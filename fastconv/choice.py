@@ -1078,10 +1078,10 @@ def winograd_blocking(
 class WeightGradientBlocking(NamedTuple):
     """Loop sizes of the weight gradient; `parts` cuts its sum, by shape alone."""
 
-    taps: tuple[int, int]
+    taps: tuple[int, ...]
     channels: int
     panels: int
-    tile: tuple[int, int]
+    tile: tuple[int, ...]
     chunk_rows: int
     parts: int
 

@@ -9,6 +9,7 @@ computed in slices has the same bits.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from .call import (
     bias_for,
     forward_call,
     input_gradient_call,
-    lifted,
+    on_three_axes,
     prepare,
     program,
     run_once,
@@ -332,8 +333,8 @@ def weight_gradient(
     if kind := WINOGRAD.get(how):
         w = winograd_gradient_blocking(kind, g, _native.tile_shape(COMPUTE[out.dtype]))
         made = program(
-            _native.WinogradGradient, _gradient_codes(input, grad_output, out), _gradient_extent(g), lifted(p), w,
-            kind.number,
+            _native.WinogradGradient, _gradient_codes(input, grad_output, out), _gradient_extent(g), on_three_axes(p),
+            w, kind.number,
         )  # fmt: skip
         made.run(input, grad_output, out, threads)
         if np.isfinite(out).all():
@@ -348,12 +349,9 @@ def weight_gradient(
         if min(prod(g.output_size), prod(g.input_size)) <= FEW_PIXELS and g.groups <= MOST_EXCHANGED_GROUPS:
             _weight_gradient_of_few_pixels(g, x, dy, to, threads)
             return
-        b = weight_gradient_blocking(g, _native.tile_shape(compute))
-        _native.weight_gradient(
-            compute, x, STORAGE[x.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], g.groups, *g.stride,
-            *g.dilation, g.padding[0][0], g.padding[1][0], PADDING_MODES[g.padding_mode], *b.taps, b.channels,
-            b.panels, *b.tile, b.chunk_rows, b.parts, _native.threads_for(dy.size * prod(to.shape[1:]), threads),
-        )  # fmt: skip
+        codes = Codes(compute, STORAGE[x.dtype], STORAGE[dy.dtype], STORAGE[to.dtype])
+        team = _native.threads_for(dy.size * prod(to.shape[1:]), threads)
+        _weight_gradient_program(g, codes, _native.isa_number()).run(x, dy, to, team)
 
     if out.dtype in FLOATS:
         run(input, grad_output, out)
@@ -372,6 +370,15 @@ def _gradient_extent(g: Geometry) -> Extent:
         g.groups, g.in_channels // g.groups, g.out_channels // g.groups, (1, *g.output_size), (1, *g.input_size),
         PADDING_MODES[g.padding_mode],
     )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _weight_gradient_program(g: Geometry, codes: Codes, isa: int) -> _native.WeightGradient:
+    (p,) = forward_passes(g)
+    b = weight_gradient_blocking(g, _native.tile_shape(codes.compute))
+    return _native.WeightGradient(
+        codes, _gradient_extent(g), on_three_axes(p), b._replace(taps=(1, *b.taps), tile=(1, *b.tile))
+    )
 
 
 def _weight_gradient_of_few_pixels(g: Geometry, x: Array, dy: Array, to: Array, threads: int) -> None:
@@ -396,7 +403,7 @@ def _lane_weight_gradient(g: Geometry, p: Pass, x: Array, dy: Array, to: Array, 
     # a tile is a piece of the sum, so that it must not depend on layout or threads
     tile = lane_blocking(p, channels, outputs, g.groups, g.output_size, chunk, 4, False).tile
     b = LaneGradientBlocking(tile, lane_gradient_parts(g, chunk))
-    made = program(_native.LanesGradient, _gradient_codes(x, dy, to), _gradient_extent(g), lifted(p), b)
+    made = program(_native.LanesGradient, _gradient_codes(x, dy, to), _gradient_extent(g), on_three_axes(p), b)
     made.run(x, dy, to, threads)
 
 
@@ -424,16 +431,30 @@ def bias_gradient(grad_output: Array, out: Array, *, threads: int = 1) -> None:
 # ---- pooling -----------------------------------------------------------------------------------------------------
 
 
+class Window(NamedTuple):
+    """What a pooling slides over its input: planes, rows and columns."""
+
+    kernel: tuple[int, int, int]
+    stride: tuple[int, int, int]
+    padding: tuple[int, int, int]  # before
+    dilation: tuple[int, int, int]
+    limit: tuple[int, int, int]  # the end of the padded input
+    include_pad: bool
+    divisor: int  # 0: as many values as the window has
+
+
 def _pool(
     kind: str, pg: PoolGeometry, x: Array, y: Array, indices: Array | None, include: bool, divisor: int, threads: int,
     low: int = 0,
 ) -> None:
     (top, bottom), (left, right) = pg.padding
-    limit = (pg.input_size[0] + bottom, pg.input_size[1] + right)
+    limit = (1, pg.input_size[0] + bottom, pg.input_size[1] + right)
+    window = Window(
+        (1, *pg.kernel_size), (1, *pg.stride), (0, top, left), (1, *pg.dilation), limit, include, divisor
+    )
     _native.pool(
-        kind, STORAGE[x.dtype], x.itemsize, x, y, indices, pg.kernel_size, pg.stride, (top, left), pg.dilation, limit,
-        include, divisor, _native.threads_for(4 * max(x.size, y.size), threads), low,
-    )  # fmt: skip
+        kind, STORAGE[x.dtype], x, y, indices, window, _native.threads_for(4 * max(x.size, y.size), threads), low
+    )
 
 
 def _pool_gradient(

@@ -172,15 +172,15 @@ cdef extern from "fastconv.h" nogil:
         fc_rows_output rows_output
     ctypedef struct fc_pool_row:
         const char* x
-        Py_ssize_t xh, xw, xc
+        Py_ssize_t xd, xh, xw, xc
         char* y
-        Py_ssize_t yh, yw, yc
+        Py_ssize_t yd, yh, yw, yc
         char* index
         Py_ssize_t iw, ic
-        Py_ssize_t channels, height, width, out_width
-        Py_ssize_t y0, stride_x, pad_x, kernel_y, kernel_x, dilation_y, dilation_x
+        Py_ssize_t channels, depth, height, width, out_width
+        Py_ssize_t z0, y0, stride_x, pad_x, kernel_z, kernel_y, kernel_x, dilation_z, dilation_y, dilation_x
         int count_include_pad
-        Py_ssize_t divisor, limit_y, limit_x
+        Py_ssize_t divisor, limit_z, limit_y, limit_x
         Py_ssize_t low
     ctypedef void (*fc_pool_function)(const fc_pool_row*) noexcept nogil
     ctypedef struct fc_pool_kernels:

@@ -358,6 +358,9 @@ cdef class Program:
     cdef int compute_with(self, codes) except -1:
         self.kernels = isa.compute[<int>codes.compute]
         self.input, self.weight, self.result = codes.input, codes.weight, codes.result
+        if (self.kernels.pack[self.input] == NULL or self.kernels.pack_panel[self.weight] == NULL
+                or self.kernels.store[self.result] == NULL):
+            raise TypeError(f"no kernels read and write the element types of {codes}")
         return 0
 
 

@@ -207,12 +207,12 @@ typedef struct {
 
 /* One spatial window pass: what pooling kernels need to know of a row of output pixels. */
 typedef struct {
-    const char *x; ptrdiff_t xh, xw, xc;
-    char *y; ptrdiff_t yh, yw, yc;
+    const char *x; ptrdiff_t xd, xh, xw, xc;
+    char *y; ptrdiff_t yd, yh, yw, yc;
     char *index; ptrdiff_t iw, ic;
-    ptrdiff_t channels, height, width, out_width;
-    ptrdiff_t y0, stride_x, pad_x, kernel_y, kernel_x, dilation_y, dilation_x;
-    int count_include_pad; ptrdiff_t divisor, limit_y, limit_x;  /* limits: end of the padded input */
+    ptrdiff_t channels, depth, height, width, out_width;
+    ptrdiff_t z0, y0, stride_x, pad_x, kernel_z, kernel_y, kernel_x, dilation_z, dilation_y, dilation_x;
+    int count_include_pad; ptrdiff_t divisor, limit_z, limit_y, limit_x;  /* limits: end of the padded input */
     ptrdiff_t low;  /* of gradients in double: bytes from y to what its sums round off; 0 to leave that out */
 } fc_pool_row;
 

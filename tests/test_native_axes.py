@@ -11,8 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from fastconv import _native
-from fastconv.call import COMPUTE, COMPUTE_DTYPES, PADDING_MODES, STORAGE, Codes, Extent, Loops, PackedWeights, Taps
+from fastconv.call import COMPUTE, PADDING_MODES, STORAGE, Codes, Extent, Loops, PackedWeights, Taps
 from fastconv.call import bias_for as as_bias
+from fastconv.choice import WeightGradientBlocking
+from fastconv.plan import Window
 
 Array = NDArray[Any]
 Triple = tuple[int, int, int]
@@ -398,7 +400,8 @@ def test_the_bits_depend_on_no_loop_size_and_no_batch() -> None:
         for images in (slice(None), slice(None), slice(0, 1)):
             part = np.ascontiguousarray(x[images])
             out = np.zeros((len(part), case.groups * case.outputs, *case.output_size), np.float32)
-            run(rng, c, codes(*TYPES[0]), part, weight, out, None, None, 0, False, bool(rng.integers(2)), (REGION, GATHER))
+            pack, sources = bool(rng.integers(2)), (REGION, GATHER)
+            run(rng, c, codes(*TYPES[0]), part, weight, out, None, None, 0, False, pack, sources)
             results.append(out)
         np.testing.assert_array_equal(results[0], results[1])
         np.testing.assert_array_equal(results[0][:1], results[2])
@@ -462,3 +465,182 @@ def test_one_axis_alone(channels_last: bool) -> None:
         out = np.zeros((2, expected.shape[2], 35), np.float32)
     run(rng, forward(case), codes(*TYPES[0]), x, weight, out, None, None, 0, channels_last, False, (REGION,))
     np.testing.assert_array_equal(out.transpose(0, 2, 1) if channels_last else out, expected)
+
+
+# ---- the weight gradient -------------------------------------------------------------------------------------------
+
+
+def weight_gradient(case: Case, x: Array, dy: Array) -> Array:
+    parts = []
+    for xg, dyg in zip(by_group(wide(x), case.groups, 1), by_group(wide(dy), case.groups, 1), strict=True):
+        dw = np.zeros((case.outputs, case.channels, *case.kernel), xg.dtype)
+        for tap, outputs, elements in case.met():
+            dw[(..., *tap)] = np.einsum("nczyx,nozyx->oc", xg[(..., *elements)], dyg[(..., *outputs)])
+        parts.append(dw)
+    return np.concatenate(parts)
+
+
+def gradient_blocking(rng: np.random.Generator, case: Case) -> WeightGradientBlocking:
+    def some(most: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(int(rng.integers(1, n + 1)) for n in most)
+
+    tiles = case.batch * int(np.prod(case.output_size))
+    return WeightGradientBlocking(
+        some(case.kernel), *some((case.channels, 3)), some(case.output_size), *some((20, min(4, tiles)))
+    )
+
+
+@pytest.mark.parametrize("types", TYPES, ids="-".join)
+def test_weight_gradients_equal_a_loop_over_taps(types: tuple[str, str, str]) -> None:
+    rng = np.random.default_rng(10)
+    for _ in range(CASES):
+        case = some_case(rng)
+        x = integers(rng, (case.batch, case.groups * case.channels, *case.size), types[0], 2)
+        dy = integers(rng, (case.batch, case.groups * case.outputs, *case.output_size), types[0], 2)
+        expected = weight_gradient(case, x, dy)
+        c = forward(case)
+        program = _native.WeightGradient(codes(*types), c.extent, c.passes[0], gradient_blocking(rng, case))
+        out = anywhere(np.full(expected.shape, 77, types[2]), rng)
+        program.run(anywhere(x, rng), anywhere(dy, rng), out, int(rng.integers(1, 4)))
+        np.testing.assert_array_equal(out, expected.astype(types[2]), err_msg=f"{case}")
+
+
+def test_long_weight_gradients_have_small_errors() -> None:
+    rng = np.random.default_rng(11)
+    case = Case(2, 1, 3, 18, (20, 16, 17), (3, 2, 2), (1, 1, 1), (1, 1, 1), ((1, 1), (0, 1), (1, 0)))
+    x = rng.standard_normal((2, 3, *case.size)).astype(np.float32) + np.float32(3)
+    dy = rng.standard_normal((2, 18, *case.output_size)).astype(np.float32)
+    blocking = WeightGradientBlocking((3, 2, 2), 3, 1, (4, 8, 16), 7, 2)
+    c = forward(case)
+    program = _native.WeightGradient(codes(*TYPES[0]), c.extent, c.passes[0], blocking)
+    out = np.zeros((18, 3, 3, 2, 2), np.float32)
+    program.run(x, dy, out, 2)
+    expected, norm = weight_gradient(case, x, dy), weight_gradient(case, abs(x), abs(dy))
+    assert (abs(out - expected) <= 1100 * 2.0**-24 * norm).all()
+
+
+@pytest.mark.parametrize("types", TYPES, ids="-".join)
+def test_bias_gradients_of_three_axes(types: tuple[str, str, str]) -> None:
+    rng = np.random.default_rng(12)
+    own = codes(*types)
+    for shape in ((2, 70, 3, 4, 5), (3, 1, 2, 1, 19), (1, 5, 7, 2, 1), (2, 3, 30, 20, 11)):
+        dy = integers(rng, shape, types[0], 2)
+        out = np.zeros(shape[1], types[2])
+        _native.bias_gradient(own.compute, anywhere(dy, rng), own.input, out, own.result, 3, 2)
+        np.testing.assert_array_equal(out, wide(dy).sum((0, 2, 3, 4)))
+
+
+def test_types_without_kernels_are_refused() -> None:
+    case = some_case(np.random.default_rng(13))
+    c, taken = forward(case), loops(np.random.default_rng(14), case.output_size, 1, REGION)
+    for wrong in ({"input": "float64"}, {"weight": "int32"}, {"result": "int8"}):
+        own = codes(*TYPES[0])._replace(**{name: STORAGE[np.dtype(dtype)] for name, dtype in wrong.items()})
+        with pytest.raises(TypeError, match="no kernels read and write"):
+            _native.Direct(own, c.extent, c.passes, [taken], [None], False)
+
+
+# ---- pooling -------------------------------------------------------------------------------------------------------
+
+
+class Pooling(NamedTuple):
+    shape: tuple[int, ...]  # (N, C, D, H, W)
+    window: Window
+    output_size: Triple
+
+    def values(self, at: tuple[int, ...]) -> list[Triple]:
+        """The elements of the window of an output, in their order."""
+        w = self.window
+        along = []
+        for axis in range(3):
+            first = at[axis] * w.stride[axis] - w.padding[axis]
+            taps = (first + k * w.dilation[axis] for k in range(w.kernel[axis]))
+            along.append([tap for tap in taps if 0 <= tap < self.shape[2 + axis]])
+        return list(itertools.product(*along))  # type: ignore[arg-type]
+
+    def divisor(self, at: tuple[int, ...]) -> int:
+        w = self.window
+        if w.divisor:
+            return w.divisor
+        if not w.include_pad:
+            return max(1, len(self.values(at)))
+        firsts = (at[axis] * w.stride[axis] - w.padding[axis] for axis in range(3))
+        return int(np.prod([min(f + k, end) - f for f, k, end in zip(firsts, w.kernel, w.limit, strict=True)]))
+
+
+def some_pooling(rng: np.random.Generator, dilated: bool) -> Pooling:
+    """A random pooling whose windows each hold a value."""
+    while True:
+        shape = (int(rng.integers(1, 3)), int(rng.choice([1, 3, 64, 70])), *triple(rng, [1, 2, 3, 5, 7]))
+        kernel, stride = triple(rng, [1, 2, 3, 5]), triple(rng, [1, 2, 3])
+        dilation = triple(rng, [1, 1, 2]) if dilated else (1, 1, 1)
+        padding = tuple(int(rng.integers(0, k // 2 + 1)) for k in kernel)
+        after = tuple(int(rng.integers(0, k // 2 + 1)) for k in kernel)
+        limit = tuple(n + pad for n, pad in zip(shape[2:], after, strict=True))
+        ceil = int(rng.integers(2))
+        size = [
+            (limit[i] + padding[i] - dilation[i] * (kernel[i] - 1) - 1 + ceil * (stride[i] - 1)) // stride[i] + 1
+            for i in range(3)
+        ]
+        # with ceil_mode the last window begins inside the input or its left padding
+        size = [n - ((n - 1) * stride[i] >= shape[2 + i] + padding[i]) for i, n in enumerate(size)]
+        window = Window(kernel, stride, padding, dilation, limit, bool(rng.integers(2)), int(rng.choice([0, 0, 7])))  # type: ignore[arg-type]
+        pooling = Pooling(shape, window, tuple(size))  # type: ignore[arg-type]
+        if min(size) > 0 and all(pooling.values(at) for at in np.ndindex(*size)):
+            return pooling
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+def test_max_pooling_and_its_gradient_of_three_axes(dtype: str) -> None:
+    rng = np.random.default_rng(13)
+    for _ in range(CASES // 2):
+        p = some_pooling(rng, True)
+        x = integers(rng, p.shape, dtype, 9)
+        if dtype == "float32":
+            x[rng.random(p.shape) < 0.05] = np.nan
+        expected = np.zeros((*p.shape[:2], *p.output_size), dtype)
+        where = np.zeros(expected.shape, np.int64)
+        for at in np.ndindex(*p.output_size):
+            values = p.values(at)
+            window = np.stack([x[(..., *v)] for v in values])
+            best = window.argmax(0)  # NaN is the largest, and the first of equals counts
+            expected[(..., *at)] = np.take_along_axis(window, best[None], 0)[0]
+            where[(..., *at)] = np.ravel_multi_index(np.array(values).T, p.shape[2:])[best]
+        code = STORAGE[np.dtype(dtype)]
+        y, index = anywhere(np.zeros_like(expected), rng), anywhere(where + 1, rng)
+        _native.pool("max", code, anywhere(x, rng), y, index, p.window, 2)
+        np.testing.assert_array_equal(y, expected, err_msg=str(p))
+        np.testing.assert_array_equal(index, where, err_msg=str(p))
+        y[...] = 0
+        _native.pool("max", code, anywhere(x, rng), y, None, p.window, 2)
+        np.testing.assert_array_equal(y, expected)
+        if dtype == "int16":
+            continue
+        dy = integers(rng, expected.shape, dtype)
+        dx, flat = anywhere(np.zeros(p.shape, dtype), rng), np.zeros((*p.shape[:2], int(np.prod(p.shape[2:]))))
+        for n, c in np.ndindex(*p.shape[:2]):
+            np.add.at(flat[n, c], where[n, c].ravel(), dy[n, c].ravel())
+        _native.pool("max_gradient", code, anywhere(dy, rng), dx, anywhere(where, rng), p.window, 2)
+        np.testing.assert_array_equal(dx, flat.reshape(p.shape))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_average_pooling_and_its_gradient_of_three_axes(dtype: str) -> None:
+    rng = np.random.default_rng(14)
+    for number in range(CASES // 2):
+        p = some_pooling(rng, False)
+        if number == 0:  # more values than one running sum takes
+            window = Window((5, 5, 5), (1, 1, 1), (2, 2, 2), (1, 1, 1), (9, 8, 9), True, 0)
+            p = Pooling((1, 3, 7, 6, 7), window, (7, 6, 7))
+        x, dy = integers(rng, p.shape, dtype, 9), integers(rng, (*p.shape[:2], *p.output_size), dtype)
+        expected, gradient = np.zeros(dy.shape), np.zeros(p.shape)
+        for at in np.ndindex(*p.output_size):
+            for value in p.values(at):
+                expected[(..., *at)] += x[(..., *value)]
+                gradient[(..., *value)] += dy[(..., *at)] / p.divisor(at)
+            expected[(..., *at)] /= p.divisor(at)
+        code, tolerance = STORAGE[np.dtype(dtype)], 200 * np.finfo(dtype).eps
+        y, dx = anywhere(np.zeros_like(dy), rng), anywhere(np.zeros(p.shape, dtype), rng)
+        _native.pool("avg", code, anywhere(x, rng), y, None, p.window, 2)
+        np.testing.assert_allclose(y, expected, rtol=tolerance, atol=tolerance, err_msg=str(p))
+        _native.pool("avg_gradient", code, anywhere(dy, rng), dx, None, p.window, 2)
+        np.testing.assert_allclose(dx, gradient, rtol=tolerance, atol=tolerance, err_msg=str(p))

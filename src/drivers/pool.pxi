@@ -1,80 +1,102 @@
-# Pooling and its gradients. Threads take rows of outputs; the gradients scatter, so there threads take whole planes
-# (image x channels), each written by one thread in one order. Averages of large windows are summed in double; gradients
+# Pooling and its gradients. Threads take rows of outputs; the gradients scatter, so there threads take whole images
+# (of some channels), each written by one thread in one order. Averages of large windows are summed in double; gradients
 # to which many windows add are asked for in double, with what their sums round off beside them (`low`).
 
 cdef struct Pool:
     View x, y, index
     fc_pool_row row
     fc_pool_function function
-    size chunk, chunks, stride_y, pad_y
+    size chunk, chunks, stride_z, stride_y, pad_z, pad_y
     bint scatter, indexed
 
 
-def pool(str kind, int code, int itemsize, x, y, index, tuple kernel, tuple stride, tuple padding, tuple dilation,
-         tuple limit, bint count_include_pad, size divisor, int threads, size low=0):
-    """kind 'max' or 'avg': pool x (N, C, H, W) into y; 'max_gradient' or 'avg_gradient': scatter x, the gradient of the
-    output, into y, the zeroed gradient of the input. `index` (int64) holds the positions of the maxima or is None.
+def pool(str kind, int code, x, y, index, window, int threads, size low=0):
+    """kind 'max' or 'avg': pool x (N, C, ...) into y; 'max_gradient' or 'avg_gradient': scatter x, the gradient of the
+    output, into y, the zeroed gradient of the input. `index` (int64) holds the positions of the maxima, counted through
+    the rows and planes of an image, or is None. Of `window` are read `kernel`, `stride`, `padding` (before), `dilation` and
+    `limit` (the end of the padded input), three numbers each (z, y, x), `include_pad` and `divisor` (0: counted).
     `low`: so many bytes behind y lie zeros of the same strides, to which a gradient in double adds what it rounds off."""
     cdef Pool job
     cdef const fc_pool_kernels* kernels = isa.pool[code]
     cdef Arrays arrays = Arrays()
-    cdef size tasks
-    cdef bint scatter = kind.endswith("_gradient"), indexed = index is not None
-    cdef View* plane
+    cdef bint scatter = kind.endswith("_gradient")
+    cdef View* whole
+    cdef View* windows
+    job.scatter, job.indexed, job.row.index, job.row.low = scatter, index is not None, NULL, low
+    pool_window(&job, window)
     try:
         arrays.view(x, &job.x, False)
         arrays.view(y, &job.y, True)
-        job.row.index = NULL
         if index is not None:
             arrays.view(index, &job.index, not scatter)
+            job.row.iw, job.row.ic = job.index.s[3], job.index.s[1]
         job.function = (kernels.max_row if kind == "max" else kernels.avg_row if kind == "avg"
                         else kernels.max_scatter if kind == "max_gradient" else kernels.avg_scatter)
-        plane = &job.y if scatter else &job.x     # the side that windows slide over
-        job.row.xh, job.row.xw, job.row.xc = job.x.s[2], job.x.s[3], job.x.s[1]
-        job.row.yh, job.row.yw, job.row.yc = job.y.s[2], job.y.s[3], job.y.s[1]
-        if index is not None:
-            job.row.iw, job.row.ic = job.index.s[3], job.index.s[1]
-        job.row.height, job.row.width = plane.n[2], plane.n[3]
-        job.row.out_width = job.x.n[3] if scatter else job.y.n[3]
-        job.row.kernel_y, job.row.kernel_x = kernel
-        job.stride_y, job.row.stride_x = stride
-        job.pad_y, job.row.pad_x = padding
-        job.row.dilation_y, job.row.dilation_x = dilation
-        job.row.limit_y, job.row.limit_x = limit
-        job.row.count_include_pad, job.row.divisor, job.row.low = count_include_pad, divisor, low
-        if job.x.n[0] * job.x.n[1] * job.y.n[2] * job.y.n[3] == 0 or job.x.n[2] * job.x.n[3] == 0:
+        whole = &job.y if scatter else &job.x     # the side that windows slide over
+        windows = &job.x if scatter else &job.y
+        job.row.xd, job.row.xh, job.row.xw, job.row.xc = job.x.s[4], job.x.s[2], job.x.s[3], job.x.s[1]
+        job.row.yd, job.row.yh, job.row.yw, job.row.yc = job.y.s[4], job.y.s[2], job.y.s[3], job.y.s[1]
+        job.row.depth, job.row.height, job.row.width = whole.n[4], whole.n[2], whole.n[3]
+        job.row.out_width = windows.n[3]
+        if elements(&job.x) == 0 or elements(&job.y) == 0:
             return
-        job.chunk = 64 if plane.s[1] == itemsize else 1
-        job.chunks = (plane.n[1] + job.chunk - 1) // job.chunk
-        tasks = plane.n[0] * (job.chunks if scatter else job.y.n[2])
-        job.scatter, job.indexed = scatter, indexed
-        run_tasks(pool_task, &job, NULL, 0, tasks, threads, True)
+        job.chunk = 64 if whole.s[1] == <size>arrays.buffers[0].itemsize else 1
+        job.chunks = (whole.n[1] + job.chunk - 1) // job.chunk
+        run_tasks(pool_task, &job, NULL, 0, whole.n[0] * (job.chunks if scatter else job.y.n[4] * job.y.n[2]), threads,
+                  True)
     finally:
         arrays.release()
+
+
+cdef int pool_window(Pool* job, window) except -1:
+    cdef size kernel[3]
+    cdef size stride[3]
+    cdef size padding[3]
+    cdef size dilation[3]
+    cdef size limit[3]
+    three(window.kernel, kernel)
+    three(window.stride, stride)
+    three(window.padding, padding)
+    three(window.dilation, dilation)
+    three(window.limit, limit)
+    job.row.kernel_z, job.row.kernel_y, job.row.kernel_x = kernel[0], kernel[1], kernel[2]
+    job.stride_z, job.stride_y, job.row.stride_x = stride[0], stride[1], stride[2]
+    job.pad_z, job.pad_y, job.row.pad_x = padding[0], padding[1], padding[2]
+    job.row.dilation_z, job.row.dilation_y, job.row.dilation_x = dilation[0], dilation[1], dilation[2]
+    job.row.limit_z, job.row.limit_y, job.row.limit_x = limit[0], limit[1], limit[2]
+    job.row.count_include_pad, job.row.divisor = window.include_pad, window.divisor
+    return 0
+
+
+cdef void pool_row(const Pool* job, fc_pool_row* row, const View* windows, size image, size channel,
+                   size at) noexcept nogil:
+    """One row of windows, counted through their planes."""
+    cdef size oz = at // windows.n[2], oy = at % windows.n[2]
+    row.x = job.x.p + image * job.x.s[0] + channel * job.x.s[1]
+    row.y = job.y.p + image * job.y.s[0] + channel * job.y.s[1]
+    if job.scatter:
+        row.x += oz * job.x.s[4] + oy * job.x.s[2]
+    else:
+        row.y += oz * job.y.s[4] + oy * job.y.s[2]
+    if job.indexed:
+        row.index = (job.index.p + image * job.index.s[0] + channel * job.index.s[1] + oz * job.index.s[4]
+                     + oy * job.index.s[2])
+    row.z0 = oz * job.stride_z - job.pad_z
+    row.y0 = oy * job.stride_y - job.pad_y
+    job.function(row)
 
 
 cdef void pool_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef const Pool* job = <const Pool*>job_
     cdef fc_pool_row row = job.row
-    cdef size image, oy, first
+    cdef size at, first, rows = job.y.n[4] * job.y.n[2]
     if not job.scatter:
-        image, oy = task // job.y.n[2], task % job.y.n[2]
-        row.x = job.x.p + image * job.x.s[0]
-        row.y = job.y.p + image * job.y.s[0] + oy * job.y.s[2]
-        if job.indexed:
-            row.index = job.index.p + image * job.index.s[0] + oy * job.index.s[2]
         row.channels = job.x.n[1]
-        row.y0 = oy * job.stride_y - job.pad_y
-        job.function(&row)
+        pool_row(job, &row, &job.y, task // rows, 0, task % rows)
         return
-    image, first = task // job.chunks, task % job.chunks * job.chunk
+    first = task % job.chunks * job.chunk
     row.channels = min(job.chunk, job.y.n[1] - first)
-    row.y = job.y.p + image * job.y.s[0] + first * job.y.s[1]
-    for oy in range(job.x.n[2]):
+    for at in range(job.x.n[4] * job.x.n[2]):
         if fc_interrupted(watch):
             return
-        row.x = job.x.p + image * job.x.s[0] + first * job.x.s[1] + oy * job.x.s[2]
-        if job.indexed:
-            row.index = job.index.p + image * job.index.s[0] + first * job.index.s[1] + oy * job.index.s[2]
-        row.y0 = oy * job.stride_y - job.pad_y
-        job.function(&row)
+        pool_row(job, &row, &job.x, task // job.chunks, first, at)

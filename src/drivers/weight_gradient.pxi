@@ -1,5 +1,5 @@
-# The gradient with respect to the weights: dW[o, c, i, j] = sum over images and output pixels of
-# dY[n, o, y, x] * X[n, c, y*stride + i*dilation - pad, x*stride + j*dilation - pad].
+# The gradient with respect to the weights: dW[o, c, h, i, j] = sum over images and output pixels of
+# dY[n, o, z, y, x] * X[n, c, z*stride + h*dilation - pad, y*stride + i*dilation - pad, x*stride + j*dilation - pad].
 #
 #   for part of the pixels x group x block of taps, input channels and panels      threads take these
 #     for tile of output pixels of that part
@@ -14,17 +14,27 @@
 cdef enum:
     MERGED_ROWS = 64   # lines of sums, of several taps of a row, that share register tiles where channels are few
 
-cdef struct WeightGradient:
+cdef struct Weighing:      # what is counted along an axis: [z, y, x]
     const fc_kernels* kernels
     View x, dy, dw
     int x_code, dy_code, dw_code, mode
     size groups, channels, outputs
-    size stride_y, stride_x, dilation_y, dilation_x, pad_y, pad_x
-    size taps_y, taps_x, tap_rows, tap_columns, channel_block, panel_block
-    size tile_y, tile_x, chunk_rows, tiles_y, tiles_x, parts
-    size tap_blocks_y, tap_blocks_x, channel_blocks, panel_blocks, panels, width
+    size extent[3]         # of dY
+    size stride[3]
+    size dilation[3]
+    size pad[3]
+    size taps[3]
+    size block_taps[3]
+    size channel_block, panel_block
+    size tile[3]
+    size tiles[3]
+    size chunk_rows, parts
+    size tap_blocks[3]
+    size channel_blocks, panel_blocks, panels, width
     size blocks, block_bytes
-    size row_step, column_step, step_y, step_x, gap_y, gap_x, region_columns
+    size pick[3]           # every so many-th of the input is in the region,
+    size step[3]           # so many apart lie the origins of outputs
+    size region_rows, region_columns
     size ld                # elements between the pixels of a region
     bint merged, long_     # long_: the sums of a part are made in blocks
     size region_bytes, panel_bytes, totals_bytes, scratch_bytes
@@ -32,109 +42,180 @@ cdef struct WeightGradient:
 
 
 cdef struct WeightBlock:
-    size group, row, column, taps_y, taps_x, channel, channels, panel, panels
+    size group, channel, channels, panel, panels
+    size first[3]          # tap
+    size taps[3]
 
 
-def weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, int dw_code, size groups, size stride_y,
-                    size stride_x, size dilation_y, size dilation_x, size pad_y, size pad_x, int mode, size tap_rows,
-                    size tap_columns, size channel_block, size panel_block, size tile_y, size tile_x, size chunk_rows,
-                    size parts, int threads):
-    """Write dW, shaped (O, C/groups, kH, kW) with any strides, from x (N, C, H, W) and dy (N, O, OH, OW)."""
-    cdef WeightGradient job
-    cdef Arrays arrays = Arrays()
-    cdef char* scratch = NULL
-    cdef size tasks, team
-    job.kernels = isa.compute[compute]
-    job.sums = NULL
-    try:
-        arrays.view(x, &job.x, False)
-        arrays.view(dy, &job.dy, False)
-        arrays.view(dw, &job.dw, True)
-        job.x_code, job.dy_code, job.dw_code, job.mode, job.groups = x_code, dy_code, dw_code, mode, groups
-        job.channels, job.outputs = job.dw.n[1], job.dw.n[0] // groups
-        job.taps_y, job.taps_x = job.dw.n[2], job.dw.n[3]
-        job.stride_y, job.stride_x, job.dilation_y, job.dilation_x = stride_y, stride_x, dilation_y, dilation_x
-        job.pad_y, job.pad_x, job.tap_rows, job.tap_columns = pad_y, pad_x, tap_rows, tap_columns
-        job.channel_block, job.panel_block, job.tile_y, job.tile_x = channel_block, panel_block, tile_y, tile_x
-        job.chunk_rows, job.parts = chunk_rows, parts
-        if job.dw.n[0] * job.dw.n[1] * job.dw.n[2] * job.dw.n[3] == 0:
-            return
-        weight_gradient_prepare(&job)
-        tasks = job.blocks * parts
-        team = team_for(threads, tasks, job.scratch_bytes, job.block_bytes * tasks if parts > 1 else 0)
-        scratch = <char*>allocate(job.scratch_bytes * team)
-        # one part is summed in the thread's own scratch and stored at once
-        if parts > 1:
-            job.sums = <char*>allocate(job.block_bytes * tasks)
-        run_tasks(weight_gradient_task, &job, scratch, job.scratch_bytes, tasks, team)
-        if parts > 1:
-            run_tasks(weight_gradient_reduce, &job, NULL, 0, job.blocks, team)
-    finally:
-        fc_free(scratch)
-        fc_free(job.sums)
-        arrays.release()
+cdef struct WeightTile:
+    size first[3]          # output
+    size shape[3]
 
 
-cdef void weight_gradient_prepare(WeightGradient* job) noexcept nogil:
+cdef class WeightGradient(Program):
+    """The weight gradient of a convolution.
+
+    WeightGradient(codes, extent, p, blocking), of which it reads
+
+    codes     `compute`, `input` (of x), `weight` (of dy), `result` (of dw)
+    extent    `groups`, `channels` and `outputs` of one group, `size` of dy (z, y, x), `mode` of the padding
+    p         the pass of the convolution: `taps`, evenly spaced, and `stride`
+    blocking  `taps` (z, y, x), `channels` and `panels` of a block of sums, the `tile` (z, y, x) of dy that is summed at a
+              time, `chunk_rows` of it that stay in the first level, `parts` that the pixels are cut into
+    """
+    cdef Weighing job
+
+    def __init__(self, codes, extent, p, blocking):
+        cdef Weighing* job = &self.job
+        cdef int axis
+        self.compute_with(codes)
+        job.kernels, job.x_code, job.dy_code, job.dw_code = self.kernels, self.input, self.weight, self.result
+        job.groups, job.channels, job.outputs, job.mode = extent.groups, extent.channels, extent.outputs, extent.mode
+        three(extent.size, job.extent)
+        three(p.stride, job.stride)
+        for axis, taps in enumerate(p.taps):
+            job.taps[axis] = len(taps)
+            job.pad[axis] = -taps[0] if taps else 0
+            job.dilation[axis] = taps[1] - taps[0] if len(taps) > 1 else 1
+        three(blocking.taps, job.block_taps)
+        three(blocking.tile, job.tile)
+        job.channel_block, job.panel_block = blocking.channels, blocking.panels
+        job.chunk_rows, job.parts = blocking.chunk_rows, blocking.parts
+        weight_gradient_prepare(job)
+
+    def scratch_bytes(self, size images):
+        """Scratch of one thread; sums of several parts lie beside it."""
+        cdef Weighing job = self.job
+        weight_gradient_scratch(&job, images)
+        return job.scratch_bytes
+
+    def run(self, x, dy, dw, int threads):
+        """Write dW, shaped (O, C/groups, [[kD,] kH,] kW) with any strides, from x (N, C, ...) and dy (N, O, ...)."""
+        cdef Weighing job = self.job
+        cdef Arrays arrays = Arrays()
+        cdef char* scratch = NULL
+        cdef size tasks, team
+        job.sums = NULL
+        try:
+            arrays.view(x, &job.x, False)
+            arrays.view(dy, &job.dy, False)
+            arrays.view(dw, &job.dw, True)
+            if elements(&job.dw) == 0:
+                return
+            weight_gradient_scratch(&job, job.dy.n[0])
+            tasks = job.blocks * job.parts
+            team = team_for(threads, tasks, job.scratch_bytes, job.block_bytes * tasks if job.parts > 1 else 0)
+            scratch = <char*>allocate(job.scratch_bytes * team)
+            # one part is summed in the thread's own scratch and stored at once
+            if job.parts > 1:
+                job.sums = <char*>allocate(job.block_bytes * tasks)
+            run_tasks(weight_gradient_task, &job, scratch, job.scratch_bytes, tasks, team)
+            if job.parts > 1:
+                run_tasks(weight_gradient_reduce, &job, NULL, 0, job.blocks, team)
+        finally:
+            fc_free(scratch)
+            fc_free(job.sums)
+            arrays.release()
+
+
+cdef void weight_gradient_prepare(Weighing* job) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
+    cdef int axis
     job.width = kernels.vectors * kernels.lanes
     job.panels = (job.outputs + job.width - 1) // job.width
-    job.tiles_y = (job.dy.n[2] + job.tile_y - 1) // job.tile_y
-    job.tiles_x = (job.dy.n[3] + job.tile_x - 1) // job.tile_x
-    job.tap_blocks_y = (job.taps_y + job.tap_rows - 1) // job.tap_rows
-    job.tap_blocks_x = (job.taps_x + job.tap_columns - 1) // job.tap_columns
+    for axis in range(3):
+        job.tiles[axis] = (job.extent[axis] + job.tile[axis] - 1) // job.tile[axis]
+        job.tap_blocks[axis] = (job.taps[axis] + job.block_taps[axis] - 1) // job.block_taps[axis]
+        # a single tap needs every stride-th plane (row, column) alone
+        job.pick[axis] = job.stride[axis] if job.block_taps[axis] == 1 else 1
+        job.step[axis] = job.stride[axis] // job.pick[axis]
     job.channel_blocks = (job.channels + job.channel_block - 1) // job.channel_block
     job.panel_blocks = (job.panels + job.panel_block - 1) // job.panel_block
-    job.blocks = job.groups * job.tap_blocks_y * job.tap_blocks_x * job.channel_blocks * job.panel_blocks
-    job.block_bytes = round_up(job.tap_rows * job.tap_columns * job.channel_block * job.panel_block * job.width
-                               * kernels.size, 64)
-    # a single tap needs every stride-th row (column) alone
-    job.row_step = job.stride_y if job.tap_rows == 1 else 1
-    job.column_step = job.stride_x if job.tap_columns == 1 else 1
-    job.step_y = job.stride_y // job.row_step
-    job.step_x = job.stride_x // job.column_step
-    job.region_columns = (job.tile_x - 1) * job.step_x + (job.tap_columns - 1) * job.dilation_x + 1
+    job.blocks = job.groups * volume(job.tap_blocks) * job.channel_blocks * job.panel_blocks
+    job.block_bytes = round_up(volume(job.block_taps) * job.channel_block * job.panel_block * job.width * kernels.size,
+                               64)
+    job.region_rows = region_extent(job, 1, job.tile[1], job.block_taps[1])
+    job.region_columns = region_extent(job, 2, job.tile[2], job.block_taps[2])
     # register tiles walk down the pixels: those a power of two apart would share cache sets
     job.ld = job.channel_block
     if job.ld * kernels.size % 256 == 0:
         job.ld += kernels.lanes
     job.merged = (job.channel_block < kernels.rows[kernels.vectors]
-                  and job.tap_columns * job.channel_block <= MERGED_ROWS)
-    job.region_bytes = round_up(((job.tile_y - 1) * job.step_y + (job.tap_rows - 1) * job.dilation_y + 1)
+                  and job.block_taps[2] * job.channel_block <= MERGED_ROWS)
+    job.region_bytes = round_up(region_extent(job, 0, job.tile[0], job.block_taps[0]) * job.region_rows
                                 * job.region_columns * job.ld * kernels.size, 64)
-    job.panel_bytes = round_up(job.tile_y * job.tile_x * job.width * kernels.size, 64)
-    job.long_ = is_long(kernels, (job.dy.n[0] * job.tiles_y * job.tiles_x + job.parts - 1) // job.parts
-                        * job.tile_y * job.tile_x + job.parts)
+    job.panel_bytes = round_up(volume(job.tile) * job.width * kernels.size, 64)
+
+
+cdef inline size region_extent(const Weighing* job, int axis, size outputs, size taps) noexcept nogil:
+    """Planes, rows or columns of the input under so many outputs and taps."""
+    return (outputs - 1) * job.step[axis] + (taps - 1) * job.dilation[axis] + 1
+
+
+cdef void weight_gradient_scratch(Weighing* job, size images) noexcept nogil:
+    job.long_ = is_long(job.kernels, (images * volume(job.tiles) + job.parts - 1) // job.parts * volume(job.tile)
+                        + job.parts)
     job.totals_bytes = 2 * job.block_bytes if job.long_ else 0
     job.scratch_bytes = (job.region_bytes + job.panel_bytes + job.block_bytes + job.totals_bytes
-                         + round_up(job.tile_y * sizeof(fc_segment), 64))
+                         + round_up(job.tile[0] * job.tile[1] * sizeof(fc_segment), 64))
 
 
-cdef WeightBlock weight_block(const WeightGradient* job, size block) noexcept nogil:
+cdef WeightBlock weight_block(const Weighing* job, size block) noexcept nogil:
     cdef WeightBlock b
+    cdef int axis
     b.panel = block % job.panel_blocks * job.panel_block
     b.panels = min(job.panel_block, job.panels - b.panel)
     block = block // job.panel_blocks
     b.channel = block % job.channel_blocks * job.channel_block
     b.channels = min(job.channel_block, job.channels - b.channel)
     block = block // job.channel_blocks
-    b.column = block % job.tap_blocks_x * job.tap_columns
-    b.taps_x = min(job.tap_columns, job.taps_x - b.column)
-    block = block // job.tap_blocks_x
-    b.row = block % job.tap_blocks_y * job.tap_rows
-    b.taps_y = min(job.tap_rows, job.taps_y - b.row)
-    b.group = block // job.tap_blocks_y
+    for axis in range(2, -1, -1):
+        b.first[axis] = block % job.tap_blocks[axis] * job.block_taps[axis]
+        b.taps[axis] = min(job.block_taps[axis], job.taps[axis] - b.first[axis])
+        block = block // job.tap_blocks[axis]
+    b.group = block
     return b
 
 
+cdef void weight_gradient_region(const Weighing* job, const WeightBlock* block, const WeightTile* t, size image,
+                                 char* region) noexcept nogil:
+    """The input that the taps of a block meet from a tile."""
+    cdef size first[3]
+    cdef size shape[3]
+    cdef int axis
+    for axis in range(3):
+        first[axis] = (t.first[axis] * job.stride[axis] + block.first[axis] * job.dilation[axis] - job.pad[axis])
+        shape[axis] = region_extent(job, axis, t.shape[axis], block.taps[axis])
+    pack_planes(job.kernels, job.x_code, &job.x, image, block.group * job.channels + block.channel, block.channels,
+                first, job.pick, shape, job.region_rows * job.region_columns, job.region_columns, job.mode, job.ld,
+                region)
+
+
+cdef void weight_gradient_panel(const Weighing* job, const WeightBlock* block, const WeightTile* t, size image,
+                                size panel, char* to) noexcept nogil:
+    """One panel of dY under a tile, pixel by pixel."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size count = min(job.width, job.outputs - panel * job.width), width = round_up(count, kernels.lanes), z, r
+    cdef const char* src = (job.dy.p + image * job.dy.s[0]
+                            + (block.group * job.outputs + panel * job.width) * job.dy.s[1]
+                            + t.first[0] * job.dy.s[4] + t.first[1] * job.dy.s[2] + t.first[2] * job.dy.s[3])
+    if width > count:
+        memset(to, 0, volume(t.shape) * width * kernels.size)
+    for z in range(t.shape[0]):
+        for r in range(t.shape[1]):
+            kernels.pack[job.dy_code](to, width, t.shape[2], count, src + z * job.dy.s[4] + r * job.dy.s[2],
+                                      job.dy.s[3], job.dy.s[1])
+            to += t.shape[2] * width * kernels.size
+
+
 cdef void weight_gradient_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
-    cdef const WeightGradient* job = <const WeightGradient*>job_
+    cdef const Weighing* job = <const Weighing*>job_
     cdef const fc_kernels* kernels = job.kernels
     cdef WeightBlock block = weight_block(job, task % job.blocks)
-    cdef size part = task // job.blocks
-    cdef size tiles = job.dy.n[0] * job.tiles_y * job.tiles_x
-    cdef size tile, last = (part + 1) * tiles // job.parts
-    cdef size image, oy, ox, rows, columns, panel, count, width, r, summed = 0, numbers = job.block_bytes // kernels.size
+    cdef WeightTile t
+    cdef size part = task // job.blocks, tiles = job.dy.n[0] * volume(job.tiles), tile, at, panel, width, r, rows
+    cdef size summed = 0, numbers = job.block_bytes // kernels.size
+    cdef int axis
     cdef char* region = scratch
     cdef char* panel_pixels = scratch + job.region_bytes
     cdef char* totals = panel_pixels + job.panel_bytes
@@ -145,43 +226,32 @@ cdef void weight_gradient_task(void* job_, char* scratch, size task, fc_watch* w
         sums = job.sums + task * job.block_bytes
     memset(sums, 0, job.block_bytes)
     memset(totals, 0, job.totals_bytes)
-    for tile in range(part * tiles // job.parts, last):
+    for tile in range(part * tiles // job.parts, (part + 1) * tiles // job.parts):
         if fc_interrupted(watch):
             return
-        ox = tile % job.tiles_x * job.tile_x
-        oy = tile // job.tiles_x % job.tiles_y * job.tile_y
-        image = tile // job.tiles_x // job.tiles_y
-        rows = min(job.tile_y, job.dy.n[2] - oy)
-        columns = min(job.tile_x, job.dy.n[3] - ox)
+        at = tile
+        for axis in range(2, -1, -1):
+            t.first[axis] = at % job.tiles[axis] * job.tile[axis]
+            t.shape[axis] = min(job.tile[axis], job.extent[axis] - t.first[axis])
+            at = at // job.tiles[axis]
         if job.long_:
-            if summed > 0 and summed + rows * columns > PIXEL_BLOCK:
+            if summed > 0 and summed + volume(t.shape) > PIXEL_BLOCK:
                 kernels.total_add(totals, sums, numbers)
                 memset(sums, 0, job.block_bytes)
                 summed = 0
-            summed += rows * columns
-        pack_region(kernels, job.x_code, &job.x, image, block.group * job.channels + block.channel, block.channels,
-                    oy * job.stride_y + block.row * job.dilation_y - job.pad_y, job.row_step,
-                    (rows - 1) * job.step_y + (block.taps_y - 1) * job.dilation_y + 1,
-                    ox * job.stride_x + block.column * job.dilation_x - job.pad_x, job.column_step,
-                    (columns - 1) * job.step_x + (block.taps_x - 1) * job.dilation_x + 1, job.region_columns,
-                    job.mode, job.ld, region)
+            summed += volume(t.shape)
+        weight_gradient_region(job, &block, &t, at, region)
         panel_sums = sums
+        rows = t.shape[0] * t.shape[1]
         for panel in range(block.panel, block.panel + block.panels):
-            count = min(job.width, job.outputs - panel * job.width)
-            width = round_up(count, kernels.lanes)
-            if width > count:
-                memset(panel_pixels, 0, rows * columns * width * kernels.size)
-            for r in range(rows):
-                kernels.pack[job.dy_code](
-                    panel_pixels + r * columns * width * kernels.size, width, columns, count,
-                    job.dy.p + image * job.dy.s[0] + (block.group * job.outputs + panel * job.width) * job.dy.s[1]
-                    + (oy + r) * job.dy.s[2] + ox * job.dy.s[3], job.dy.s[3], job.dy.s[1])
+            width = round_up(min(job.width, job.outputs - panel * job.width), kernels.lanes)
+            weight_gradient_panel(job, &block, &t, at, panel, panel_pixels)
             r = 0
             while r < rows:
-                weight_gradient_chunk(job, &block, region, panel_pixels, panel_sums, segments, oy, ox, r,
-                                      min(rows, r + job.chunk_rows), columns, width)
+                weight_gradient_chunk(job, &block, &t, region, panel_pixels, panel_sums, segments, r,
+                                      min(rows, r + job.chunk_rows), width)
                 r += job.chunk_rows
-            panel_sums += block.taps_y * block.taps_x * block.channels * job.width * kernels.size
+            panel_sums += volume(block.taps) * block.channels * job.width * kernels.size
     if job.long_:
         kernels.total_add(totals, sums, numbers)
         kernels.total_end(sums, totals, numbers)
@@ -189,76 +259,91 @@ cdef void weight_gradient_task(void* job_, char* scratch, size task, fc_watch* w
         weight_gradient_store(job, &block, sums)
 
 
-cdef void weight_gradient_chunk(const WeightGradient* job, const WeightBlock* block, const char* region,
-                                const char* panel_pixels, char* sums, fc_segment* segments, size oy, size ox,
-                                size first, size last, size columns, size width) noexcept nogil:
-    """All taps and input channels of the block for rows first..last-1 of the tile and one panel."""
-    cdef size i, j, c, lo, hi, low = 0, high = columns, rows = block.channels
+cdef void weight_gradient_chunk(const Weighing* job, const WeightBlock* block, const WeightTile* t, const char* region,
+                                const char* panel_pixels, char* sums, fc_segment* segments, size first, size last,
+                                size width) noexcept nogil:
+    """All taps and input channels of the block for rows first..last-1 of the tile, counted through its planes, and one
+    panel."""
+    cdef size row[2]
+    cdef size i, j, c, lo, hi, low = 0, high = t.shape[2], rows = block.channels
     cdef size offsets[MERGED_ROWS]
-    cdef bint merged = job.merged and block.taps_x > 1
+    cdef bint merged = job.merged and block.taps[2] > 1
     if merged:
         # few channels: the taps of a row share a register tile, over the pixels that all of them reach
-        rows = block.taps_x * block.channels
-        for j in range(block.taps_x):
-            tap_columns(job, block.column + j, ox, columns, &lo, &hi)
+        rows = block.taps[2] * block.channels
+        for j in range(block.taps[2]):
+            tap_columns(job, block.first[2] + j, t, &lo, &hi)
             low, high = max(low, lo), min(high, hi)
             for c in range(block.channels):
-                offsets[j * block.channels + c] = j * job.dilation_x * job.ld + c
+                offsets[j * block.channels + c] = j * job.dilation[2] * job.ld + c
         high = max(low, high)
     else:
         for c in range(min(rows, MERGED_ROWS)):
             offsets[c] = c
-    for i in range(block.taps_y):
+    row[0], row[1] = first, last
+    for i in range(block.taps[0] * block.taps[1]):
         if merged:
-            weight_gradient_rows(job, block, region, panel_pixels, sums, segments, oy, first, last, columns, width, i, 0,
-                                 low, high, offsets, rows)
-        for j in range(block.taps_x):
-            tap_columns(job, block.column + j, ox, columns, &lo, &hi)
+            weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, row, width, i, 0, low, high,
+                                 offsets, rows)
+        for j in range(block.taps[2]):
+            tap_columns(job, block.first[2] + j, t, &lo, &hi)
             if merged:
-                weight_gradient_rows(job, block, region, panel_pixels, sums, segments, oy, first, last, columns, width,
-                                     i, j, lo, min(low, hi), offsets, block.channels)
+                weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, row, width, i, j, lo,
+                                     min(low, hi), offsets, block.channels)
                 lo = max(lo, high)
-            weight_gradient_rows(job, block, region, panel_pixels, sums, segments, oy, first, last, columns, width, i, j,
-                                 lo, hi, offsets, block.channels)
+            weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, row, width, i, j, lo, hi,
+                                 offsets, block.channels)
             sums += block.channels * width * job.kernels.size
 
 
-cdef inline void tap_columns(const WeightGradient* job, size tap, size ox, size columns, size* lo,
-                             size* hi) noexcept nogil:
+cdef inline void tap_columns(const Weighing* job, size tap, const WeightTile* t, size* lo, size* hi) noexcept nogil:
     """The columns of the tile whose tap lies inside the input."""
-    cdef size ix = ox * job.stride_x + tap * job.dilation_x - job.pad_x
+    cdef size ix = t.first[2] * job.stride[2] + tap * job.dilation[2] - job.pad[2], columns = t.shape[2]
     lo[0], hi[0] = 0, columns
     if job.mode == FC_ZEROS:
         if ix < 0:
-            lo[0] = min(columns, (-ix + job.stride_x - 1) // job.stride_x)
-        hi[0] = 0 if ix >= job.x.n[3] else min(columns, (job.x.n[3] - 1 - ix) // job.stride_x + 1)
+            lo[0] = min(columns, (-ix + job.stride[2] - 1) // job.stride[2])
+        hi[0] = 0 if ix >= job.x.n[3] else min(columns, (job.x.n[3] - 1 - ix) // job.stride[2] + 1)
 
 
-cdef void weight_gradient_rows(const WeightGradient* job, const WeightBlock* block, const char* region,
-                               const char* panel_pixels, char* sums, fc_segment* segments, size oy, size first,
-                               size last, size columns, size width, size i, size j, size lo, size hi,
-                               const size* offsets, size count) noexcept nogil:
-    """Add the columns lo..hi-1 to `count` lines of sums, which read the region at tap (i, j) and their offset."""
+cdef size weight_gradient_segments(const Weighing* job, const WeightBlock* block, const WeightTile* t,
+                                   fc_segment* segments, const size* row, size h, size i, size j, size lo,
+                                   size hi) noexcept nogil:
+    """The runs of pixels of some rows that tap (h, i, j) of the block meets inside the input; how many."""
+    cdef size n = 0, at, z = row[0] // t.shape[1], r = row[0] % t.shape[1], iz, iy
+    for at in range(row[0], row[1]):
+        iz = (t.first[0] + z) * job.stride[0] + (block.first[0] + h) * job.dilation[0] - job.pad[0]
+        iy = (t.first[1] + r) * job.stride[1] + (block.first[1] + i) * job.dilation[1] - job.pad[1]
+        if job.mode != FC_ZEROS or (0 <= iz < job.x.n[4] and 0 <= iy < job.x.n[2]):
+            segments[n].a = (((z * job.step[0] + h * job.dilation[0]) * job.region_rows
+                              + r * job.step[1] + i * job.dilation[1]) * job.region_columns
+                             + lo * job.step[2] + j * job.dilation[2]) * job.ld
+            segments[n].b = at * t.shape[2] + lo
+            segments[n].k = hi - lo
+            n += 1
+        r += 1
+        if r == t.shape[1]:
+            z, r = z + 1, 0
+    return n
+
+
+cdef void weight_gradient_rows(const Weighing* job, const WeightBlock* block, const WeightTile* t, const char* region,
+                               const char* panel_pixels, char* sums, fc_segment* segments, const size* row, size width,
+                               size i, size j, size lo, size hi, const size* offsets, size count) noexcept nogil:
+    """Add the columns lo..hi-1 of some rows to `count` lines of sums, which read the region at tap j of row i of the
+    taps, counted through their planes, and their offset."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], n = 0, r, iy, c, rows
-    cdef size c_row[12]
+    cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], c, rows, n
+    cdef size c_row[FC_MAX_ROWS]
     cdef fc_product product
     if hi <= lo:
         return
-    for r in range(first, last):
-        iy = (oy + r) * job.stride_y + (block.row + i) * job.dilation_y - job.pad_y
-        if job.mode == FC_ZEROS and (iy < 0 or iy >= job.x.n[2]):
-            continue
-        segments[n].a = ((r * job.step_y + i * job.dilation_y) * job.region_columns + lo * job.step_x
-                         + j * job.dilation_x) * job.ld
-        segments[n].b = r * columns + lo
-        segments[n].k = hi - lo
-        n += 1
+    n = weight_gradient_segments(job, block, t, segments, row, i // block.taps[1], i % block.taps[1], j, lo, hi)
     if n == 0:
         return
-    for c in range(12):
+    for c in range(FC_MAX_ROWS):
         c_row[c] = c * width
-    product.step, product.b, product.ldb = job.step_x * job.ld, panel_pixels, width
+    product.step, product.b, product.ldb = job.step[2] * job.ld, panel_pixels, width
     product.segment, product.segments, product.c_row, product.accumulate, product.relu = segments, n, c_row, 1, 0
     product.bias = product.residual = NULL
     product.residual_row = NULL
@@ -274,26 +359,28 @@ cdef void weight_gradient_rows(const WeightGradient* job, const WeightBlock* blo
         c += rows
 
 
-cdef void weight_gradient_store(const WeightGradient* job, const WeightBlock* block, char* sums) noexcept nogil:
+cdef void weight_gradient_store(const Weighing* job, const WeightBlock* block, char* sums) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
-    cdef size panel, i, j, count, width
+    cdef size panel, h, i, j, count, width
     cdef char* at
     cdef char* to
     for panel in range(block.panels):
-        at = sums + panel * block.taps_y * block.taps_x * block.channels * job.width * kernels.size
+        at = sums + panel * volume(block.taps) * block.channels * job.width * kernels.size
         count = min(job.width, job.outputs - (block.panel + panel) * job.width)
         width = round_up(count, kernels.lanes)
-        for i in range(block.taps_y):
-            for j in range(block.taps_x):
-                to = (job.dw.p + (block.group * job.outputs + (block.panel + panel) * job.width) * job.dw.s[0]
-                      + block.channel * job.dw.s[1] + (block.row + i) * job.dw.s[2] + (block.column + j) * job.dw.s[3])
-                kernels.store[job.dw_code](at, width, block.channels, count, to, job.dw.s[1], job.dw.s[0], NULL, 0,
-                                           NULL, 0, 0)
-                at += block.channels * width * kernels.size
+        for h in range(block.taps[0]):
+            for i in range(block.taps[1]):
+                for j in range(block.taps[2]):
+                    to = (job.dw.p + (block.group * job.outputs + (block.panel + panel) * job.width) * job.dw.s[0]
+                          + block.channel * job.dw.s[1] + (block.first[0] + h) * job.dw.s[4]
+                          + (block.first[1] + i) * job.dw.s[2] + (block.first[2] + j) * job.dw.s[3])
+                    kernels.store[job.dw_code](at, width, block.channels, count, to, job.dw.s[1], job.dw.s[0], NULL, 0,
+                                               NULL, 0, 0)
+                    at += block.channels * width * kernels.size
 
 
 cdef void weight_gradient_reduce(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
-    cdef const WeightGradient* job = <const WeightGradient*>job_
+    cdef const Weighing* job = <const Weighing*>job_
     cdef WeightBlock block = weight_block(job, task)
     cdef char* sums = job.sums + task * job.block_bytes
     cdef size part
@@ -312,7 +399,7 @@ cdef struct BiasGradient:
 
 
 def bias_gradient(int compute, dy, int dy_code, out, int out_code, size parts, int threads):
-    """Sum dy (N, C, H, W) over all but the channels into out (C,); parts, cut by shape, are added in order."""
+    """Sum dy (N, C, ...) over all but the channels into out (C,); parts, cut by shape, are added in order."""
     cdef const fc_kernels* kernels = isa.compute[compute]
     cdef Arrays arrays = Arrays()
     cdef View to
@@ -343,7 +430,8 @@ cdef void bias_gradient_part(void* job_, char* scratch, size part, fc_watch* wat
     cdef const BiasGradient* job = <const BiasGradient*>job_
     cdef const fc_kernels* kernels = job.kernels
     cdef const View* v = &job.dy
-    cdef size parts = job.parts, rows = v.n[0] * v.n[2], row, last = (part + 1) * rows // parts, c, n, x, m, p
+    cdef size parts = job.parts, rows = v.n[0] * v.n[4] * v.n[2], row, last = (part + 1) * rows // parts, c, n, x, m, p
+    cdef const char* at
     cdef char* sums = job.sums + part * job.bytes
     cdef char pixels[16 * 64 * 8]
     # a long sum's pixels come sixteen at a time, which are added to totals
@@ -355,14 +443,14 @@ cdef void bias_gradient_part(void* job_, char* scratch, size part, fc_watch* wat
     for row in range(part * rows // parts, last):
         if fc_interrupted(watch):
             return
+        at = (v.p + row // v.n[2] // v.n[4] * v.s[0] + row // v.n[2] % v.n[4] * v.s[4] + row % v.n[2] * v.s[2])
         c = 0
         while c < v.n[1]:
             n = min(64, v.n[1] - c)
             x = 0
             while x < v.n[3]:
                 m = min(16, v.n[3] - x)
-                kernels.pack[job.dy_code](pixels, n, m, n, v.p + row // v.n[2] * v.s[0] + c * v.s[1]
-                                   + row % v.n[2] * v.s[2] + x * v.s[3], v.s[3], v.s[1])
+                kernels.pack[job.dy_code](pixels, n, m, n, at + c * v.s[1] + x * v.s[3], v.s[3], v.s[1])
                 if long_:
                     for p in range(1, m):
                         kernels.add(pixels, pixels + p * n * kernels.size, n)

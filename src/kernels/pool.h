@@ -12,6 +12,7 @@ enum { POOL(chunk) = 64, POOL(few) = 64 }; /* values of a window up to which it 
 /* `chunk` channels at a time, xc and yc bytes apart: constants where they lie side by side. */
 static inline __attribute__((always_inline)) void POOL(max_chunks)(const fc_pool_row *r, const ptrdiff_t chunk,
                                                                    const ptrdiff_t xc, const ptrdiff_t yc) {
+    const ptrdiff_t bottom = r->y0 + r->kernel_y * r->dilation_y;
     for (ptrdiff_t c0 = 0; c0 < r->channels; c0 += chunk) {
         ptrdiff_t n = r->channels - c0 < chunk ? r->channels - c0 : chunk;
         for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
@@ -19,14 +20,15 @@ static inline __attribute__((always_inline)) void POOL(max_chunks)(const fc_pool
             int64_t where[POOL(chunk)];
             int found = 0;
             for (ptrdiff_t c = 0; c < n; c++) best[c] = LOWEST, where[c] = 0;
-            for (ptrdiff_t i = 0; i < r->kernel_y; i++) {
-                ptrdiff_t iy = r->y0 + i * r->dilation_y;
-                if (iy < 0 || iy >= r->height) continue;
+            /* rows of the window, counted through its planes */
+            for (ptrdiff_t i = 0, iz = r->z0, iy = r->y0; i < r->kernel_z * r->kernel_y; i++, iy += r->dilation_y) {
+                if (iy == bottom) iy = r->y0, iz += r->dilation_z;
+                if (iy < 0 || iy >= r->height || iz < 0 || iz >= r->depth) continue;
                 for (ptrdiff_t j = 0; j < r->kernel_x; j++) {
                     ptrdiff_t ix = ox * r->stride_x - r->pad_x + j * r->dilation_x;
                     if (ix < 0 || ix >= r->width) continue;
-                    const char *in = r->x + iy * r->xh + ix * r->xw + c0 * xc;
-                    int64_t index = (int64_t)iy * r->width + ix;
+                    const char *in = r->x + iz * r->xd + iy * r->xh + ix * r->xw + c0 * xc;
+                    int64_t index = ((int64_t)iz * r->height + iy) * r->width + ix;
                     if (!found)
                         for (ptrdiff_t c = 0; c < n; c++) best[c] = LOAD(in + c * xc), where[c] = index;
                     else if (!r->index)
@@ -70,41 +72,59 @@ static void POOL(max_scatter)(const fc_pool_row *r) {
     for (ptrdiff_t ox = 0; ox < r->out_width; ox++)
         for (ptrdiff_t c = 0; c < r->channels; c++) {
             int64_t index = *(const int64_t *)(r->index + ox * r->iw + c * r->ic);
-            POOL(add_to)(r->y + index / r->width * r->yh + index % r->width * r->yw + c * r->yc, low,
+            const int64_t row = index / r->width;
+            const ptrdiff_t to = r->depth == 1 ? row * r->yh : row / r->height * r->yd + row % r->height * r->yh;
+            POOL(add_to)(r->y + to + index % r->width * r->yw + c * r->yc, low,
                          LOAD(r->x + ox * r->xw + c * r->xc));
         }
 }
 #endif
 
 #if POOL_AVERAGES
-/* The window of output pixel ox: its first and last+1 tap inside the input, and what the sum is divided by. */
-static inline ptrdiff_t POOL(window)(const fc_pool_row *r, ptrdiff_t ox, ptrdiff_t *y0, ptrdiff_t *y1, ptrdiff_t *x0,
-                                     ptrdiff_t *x1) {
-    ptrdiff_t top = r->y0, left = ox * r->stride_x - r->pad_x;
-    ptrdiff_t bottom = top + r->kernel_y, right = left + r->kernel_x;
-    if (bottom > r->limit_y) bottom = r->limit_y;
-    if (right > r->limit_x) right = r->limit_x;
-    *y0 = top < 0 ? 0 : top, *x0 = left < 0 ? 0 : left;
-    *y1 = bottom > r->height ? r->height : bottom, *x1 = right > r->width ? r->width : right;
-    if (r->divisor) return r->divisor;
-    if (r->count_include_pad) return (bottom - top) * (right - left);
-    return *y1 > *y0 && *x1 > *x0 ? (*y1 - *y0) * (*x1 - *x0) : 1;
+/* A run of input elements along an axis, and how many there are with those over padding. */
+typedef struct { ptrdiff_t first, last, all; } POOL(run);
+
+static inline __attribute__((always_inline)) POOL(run) POOL(along)(ptrdiff_t first, ptrdiff_t kernel, ptrdiff_t limit,
+                                                                   ptrdiff_t size) {
+    const ptrdiff_t end = first + kernel > limit ? limit : first + kernel;
+    return (POOL(run)){first < 0 ? 0 : first, end > size ? size : end, end - first};
 }
+
+/* The planes and the rows of a window are those of all output pixels of the row. */
+typedef struct { POOL(run) z, y; ptrdiff_t rows; } POOL(window);
+
+static inline POOL(window) POOL(window_of)(const fc_pool_row *r) {
+    POOL(window) w = {POOL(along)(r->z0, r->kernel_z, r->limit_z, r->depth),
+                      POOL(along)(r->y0, r->kernel_y, r->limit_y, r->height), 0};
+    w.rows = w.z.last > w.z.first && w.y.last > w.y.first ? (w.z.last - w.z.first) * (w.y.last - w.y.first) : 0;
+    return w;
+}
+
+/* What a sum is divided by. */
+static inline ptrdiff_t POOL(divisor)(const fc_pool_row *r, const POOL(window) *w, POOL(run) x) {
+    if (r->divisor) return r->divisor;
+    if (r->count_include_pad) return w->z.all * w->y.all * x.all;
+    return w->rows && x.last > x.first ? w->rows * (x.last - x.first) : 1;
+}
+
+#define COLUMNS(r, ox) POOL(along)((ox) * (r)->stride_x - (r)->pad_x, (r)->kernel_x, (r)->limit_x, (r)->width)
 
 static inline __attribute__((always_inline)) void POOL(avg_chunks)(const fc_pool_row *r, const ptrdiff_t chunk,
                                                                    const ptrdiff_t xc, const ptrdiff_t yc) {
-    ptrdiff_t y0, y1, x0, x1;
+    const POOL(window) w = POOL(window_of)(r);
     for (ptrdiff_t c0 = 0; c0 < r->channels; c0 += chunk) {
         ptrdiff_t n = r->channels - c0 < chunk ? r->channels - c0 : chunk;
         for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
             A sum[POOL(chunk)];
             for (ptrdiff_t c = 0; c < n; c++) sum[c] = 0;
-            A divisor = (A)POOL(window)(r, ox, &y0, &y1, &x0, &x1);
-            for (ptrdiff_t iy = y0; iy < y1; iy++)
-                for (ptrdiff_t ix = x0; ix < x1; ix++) {
-                    const char *in = r->x + iy * r->xh + ix * r->xw + c0 * xc;
-                    for (ptrdiff_t c = 0; c < n; c++) sum[c] += LOAD(in + c * xc);
-                }
+            const POOL(run) x = COLUMNS(r, ox);
+            A divisor = (A)POOL(divisor)(r, &w, x);
+            for (ptrdiff_t iz = w.z.first; iz < w.z.last; iz++)
+                for (ptrdiff_t iy = w.y.first; iy < w.y.last; iy++)
+                    for (ptrdiff_t ix = x.first; ix < x.last; ix++) {
+                        const char *in = r->x + iz * r->xd + iy * r->xh + ix * r->xw + c0 * xc;
+                        for (ptrdiff_t c = 0; c < n; c++) sum[c] += LOAD(in + c * xc);
+                    }
             char *out = r->y + ox * r->yw + c0 * yc;
             for (ptrdiff_t c = 0; c < n; c++) *(POOL(at) *)(out + c * yc) = (S)WRITE(sum[c] / divisor);
         }
@@ -115,26 +135,28 @@ static inline __attribute__((always_inline)) void POOL(avg_chunks)(const fc_pool
    (Knuth's two-sum), so that the error does not grow with the window. */
 static inline __attribute__((always_inline)) void POOL(avg_large)(const fc_pool_row *r, const ptrdiff_t chunk,
                                                                   const ptrdiff_t xc, const ptrdiff_t yc) {
-    ptrdiff_t y0, y1, x0, x1;
+    const POOL(window) w = POOL(window_of)(r);
     for (ptrdiff_t c0 = 0; c0 < r->channels; c0 += chunk) {
         ptrdiff_t n = r->channels - c0 < chunk ? r->channels - c0 : chunk;
         for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
             double sum[POOL(chunk)], low[POOL(chunk)];
             for (ptrdiff_t c = 0; c < n; c++) sum[c] = low[c] = 0;
-            const double divisor = (double)POOL(window)(r, ox, &y0, &y1, &x0, &x1);
-            for (ptrdiff_t iy = y0; iy < y1; iy++)
-                for (ptrdiff_t ix = x0; ix < x1; ix++) {
-                    const char *in = r->x + iy * r->xh + ix * r->xw + c0 * xc;
-                    if (sizeof(A) < sizeof(double))
-                        for (ptrdiff_t c = 0; c < n; c++) sum[c] += LOAD(in + c * xc);
-                    else
-                        for (ptrdiff_t c = 0; c < n; c++) {
-                            const double v = LOAD(in + c * xc), before = sum[c];
-                            const double after = before + v, added = after - before;
-                            sum[c] = after;
-                            low[c] += (before - (after - added)) + (v - added);
-                        }
-                }
+            const POOL(run) x = COLUMNS(r, ox);
+            const double divisor = (double)POOL(divisor)(r, &w, x);
+            for (ptrdiff_t iz = w.z.first; iz < w.z.last; iz++)
+                for (ptrdiff_t iy = w.y.first; iy < w.y.last; iy++)
+                    for (ptrdiff_t ix = x.first; ix < x.last; ix++) {
+                        const char *in = r->x + iz * r->xd + iy * r->xh + ix * r->xw + c0 * xc;
+                        if (sizeof(A) < sizeof(double))
+                            for (ptrdiff_t c = 0; c < n; c++) sum[c] += LOAD(in + c * xc);
+                        else
+                            for (ptrdiff_t c = 0; c < n; c++) {
+                                const double v = LOAD(in + c * xc), before = sum[c];
+                                const double after = before + v, added = after - before;
+                                sum[c] = after;
+                                low[c] += (before - (after - added)) + (v - added);
+                            }
+                    }
             char *out = r->y + ox * r->yw + c0 * yc;
             for (ptrdiff_t c = 0; c < n; c++) {
                 const double both = sum[c] + low[c];
@@ -158,21 +180,23 @@ static __attribute__((noinline)) void POOL(avg_small_row)(const fc_pool_row *r) 
 }
 
 static void POOL(avg_row)(const fc_pool_row *r) {
-    if (r->kernel_y * r->kernel_x > POOL(few)) POOL(avg_large_row)(r);
+    if (r->kernel_z * r->kernel_y * r->kernel_x > POOL(few)) POOL(avg_large_row)(r);
     else POOL(avg_small_row)(r);
 }
 
 #if POOL_SCATTERS
 static void POOL(avg_scatter)(const fc_pool_row *r) {
     const ptrdiff_t low = r->low;
-    ptrdiff_t y0, y1, x0, x1;
+    const POOL(window) w = POOL(window_of)(r);
     for (ptrdiff_t ox = 0; ox < r->out_width; ox++) {
-        A divisor = (A)POOL(window)(r, ox, &y0, &y1, &x0, &x1);
-        for (ptrdiff_t iy = y0; iy < y1; iy++)
-            for (ptrdiff_t ix = x0; ix < x1; ix++)
-                for (ptrdiff_t c = 0; c < r->channels; c++)
-                    POOL(add_to)(r->y + iy * r->yh + ix * r->yw + c * r->yc, low,
-                                 LOAD(r->x + ox * r->xw + c * r->xc) / divisor);
+        const POOL(run) x = COLUMNS(r, ox);
+        A divisor = (A)POOL(divisor)(r, &w, x);
+        for (ptrdiff_t iz = w.z.first; iz < w.z.last; iz++)
+            for (ptrdiff_t iy = w.y.first; iy < w.y.last; iy++)
+                for (ptrdiff_t ix = x.first; ix < x.last; ix++)
+                    for (ptrdiff_t c = 0; c < r->channels; c++)
+                        POOL(add_to)(r->y + iz * r->yd + iy * r->yh + ix * r->yw + c * r->yc, low,
+                                     LOAD(r->x + ox * r->xw + c * r->xc) / divisor);
     }
 }
 #endif
@@ -191,6 +215,7 @@ static const fc_pool_kernels POOL(kernels) = {
 #endif
 };
 
+#undef COLUMNS
 #undef LOAD
 #undef S
 #undef A

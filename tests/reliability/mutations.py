@@ -167,20 +167,20 @@ MUTATIONS = [
     Mutation(
         "max pooling: index counted with the height",
         _POOL_H,
-        "(int64_t)iy * r->width + ix;",
-        "(int64_t)iy * r->height + ix;",
+        "((int64_t)iz * r->height + iy) * r->width + ix;",
+        "((int64_t)iz * r->height + iy) * r->height + ix;",
     ),
     Mutation(
         "average pooling: partial windows of ceil_mode count as whole",
         _POOL_H,
-        "if (right > r->limit_x) right = r->limit_x;",
-        "",
+        "first + kernel > limit ? limit : first + kernel;",
+        "first + kernel;",
     ),
     Mutation(
         "average pooling: the last row is left out",
         _POOL_H,
-        "*y1 = bottom > r->height ? r->height : bottom,",
-        "*y1 = bottom > r->height ? r->height - 1 : bottom,",
+        "end > size ? size : end, end - first}",
+        "end > size ? size - 1 : end, end - first}",
     ),
     Mutation(
         "gradient of max pooling: overlapping windows overwrite",
@@ -308,11 +308,14 @@ MUTATIONS = [
     Mutation(
         "weight gradient: the first column that a tap meets is left out",
         _DW,
-        "lo[0] = min(columns, (-ix + job.stride_x - 1) // job.stride_x)",
-        "lo[0] = min(columns, (-ix + job.stride_x) // job.stride_x)",
+        "lo[0] = min(columns, (-ix + job.stride[2] - 1) // job.stride[2])",
+        "lo[0] = min(columns, (-ix + job.stride[2]) // job.stride[2])",
     ),
     Mutation(
-        "weight gradient: merged taps ignore the dilation", _DW, "= j * job.dilation_x * job.ld + c", "= j * job.ld + c"
+        "weight gradient: merged taps ignore the dilation",
+        _DW,
+        "= j * job.dilation[2] * job.ld + c",
+        "= j * job.ld + c",
     ),
     Mutation(
         "depthwise: a tap one past the right border",
