@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import _native
 from . import threads
-from .arrays import FLOATS
+from .types import FLOATS
 
 Key = tuple[object, ...]
 MOST: Final = 512
