@@ -270,7 +270,7 @@ def two_axes(p: Problem) -> str | None:
 
 def sums_too_long(p: Problem) -> str | None:
     """Why a fast method is not taken by itself: the blocks of long sums."""
-    if p.channels > LONG_SUM and not p.gradient_of_weight:
+    if p.channels * p.passes[0].counts[0] > LONG_SUM and not p.gradient_of_weight:
         return f"more than {LONG_SUM} channels, whose sums the direct kernels alone make in blocks"
     return None
 
