@@ -16,6 +16,7 @@ from .method import (
     Bound,
     GradientProgram,
     Offer,
+    Pass,
     Problem,
     Program,
     Triple,
@@ -204,7 +205,8 @@ class Winograd:
         few channels in 8 of 100,000 problems above it, up to 1.48 times (reliability board). What is lost near the
         smallest numbers: `testing.comparisons.WINOGRAD_ADDED`."""
         g = p.geometry
-        summed = min(g.batch * prod(g.output_size), LONG_SUM) if p.gradient_of_weight else p.channels * p.passes[0].counts[0]
+        planes = p.passes[0].counts[0]
+        summed = min(g.batch * prod(g.output_size), LONG_SUM) if p.gradient_of_weight else p.channels * planes
         return Bound(summed + ROUNDINGS[variant], "plane")
 
     def example(self, case: Any) -> Any:

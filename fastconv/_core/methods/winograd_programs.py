@@ -174,7 +174,8 @@ def blocking(p: Problem, kind: Kind, tiles: int, transformed: bool) -> Blocking:
     block = -(-block // planes) * planes if block + planes <= bound else max(1, block // planes) * planes
     # every task transforms its tiles anew: no more of them than threads
     panels_per_task = panels if blocks % threads == 0 else max(1, -(-panels * blocks // threads))
-    return Blocking(few, planes, block, max(32, m.tuning.share(WEIGHT_SLICE) // (m.element * m.width)), part, panels_per_task)
+    reduction = max(32, m.tuning.share(WEIGHT_SLICE) // (m.element * m.width))
+    return Blocking(few, planes, block, reduction, part, panels_per_task)
 
 
 def dilation_phases(q: Pass, size: Triple) -> tuple[Pass, ...]:
@@ -330,7 +331,7 @@ def gradient_blocking(p: Problem, kind: Kind) -> GradientBlocking:
 
 
 def planes_met(p: Problem) -> list[tuple[int, int]]:
-    """For every tap along the depth: the planes of outputs, from the first to behind the last, that it lays on the input."""
+    """For every tap along the depth the planes of outputs, first and behind the last, that it lays on the input."""
     q, outputs, inputs = p.passes[0], p.size[0], p.input_size[0]
     met = []
     for tap in q.taps[0]:
