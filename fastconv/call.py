@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from ._core.types import COMPUTE, COMPUTE_DTYPES, FLOATS, PADDING_MODES, STORAGE, Codes
+from ._core.types import (
+    COMPUTE,
+    COMPUTE_DTYPES,
+    FLOATS,
+    PADDING_MODES,
+    STORAGE,
+    Codes,
+    Types,
+    product_compute,
+)
 from .choice import (
     EXCHANGE_LANES,
     EXCHANGE_LONG,
@@ -117,21 +126,23 @@ class Programs:
         in_place: tuple[Loops | None, ...], transposed: bool,
     ) -> None:  # fmt: skip
         self._made_of = (compute, extent, passes, loops, in_place, transposed)
-        self._made: dict[tuple[int, int, int], _native.Direct] = {}
+        self._made: dict[Types, _native.Direct] = {}
         result = COMPUTE_DTYPES[compute]
-        operand = STORAGE[INT8 if result == INT32 else result]  # there are no operands of int32, whose sums are of int64
-        self.native = self._made.setdefault(
-            (operand, operand, STORAGE[result]), self._make(operand, operand, STORAGE[result])
-        )
+        operand = INT8 if result == INT32 else result  # there are no operands of int32, whose sums are of int64
+        self.native = self.of_types(Types(operand, operand, result))
 
-    def _make(self, x: int, weight: int, result: int) -> _native.Direct:
-        compute, extent, passes, loops, in_place, transposed = self._made_of
-        return _native.Direct(Codes(compute, x, weight, result), extent, passes, loops, in_place, transposed)
+    def of_types(self, types: Types) -> _native.Direct:
+        """The program for these types."""
+        made = self._made.get(types)
+        if made is None:
+            _, extent, passes, loops, in_place, transposed = self._made_of
+            codes = Codes(product_compute(types), *(STORAGE[dtype] for dtype in types))
+            made = self._made[types] = _native.Direct(codes, extent, passes, loops, in_place, transposed)
+        return made
 
     def of(self, x: Array, weight: Array, result: Array) -> _native.Direct:
         """The program for arrays of these types."""
-        codes = (STORAGE[x.dtype], STORAGE[weight.dtype], STORAGE[result.dtype])
-        return self._made.get(codes) or self._made.setdefault(codes, self._make(*codes))
+        return self.of_types(Types(x.dtype, weight.dtype, result.dtype))
 
     def alone(self, i: int) -> Programs:
         """The programs of pass i alone."""
@@ -863,8 +874,9 @@ def run_once(
     if not call.packs or call.exchanges(x, bias, residual) or (call.streams and _finite(weight)):
         call.run(weight, x, out, bias, residual, activation)
         return
+    compute = product_compute(Types(x.dtype, weight.dtype, out.dtype))
     for i, p in enumerate(call.passes):
-        packed = prepare(p, weight, call.groups, call.transposed, call.compute, call.threads, call.lanes)
+        packed = prepare(p, weight, call.groups, call.transposed, compute, call.threads, call.lanes)
         direct = call.direct and call.direct.alone(i)
         call._replace(passes=(p,), direct=direct).run(weight, x, out, bias, residual, activation, packed)
 

@@ -16,7 +16,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _native
-from ._core.types import ACTIVATIONS, COMPUTE, COMPUTE_DTYPES, FLOATS, PADDING_MODES, STORAGE, Codes, result_of
+from ._core.types import (
+    ACTIVATIONS,
+    COMPUTE,
+    COMPUTE_DTYPES,
+    FLOATS,
+    PADDING_MODES,
+    STORAGE,
+    Codes,
+    Types,
+    product_compute,
+    result_of,
+)
 from .arrays import as_array, checked_residual, destination, empty, layout, lies_channels_last
 from .call import (
     MOST_EXCHANGED_GROUPS,
@@ -634,12 +645,14 @@ def _explain_call(
         )  # fmt: skip
     source, images, tile, reduction, tasks, scratch, packed = IN_PLACE, 1, (0, 0), 0, 0, 0, 0  # of nothing to compute
     if call.direct:
-        source, images, (_, *rest), reduction, tasks = call.direct.native.blocking(0, lies)
+        types = Types(dtype, dtype, result_of(dtype))
+        direct = call.direct.of_types(types)
+        source, images, (_, *rest), reduction, tasks = direct.blocking(0, lies)
         tile = (rest[0], rest[1])
         packs = prepared or (call.packs and not call.streams)
-        scratch = call.direct.native.scratch_bytes(packs, lies)
+        scratch = direct.scratch_bytes(packs, lies)
         taps = len(call.passes[0].rows) * len(call.passes[0].columns)  # that meet the input
-        packed = _native.packed_bytes(compute, g.groups, taps, channels, outputs) if packs else 0
+        packed = _native.packed_bytes(product_compute(types), g.groups, taps, channels, outputs) if packs else 0
     return ConvExplanation(
         algorithm="direct", isa=_native.isa_name(), dtype=str(dtype), threads=team, tile=tile,
         block=f"{reduction} reduction steps", register_tile=(rows, vectors * lanes), source=SOURCES[source],

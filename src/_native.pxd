@@ -332,6 +332,7 @@ cdef struct Weights:
     View array
     int code
     size groups, channels, outputs, width, panels   # channels and outputs of one group
+    size steps               # that the channels of a tap take: whole tiles along k
     size taps[3]             # planes, rows and columns
     size channel_stride, output_stride
     size group_elements

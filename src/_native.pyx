@@ -10,6 +10,8 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.string cimport memchr, memcpy, memset
 
 cdef extern from "Python.h":
+    int get_buffer "PyObject_GetBuffer"(object, Py_buffer*, int) noexcept  # leaves an exception behind
+    void PyErr_Clear() noexcept
     int PyErr_CheckSignals() noexcept  # -1 leaves an exception behind, which `run_tasks` hands on
 
 cdef unsigned long main_thread = 0  # the one that runs Python's signal handlers
@@ -233,7 +235,11 @@ cdef class Arrays:
         cdef Py_buffer* buffer = &self.buffers[self.count]
         if type(array) is not ndarray:   # a subclass may have told Python another shape than its buffer's
             raise TypeError(f"arrays reach native code as plain ndarrays, but got a {type(array).__name__}")
-        PyObject_GetBuffer(array, buffer, PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0))
+        if get_buffer(array, buffer, PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0)) < 0:
+            # NumPy lends no memory of a type of another package, such as bfloat16: of its bits
+            PyErr_Clear()
+            array = array.view(f"u{array.itemsize}")
+            PyObject_GetBuffer(array, buffer, PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0))
         self.count += 1
         if buffer.ndim > 5:
             raise ValueError("arrays of more than five axes do not reach native code")
