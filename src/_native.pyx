@@ -132,10 +132,7 @@ def openmp_threads():
 
 
 # The numbers of fastconv.h by the names that Python knows them by.
-DTYPES = {
-    "float32": FC_F32, "float64": FC_F64, "float16": FC_F16, "bfloat16": FC_BF16, "int8": FC_I8, "uint8": FC_U8,
-    "int16": FC_I16, "uint16": FC_U16, "int32": FC_I32, "uint32": FC_U32, "int64": FC_I64, "uint64": FC_U64,
-}
+DTYPES = {(<bytes>fc_dtype_names[code]).decode(): code for code in range(FC_DTYPES)}
 COMPUTES = {
     "float32": FC_COMPUTE_F32, "float64": FC_COMPUTE_F64, "int32": FC_COMPUTE_I32, "int64": FC_COMPUTE_I64,
     "int16": FC_COMPUTE_I16,

@@ -1,5 +1,7 @@
-"""Integers of 8 and 16 bits on every instruction set: exact, whatever kernels multiply them (products of pairs where a set
-has them, whose runs of the reduction are whole pairs)."""
+"""Integers of 8 and 16 bits on every instruction set: exact, whatever kernels multiply them.
+
+Where a set has products of pairs, runs of the reduction are whole pairs.
+"""
 
 from itertools import product
 

@@ -215,7 +215,7 @@ cdef class Winograd(Program):
                 arrays.view(packed.panels, &view, False)
             bind_weights(&job.weights, job.kernels, &array, self.weight, view.p, True, 1, self.transposed, self.taps,
                          self.places)
-            job.transformed = NULL if job.few else transformed_weights(arrays, packed)
+            job.transformed = transformed_weights(arrays, None if job.few else packed)
             winograd_arrays(&job)
             return run_flagged(winograd_task, &job, &job.flags, job.y.n[0] * job.tile_rows, job.scratch_bytes,
                                job.blocks * job.panel_chunks, threads)
