@@ -236,7 +236,7 @@ cdef class Winograd(Program):
                          self.places)
             job.weights.channels = job.channels   # packed, of all planes of the kernel one after the other
             job.weights.group_elements = packed_elements(job.kernels, volume(self.taps), job.channels, job.outputs)
-            job.transformed = NULL if job.few else transformed_weights(arrays, packed)
+            job.transformed = transformed_weights(arrays, None if job.few else packed)
             winograd_arrays(&job)
             return run_flagged(winograd_task, &job, &job.flags, job.y.n[0] * job.depth * job.tile_rows, job.scratch_bytes,
                                job.blocks * job.panel_chunks, threads)

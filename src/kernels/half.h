@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include <string.h>
 
+/* suffix, fc_dtype, and how they are read and written */
+#define SHORT_FLOATS(X) X(f16, FC_F16, half_to_float, float_to_half) X(bf16, FC_BF16, bfloat_to_float, float_to_bfloat)
+
 static inline float half_to_float(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, magnitude = h & 0x7fffu, bits;
     float value;

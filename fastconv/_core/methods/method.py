@@ -18,7 +18,7 @@ from ... import _native
 from ..operands import Array, Operands, Packed, aligned_bytes
 from ..passes import Pass, Triple, walked
 from ..problem import Machine, Problem
-from ..types import Types, codes
+from ..types import Types, codes, product_compute
 
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call
 LONG_SUM = _native.LONG_SUM  # terms from which on sums are made in blocks, added up in twice the precision
@@ -172,6 +172,11 @@ class Sums(NamedTuple):
         )  # fmt: skip
 
     @property
+    def compute(self) -> int:
+        """fc_compute of the products."""
+        return product_compute(self.types)
+
+    @property
     def covers(self) -> bool:
         """Whether every output belongs to a pass."""
         return sum(prod(q.output_size(self.size)) for q in self.passes) == prod(self.size)
@@ -202,13 +207,13 @@ def pieces(outputs: int, width: int, per_task: int) -> int:
 
 def packed_bytes(p: Problem | Sums, taps: int) -> int:
     """Bytes of all weights in panels, for so many taps."""
-    return _native.packed_bytes(p.machine.compute, p.groups, taps, p.channels, p.outputs)
+    return _native.packed_bytes(p.compute, p.groups, taps, p.channels, p.outputs)
 
 
 def panel_bytes(p: Problem | Sums, q: Pass) -> int:
     """Bytes of the widest panel of a pass."""
     outputs = min(p.machine.width, p.outputs)
-    return _native.packed_bytes(p.machine.compute, 1, prod(q.counts), p.channels, outputs)
+    return _native.packed_bytes(p.compute, 1, prod(q.counts), p.channels, outputs)
 
 
 def most_panel_bytes(p: Problem | Sums) -> int:
@@ -233,11 +238,10 @@ def most_tiles(p: Problem, most: int, scratch: Callable[[int], int]) -> int:
 
 def panels(p: Problem | Sums, q: Pass, weight: Array) -> Packed:
     """The weights (logical axis order) of one pass in panels."""
-    numbers, taps = codes(p.types), prod(q.counts)
-    packed = aligned_bytes(packed_bytes(p, taps))
+    packed = aligned_bytes(packed_bytes(p, prod(q.counts)))
     team = p.machine.threads if packed.size > 1 << 16 else 1
     finite = _native.pack_weights(
-        numbers.compute, weight, numbers.weight, packed, p.groups, p.transposed, q.places, team
+        p.compute, weight, codes(p.types).weight, packed, p.groups, p.transposed, q.places, team
     )
     return Packed(packed, finite)
 
