@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from .types import FLOATS
+
 if TYPE_CHECKING:
     from .operands import Array, Operands, Packed
     from .passes import Pass
@@ -72,7 +74,7 @@ def again(p: Problem, q: Pass, a: Operands, bad: bytes | None, rows: int) -> Non
 
 def images_with_nan(out: Array) -> Array:
     """Which images of a result hold a NaN, which every activation and the image's sum hand on."""
-    if out.dtype.kind != "f":
+    if out.dtype not in FLOATS:
         return np.zeros(0, np.intp)
     with np.errstate(all="ignore"):
         sums = out.sum(tuple(range(1, out.ndim)), dtype=np.promote_types(out.dtype, np.float32))
@@ -81,7 +83,7 @@ def images_with_nan(out: Array) -> Array:
 
 def all_finite(weight: Array) -> bool:
     """Whether all values are finite, with hardly any memory beside them."""
-    if weight.dtype.kind != "f":
+    if weight.dtype not in FLOATS:
         return True
     step = max(1, FINITE_AT_ONCE // max(1, prod(weight.shape[2:])))
     return all(
