@@ -82,12 +82,12 @@ def agree(cases: Iterable[Any], compare: Callable[..., Iterator[Comparison]], al
 
 @in_chunks
 def test_conv2d(chunk):
-    agree(conv_cases(len(chunk), chunk.start), comparisons.conv2d)
+    agree(conv_cases(len(chunk), chunk.start), comparisons.conv)
 
 
 @in_chunks
 def test_conv2d_gradients(chunk):
-    agree(conv_cases(len(chunk), chunk.start), comparisons.conv2d_backward)
+    agree(conv_cases(len(chunk), chunk.start), comparisons.conv_backward)
 
 
 @in_chunks
@@ -98,7 +98,7 @@ def test_separate_gradients(chunk):
 
 @in_chunks
 def test_conv_transpose2d(chunk):
-    agree(transposed_cases(len(chunk), chunk.start), comparisons.conv_transpose2d)
+    agree(transposed_cases(len(chunk), chunk.start), comparisons.conv_transpose)
 
 
 @in_chunks
@@ -108,18 +108,35 @@ def test_tiled_conv2d(chunk):
 
 @in_chunks
 def test_max_pool2d(chunk):
-    agree(pool_cases(len(chunk), chunk.start), comparisons.max_pool2d)
+    agree(pool_cases(len(chunk), chunk.start), comparisons.max_pool)
 
 
 @in_chunks
 def test_avg_pool2d(chunk):
-    agree(pool_cases(len(chunk), chunk.start), comparisons.avg_pool2d)
+    agree(pool_cases(len(chunk), chunk.start), comparisons.avg_pool)
 
 
-@pytest.mark.parametrize("chunk", CHUNKS[: len(CHUNKS) // 3])
-def test_conv1d(chunk):
-    for cases in (conv_cases, transposed_cases):
-        agree(cases(len(chunk), chunk.start), comparisons.conv1d)
+def _draws(draw: Callable[..., Any], compare: Callable[..., Iterator[Comparison]]) -> Any:
+    return pytest.param(draw, compare, id=compare.__name__)
+
+
+# Fewer problems, and of three axes half as many as of one: their reference takes longer.
+@pytest.mark.parametrize("chunk", CHUNKS[::12], ids=lambda c: f"{c.start}-{c.stop - 1}")
+@pytest.mark.parametrize("axes", [1, 3])
+@pytest.mark.parametrize(
+    "draw, compare",
+    [
+        _draws(conv_cases, comparisons.conv),
+        _draws(conv_cases, comparisons.conv_backward),
+        _draws(conv_cases, comparisons.separate_gradients),
+        _draws(transposed_cases, comparisons.conv_transpose),
+        _draws(pool_cases, comparisons.max_pool),
+        _draws(pool_cases, comparisons.avg_pool),
+    ],
+)
+def test_one_and_three_axes(draw, compare, axes, chunk):
+    part = 2 if axes == 3 else 1
+    agree(draw(len(chunk) // part, chunk.start // part, axes), compare)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS[: len(CHUNKS) // 3])

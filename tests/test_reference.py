@@ -1,6 +1,7 @@
 """The reference against nested loops that share nothing with it, and against numbers measured on other libraries."""
 
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ def resolve(padding: Any, size: int, kernel: int, stride: int, dilation: int, ax
         return 0, 0
     if padding == "full":
         return effective - 1, effective - 1
+    if padding == "causal":
+        return effective - 1, 0
     if padding in ("same", "same_lower"):
         total = max((-(-size // stride) - 1) * stride + effective - size, 0)
         small, large = total // 2, total - total // 2
@@ -50,17 +53,22 @@ def products(x_shape, w_shape, stride, padding, dilation, groups, mode):
     """Every (output index, input index, weight index) whose product is in the sum, and the output shape."""
     batch, _, *size = x_shape
     out_channels, per_group, *kernel = w_shape
-    pads = [resolve(padding, size[a], kernel[a], stride[a], dilation[a], a) for a in (0, 1)]
-    out = [(size[a] + sum(pads[a]) - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)]
+    axes = range(len(size))
+    pads = [resolve(padding, size[a], kernel[a], stride[a], dilation[a], a) for a in axes]
+    out = [(size[a] + sum(pads[a]) - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in axes]
     triples = []
-    for n, o, y, x in product(range(batch), range(out_channels), range(out[0]), range(out[1])):
-        for c, i, j in product(range(per_group), range(kernel[0]), range(kernel[1])):
-            row = source(y * stride[0] + i * dilation[0] - pads[0][0], size[0], mode)
-            column = source(x * stride[1] + j * dilation[1] - pads[1][0], size[1], mode)
-            if row is not None and column is not None:
+    for n, o, *at in product(range(batch), range(out_channels), *map(range, out)):
+        for c, *tap in product(range(per_group), *map(range, kernel)):
+            places = [source(at[a] * stride[a] + tap[a] * dilation[a] - pads[a][0], size[a], mode) for a in axes]
+            if None not in places:
                 channel = o // (out_channels // groups) * per_group + c
-                triples.append(((n, o, y, x), (n, channel, row, column), (o, c, i, j)))
+                triples.append(((n, o, *at), (n, channel, *places), (o, c, *tap)))
     return triples, (batch, out_channels, *out)
+
+
+def compiled_function(name: str) -> Any:
+    """A function of the package, or one of `grad`."""
+    return getattr(fastconv, name, None) or getattr(fastconv.grad, name)
 
 
 GEOMETRIES = [
@@ -80,11 +88,33 @@ GEOMETRIES = [
     ((2, 3), (5, 3), (1, 1), "same", (1, 1), 1, "symmetric"),
     ((4, 4), (3, 3), (2, 2), ((3, -1), (-1, 4)), (1, 1), 1, "symmetric"),
     ((1, 1), (1, 1), (3, 3), 0, (3, 3), 1, "zeros"),
+    # of one axis
+    ((7,), (3,), (1,), 1, (1,), 1, "zeros"),
+    ((8,), (4,), (3,), "same", (1,), 2, "zeros"),
+    ((6,), (3,), (1,), "causal", (2,), 1, "zeros"),
+    ((6,), (3,), (2,), "causal", (1,), 1, "replicate"),
+    ((5,), (2,), (1,), "full", (3,), 1, "zeros"),
+    ((6,), (3,), (1,), ((-1, 2),), (1,), 1, "zeros"),
+    ((3,), (3,), (2,), ((7, 4),), (1,), 2, "reflect"),
+    ((2,), (3,), (1,), 3, (1,), 1, "circular"),
+    # of three
+    ((3, 4, 5), (2, 3, 2), (1, 2, 1), 1, (1, 1, 2), 1, "zeros"),
+    ((4, 3, 5), (3, 2, 3), (2, 1, 3), "same", (1, 2, 1), 2, "zeros"),
+    ((3, 3, 2), (2, 1, 3), (1, 1, 2), "same_lower", (2, 1, 1), 1, "zeros"),
+    ((2, 3, 2), (2, 2, 1), (1, 2, 1), "full", (1, 1, 3), 1, "zeros"),
+    ((4, 3, 4), (2, 2, 2), (1, 1, 1), ((-1, 2), (1, 0), (0, -2)), (1, 1, 1), 1, "zeros"),
+    ((2, 3, 4), (3, 2, 2), (2, 1, 1), ((3, 1), (2, 4), (0, 5)), (1, 1, 2), 2, "reflect"),
+    ((2, 1, 3), (2, 3, 3), (1, 1, 2), (1, 2, 3), (1, 1, 1), 1, "circular"),
+    ((2, 3, 2), (2, 2, 3), (1, 1, 1), 2, (1, 2, 1), 1, "symmetric"),
+    ((2, 3, 2), (2, 2, 3), (1, 1, 1), 3, (1, 2, 1), 1, "replicate"),
 ]
+# The functions of as many axes as a problem has: of the reference, and compiled.
+TWINS = {"reference": lambda name: getattr(reference, name), "compiled": compiled_function}
 
 
+@pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
 @pytest.mark.parametrize("size, kernel, stride, padding, dilation, groups, mode", GEOMETRIES)
-def test_convolution_is_the_sum_of_its_definition(size, kernel, stride, padding, dilation, groups, mode):
+def test_convolution_is_the_sum_of_its_definition(size, kernel, stride, padding, dilation, groups, mode, twin):
     rng = np.random.default_rng(0)
     x = rng.integers(-9, 9, (2, 2 * groups, *size)).astype(float)
     w = rng.integers(-9, 9, (3 * groups, 2, *kernel)).astype(float)
@@ -96,19 +126,17 @@ def test_convolution_is_the_sum_of_its_definition(size, kernel, stride, padding,
         dx[input] += dy[output] * w[tap]
         dw[tap] += dy[output] * x[input]
     options = {"padding_mode": mode}
-    np.testing.assert_array_equal(reference.conv2d(x, w, None, stride, padding, dilation, groups, **options), y)
-    got = reference.conv2d_backward(dy, x, w, stride, padding, dilation, groups, **options)
+    n, rest = len(size), (stride, padding, dilation, groups)
+    np.testing.assert_array_equal(twin(f"conv{n}d")(x, w, None, *rest, **options), y)
+    got = twin(f"conv{n}d_backward")(dy, x, w, *rest, **options)
     np.testing.assert_array_equal(got[0], dx)
     np.testing.assert_array_equal(got[1], dw)
-    np.testing.assert_array_equal(got[2], dy.sum((0, 2, 3)))
-    np.testing.assert_array_equal(
-        reference.conv2d_input(x.shape, w, dy, stride, padding, dilation, groups, **options), dx
-    )
-    np.testing.assert_array_equal(
-        reference.conv2d_weight(x, w.shape, dy, stride, padding, dilation, groups, **options), dw
-    )
+    np.testing.assert_array_equal(got[2], dy.sum((0, *range(2, 2 + n))))
+    np.testing.assert_array_equal(twin(f"conv{n}d_input")(x.shape, w, dy, *rest, **options), dx)
+    np.testing.assert_array_equal(twin(f"conv{n}d_weight")(x, w.shape, dy, *rest, **options), dw)
 
 
+@pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
 @pytest.mark.parametrize(
     "size, kernel, stride, pads, output_padding, dilation, groups",
     [
@@ -117,31 +145,38 @@ def test_convolution_is_the_sum_of_its_definition(size, kernel, stride, padding,
         ((2, 3), (2, 3), (1, 2), ((1, 1), (0, 2)), (1, 2), (2, 3), 1),
         ((2, 2), (1, 1), (3, 3), ((0, 0), (0, 0)), (2, 1), (1, 1), 1),
         ((2, 3), (3, 3), (2, 2), ((-1, -2), (0, -1)), (0, 1), (1, 1), 1),
+        ((5,), (3,), (2,), ((1, 0),), (1,), (1,), 2),
+        ((4,), (2,), (3,), ((-1, 1),), (2,), (3,), 1),
+        ((2, 3, 2), (2, 1, 3), (2, 1, 3), ((1, 0), (0, 0), (0, 2)), (1, 0, 2), (1, 2, 1), 2),
+        ((2, 2, 3), (1, 3, 2), (1, 2, 1), ((0, -1), (1, 1), (0, 0)), (0, 1, 1), (1, 1, 2), 1),
     ],
 )
-def test_transposed_convolution_spreads_every_input_pixel(size, kernel, stride, pads, output_padding, dilation, groups):
+def test_transposed_convolution_spreads_every_input_pixel(
+    size, kernel, stride, pads, output_padding, dilation, groups, twin
+):
+    axes = range(len(size))
     rng = np.random.default_rng(0)
     x = rng.integers(-9, 9, (2, 2 * groups, *size)).astype(float)
     w = rng.integers(-9, 9, (2 * groups, 3, *kernel)).astype(float)
     b = rng.integers(-9, 9, 3 * groups).astype(float)
     out = [
-        (size[a] - 1) * stride[a] - sum(pads[a]) + dilation[a] * (kernel[a] - 1) + output_padding[a] + 1 for a in (0, 1)
+        (size[a] - 1) * stride[a] - sum(pads[a]) + dilation[a] * (kernel[a] - 1) + output_padding[a] + 1 for a in axes
     ]
-    y = np.zeros((2, 3 * groups, *out)) + b[:, None, None]
+    y = np.zeros((2, 3 * groups, *out)) + b.reshape(-1, *(1 for _ in axes))
     dy = rng.integers(-9, 9, y.shape).astype(float)
     dx, dw = np.zeros(x.shape), np.zeros(w.shape)
-    for n, c, row, column in product(*map(range, x.shape)):
-        for o, i, j in product(range(3), *map(range, kernel)):
-            to = (row * stride[0] + i * dilation[0] - pads[0][0], column * stride[1] + j * dilation[1] - pads[1][0])
-            if 0 <= to[0] < out[0] and 0 <= to[1] < out[1]:
-                at = (n, c // 2 * 3 + o, *to)
-                y[at] += x[n, c, row, column] * w[c, o, i, j]
-                dx[n, c, row, column] += dy[at] * w[c, o, i, j]
-                dw[c, o, i, j] += dy[at] * x[n, c, row, column]
-    rest = (stride, pads, output_padding, groups, dilation)
-    np.testing.assert_array_equal(reference.conv_transpose2d(x, w, b, *rest), y)
-    np.testing.assert_array_equal(reference.conv_transpose2d_input(x.shape, w, dy, *rest), dx)
-    np.testing.assert_array_equal(reference.conv_transpose2d_weight(x, w.shape, dy, *rest), dw)
+    for n, c, *place in product(*map(range, x.shape)):
+        for o, *tap in product(range(3), *map(range, kernel)):
+            to = [place[a] * stride[a] + tap[a] * dilation[a] - pads[a][0] for a in axes]
+            if all(0 <= to[a] < out[a] for a in axes):
+                at, source, weight = (n, c // 2 * 3 + o, *to), (n, c, *place), (c, o, *tap)
+                y[at] += x[source] * w[weight]
+                dx[source] += dy[at] * w[weight]
+                dw[weight] += dy[at] * x[source]
+    n, rest = len(size), (stride, pads, output_padding, groups, dilation)
+    np.testing.assert_array_equal(twin(f"conv_transpose{n}d")(x, w, b, *rest), y)
+    np.testing.assert_array_equal(twin(f"conv_transpose{n}d_input")(x.shape, w, dy, *rest), dx)
+    np.testing.assert_array_equal(twin(f"conv_transpose{n}d_weight")(x, w.shape, dy, *rest), dw)
 
 
 @pytest.mark.parametrize("tile", [(1, 1), (2, 3), (3, 2), (4, 4)])
@@ -166,11 +201,15 @@ def test_tiled_convolution_takes_turns(tile, stride, pad):
     np.testing.assert_array_equal(reference.tiled_conv2d_weight(x, w.shape, dy, stride, pad), dw)
 
 
+@pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
+@pytest.mark.parametrize("size", [(9,), (7, 6), (4, 6, 5)], ids=str)
 @pytest.mark.parametrize("kernel, stride, pad, dilation", [(2, 2, 0, 1), (3, 2, 1, 1), (3, 1, 1, 2), (4, 3, 2, 1)])
 @pytest.mark.parametrize("ceil_mode", [False, True])
-def test_pooling_looks_at_every_window(kernel, stride, pad, dilation, ceil_mode):
-    rng = np.random.default_rng(0)
-    x = rng.integers(-9, 9, (2, 3, 7, 6)).astype(float)
+def test_pooling_looks_at_every_window(kernel, stride, pad, dilation, ceil_mode, size, twin):
+    rng, axes = np.random.default_rng(0), len(size)
+    if min(size) + 2 * pad < dilation * (kernel - 1) + 1:
+        return
+    x = rng.integers(-9, 9, (2, 3, *size)).astype(float)
 
     def length(size: int, dilation: int) -> int:
         span = size + 2 * pad - dilation * (kernel - 1) - 1
@@ -180,30 +219,36 @@ def test_pooling_looks_at_every_window(kernel, stride, pad, dilation, ceil_mode)
     def window(p: int, size: int, dilation: int) -> list[int]:
         return [p * stride - pad + i * dilation for i in range(kernel) if 0 <= p * stride - pad + i * dilation < size]
 
-    y, index = reference.max_pool2d(x, kernel, stride, pad, dilation, ceil_mode, return_indices=True)
-    assert y.shape == index.shape == (2, 3, length(7, dilation), length(6, dilation))
+    def places(at: tuple[int, ...], dilation: int) -> list[tuple[int, ...]]:
+        return list(product(*(window(p, n, dilation) for p, n in zip(at, size, strict=True))))
+
+    options = (stride, pad, dilation, ceil_mode)
+    y, index = twin(f"max_pool{axes}d")(x, kernel, *options, return_indices=True)
+    assert y.shape == index.shape == (2, 3, *(length(n, dilation) for n in size))
     dy = rng.integers(-9, 9, y.shape).astype(float)
     dx = np.zeros(x.shape)
-    for n, c, p, q in np.ndindex(y.shape):
-        candidates = [(-x[n, c, i, j], i * 6 + j) for i, j in product(window(p, 7, dilation), window(q, 6, dilation))]
+    for n, c, *at in np.ndindex(y.shape):
+        candidates = [(-x[n, c, *place], np.ravel_multi_index(place, size)) for place in places(at, dilation)]
         value, where = min(candidates)  # of equal maxima the first in reading order
-        assert (y[n, c, p, q], index[n, c, p, q]) == (-value, where)
-        dx[n, c].flat[where] += dy[n, c, p, q]
-    np.testing.assert_array_equal(reference.max_pool2d_input(x, kernel, dy, stride, pad, dilation, ceil_mode), dx)
+        assert (y[n, c, *at], index[n, c, *at]) == (-value, where)
+        dx[n, c].flat[where] += dy[n, c, *at]
+    np.testing.assert_array_equal(twin(f"max_pool{axes}d_input")(x, kernel, dy, *options), dx)
 
     for include, override in ((True, None), (False, None), (True, 5)):
-        y = reference.avg_pool2d(x, kernel, stride, pad, ceil_mode, include, override)
-        assert y.shape == (2, 3, length(7, 1), length(6, 1))
+        options = (stride, pad, ceil_mode, include, override)
+        y = twin(f"avg_pool{axes}d")(x, kernel, *options)
+        assert y.shape == (2, 3, *(length(n, 1) for n in size))
         dy = rng.integers(-9, 9, y.shape).astype(float)
         dx = np.zeros(x.shape)
-        for n, c, p, q in np.ndindex(y.shape):
-            rows, columns = window(p, 7, 1), window(q, 6, 1)
-            padded = [min(r * stride - pad + kernel, s + pad) - (r * stride - pad) for r, s in ((p, 7), (q, 6))]
-            divisor = override or (padded[0] * padded[1] if include else len(rows) * len(columns))
-            assert y[n, c, p, q] == pytest.approx(sum(x[n, c, i, j] for i, j in product(rows, columns)) / divisor)
-            for i, j in product(rows, columns):
-                dx[n, c, i, j] += dy[n, c, p, q] / divisor
-        got = reference.avg_pool2d_input(x.shape, kernel, dy, stride, pad, ceil_mode, include, override)
+        for n, c, *at in np.ndindex(y.shape):
+            inside = places(at, 1)
+            starts = [p * stride - pad for p in at]
+            padded = [min(start + kernel, n + pad) - start for start, n in zip(starts, size, strict=True)]
+            divisor = override or (prod(padded) if include else len(inside))
+            assert y[n, c, *at] == pytest.approx(sum(x[n, c, *place] for place in inside) / divisor)
+            for place in inside:
+                dx[n, c, *place] += dy[n, c, *at] / divisor
+        got = twin(f"avg_pool{axes}d_input")(x.shape, kernel, dy, *options)
         np.testing.assert_allclose(got, dx, atol=1e-12)
 
 

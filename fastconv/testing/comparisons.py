@@ -48,7 +48,7 @@ WINOGRAD_LOST, STRASSEN_LOST = 8, 2  # eta a term: products, and sums of these t
 ACTIVATION_SLOPE, ACTIVATION_ULPS = 1.5, 8
 MOST_STRASSEN_PIXELS = 200  # of the batch
 MOST_WINOGRAD_VALUES = 100_000  # channels x outputs x pixels of a Winograd problem, to keep it quick
-Gradients = tuple[Array, Array, Array]  # conv2d_backward with nothing masked
+Gradients = tuple[Array, Array, Array]  # with nothing masked
 GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
 
 
@@ -147,47 +147,56 @@ def value_kinds(index: int, dtype: str) -> tuple[str, ...]:
 # ---- Convolution ----------------------------------------------------------------------------------------------------
 
 
-def conv2d(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
-    """conv2d with bias, residual and activation as the case has them, and the plan of the same convolution."""
+def _pair(name: str, case: ConvCase | PoolCase) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """A function of the case's number of axes and its twin; `name` has braces where that number stands."""
+    name = name.format(case.axes)
+    return getattr(functional, name, None) or getattr(grad, name), getattr(reference, name)
+
+
+def conv(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """A convolution with bias, residual and activation as the case has them, and the plan of the same one."""
+    compiled, plain = _pair("conv{}d", case)
     for values in value_kinds(case.index, case.dtypes[0]):
         x, w, b = case.arrays(values)
         options: dict[str, Any] = {**case.options(), "activation": case.activation}
         if case.with_residual:
-            shape = reference.conv2d(x, w, **case.options()).shape
+            shape = plain(x, w, **case.options()).shape
             options["residual"] = fill(case.rng("residual"), shape, case.dtypes[0], values)
-        expected = reference.conv2d(x, w, b, **options)
+        expected = plain(x, w, b, **options)
         bound = None
         if case.is_float and not (values == "integers" and case.activation in EXACT_ACTIVATIONS):
-            scale = reference.abs_sum(reference.conv2d, x, w, b, **options)
+            scale = reference.abs_sum(plain, x, w, b, **options)
             slope, ulps = (ACTIVATION_SLOPE, ACTIVATION_ULPS) if case.activation else (1, 0)
             bound = direct_bound(expected, scale, case.terms + case.with_bias + case.with_residual, slope, ulps)
-        got = functional.conv2d(x, w, b, **options, algorithm=algorithm)
-        yield Comparison(f"conv2d of {values}", got, expected, bound)
+        got = compiled(x, w, b, **options, algorithm=algorithm)
+        yield Comparison(f"conv{case.axes}d of {values}", got, expected, bound)
         if case.dtypes[0] == case.dtypes[1] and not case.with_residual:  # a plan takes its weight's type
-            plan = functional.plan_conv2d(x.shape, w, b, **options, algorithm=algorithm)
-            yield Comparison(f"plan_conv2d of {values}", plan.run(x), expected, bound)
+            made = getattr(functional, f"plan_conv{case.axes}d")(x.shape, w, b, **options, algorithm=algorithm)
+            yield Comparison(f"plan_conv{case.axes}d of {values}", made.run(x), expected, bound)
 
 
-def conv2d_backward(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
-    """The three gradients of conv2d."""
+def conv_backward(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """The three gradients of a convolution."""
+    compiled, plain = _pair("conv{}d_backward", case)
     for values in value_kinds(case.index, case.dtypes[0]):
         x, w, _ = case.arrays(values)
-        shape = reference.conv2d(x, w, **case.options()).shape
-        dy = fill(case.rng("grad_output"), shape, case.dtypes[0], values)
-        expected = cast(Gradients, reference.conv2d_backward(dy, x, w, **case.options()))
-        got = cast(Gradients, functional.conv2d_backward(dy, x, w, **case.options(), algorithm=algorithm))
+        dy = _grad_output(case, x, w, values)
+        expected = cast(Gradients, plain(dy, x, w, **case.options()))
+        got = cast(Gradients, compiled(dy, x, w, **case.options(), algorithm=algorithm))
         bounds: list[Array | None] = [None, None, None]
         if values == "reals":
-            scale = reference.abs_sum(reference.conv2d_backward, dy, x, w, **case.options())
+            scale = reference.abs_sum(plain, dy, x, w, **case.options())
             pixels = dy.size // max(1, case.out_channels)
-            terms = (
-                case.out_channels // case.groups * case.kernel[0] * case.kernel[1] * _folds(case, dy),
-                pixels,
-                pixels,
-            )
+            terms = (case.out_channels // case.groups * prod(case.kernel) * _folds(case, dy), pixels, pixels)
             bounds = [direct_bound(y, s, n) for y, s, n in zip(expected, scale, terms, strict=True)]
         for what, ours, theirs, bound in zip(GRADIENTS, got, expected, bounds, strict=True):
             yield Comparison(f"{what} of {values}", ours, theirs, bound)
+
+
+def _grad_output(case: ConvCase, x: Array, w: Array, values: str) -> Array:
+    """A gradient of the result's shape."""
+    shape = _pair("conv{}d", case)[1](x, w, **case.options()).shape
+    return fill(case.rng("grad_output"), shape, case.dtypes[0], values)
 
 
 def _folds(case: ConvCase, dy: Array) -> int:
@@ -196,24 +205,23 @@ def _folds(case: ConvCase, dy: Array) -> int:
 
 
 def separate_gradients(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
-    """grad.conv2d_input and grad.conv2d_weight, which share their work with conv2d_backward."""
+    """The functions of `grad` for each of them, which share their work with that for all."""
     x, w, _ = case.arrays("integers")
-    dy = fill(case.rng("grad_output"), reference.conv2d(x, w, **case.options()).shape, case.dtypes[0], "integers")
-    options = case.options()
-    yield _twin("conv2d_input", grad.conv2d_input, reference.conv2d_input, (x.shape, w, dy), options, algorithm)
-    yield _twin("conv2d_weight", grad.conv2d_weight, reference.conv2d_weight, (x, w.shape, dy), options, algorithm)
+    dy, options = _grad_output(case, x, w, "integers"), case.options()
+    yield _twin("grad_input", _pair("conv{}d_input", case), (x.shape, w, dy), options, algorithm)
+    yield _twin("grad_weight", _pair("conv{}d_weight", case), (x, w.shape, dy), options, algorithm)
 
 
 def _twin(
     what: str,
-    compiled: Callable[..., Any],
-    plain: Callable[..., Any],
+    twins: tuple[Callable[..., Any], Callable[..., Any]],
     arguments: tuple[Any, ...],
     options: dict[str, Any],
     algorithm: str,
     terms: int | None = None,
 ) -> Comparison:
     """A function and its twin on the same arguments: equal, or within the bound of `terms` where given."""
+    compiled, plain = twins
     expected = plain(*arguments, **options)
     bound = None
     if terms is not None:
@@ -221,100 +229,81 @@ def _twin(
     return Comparison(what, compiled(*arguments, **options, algorithm=algorithm), expected, bound)
 
 
-def conv_transpose2d(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
-    """conv_transpose2d and its two gradients."""
-    taps, options = case.kernel[0] * case.kernel[1], case.options()
+def conv_transpose(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """A transposed convolution, its two gradients, and the plan of the same one."""
+    taps, options, name = prod(case.kernel), case.options(), f"conv_transpose{case.axes}d"
     for values in value_kinds(case.index, case.dtypes[0]):
         x, w, b = case.arrays(values)
         real = values == "reals"
         y = _twin(
-            f"conv_transpose2d of {values}", functional.conv_transpose2d, reference.conv_transpose2d, (x, w, b),
-            options, algorithm, case.terms + 1 if real else None,
+            f"{name} of {values}", _pair("conv_transpose{}d", case), (x, w, b), options, algorithm,
+            case.terms + 1 if real else None,
         )  # fmt: skip
         yield y
+        if case.dtypes[0] == case.dtypes[1]:
+            made = getattr(functional, f"plan_{name}")(x.shape, w, b, **options, algorithm=algorithm)
+            yield Comparison(f"plan_{name} of {values}", made.run(x), y.expected, y.bound)
         dy = fill(case.rng("grad_output"), y.expected.shape, case.dtypes[0], values)
         yield _twin(
-            f"grad_input of {values}", grad.conv_transpose2d_input, reference.conv_transpose2d_input,
-            (x.shape, w, dy), options, algorithm, case.out_channels // case.groups * taps if real else None,
+            f"grad_input of {values}", _pair("conv_transpose{}d_input", case), (x.shape, w, dy), options, algorithm,
+            case.out_channels // case.groups * taps if real else None,
         )  # fmt: skip
         yield _twin(
-            f"grad_weight of {values}", grad.conv_transpose2d_weight, reference.conv_transpose2d_weight,
-            (x, w.shape, dy), options, algorithm, x.size // max(1, case.in_channels) if real else None,
+            f"grad_weight of {values}", _pair("conv_transpose{}d_weight", case), (x, w.shape, dy), options, algorithm,
+            x.size // max(1, case.in_channels) if real else None,
         )  # fmt: skip
 
 
 def tiled_conv2d(case: TiledCase, algorithm: str = "direct") -> Iterator[Comparison]:
     """tiled_conv2d and its two gradients."""
-    taps, options = case.kernel[0] * case.kernel[1], case.options()
+    taps, options = prod(case.kernel), case.options()
     for values in value_kinds(case.index, case.dtype):
         x = fill(case.rng("input"), case.input_shape, case.dtype, values)
         w = fill(case.rng("weight"), case.weight_shape, case.dtype, values)
         b = fill(case.rng("bias"), (case.out_channels,), case.dtype, values) if case.with_bias else None
         real = values == "reals"
         y = _twin(
-            f"tiled_conv2d of {values}", functional.tiled_conv2d, reference.tiled_conv2d, (x, w, b), options,
+            f"tiled_conv2d of {values}", (functional.tiled_conv2d, reference.tiled_conv2d), (x, w, b), options,
             algorithm, case.in_channels * taps + 1 if real else None,
         )  # fmt: skip
         yield y
         dy = fill(case.rng("grad_output"), y.expected.shape, case.dtype, values)
         yield _twin(
-            f"grad_input of {values}", grad.tiled_conv2d_input, reference.tiled_conv2d_input, (x.shape, w, dy),
+            f"grad_input of {values}", (grad.tiled_conv2d_input, reference.tiled_conv2d_input), (x.shape, w, dy),
             options, algorithm, case.out_channels * taps if real else None,
         )  # fmt: skip
         yield _twin(
-            f"grad_weight of {values}", grad.tiled_conv2d_weight, reference.tiled_conv2d_weight, (x, w.shape, dy),
+            f"grad_weight of {values}", (grad.tiled_conv2d_weight, reference.tiled_conv2d_weight), (x, w.shape, dy),
             options, algorithm, dy.size // max(1, case.out_channels) if real else None,
         )  # fmt: skip
-
-
-def conv1d(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
-    """conv1d, or conv_transpose1d of a transposed case: the last spatial axis of the case alone."""
-    first, last = case.input_shape, case.weight_shape
-    channels_last = case.channels_last
-    cut_x = len(first) - (3 if channels_last else 2)  # where the height stands
-    cut_w = 0 if channels_last else 2
-    x = fill(case.rng("input"), first[:cut_x] + first[cut_x + 1 :], case.dtypes[0], "integers")
-    w = fill(case.rng("weight"), last[:cut_w] + last[cut_w + 1 :], case.dtypes[1], "integers")
-    b = fill(case.rng("bias"), (case.out_channels,), case.dtypes[1], "integers") if case.with_bias else None
-    options = case.options()
-    for name in ("stride", "dilation", "output_padding"):
-        if name in options:
-            options[name] = int(np.broadcast_to(options[name], 2)[1])
-    padding = options["padding"]
-    if isinstance(padding, tuple):
-        options["padding"] = (padding[1],) if isinstance(padding[1], tuple) else padding[1]
-    options["data_format"] = "NLC" if channels_last else "NCL"
-    if case.transposed:
-        yield _twin(
-            "conv_transpose1d", functional.conv_transpose1d, reference.conv_transpose1d, (x, w, b), options, algorithm
-        )
-    else:
-        yield _twin("conv1d", functional.conv1d, reference.conv1d, (x, w, b), options, algorithm)
 
 
 # ---- Pooling --------------------------------------------------------------------------------------------------------
 
 
-def max_pool2d(case: PoolCase, algorithm: str = "direct") -> Iterator[Comparison]:
-    """max_pool2d with and without indices, and its gradient: all exact. `algorithm` has no meaning here."""
+def max_pool(case: PoolCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """Maxima with and without indices, and their gradient: all exact. `algorithm` has no meaning here."""
+    compiled, plain = _pair("max_pool{}d", case)
     # A range of few integers makes ties common.
     x = fill(case.rng("input"), case.input_shape, case.dtype, "integers" if case.index % 2 else "reals")
     options = {**case.options(), "dilation": case.dilation}
-    expected = reference.max_pool2d(x, case.kernel, return_indices=True, **options)
-    got = functional.max_pool2d(x, case.kernel, return_indices=True, **options)
+    expected = plain(x, case.kernel, return_indices=True, **options)
+    got = compiled(x, case.kernel, return_indices=True, **options)
     yield Comparison("maximum", got[0], expected[0])
     yield Comparison("index", got[1], expected[1])
-    alone = functional.max_pool2d(x, case.kernel, **options)
+    alone = compiled(x, case.kernel, **options)
     assert isinstance(alone, np.ndarray)
     yield Comparison("maximum alone", alone, expected[0])
     if case.dtype.startswith("float"):
+        gradient, plain_gradient = _pair("max_pool{}d_input", case)
         dy = fill(case.rng("grad_output"), expected[0].shape, case.dtype, "integers")
-        dx = reference.max_pool2d_input(x, case.kernel, dy, **options)
-        yield Comparison("grad_input", grad.max_pool2d_input(x, case.kernel, dy, **options), dx)
+        dx = plain_gradient(x, case.kernel, dy, **options)
+        yield Comparison("grad_input", gradient(x, case.kernel, dy, **options), dx)
 
 
-def avg_pool2d(case: PoolCase, algorithm: str = "direct") -> Iterator[Comparison]:
-    """avg_pool2d and its gradient within the bound. `algorithm` has no meaning here."""
+def avg_pool(case: PoolCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """Means and their gradient within the bound. `algorithm` has no meaning here."""
+    compiled, plain = _pair("avg_pool{}d", case)
     dtype = case.dtype if case.dtype.startswith("float") else "float32"
     x = fill(case.rng("input"), case.input_shape, dtype)
     options = {
@@ -322,15 +311,16 @@ def avg_pool2d(case: PoolCase, algorithm: str = "direct") -> Iterator[Comparison
         "count_include_pad": case.count_include_pad,
         "divisor_override": case.divisor_override,
     }
-    window = case.kernel**2 if isinstance(case.kernel, int) else case.kernel[0] * case.kernel[1]
-    expected = reference.avg_pool2d(x, case.kernel, **options)
-    scale = reference.abs_sum(reference.avg_pool2d, x, case.kernel, **options)
-    got = functional.avg_pool2d(x, case.kernel, **options)
+    window = case.kernel**case.axes if isinstance(case.kernel, int) else prod(case.kernel)
+    expected = plain(x, case.kernel, **options)
+    scale = reference.abs_sum(plain, x, case.kernel, **options)
+    got = compiled(x, case.kernel, **options)
     yield Comparison("mean", got, expected, direct_bound(expected, scale, window + 1))
+    gradient, plain_gradient = _pair("avg_pool{}d_input", case)
     dy = fill(case.rng("grad_output"), expected.shape, dtype)
-    dx = reference.avg_pool2d_input(x.shape, case.kernel, dy, **options)
-    scale = reference.abs_sum(reference.avg_pool2d_input, x.shape, case.kernel, dy, **options)
-    got = grad.avg_pool2d_input(x.shape, case.kernel, dy, **options)
+    dx = plain_gradient(x.shape, case.kernel, dy, **options)
+    scale = reference.abs_sum(plain_gradient, x.shape, case.kernel, dy, **options)
+    got = gradient(x.shape, case.kernel, dy, **options)
     yield Comparison("grad_input", got, dx, direct_bound(dx, scale, 2 * window + 1))
 
 
@@ -542,20 +532,34 @@ def _strassen_cases(count: int, first: int) -> tuple[ConvCase, ...]:
     return tuple(case for case in map(strassen_case, conv_cases(max(count // 6, min(count, 8)), first)) if case)
 
 
-def _one_dimensional(count: int, first: int) -> tuple[ConvCase, ...]:
-    half = count // 2
-    return conv_cases(count - half, first) + transposed_cases(half, first)
+def _some(draw: Callable[..., tuple[Any, ...]], axes: int) -> Callable[[int, int], tuple[Any, ...]]:
+    """Problems of another number of axes than two: half as many of one, a quarter of three."""
+    parts = {1: 2, 3: 4}[axes]
+    return lambda count, first: draw(max(count // parts, min(count, 8)), first, axes)
+
+
+def _of_axes(axes: int) -> tuple[Operation, ...]:
+    """The rows of one or three axes."""
+    return (
+        Operation(f"conv{axes}d, plan_conv{axes}d", _some(conv_cases, axes), conv),
+        Operation(f"conv{axes}d_backward", _some(conv_cases, axes), conv_backward),
+        Operation(f"grad.conv{axes}d_input, _weight", _some(conv_cases, axes), separate_gradients),
+        Operation(f"conv_transpose{axes}d, gradients", _some(transposed_cases, axes), conv_transpose),
+        Operation(f"max_pool{axes}d, gradient", _some(pool_cases, axes), max_pool),
+        Operation(f"avg_pool{axes}d, gradient", _some(pool_cases, axes), avg_pool),
+    )
 
 
 OPERATIONS = (
-    Operation("conv2d, plan_conv2d", conv_cases, conv2d),
-    Operation("conv2d_backward", conv_cases, conv2d_backward),
+    Operation("conv2d, plan_conv2d", conv_cases, conv),
+    Operation("conv2d_backward", conv_cases, conv_backward),
     Operation("grad.conv2d_input, _weight", conv_cases, separate_gradients),
-    Operation("conv_transpose2d, gradients", transposed_cases, conv_transpose2d),
-    Operation("conv1d, conv_transpose1d", _one_dimensional, conv1d),
+    Operation("conv_transpose2d, gradients", transposed_cases, conv_transpose),
     Operation("tiled_conv2d, gradients", tiled_cases, tiled_conv2d),
-    Operation("max_pool2d, gradient", pool_cases, max_pool2d),
-    Operation("avg_pool2d, gradient", pool_cases, avg_pool2d),
+    Operation("max_pool2d, gradient", pool_cases, max_pool),
+    Operation("avg_pool2d, gradient", pool_cases, avg_pool),
+    *_of_axes(1),
+    *_of_axes(3),
     Operation("Winograd, gradients", _winograd_cases, winograd),
     Operation("Winograd 2x2, gradients", _winograd_cases, lambda case: winograd(case, "winograd_2x2")),
     Operation("Winograd at stride 2", _winograd_cases, winograd_phases),

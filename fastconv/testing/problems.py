@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,15 @@ INTEGER_PAIRS = (
 )
 EMPTY_CHANNELS = ((0, 3, 1), (3, 0, 1), (0, 0, 1))  # input channels, output channels, groups
 MOST_MACS = 400_000
+MOST_POOLED = 20_000  # values of a pooling's input
+# By the number of axes: names of layouts (as often as they are drawn), lengths up to which an axis is drawn, channels.
+DATA_FORMATS = {
+    1: ("NCW", "NCL", "NWC", "NLC", "channels_first", "channels_last"),
+    2: ("NCHW", "NCHW", "NHWC", "NHWC", "channels_first", "channels_last"),
+    3: ("NCDHW", "NCDHW", "NDHWC", "NDHWC", "channels_first", "channels_last"),
+}
+LENGTHS = {1: (8, 41, 161), 2: (8, 16, 41), 3: (4, 7, 11)}
+AXIS_CHANNELS = {1: CHANNELS, 2: CHANNELS, 3: (1, 2, 3, 4, 5, 8, 9, 16, 17)}
 
 
 @dataclass(frozen=True)
@@ -45,12 +55,16 @@ class Case:
     index: int
     batch: int | None  # None: the batch axis is left out
     in_channels: int
-    size: tuple[int, int]
+    size: tuple[int, ...]
     data_format: str
 
     @property
+    def axes(self) -> int:
+        return len(self.size)
+
+    @property
     def channels_last(self) -> bool:
-        return self.data_format in ("NHWC", "channels_last")
+        return self.data_format in ("NWC", "NLC", "NHWC", "NDHWC", "channels_last")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -63,12 +77,12 @@ class Case:
 
 @dataclass(frozen=True)
 class ConvCase(Case):
-    """A call of conv2d or conv_transpose2d (`transposed`); channels are the caller's input and output channels."""
+    """A call of a convolution or a `transposed` one; channels are the caller's input and output channels."""
 
     transposed: bool
     out_channels: int
     groups: int
-    kernel: tuple[int, int]
+    kernel: tuple[int, ...]
     stride: Any
     padding: Any
     dilation: Any
@@ -87,7 +101,7 @@ class ConvCase(Case):
     @property
     def terms(self) -> int:
         """Products summed in one output value, at most."""
-        return self.in_channels // self.groups * self.kernel[0] * self.kernel[1]
+        return self.in_channels // self.groups * prod(self.kernel)
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -120,7 +134,7 @@ class ConvCase(Case):
         return input, weight, bias
 
     def __str__(self) -> str:
-        name = "conv_transpose2d" if self.transposed else "conv2d"
+        name = f"conv{'_transpose' if self.transposed else ''}{self.axes}d"
         options = ", ".join(f"{key}={value!r}" for key, value in self.options().items())
         return (
             f"case {self.index}: {name}(input {self.dtypes[0]}{self.input_shape}, "
@@ -166,7 +180,7 @@ class TiledCase(Case):
 
 @dataclass(frozen=True)
 class PoolCase(Case):
-    """A call of max_pool2d or avg_pool2d."""
+    """A call of max_pool or avg_pool of as many axes as `size` has."""
 
     kernel: Any
     stride: Any
@@ -189,7 +203,7 @@ class PoolCase(Case):
     def __str__(self) -> str:
         options = ", ".join(f"{key}={value!r}" for key, value in self.options().items())
         return (
-            f"case {self.index}: pool({self.dtype}{self.input_shape}, {self.kernel}, {options}, "
+            f"case {self.index}: pool{self.axes}d({self.dtype}{self.input_shape}, {self.kernel}, {options}, "
             f"dilation={self.dilation}, count_include_pad={self.count_include_pad}, "
             f"divisor_override={self.divisor_override})"
         )
@@ -213,13 +227,13 @@ def fill(
 
 
 @lru_cache(64)  # as many as the tests ask for again and again
-def conv_cases(count: int, first: int = 0) -> tuple[ConvCase, ...]:
-    return tuple(_draw_conv(index, transposed=False) for index in range(first, first + count))
+def conv_cases(count: int, first: int = 0, axes: int = 2) -> tuple[ConvCase, ...]:
+    return tuple(_draw_conv(index, transposed=False, axes=axes) for index in range(first, first + count))
 
 
 @lru_cache(64)  # as many as the tests ask for again and again
-def transposed_cases(count: int, first: int = 0) -> tuple[ConvCase, ...]:
-    return tuple(_draw_conv(index, transposed=True) for index in range(first, first + count))
+def transposed_cases(count: int, first: int = 0, axes: int = 2) -> tuple[ConvCase, ...]:
+    return tuple(_draw_conv(index, transposed=True, axes=axes) for index in range(first, first + count))
 
 
 @lru_cache(64)  # as many as the tests ask for again and again
@@ -228,24 +242,29 @@ def tiled_cases(count: int, first: int = 0) -> tuple[TiledCase, ...]:
 
 
 @lru_cache(64)  # as many as the tests ask for again and again
-def pool_cases(count: int, first: int = 0) -> tuple[PoolCase, ...]:
-    return tuple(_draw_pool(index) for index in range(first, first + count))
+def pool_cases(count: int, first: int = 0, axes: int = 2) -> tuple[PoolCase, ...]:
+    return tuple(_draw_pool(index, axes) for index in range(first, first + count))
 
 
 # ---- Drawing --------------------------------------------------------------------------------------------------------
 
 
-def _draw_conv(index: int, transposed: bool) -> ConvCase:
-    rng = np.random.default_rng([1 + transposed, index])
+def _generator(kind: int, index: int, axes: int) -> np.random.Generator:
+    """Problems of two axes keep the numbers that they were drawn from before there were others."""
+    return np.random.default_rng([kind, index] if axes == 2 else [kind, index, axes])
+
+
+def _draw_conv(index: int, transposed: bool, axes: int = 2) -> ConvCase:
+    rng = _generator(1 + transposed, index, axes)
     while True:
-        kernel = _draw_kernel(rng)
-        stride, dilation = _draw_step(rng), _draw_step(rng)
-        padding = _draw_padding(rng)
+        kernel = _draw_kernel(rng, axes)
+        stride, dilation = _draw_step(rng, axes), _draw_step(rng, axes)
+        padding = _draw_padding(rng, axes)
         mode = "zeros" if transposed or rng.random() < 0.6 else _pick(rng, PADDING_MODES[1:])
         output_padding = tuple(int(rng.integers(0, max(s, d))) for s, d in zip(stride, dilation, strict=True))
         effective = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
-        least = [1, 1]
-        for axis in (0, 1):
+        least = [1] * axes
+        for axis in range(axes):
             before, after = pads_of(padding, axis, effective[axis])
             if not transposed:
                 least[axis] = max(1, effective[axis] - before - after, -before, -after)
@@ -258,12 +277,12 @@ def _draw_conv(index: int, transposed: bool) -> ConvCase:
             elif padding.lower() == "full":
                 missing = 1 + 2 * (effective[axis] - 1) - effective[axis] - output_padding[axis]
                 least[axis] = max(1, 1 - (-missing // stride[axis]))
-        size = (_draw_size(rng, least[0]), _draw_size(rng, least[1]))
-        in_channels, out_channels, groups = _draw_channels(rng, transposed)
+        size = tuple(_draw_size(rng, length, LENGTHS[axes]) for length in least)
+        in_channels, out_channels, groups = _draw_channels(rng, transposed, AXIS_CHANNELS[axes])
         batch = _pick(rng, (0, 1, 1, 1, 2, 2, 3, None))
         dtypes = _draw_dtypes(rng)
         counted = size if transposed else _about(size, stride, effective, padding)
-        macs = (batch or 1) * counted[0] * counted[1] * kernel[0] * kernel[1] * in_channels * out_channels // groups
+        macs = (batch or 1) * prod(counted) * prod(kernel) * in_channels * out_channels // groups
         if macs > MOST_MACS or (macs > MOST_MACS // 8 and not dtypes[0].startswith("float")):
             continue
         activation = None
@@ -283,7 +302,7 @@ def _draw_conv(index: int, transposed: bool) -> ConvCase:
             dilation=_spelled(rng, dilation),
             output_padding=_spelled(rng, output_padding) if transposed else 0,
             padding_mode=mode,
-            data_format=_pick(rng, ("NCHW", "NCHW", "NHWC", "NHWC", "channels_first", "channels_last")),
+            data_format=_pick(rng, DATA_FORMATS[axes]),
             dtypes=dtypes,
             with_bias=bool(rng.random() < 0.6),
             with_residual=bool(not transposed and rng.random() < 0.2),
@@ -309,25 +328,28 @@ def _draw_tiled(index: int) -> TiledCase:
         )  # fmt: skip
 
 
-def _draw_pool(index: int) -> PoolCase:
-    rng = np.random.default_rng([4, index])
+def _draw_pool(index: int, axes: int = 2) -> PoolCase:
+    rng = _generator(4, index, axes)
+    one = (1,) * axes
     while True:
-        kernel = (int(rng.integers(1, 6)), int(rng.integers(1, 6)))
+        kernel = _numbers(rng, 1, 6, axes)
         if rng.random() < 0.4:
-            kernel = (kernel[0], kernel[0])
-        stride = None if rng.random() < 0.3 else _draw_step(rng)
-        dilation = (1, 1) if rng.random() < 0.6 else _draw_step(rng)
-        size = (int(rng.integers(1, 41)), int(rng.integers(1, 41)))
+            kernel = kernel[:1] * axes
+        stride = None if rng.random() < 0.3 else _draw_step(rng, axes)
+        dilation = one if rng.random() < 0.6 else _draw_step(rng, axes)
+        size = _numbers(rng, 1, LENGTHS[axes][-1], axes)
         if rng.random() < 0.5:  # tiny planes, where every window meets an edge
-            size = (int(rng.integers(1, 8)), int(rng.integers(1, 8)))
+            size = _numbers(rng, 1, 8, axes)
         padding = _draw_pool_padding(rng, kernel)
         steps = kernel if stride is None else stride
-        dilations = {dilation, (1, 1)}  # an average pool has none
-        if not all(_pool_fits(size[a], kernel[a], steps[a], d[a], padding, a) for a in (0, 1) for d in dilations):
+        dilations = {dilation, one}  # an average pool has none
+        if not all(
+            _pool_fits(size[a], kernel[a], steps[a], d[a], padding, a) for a in range(axes) for d in dilations
+        ):
             continue
-        channels = _pick(rng, CHANNELS)
+        channels = _pick(rng, AXIS_CHANNELS[axes])
         batch = _pick(rng, (0, 1, 1, 1, 2, 2, 3, None))
-        if channels * size[0] * size[1] * max(1, batch or 1) > 20_000:
+        if channels * prod(size) * max(1, batch or 1) > MOST_POOLED:
             continue
         return PoolCase(
             index=index,
@@ -341,7 +363,7 @@ def _draw_pool(index: int) -> PoolCase:
             ceil_mode=bool(rng.random() < 0.4),
             count_include_pad=bool(rng.random() < 0.5),
             divisor_override=int(rng.integers(1, 9)) if rng.random() < 0.2 else None,
-            data_format=_pick(rng, ("NCHW", "NHWC")),
+            data_format=_pick(rng, DATA_FORMATS[axes][1:3]),
             dtype=_pick(rng, ("float32", "float32", "float32", "float64", "float16", "int8", "uint16", "int64")),
         )
 
@@ -350,61 +372,68 @@ def _pick(rng: np.random.Generator, choices: tuple[Any, ...]) -> Any:
     return choices[int(rng.integers(len(choices)))]
 
 
-def _spelled(rng: np.random.Generator, pair: tuple[int, ...]) -> Any:
+def _spelled(rng: np.random.Generator, numbers: tuple[int, ...]) -> Any:
     """(2, 2) may be written 2."""
-    return pair[0] if pair[0] == pair[1] and rng.random() < 0.6 else pair
+    return numbers[0] if len(set(numbers)) == 1 and rng.random() < 0.6 else numbers
 
 
-def _draw_kernel(rng: np.random.Generator) -> tuple[int, int]:
+def _numbers(rng: np.random.Generator, low: int, high: int, axes: int) -> tuple[int, ...]:
+    """A number from `low` to below `high` for each axis."""
+    return tuple(int(rng.integers(low, high)) for _ in range(axes))
+
+
+def _draw_kernel(rng: np.random.Generator, axes: int) -> tuple[int, ...]:
     if rng.random() < 0.5:
-        k = _pick(rng, (1, 1, 2, 3, 3, 3, 4, 5, 6, 7))
-        return (k, k)
-    return (int(rng.integers(1, 8)), int(rng.integers(1, 8)))
+        return (_pick(rng, (1, 1, 2, 3, 3, 3, 4, 5, 6, 7) if axes < 3 else (1, 1, 2, 3, 3)),) * axes
+    return _numbers(rng, 1, 8 if axes < 3 else 5, axes)
 
 
-def _draw_step(rng: np.random.Generator) -> tuple[int, int]:
+def _draw_step(rng: np.random.Generator, axes: int) -> tuple[int, ...]:
     """A stride or a dilation."""
-    return tuple(int(v) for v in rng.choice([1, 2, 3], 2, p=[0.6, 0.25, 0.15]))  # type: ignore[return-value]
+    return tuple(int(v) for v in rng.choice([1, 2, 3], axes, p=[0.6, 0.25, 0.15]))
 
 
-def _draw_padding(rng: np.random.Generator) -> Any:
+def _draw_padding(rng: np.random.Generator, axes: int) -> Any:
     kind = int(rng.integers(6))
     if kind == 0:
         return 0
     if kind == 1:
         return int(rng.integers(1, 5))
     if kind == 2:
-        return tuple(int(v) for v in rng.integers(0, 4, 2))
+        return tuple(int(v) for v in rng.integers(0, 4, axes))
     if kind == 3:
-        return tuple(tuple(int(v) for v in rng.integers(-2, 4, 2)) for _ in (0, 1))
-    return _pick(rng, ("valid", "same", "SAME", "Same_Lower", "same_lower", "full"))
+        return tuple(tuple(int(v) for v in rng.integers(-2, 4, 2)) for _ in range(axes))
+    words = ("valid", "same", "SAME", "Same_Lower", "same_lower", "full")
+    return _pick(rng, (*words, "causal", "CAUSAL") if axes == 1 else words)
 
 
 def pads_of(padding: Any, axis: int, effective: int) -> tuple[int, int]:
     """What a padding surely adds along an axis; 'same' never makes a plane too small, so its worth is not needed."""
     if isinstance(padding, str):
-        word = padding.lower()
-        return (0, 0) if word == "valid" else (effective - 1, effective - 1)
+        sides = {"valid": (0, 0), "causal": (effective - 1, 0)}
+        return sides.get(padding.lower(), (effective - 1, effective - 1))
     if isinstance(padding, int):
         return padding, padding
     return padding[axis] if isinstance(padding[axis], tuple) else (padding[axis], padding[axis])
 
 
-def _draw_size(rng: np.random.Generator, least: int) -> int:
-    """Mostly small planes, up to 40; often just as large as the kernel needs."""
+def _draw_size(rng: np.random.Generator, least: int, lengths: tuple[int, ...]) -> int:
+    """Mostly small planes, up to the longest of `lengths`; often just as large as the kernel needs."""
     if rng.random() < 0.2:
         return least
-    return least + int(rng.integers(0, max(1, min(41, _pick(rng, (8, 16, 41))) - least)))
+    return least + int(rng.integers(0, max(1, _pick(rng, lengths) - least)))
 
 
-def _draw_channels(rng: np.random.Generator, transposed: bool) -> tuple[int, int, int]:
+def _draw_channels(
+    rng: np.random.Generator, transposed: bool, counts: tuple[int, ...]
+) -> tuple[int, int, int]:
     kind = rng.random()
     if kind < 0.02:
         return EMPTY_CHANNELS[int(rng.integers(len(EMPTY_CHANNELS)))]
     if kind < 0.6:
-        return _pick(rng, CHANNELS), _pick(rng, CHANNELS), 1
+        return _pick(rng, counts), _pick(rng, counts), 1
     if kind < 0.8:  # depthwise, with one or more outputs an input (a transposed one the other way round)
-        channels, multiplier = _pick(rng, CHANNELS), int(rng.integers(1, 4))
+        channels, multiplier = _pick(rng, counts), int(rng.integers(1, 4))
         one_to_many = (channels, channels * multiplier, channels)
         return (one_to_many[1], one_to_many[0], channels) if transposed and rng.random() < 0.5 else one_to_many
     groups = int(rng.integers(2, 5))
@@ -423,14 +452,13 @@ def _draw_dtypes(rng: np.random.Generator) -> tuple[str, str]:
     return INTEGER_PAIRS[int(rng.integers(len(INTEGER_PAIRS)))]
 
 
-def _about(size: Any, stride: Any, effective: Any, padding: Any) -> tuple[int, int]:
+def _about(size: Any, stride: Any, effective: Any, padding: Any) -> tuple[int, ...]:
     """The size of the output, roughly, for the cost limit."""
-    padded = [size[a] + sum(pads_of(padding, a, effective[a])) for a in (0, 1)]
-    rows, columns = (max(1, (padded[a] - effective[a]) // stride[a] + 1) for a in (0, 1))
-    return rows, columns
+    padded = [length + sum(pads_of(padding, axis, effective[axis])) for axis, length in enumerate(size)]
+    return tuple(max(1, (n - e) // s + 1) for n, e, s in zip(padded, effective, stride, strict=True))
 
 
-def _draw_pool_padding(rng: np.random.Generator, kernel: tuple[int, int]) -> Any:
+def _draw_pool_padding(rng: np.random.Generator, kernel: tuple[int, ...]) -> Any:
     kind = int(rng.integers(5))
     if kind == 0:
         return 0

@@ -10,11 +10,16 @@ from ... import functional
 from ..._core.arrays import Array
 from ..._core.ask_plans import prepared
 from ..._core.conv_plan import ConvPlan
+from ..._core.layouts import INWARD, OUTWARD, WEIGHT_OUTWARD
 from ..._core.problem import Use
+from ..._core.words import Shape
 from .activations import hard_swish, logistic
 from .registry import INTERNAL, Call, operator
 from .windows import Window, attribute_numbers, kernel_of
 
+# By the number of axes of the input.
+CONVOLUTIONS: Final = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
+TRANSPOSED: Final = {3: functional.conv_transpose1d, 4: functional.conv_transpose2d, 5: functional.conv_transpose3d}
 PADDING_MODES: Final = {"constant": "zeros", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
 
@@ -26,14 +31,15 @@ class Ready(NamedTuple):
 
     def run(self, call: Call, x: Array, residual: Array | None) -> Array:
         """The result, channels last in memory."""
+        last = OUTWARD[x.ndim]
         place = None if call.target is None else call.target(self.shape, x.dtype)
         if place is None:
-            batch, channels, height, width = self.shape
-            out = call.pool.empty((batch, height, width, channels), x.dtype)
+            batch, channels, *size = self.shape
+            out = call.pool.empty((batch, *size, channels), x.dtype)
         else:
-            out = place.transpose(0, 2, 3, 1)
-        add = None if residual is None else residual.transpose(0, 2, 3, 1)
-        return self.plan.run(x.transpose(0, 2, 3, 1), out, residual=add).transpose(0, 3, 1, 2)
+            out = place.transpose(last)
+        add = None if residual is None else residual.transpose(last)
+        return self.plan.run(x.transpose(last), out, residual=add).transpose(INWARD[x.ndim])
 
 
 @operator("Conv")
@@ -45,12 +51,7 @@ def conv(call: Call, x: Array, w: Array, b: Array | None = None, residual: Array
         return ready.run(call, x, residual)
     size = require_axes(call, x, w)
     window = kernel_of(call, size, w.shape[2:])
-    if len(size) == 3:
-        return _three_dimensional(call, x, w, b, window)
-    if len(size) == 1:
-        added = None if residual is None else residual[:, :, None] if residual.ndim == 3 else residual
-        return _two_dimensional(call, x[:, :, None], w[:, :, None], b, added, _with_height(window))[:, :, 0]
-    return _two_dimensional(call, x, w, b, residual, window)
+    return _planned(call, x, w, b, residual, window)
 
 
 def require_axes(call: Call, x: Array, w: Array) -> tuple[int, ...]:
@@ -60,13 +61,10 @@ def require_axes(call: Call, x: Array, w: Array) -> tuple[int, ...]:
     return x.shape[2:]
 
 
-def _with_height(window: Window) -> Window:
-    return Window((1, *window.kernel), (1, *window.stride), (1, *window.dilation), ((0, 0), *window.sides))
-
-
-def _two_dimensional(
+def _planned(
     call: Call, x: Array, w: Array, b: Array | None, residual: Array | None, window: Window
 ) -> Array:
+    """By a plan where the weights are constant, else by a call."""
     activation = call.get("activation")
     options: dict[str, Any] = {
         "stride": window.stride, "padding": window.sides, "dilation": window.dilation, "groups": call.get("group", 1),
@@ -82,28 +80,25 @@ def _two_dimensional(
     add = None if late else residual
     if call.is_constant(1) and (b is None or call.is_constant(2)):
         key = ("plan", x.shape[1:], x.dtype, fused)
-        plan = call.state.get(key)
+        plan, last = call.state.get(key), OUTWARD[x.ndim]
         if plan is None:
             plan = call.state[key] = prepared(
-                Use.NETWORK, (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(2, 3, 1, 0), b, data_format="NHWC",
-                activation=fused, **options,
+                Use.NETWORK, (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(WEIGHT_OUTWARD[w.ndim]), b,
+                data_format="channels_last", activation=fused, **options,
             )  # fmt: skip
             call.describe(plan.explain().kind, plan.explain().packed_weight_bytes)
         if not late:
             call.state[x.shape, x.dtype] = Ready(plan, shape)
-        plan.run(
-            x.transpose(0, 2, 3, 1), out.transpose(0, 2, 3, 1),
-            residual=None if add is None else add.transpose(0, 2, 3, 1),
-        )  # fmt: skip
+        plan.run(x.transpose(last), out.transpose(last), residual=None if add is None else add.transpose(last))
     else:
-        functional.conv2d(x, w, b, activation=fused, residual=add, out=out, **options)
+        CONVOLUTIONS[x.ndim](x, w, b, activation=fused, residual=add, out=out, **options)
     if late and residual is not None:
         out = np.add(out, residual, out=out if np.broadcast_shapes(shape, np.shape(residual)) == shape else None)
         out = activate(call, out, activation)
     return out
 
 
-def _output_shape(call: Call, x: Array, w: Array, window: Window) -> tuple[int, int, int, int]:
+def _output_shape(call: Call, x: Array, w: Array, window: Window) -> Shape:
     """The shape of the result, refused before anything is allocated."""
     sizes = []
     for length, (before, after), extent, stride in zip(
@@ -113,7 +108,7 @@ def _output_shape(call: Call, x: Array, w: Array, window: Window) -> tuple[int, 
     if min(sizes) < 1 and x.size:
         raise call.error(f"a kernel of {window.kernel} does not fit an input {x.shape} with padding {window.sides}.")
     call.check((x.shape[0], w.shape[0], *(max(0, size) for size in sizes)), x.dtype)
-    return x.shape[0], w.shape[0], sizes[0], sizes[1]
+    return (x.shape[0], w.shape[0], *sizes)
 
 
 def activate(call: Call, x: Array, name: str | None) -> Any:
@@ -129,29 +124,6 @@ def activate(call: Call, x: Array, name: str | None) -> Any:
     if name == "silu":
         return np.multiply(x, logistic(x, call.like(x)), out=x)
     return hard_swish(call, x) if name == "hardswish" else x
-
-
-def _three_dimensional(call: Call, x: Array, w: Array, b: Array | None, window: Window) -> Any:
-    """The sum over the kernel's depth of 2-D convolutions of all slices."""
-    (before, after), *sides = window.sides
-    n, _, depth, _, _ = x.shape
-    depths = (depth + before + after - window.extent[0]) // window.stride[0] + 1
-    if depths < 1:
-        raise call.error(f"a kernel of {window.kernel} does not fit an input of shape {x.shape}.")
-    total = None
-    for tap in range(window.kernel[0]):
-        places = np.arange(depths) * window.stride[0] + tap * window.dilation[0] - before
-        inside = (places >= 0) & (places < depth)
-        slices = np.moveaxis(np.take(x, np.clip(places, 0, depth - 1), 2), 2, 1)
-        slices = np.where(inside.reshape(1, -1, 1, 1, 1), slices, x.dtype.type(0))
-        plane = functional.conv2d(
-            slices.reshape(n * depths, *slices.shape[2:]), w[:, :, tap], b if tap == 0 else None, window.stride[1:],
-            tuple(sides), window.dilation[1:], call.get("group", 1), num_threads=call.threads,
-        )  # fmt: skip
-        total = plane if total is None else np.add(total, plane, out=total)
-        call.check(total.shape, total.dtype)
-    assert total is not None
-    return activate(call, np.moveaxis(total.reshape(n, depths, *total.shape[1:]), 1, 2), call.get("activation"))
 
 
 # ---- transposed ----------------------------------------------------------------------------------------------------
@@ -178,13 +150,11 @@ def conv_transpose(call: Call, x: Array, w: Array, b: Array | None = None) -> An
     call.check((x.shape[0], w.shape[1] * groups, *output), x.dtype)
     # Rows added after the end are rows that the padding did not cut off.
     sides = tuple((before, after - more) for (before, after), more in zip(sides, extra, strict=True))
-    window = Window(w.shape[2:], stride, dilation, sides, tuple(output))
-    if len(size) == 3:
-        y = _transposed_three_dimensional(call, x, w, b, window, groups)
-    elif len(size) == 1:
-        y = _transposed(call, x[:, :, None], w[:, :, None], b, _with_height(window), groups)[:, :, 0]
-    else:
-        y = _transposed(call, x, w, b, window, groups)
+    shape = (x.shape[0], w.shape[1] * groups, *output)
+    y = TRANSPOSED[x.ndim](
+        x, w, b, stride, sides, 0, groups, dilation, num_threads=call.threads,
+        out=call.empty_channels_last(shape, x.dtype) if shape[1] > 1 else None,
+    )  # fmt: skip
     return activate(call, y, call.get("activation"))
 
 
@@ -209,35 +179,6 @@ def transposed_sides(
         half = total // 2
         made.append((half, total - half) if auto == "SAME_UPPER" else (total - half, half))
     return tuple(made)
-
-
-def _transposed(call: Call, x: Array, w: Array, b: Array | None, window: Window, groups: int) -> Array:
-    shape = (x.shape[0], w.shape[1] * groups, *window.output) if len(window.output) == 2 else None
-    out = call.empty_channels_last(shape, x.dtype) if shape is not None and shape[1] > 1 else None
-    return functional.conv_transpose2d(
-        x, w, b, window.stride, window.sides, 0, groups, window.dilation, num_threads=call.threads, out=out
-    )
-
-
-def _transposed_three_dimensional(
-    call: Call, x: Array, w: Array, b: Array | None, window: Window, groups: int
-) -> Array:
-    """Every slice of the kernel makes, from all slices of the input, slices of the output that are added up."""
-    n, channels, depth, *_ = x.shape
-    (before, _), *sides = window.sides
-    y = np.zeros((n, w.shape[1] * groups, *window.output), x.dtype)
-    flat = np.moveaxis(x, 2, 1).reshape(n * depth, channels, *x.shape[3:])
-    for tap in range(window.kernel[0]):
-        planes = functional.conv_transpose2d(
-            flat, w[:, :, tap], None, window.stride[1:], tuple(sides), 0, groups, window.dilation[1:],
-            num_threads=call.threads,
-        )  # fmt: skip
-        planes = planes.reshape(n, depth, *planes.shape[1:])
-        for place in range(depth):
-            to = place * window.stride[0] + tap * window.dilation[0] - before
-            if 0 <= to < y.shape[2]:
-                y[:, :, to] += planes[:, place]
-    return y if b is None else y + b.reshape(-1, 1, 1, 1)
 
 
 # ---- a factor and a shift a channel --------------------------------------------------------------------------------

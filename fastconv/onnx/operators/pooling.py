@@ -1,9 +1,9 @@
-"""Poolings: of one and two axes by fastconv, the rest by NumPy's views of windows."""
+"""Poolings: those of one to three axes by fastconv, the rest by NumPy's views of windows."""
 
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,6 +14,10 @@ from ..._core.words import Shape
 from .registry import Call, operator
 from .sums import mean, spatial_sums, summed
 from .windows import Window, kernel_of, pooled
+
+# By the number of axes of the input.
+MAXIMA: Final = {3: functional.max_pool1d, 4: functional.max_pool2d, 5: functional.max_pool3d}
+MEANS: Final = {3: functional.avg_pool1d, 4: functional.avg_pool2d, 5: functional.avg_pool3d}
 
 
 def _window(call: Call, x: Array) -> Window:
@@ -28,23 +32,12 @@ def _native(x: Array, window: Window) -> bool:
     """Whether fastconv's poolings take this: they refuse padding of more than half a window."""
     pairs = zip(window.sides, window.extent, strict=True)
     halves = all(min(sides) >= 0 and max(sides) <= extent // 2 for sides, extent in pairs)
-    return halves and x.ndim in (3, 4) and 0 not in x.shape
+    return halves and x.ndim in MAXIMA and 0 not in x.shape
 
 
-def _as_image(x: Array, window: Window) -> tuple[Array, dict[str, Any]]:
-    """An input with one spatial axis gets a height of 1; the options of fastconv's poolings."""
-    more = 4 - x.ndim
-    image = x if x.ndim == 4 else x[:, :, None]
-    ones = (1,) * more
-    return image, {
-        "kernel_size": (*ones, *window.kernel), "stride": (*ones, *window.stride),
-        "padding": ((0, 0),) * more + window.sides,
-    }  # fmt: skip
-
-
-def _result(call: Call, image: Array, window: Window) -> Array:
-    shape = (*image.shape[:2], *(1,) * (2 - len(window.output)), *window.output)
-    return (call.empty_channels_last if lies_channels_last(image) else call.empty)(shape, image.dtype)
+def _result(call: Call, x: Array, window: Window) -> Array:
+    shape = (*x.shape[:2], *window.output)
+    return (call.empty_channels_last if lies_channels_last(x) else call.empty)(shape, x.dtype)
 
 
 def _ceiled(call: Call, window: Window, size: tuple[int, ...]) -> bool:
@@ -65,17 +58,12 @@ def max_pool(call: Call, x: Array) -> Any:
     by_columns = bool(call.get("storage_order", 0))
     if not _native(x, window) or x.dtype == bool:
         return _maximum(call, x, window, indexed, by_columns)
-    image, options = _as_image(x, window)
-    options["dilation"] = (1,) * (4 - x.ndim) + window.dilation
-    out = _result(call, image, window)
-    found = functional.max_pool2d(
-        image, **options, ceil_mode=_ceiled(call, window, x.shape[2:]), return_indices=indexed, out=out,
-        num_threads=call.threads,
+    out = _result(call, x, window)
+    found = MAXIMA[x.ndim](
+        x, window.kernel, window.stride, window.sides, window.dilation, _ceiled(call, window, x.shape[2:]), indexed,
+        out=out, num_threads=call.threads,
     )  # fmt: skip
-    shape = (*x.shape[:2], *window.output)
-    if not indexed:
-        return out.reshape(shape)
-    return out.reshape(shape), _whole(found[1].reshape(shape), x, by_columns)
+    return (out, _whole(found[1], x, by_columns)) if indexed else out
 
 
 def _whole(places: Array, x: Array, by_columns: bool) -> Any:
@@ -126,13 +114,10 @@ def average_pool(call: Call, x: Array) -> Any:
     window = _window(call, x)
     included = bool(call.get("count_include_pad", 0))
     if set(window.dilation) == {1} and _native(x, window) and x.dtype in FLOATS:
-        image, options = _as_image(x, window)
-        out = _result(call, image, window)
-        functional.avg_pool2d(
-            image, **options, ceil_mode=_ceiled(call, window, x.shape[2:]), count_include_pad=included, out=out,
-            num_threads=call.threads,
+        return MEANS[x.ndim](
+            x, window.kernel, window.stride, window.sides, _ceiled(call, window, x.shape[2:]), included,
+            out=_result(call, x, window), num_threads=call.threads,
         )  # fmt: skip
-        return out.reshape(*x.shape[:2], *window.output)
     sums = windows(call, x, window, 0)
     axes = tuple(range(x.ndim, sums.ndim))
     return (sums.sum(axis=axes, dtype=np.float64) / _counts(x, window, included)).astype(x.dtype, copy=False)

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ... import functional
 from ..._core.arrays import Array
 from ..errors import onnx_package
 from ..tensors import numpy_type
 from .casts import converted
 from .chain import integer_range
-from .convolution import require_axes
+from .convolution import CONVOLUTIONS, require_axes
 from .registry import Call, operator
 from .windows import kernel_of
 
@@ -83,12 +82,10 @@ def _shifted(x: Array, zero: Array | None, axis: int = 0) -> Array:
 def conv_integer(call: Call, x: Array, w: Array, x_zero: Array | None = None, w_zero: Array | None = None) -> Array:
     """The exact convolution of small integers, as int32."""
     size = require_axes(call, x, w)
-    if len(size) != 2:
-        raise call.error("fastconv convolves integers in two dimensions.")
     window = kernel_of(call, size, w.shape[2:])
     # 16 bits hold the difference of two bytes, and fastconv adds such products up in 32.
     a, b = _shifted(x, x_zero).astype(np.int16), _shifted(w, w_zero).astype(np.int16)
-    return functional.conv2d(
+    return CONVOLUTIONS[x.ndim](
         a, b, None, window.stride, window.sides, window.dilation, call.get("group", 1), num_threads=call.threads
     )
 
@@ -99,11 +96,11 @@ def q_linear_conv(
     y_zero: Array, bias: Array | None = None,
 ) -> Array:  # fmt: skip
     """A convolution from quantised to quantised."""
-    sums = conv_integer(call, x, w, x_zero, w_zero)
+    sums, channels = conv_integer(call, x, w, x_zero, w_zero), (-1, *(1,) * (x.ndim - 2))
     if bias is not None:
-        sums = sums + bias.reshape(-1, 1, 1)
+        sums = sums + bias.reshape(channels)
     factor = x_scale.astype(np.float64) * w_scale.astype(np.float64) / y_scale.astype(np.float64)
-    values = sums * (factor.reshape(()) if factor.size == 1 else factor.reshape(-1, 1, 1))
+    values = sums * (factor.reshape(()) if factor.size == 1 else factor.reshape(channels))
     return _limited(np.rint(values).astype(np.int64) + int(y_zero.ravel()[0]), y_zero.dtype)
 
 
