@@ -15,7 +15,7 @@ import pytest
 import fastconv
 from fastconv import Sequential, grad, losses, sums
 from fastconv import layers as L
-from fastconv.choice import LONG_SUM
+from fastconv._native import LONG_SUM
 from fastconv.layers import rows
 from fastconv.layers.activations import softmax
 from fastconv.testing.comparisons import direct_bound

@@ -10,7 +10,7 @@ import pytest
 
 import fastconv
 from fastconv import _native, grad, reference
-from fastconv.call import COMPUTE
+from fastconv._core.types import COMPUTE
 
 TYPES = ["float32", "float64", "float16", "int16", "int64"]  # int16 is summed in int32
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]

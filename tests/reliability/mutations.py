@@ -310,7 +310,10 @@ MUTATIONS = [
         "lo[0] = min(columns, (-ix + job.stride[2]) // job.stride[2])",
     ),
     Mutation(
-        "weight gradient: merged taps ignore the dilation", _DW, "= j * job.dilation[2] * job.ld + c", "= j * job.ld + c"
+        "weight gradient: merged taps ignore the dilation",
+        _DW,
+        "= j * job.dilation[2] * job.ld + c",
+        "= j * job.ld + c",
     ),
     Mutation(
         "depthwise: a tap one past the right border",

@@ -23,6 +23,7 @@ from .method import (
     WORKSPACE_BYTES,
     Array,
     Bound,
+    Direction,
     From,
     GradientProgram,
     Offer,
@@ -47,6 +48,10 @@ PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
 GRADIENT_TILES = 24  # of the weight gradient, transformed together
 # Of the second-level cache, in 128ths: sums of a block of tiles, transformed weights of a slice, transformed input.
 WEIGHT_SLICE, SUMS, SLICE, INPUT = 8, 81, 72, 64
+# What the transforms may lose where operands are near the smallest numbers: so many of them a term, and as if each
+# operand were so much larger. The largest tiles lose up to 850 a weight and 240 an input, 1,300 and 350 in the weight
+# gradient, by the rows of their matrices; (C + 32) u times this is more than 9 times that.
+LOST, ADDED = 8, 2.0**-120
 MOST_EXAMPLE_VALUES = 100_000  # channels x outputs x pixels of a generated problem, to keep it quick
 
 
@@ -71,7 +76,7 @@ KINDS = {
     "4x4": Kind(2, 4, 1, 3, 6, 6, 32),
     "2x2": Kind(1, 2, 1, 3, 4, 4, 4),
     "2x2 at stride 2": Kind(0, 2, 2, 3, 5, 4, 4),
-    "4x4 at stride 2": Kind(4, 4, 2, 3, 9, 6, 4),
+    "4x4 at stride 2": Kind(4, 4, 2, 3, 9, 6, 32),
 }
 TWO_TAPS = Kind(3, 2, 1, 2, 3, 3, 4)  # "2x2 at stride 2" of an input gradient, in every phase
 LARGE, SMALL, STRIDED, STRIDED_LARGE = KINDS
@@ -264,18 +269,29 @@ class Winograd:
         """|y - y_ref| <= (C + terms) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels (pixels for the
         weight gradient), u the unit roundoff, the maximum over the plane: a tile's error follows the largest of its
         pixels. Random, one-signed and constant data stayed below 0.8 of (C + 16) u, planes of very different scales and
-        few channels in 8 of 100,000 problems above it, up to 1.48 times (reliability board). What is lost near the
-        smallest numbers: `testing.comparisons.WINOGRAD_ADDED`."""
+        few channels in 8 of 100,000 problems above it, up to 1.48 times (reliability board)."""
         g = p.geometry
         summed = min(g.batch * prod(g.output_size), LONG_SUM) if p.gradient_of_weight else p.channels
-        return Bound(summed + KINDS[variant].roundings, "plane")
+        roundings = summed + KINDS[variant].roundings
+        return Bound(roundings, "plane", LOST * roundings, ADDED)
 
-    def example(self, case: Any) -> Any:
-        """A kernel of 3 x 3; None where nothing or too much would be computed."""
-        size = (max(case.size[0], 7), max(case.size[1], 7))
-        if not 0 < case.in_channels * case.out_channels * size[0] * size[1] < MOST_EXAMPLE_VALUES:
+    def example(self, case: Any, variant: str, direction: Direction) -> Any:
+        """A kernel of 3 x 3, at stride 1 a dilated one now and then; an input gradient at stride 2 has 4 x 4 taps. None
+        where nothing or too much would be computed."""
+        gradient, stride = direction is Direction.INPUT_GRADIENT, KINDS[variant].stride
+        side, dilation = 4 if gradient and stride == 2 else 3, 1
+        if stride == 2 and (direction is Direction.WEIGHT_GRADIENT or (gradient and variant == STRIDED_LARGE)):
             return None
-        return replace(case, kernel=(3, 3), stride=1, dilation=1, groups=1, size=size, dtypes=("float32", "float32"))
+        if stride == 1 and case.padding_mode == "zeros" and case.index % 4 == 1:
+            dilation = case.dilation
+        most = 2 * (dilation if isinstance(dilation, int) else max(dilation))
+        size = tuple(max(n, side + most + 2) for n in case.size)
+        if not 0 < case.in_channels * case.out_channels * prod(size) < MOST_EXAMPLE_VALUES:
+            return None
+        return replace(
+            case, kernel=(side, side), stride=stride, dilation=dilation, groups=1, size=size,
+            dtypes=("float32", "float32"),
+        )  # fmt: skip
 
 
 # ---- forward passes and input gradients ----------------------------------------------------------------------------
