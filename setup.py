@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -82,14 +82,15 @@ The compiler said: {reason}"""
 
 @dataclass(frozen=True)
 class ISA:
-    """An instruction set the kernels are compiled for."""
+    """An instruction set the kernels are compiled for: all of kernels.c, or what it adds to the set that it extends."""
 
     name: str
-    flags: tuple[str, ...]
+    flags: tuple[str, ...]  # beside those of the set that it extends
+    extends: str | None = None
 
     @property
-    def kernel_flags(self) -> list[str]:
-        return [f"-DFASTCONV_ISA={self.name}", *self.flags]
+    def source(self) -> Path:
+        return SOURCE / "kernels" / f"{self.name}.c" if self.extends else KERNELS
 
 
 BASELINE = ISA("baseline", ())
@@ -102,6 +103,7 @@ X86_ISAS = [
         "avx512",
         ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
     ),
+    ISA("avx512_vnni", ("-mavx512vnni",), extends="avx512"),
 ]
 
 PROBE_COMPILER = "#include <Python.h>\nint fastconv_probe(void) { return PY_MAJOR_VERSION; }\n"
@@ -182,8 +184,13 @@ class BuildNative(build_ext):
         self.isas = [BASELINE_GCC_ARM if self.compiles(PROBE_GCC_ARM) else BASELINE]
         if self.compiles(PROBE_X86):
             more = GCC_WINDOWS_FLAGS if self.compiles(PROBE_GCC_WINDOWS) else ()
-            sets = [ISA(isa.name, (*isa.flags, *more)) for isa in X86_ISAS]
-            self.isas += [isa for isa in sets if self.compiles(PROBE_X86, flags=isa.flags)]
+            for isa in X86_ISAS:
+                parent = [one for one in self.isas if one.name == isa.extends]
+                if isa.extends and not parent:
+                    continue
+                isa = replace(isa, flags=(*(parent[0].flags if parent else more), *isa.flags))
+                if self.compiles(PROBE_X86, flags=isa.flags):
+                    self.isas.append(isa)
         super().build_extensions()
 
     def spelt(self, flags: list[str]) -> list[str]:
@@ -201,7 +208,7 @@ class BuildNative(build_ext):
     def build_extension(self, ext: Extension) -> None:
         begin = time.monotonic()
         ext.define_macros = [(f"FASTCONV_HAVE_{isa.name.upper()}", "1") for isa in self.isas[1:]]
-        sources = runpy.run_path("fastconv/built.py")["fingerprint"](SOURCE)
+        sources = runpy.run_path("fastconv/_core/built.py")["fingerprint"](SOURCE)
         ext.define_macros.append(("FASTCONV_SOURCES", f"{sources:#x}ULL"))
         if ABI3:
             ext.define_macros.append(("Py_LIMITED_API", LIMITED_API))
@@ -232,13 +239,13 @@ class BuildNative(build_ext):
             folder = Path(self.build_temp, "kernels", isa.name)
             folder.mkdir(parents=True, exist_ok=True)
             record = folder / "settings.txt"  # a change of flags rebuilds too
-            target = folder / KERNELS.with_suffix(self.compiler.obj_extension)
+            target = folder / isa.source.with_suffix(self.compiler.obj_extension)
             current = target.exists() and target.stat().st_mtime > newest
             if self.force or not current or not record.exists() or record.read_text() != settings:
                 say(f"compiling the kernels for {isa.name} ({self.isas.index(isa) + 1} of {len(self.isas)}) ...")
-                flags = [*self.native_flags, *self.spelt([*KERNEL_FLAGS, *isa.kernel_flags])]
+                flags = [*self.native_flags, *self.spelt([*KERNEL_FLAGS, f"-DFASTCONV_ISA={isa.name}", *isa.flags])]
                 objects = self.compiler.compile(
-                    [str(KERNELS)], output_dir=str(folder), include_dirs=INCLUDE, extra_postargs=flags
+                    [str(isa.source)], output_dir=str(folder), include_dirs=INCLUDE, extra_postargs=flags
                 )
                 record.write_text(settings)
                 return str(objects[0])

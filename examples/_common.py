@@ -20,8 +20,8 @@ from fastconv.cli.demo.data import Digits, digits
 from fastconv.cli.demo.figures import MUTED, RIGHT, WRONG, axis_at, new_figure, save
 from fastconv.cli.machine import one_line
 from fastconv.losses import SparseCategoricalCrossentropy
+from fastconv.models.training import ends_in_softmax
 from fastconv.optimizers import Adam, CosineDecay
-from fastconv.training import ends_in_softmax
 
 Array = NDArray[Any]
 # Okabe and Ito's palette, told apart by people with any kind of colour vision.

@@ -10,13 +10,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import built  # noqa: F401  finds the compiled module; so it comes first
-from ._core import isa  # noqa: F401  honours FASTCONV_ISA
+from ._core import (
+    built,  # noqa: F401  finds the compiled module; so it comes first
+    isa,  # noqa: F401  honours FASTCONV_ISA
+)
 
 # isort: split
 from . import functional, grad
 from ._core.conv_plan import ConvPlan
 from ._core.explanation import ConvExplanation
+from ._core.threads import get_num_threads, set_num_threads
 from .errors import ConvError, ConvTypeError
 from .functional import (
     conv1d,
@@ -43,12 +46,11 @@ from .plans import (
     plan_conv_transpose3d,
 )
 from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
-from .threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from . import layers, losses, models, optimizers, reference
     from .models import Sequential
-    from .tiles import tiled_predict
+    from .models.tiles import tiled_predict
 
 __version__ = "0.1.0"
 

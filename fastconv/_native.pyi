@@ -11,6 +11,16 @@ def set_main_thread(ident: int) -> None: ...
 def after_fork() -> None: ...
 WORKSPACE_BYTES: int
 LONG_SUM: int
+DTYPES: dict[str, int]
+COMPUTES: dict[str, int]
+ACTIVATIONS: dict[str | None, int]
+PADDING_MODES: dict[str, int]
+WINOGRAD_CHANNELS: int
+WINOGRAD_FEW: int
+ROWS_TILE: int
+ROWS_TAPS: int
+ROWS_STRIDE: int
+ROWS_ELEMENTS: int
 
 def sources() -> int: ...
 def isas_built() -> tuple[str, ...]: ...
@@ -20,20 +30,10 @@ def isa_use(name: str) -> bool: ...
 def openmp_runtime() -> str: ...
 def openmp_threads() -> int: ...
 def room_for_threads() -> int: ...
+def computes(compute: int) -> bool: ...
 def tile_shape(compute: int) -> tuple[int, int, int, int]: ...
 def lane_chunk(compute: int) -> tuple[int, int]: ...
 def lanes_picked(compute: int, channels: int, outputs: int) -> bool: ...
-def lane_scratch_bytes(
-    compute: int,
-    groups: int,
-    channels: int,
-    outputs: int,
-    taps: tuple[int, int],
-    span: tuple[int, int],
-    stride: tuple[int, int],
-    tile: tuple[int, int],
-    lies: bool,
-) -> tuple[int, bool]: ...
 def fma_peak(threads: int = 1) -> float: ...
 def packed_bytes(compute: int, groups: int, taps: int, channels: int, outputs: int) -> int: ...
 def pack_lane_weights(
@@ -89,112 +89,68 @@ class Direct:
         threads: int,
     ) -> None: ...
 
-def depthwise(
-    compute: int,
-    x: Array,
-    x_code: int,
-    packed: Array,
-    bias: Array | None,
-    y: Array,
-    y_code: int,
-    residual: Array | None,
-    activation: int,
-    channels_last: bool,
-    groups: int,
-    passes: tuple[tuple[tuple[int, ...], tuple[int, ...], int, int, int, int], ...],
-    packed_rows: int,
-    packed_columns: int,
-    stride_y: int,
-    stride_x: int,
-    step_y: int,
-    step_x: int,
-    mode: int,
-    tile_y: int,
-    tile_x: int,
-    chunks_per_task: int,
-    threads: int,
-) -> None: ...
-
-class DepthwisePatches:
-    def __init__(
-        self,
-        compute: int,
-        passes: tuple[tuple[tuple[int, ...], tuple[int, ...], int, int, int, int], ...],
-        rows: int,
-        columns: int,
-        stride_y: int,
-        stride_x: int,
-        step_y: int,
-        step_x: int,
-    ) -> None: ...
-    def usable(self) -> bool: ...
-    def blocking(
-        self, images: int, channels: int, input_size: tuple[int, int], output_size: tuple[int, int], threads: int
-    ) -> tuple[int, int, int, int, int, bool] | None: ...
+class _Fast:
     def run(
         self,
         x: Array,
-        x_code: int,
-        packed: Array,
+        weight: Array,
+        packed: Any,
         bias: Array | None,
+        residual: Array | None,
         y: Array,
-        y_code: int,
         activation: int,
         channels_last: bool,
         threads: int,
-    ) -> bool: ...
+    ) -> bytes | None: ...
 
-def depthwise_weight_gradient(
-    compute: int,
-    x: Array,
-    x_code: int,
-    dy: Array,
-    dy_code: int,
-    dw: Array,
-    dw_code: int,
-    groups: int,
-    tap_y: tuple[int, ...],
-    tap_x: tuple[int, ...],
-    stride_y: int,
-    stride_x: int,
-    mode: int,
-    tile_y: int,
-    tile_x: int,
-    parts: int,
-    threads: int,
-) -> None: ...
+class Winograd(_Fast):
+    def __init__(
+        self,
+        codes: Any,
+        extent: Any,
+        p: Any,
+        blocking: Any,
+        kind: int,
+        transposed: bool = False,
+        pool: bool = False,
+    ) -> None: ...
+    def scratch_bytes(self, held: bool) -> int: ...
+
+class WinogradRows(_Fast):
+    def __init__(self, codes: Any, extent: Any, p: Any, blocking: Any) -> None: ...
+    def scratch_bytes(self) -> int: ...
+
+class Strassen(_Fast):
+    def __init__(self, codes: Any, extent: Any, p: Any, blocking: Any, levels: int) -> None: ...
+    def scratch_bytes(self) -> int: ...
+
+class Lanes(_Fast):
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    def __init__(self, codes: Any, extent: Any, passes: tuple[Any, ...], blocking: Any) -> None: ...
+    def in_place(self, lies: bool) -> bool: ...
+    def scratch_bytes(self, lies: bool) -> int: ...
+    def patches(self, images: int, threads: int) -> tuple[int, int, int, int, int, bool] | None: ...
+
+class LanesGradient:
+    def __init__(self, codes: Any, extent: Any, p: Any, blocking: Any) -> None: ...
+    def run(self, x: Array, dy: Array, dw: Array, threads: int) -> None: ...
+
+class WinogradGradient:
+    def __init__(self, codes: Any, extent: Any, p: Any, blocking: Any, kind: int) -> None: ...
+    def run(self, x: Array, dy: Array, dw: Array, threads: int) -> None: ...
+
+def winograd_kinds() -> dict[str, tuple[int, int, int, int, int, int]]: ...
+def winograd_scratch_bytes(
+    compute: int, kind: int, channels: int, tiles: int, columns: int, slice: int, few: bool, held: bool
+) -> int: ...
+def winograd_rows_scratch_bytes(
+    compute: int, channels: int, taps: int, stride: int, columns: int, rows: int
+) -> int: ...
+def strassen_scratch_bytes(compute: int, levels: int, channels: int, tiles: int, part: int) -> int: ...
 def winograd_weights(
     compute: int, kind: int, packed: Array, transformed: Array, channels: int, outputs: int, threads: int
 ) -> None: ...
-def winograd(
-    compute: int,
-    kind: int,
-    x: Array,
-    x_code: int,
-    weight: Array,
-    w_code: int,
-    packed: Array | None,
-    transformed: Array | None,
-    transposed: bool,
-    rows: tuple[int, ...],
-    columns: tuple[int, ...],
-    bias: Array | None,
-    y: Array,
-    y_code: int,
-    residual: Array | None,
-    activation: int,
-    origin_y: int,
-    origin_x: int,
-    mode: int,
-    pool: bool,
-    few: bool,
-    block: int,
-    kc: int,
-    slice: int,
-    panels_per_task: int,
-    channels_last: bool,
-    threads: int,
-) -> bytes | None: ...
 class WeightGradient:
     def __init__(self, codes: object, extent: object, p: object, blocking: object) -> None: ...
     def scratch_bytes(self, images: int) -> int: ...
@@ -202,64 +158,6 @@ class WeightGradient:
 
 def strassen_weights(
     compute: int, levels: int, packed: Array, transformed: Array, channels: int, outputs: int, threads: int
-) -> None: ...
-def strassen(
-    compute: int,
-    levels: int,
-    x: Array,
-    x_code: int,
-    transformed: Array,
-    bias: Array | None,
-    y: Array,
-    y_code: int,
-    residual: Array | None,
-    activation: int,
-    stride: tuple[int, int],
-    origin: tuple[int, int],
-    mode: int,
-    block: int,
-    part: int,
-    kc: int,
-    panels_per_task: int,
-    channels_last: bool,
-    threads: int,
-) -> bytes | None: ...
-def winograd_line(
-    compute: int,
-    x: Array,
-    x_code: int,
-    transformed: Array,
-    bias: Array | None,
-    y: Array,
-    y_code: int,
-    residual: Array | None,
-    activation: int,
-    taps: int,
-    stride_y: int,
-    origin_y: int,
-    origin_x: int,
-    block: int,
-    channels_last: bool,
-    threads: int,
-) -> bytes | None: ...
-def winograd_weight_gradient(
-    compute: int,
-    kind: int,
-    x: Array,
-    x_code: int,
-    dy: Array,
-    dy_code: int,
-    dw: Array,
-    dw_code: int,
-    pad_y: int,
-    pad_x: int,
-    dilation_y: int,
-    dilation_x: int,
-    mode: int,
-    channel_block: int,
-    group_tiles: int,
-    parts: int,
-    threads: int,
 ) -> None: ...
 def bias_gradient(
     compute: int, dy: Array, dy_code: int, out: Array, out_code: int, parts: int, threads: int

@@ -28,11 +28,11 @@ except ImportError as error:
 from ._core.geometry import conv_geometry
 from ._core.layouts import layout
 from ._core.plan import pieces
+from ._core.threads import effective
 from ._core.words import Padding, Size
 from .errors import ConvError, ConvTypeError
 from .functional import conv2d as conv2d_of_arrays
-from .threads import effective
-from .tiles import Range, needed
+from .models.tiles import Range, needed
 
 NUMPY_MODES: Final = {"reflect": "reflect", "replicate": "edge", "circular": "wrap", "symmetric": "symmetric"}
 

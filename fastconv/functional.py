@@ -12,8 +12,8 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from . import _native, threads
-from ._core import ask, ask_gradients
+from . import _native
+from ._core import ask, ask_gradients, threads
 from ._core.arrays import Array
 from ._core.documented import like
 from ._core.select import WORDS as ALGORITHMS

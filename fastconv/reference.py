@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._core import geometry, windows
+from ._core.activations import activation_name
 from ._core.geometry import Geometry
 from ._core.windows import PoolGeometry
 from ._core.words import Padding, Size
-from .activations import activation_name
 from .errors import ConvError, ConvTypeError
 
 Array = NDArray[Any]

@@ -5,6 +5,7 @@
 #   View, Arrays                     the arrays of a call                             _native.pyx
 #   run_tasks, team_for, allocate    threads and scratch                              _native.pyx
 #   Program                          a convolution that waits for its arrays          _native.pyx
+#   Operands, run_flagged            the arrays of a run of a program                 drivers/operands.pxi
 #   Weights                          packed for the register tile                     drivers/weights.pxi
 #   pack_region                      the part of the input under a tile of outputs    drivers/region.pxi
 #   Ends, direct_block, run_product  products in register tiles                       drivers/product.pxi
@@ -44,12 +45,17 @@ cdef extern from *:
 
 cdef extern from "fastconv.h" nogil:
     enum:
-        FC_F32, FC_F64, FLOAT16 "FC_F16", FC_I32, FC_I64, FC_DTYPES                           # fc_dtype
-        FC_COMPUTES                                                                 # fc_compute
+        FC_F32, FC_F64, FC_F16, FC_I8, FC_U8, FC_I16, FC_U16, FC_I32, FC_U32        # fc_dtype
+        FC_I64, FC_U64, FC_BF16, FC_DTYPES
+        FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTE_I16, FC_COMPUTES
         LINEAR "FC_LINEAR", RELU "FC_RELU", RELU6 "FC_RELU6"                        # fc_activation: in the registers
+        FC_LEAKY_RELU, FC_SILU, FC_SIGMOID, FC_HARDSWISH
         FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC               # fc_padding_mode
         FC_MAX_VECTORS, FC_MAX_ROWS, FC_MAX_WINDOW
-        FC_WINOGRAD_TILES, FC_WINOGRAD_CHANNELS, FC_WINOGRAD_KINDS
+        FC_WINOGRAD_TILES, FC_WINOGRAD_CHANNELS
+        FC_WINOGRAD_STRIDED, FC_WINOGRAD_2, FC_WINOGRAD_4, FC_WINOGRAD_TWO_TAPS, FC_WINOGRAD_STRIDED_4
+        FC_WINOGRAD_KINDS
+        FC_ROWS_TILE, FC_ROWS_TAPS, FC_ROWS_STRIDE, FC_ROWS_ELEMENTS, FC_ROWS_EXTENT
     ctypedef struct fc_segment:
         Py_ssize_t a
         Py_ssize_t b
@@ -119,9 +125,9 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_strassen_fold)(const void*, Py_ssize_t, void*, Py_ssize_t) noexcept nogil
     ctypedef int (*fc_strassen_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, const Py_ssize_t*, Py_ssize_t,
                                        Py_ssize_t, const void*, const void*, const Py_ssize_t*, int) noexcept nogil
-    ctypedef void (*fc_line_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
+    ctypedef void (*fc_rows_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
                                    Py_ssize_t) noexcept nogil
-    ctypedef int (*fc_line_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t,
+    ctypedef int (*fc_rows_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t,
                                    const void*, int) noexcept nogil
     ctypedef struct fc_strassen:
         fc_strassen_input input
@@ -142,8 +148,9 @@ cdef extern from "fastconv.h" nogil:
         int rows, columns
         fc_patch_run run[5]
     ctypedef struct fc_kernels:
-        int dtype
-        int size
+        int input, weight, sum
+        int input_size, weight_size, size
+        int tile_k
         int lanes
         int vectors
         int rows[FC_MAX_VECTORS + 1]
@@ -161,8 +168,8 @@ cdef extern from "fastconv.h" nogil:
         fc_spread spread
         fc_winograd winograd[FC_WINOGRAD_KINDS]
         fc_strassen strassen[2]
-        fc_line_input line_input
-        fc_line_output line_output
+        fc_rows_input rows_input
+        fc_rows_output rows_output
     ctypedef struct fc_pool_row:
         const char* x
         Py_ssize_t xd, xh, xw, xc
@@ -266,6 +273,12 @@ cdef inline size round_up(size value, size unit) noexcept nogil:
     return (value + unit - 1) // unit * unit
 
 
+cdef inline size piece(size* total, size bytes) noexcept nogil:
+    """A piece of a thread's scratch in whole cache lines, added to the total as it is: 64 bytes more for each do for all."""
+    total[0] += bytes
+    return round_up(bytes, 64)
+
+
 # ---- threads and scratch ------------------------------------------------------------------------------------------
 
 cdef const fc_isa* isa     # the instruction set in use
@@ -288,6 +301,26 @@ cdef class Program:
     cdef int input, weight, result     # fc_dtype
 
     cdef int compute_with(self, codes) except -1
+
+
+cdef struct Operands:          # the arrays of a run
+    View x, y, residual
+    const char* bias           # NULL: none
+    bint has_residual
+    int activation
+
+
+cdef struct Phase:             # outputs that a pass writes: every step-th from the first on
+    size first_y, first_x, step_y, step_x
+    size size_y, size_x        # how many
+
+
+cdef int bind_operands(Operands* o, Arrays arrays, x, bias, residual, y, int activation, bint channels_last) except -1
+cdef void bind_phase(Operands* o, const Phase* phase) noexcept nogil
+cdef int read_phase(Phase* phase, p, extent) except -1
+cdef const char* transformed_weights(Arrays arrays, packed) except? NULL
+cdef run_flagged(fc_task work, void* job, char** flags, size count, size scratch_bytes, size tasks, size threads)
+cdef int even_taps(taps, size* first, size* apart) except -1
 
 
 # ---- weights ------------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ cdef extern from *:
 
 
 def sources():
-    """The fingerprint of the sources that this module was built from (`fastconv.built`)."""
+    """The fingerprint of the sources that this module was built from (`fastconv._core.built`)."""
     return FASTCONV_SOURCES
 
 
@@ -129,6 +129,45 @@ def openmp_threads():
     return fc_openmp_threads()
 
 
+# The numbers of fastconv.h by the names that Python knows them by.
+DTYPES = {
+    "float32": FC_F32, "float64": FC_F64, "float16": FC_F16, "bfloat16": FC_BF16, "int8": FC_I8, "uint8": FC_U8,
+    "int16": FC_I16, "uint16": FC_U16, "int32": FC_I32, "uint32": FC_U32, "int64": FC_I64, "uint64": FC_U64,
+}
+COMPUTES = {
+    "float32": FC_COMPUTE_F32, "float64": FC_COMPUTE_F64, "int32": FC_COMPUTE_I32, "int64": FC_COMPUTE_I64,
+    "int16": FC_COMPUTE_I16,
+}
+ACTIVATIONS = {
+    None: LINEAR, "relu": RELU, "relu6": RELU6, "leaky_relu": FC_LEAKY_RELU, "silu": FC_SILU, "sigmoid": FC_SIGMOID,
+    "hardswish": FC_HARDSWISH,
+}
+PADDING_MODES = {
+    "zeros": FC_ZEROS, "reflect": FC_REFLECT, "replicate": FC_REPLICATE, "circular": FC_CIRCULAR,
+    "symmetric": FC_SYMMETRIC,
+}
+WINOGRAD_CHANNELS = FC_WINOGRAD_CHANNELS   # packed together
+WINOGRAD_FEW = FC_WINOGRAD_TILES           # tiles whose weights are transformed in registers together
+ROWS_TILE, ROWS_TAPS, ROWS_STRIDE, ROWS_ELEMENTS = FC_ROWS_TILE, FC_ROWS_TAPS, FC_ROWS_STRIDE, FC_ROWS_ELEMENTS
+
+
+def winograd_kinds():
+    """The kinds of Winograd by name: (number, outputs of a tile, stride, taps, products, different transformed weights),
+    along each axis."""
+    cdef const fc_winograd* kind
+    kinds = {}
+    for name, number in (("2x2", FC_WINOGRAD_2), ("4x4", FC_WINOGRAD_4), ("2x2 at stride 2", FC_WINOGRAD_STRIDED),
+                         ("4x4 at stride 2", FC_WINOGRAD_STRIDED_4), ("2x2 of two taps", FC_WINOGRAD_TWO_TAPS)):
+        kind = &isa.compute[<int>FC_COMPUTE_F32].winograd[<int>number]
+        kinds[name] = number, kind.tile, kind.step // kind.tile, kind.taps, kind.elements, kind.weights
+    return kinds
+
+
+def computes(int compute):
+    """Whether the instruction set in use has kernels that compute so (fc_compute)."""
+    return isa.compute[compute] != NULL
+
+
 def tile_shape(int compute):
     """(bytes of an element, lanes of a vector, vectors of a full panel, rows of a full register tile)."""
     cdef const fc_kernels* kernels = isa.compute[compute]
@@ -136,7 +175,7 @@ def tile_shape(int compute):
 
 
 def lane_chunk(int compute):
-    """(bytes of an element, output channels that the depthwise kernels compute together)."""
+    """(bytes of an element, output channels that the kernels with a lane each compute together)."""
     return isa.compute[compute].size, isa.compute[compute].lane_vectors * isa.compute[compute].lanes
 
 
@@ -329,13 +368,14 @@ include "drivers/totals.pxi"
 include "drivers/weights.pxi"
 include "drivers/region.pxi"
 include "drivers/product.pxi"
+include "drivers/operands.pxi"
 include "drivers/direct.pxi"
-include "drivers/depthwise.pxi"
+include "drivers/lanes.pxi"
 include "drivers/patches.pxi"
-include "drivers/depthwise_gradient.pxi"
+include "drivers/lanes_gradient.pxi"
 include "drivers/winograd.pxi"
 include "drivers/strassen.pxi"
-include "drivers/winograd_line.pxi"
+include "drivers/winograd_rows.pxi"
 include "drivers/weight_gradient.pxi"
 include "drivers/winograd_gradient.pxi"
 include "drivers/pool.pxi"

@@ -12,17 +12,48 @@ extern const fc_isa fc_isa_avx2;
 #ifdef FASTCONV_HAVE_AVX512
 extern const fc_isa fc_isa_avx512;
 #endif
+#ifdef FASTCONV_HAVE_AVX512_VNNI
+void fc_extend_avx512_vnni(fc_isa *isa, fc_kernels compute[FC_COMPUTES]);
+#endif
 
-static const fc_isa *const built[] = {
-    &fc_isa_baseline,
+/* Plainest first. A set has a table of its own, or extends that of one before it. */
+static const struct { const char *name; const fc_isa *own; const char *parent; fc_extend extend; } built[] = {
+    {"baseline", &fc_isa_baseline, NULL, NULL},
 #ifdef FASTCONV_HAVE_AVX2
-    &fc_isa_avx2,
+    {"avx2", &fc_isa_avx2, NULL, NULL},
 #endif
 #ifdef FASTCONV_HAVE_AVX512
-    &fc_isa_avx512,
+    {"avx512", &fc_isa_avx512, NULL, NULL},
+#endif
+#ifdef FASTCONV_HAVE_AVX512_VNNI
+    {"avx512_vnni", NULL, "avx512", fc_extend_avx512_vnni},
 #endif
 };
 enum { BUILT = sizeof built / sizeof built[0] };
+
+/* Tables of the sets that extend another, made when the module is loaded. */
+static struct { fc_isa isa; fc_kernels compute[FC_COMPUTES]; } extended[BUILT];
+
+static int number(const char *name) {
+    int i = 0;
+    while (i < (int)BUILT && strcmp(built[i].name, name)) i++;
+    return i;
+}
+
+static const fc_isa *table(int i) { return built[i].own ? built[i].own : &extended[i].isa; }
+
+/* The parent's table, then the set's own kernels. */
+static void make(int i) {
+    fc_isa *isa = &extended[i].isa;
+    *isa = *table(number(built[i].parent));
+    isa->name = built[i].name;
+    for (int c = 0; c < FC_COMPUTES; c++)
+        if (isa->compute[c]) {
+            extended[i].compute[c] = *isa->compute[c];
+            isa->compute[c] = &extended[i].compute[c];
+        }
+    built[i].extend(isa, extended[i].compute);
+}
 
 #if defined(__x86_64__)
 /* Asked of the processor itself: what __builtin_cpu_supports reads is in no library that clang-cl links. Bits as in
@@ -34,22 +65,24 @@ enum {
     OPMASK_ZMM = 1 << 5 | 1 << 6 | 1 << 7
 };
 static const unsigned AVX512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
+static const unsigned AVX512_VNNI = 1u << 11;                             /* in ECX */
 
-static int ask_processor(unsigned leaf_7_ebx, unsigned saved) {
+static int ask_processor(unsigned leaf_7_ebx, unsigned leaf_7_ecx, unsigned saved) {
     unsigned a, b, c, d, xcr0, high;
     if (!__get_cpuid(1, &a, &b, &c, &d) || (c & LEAF_1_ECX) != LEAF_1_ECX) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & leaf_7_ebx) != leaf_7_ebx) return 0;
+    if ((c & leaf_7_ecx) != leaf_7_ecx) return 0;
     __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0)); /* the registers that the system saves */
     return (xcr0 & saved) == saved;
 }
 
 /* Every call names its instruction set, and a virtual machine stops at CPUID for tens of microseconds: asked once.
    Threads that ask at the same time find the same. */
-static int processor_has(int *known, unsigned leaf_7_ebx, unsigned saved) {
+static int processor_has(int *known, unsigned leaf_7_ebx, unsigned leaf_7_ecx, unsigned saved) {
     enum { UNKNOWN, ABSENT, PRESENT };
     int found = __atomic_load_n(known, __ATOMIC_RELAXED);
     if (found == UNKNOWN) {
-        found = ask_processor(leaf_7_ebx, saved) ? PRESENT : ABSENT;
+        found = ask_processor(leaf_7_ebx, leaf_7_ecx, saved) ? PRESENT : ABSENT;
         __atomic_store_n(known, found, __ATOMIC_RELAXED);
     }
     return found == PRESENT;
@@ -59,23 +92,28 @@ static int processor_has(int *known, unsigned leaf_7_ebx, unsigned saved) {
 static int machine_has(const char *name) {
     if (!strcmp(name, "baseline")) return 1;
 #if defined(__x86_64__)
-    static int avx2, avx512;
-    if (!strcmp(name, "avx2")) return processor_has(&avx2, AVX2, XMM_YMM);
-    if (!strcmp(name, "avx512")) return processor_has(&avx512, AVX2 | AVX512, XMM_YMM | OPMASK_ZMM);
+    static int avx2, avx512, avx512_vnni;
+    const unsigned wide = XMM_YMM | OPMASK_ZMM;
+    if (!strcmp(name, "avx2")) return processor_has(&avx2, AVX2, 0, XMM_YMM);
+    if (!strcmp(name, "avx512")) return processor_has(&avx512, AVX2 | AVX512, 0, wide);
+    if (!strcmp(name, "avx512_vnni")) return processor_has(&avx512_vnni, AVX2 | AVX512, AVX512_VNNI, wide);
 #endif
     return 0;
 }
 
-const char *fc_isa_built(int index) { return index >= 0 && index < (int)BUILT ? built[index]->name : NULL; }
+const char *fc_isa_built(int index) { return index >= 0 && index < (int)BUILT ? built[index].name : NULL; }
 
 const fc_isa *fc_isa_select(const char *name) {
-    for (int i = 0; i < (int)BUILT; i++)
-        if (!strcmp(built[i]->name, name)) return machine_has(name) ? built[i] : NULL;
-    return NULL;
+    const int i = number(name);
+    return i < (int)BUILT && machine_has(name) ? table(i) : NULL;
 }
 
 const fc_isa *fc_isa_best(void) {
-    for (int i = (int)BUILT - 1; i > 0; i--)
-        if (machine_has(built[i]->name)) return built[i];
-    return built[0];
+    int best = 0;
+    for (int i = 1; i < (int)BUILT; i++)
+        if (machine_has(built[i].name)) {
+            if (!built[i].own) make(i);
+            best = i;
+        }
+    return table(best);
 }

@@ -8,11 +8,15 @@
 
 /* Element types as they lie in the caller's arrays. */
 enum fc_dtype {
-    FC_F32, FC_F64, FC_F16, FC_I8, FC_U8, FC_I16, FC_U16, FC_I32, FC_U32, FC_I64, FC_U64, FC_DTYPES
+    FC_F32, FC_F64, FC_F16, FC_I8, FC_U8, FC_I16, FC_U16, FC_I32, FC_U32, FC_I64, FC_U64, FC_BF16,
+    FC_DTYPES
 };
 
-/* Element types that the kernels compute in. */
-enum fc_compute { FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTES };
+/* What the kernels compute in: packed inputs and weights of one type and sums of the same, but for FC_COMPUTE_I16, whose
+   int16 operands are summed in int32. An instruction set need not have it (fc_kernels). */
+enum fc_compute {
+    FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTE_I16, FC_COMPUTES
+};
 
 enum fc_activation { FC_LINEAR, FC_RELU, FC_RELU6, FC_LEAKY_RELU, FC_SILU, FC_SIGMOID, FC_HARDSWISH };
 
@@ -24,7 +28,7 @@ enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12, FC_WINDOW = 8, FC_MAX_WINDOW = 5 };
 enum { FC_WINOGRAD_TILES = 4, FC_WINOGRAD_CHANNELS = 64 };
 
 /* A run of k reduction steps: it starts at element a of every row and at step b of the panel. `pick` is read by kernels
-   that pick the input of every lane (kernels/depthwise.h): its place in the vector read. */
+   that pick the input of every lane (kernels/lanes.h): its place in the vector read. */
 typedef struct { ptrdiff_t a, b, k; const void *pick; } fc_segment;
 
 /* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :]; then + bias[:] +
@@ -123,13 +127,19 @@ typedef struct {
     fc_strassen_output output;
 } fc_strassen;
 
-/* Winograd along rows (kernels/winograd_line.h). */
-typedef void (*fc_line_input)(const void *src, ptrdiff_t column_stride, ptrdiff_t tiles, ptrdiff_t length, void *dst,
+/* Winograd along rows (kernels/winograd_rows.h): a tile makes four outputs of a row, of seven taps at stride 2, from the
+   products of its even columns and those of its odd ones. */
+enum {
+    FC_ROWS_TILE = 4, FC_ROWS_TAPS = 7, FC_ROWS_STRIDE = 2, FC_ROWS_EVEN = 7, FC_ROWS_ODD = 6,
+    FC_ROWS_ELEMENTS = FC_ROWS_EVEN + FC_ROWS_ODD,
+    FC_ROWS_EXTENT = (FC_ROWS_TILE - 1) * FC_ROWS_STRIDE + FC_ROWS_TAPS
+};
+typedef void (*fc_rows_input)(const void *src, ptrdiff_t column_stride, ptrdiff_t tiles, ptrdiff_t length, void *dst,
                               ptrdiff_t element_stride, ptrdiff_t tile_stride);
-typedef int (*fc_line_output)(const void *src, ptrdiff_t element_stride, ptrdiff_t tile_stride, int vectors, void *dst,
+typedef int (*fc_rows_output)(const void *src, ptrdiff_t element_stride, ptrdiff_t tile_stride, int vectors, void *dst,
                               ptrdiff_t column_stride, ptrdiff_t columns, const void *bias, int relu);
 
-/* Depthwise and grouped convolution (kernels/depthwise.h): a register tile in which every lane multiplies an input of
+/* Depthwise and grouped convolution (kernels/lanes.h): a register tile in which every lane multiplies an input of
    its own, `pixels` outputs of a row under adjacent taps, and their weight gradient. The second vector of inputs lies
    `next` elements after the first. */
 typedef void (*fc_lane)(const void *a, const ptrdiff_t *a_row, ptrdiff_t step, ptrdiff_t next, const void *b,
@@ -144,7 +154,7 @@ typedef void (*fc_window_gradient)(const void *x, const ptrdiff_t *x_row, ptrdif
 typedef void (*fc_spread)(void *dst, const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t count,
                           const ptrdiff_t *from, const void *index);
 
-/* A patch of outputs, a lane a channel (kernels/depthwise.h): distances in elements; the rows and columns of the input
+/* A patch of outputs, a lane a channel (kernels/lanes.h): distances in elements; the rows and columns of the input
    that exist, counted from the first that the patch meets. */
 typedef struct {
     ptrdiff_t a_y, a_x, b_y, b_x, c_y, c_x;
@@ -165,10 +175,15 @@ typedef struct {
     fc_window_gradient window_gradient[FC_MAX_WINDOW + 1][3][4]; /* [taps][stride][rows of taps], one vector wide */
 } fc_lane_kernels;
 
+/* The kernels of three types: packed inputs times packed weights make sums. Where `tile_k` is more than 1, so many steps
+   of the reduction lie side by side in both, [step / tile_k][width][tile_k] in a panel, and every run of steps is rounded
+   up to that with zeros. Such a table has the register tile and what packs and stores for it; the others, in which the
+   three types are one, have what follows too. */
 typedef struct {
-    int dtype;       /* the fc_dtype of a computing element */
-    int size;        /* bytes of it */
-    int lanes;       /* elements of a vector */
+    int input, weight, sum;               /* fc_dtype */
+    int input_size, weight_size, size;    /* bytes of an element of each */
+    int tile_k;
+    int lanes;       /* sums of a vector */
     int vectors;     /* vectors of a full panel */
     int rows[FC_MAX_VECTORS + 1];  /* most rows of a register tile that is so many vectors wide */
     fc_micro_kernel micro[FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1];
@@ -186,8 +201,8 @@ typedef struct {
     fc_spread spread;
     fc_winograd winograd[FC_WINOGRAD_KINDS]; /* where the type has them */
     fc_strassen strassen[2];                 /* [levels - 1], likewise */
-    fc_line_input line_input;                /* likewise */
-    fc_line_output line_output;
+    fc_rows_input rows_input;                /* likewise */
+    fc_rows_output rows_output;
 } fc_kernels;
 
 /* One spatial window pass: what pooling kernels need to know of a row of output pixels. */
@@ -247,15 +262,19 @@ typedef double (*fc_burst)(long rounds); /* returns the floating-point operation
 
 typedef struct {
     const char *name;
-    const fc_kernels *compute[FC_COMPUTES];
+    const fc_kernels *compute[FC_COMPUTES];  /* NULL: it has none */
     const fc_pool_kernels *pool[FC_DTYPES];
     const fc_layer_kernels *layers[2];  /* float, double */
     fc_burst fma_burst;
 } fc_isa;
 
+/* What an instruction set that extends another adds or replaces, in a copy of that one's table and of its kernels; code of
+   its own, called where the machine offers it. */
+typedef void (*fc_extend)(fc_isa *isa, fc_kernels compute[FC_COMPUTES]);
+
 /* dispatch.c */
 const fc_isa *fc_isa_select(const char *name);  /* NULL: not built or not offered by this machine */
-const fc_isa *fc_isa_best(void);
+const fc_isa *fc_isa_best(void);                /* asked once, when the module is loaded */
 const char *fc_isa_built(int index);            /* NULL past the last */
 
 #endif

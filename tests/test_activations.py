@@ -11,7 +11,7 @@ import pytest
 
 import fastconv
 from fastconv import ConvError, ConvTypeError, Sequential, layers, reference
-from fastconv.activations import ALIASES, BY_LAYERS, FUSED, LINEAR
+from fastconv._core.activations import ALIASES, BY_LAYERS, FUSED, LINEAR
 
 # By the words of Keras and PyTorch; worked out in float64.
 MEANT: dict[str, Callable[[Any], Any]] = {

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import fastconv
-from fastconv import _native, built
+from fastconv import _native
+from fastconv._core import built
 
 ROOT = Path(__file__).parents[1]
 INSTALLED = Path(fastconv.__file__).parents[1]  # stands for site-packages

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import _native, cli, forks, threads
+from fastconv import _native, cli
+from fastconv._core import forks, threads
 from fastconv.cli import check as check_command
 from fastconv.cli import common, machine
 from fastconv.testing.comparisons import OPERATIONS, Comparison, Operation

@@ -29,7 +29,7 @@ MODULES = {
     "fastconv.scipy": None,
     "fastconv.scipy.ndimage": None,
     "fastconv.torch": "torch",
-    "fastconv.training": None,
+    "fastconv.models.training": None,
     "fastconv.weights": None,
 }
 # All of numpydoc's checks but these.

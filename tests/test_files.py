@@ -1,4 +1,4 @@
-"""fastconv.files, the one way in which files are opened; what claims too much is a row of the reliability board."""
+"""Files are opened in one way (`fastconv._core.files`); what claims too much is a row of the reliability board."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastconv import ConvError, files
+from fastconv import ConvError
+from fastconv._core import files
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (0, 5), (2, 3, 4)])

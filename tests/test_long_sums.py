@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import Sequential, grad, losses, sums
+from fastconv import Sequential, grad, losses
 from fastconv import layers as L
+from fastconv._core import sums
 from fastconv._native import LONG_SUM
 from fastconv.layers import rows
 from fastconv.layers.activations import softmax

@@ -1,7 +1,8 @@
 """The instructions in the compiled module: what must run anywhere holds no AVX, and register tiles stay in registers.
 
 The linked module is disassembled with `objdump` (OBJDUMP names another). Its symbol table lists the local symbols of
-every object file after the file's name: one group a source file, and one `kernels.c` for each instruction set.
+every object file after the file's name: one group a source file, one `kernels.c` for each instruction set, and one file
+for each that extends another.
 """
 
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -19,10 +21,13 @@ from fastconv import _native
 OBJDUMP = shutil.which(os.environ.get("OBJDUMP", "objdump"))
 pytestmark = pytest.mark.skipif(OBJDUMP is None, reason="objdump (binutils) is not installed")
 
+KERNELS = Path(__file__).resolve().parents[1] / "src" / "kernels"
+EXTENDING = [isa for isa in fastconv.info()["isas_built"] if (KERNELS / f"{isa}.c").exists()]
+WHOLE = [isa for isa in fastconv.info()["isas_built"] if isa not in EXTENDING]
 ON_X86 = pytest.mark.skipif("avx2" not in fastconv.info()["isas_built"], reason="only x86-64 has several sets")
 # Mnemonics of AVX begin with v, as no other that a compiler emits; those of mask registers begin with k.
 AVX = re.compile(r"v\w+|k(add|and|andn|mov|not|or|ortest|shift[lr]|test|unpck|xnor|xor)[bwdq]+\b|.*%[yz]mm")
-MULTIPLY = re.compile(r"(v?mulp|vfmadd|v?pmul|fmla|mla|fmul|mul|madd)\w*\s")
+MULTIPLY = re.compile(r"(v?mulp|vfmadd|v?pmul|vpdpwssd|fmla|mla|fmul|mul|madd)\w*\s")
 # A vector register saved to the stack or read from it; addresses of rows, which are loaded ahead, may lie there.
 SPILL = re.compile(r"(?=.*%[xyz]mm).*\(%rsp|(ldr|str|ldp|stp)\s+[qvsd]\d+,.*\[sp")
 
@@ -41,13 +46,17 @@ def objdump(*options: str) -> list[str]:
 
 @cache
 def isa_of_functions() -> dict[int, str]:
-    """Start of every kernel function -> its instruction set: the sets are linked in the order of `isas_built`."""
-    sets = iter(fastconv.info()["isas_built"])
+    """Start of every kernel function -> its instruction set: the sets are linked in the order of `isas_built`, and what
+    extends one has a file of its own name."""
+    sets = iter(WHOLE)
     found: dict[int, str] = {}
     isa: str | None = None
     for line in objdump("-t"):
         if " df *ABS*" in line:
-            isa = next(sets) if line.split()[-1] == "kernels.c" else None
+            file = Path(line.split()[-1])
+            isa = next(sets) if file.name == "kernels.c" else file.stem if file.stem in EXTENDING else None
+        elif extends := re.search(r" F .* fc_extend_(\w+)$", line):  # hidden, and called where the machine has the set
+            found[int(line.split()[0], 16)] = extends[1]
         elif isa and re.match(r"[0-9a-f]+ l +F ", line):
             found[int(line.split()[0], 16)] = isa
     return found
@@ -111,14 +120,15 @@ def test_the_dispatcher_asks_the_operating_system():
 
 
 def test_register_tiles_stay_in_registers():
-    """The innermost loop of every micro-kernel of floats has one multiplication a vector of its tile, and no spill."""
+    """The innermost loop of every micro-kernel of floats, and of pairs of integers, has one
+    multiplication a vector of its tile, and no spill."""
     if any("asan" in f.name for f in functions()):
         pytest.skip("a build with sanitizers is not optimised")
-    kernels = [f for f in functions() if re.fullmatch(r"micro_\d+_\d+_(float|double)", f.name)]
-    assert len(kernels) >= 36 * len(fastconv.info()["isas_built"])
+    kernels = [f for f in functions() if re.fullmatch(r"micro_\d+_\d+_(float|double|int16)", f.name)]
+    assert len(kernels) >= 36 * len(WHOLE) + 36 * len(EXTENDING)
     faults = []
     for f in kernels:
-        vectors, rows = (int(number) for number in re.findall(r"\d+", f.name))
+        vectors, rows = (int(number) for number in f.name.split("_")[1:3])
         counts = [(sum(bool(MULTIPLY.match(text)) for text in loop), loop) for loop in inner_loops(f)]
         tiles = [loop for count, loop in counts if count >= vectors * rows]
         if not tiles:

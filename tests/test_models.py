@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastconv import ConvError, ConvTypeError, Sequential, inference, layers, models, reference
+from fastconv import ConvError, ConvTypeError, Sequential, layers, models, reference
 from fastconv.layers.base import Layer
+from fastconv.models import inference
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -11,7 +11,7 @@ import pytest
 from reliability.rows.forks import program
 
 import fastconv
-from fastconv import forks, threads
+from fastconv._core import forks, threads
 
 PACKAGE = Path(fastconv.__file__).parent
 LOCKS = {"Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier", "local", "cached_property"}

@@ -29,7 +29,7 @@ from fastconv.layers import (
     UpSampling2D,
     ZeroPadding2D,
 )
-from fastconv.tiles import PARTS
+from fastconv.models.tiles import PARTS
 
 SIZE = (93, 118, 3)
 

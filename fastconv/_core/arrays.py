@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConvTypeError
+from .types import FLOATS, INTEGERS, SUPPORTED, learn
 from .words import Shape
 
 Array = NDArray[Any]
@@ -16,9 +17,6 @@ DType = np.dtype[Any]
 
 INT32: Final = np.dtype(np.int32)
 INT64: Final = np.dtype(np.int64)
-FLOATS: Final = frozenset(map(np.dtype, ("float16", "float32", "float64")))
-INTEGERS: Final = frozenset(map(np.dtype, ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")))
-SUPPORTED: Final = FLOATS | INTEGERS
 
 CACHE_LINE: Final = 64  # bytes
 ALIGNED_FROM_BYTES: Final = 1 << 15  # below, aligning costs more than it saves
@@ -52,9 +50,9 @@ def as_array(name: str, value: object) -> Array:
         array = _converted(name, value)
     if array.dtype not in SUPPORTED:
         native = array.dtype.newbyteorder("=")
-        if native not in SUPPORTED:
+        if not learn(native):
             raise unusable_dtype(name, array)
-        array = array.astype(native)
+        array = array.astype(native, copy=False)
     return array
 
 

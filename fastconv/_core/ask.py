@@ -11,16 +11,15 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from .. import threads
-from . import operations, remember
-from .arrays import FLOATS, Array, DType, as_array, empty, is_ndarray, plain, result_dtype
+from . import operations, remember, threads
+from .arrays import Array, DType, as_array, empty, is_ndarray, plain, result_dtype
 from .checks import checked_activation, checked_algorithm, checked_bias, checked_gradient, checked_tiles
 from .geometry import Geometry, conv_geometry, conv_transpose_geometry, tiled_geometries
 from .layouts import Layout, checked_residual, destination, layout, lies_channels_last
 from .operands import bias_for
 from .plan import plan_for
 from .problem import Direction
-from .types import ACTIVATIONS, Types
+from .types import ACTIVATIONS, FLOATS, Types
 from .words import Shape, shape
 
 recall: Final = remember.recall

@@ -10,10 +10,11 @@ import numpy as np
 
 from ..errors import ConvError
 from . import operations, remember
-from .arrays import FLOATS, INT64, Array, DType, empty, result_dtype
+from .arrays import INT64, Array, DType, empty, result_dtype
 from .ask import Asked, Options, asked
 from .geometry import Geometry, tiled_geometries
 from .layouts import Layout, empty_activation, empty_weight
+from .types import FLOATS
 from .words import mask
 
 # Sums over tiles are held for a slice of the channels of one image at a time, to bound the scratch memory.

@@ -7,12 +7,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from .. import threads
-from . import pooling, remember
-from .arrays import FLOATS, INT64, Array, DType, as_array, result_dtype
+from . import pooling, remember, threads
+from .arrays import INT64, Array, DType, as_array, result_dtype
 from .ask_gradients import sum_dtype, too_large, within
 from .checks import checked_average, checked_gradient
 from .layouts import Layout, destination, empty_activation, layout, lies_channels_last
+from .types import FLOATS
 from .windows import PoolGeometry, pool_geometry
 from .words import Shape, flag, shape
 

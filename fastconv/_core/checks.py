@@ -6,11 +6,12 @@ from typing import Final
 
 import numpy as np
 
-from ..activations import FUSED, LINEAR, activation_name
 from ..errors import ConvError, ConvTypeError
-from .arrays import FLOATS, Array, DType, as_array, require_addend
+from .activations import FUSED, LINEAR, activation_name
+from .arrays import Array, DType, as_array, require_addend
 from .layouts import Layout
 from .select import WORDS, known
+from .types import FLOATS
 from .words import Shape, flag, integer, word
 
 ACTIVATIONS: Final = (LINEAR, *FUSED)

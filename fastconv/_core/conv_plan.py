@@ -30,7 +30,7 @@ def _unpickled_plan(
         build = "this" if packed_by[1] == here[1] else "another"
         raise ConvError(
             f"the weights of this plan were packed for {packed_by[0]} by {build} build of fastconv, but this process "
-            f"uses {here[0]}; send the weights and call fastconv.plan_conv2d here."
+            f"uses {here[0]}; send the weights and call fastconv.{_maker(g, options['transposed'])} here."
         )
     if weight is None:  # the packed one stands for it
         shape = (g.out_channels, g.in_channels // g.groups, *g.kernel_size)
@@ -38,6 +38,11 @@ def _unpickled_plan(
     return ConvPlan(
         g, weight, bias, dtype, **options, packed=None if packed is None else tuple(one.aligned() for one in packed)
     )
+
+
+def _maker(g: Geometry, transposed: bool) -> str:
+    """The public function that makes such a plan."""
+    return f"plan_conv{'_transpose' if transposed else ''}{len(g.input_size)}d"
 
 
 class ConvPlan:
@@ -274,7 +279,7 @@ class ConvPlan:
             ).shape
             raise ConvError(
                 f"input must have the planned shape {planned} (any batch size), but got input of shape {array.shape}; "
-                "make another plan with fastconv.plan_conv2d."
+                f"make another plan with fastconv.{_maker(g, self._transposed)}."
             )
         result_type = result_of(self.dtype)
         channels_last = self._layout.channels_last or lies_channels_last(x)

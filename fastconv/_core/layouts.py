@@ -14,11 +14,8 @@ import numpy as np
 
 from ..errors import ConvError, ConvTypeError
 from .arrays import (
-    FLOATS,
     INT32,
     INT64,
-    INTEGERS,
-    SUPPORTED,
     Array,
     DType,
     as_array,
@@ -29,6 +26,7 @@ from .arrays import (
     result_dtype,
     unusable_dtype,
 )
+from .types import FLOATS, INTEGERS, SUPPORTED
 from .words import Shape
 
 __all__ = [

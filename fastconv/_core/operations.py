@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from .. import _native
-from ..integers import Checked, fits_signed, largest, run_checked
 from .explanation import ConvExplanation
 from .geometry import Geometry
+from .integers import Checked, fits_signed, largest, run_checked
 from .operands import Array, bias_for
 from .padding import padded_input_gradient
 from .plan import gradient_for, plan_for

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..sums import FEW
 from .geometry import Geometry, padded_index
 from .operands import Array
+from .sums import FEW
 from .types import COMPUTE, COMPUTE_DTYPES
 
 MOST_PADDED_BYTES = 4 << 20  # of the channels of a slice

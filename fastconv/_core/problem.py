@@ -10,7 +10,8 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-from .. import _native, threads
+from .. import _native
+from . import threads
 from .geometry import Geometry
 from .passes import Pass, Triple, forward_passes, input_gradient_passes, triple
 from .tuning import Tuning, tuning_here

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from .. import _native, threads
-from .arrays import FLOATS
+from .. import _native
+from . import threads
+from .types import FLOATS
 
 Key = tuple[object, ...]
 MOST: Final = 512

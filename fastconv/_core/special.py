@@ -8,16 +8,39 @@ direct one.
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from .operands import Array, Operands
+    from .operands import Array, Operands, Packed
     from .passes import Pass
     from .problem import Problem
 
 FINITE_AT_ONCE = 1 << 18  # weights looked at together
+
+
+class Fast(Protocol):
+    """A native program that says which parts have an output that is not finite."""
+
+    def run(
+        self, x: Array, weight: Array, packed: Packed | None, bias: Array | None, residual: Array | None, y: Array,
+        activation: int, channels_last: bool, threads: int,
+    ) -> bytes | None: ...  # fmt: skip
+
+
+def run(p: Problem, q: Pass, a: Operands, native: Fast | Literal[False], rows: int = 0) -> None:
+    """A pass into its phase of the outputs by a native program, which marks `rows` (0: all) of an image at a time; where
+    there is none, as the weights are not finite, directly."""
+    bad: bytes | None = None
+    if native:
+        bad = native.run(
+            a.x, a.weight, a.packed, a.bias, a.residual, a.out, a.activation, a.channels_last, p.machine.threads
+        )
+        if bad is None:
+            return
+    own = a if q.step == (1, 1, 1) else a.logical().phase(q.phase, q.step)
+    again(p, q, own, bad, rows or own.size[1])
 
 
 def again(p: Problem, q: Pass, a: Operands, bad: bytes | None, rows: int) -> None:

@@ -1,6 +1,6 @@
 """Element types, activations and padding modes: their numbers in native code, and what is computed in what.
 
-Everything about an element type is a row of `STORED`; the numbers are those of the enums in src/fastconv.h.
+`STORED` is the one table of element types; the numbers come from src/fastconv.h by name.
 """
 
 from __future__ import annotations
@@ -10,26 +10,74 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from ..activations import FUSED
+from .. import _native
 
 DType = np.dtype[Any]
 
-STORAGE: Final = {
-    np.dtype(name): code
-    for code, name in enumerate(
-        ["float32", "float64", "float16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
-    )
-}
-COMPUTE: Final = {
-    np.dtype("float32"): 0,
-    np.dtype("float16"): 0,
-    np.dtype("float64"): 1,
-    np.dtype("int32"): 2,
-    np.dtype("int64"): 3,
-}
-COMPUTE_DTYPES: Final[list[DType]] = [np.dtype("float32"), np.dtype("float64"), np.dtype("int32"), np.dtype("int64")]
-ACTIVATIONS: Final[dict[str | None, int]] = {None: 0} | FUSED
-PADDING_MODES: Final = {"zeros": 0, "reflect": 1, "replicate": 2, "circular": 3, "symmetric": 4}
+
+class Stored(NamedTuple):
+    """An element type of arrays."""
+
+    name: str
+    sums: str | None  # the type that results of it are computed in; None for operands alone
+    result: str  # the type of a result of such operands
+
+
+STORED: Final = (
+    Stored("float32", "float32", "float32"),
+    Stored("float64", "float64", "float64"),
+    Stored("float16", "float32", "float16"),
+    Stored("bfloat16", "float32", "bfloat16"),  # of ml_dtypes, which whoever has such an array has imported
+    Stored("int8", None, "int32"),
+    Stored("uint8", None, "int32"),
+    Stored("int16", None, "int32"),
+    Stored("uint16", None, "int32"),
+    Stored("int32", "int32", "int64"),
+    Stored("uint32", None, "int64"),
+    Stored("int64", "int64", "int64"),
+    Stored("uint64", None, "int64"),
+)
+
+
+# ---- the tables ----------------------------------------------------------------------------------------------------
+
+FLOATS: Final[set[DType]] = set()
+INTEGERS: Final[set[DType]] = set()
+SUPPORTED: Final[set[DType]] = set()
+STORAGE: Final[dict[DType, int]] = {}  # fc_dtype
+COMPUTE: Final[dict[DType, int]] = {}  # fc_compute
+COMPUTE_DTYPES: Final[list[DType]] = [np.dtype(name) for name in ("float32", "float64", "int32", "int64")]
+ACTIVATIONS: Final[dict[str | None, int]] = _native.ACTIVATIONS
+PADDING_MODES: Final[dict[str, int]] = _native.PADDING_MODES
+
+
+def _enter(kind: Stored, dtype: DType) -> None:
+    """Take an element type into the tables."""
+    (FLOATS if "float" in kind.name else INTEGERS).add(dtype)
+    SUPPORTED.add(dtype)
+    STORAGE[dtype] = _native.DTYPES[kind.name]
+    if kind.sums:
+        COMPUTE[dtype] = _native.COMPUTES[kind.sums]
+    _RESULTS[dtype] = dtype if kind.result == kind.name else np.dtype(kind.result)
+
+
+_RESULTS: Final[dict[DType, DType]] = {}
+for _kind in STORED:
+    if hasattr(np, _kind.name):
+        _enter(_kind, np.dtype(_kind.name))
+
+
+def learn(dtype: DType) -> bool:
+    """Whether arrays of this type are taken; one of another package than NumPy is known from the first array on."""
+    if dtype in SUPPORTED:
+        return True
+    if not (dtype.type.__name__ == dtype.name and dtype.isnative and dtype.fields is None):
+        return False
+    for kind in STORED:
+        if kind.name == dtype.name:
+            _enter(kind, dtype)
+            return True
+    return False
 
 
 class Codes(NamedTuple):
@@ -62,4 +110,4 @@ def codes(types: Types) -> Codes:
 
 def result_of(dtype: DType) -> DType:
     """The type of a result of arrays of `dtype`: a float as it is, int32 of up to 16 bits, else int64."""
-    return dtype if dtype.kind == "f" else np.dtype("int32" if dtype.itemsize <= 2 else "int64")
+    return _RESULTS[dtype]

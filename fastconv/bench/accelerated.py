@@ -17,9 +17,9 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
+from .._core.threads import get_num_threads, set_num_threads
 from ..errors import ConvError
 from ..models.catalogue import from_catalogue
-from ..threads import get_num_threads, set_num_threads
 from .cases import NET, TRAIN
 from .graph import torch_net
 from .measure import TOLERANCE, Candidate, relative_error

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
+from .._core.threads import get_num_threads, set_num_threads
 from ..models import resnet
-from ..threads import get_num_threads, set_num_threads
 from .cases import LOAD
 from .graph import nodes, onnx_net
 from .measure import Candidate, check

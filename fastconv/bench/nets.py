@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
+from .._core.threads import get_num_threads, set_num_threads
 from ..models import Sequential, cifar_vgg, mnist_net, resnet, vgg
 from ..optimizers import SGD
-from ..threads import get_num_threads, set_num_threads
 from .cases import NET, TRAIN
 from .graph import ncnn_net, nodes, onnx_net, torch_net
 from .measure import Candidate, check, relative_error

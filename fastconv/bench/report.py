@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from ..files import read_text
+from .._core.files import read_text
 from .cases import PASS_WORDS
 from .measure import geometric_mean
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from .. import _native
+from .._core.machine import cpu_name
 from ..functional import info
-from ..machine import cpu_name
 from .cases import SETS, Case, make_data
 from .measure import Candidate, check, rest, time_interleaved
 from .peers import NotOffered, Ours, Peer, holding, logical_reference

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from .._core.threads import effective
 from ..bench.accelerated import TORCH_MODELS, TorchModel, named_torch_model, run_torch_model, select_torch_models
 from ..bench.cases import LOAD, NET, PASSES, SETS, TRAIN, Case
 from ..bench.loads import Model, run_load, select_loads
@@ -20,7 +21,6 @@ from ..bench.peers import PEERS, Ours, Peer, load_peers
 from ..bench.plot import plot_formats, save_plot
 from ..bench.report import Report, Row, group_text, groups, heading_lines, json_lines, memory_lines, summary_text
 from ..bench.suite import new_report, run_case, select
-from ..threads import effective
 from .common import STDOUT, CommandError, add_json, image_size, in_a_folder, progress, require, write_text
 
 DEFAULT_AGAINST = "torch,onnxruntime,openvino,ncnn,im2col"

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .. import _native
-from ..progress import Progress
+from .._core.progress import Progress
 from ..testing.comparisons import OPERATIONS, Operation
 from .common import STDOUT, CommandError, add_json, at_least, in_a_folder, write_json
 from .machine import describe, one_line

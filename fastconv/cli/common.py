@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from ..progress import Progress
+from .._core.progress import Progress
 
 Item = TypeVar("Item")
 STDOUT: Final = "-"  # in place of a file's name

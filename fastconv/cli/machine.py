@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import _native, threads
+from .. import _native
+from .._core import threads
+from .._core.machine import cpu_name
 from .._core.types import COMPUTE_DTYPES
 from ..functional import info
-from ..machine import cpu_name
 
 
 def register_tiles() -> dict[str, tuple[int, int]]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
-from ..files import require_regular
+from .._core.files import require_regular
 from .common import CommandError, require
 
 WHITE: Final = 255  # of a colour in 8 bits

@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
-from ..files import read_npy, read_text
+from .._core.files import read_npy, read_text
 from .common import STDOUT, CommandError, add_json, at_least, image_size, in_a_folder, require, write_json
 from .pictures import WHITE, covering, open_picture
 

@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._core.activations import BY_LAYERS, activation_name
+from .._core.sums import total
 from .._core.words import Shape, integer
-from ..activations import BY_LAYERS, activation_name
 from ..errors import ConvError
-from ..sums import total
 from . import memory, rows
 from .base import Array, Layer, real
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from .. import threads
-from .._core import operations
+from .._core import operations, threads
 from .._core.geometry import Geometry, conv_geometry, conv_transpose_geometry, keras_transposed_padding
 from .._core.select import wish_for_batch
 from .._core.words import Padding, Shape, Size, channel_groups, flag, pair, parse_padding

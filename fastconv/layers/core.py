@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._core import operations
+from .._core.forks import MadeAnew
 from .._core.geometry import Geometry, conv_geometry
+from .._core.threads import effective
 from .._core.words import Shape, flag
 from .._core.words import shape as checked_shape
 from ..errors import ConvError, ConvTypeError
-from ..forks import MadeAnew
-from ..threads import effective
 from . import memory, rows
 from .activations import LINEAR, Function, function
 from .base import Array, Layer, Parameter, locating, positive, real

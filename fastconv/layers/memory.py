@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core import arrays
-from ..forks import MadeAnew
+from .._core.forks import MadeAnew
 
 Array = NDArray[Any]
 SMALLEST_BYTES = 1 << 16  # smaller arrays are as cheap from the allocator

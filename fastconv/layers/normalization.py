@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._core.sums import FEW
 from .._core.words import Shape, flag, integer
 from ..errors import ConvError
-from ..sums import FEW
 from . import rows
 from .base import Array, Layer, Parameter, positive, real
 from .initializers import initializer

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 from .. import functional
 from .. import grad as pool_gradient
 from .._core.geometry import Geometry, conv_geometry
+from .._core.sums import FEW, total
 from .._core.windows import PoolGeometry, pool_geometry
 from .._core.words import Padding, Shape, Size, flag, pair, word
 from ..errors import ConvError
-from ..sums import FEW, total
 from . import memory, rows
 from .base import Array, Layer
 

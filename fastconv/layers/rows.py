@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from .. import _native
 from .._core import pooling
+from .._core.threads import effective
 from .._core.windows import PoolGeometry
 from .._native import LONG_SUM
-from ..threads import effective
 from . import memory
 
 Array = NDArray[Any]

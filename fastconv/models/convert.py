@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 from .._core.words import Shape
 from ..errors import ConvError
@@ -20,10 +21,12 @@ from ..layers import (
 )
 from ..layers.base import Parameter
 from ..layers.initializers import Reshaped
-from .sequential import Sequential
+
+if TYPE_CHECKING:
+    from .sequential import Sequential
 
 
-def to_fully_convolutional(model: Sequential) -> Sequential:
+def to_fully_convolutional(model: Sequential, make: type[Sequential]) -> Sequential:
     """A copy in which Flatten + Dense are k x k and 1 x 1 convolutions (GlobalAveragePooling2D an average of stride 1).
 
     At the native size (1, 1, classes) scores equal the model's to rounding; a larger image gives a map of them, one for
@@ -53,7 +56,7 @@ def to_fully_convolutional(model: Sequential) -> Sequential:
             raise ConvError(f"{layer.name} ({type(layer).__name__}) after Flatten has no fully convolutional form.")
         else:
             layers.append(_copied(layer))
-    made = Sequential(layers, model.built_shape, name=f"{model.name}_fully_convolutional", dtype=model.dtype.name)
+    made = make(layers, model.built_shape, name=f"{model.name}_fully_convolutional", dtype=model.dtype.name)
     for new, old in zip(made.parameters(), model.parameters(), strict=True):
         _take_over(new, old)
     return made

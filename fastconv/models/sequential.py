@@ -9,16 +9,17 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import storage
 from .._core.arrays import as_array
 from .._core.words import Shape, integer
 from ..errors import ConvError, ConvTypeError
-from ..inference import InferencePlan
 from ..layers.base import Array, Layer, locating, prefix_of
 from ..layers.core import Dropout, chain, chain_backward, chain_window, unique_names
 from ..layers.memory import Arena
-from ..summary import Table, table
-from ..training import Trainable
+from . import storage
+from .convert import to_fully_convolutional
+from .inference import InferencePlan
+from .summary import Table, table
+from .training import Trainable
 
 PLANS = 4  # input shapes that a model keeps prepared: each holds packed weights
 
@@ -264,9 +265,7 @@ class Sequential(Trainable, Layer):
         ConvError
             For a layer behind Flatten that has no such form.
         """
-        from .convert import to_fully_convolutional
-
-        return to_fully_convolutional(self)
+        return to_fully_convolutional(self, Sequential)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights to a file.

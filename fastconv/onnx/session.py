@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
+from .._core.forks import Guard
 from ..errors import ConvTypeError
-from ..forks import Guard
 from .errors import OnnxError
 from .graph import ValueInfo
 from .halves import hold_in_float32

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..activations import FUSED
+from .._core.activations import FUSED
 
 Array = NDArray[Any]
 
@@ -149,7 +149,7 @@ class TiledCase(Case):
 
     out_channels: int
     tile: tuple[int, int]
-    kernel: tuple[int, int]
+    kernel: tuple[int, ...]
     stride: Any
     padding: Any
     dilation: Any
@@ -203,7 +203,7 @@ class PoolCase(Case):
     def __str__(self) -> str:
         options = ", ".join(f"{key}={value!r}" for key, value in self.options().items())
         return (
-            f"case {self.index}: pool{self.axes}d({self.dtype}{self.input_shape}, {self.kernel}, {options}, "
+            f"case {self.index}: pool({self.dtype}{self.input_shape}, {self.kernel}, {options}, "
             f"dilation={self.dilation}, count_include_pad={self.count_include_pad}, "
             f"divisor_override={self.divisor_override})"
         )

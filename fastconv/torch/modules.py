@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import fastconv
 from fastconv._core.arrays import Array
 from fastconv._core.ask_plans import prepared
+from fastconv._core.forks import Guard
 from fastconv._core.problem import Use
-from fastconv.forks import Guard
 
 from .ops import (
     FROM_NHWC,

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fastconv
-from fastconv import forks
+from fastconv._core import forks
 from fastconv._core.arrays import Array
 from fastconv._core.geometry import conv_geometry
 from fastconv._core.select import wish_for_batch

@@ -29,8 +29,8 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import numpy as np
 
 from .._core.arrays import Array
+from .._core.files import Archive, is_archive, open_regular, size_of
 from ..errors import ConvError
-from ..files import Archive, is_archive, open_regular, size_of
 from . import apart
 from .graph import KerasGraph, Leaf, Unclear, is_model, members
 from .source import (

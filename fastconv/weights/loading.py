@@ -13,8 +13,8 @@ from typing import Final, TypeVar
 import numpy as np
 
 from .._core.arrays import Array
+from .._core.files import open_regular, require_regular, size_of
 from ..errors import ConvError, ConvTypeError
-from ..files import open_regular, require_regular, size_of
 from ..layers import BatchNormalization
 from ..models import Sequential
 from . import keras, pytorch, safetensors

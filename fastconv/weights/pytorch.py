@@ -21,9 +21,9 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import numpy as np
 
 from .._core.arrays import Array
+from .._core.files import Archive, Segment, is_archive, size_of
 from .._core.words import Shape
 from ..errors import ConvError
-from ..files import Archive, Segment, is_archive, size_of
 from .source import MODULE_ORDER, Stored, from_bfloat16, require_few
 
 STORAGES: Final = {

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from .._core.arrays import Array
+from .._core.files import Segment, size_of
 from ..errors import ConvError
-from ..files import Segment, size_of
 from .source import Stored, from_bfloat16, require_few
 
 MOST_HEADER_BYTES: Final = 1 << 24  # the format allows six times that; 20,000 entries need less than a quarter

@@ -279,7 +279,7 @@ cdef void direct_phase(const DirectPass* p, View* out, const View* array) noexce
 cdef bint direct_usable(const fc_kernels* kernels, const View* x, int code) noexcept nogil:
     """Whether a pass that reads the input in place can read this array."""
     cdef size unit = kernels.size
-    return (code == kernels.dtype and (x.n[1] == 1 or x.s[1] == unit) and x.s[0] % unit == 0
+    return (code == kernels.input and (x.n[1] == 1 or x.s[1] == unit) and x.s[0] % unit == 0
             and x.s[2] % unit == 0 and x.s[3] % unit == 0 and x.s[4] % unit == 0 and <size>x.p % unit == 0)
 
 
@@ -568,7 +568,7 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
         to = tile_origin(&p.y, &t, first)
         residual = tile_origin(&p.residual, &t, first) if p.has_residual else NULL
         # a full panel of a channels-last output of the computing type is summed where it will lie
-        in_output = (width == count and p.merged == p.outputs and p.y_code == kernels.dtype and not p.long_
+        in_output = (width == count and p.merged == p.outputs and p.y_code == kernels.sum and not p.long_
                      and in_elements(&p.y, to, kernels.size)
                      and (residual == NULL or in_elements(&p.residual, residual, kernels.size))
                      and (t.images == 1 or (p.y.s[0] % kernels.size == 0

@@ -8,12 +8,11 @@
 # Both arrays are walked in the order of their memory, so that the processor reads ahead, and rows are a thread's own:
 # with channels shared out instead, one thread reads ahead what another writes (a second thread gained nothing, Zen 5).
 # A patch loads an input vector once for all outputs that meet it. Taps over padded zeros are skipped. Every output is
-# one sum in the order (tap y, tap x), as in drivers/depthwise.pxi, which takes all other arrays.
+# one sum in the order (tap y, tap x), as in drivers/lanes.pxi, which takes all other arrays.
 # Where pixels lie a multiple of PACKED_PITCH bytes apart, those of a channel share few lines of the first-level cache:
 # so the input of a small image is copied together, a panel of channels after the other.
 
 cdef enum:
-    MOST_PASSES = 4                # phases of an input gradient at stride 2
     PANELWISE_BELOW = 400          # pixels of an image: one panel of channels after the other
     PACKED_PITCH = 2048            # bytes: the pixels of a channel fall into two of the 64 sets, or one
     PACKED_BYTES = 32 << 10        # copied together at a time: it stays in the first level
@@ -47,115 +46,92 @@ cdef struct PatchJob:
     PatchPass passes[MOST_PASSES]
 
 
-cdef struct PatchTaps:
-    size taps_y, taps_x, min_y, min_x, phase_y, phase_x, tap
+cdef void patches_begin(Patches* own, const LanesJob* job, size rows, size columns) noexcept nogil:
+    """No passes yet, of those with strides as `job` has; rows x columns of taps are packed."""
+    own.kernels, own.stride_y, own.stride = job.kernels, job.stride_y, job.stride_x
+    own.rows, own.columns, own.count = rows, columns, 0
 
 
-cdef class DepthwisePatches:
-    """The passes of a depthwise convolution: made once, run many times, by several threads at once.
+cdef bint patches_add(Patches* own, const LanesJob* job) noexcept nogil:
+    """Add a pass; whether there are kernels for it."""
+    cdef PatchTaps* p = &own.passes[own.count]
+    if own.count == MOST_PASSES or own.stride_y != own.stride or own.stride > 2:
+        return False
+    p.taps_y, p.taps_x, p.min_y, p.min_x = job.taps_y, job.taps_x, job.tap_y[0], job.tap_x[0]
+    p.phase, p.tap = job.phase, job.first_row * own.columns + job.first_column
+    own.count += 1
+    return (job.tap_y[p.taps_y - 1] - p.min_y < p.taps_y and job.tap_x[p.taps_x - 1] - p.min_x < p.taps_x
+            and max(p.taps_y, p.taps_x) <= FC_MAX_WINDOW and -p.min_x < p.taps_x
+            and own.kernels.patch[p.taps_y][p.taps_x][own.stride][0].columns > 0)
 
-    `passes` as `depthwise` takes them.
-    """
-    cdef const fc_kernels* kernels
-    cdef PatchTaps passes[MOST_PASSES]
-    cdef size count, stride, step_y, step_x, rows, columns
 
-    def __init__(self, int compute, tuple passes, size rows, size columns, size stride_y, size stride_x, size step_y,
-                 size step_x):
-        cdef PatchTaps* p
-        cdef size i
-        self.kernels = isa.compute[compute]
-        self.stride, self.step_y, self.step_x, self.rows, self.columns = stride_y, step_y, step_x, rows, columns
-        self.count = 0
-        if len(passes) > MOST_PASSES or stride_y != stride_x or stride_x > 2:
-            return
-        for tap_y, tap_x, phase_y, phase_x, first_row, first_column in passes:
-            p = &self.passes[self.count]
-            p.taps_y, p.taps_x, p.min_y, p.min_x = len(tap_y), len(tap_x), tap_y[0], tap_x[0]
-            p.phase_y, p.phase_x, p.tap = phase_y, phase_x, first_row * columns + first_column
-            if (tap_y[p.taps_y - 1] - p.min_y >= p.taps_y or tap_x[p.taps_x - 1] - p.min_x >= p.taps_x
-                    or max(p.taps_y, p.taps_x) > FC_MAX_WINDOW or -p.min_x >= p.taps_x
-                    or self.kernels.patch[p.taps_y][p.taps_x][stride_x][0].columns == 0):
-                self.count = 0
-                return
-            self.count += 1
+cdef patches_blocking(const Patches* own, const LanesJob* first, size images, int threads):
+    """As `Lanes.patches` says; None where the arrays are too small."""
+    cdef PatchJob job
+    cdef size scratch_bytes, i
+    job.kernels, job.images, job.total, job.stride = own.kernels, images, first.total, own.stride
+    job.height, job.width = first.x.n[2], first.x.n[3]
+    job.x_x = job.total * own.kernels.size
+    job.passes[0].rows, job.passes[0].columns = first.phase.size_y, first.phase.size_x
+    job.passes[0].patch = patch_for(own.kernels, &own.passes[0], own.stride, job.passes[0].columns, job.width)
+    if job.total < own.kernels.lanes or job.passes[0].patch == NULL or images * job.passes[0].rows == 0:
+        return None
+    i = job.passes[0].rows * job.passes[0].columns  # outputs of a channel
+    threads = patch_team(&job, i * own.rows * own.columns, i, threads)
+    scratch_bytes = patch_blocks(&job, threads)
+    threads = <int>team_for(threads, images * job.row_blocks, scratch_bytes)
+    scratch_bytes *= threads
+    if job.total % own.kernels.lanes != 0:
+        scratch_bytes += own.rows * own.columns * own.kernels.lanes * own.kernels.size
+    return (job.passes[0].patch.rows, job.passes[0].patch.columns, images * job.row_blocks, threads, scratch_bytes,
+            bool(job.packs))
 
-    def usable(self):
-        """Whether there are kernels for all passes."""
-        return self.count > 0
 
-    def blocking(self, size images, size channels, tuple input_size, tuple output_size, int threads):
-        """(rows and columns of a patch, tasks, threads, scratch of all, whether it packs) for the first pass over
-        contiguous arrays, channels last; None where they are too small."""
-        cdef PatchJob job
-        cdef size scratch_bytes, i
-        job.kernels, job.images, job.total, job.stride = self.kernels, images, channels, self.stride
-        job.height, job.width = input_size
-        job.x_x = channels * self.kernels.size
-        job.passes[0].rows, job.passes[0].columns = output_size
-        job.passes[0].patch = patch_for(self.kernels, &self.passes[0], self.stride, job.passes[0].columns, job.width)
-        if channels < self.kernels.lanes or job.passes[0].patch == NULL or images * job.passes[0].rows == 0:
-            return None
-        i = job.passes[0].rows * job.passes[0].columns  # outputs of a channel
-        threads = patch_team(&job, i * self.rows * self.columns, i, threads)
-        scratch_bytes = patch_blocks(&job, threads)
-        threads = <int>team_for(threads, images * job.row_blocks, scratch_bytes)
-        scratch_bytes *= threads
-        if channels % self.kernels.lanes != 0:
-            scratch_bytes += self.rows * self.columns * self.kernels.lanes * self.kernels.size
-        return (job.passes[0].patch.rows, job.passes[0].patch.columns, images * job.row_blocks, threads, scratch_bytes,
-                bool(job.packs))
-
-    def run(self, x, int x_code, packed, bias, y, int y_code, int activation, bint channels_last, int threads):
-        """As `depthwise` without a residual; False, and nothing is done, where the arrays do not lie as needed."""
-        cdef Arrays arrays = Arrays()
-        cdef View vx, vy, phase, other
-        cdef PatchJob job
-        cdef PatchPass* p
-        cdef char* tail = NULL
-        cdef char* scratch = NULL
-        cdef size i, scratch_bytes = 0, macs = 0
-        try:
-            arrays.activation(x, &vx, False, channels_last)
-            arrays.activation(y, &vy, True, channels_last)
-            if (vx.n[1] < self.kernels.lanes or vx.n[1] != vy.n[1]
-                    or not lies_in_vectors(self.kernels, &vx, computes_in(x_code, self.kernels))
-                    or not lies_in_vectors(self.kernels, &vy, computes_in(y_code, self.kernels))):
-                return False
-            job.count = 0
-            for i in range(self.count):
-                phase_view(&phase, &vy, self.passes[i].phase_y, self.passes[i].phase_x, self.step_y, self.step_x)
-                p = &job.passes[job.count]
-                p.y, p.y_y, p.y_x, p.rows, p.columns = phase.p, phase.s[2], phase.s[3], phase.n[2], phase.n[3]
-                p.taps_y, p.min_y, p.min_x = self.passes[i].taps_y, self.passes[i].min_y, self.passes[i].min_x
-                p.tap = self.passes[i].tap
-                p.patch = patch_for(self.kernels, &self.passes[i], self.stride, p.columns, vx.n[3])
-                if p.patch == NULL:
-                    return False
-                macs += p.rows * p.columns * self.passes[i].taps_y * self.passes[i].taps_x
-                job.count += 1
-            arrays.view(packed, &other, False)
-            job.packed, job.bias, job.tail = other.p, NULL, NULL
-            if bias is not None:
-                arrays.view(bias, &other, False)
-                job.bias = other.p
-            job.kernels, job.x, job.x_code, job.y_code, job.activation = self.kernels, vx.p, x_code, y_code, activation
-            job.images, job.height, job.width, job.total = vx.n[0], vx.n[2], vx.n[3], vx.n[1]
-            job.x_n, job.x_y, job.x_x, job.y_n = vx.s[0], vx.s[2], vx.s[3], vy.s[0]
-            job.stride, job.taps, job.tap_columns = self.stride, self.rows * self.columns, self.columns
-            threads = patch_team(&job, macs, vy.n[2] * vy.n[3], threads)
-            scratch_bytes = patch_blocks(&job, threads)
-            threads = <int>team_for(threads, job.images * job.row_blocks, scratch_bytes)
-            tail = patch_tail(&job)
-            job.tail = tail
-            if scratch_bytes > 0:
-                scratch = <char*>allocate(scratch_bytes * threads)
-            run_tasks(patch_task, &job, scratch, scratch_bytes, job.images * job.row_blocks, threads, True)
-            return True
-        finally:
-            fc_free(scratch)
-            fc_free(tail)
-            arrays.release()
+cdef bint patches_run(const Patches* own, Program program, const Operands* o, const char* packed,
+                      int threads) except -1:
+    """As `Lanes.run` without a residual; False, and nothing is done, where the arrays do not lie as needed."""
+    cdef Operands phase
+    cdef PatchJob job
+    cdef PatchPass* p
+    cdef const fc_kernels* kernels = own.kernels
+    cdef char* tail = NULL
+    cdef char* scratch = NULL
+    cdef size i, scratch_bytes = 0, macs = 0
+    if (o.x.n[1] < kernels.lanes or o.x.n[1] != o.y.n[1]
+            or not lies_in_vectors(kernels, &o.x, program.input == kernels.input)
+            or not lies_in_vectors(kernels, &o.y, program.result == kernels.sum)):
+        return False
+    job.count = 0
+    for i in range(own.count):
+        phase = o[0]
+        bind_phase(&phase, &own.passes[i].phase)
+        p = &job.passes[job.count]
+        p.y, p.y_y, p.y_x, p.rows, p.columns = phase.y.p, phase.y.s[2], phase.y.s[3], phase.y.n[2], phase.y.n[3]
+        p.taps_y, p.min_y, p.min_x = own.passes[i].taps_y, own.passes[i].min_y, own.passes[i].min_x
+        p.tap = own.passes[i].tap
+        p.patch = patch_for(kernels, &own.passes[i], own.stride, p.columns, o.x.n[3])
+        if p.patch == NULL:
+            return False
+        macs += p.rows * p.columns * own.passes[i].taps_y * own.passes[i].taps_x
+        job.count += 1
+    job.kernels, job.x, job.packed, job.bias, job.tail = kernels, o.x.p, packed, o.bias, NULL
+    job.x_code, job.y_code, job.activation = program.input, program.result, o.activation
+    job.images, job.height, job.width, job.total = o.x.n[0], o.x.n[2], o.x.n[3], o.x.n[1]
+    job.x_n, job.x_y, job.x_x, job.y_n = o.x.s[0], o.x.s[2], o.x.s[3], o.y.s[0]
+    job.stride, job.taps, job.tap_columns = own.stride, own.rows * own.columns, own.columns
+    threads = patch_team(&job, macs, o.y.n[2] * o.y.n[3], threads)
+    scratch_bytes = patch_blocks(&job, threads)
+    threads = <int>team_for(threads, job.images * job.row_blocks, scratch_bytes)
+    try:
+        tail = patch_tail(&job)
+        job.tail = tail
+        if scratch_bytes > 0:
+            scratch = <char*>allocate(scratch_bytes * threads)
+        run_tasks(patch_task, &job, scratch, scratch_bytes, job.images * job.row_blocks, threads, True)
+    finally:
+        fc_free(scratch)
+        fc_free(tail)
+    return True
 
 
 cdef const fc_patch* patch_for(const fc_kernels* kernels, const PatchTaps* taps, size stride, size columns,

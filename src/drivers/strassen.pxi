@@ -17,7 +17,7 @@
 cdef enum:
     STRASSEN_PIXELS = 16   # packed together where they cannot be read as they lie
 
-cdef struct Strassen:
+cdef struct StrassenJob:
     const fc_kernels* kernels
     const fc_strassen* sums
     View x, y, residual
@@ -79,69 +79,97 @@ def strassen_weights(int compute, int levels, packed, transformed, size channels
         arrays.release()
 
 
-def strassen(int compute, int levels, x, int x_code, transformed, bias, y, int y_code, residual, int activation,
-             tuple stride, tuple origin, int mode, size block, size part, size kc, size panels_per_task,
-             bint channels_last, int threads):
-    """y = activation(1 x 1 convolution + bias + residual); output (i, j) reads x[origin + (i, j) * stride].
+def strassen_scratch_bytes(int compute, int levels, size channels, size tiles, size part):
+    """Scratch of one thread for blocks of so many tiles, multiplied `part` at a time."""
+    cdef StrassenJob job
+    strassen_kind(&job, isa.compute[compute], levels)
+    job.channels, job.block, job.part = channels, tiles, part
+    strassen_scratch(&job)
+    return job.scratch_bytes
 
-    The weights are `transformed`; `channels_last` as `direct` takes it. Returns None or, where an output is not finite, a
-    byte for every image, 1 for one that has such.
-    """
-    cdef Strassen job
-    cdef Arrays arrays = Arrays()
-    cdef View view
-    cdef char* scratch = NULL
-    cdef size tasks
-    cdef int team
-    job.kernels = isa.compute[compute]
-    job.sums = &job.kernels.strassen[levels - 1]
+
+cdef void strassen_kind(StrassenJob* job, const fc_kernels* kernels, int levels) noexcept nogil:
+    job.kernels = kernels
+    job.sums = &kernels.strassen[levels - 1]
     job.side, job.products = 1 << levels, 7 if levels == 1 else 49
-    try:
-        arrays.activation(x, &job.x, False, channels_last)
-        arrays.activation(y, &job.y, True, channels_last)
-        arrays.view(transformed, &view, False)
-        job.transformed = view.p
-        job.bias = NULL
-        if bias is not None:
-            arrays.view(bias, &view, False)
-            job.bias = view.p
-        job.has_residual = residual is not None
-        if job.has_residual:
-            arrays.activation(residual, &job.residual, False, channels_last)
-        job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
-        job.stride_y, job.stride_x = stride
-        job.origin_y, job.origin_x = origin
-        job.block, job.part, job.kc = block, part, kc
-        strassen_prepare(&job, panels_per_task)
-        tasks = job.blocks * job.panel_chunks
-        team = <int>team_for(threads, tasks, job.scratch_bytes)
-        scratch = <char*>allocate(job.scratch_bytes * team + job.y.n[0])
-        job.flags = scratch + job.scratch_bytes * team
-        memset(job.flags, 0, job.y.n[0])
-        run_tasks(strassen_task, &job, scratch, job.scratch_bytes, tasks, team)
-        if memchr(job.flags, 1, job.y.n[0]) == NULL:
-            return None
-        return job.flags[:job.y.n[0]]
-    finally:
-        fc_free(scratch)
-        arrays.release()
 
 
-cdef void strassen_prepare(Strassen* job, size panels_per_task) noexcept nogil:
+cdef void strassen_scratch(StrassenJob* job) noexcept nogil:
+    """Scratch of one thread: factors, products, pixels that cannot be read as they lie, outputs of a tile, offsets."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size last_y = job.origin_y + (job.y.n[2] - 1) * job.stride_y
-    cdef size last_x = job.origin_x + (job.y.n[3] - 1) * job.stride_x
-    job.channels, job.outputs = job.x.n[1], job.y.n[1]
-    job.depth, job.breadth = job.channels // job.side, job.outputs // job.side
+    cdef size pieces = 0
     job.width = kernels.vectors * kernels.lanes
+    job.depth = job.channels // job.side
+    job.ldv = job.depth + kernels.lanes   # rows a power of two apart would share cache sets
+    job.v_bytes = piece(&pieces, job.products * job.block * job.ldv * kernels.size)
+    job.m_bytes = piece(&pieces, (7 if job.side == 2 else 35) * job.part * job.width * kernels.size)
+    job.region_bytes = piece(&pieces, STRASSEN_PIXELS * job.channels * kernels.size)
+    job.output_bytes = piece(&pieces, job.side * job.side * job.width * kernels.size)
+    job.scratch_bytes = 4 * 64 + pieces + (2 * job.part + (2 + 3 * job.side) * job.block) * sizeof(size)
+
+
+cdef class Strassen(Program):
+    """A 1 x 1 convolution in `levels` of halves; output (i, j) reads x[taps + (i, j) * stride].
+
+    `extent` has `groups` (1), `channels`, `outputs`, `size`, `input_size` and `mode`, `p` one tap along every axis, and
+    `blocking` has `tiles`, `part`, `reduction` and `panels_per_task`.
+    """
+    cdef StrassenJob job
+    cdef Phase phase
+
+    def __init__(self, codes, extent, p, blocking, int levels):
+        cdef StrassenJob* job = &self.job
+        self.compute_with(codes)
+        strassen_kind(job, self.kernels, levels)
+        job.x_code, job.y_code, job.mode = self.input, self.result, extent.mode
+        job.channels, job.outputs = extent.channels, extent.outputs
+        _, job.stride_y, job.stride_x = p.stride
+        _, job.origin_y, job.origin_x = [taps[0] for taps in p.taps]
+        job.block, job.part, job.kc = blocking.tiles, blocking.part, blocking.reduction
+        read_phase(&self.phase, p, extent)
+        strassen_prepare(job, blocking.panels_per_task)
+
+    def scratch_bytes(self):
+        """Scratch of one thread."""
+        return self.job.scratch_bytes
+
+    def run(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        """y = activation(convolution + bias + residual) by `packed.transformed`. Returns None or, where an output is not
+        finite, a byte for every image, 1 for one that has such."""
+        cdef StrassenJob job = self.job
+        cdef Operands o
+        cdef Arrays arrays = Arrays()
+        try:
+            bind_operands(&o, arrays, x, bias, residual, y, activation, channels_last)
+            bind_phase(&o, &self.phase)
+            job.x, job.y, job.residual, job.bias = o.x, o.y, o.residual, o.bias
+            job.has_residual, job.activation = o.has_residual, activation
+            job.transformed = transformed_weights(arrays, packed)
+            strassen_arrays(&job)
+            return run_flagged(strassen_task, &job, &job.flags, job.y.n[0], job.scratch_bytes,
+                               job.blocks * job.panel_chunks, threads)
+        finally:
+            arrays.release()
+
+
+cdef void strassen_prepare(StrassenJob* job, size panels_per_task) noexcept nogil:
+    strassen_scratch(job)
+    job.breadth = job.outputs // job.side
     job.panels = job.breadth // job.width
     job.panels_per_task = max(1, min(panels_per_task, job.panels))
     job.panel_chunks = (job.panels + job.panels_per_task - 1) // job.panels_per_task
+
+
+cdef void strassen_arrays(StrassenJob* job) noexcept nogil:
+    """What depends on how many images there are, and on how the arrays lie."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size last_y = job.origin_y + (job.y.n[2] - 1) * job.stride_y
+    cdef size last_x = job.origin_x + (job.y.n[3] - 1) * job.stride_x
     job.pixels = job.y.n[2] * job.y.n[3]
     job.image_tiles = (job.pixels + job.side - 1) // job.side
     job.tiles = job.y.n[0] * job.image_tiles
     job.blocks = (job.tiles + job.block - 1) // job.block
-    job.readable = (job.x_code == kernels.dtype and job.x.s[1] == kernels.size and job.x.s[0] % kernels.size == 0
+    job.readable = (job.x_code == kernels.input and job.x.s[1] == kernels.size and job.x.s[0] % kernels.size == 0
                     and job.x.s[2] % kernels.size == 0 and job.x.s[3] % kernels.size == 0
                     and <size>job.x.p % kernels.size == 0 and job.origin_y >= 0 and job.origin_x >= 0
                     and last_y < job.x.n[2] and last_x < job.x.n[3])
@@ -150,21 +178,14 @@ cdef void strassen_prepare(Strassen* job, size panels_per_task) noexcept nogil:
     job.at.p += job.origin_y * job.x.s[2] + job.origin_x * job.x.s[3]
     job.at.n[2], job.at.n[3] = job.y.n[2], job.y.n[3]
     job.at.s[2], job.at.s[3] = job.stride_y * job.x.s[2], job.stride_x * job.x.s[3]
-    job.in_output = (job.y_code == kernels.dtype and job.y.s[0] % kernels.size == 0
+    job.in_output = (job.y_code == kernels.sum and job.y.s[0] % kernels.size == 0
                      and in_elements(&job.y, job.y.p, kernels.size)
                      and (not job.has_residual or (job.residual.s[0] % kernels.size == 0
                                                    and in_elements(&job.residual, job.residual.p, kernels.size))))
-    job.ldv = job.depth + kernels.lanes   # rows a power of two apart would share cache sets
-    job.v_bytes = round_up(job.products * job.block * job.ldv * kernels.size, 64)
-    job.m_bytes = (7 if job.side == 2 else 35) * job.part * job.width * kernels.size
-    job.region_bytes = round_up(STRASSEN_PIXELS * job.channels * kernels.size, 64)
-    job.output_bytes = job.side * job.side * job.width * kernels.size
-    job.scratch_bytes = (job.v_bytes + job.m_bytes + job.region_bytes + job.output_bytes
-                         + round_up((2 * job.part + (2 + 3 * job.side) * job.block) * sizeof(size), 64))
 
 
 cdef void strassen_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
-    cdef const Strassen* job = <const Strassen*>job_
+    cdef const StrassenJob* job = <const StrassenJob*>job_
     cdef const fc_kernels* kernels = job.kernels
     cdef size chunk = task // job.blocks, first = task % job.blocks * job.block
     cdef size count = min(job.block, job.tiles - first)
@@ -218,7 +239,7 @@ cdef void strassen_task(void* job_, char* scratch, size task, fc_watch* watch) n
                 t += run
 
 
-cdef void strassen_products(const Strassen* job, const char* v, const TileRows* rows, size tile, size tiles,
+cdef void strassen_products(const StrassenJob* job, const char* v, const TileRows* rows, size tile, size tiles,
                             const char* u, char* m, char* folded) noexcept nogil:
     """The products of some tiles and a panel: M[7], or of two levels folded[7][4]."""
     cdef const fc_kernels* kernels = job.kernels
@@ -253,7 +274,7 @@ cdef void pixel_offsets(const View* array, size image, size pixel, size count, s
             y, x = y + 1, 0
 
 
-cdef void strassen_factors(const Strassen* job, size image, size pixel, size pixels, char* region, char* v,
+cdef void strassen_factors(const StrassenJob* job, size image, size pixel, size pixels, char* region, char* v,
                            size* row) noexcept nogil:
     """V of the tiles that some pixels of an image make up, and where they lie if they can be read there. What the last
     tile lacks is its last pixel again: no output is stored for it."""
@@ -284,7 +305,7 @@ cdef void strassen_factors(const Strassen* job, size image, size pixel, size pix
         p += STRASSEN_PIXELS
 
 
-cdef void strassen_outputs(const Strassen* job, size image, size pixel, size pixels, size panel, const char* m,
+cdef void strassen_outputs(const StrassenJob* job, size image, size pixel, size pixels, size panel, const char* m,
                            const TileRows* all_rows, size at_row, char* output) noexcept nogil:
     """The outputs of some pixels of an image and a panel from their products."""
     cdef const fc_kernels* kernels = job.kernels

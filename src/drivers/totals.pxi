@@ -20,7 +20,7 @@ LONG_SUM = LONG_FROM
 
 cdef inline bint is_long(const fc_kernels* kernels, size terms) noexcept nogil:
     """Whether a sum of so many terms is made in blocks."""
-    return terms >= LONG_FROM and (kernels.dtype == FC_F32 or kernels.dtype == FC_F64)
+    return terms >= LONG_FROM and (kernels.sum == FC_F32 or kernels.sum == FC_F64)
 
 
 cdef inline size block_terms(size taps, size channels) noexcept nogil:

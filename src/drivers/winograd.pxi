@@ -20,30 +20,26 @@
 # output that is not finite is reported, and the caller computes it directly, so that NaN and infinity reach exactly the
 # outputs whose window holds them.
 
-cdef enum:
-    WINOGRAD_SLICE = 64    # channels packed at a time, FC_WINOGRAD_CHANNELS
-    WINOGRAD_FEW = 4       # tiles multiplied together: FC_WINOGRAD_TILES
-
 cdef struct Planes:        # where the transforms of tiles lie; strides in elements
     size element_row, element   # element (i, j)
     size tile, four             # the next tile, the next four
-    size slice                  # the next WINOGRAD_SLICE channels; those of one lie side by side
+    size slice                  # the next FC_WINOGRAD_CHANNELS channels; those of one lie side by side
 
 
 cdef inline size planes_at(const Planes* planes, size tile, size channel) noexcept nogil:
-    return (tile // WINOGRAD_FEW * planes.four + tile % WINOGRAD_FEW * planes.tile
-            + channel // WINOGRAD_SLICE * planes.slice + channel % WINOGRAD_SLICE)
+    return (tile // FC_WINOGRAD_TILES * planes.four + tile % FC_WINOGRAD_TILES * planes.tile
+            + channel // FC_WINOGRAD_CHANNELS * planes.slice + channel % FC_WINOGRAD_CHANNELS)
 
 
 cdef Planes plain_planes(size elements, size ld, size plane) noexcept nogil:
     """V[e][tile][channel]: tiles `ld` apart, elements `plane`."""
     cdef Planes planes
     planes.element_row, planes.element = elements * plane, plane
-    planes.tile, planes.four, planes.slice = ld, WINOGRAD_FEW * ld, WINOGRAD_SLICE
+    planes.tile, planes.four, planes.slice = ld, FC_WINOGRAD_TILES * ld, FC_WINOGRAD_CHANNELS
     return planes
 
 
-cdef struct Winograd:
+cdef struct WinogradJob:
     const fc_kernels* kernels
     const fc_winograd* transforms
     View x, y, residual
@@ -58,7 +54,7 @@ cdef struct Winograd:
     size tile, elements          # outputs a side, E
     size tile_rows, tile_columns, tiles, block, blocks, kc
     size panels, panels_per_task, panel_chunks, width
-    size ldv, run_columns, slice
+    size ldv, slice
     Planes planes
     size v_bytes, m_bytes, u_bytes, taps_bytes, region_bytes, output_bytes, scratch_bytes
 
@@ -97,114 +93,149 @@ cdef void winograd_panel(void* panels, char* scratch, size panel, fc_watch* watc
         job.w + before * job.transforms.taps * job.transforms.taps, job.channels * width, job.channels)
 
 
-def winograd(int compute, int kind, x, int x_code, weight, int w_code, packed, transformed, bint transposed, tuple rows,
-             tuple columns, bias, y, int y_code, residual, int activation, size origin_y, size origin_x,
-             int mode, bint pool, bint few, size block, size kc, size slice, size panels_per_task, bint channels_last,
-             int threads):
-    """y = activation(convolution + bias + residual) in tiles of a kind; tile (0, 0) reads x[origin_y:, origin_x:].
+def winograd_scratch_bytes(int compute, int kind, size channels, size tiles, size columns, size slice, bint few, bint held):
+    """Scratch of one thread for blocks of so many tiles, `columns` of them at most in a row, whose weights are transformed
+    `slice` channels at a time, or in registers (`few`), or `held` transformed."""
+    cdef WinogradJob job
+    winograd_kind(&job, isa.compute[compute], kind)
+    job.channels, job.block, job.slice, job.few = channels, tiles, slice, few
+    winograd_scratch(&job, columns, held)
+    return job.scratch_bytes
 
-    The weights are `transformed`, or `packed`, or where both are None the array `weight`, as `direct` takes it; without
-    `transformed` they are transformed on the way, `slice` channels at a time, or with `few` in registers.
 
-    With `pool`, y receives the largest of every 2 x 2 outputs: an even number of rows and columns, channels last in whole
-    vectors, no residual, no activation but relu.
-
-    `channels_last` as `direct` takes it. Returns None or, where an output is not finite, the bytes (N, rows of tiles), 1
-    for a row of tiles that has one.
-    """
-    cdef Winograd job
-    cdef Arrays arrays = Arrays()
-    cdef View view, array
-    cdef char* scratch = NULL
-    cdef size tasks
-    cdef int team
-    job.kernels = isa.compute[compute]
-    job.transforms = &job.kernels.winograd[kind]
+cdef void winograd_kind(WinogradJob* job, const fc_kernels* kernels, int kind) noexcept nogil:
+    job.kernels = kernels
+    job.transforms = &kernels.winograd[kind]
     job.tile, job.elements = job.transforms.tile, job.transforms.elements * job.transforms.elements
-    job.weights.offsets = NULL
-    try:
-        arrays.activation(x, &job.x, False, channels_last)
-        arrays.activation(y, &job.y, True, channels_last)
-        arrays.weight(weight, &array, channels_last)
-        view.p = NULL
-        if packed is not None:
-            arrays.view(packed, &view, False)
-        bind_taps(&job.weights, job.kernels, &array, w_code, view.p, 1, transposed, rows, columns)
-        job.transformed = NULL
-        if transformed is not None:
-            arrays.view(transformed, &view, False)
-            job.transformed = view.p
-        job.bias = NULL
-        if bias is not None:
-            arrays.view(bias, &view, False)
-            job.bias = view.p
-        job.has_residual = residual is not None
-        if job.has_residual:
-            arrays.activation(residual, &job.residual, False, channels_last)
-        job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
-        job.channels, job.outputs, job.origin_y, job.origin_x = job.x.n[1], job.y.n[1], origin_y, origin_x
-        job.block, job.kc, job.few, job.pool = block, kc, few, pool
-        job.size_y, job.size_x = job.y.n[2] << pool, job.y.n[3] << pool
-        job.slice = job.channels if transformed is not None else max(1, min(slice, job.channels))
-        if few:
-            job.transformed, job.slice = NULL, WINOGRAD_SLICE
-        winograd_prepare(&job, panels_per_task)
-        tasks = job.blocks * job.panel_chunks
-        team = <int>team_for(threads, tasks, job.scratch_bytes)
-        scratch = <char*>allocate(job.scratch_bytes * team + job.y.n[0] * job.tile_rows)
-        job.flags = scratch + job.scratch_bytes * team
-        memset(job.flags, 0, job.y.n[0] * job.tile_rows)
-        run_tasks(winograd_task, &job, scratch, job.scratch_bytes, tasks, team)
-        if memchr(job.flags, 1, job.y.n[0] * job.tile_rows) == NULL:
-            return None
-        return job.flags[:job.y.n[0] * job.tile_rows]
-    finally:
-        fc_free(scratch)
-        fc_free(job.weights.offsets)
-        arrays.release()
+    job.width = kernels.vectors * kernels.lanes
 
 
-cdef void winograd_prepare(Winograd* job, size panels_per_task) noexcept nogil:
+cdef void winograd_scratch(WinogradJob* job, size columns, bint held) noexcept nogil:
+    """Scratch of one thread: transformed inputs, products, weights, the region and the outputs of a row of tiles, offsets."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size slots, extent = job.transforms.extent, elements = job.transforms.elements
-    cdef size weights = job.transforms.weights, taps = job.transforms.taps
-    job.width = job.weights.width
-    job.panels = job.weights.panels
-    job.panels_per_task = max(1, min(panels_per_task, job.panels))
-    job.panel_chunks = (job.panels + job.panels_per_task - 1) // job.panels_per_task
+    cdef size slots = job.block, run = min(job.block, columns), pieces = 0
+    cdef size extent = job.transforms.extent, weights = job.transforms.weights, taps = job.transforms.taps
+    if job.few:
+        slots = round_up(job.block, FC_WINOGRAD_TILES)
+        job.slice = FC_WINOGRAD_CHANNELS
+        job.ldv = round_up(job.channels, FC_WINOGRAD_CHANNELS)
+        job.planes.tile = FC_WINOGRAD_CHANNELS
+        job.planes.element = FC_WINOGRAD_TILES * FC_WINOGRAD_CHANNELS
+        job.planes.slice = job.transforms.elements * job.planes.element
+        job.planes.element_row = job.ldv // FC_WINOGRAD_CHANNELS * job.planes.slice
+        job.planes.four = job.transforms.elements * job.planes.element_row
+    else:
+        job.slice = job.channels if held else max(1, min(job.slice, job.channels))
+        job.ldv = round_up(job.channels, kernels.lanes) + kernels.lanes
+        job.planes = plain_planes(job.transforms.elements, job.ldv, job.block * job.ldv)
+    job.v_bytes = piece(&pieces, job.elements * slots * job.ldv * kernels.size)
+    job.m_bytes = piece(&pieces, job.elements * slots * job.width * kernels.size)
+    job.u_bytes = job.taps_bytes = 0
+    if not held and not job.few:
+        job.u_bytes = piece(&pieces, weights * weights * (job.slice * job.width + kernels.lanes) * kernels.size)
+    if not held or job.few:
+        job.taps_bytes = piece(&pieces, taps * taps * job.slice * job.width * kernels.size)
+    job.region_bytes = piece(&pieces, extent * (extent + job.transforms.step * run) * min(<size>FC_WINOGRAD_CHANNELS, job.ldv)
+                             * kernels.size)
+    job.output_bytes = piece(&pieces, job.tile * job.tile * run * job.width * kernels.size)
+    job.scratch_bytes = 8 * 64 + pieces + 8 * job.block * sizeof(size)
+
+
+cdef class Winograd(Program):
+    """A convolution in tiles of a kind (fc_winograd_kind) whose taps are equally spaced along both axes.
+
+    `extent` has `groups` (1), `channels`, `outputs`, `size`, `input_size` and `mode`; the taps of `p` lie s apart and its
+    stride is s times that of the kind, where s is 1 but for padding with zeros: a phase of the dilation, which reads
+    every s-th pixel. `blocking` has `tiles`, `reduction`, `slice`, `panels_per_task` and whether tiles are `few`.
+    `transposed` weights are those of an input gradient. With `pool`, y receives the largest of every 2 x 2 outputs: an
+    even number of rows and columns, channels last in whole vectors, no residual, no activation but relu.
+    """
+    cdef WinogradJob job
+    cdef Phase phase
+    cdef bint transposed
+    cdef size tile_columns
+    cdef size first_y, first_x, apart_y, apart_x   # of the pixels that are read
+    cdef size[3] taps                              # planes (one), rows and columns
+    cdef size[7] places                            # of the kernel that they belong to
+
+    def __init__(self, codes, extent, p, blocking, int kind, bint transposed=False, bint pool=False):
+        cdef WinogradJob* job = &self.job
+        cdef size i, taps
+        self.compute_with(codes)
+        winograd_kind(job, self.kernels, kind)
+        self.transposed = transposed
+        job.x_code, job.y_code, job.mode, job.pool = self.input, self.result, extent.mode, pool
+        job.channels, job.outputs = extent.channels, extent.outputs
+        job.block, job.kc, job.slice, job.few = blocking.tiles, blocking.reduction, blocking.slice, blocking.few
+        read_phase(&self.phase, p, extent)
+        taps = job.transforms.taps
+        if len(p.taps[0]) != 1 or len(p.taps[1]) != taps or len(p.taps[2]) != taps:
+            raise ValueError(f"this kind of Winograd has 1 x {taps} x {taps} taps")
+        even_taps(p.taps[1], &job.origin_y, &self.apart_y)
+        even_taps(p.taps[2], &job.origin_x, &self.apart_x)
+        i = job.transforms.step // job.transforms.tile
+        if p.stride[1] != i * self.apart_y or p.stride[2] != i * self.apart_x:
+            raise ValueError(f"this kind of Winograd has a stride of {i} in the spacing of its taps")
+        self.first_y = (job.origin_y % self.apart_y + self.apart_y) % self.apart_y
+        self.first_x = (job.origin_x % self.apart_x + self.apart_x) % self.apart_x
+        job.origin_y = (job.origin_y - self.first_y) // self.apart_y
+        job.origin_x = (job.origin_x - self.first_x) // self.apart_x
+        self.taps[0], self.taps[1], self.taps[2], self.places[0] = 1, taps, taps, p.places[0][0]
+        for i in range(taps):
+            self.places[1 + i], self.places[1 + taps + i] = p.places[1][i], p.places[2][i]
+        job.panels = (job.outputs + job.width - 1) // job.width
+        job.panels_per_task = max(<size>1, min(<size>blocking.panels_per_task, job.panels))
+        job.panel_chunks = (job.panels + job.panels_per_task - 1) // job.panels_per_task
+        self.tile_columns = (self.phase.size_x + job.tile - 1) // job.tile
+
+    def scratch_bytes(self, bint held):
+        """Scratch of one thread, of a plan that has `held` transformed weights or of one that has none."""
+        cdef WinogradJob job = self.job
+        winograd_scratch(&job, self.tile_columns, held)
+        return job.scratch_bytes
+
+    def run(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        """y = activation(convolution + bias + residual). The weights are `packed.transformed`, or `packed.panels`, or the
+        array `weight`, which are transformed on the way. Returns None or, where an output is not finite, the bytes (N,
+        rows of tiles), 1 for a row of tiles that has one."""
+        cdef WinogradJob job = self.job
+        cdef Operands o
+        cdef Arrays arrays = Arrays()
+        cdef View view, array
+        job.weights.offsets = NULL
+        try:
+            bind_operands(&o, arrays, x, bias, residual, y, activation, channels_last)
+            bind_phase(&o, &self.phase)
+            job.y, job.residual, job.bias = o.y, o.residual, o.bias
+            job.has_residual, job.activation = o.has_residual, activation
+            phase_view(&job.x, &o.x, self.first_y, self.first_x, self.apart_y, self.apart_x)
+            arrays.weight(weight, &array, channels_last)
+            view.p = NULL
+            if packed is not None:
+                arrays.view(packed.panels, &view, False)
+            bind_weights(&job.weights, job.kernels, &array, self.weight, view.p, True, 1, self.transposed, self.taps,
+                         self.places)
+            job.transformed = NULL if job.few else transformed_weights(arrays, packed)
+            winograd_arrays(&job)
+            return run_flagged(winograd_task, &job, &job.flags, job.y.n[0] * job.tile_rows, job.scratch_bytes,
+                               job.blocks * job.panel_chunks, threads)
+        finally:
+            fc_free(job.weights.offsets)
+            arrays.release()
+
+
+cdef void winograd_arrays(WinogradJob* job) noexcept nogil:
+    """What depends on how many images there are, and on whether the weights come transformed."""
+    job.size_y, job.size_x = job.y.n[2] << job.pool, job.y.n[3] << job.pool
     job.tile_rows = (job.size_y + job.tile - 1) // job.tile
     job.tile_columns = (job.size_x + job.tile - 1) // job.tile
     job.tiles = job.y.n[0] * job.tile_rows * job.tile_columns
     job.blocks = (job.tiles + job.block - 1) // job.block
-    slots = job.block
-    if job.few:
-        slots = round_up(job.block, WINOGRAD_FEW)
-        job.planes.tile = WINOGRAD_SLICE
-        job.planes.element = WINOGRAD_FEW * WINOGRAD_SLICE
-        job.planes.slice = elements * job.planes.element
-        job.planes.element_row = (job.channels + WINOGRAD_SLICE - 1) // WINOGRAD_SLICE * job.planes.slice
-        job.planes.four = elements * job.planes.element_row
-        job.v_bytes = slots // WINOGRAD_FEW * job.planes.four * kernels.size
-    else:
-        job.ldv = round_up(job.channels, kernels.lanes) + kernels.lanes
-        job.planes = plain_planes(elements, job.ldv, job.block * job.ldv)
-        job.v_bytes = round_up(job.elements * job.block * job.ldv * kernels.size, 64)
-    job.run_columns = job.transforms.step * (min(job.block, job.tile_columns) - 1) + extent
-    job.m_bytes = round_up(job.elements * slots * job.width * kernels.size, 64)
-    job.region_bytes = round_up(extent * job.run_columns * min(WINOGRAD_SLICE, round_up(job.channels, kernels.lanes))
-                                * kernels.size, 64)
-    job.output_bytes = round_up(job.tile * job.tile * min(job.block, job.tile_columns) * job.width * kernels.size, 64)
-    job.u_bytes = job.taps_bytes = 0
-    if job.transformed == NULL and not job.few:
-        job.u_bytes = round_up(weights * weights * (job.slice * job.width + kernels.lanes) * kernels.size, 64)
-    if job.transformed == NULL:
-        job.taps_bytes = round_up(taps * taps * job.slice * job.width * kernels.size, 64)
-    job.scratch_bytes = (job.v_bytes + job.m_bytes + job.u_bytes + job.taps_bytes + job.region_bytes + job.output_bytes
-                         + round_up(8 * job.block * sizeof(size), 64))
+    winograd_scratch(job, job.tile_columns, job.transformed != NULL)
 
 
 cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
-    cdef const Winograd* job = <const Winograd*>job_
+    cdef const WinogradJob* job = <const WinogradJob*>job_
     cdef const fc_kernels* kernels = job.kernels
     cdef size chunk = task // job.blocks, first = task % job.blocks * job.block
     cdef size count = min(job.block, job.tiles - first)
@@ -217,10 +248,10 @@ cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) n
     cdef size* v_row = <size*>(output + job.output_bytes)
     cdef size* m_row = v_row + 4 * job.block
     cdef size counts[4]
-    cdef size slots = round_up(count, WINOGRAD_FEW) if job.few else job.block
+    cdef size slots = round_up(count, FC_WINOGRAD_TILES) if job.few else job.block
     cdef size t, run, row, panel, width, step = job.transforms.step
     if job.few and slots > count:
-        memset(v + planes_at(&job.planes, slots - WINOGRAD_FEW, 0) * kernels.size, 0, job.planes.four * kernels.size)
+        memset(v + planes_at(&job.planes, slots - FC_WINOGRAD_TILES, 0) * kernels.size, 0, job.planes.four * kernels.size)
     t = 0
     while t < count:                       # runs of neighbouring tiles
         run = min(count - t, job.tile_columns - (first + t) % job.tile_columns)
@@ -234,7 +265,7 @@ cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) n
         if job.few:
             winograd_few_products(job, panel, width, slots, v, m, taps, watch)
         else:
-            winograd_rows(job, first, count, width, v_row, m_row, counts)
+            winograd_places(job, first, count, width, v_row, m_row, counts)
             winograd_products(job, panel, width, counts, v, v_row, m, m_row, u, taps, watch)
         if fc_interrupted(watch):
             return
@@ -246,8 +277,8 @@ cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) n
             t += run
 
 
-cdef void winograd_rows(const Winograd* job, size first, size count, size width, size* v_row, size* m_row,
-                        size* counts) noexcept nogil:
+cdef void winograd_places(const WinogradJob* job, size first, size count, size width, size* v_row, size* m_row,
+                          size* counts) noexcept nogil:
     """Where V and M hold the tiles of a block: all, those with a last row, with a last column, with both."""
     cdef size t, needs, at, row, column
     cdef size whole_rows = job.size_y // job.tile, whole_columns = job.size_x // job.tile
@@ -262,7 +293,7 @@ cdef void winograd_rows(const Winograd* job, size first, size count, size width,
             counts[needs] += 1
 
 
-cdef void winograd_products(const Winograd* job, size panel, size width, const size* counts, const char* v,
+cdef void winograd_products(const WinogradJob* job, size panel, size width, const size* counts, const char* v,
                             const size* v_row, char* m, const size* m_row, char* scratch_u, char* taps,
                             fc_watch* watch) noexcept nogil:
     """M[e] = V[e] U[e] of one panel: an ordinary matrix product for every element."""
@@ -303,7 +334,7 @@ cdef void winograd_products(const Winograd* job, size panel, size width, const s
         c += n
 
 
-cdef void winograd_few_products(const Winograd* job, size panel, size width, size slots, const char* v, char* m,
+cdef void winograd_few_products(const WinogradJob* job, size panel, size width, size slots, const char* v, char* m,
                                 char* taps, fc_watch* watch) noexcept nogil:
     """The same, four tiles and one vector of outputs at a time, from weights as they are."""
     cdef const fc_kernels* kernels = job.kernels
@@ -312,20 +343,20 @@ cdef void winograd_few_products(const Winograd* job, size panel, size width, siz
     while c < job.channels:
         if fc_interrupted(watch):
             return
-        n = min(<size>WINOGRAD_SLICE, job.channels - c)
+        n = min(<size>FC_WINOGRAD_CHANNELS, job.channels - c)
         w = winograd_taps(job, panel, width, c, n, taps, &tap_stride)
         for vector in range(width // kernels.lanes):
             i = vector * kernels.lanes
-            for four in range(slots // WINOGRAD_FEW):
+            for four in range(slots // FC_WINOGRAD_TILES):
                 for row in range(job.transforms.elements):
                     job.transforms.products(
-                        <int>row, v + (planes_at(&job.planes, four * WINOGRAD_FEW, c) + row * job.planes.element_row)
+                        <int>row, v + (planes_at(&job.planes, four * FC_WINOGRAD_TILES, c) + row * job.planes.element_row)
                         * kernels.size, w + i * kernels.size, tap_stride, width, n,
-                        m + (four * WINOGRAD_FEW * width + i) * kernels.size, slots * width, width, c > 0)
+                        m + (four * FC_WINOGRAD_TILES * width + i) * kernels.size, slots * width, width, c > 0)
         c += n
 
 
-cdef const char* winograd_taps(const Winograd* job, size panel, size width, size channel, size channels, char* taps,
+cdef const char* winograd_taps(const WinogradJob* job, size panel, size width, size channel, size channels, char* taps,
                                size* tap_stride) noexcept nogil:
     """Where the weights of some channels of a panel lie, their taps `tap_stride` apart: in `taps` if not packed."""
     if job.weights.packed != NULL:
@@ -336,7 +367,7 @@ cdef const char* winograd_taps(const Winograd* job, size panel, size width, size
     return taps
 
 
-cdef void winograd_slice(const Winograd* job, size panel, size width, size channel, size channels, char* taps, char* u,
+cdef void winograd_slice(const WinogradJob* job, size panel, size width, size channel, size channels, char* taps, char* u,
                          size plane) noexcept nogil:
     """u[e * plane:] = the transformed weights of some channels of a panel."""
     cdef size tap_stride
@@ -353,7 +384,7 @@ cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input tr
     cdef size first = 0, last = run, reach = (extent - 1) * column_step, step = apart * column_step, t, c, n
     cdef const char* at
     # tiles first..last-1 lie inside the array
-    if (code != FLOAT16 and x.s[1] == kernels.size and y >= 0 and y + (extent - 1) * row_step < x.n[2]
+    if (code == kernels.input and x.s[1] == kernels.size and y >= 0 and y + (extent - 1) * row_step < x.n[2]
             and channels % kernels.lanes == 0 and x.s[0] % kernels.size == 0 and x.s[2] % kernels.size == 0
             and x.s[3] % kernels.size == 0 and <size>x.p % kernels.size == 0):
         if left < 0:
@@ -370,7 +401,7 @@ cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input tr
     for t in range(first, last):
         c = 0
         while c < channels:
-            n = channels if planes.slice == WINOGRAD_SLICE else min(<size>WINOGRAD_SLICE, channels - c)
+            n = channels if planes.slice == FC_WINOGRAD_CHANNELS else min(<size>FC_WINOGRAD_CHANNELS, channels - c)
             transform(at + t * step * x.s[3] + c * kernels.size, x.s[2] // kernels.size * row_step,
                       x.s[3] // kernels.size * column_step, n, v + planes_at(planes, at_tile + t, c) * kernels.size,
                       planes.element_row, planes.element)
@@ -387,7 +418,7 @@ cdef void winograd_pack_run(const fc_kernels* kernels, fc_winograd_input transfo
     """The tiles that reach over a border, or an array that no vector can be loaded from: by way of a packed region."""
     cdef size columns = apart * (run - 1) + extent, c = 0, n, padded, t
     while c < channels:
-        n = min(WINOGRAD_SLICE, channels - c)
+        n = min(FC_WINOGRAD_CHANNELS, channels - c)
         padded = round_up(n, kernels.lanes)
         if padded != n:
             memset(region, 0, extent * columns * padded * kernels.size)
@@ -399,7 +430,7 @@ cdef void winograd_pack_run(const fc_kernels* kernels, fc_winograd_input transfo
         c += n
 
 
-cdef void winograd_output_run(const Winograd* job, size tile, size run, size panel, size vectors, const char* m,
+cdef void winograd_output_run(const WinogradJob* job, size tile, size run, size panel, size vectors, const char* m,
                               size plane, char* output) noexcept nogil:
     """Transform back `run` neighbouring tiles of one panel and store them."""
     cdef const fc_kernels* kernels = job.kernels
@@ -415,7 +446,7 @@ cdef void winograd_output_run(const Winograd* job, size tile, size run, size pan
     cdef char* c = output
     cdef int finite = 1
     cdef bint in_output = (not job.pool and width == count and job.y.s[1] == kernels.size and not job.has_residual
-                           and job.y_code != FLOAT16 and job.y.s[2] % kernels.size == 0
+                           and job.y_code == kernels.sum and job.y.s[2] % kernels.size == 0
                            and job.y.s[3] % kernels.size == 0 and <size>to % kernels.size == 0)
     if in_output:
         c, row_step, column_step = to, job.y.s[2] // kernels.size, job.y.s[3] // kernels.size

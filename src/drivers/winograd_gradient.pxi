@@ -11,7 +11,7 @@
 # The parts depend on shapes alone: the bits do not depend on threads. A part of many tiles is summed in blocks of
 # TILE_BLOCK of them (drivers/totals.pxi).
 
-cdef struct WinogradGradient:
+cdef struct WinogradGradientJob:
     const fc_kernels* kernels
     const fc_winograd* transforms
     View x, dy, dw
@@ -26,42 +26,55 @@ cdef struct WinogradGradient:
     char* sums
 
 
-def winograd_weight_gradient(int compute, int kind, x, int x_code, dy, int dy_code, dw, int dw_code, size pad_y,
-                             size pad_x, size dilation_y, size dilation_x, int mode, size channel_block,
-                             size group_tiles, size parts, int threads):
-    """Write dW (O, C, 3, 3), any strides, of a 3x3 convolution at stride 1 from x (N, C, H, W), dy (N, O, OH, OW)."""
-    cdef WinogradGradient job
-    cdef Arrays arrays = Arrays()
-    cdef char* scratch = NULL
-    cdef size tasks, team
-    job.kernels = isa.compute[compute]
-    job.transforms = &job.kernels.winograd[kind]
-    job.tile, job.extent, job.elements = job.transforms.tile, job.transforms.extent, job.transforms.elements ** 2
-    job.sums = NULL
-    try:
-        arrays.view(x, &job.x, False)
-        arrays.view(dy, &job.dy, False)
-        arrays.view(dw, &job.dw, True)
-        job.x_code, job.dy_code, job.dw_code, job.mode, job.pad_y, job.pad_x = x_code, dy_code, dw_code, mode, pad_y, pad_x
-        job.dilation_y, job.dilation_x = dilation_y, dilation_x
-        job.channels, job.outputs = job.dw.n[1], job.dw.n[0]
-        job.channel_block, job.group_tiles, job.parts = min(channel_block, <size>WINOGRAD_SLICE), group_tiles, parts
-        winograd_gradient_prepare(&job)
-        tasks = job.blocks * parts
-        team = team_for(threads, tasks, job.scratch_bytes, job.m_bytes * tasks if parts > 1 else 0)
-        scratch = <char*>allocate(job.scratch_bytes * team)
-        if parts > 1:
-            job.sums = <char*>allocate(job.m_bytes * tasks)
-        run_tasks(winograd_gradient_task, &job, scratch, job.scratch_bytes, tasks, team)
-        if parts > 1:
-            run_tasks(winograd_gradient_reduce, &job, scratch, job.scratch_bytes, job.blocks, team)
-    finally:
-        fc_free(scratch)
-        fc_free(job.sums)
-        arrays.release()
+cdef class WinogradGradient(Program):
+    """The weight gradient of a convolution of 3 x 3 taps at stride 1, in tiles of a kind (fc_winograd_kind).
+
+    `codes.weight` is the type of dY, `codes.result` that of dW; `extent` has `groups` (1), `channels`, `outputs`, `size`,
+    `input_size` and `mode`, `p` is the pass of the convolution, and `blocking` has `channels`, `tiles` and `parts`.
+    """
+    cdef WinogradGradientJob job
+
+    def __init__(self, codes, extent, p, blocking, int kind):
+        cdef WinogradGradientJob* job = &self.job
+        self.compute_with(codes)
+        job.kernels = self.kernels
+        job.transforms = &job.kernels.winograd[kind]
+        job.tile, job.extent, job.elements = job.transforms.tile, job.transforms.extent, job.transforms.elements ** 2
+        job.x_code, job.dy_code, job.dw_code, job.mode = self.input, self.weight, self.result, extent.mode
+        job.channels, job.outputs = extent.channels, extent.outputs
+        even_taps(p.taps[1], &job.pad_y, &job.dilation_y)
+        even_taps(p.taps[2], &job.pad_x, &job.dilation_x)
+        job.pad_y, job.pad_x = -job.pad_y, -job.pad_x
+        job.channel_block = min(<size>blocking.channels, <size>FC_WINOGRAD_CHANNELS)
+        job.group_tiles, job.parts = blocking.tiles, blocking.parts
+
+    def run(self, x, dy, dw, int threads):
+        """Write dW (O, C, 3, 3), any strides, from x (N, C, H, W) and dY (N, O, OH, OW)."""
+        cdef WinogradGradientJob job = self.job
+        cdef Arrays arrays = Arrays()
+        cdef char* scratch = NULL
+        cdef size tasks, team
+        job.sums = NULL
+        try:
+            arrays.view(x, &job.x, False)
+            arrays.view(dy, &job.dy, False)
+            arrays.view(dw, &job.dw, True)
+            winograd_gradient_prepare(&job)
+            tasks = job.blocks * job.parts
+            team = team_for(threads, tasks, job.scratch_bytes, job.m_bytes * tasks if job.parts > 1 else 0)
+            scratch = <char*>allocate(job.scratch_bytes * team)
+            if job.parts > 1:
+                job.sums = <char*>allocate(job.m_bytes * tasks)
+            run_tasks(winograd_gradient_task, &job, scratch, job.scratch_bytes, tasks, <int>team)
+            if job.parts > 1:
+                run_tasks(winograd_gradient_reduce, &job, scratch, job.scratch_bytes, job.blocks, <int>team)
+        finally:
+            fc_free(scratch)
+            fc_free(job.sums)
+            arrays.release()
 
 
-cdef void winograd_gradient_prepare(WinogradGradient* job) noexcept nogil:
+cdef void winograd_gradient_prepare(WinogradGradientJob* job) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
     cdef size run
     job.width = kernels.vectors * kernels.lanes
@@ -81,7 +94,7 @@ cdef void winograd_gradient_prepare(WinogradGradient* job) noexcept nogil:
     job.v_bytes = round_up(job.elements * job.group_tiles * job.ldv * kernels.size, 64)
     job.d_bytes = round_up(job.elements * job.group_tiles * job.ldd * kernels.size, 64)
     job.m_bytes = round_up(job.elements * job.channel_block * job.width * kernels.size, 64)
-    job.region_bytes = round_up(job.extent * (job.tile * run + 2) * WINOGRAD_SLICE * kernels.size, 64)
+    job.region_bytes = round_up(job.extent * (job.tile * run + 2) * FC_WINOGRAD_CHANNELS * kernels.size, 64)
     job.region_bytes = max(job.region_bytes, round_up(9 * job.channel_block * job.width * kernels.size, 64))
     # the taps of a reduced block are laid out in the same scratch, from its beginning
     job.long_ = is_long(kernels, (job.tiles + job.parts - 1) // job.parts + job.parts)
@@ -90,7 +103,7 @@ cdef void winograd_gradient_prepare(WinogradGradient* job) noexcept nogil:
 
 
 cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
-    cdef const WinogradGradient* job = <const WinogradGradient*>job_
+    cdef const WinogradGradientJob* job = <const WinogradGradientJob*>job_
     cdef const fc_kernels* kernels = job.kernels
     cdef size block = task % job.blocks, part = task // job.blocks
     cdef size channel = block // job.panels * job.channel_block, panel = block % job.panels
@@ -107,8 +120,8 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
     cdef char* region = m + job.m_bytes
     cdef char* totals = region + job.region_bytes
     cdef fc_segment segment
-    cdef size a_row[WINOGRAD_SLICE]
-    cdef size c_row[WINOGRAD_SLICE]
+    cdef size a_row[FC_WINOGRAD_CHANNELS]
+    cdef size c_row[FC_WINOGRAD_CHANNELS]
     cdef fc_product product
     if job.parts > 1:
         m = job.sums + task * job.m_bytes
@@ -165,7 +178,7 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
         winograd_gradient_store(job, block, m, region)
 
 
-cdef void winograd_gradient_store(const WinogradGradient* job, size block, const char* m, char* taps) noexcept nogil:
+cdef void winograd_gradient_store(const WinogradGradientJob* job, size block, const char* m, char* taps) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
     cdef size channel = block // job.panels * job.channel_block, panel = block % job.panels, c, tap
     cdef size channels = min(job.channel_block, job.channels - channel)
@@ -182,7 +195,7 @@ cdef void winograd_gradient_store(const WinogradGradient* job, size block, const
 
 
 cdef void winograd_gradient_reduce(void* job_, char* scratch, size block, fc_watch* watch) noexcept nogil:
-    cdef const WinogradGradient* job = <const WinogradGradient*>job_
+    cdef const WinogradGradientJob* job = <const WinogradGradientJob*>job_
     cdef char* m = job.sums + block * job.m_bytes
     cdef size part
     for part in range(1, job.parts):

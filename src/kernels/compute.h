@@ -68,23 +68,7 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
     }
 }
 
-#define MICRO(rows, vectors)                                                                                        \
-    static void NAME(micro_##vectors##_##rows)(const fc_product *product, ptrdiff_t tiles) {                         \
-        NAME(tiles)(rows, vectors, product, tiles);                                                                  \
-    }
-#define MICRO_6(v) MICRO(1, v) MICRO(2, v) MICRO(3, v) MICRO(4, v) MICRO(5, v) MICRO(6, v)
-#define MICRO_12(v) MICRO_6(v) MICRO(7, v) MICRO(8, v) MICRO(9, v) MICRO(10, v) MICRO(11, v) MICRO(12, v)
-#define ROW_6(v)                                                                                                    \
-    NAME(micro_##v##_1), NAME(micro_##v##_2), NAME(micro_##v##_3), NAME(micro_##v##_4), NAME(micro_##v##_5),         \
-        NAME(micro_##v##_6)
-#define ROW_12(v)                                                                                                   \
-    ROW_6(v), NAME(micro_##v##_7), NAME(micro_##v##_8), NAME(micro_##v##_9), NAME(micro_##v##_10),                   \
-        NAME(micro_##v##_11), NAME(micro_##v##_12)
-#if VECTORS == 4
-MICRO_12(1) MICRO_12(2) MICRO_6(3) MICRO_6(4)
-#else
-MICRO_12(1) MICRO_6(2)
-#endif
+#include "tiles.h"
 
 /* ---- packing ----------------------------------------------------------------------------------------------- */
 
@@ -174,31 +158,10 @@ static int NAME(pack_panel_copied)(T *to, ptrdiff_t width, const char *src, ptrd
 #define PACK_PANEL_AS_IT_LIES(S)
 #endif
 
+#include "pack.h"
+
 #define S_PACK(suffix, S, READ)                                                                                     \
-    typedef S NAME(src_##suffix) __attribute__((aligned(1), may_alias));                                             \
-    static void NAME(pack_##suffix)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src, \
-                                    ptrdiff_t pixel_stride, ptrdiff_t channel_stride) {                              \
-        T *out = dst;                                                                                                \
-        if (channel_stride == (ptrdiff_t)sizeof(S)) {                                                                \
-            if (pixel_stride == channels * channel_stride && ldd == channels) channels *= pixels, pixels = 1;        \
-            for (ptrdiff_t p = 0; p < pixels; p++, out += ldd, src += pixel_stride) {                                \
-                const NAME(src_##suffix) *in = (const NAME(src_##suffix) *)src;                                      \
-                for (ptrdiff_t c = 0; c < channels; c++) out[c] = (T)READ(in[c]);                                    \
-            }                                                                                                        \
-            return;                                                                                                  \
-        }                                                                                                            \
-        PACK_TRANSPOSED(S)                                                                                           \
-        /* a transpose: blocks of 16 x 16 keep both sides in the first-level cache */                                \
-        for (ptrdiff_t p0 = 0; p0 < pixels; p0 += 16)                                                                \
-            for (ptrdiff_t c0 = 0; c0 < channels; c0 += 16) {                                                        \
-                ptrdiff_t p1 = p0 + 16 < pixels ? p0 + 16 : pixels, c1 = c0 + 16 < channels ? c0 + 16 : channels;    \
-                for (ptrdiff_t c = c0; c < c1; c++) {                                                                \
-                    const char *in = src + c * channel_stride + p0 * pixel_stride;                                   \
-                    for (ptrdiff_t p = p0; p < p1; p++, in += pixel_stride)                                          \
-                        out[p * ldd + c] = (T)READ(*(const NAME(src_##suffix) *)in);                                 \
-                }                                                                                                    \
-            }                                                                                                        \
-    }                                                                                                                \
+    S_PACK_PIXELS(suffix, S, READ)                                                                                   \
     static int NAME(pack_panel_##suffix)(void *dst, ptrdiff_t width, const char *src, ptrdiff_t taps_y,              \
                                          const ptrdiff_t *tap_y, ptrdiff_t taps_x, const ptrdiff_t *tap_x,           \
                                          ptrdiff_t channels, ptrdiff_t channel_stride, ptrdiff_t outputs,            \
@@ -400,37 +363,42 @@ static void NAME(total_end)(void *restrict dst, const void *restrict total, ptrd
 #if IS_FLOAT == 1 && defined(WITH_HALF)
 S_PACK(f32, float, READ_PLAIN)
 S_PACK(f16, uint16_t, half_to_float)
+S_PACK(bf16, uint16_t, bfloat_to_float)
 S_STORE(f32, float, READ_PLAIN, READ_PLAIN)
 
-/* Half precision: a line at a time by way of single. */
-static void store_f16_float(const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t channels, char *dst,
-                            ptrdiff_t pixel_stride, ptrdiff_t channel_stride, const void *bias, int activation,
-                            const char *residual, ptrdiff_t residual_pixel_stride,
-                            ptrdiff_t residual_channel_stride) {
-    enum { LINE = 64 };
-    float line[LINE], added[LINE];
-    for (ptrdiff_t p = 0; p < pixels; p++)
-        for (ptrdiff_t c = 0; c < channels; c += LINE) {
-            const ptrdiff_t n = channels - c < LINE ? channels - c : LINE;
-            const char *add = residual + (p * residual_pixel_stride + c * residual_channel_stride);
-            char *to = dst + p * pixel_stride + c * channel_stride;
-            if (residual && residual_channel_stride == 2)
-                for (ptrdiff_t i = 0; i < n; i++) added[i] = half_to_float(((const src_f16_float *)add)[i]);
-            else if (residual)
-                for (ptrdiff_t i = 0; i < n; i++)
-                    added[i] = half_to_float(*(const src_f16_float *)(add + i * residual_channel_stride));
-            store_f32_float((const float *)src + p * lds + c, 0, 1, n, (char *)line, 0, sizeof(float),
-                            bias ? (const float *)bias + c : NULL, activation, residual ? (const char *)added : NULL, 0,
-                            sizeof(float));
-            if (channel_stride == 2)
-                for (ptrdiff_t i = 0; i < n; i++) ((src_f16_float *)to)[i] = float_to_half(line[i]);
-            else
-                for (ptrdiff_t i = 0; i < n; i++)
-                    *(src_f16_float *)(to + i * channel_stride) = float_to_half(line[i]);
-        }
-}
-#define PACKS(p) .p = {[FC_F32] = NAME(p##_f32), [FC_F16] = NAME(p##_f16)}
-#define STORES .store = {[FC_F32] = NAME(store_f32), [FC_F16] = NAME(store_f16)}
+/* Types of 16 bits: a line at a time by way of single. */
+#define STORE_BY_SINGLE(suffix, READ, WRITE)                                                                         \
+    static void store_##suffix##_float(const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t channels,          \
+                                       char *dst, ptrdiff_t pixel_stride, ptrdiff_t channel_stride,                   \
+                                       const void *bias, int activation, const char *residual,                        \
+                                       ptrdiff_t residual_pixel_stride, ptrdiff_t residual_channel_stride) {          \
+        enum { LINE = 64 };                                                                                          \
+        float line[LINE], added[LINE];                                                                               \
+        for (ptrdiff_t p = 0; p < pixels; p++)                                                                       \
+            for (ptrdiff_t c = 0; c < channels; c += LINE) {                                                         \
+                const ptrdiff_t n = channels - c < LINE ? channels - c : LINE;                                       \
+                const char *add = residual + (p * residual_pixel_stride + c * residual_channel_stride);              \
+                char *to = dst + p * pixel_stride + c * channel_stride;                                              \
+                if (residual && residual_channel_stride == 2)                                                        \
+                    for (ptrdiff_t i = 0; i < n; i++) added[i] = READ(((const src_##suffix##_float *)add)[i]);       \
+                else if (residual)                                                                                   \
+                    for (ptrdiff_t i = 0; i < n; i++)                                                                \
+                        added[i] = READ(*(const src_##suffix##_float *)(add + i * residual_channel_stride));         \
+                store_f32_float((const float *)src + p * lds + c, 0, 1, n, (char *)line, 0, sizeof(float),           \
+                                bias ? (const float *)bias + c : NULL, activation,                                   \
+                                residual ? (const char *)added : NULL, 0, sizeof(float));                            \
+                if (channel_stride == 2)                                                                             \
+                    for (ptrdiff_t i = 0; i < n; i++) ((src_##suffix##_float *)to)[i] = WRITE(line[i]);              \
+                else                                                                                                 \
+                    for (ptrdiff_t i = 0; i < n; i++)                                                                \
+                        *(src_##suffix##_float *)(to + i * channel_stride) = WRITE(line[i]);                         \
+            }                                                                                                        \
+    }
+STORE_BY_SINGLE(f16, half_to_float, float_to_half)
+STORE_BY_SINGLE(bf16, bfloat_to_float, float_to_bfloat)
+#undef STORE_BY_SINGLE
+#define PACKS(p) .p = {[FC_F32] = NAME(p##_f32), [FC_F16] = NAME(p##_f16), [FC_BF16] = NAME(p##_bf16)}
+#define STORES .store = {[FC_F32] = NAME(store_f32), [FC_F16] = NAME(store_f16), [FC_BF16] = NAME(store_bf16)}
 #elif IS_FLOAT
 S_PACK(f64, double, READ_PLAIN)
 S_STORE(f64, double, READ_PLAIN, READ_PLAIN)
@@ -463,32 +431,24 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #ifdef WITH_HALF
 #include "winograd.h"
 #include "strassen.h"
-#include "winograd_line.h"
+#include "winograd_rows.h"
 #define FAST                                                                                                         \
-    , .winograd = WINOGRAD_KINDS, .strassen = STRASSEN_KINDS, .line_input = winograd_line_input,                     \
-      .line_output = winograd_line_output
+    , .winograd = WINOGRAD_KINDS, .strassen = STRASSEN_KINDS, .rows_input = winograd_rows_input,                     \
+      .rows_output = winograd_rows_output
 #else
 #define FAST
 #endif
 
-#include "depthwise.h"
+#include "lanes.h"
 
-#if VECTORS == 4
-#define NAME_TABLE(n)                                                                                               \
-    {.dtype = DTYPE, .size = sizeof(T), .lanes = LANES, .vectors = 4, .rows = {0, 12, 12, 6, 6},                                     \
-     .micro = {{0}, {0, ROW_12(1)}, {0, ROW_12(2)}, {0, ROW_6(3)}, {0, ROW_6(4)}},                                   \
-     PACKS(pack), PACKS(pack_panel), STORES, DEPTHWISE .add = NAME(add), .total_add = NAME(total_add),        \
-     .total_end = NAME(total_end) FAST}
-#else
-#define NAME_TABLE(n)                                                                                               \
-    {.dtype = DTYPE, .size = sizeof(T), .lanes = LANES, .vectors = 2, .rows = {0, 12, 6},                                            \
-     .micro = {{0}, {0, ROW_12(1)}, {0, ROW_6(2)}}, PACKS(pack), PACKS(pack_panel), STORES, DEPTHWISE .add = NAME(add), .total_add = NAME(total_add),        \
-     .total_end = NAME(total_end) FAST}
-#endif
-static const fc_kernels NAME(kernels) = NAME_TABLE();
+static const fc_kernels NAME(kernels) = {
+    .input = DTYPE, .weight = DTYPE, .sum = DTYPE, .input_size = sizeof(T), .weight_size = sizeof(T),
+    .size = sizeof(T), .tile_k = 1, .lanes = LANES, TILES, PACKS(pack), PACKS(pack_panel), STORES, BY_LANE
+    .add = NAME(add), .total_add = NAME(total_add), .total_end = NAME(total_end) FAST
+};
 
 #undef FAST
-#undef DEPTHWISE
+#undef BY_LANE
 #undef LANE
 #undef LANE_6
 #undef LANE_12
@@ -518,7 +478,7 @@ static const fc_kernels NAME(kernels) = NAME_TABLE();
 #undef PATCH_ENTRY_3
 #undef PATCH_ENTRY_5
 #undef PATCHES
-#undef NAME_TABLE
+#undef TILES
 #undef PACKS
 #undef STORES
 #undef MICRO
@@ -530,6 +490,7 @@ static const fc_kernels NAME(kernels) = NAME_TABLE();
 #undef PACK_PANEL_AS_IT_LIES
 #undef OPERANDS
 #undef S_PACK
+#undef S_PACK_PIXELS
 #undef S_STORE
 #undef S_STORE_AS
 #undef S_STORE_ANY

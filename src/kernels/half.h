@@ -1,5 +1,5 @@
-/* IEEE 754 binary16 <-> binary32 in integer arithmetic (round to nearest even), so that storage in half precision
-   needs no instruction set extension. */
+/* Types of 16 bits that numbers are stored in, IEEE 754 binary16 and bfloat16, <-> binary32 in integer arithmetic (round to
+   nearest even), so that they need no instruction set extension. */
 #ifndef FASTCONV_HALF_H
 #define FASTCONV_HALF_H
 #include <stdint.h>
@@ -36,5 +36,20 @@ static inline uint16_t float_to_half(float value) {
         return (uint16_t)(sign | (bits - 0x3f000000u));
     }
     return (uint16_t)(sign | (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13);
+}
+
+/* bfloat16: the upper half of binary32. */
+static inline float bfloat_to_float(uint16_t b) {
+    uint32_t bits = (uint32_t)b << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static inline uint16_t float_to_bfloat(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16; /* beyond the largest: infinity */
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 31 << 15 | 0x7fc0u : rounded); /* NaN stays one */
 }
 #endif

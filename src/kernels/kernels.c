@@ -1,37 +1,13 @@
 /* All kernels of one instruction set. Compiled once for each with -DFASTCONV_ISA=<name> and its -m flags; what
-   differs between sets is the three numbers below and the compiler's choice of instructions. */
+   differs between sets is the numbers of vectors.h and the compiler's choice of instructions. A set that extends another
+   has a file of its own with what it adds. */
 #include <math.h>
 #include <string.h>
 #include "fastconv.h"
 #include "half.h"
 #include "exponential.h"
 
-#if defined(__AVX512F__)
-#define VECTOR_BYTES 64
-#define VECTORS 4    /* 6 x 4 accumulators of 32 registers */
-#elif defined(__AVX__)
-#define VECTOR_BYTES 32
-#define VECTORS 2    /* 6 x 2 accumulators of 16 registers */
-#elif defined(__aarch64__)
-#define VECTOR_BYTES 16
-#define VECTORS 4    /* 6 x 4 accumulators of 32 registers */
-#else
-#define VECTOR_BYTES 16
-#define VECTORS 2
-#endif
-
-/* Register tiles live in registers only if every loop over them is unrolled. */
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#define UNROLL_LANES UNROLL
-#define UNROLL_WINDOW UNROLL
-#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define UNROLL _Pragma("GCC unroll 12")
-#define UNROLL_LANES _Pragma("GCC unroll 16")
-#define UNROLL_WINDOW _Pragma("GCC unroll 20")
-#define INDEPENDENT _Pragma("GCC ivdep") /* no iteration reads what another writes */
-#endif
+#include "vectors.h"
 
 #define T float
 #define DTYPE FC_F32
@@ -114,6 +90,15 @@
 #include "pool.h"
 #undef READ
 #undef WRITE
+#define READ bfloat_to_float
+#define WRITE float_to_bfloat
+#define S uint16_t
+#define A float
+#define POOL(x) pool_##x##_bf16
+#define LOWEST (-INFINITY)
+#include "pool.h"
+#undef READ
+#undef WRITE
 #undef IS_NAN
 #undef POOL_AVERAGES
 #define POOL_AVERAGES 0
@@ -191,11 +176,13 @@ static double fma_burst(long rounds) {
 #define JOIN(a, b) JOIN_(a, b)
 const fc_isa JOIN(fc_isa_, FASTCONV_ISA) = {
     .name = QUOTE(FASTCONV_ISA),
-    .compute = {&kernels_float, &kernels_double, &kernels_int32, &kernels_int64},
+    .compute = {[FC_COMPUTE_F32] = &kernels_float, [FC_COMPUTE_F64] = &kernels_double,
+                [FC_COMPUTE_I32] = &kernels_int32, [FC_COMPUTE_I64] = &kernels_int64},
     .pool = {[FC_F32] = &pool_kernels_f32, [FC_F64] = &pool_kernels_f64, [FC_F16] = &pool_kernels_f16,
              [FC_I8] = &pool_kernels_i8, [FC_U8] = &pool_kernels_u8, [FC_I16] = &pool_kernels_i16,
              [FC_U16] = &pool_kernels_u16, [FC_I32] = &pool_kernels_i32, [FC_U32] = &pool_kernels_u32,
-             [FC_I64] = &pool_kernels_i64, [FC_U64] = &pool_kernels_u64},
+             [FC_I64] = &pool_kernels_i64, [FC_U64] = &pool_kernels_u64,
+             [FC_BF16] = &pool_kernels_bf16},
     .layers = {&layer_kernels_f32, &layer_kernels_f64},
     .fma_burst = fma_burst,
 };

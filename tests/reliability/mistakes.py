@@ -40,6 +40,27 @@ GOOD: dict[str, dict[str, Any]] = {
     "avg_pool2d": {"input": X, "kernel_size": 2},
     "plan_conv2d": {"input_shape": X.shape, "weight": W},
     "explain_conv2d": {"input_shape": X.shape, "weight_shape": W.shape},
+    "conv3d": {"input": arr(2, 4, 5, 8, 9), "weight": arr(6, 4, 2, 3, 3)},
+    "conv_transpose3d": {"input": arr(2, 4, 5, 8, 9), "weight": arr(4, 6, 2, 3, 3)},
+    "conv1d_backward": {"grad_output": arr(2, 6, 7), "input": arr(2, 4, 9), "weight": arr(6, 4, 3)},
+    "conv3d_backward": {
+        "grad_output": arr(2, 6, 4, 6, 7), "input": arr(2, 4, 5, 8, 9), "weight": arr(6, 4, 2, 3, 3),
+    },
+    "max_pool1d": {"input": arr(2, 4, 9), "kernel_size": 2},
+    "max_pool3d": {"input": arr(2, 4, 5, 8, 9), "kernel_size": 2},
+    "avg_pool1d": {"input": arr(2, 4, 9), "kernel_size": 2},
+    "avg_pool3d": {"input": arr(2, 4, 5, 8, 9), "kernel_size": 2},
+    "plan_conv1d": {"input_shape": (2, 4, 9), "weight": arr(6, 4, 3)},
+    "plan_conv3d": {"input_shape": (2, 4, 5, 8, 9), "weight": arr(6, 4, 2, 3, 3)},
+    "plan_conv_transpose1d": {"input_shape": (2, 4, 9), "weight": arr(4, 6, 3)},
+    "plan_conv_transpose2d": {"input_shape": X.shape, "weight": arr(4, 6, 3, 3)},
+    "plan_conv_transpose3d": {"input_shape": (2, 4, 5, 8, 9), "weight": arr(4, 6, 2, 3, 3)},
+    "explain_conv1d": {"input_shape": (2, 4, 9), "weight_shape": (6, 4, 3)},
+    "explain_conv3d": {"input_shape": (2, 4, 5, 8, 9), "weight_shape": (6, 4, 2, 3, 3)},
+    "grad.conv1d_input": {"input_size": (2, 4, 9), "weight": arr(6, 4, 3), "grad_output": arr(2, 6, 7)},
+    "grad.conv3d_weight": {
+        "input": arr(2, 4, 5, 8, 9), "weight_size": (6, 4, 2, 3, 3), "grad_output": arr(2, 6, 4, 6, 7),
+    },
     "set_num_threads": {"n": 1},
     "grad.conv2d_input": {"input_size": X.shape, "weight": W, "grad_output": Y},
     "grad.conv2d_weight": {"input": X, "weight_size": W.shape, "grad_output": Y},
@@ -50,7 +71,10 @@ GOOD: dict[str, dict[str, Any]] = {
     "grad.max_pool2d_input": {"input": X, "kernel_size": 2, "grad_output": arr(2, 4, 4, 4)},
     "grad.avg_pool2d_input": {"input_size": X.shape, "kernel_size": 2, "grad_output": arr(2, 4, 4, 4)},
 }
-WITH_OUT = ("conv2d", "conv_transpose2d", "conv1d", "conv_transpose1d", "tiled_conv2d", "max_pool2d", "avg_pool2d")
+WITH_OUT = (
+    "conv2d", "conv_transpose2d", "conv1d", "conv_transpose1d", "tiled_conv2d", "max_pool2d", "avg_pool2d", "conv3d",
+    "conv_transpose3d", "max_pool1d", "max_pool3d", "avg_pool1d", "avg_pool3d",
+)  # fmt: skip
 
 
 def read_only(*shape: int) -> np.ndarray:
@@ -198,6 +222,59 @@ row("conv1d", "weight", ConvError, weight=W)
 row("conv1d", "out", ConvError, out=np.full((2, 6, 1, 7), UNWRITTEN, "f4"))
 row("conv_transpose1d", "output_padding", ConvError, output_padding=1)
 row("conv_transpose1d", "weight", ConvError, weight=arr(6, 4, 3))
+# of three axes, and of one: as many numbers as axes, and words of their own
+STEPS_3D = (
+    (ConvError, (0, -1, (1, 1), (1, 1, -2), (1, 1, 1, 1), (), 2**70)), (ConvTypeError, (1.0, True, None, (1, 1, 1.5))),
+)  # fmt: skip
+PADDINGS_3D = (
+    (
+        ConvError,
+        (
+            -1, (0, -1, 0), (1, 1), (1, 1, 1, 1), (1, 1, 1, 1, 1, 1), ((1, 1), (1, 1)), ((1, 1), (1, 1), 1), "causal",
+            "valid ", (), 2**70, 2**58, ((0, 2**70), (0, 0), (0, 0)), ((0, 0), (0, 0), (-5, -5)),
+        ),
+    ),
+    (ConvTypeError, (0.0, None, True, (1, 1, 1.0), ((1, 1), (1, 1), (1, 0.5)), b"same")),
+)  # fmt: skip
+for name in ("conv3d", "conv_transpose3d", "plan_conv3d", "plan_conv_transpose3d", "conv3d_backward"):
+    rows(name, "stride", STEPS_3D)
+    rows(name, "padding", PADDINGS_3D if name == "conv3d" else PADDINGS_3D[1:])
+    rows(name, "data_format", ((ConvError, ("NCHW", "NHWC", "NCW", "")), (ConvTypeError, (None, 0))))
+    row(name, "weight", ConvError, weight=W)
+for name in ("conv1d", "conv_transpose1d", "plan_conv1d", "plan_conv_transpose1d", "conv1d_backward"):
+    rows(name, "stride", ((ConvError, (0, (1, 1), ())), (ConvTypeError, (1.0, None))))
+    rows(name, "data_format", ((ConvError, ("NCDHW", "NCWH")), (ConvTypeError, (None,))))
+    row(name, "weight", ConvError, weight=W)
+rows("conv3d", "dilation", STEPS_3D)
+rows("conv3d", "groups", ((ConvError, (0, 3)), (ConvTypeError, (2.0,))))
+rows("conv3d", "algorithm", ((ConvError, ("winograd", "strassen")),))
+row("conv3d", "input", ConvError, input=X)
+row("conv3d", "input", ConvError, input=arr(2, 3, 5, 8, 9))
+row("conv3d", "input", ConvTypeError, input=arr(2, 4, 5, 8, 9, dtype="float64"))
+row("conv3d", "weight", ConvError, weight=arr(6, 4, 0, 3, 3))
+row("conv3d", "weight", ConvError, weight=arr(6, 4, 6, 3, 3))
+row("conv3d", "bias", ConvError, bias=arr(4))
+row("conv3d", "residual", ConvError, residual=Y)
+row("conv3d", "out", ConvError, out=np.full((2, 6, 4, 6, 8), UNWRITTEN, "f4"))
+row("conv3d", "output", ConvError, padding=2**21)
+rows("conv_transpose3d", "output_padding", ((ConvError, (1, -1, (0, 0, 1), (0, 0))), (ConvTypeError, (0.0, None))))
+row("conv_transpose3d", "padding", ConvError, padding=5)
+row("conv3d_backward", "grad_output", ConvError, grad_output=Y)
+row("conv3d_backward", "grad_output", ConvError, stride=2)
+row("conv1d_backward", "grad_output", ConvError, grad_output=arr(2, 6, 9))
+row("grad.conv1d_input", "input_size", ConvError, input_size=X.shape)
+row("grad.conv3d_weight", "weight_size", ConvError, weight_size=W.shape)
+for name in ("max_pool1d", "avg_pool1d"):
+    rows(name, "kernel_size", ((ConvError, (0, (1, 1), 10)), (ConvTypeError, (2.0, None))))
+    rows(name, "padding", ((ConvError, (2, -1, "full", "causal", (1, 1))), (ConvTypeError, (0.5,))))
+for name in ("max_pool3d", "avg_pool3d"):
+    rows(name, "kernel_size", ((ConvError, (0, (1, 1), (1, 1, 10), 6)), (ConvTypeError, (2.0, None))))
+    rows(name, "padding", ((ConvError, (2, -1, "full", ((0, 0), (0, 0), (-1, 0)))), (ConvTypeError, (0.5,))))
+    row(name, "input", ConvError, input=arr(4, 8, 9))
+    row(name, "out", ConvTypeError, out=np.full((2, 4, 2, 4, 4), UNWRITTEN, "f8"))
+row("avg_pool3d", "input", ConvTypeError, input=arr(2, 4, 5, 8, 9, dtype="i4"))
+for name, wrong in (("explain_conv1d", W.shape), ("explain_conv3d", W.shape)):
+    row(name, "weight_shape", ConvError, weight_shape=wrong)
 row("tiled_conv2d", "weight", ConvError, weight=W)
 row("tiled_conv2d", "weight", ConvError, weight=arr(0, 2, 6, 4, 3, 3))
 row("tiled_conv2d", "weight", ConvError, weight=arr(2, 3, 6, 5, 3, 3))

@@ -16,12 +16,14 @@ class Mutation(NamedTuple):
     replace: str
 
 
-_COMPUTE, _TRANSPOSE, _LANES = "src/kernels/compute.h", "src/kernels/transpose.h", "src/kernels/depthwise.h"
+_COMPUTE, _PACK, _TRANSPOSE, _LANES = (f"src/kernels/{name}.h" for name in ("compute", "pack", "transpose", "lanes"))
 _WINOGRAD_H, _WINOGRAD_TILE, _POOL_H = (f"src/kernels/{name}.h" for name in ("winograd", "winograd_tile", "pool"))
-_REGION, _DIRECT, _DEPTHWISE = (f"src/drivers/{name}.pxi" for name in ("region", "direct", "depthwise"))
+_REGION, _DIRECT, _LANES_DRIVER, _PRODUCT, _OPERANDS = (
+    f"src/drivers/{name}.pxi" for name in ("region", "direct", "lanes", "product", "operands")
+)
 _WINOGRAD, _WINOGRAD_DW = "src/drivers/winograd.pxi", "src/drivers/winograd_gradient.pxi"
-_PRODUCT, _STRASSEN_H, _STRASSEN = "src/drivers/product.pxi", "src/kernels/strassen.h", "src/drivers/strassen.pxi"
-_DW, _LANES_DW, _POOL = (f"src/drivers/{name}.pxi" for name in ("weight_gradient", "depthwise_gradient", "pool"))
+_STRASSEN_H, _STRASSEN = "src/kernels/strassen.h", "src/drivers/strassen.pxi"
+_DW, _LANES_DW, _POOL = (f"src/drivers/{name}.pxi" for name in ("weight_gradient", "lanes_gradient", "pool"))
 _GEOMETRY, _CHOICE, _CALL = "fastconv/_core/geometry.py", "fastconv/choice.py", "fastconv/call.py"
 
 MUTATIONS = [
@@ -39,7 +41,7 @@ MUTATIONS = [
     ),
     Mutation(
         "packing: a block's last pixel is left out",
-        _COMPUTE,
+        _PACK,
         "ptrdiff_t p1 = p0 + 16 < pixels ? p0 + 16 : pixels,",
         "ptrdiff_t p1 = p0 + 16 < pixels ? p0 + 15 : pixels,",
     ),
@@ -286,10 +288,10 @@ MUTATIONS = [
         "(x.n[3] - 1 - reach - left) // step + 2))",
     ),
     Mutation(
-        "winograd: a race, threads share one scratch",
-        _WINOGRAD,
-        "run_tasks(winograd_task, &job, scratch, job.scratch_bytes,",
-        "run_tasks(winograd_task, &job, scratch, 0,",
+        "fast methods: a race, threads share one scratch",
+        _OPERANDS,
+        "run_tasks(work, job, scratch, scratch_bytes,",
+        "run_tasks(work, job, scratch, 0,",
     ),
     Mutation(
         "winograd weight gradient: a part is left out",
@@ -317,11 +319,11 @@ MUTATIONS = [
     ),
     Mutation(
         "depthwise: a tap one past the right border",
-        _DEPTHWISE,
+        _LANES_DRIVER,
         "at * stride + tap[runs.hi - 1] >= inputs:",
         "at * stride + tap[runs.hi - 1] > inputs:",
     ),
-    Mutation("depthwise: the taps of another phase", _DEPTHWISE, "+ job.first_column + j)", "+ j)"),
+    Mutation("depthwise: the taps of another phase", _LANES_DRIVER, "+ job.first_column + j)", "+ j)"),
     Mutation(
         "depthwise weight gradient: a part is left out",
         _LANES_DW,
@@ -349,7 +351,7 @@ MUTATIONS = [
     Mutation(
         "winograd: repaired rows at the wrong height",
         _CALL,
-        "down = tile * kind.stride * int(row)",
-        "down = int(row)",
+        "tuple(tap + first * p.stride[0] for tap",
+        "tuple(tap + first for tap",
     ),
 ]

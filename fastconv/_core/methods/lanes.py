@@ -156,27 +156,37 @@ class Lanes:
 
 
 class LanesProgram(Program):
-    """All passes of the depthwise driver; arrays that lie as needed go patch by patch."""
+    """All passes of the driver; arrays that lie as needed go patch by patch."""
 
     def __init__(self, p: Problem) -> None:
         self.problem = p
-        self.native, self.rows, self.columns = _taps(p.passes)
         self.largest = max(p.passes, key=lambda q: prod(q.counts))
         self.covers = sum(prod(q.output_size(p.size)) for q in p.passes) == prod(p.size)
-        self.patches: _native.DepthwisePatches | None = None
-        if p.channels == p.outputs == 1 and not p.mode:
-            q = self.largest
-            patches = _native.DepthwisePatches(
-                p.machine.compute, self.native, len(self.rows), len(self.columns), *q.stride[1:], *q.step[1:]
-            )
-            self.patches = patches if patches.usable() else None
+        self.apart = p.channels == p.outputs == 1 and not p.mode and p.types.input == p.types.compute
+        self.made: dict[tuple[int, bool], _native.Lanes] = {}
+        self.first = self.native(p.geometry.batch, False)
+        self.taps = len(self.first.rows) * len(self.first.columns)
+
+    def native(self, batch: int, in_place: bool) -> _native.Lanes:
+        """For so many images; `in_place`: the input is read as it lies, and not picked from."""
+        p, q = self.problem, self.largest
+        # bound by memory more than by arithmetic
+        macs = 4 * batch * prod(q.output_size(p.size)) * p.groups * p.outputs * p.channels * self._taps()
+        key = (_native.threads_for(macs, p.machine.threads), in_place)
+        if key not in self.made:
+            b = blocking(p, q, *key)
+            self.made[key] = _native.Lanes(codes(p.types), p, p.passes, b)
+        return self.made[key]
+
+    def _taps(self) -> int:
+        """Of all passes, packed once each."""
+        return prod(sum(map(len, {q.places[axis] for q in self.problem.passes})) for axis in (1, 2))
 
     def pack(self, weight: Array) -> tuple[Packed, ...]:
         """Every output channel beside the next, as one group: [tap y][channel of its group][tap x][lane]."""
-        p, numbers, rows, columns = self.problem, codes(self.problem.types), self.rows, self.columns
-        groups = p.groups
-        channels, outputs = p.channels, p.groups * p.outputs
-        packed = aligned_bytes(_native.packed_bytes(numbers.compute, 1, len(rows) * len(columns), channels, outputs))
+        p, numbers, rows, columns = self.problem, codes(self.problem.types), self.first.rows, self.first.columns
+        groups, channels, outputs = p.groups, p.channels, p.groups * p.outputs
+        packed = aligned_bytes(_native.packed_bytes(numbers.compute, 1, self.taps, channels, outputs))
         team = p.machine.threads if packed.size > 1 << 16 else 1
         if p.transposed and weight.shape[:2] != (groups, 1):
             _native.pack_lane_weights(numbers.compute, weight, numbers.weight, packed, groups, rows, columns, team)
@@ -197,43 +207,23 @@ class LanesProgram(Program):
         self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
         out: Array, activation: int, channels_last: bool,
     ) -> None:  # fmt: skip
-        p, q, numbers, m = self.problem, self.largest, codes(self.problem.types), self.problem.machine
         if packed is None:
             packed = self.pack(weight.transpose(FIRST[weight.ndim][0]) if channels_last else weight)
-        if self.patches and residual is None and self.patches.run(
-            x, numbers.input, packed[0].panels, bias, out, numbers.result, activation, channels_last, m.threads
-        ):
-            return
-        macs = out.shape[0] * prod(q.output_size(p.size)) * p.groups * p.outputs * p.channels
-        team = _native.threads_for(4 * macs * len(self.rows) * len(self.columns), m.threads)  # bound by memory
-        in_place = (
-            p.channels == p.outputs == 1
-            and not p.mode
-            and x.strides[-1 if channels_last else 1] == x.itemsize
-            and p.types.input == p.types.compute
+        lies = self.apart and x.strides[-1 if channels_last else 1] == x.itemsize
+        self.native(len(x), lies).run(
+            x, weight, packed[0], bias, residual, out, activation, channels_last, self.problem.machine.threads
         )
-        b = blocking(p, q, team, in_place)
-        _native.depthwise(
-            numbers.compute, x, numbers.input, packed[0].panels, bias, out, numbers.result, residual, activation,
-            channels_last, p.groups, self.native, len(self.rows), len(self.columns), *q.stride[1:], *q.step[1:], p.mode,
-            *b.tile, b.chunks_per_task, team,
-        )  # fmt: skip
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
-        p, q, m, g = self.problem, self.largest, self.problem.machine, self.problem.geometry
+        p, m, g = self.problem, self.problem.machine, self.problem.geometry
         told: dict[str, Any] = {
-            "packed_weight_bytes": _native.packed_bytes(
-                m.compute, 1, len(self.rows) * len(self.columns), p.channels, p.groups * p.outputs
-            ),
+            "packed_weight_bytes": _native.packed_bytes(m.compute, 1, self.taps, p.channels, p.groups * p.outputs),
             "multiplications": products(Sums.of(p), [(1, 1, 1)] * len(p.passes)),
             "remark": f"{'depthwise' if p.channels == 1 else 'grouped'} kernels, every lane an output channel with "
             "inputs of its own",
         }
         lies = channels_last and p.types.input == p.types.compute
-        cut = self.patches and lies and self.patches.blocking(
-            g.batch, p.groups, p.input_size[1:], p.size[1:], m.threads
-        )
-        if cut:
+        if lies and (cut := self.first.patches(g.batch, m.threads)):
             rows, columns, tasks, team, scratch, packs = cut
             return Told(
                 tile=(-(-p.size[1] * g.batch // tasks), p.size[2]), block=f"patches of {rows} x {columns} pixels",
@@ -242,35 +232,16 @@ class LanesProgram(Program):
             )  # fmt: skip
         team = _native.threads_for(4 * p.macs, m.threads)
         lies = lies and not p.mode
-        b = blocking(p, q, team, lies and p.channels == p.outputs == 1)
-        scratch, in_place = _native.lane_scratch_bytes(
-            m.compute, p.groups, p.channels, p.outputs, q.counts[1:], (span(q.taps[1]), span(q.taps[2])), q.stride[1:],
-            b.tile, lies,
-        )  # fmt: skip
+        alone = lies and self.apart
+        b, native = blocking(p, self.largest, team, alone), self.native(g.batch, alone)
+        scratch = native.scratch_bytes(lies)
         tiles = g.batch * -(-p.size[1] // b.tile[0]) * -(-p.size[2] // b.tile[1])
         tasks = pieces(p.groups * p.outputs, m.chunk, b.chunks_per_task) * tiles
         return Told(
             tile=b.tile, block=f"{b.chunks_per_task} chunks of {m.chunk} output channels", register_tile=(8, m.chunk),
-            source=IN_PLACE if in_place else REGION, workspace_bytes=scratch * _native.team_for(team, tasks, scratch),
-            threads=team, **told,
+            source=IN_PLACE if native.in_place(lies) else REGION,
+            workspace_bytes=scratch * _native.team_for(team, tasks, scratch), threads=team, **told,
         )  # fmt: skip
-
-
-NativePass = tuple[tuple[int, ...], tuple[int, ...], int, int, int, int]
-
-
-def _taps(passes: tuple[Pass, ...]) -> tuple[tuple[NativePass, ...], tuple[int, ...], tuple[int, ...]]:
-    """The passes as the driver takes them, and the kernel rows and columns to pack for all."""
-    rows: dict[tuple[int, ...], int] = {}
-    columns: dict[tuple[int, ...], int] = {}
-    for _, own_rows, own_columns in (q.places for q in passes):
-        rows.setdefault(own_rows, sum(map(len, rows)))
-        columns.setdefault(own_columns, sum(map(len, columns)))
-    return (
-        tuple((q.taps[1], q.taps[2], *q.phase[1:], rows[q.places[1]], columns[q.places[2]]) for q in passes),
-        tuple(i for taps in rows for i in taps),
-        tuple(j for taps in columns for j in taps),
-    )
 
 
 # ---- the weight gradient -------------------------------------------------------------------------------------------
@@ -285,22 +256,24 @@ def gradient_parts(p: Problem) -> int:
     return max(1, min(g.batch * g.output_size[1] // 7, 32, -(-64 // chunks), PARTIAL_SUMS_BYTES // sums_bytes))
 
 
-class LanesGradient:
+class GradientBlocking(NamedTuple):
+    """Loop sizes of the weight gradient."""
+
+    tile: tuple[int, int]
+    parts: int
+
+
+class LanesGradient(GradientProgram):
     """The weight gradient."""
 
     def __init__(self, p: Problem) -> None:
-        self.problem = p
-        (self.pass_,) = p.passes
+        self.threads, (q,) = p.machine.threads, p.passes
         # a tile is a piece of the sum, so that it must not depend on layout or threads
-        self.tile = blocking(p, self.pass_, 4, False).tile
+        b = GradientBlocking(blocking(p, q, 4, False).tile, gradient_parts(p))
+        self.native = _native.LanesGradient(codes(p.types), p, q, b)
 
     def run(self, x: Array, dy: Array, out: Array) -> None:
-        p, q, numbers = self.problem, self.pass_, codes(self.problem.types)
-        _native.depthwise_weight_gradient(
-            numbers.compute, x, numbers.input, dy, numbers.weight, out, numbers.result, p.groups, *q.taps[1:],
-            *q.stride[1:], p.mode, *self.tile, gradient_parts(p),
-            _native.threads_for(4 * dy.size * prod(out.shape[1:]), p.machine.threads),
-        )  # fmt: skip
+        self.native.run(x, dy, out, self.threads)
 
 
 METHOD = Lanes()

@@ -7,7 +7,7 @@ Nobody outside a method's module knows its name or its numbers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple, Protocol
@@ -227,6 +227,15 @@ def packs_first(p: Problem | Sums) -> bool:
     return any(panel_bytes(p, q) > most_panel_bytes(p) for q in p.passes)
 
 
+def most_tiles(p: Problem, most: int, scratch: Callable[[int], int]) -> int:
+    """The largest block, up to `most` tiles and at least one, whose scratch in every thread is within the workspace."""
+    low, high, budget = 1, max(1, most), WORKSPACE_BYTES // p.machine.threads
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if scratch(middle) <= budget else (low, middle - 1)
+    return low
+
+
 def panels(p: Problem | Sums, q: Pass, weight: Array) -> Packed:
     """The weights (logical axis order) of one pass in panels."""
     numbers, taps = codes(p.types), prod(q.counts)
@@ -287,6 +296,6 @@ def sums_too_long(p: Problem) -> str | None:
 __all__ = [
     "LONG_SUM", "WORKSPACE_BYTES", "Array", "Bound", "Direction", "From", "GradientProgram", "Method", "Offer",
     "Operands", "Packed", "Pass", "Problem", "Program", "Sums", "Told", "Triple", "aligned_bytes", "bound_of_terms",
-    "float32_alone", "most_panel_bytes", "packed_bytes", "packs_first", "panel_bytes", "panels", "pieces", "products",
-    "split", "sum_bound", "sums_too_long", "two_axes",
+    "float32_alone", "most_panel_bytes", "most_tiles", "packed_bytes", "packs_first", "panel_bytes", "panels",
+    "pieces", "products", "split", "sum_bound", "sums_too_long", "two_axes",
 ]  # fmt: skip

@@ -15,7 +15,6 @@ from .. import special
 from ..problem import Use
 from ..types import codes
 from .method import (
-    WORKSPACE_BYTES,
     Array,
     Bound,
     Direction,
@@ -29,6 +28,7 @@ from .method import (
     Triple,
     aligned_bytes,
     float32_alone,
+    most_tiles,
     packed_bytes,
     panels,
     pieces,
@@ -36,7 +36,6 @@ from .method import (
     two_axes,
 )
 
-PIXELS = 16  # packed together (drivers/strassen.pxi)
 WEIGHT_SLICE, PANEL = 8, 32  # of the second-level cache, in 128ths: a panel may be read from it again and again
 LOST = 2  # smallest numbers a term: of products, and of sums of these that are added up
 MOST_EXAMPLE_PIXELS = 200  # of a generated problem's batch
@@ -78,7 +77,6 @@ class Blocking(NamedTuple):
     part: int  # of them, multiplied at a time
     reduction: int
     panels_per_task: int
-    scratch_bytes: int  # of one thread
 
 
 @lru_cache(maxsize=256)
@@ -87,12 +85,12 @@ def blocking(p: Problem, kind: Kind, images: int, pixels: int) -> Blocking:
     m, tuned = p.machine, p.machine.tuning.of("strassen", Tuned())
     tiles = max(1, images * -(-pixels // kind.side))
     panels = p.outputs // kind.side // m.width
-    sums = 7 if kind.levels == 1 else 35  # panels of products
-    fixed = m.element * (PIXELS * p.channels + kind.side**2 * m.width) + 256
-    tile_bytes = m.element * (kind.products * (p.channels // kind.side + m.lanes) + sums * m.width)
-    tile_bytes += 8 * (4 + 3 * kind.side)
-    bound = max(1, (WORKSPACE_BYTES // m.threads - fixed) // tile_bytes)
-    most = min(tuned.tiles_once if kind.levels == 1 else tuned.tiles_twice, bound)
+    most = tuned.tiles_once if kind.levels == 1 else tuned.tiles_twice
+    bound = most_tiles(
+        p, max(most, tiles),
+        lambda block: _native.strassen_scratch_bytes(m.compute, kind.levels, p.channels, block, block),
+    )  # fmt: skip
+    most = min(most, bound)
     # the same number of equal blocks for every thread; few tiles stay together and share out the panels
     blocks = max(round(tiles / most / m.threads) * m.threads, -(-tiles // bound) if tiles > bound else 0)
     if blocks == 0:
@@ -104,7 +102,7 @@ def blocking(p: Problem, kind: Kind, images: int, pixels: int) -> Blocking:
     part = block
     if kind.products * p.channels // kind.side * m.width * m.element <= m.tuning.share(PANEL):
         part = min(block, tuned.part)
-    return Blocking(block, part, reduction, panels_per_task, fixed + block * tile_bytes)
+    return Blocking(block, part, reduction, panels_per_task)
 
 
 class Strassen:
@@ -201,6 +199,7 @@ class StrassenProgram(Program):
 
     def __init__(self, p: Problem, kind: Kind) -> None:
         self.problem, self.kind = p, kind
+        self.made: dict[int, _native.Strassen] = {}
         (self.pass_,) = p.passes
         self.covers = self.pass_.step == (1, 1, 1)
 
@@ -216,6 +215,14 @@ class StrassenProgram(Program):
         )
         return (packed._replace(transformed=transformed),)
 
+    def native(self, batch: int) -> _native.Strassen:
+        """For so many images."""
+        if batch not in self.made:
+            p = self.problem
+            b = blocking(p, self.kind, batch, prod(self.pass_.output_size(p.size)))
+            self.made = {batch: _native.Strassen(codes(p.types), p, self.pass_, b, self.kind.levels)}
+        return self.made[batch]
+
     def run(
         self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
         out: Array, activation: int, channels_last: bool,
@@ -225,33 +232,19 @@ class StrassenProgram(Program):
             a = a.logical()
             packed = self.pack(a.weight)
         a = a._replace(packed=packed[0])
-        if self.pass_.step != (1, 1, 1):
-            a = a.logical().phase(self.pass_.phase, self.pass_.step)
-        bad = None if packed[0].transformed is None else self._fast(a)
-        if packed[0].transformed is None or bad is not None:
-            special.again(self.problem, self.pass_, a, bad, a.size[1])
-
-    def _fast(self, a: Operands) -> bytes | None:
-        p, (_, height, width) = self.problem, a.size
-        b, numbers, q = blocking(p, self.kind, a.batch, height * width), codes(p.types), self.pass_
-        assert a.packed is not None and a.packed.transformed is not None
-        return _native.strassen(
-            numbers.compute, self.kind.levels, a.x, numbers.input, a.packed.transformed, a.bias, a.out, numbers.result,
-            a.residual, a.activation, q.stride[1:], (q.taps[1][0], q.taps[2][0]), p.mode, b.tiles, b.part,
-            b.reduction, b.panels_per_task, a.channels_last, p.machine.threads,
-        )  # fmt: skip
+        special.run(self.problem, self.pass_, a, packed[0].transformed is not None and self.native(a.batch))
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
         p, kind, m = self.problem, self.kind, self.problem.machine
         batch, pixels = p.geometry.batch, prod(p.size)
-        b = blocking(p, kind, batch, pixels)
+        b, scratch = blocking(p, kind, batch, pixels), self.native(batch).scratch_bytes()
         tiles = batch * -(-pixels // kind.side)
         tasks = -(-tiles // b.tiles) * pieces(p.outputs // kind.side, m.width, b.panels_per_task)
         packed = packed_bytes(p, 1)
         return Told(
             tile=(1, kind.side), block=f"{b.tiles} tiles", register_tile=(m.rows, m.width),
             source=f"sums of {kind.side} x {kind.side} blocks",
-            workspace_bytes=b.scratch_bytes * _native.team_for(m.threads, tasks, b.scratch_bytes),
+            workspace_bytes=scratch * _native.team_for(m.threads, tasks, scratch),
             packed_weight_bytes=packed + packed // kind.side**2 * kind.products,
             multiplications=kind.products * tiles * (p.channels // kind.side) * (p.outputs // kind.side),
             threads=m.threads,

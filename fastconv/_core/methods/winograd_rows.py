@@ -13,7 +13,6 @@ from ... import _native
 from .. import special
 from ..types import STORAGE, codes
 from .method import (
-    WORKSPACE_BYTES,
     Array,
     Bound,
     Direction,
@@ -27,14 +26,15 @@ from .method import (
     Triple,
     aligned_bytes,
     float32_alone,
+    most_tiles,
     packed_bytes,
     panels,
     sums_too_long,
     two_axes,
 )
 
-ELEMENTS, TAPS, STRIDE = 13, 7, 2  # products for a tile, columns of the kernel, and their stride
-TILE = 4  # outputs of a row
+# Products for a tile, columns of the kernel, their stride, and outputs of a tile: of a row.
+ELEMENTS, TAPS, STRIDE, TILE = _native.ROWS_ELEMENTS, _native.ROWS_TAPS, _native.ROWS_STRIDE, _native.ROWS_TILE
 CHANNELS = 4  # at most
 ROUNDINGS = 32  # of the transforms
 # F(4, 4) on points 0, 1, -1, 2, -2, 1/2, infinity for the even columns of a kernel, F(4, 3) for the odd.
@@ -52,22 +52,20 @@ class Tuned(NamedTuple):
     rows: int = 7  # of a block
 
 
+class Blocking(NamedTuple):
+    """Loop sizes of the driver."""
+
+    rows: int  # of a block
+
+
 @lru_cache(maxsize=256)
-def rows_of_a_block(p: Problem, size: Triple) -> tuple[int, int]:
-    """(rows of a block, scratch bytes of a thread)."""
-    m, (q,) = p.machine, p.passes
-    tiles = -(-size[2] // TILE)
-
-    def scratch(rows: int) -> int:
-        length = -(-((rows - 1) * q.stride[1] + q.counts[1]) * p.channels // m.lanes) * m.lanes
-        columns = 8 * (tiles - 1) + 13
-        floats = columns * length + 13 * tiles * length + (13 * rows + 4) * tiles * m.width
-        return m.element * floats + 16 * rows * tiles + 320
-
-    rows = min(m.tuning.of("winograd along rows", Tuned()).rows, max(1, size[1]))
-    while rows > 1 and scratch(rows) > WORKSPACE_BYTES // m.threads:
-        rows -= 1
-    return rows, scratch(rows)
+def blocking(p: Problem) -> Blocking:
+    """Loop sizes."""
+    m, q = p.machine, p.passes[0]
+    most = min(m.tuning.of("winograd along rows", Tuned()).rows, max(1, p.size[1]))
+    return Blocking(most_tiles(p, most, lambda rows: _native.winograd_rows_scratch_bytes(
+        m.compute, p.channels, q.counts[1], q.stride[1], p.size[2], rows
+    )))  # fmt: skip
 
 
 class WinogradRows:
@@ -144,6 +142,7 @@ class WinogradRowsProgram(Program):
     def __init__(self, p: Problem) -> None:
         self.problem = p
         (self.pass_,) = p.passes
+        self.native = _native.WinogradRows(codes(p.types), p, self.pass_, blocking(p))
 
     def pack(self, weight: Array) -> tuple[Packed, ...]:
         packed = panels(self.problem, self.pass_, weight)
@@ -176,23 +175,11 @@ class WinogradRowsProgram(Program):
             a = a.logical()
             packed = self.pack(a.weight)
         a = a._replace(packed=packed[0])
-        bad = None if packed[0].transformed is None else self._fast(a)
-        if packed[0].transformed is None or bad is not None:
-            special.again(self.problem, self.pass_, a, bad, a.size[1])
-
-    def _fast(self, a: Operands) -> bytes | None:
-        p, q, numbers = self.problem, self.pass_, codes(self.problem.types)
-        rows, _ = rows_of_a_block(p, a.size)
-        assert a.packed is not None and a.packed.transformed is not None
-        return _native.winograd_line(
-            numbers.compute, a.x, numbers.input, a.packed.transformed, a.bias, a.out, numbers.result, a.residual,
-            a.activation, q.counts[1], q.stride[1], q.taps[1][0], q.taps[2][0], rows, a.channels_last,
-            p.machine.threads,
-        )  # fmt: skip
+        special.run(self.problem, self.pass_, a, packed[0].transformed is not None and self.native)
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
         p, m, batch = self.problem, self.problem.machine, self.problem.geometry.batch
-        block, scratch = rows_of_a_block(p, p.size)
+        (block,), scratch = blocking(p), self.native.scratch_bytes()
         tiles, (_, rows, columns) = -(-p.size[2] // TILE), self.pass_.counts
         packed = packed_bytes(p, rows * columns)
         return Told(

@@ -42,7 +42,7 @@ def _of(tuning: Tuning, method: str, usual: T) -> T:
 @lru_cache(maxsize=1)
 def tuning_here() -> Tuning:
     """The set of this machine: measured where it is known, else derived from its caches."""
-    from ...machine import caches, microarchitecture
+    from ..machine import caches, microarchitecture
     from . import zen
 
     if microarchitecture() in zen.MACHINES:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..._core.threads import get_num_threads
 from ...bench.cases import PASS_WORDS, Case
 from ...bench.peers import Ours, load_peers
 from ...bench.report import OURS, Row, seconds_text
 from ...bench.suite import run_case
-from ...threads import get_num_threads
 from ..common import CommandError, progress
 
 ROUNDS: Final = 5  # every competitor takes its turn in each

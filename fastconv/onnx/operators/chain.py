@@ -15,7 +15,7 @@ import numpy as np
 
 from ... import _native
 from ..._core.arrays import Array
-from ...threads import effective
+from ..._core.threads import effective
 from ..graph import Node
 from .registry import INTERNAL, Call, find, operator
 

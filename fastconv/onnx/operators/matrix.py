@@ -10,8 +10,8 @@ import numpy as np
 from ..._core.arrays import Array
 from ..._core.ask_plans import prepared
 from ..._core.problem import Use
+from ..._core.sums import product
 from ..._native import LONG_SUM
-from ...sums import product
 from .convolution import activate
 from .registry import INTERNAL, Call, operator
 

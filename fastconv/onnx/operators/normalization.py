@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..._core.arrays import Array
-from ...sums import FEW
+from ..._core.sums import FEW
 from ..tensors import numpy_type
 from .registry import Call, operator
 from .sums import mean as mean_over

@@ -8,8 +8,9 @@ from typing import Any, Final
 import numpy as np
 
 from ... import functional
-from ..._core.arrays import FLOATS, Array
+from ..._core.arrays import Array
 from ..._core.layouts import lies_channels_last
+from ..._core.types import FLOATS
 from ..._core.words import Shape
 from .registry import Call, operator
 from .sums import mean, spatial_sums, summed

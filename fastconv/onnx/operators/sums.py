@@ -9,9 +9,9 @@ import numpy as np
 from ... import _native
 from ..._core.arrays import Array
 from ..._core.layouts import lies_channels_last
-from ...sums import mean as mean_of
-from ...sums import total
-from ...threads import effective
+from ..._core.sums import mean as mean_of
+from ..._core.sums import total
+from ..._core.threads import effective
 from .chain import SERIAL_BELOW, TYPES
 
 SPATIAL = (2, 3)

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import fastconv
-from fastconv import grad, threads
+from fastconv import grad
+from fastconv._core import threads
 from reliability.board import Outcome, row
 from reliability.rows.processes import calls
 from reliability.rows.teams import openmp_region

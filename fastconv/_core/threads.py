@@ -7,8 +7,9 @@ import os
 import re
 from functools import lru_cache
 
-from . import _native, forks
-from .errors import ConvError, ConvTypeError
+from .. import _native
+from ..errors import ConvError, ConvTypeError
+from . import forks
 
 _cap: int | None = None
 _openmp = _native.openmp_threads()  # before anyone limited it

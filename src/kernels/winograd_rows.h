@@ -4,7 +4,7 @@
 
    F(4, 4) on points 0, 1, -1, 2, -2, 1/2, infinity; its weights are transformed in `call.py`. */
 
-static inline __attribute__((always_inline)) void winograd_line_even(const vec_float *d, vec_float *o) {
+static inline __attribute__((always_inline)) void winograd_rows_even(const vec_float *d, vec_float *o) {
     o[0] = d[5] - (T)2 * d[0] + (T)4 * d[1] + (T)2.5 * d[2] - (T)5 * d[3] - (T)0.5 * d[4];
     o[1] = d[5] + (T)2 * (d[1] - d[2]) - (T)4.5 * d[3] + (T)0.5 * d[4];
     o[2] = d[5] - (T)2 * d[1] + (T)6 * d[2] - (T)3.5 * d[3] - (T)1.5 * d[4];
@@ -14,7 +14,7 @@ static inline __attribute__((always_inline)) void winograd_line_even(const vec_f
     o[6] = d[6] - (T)2 * d[1] + (T)4 * d[2] + (T)2.5 * d[3] - (T)5 * d[4] - (T)0.5 * d[5];
 }
 
-static inline __attribute__((always_inline)) void winograd_line_back(const vec_float *m, vec_float *o) {
+static inline __attribute__((always_inline)) void winograd_rows_back(const vec_float *m, vec_float *o) {
     vec_float a = (T)(-1 / 3.) * m[1], b = (T)(1 / 9.) * m[2], c = (T)(1 / 36.) * m[3], d = (T)(-1 / 60.) * m[4];
     vec_float e = (T)(32 / 45.) * m[5];
     o[0] = (T)-0.5 * m[0] + (a + b) + (c + d) + e;
@@ -24,36 +24,36 @@ static inline __attribute__((always_inline)) void winograd_line_back(const vec_f
 }
 
 /* V[element][tile][length] of tiles of 13 columns, 8 apart from the next; length is a multiple of the vector. */
-static void winograd_line_input(const void *src, ptrdiff_t column_stride, ptrdiff_t tiles, ptrdiff_t length, void *dst,
+static void winograd_rows_input(const void *src, ptrdiff_t column_stride, ptrdiff_t tiles, ptrdiff_t length, void *dst,
                                 ptrdiff_t element_stride, ptrdiff_t tile_stride) {
     for (ptrdiff_t t = 0; t < tiles; t++)
         for (ptrdiff_t c = 0; c < length; c += LANES) {
-            const T *in = (const T *)src + 8 * t * column_stride + c;
+            const T *in = (const T *)src + FC_ROWS_TILE * FC_ROWS_STRIDE * t * column_stride + c;
             T *out = (T *)dst + t * tile_stride + c;
-            vec_float even[7], odd[6], o[7];
-            UNROLL for (int j = 0; j < 7; j++) even[j] = *(const vec_float *)(in + 2 * j * column_stride);
-            UNROLL for (int j = 0; j < 6; j++) odd[j] = *(const vec_float *)(in + (2 * j + 1) * column_stride);
-            winograd_line_even(even, o);
-            UNROLL for (int j = 0; j < 7; j++) *(vec_float *)(out + j * element_stride) = o[j];
+            vec_float even[FC_ROWS_EVEN], odd[FC_ROWS_ODD], o[FC_ROWS_EVEN];
+            UNROLL for (int j = 0; j < FC_ROWS_EVEN; j++) even[j] = *(const vec_float *)(in + 2 * j * column_stride);
+            UNROLL for (int j = 0; j < FC_ROWS_ODD; j++) odd[j] = *(const vec_float *)(in + (2 * j + 1) * column_stride);
+            winograd_rows_even(even, o);
+            UNROLL for (int j = 0; j < FC_ROWS_EVEN; j++) *(vec_float *)(out + j * element_stride) = o[j];
             winograd_input_along_4(odd, o);
-            UNROLL for (int j = 0; j < 6; j++) *(vec_float *)(out + (7 + j) * element_stride) = o[j];
+            UNROLL for (int j = 0; j < FC_ROWS_ODD; j++) *(vec_float *)(out + (FC_ROWS_EVEN + j) * element_stride) = o[j];
         }
 }
 
 /* A row of `columns` outputs from its tiles' products, + bias, relu where asked for; returns 0 when one is not finite. */
-static int winograd_line_output(const void *src, ptrdiff_t element_stride, ptrdiff_t tile_stride, int vectors, void *dst,
+static int winograd_rows_output(const void *src, ptrdiff_t element_stride, ptrdiff_t tile_stride, int vectors, void *dst,
                                 ptrdiff_t column_stride, ptrdiff_t columns, const void *bias, int relu) {
     vec_float bad = {0};
-    for (ptrdiff_t x = 0; x < columns; x += 4, src = (const T *)src + tile_stride)
+    for (ptrdiff_t x = 0; x < columns; x += FC_ROWS_TILE, src = (const T *)src + tile_stride)
         for (int v = 0; v < vectors; v++) {
             const T *in = (const T *)src + v * LANES;
-            vec_float m[7], even[4], odd[4], shift = {0};
+            vec_float m[FC_ROWS_EVEN], even[FC_ROWS_TILE], odd[FC_ROWS_TILE], shift = {0};
             if (bias) shift = *(const vec_float *)((const T *)bias + v * LANES);
-            UNROLL for (int j = 0; j < 7; j++) m[j] = *(const vec_float *)(in + j * element_stride);
-            winograd_line_back(m, even);
-            UNROLL for (int j = 0; j < 6; j++) m[j] = *(const vec_float *)(in + (7 + j) * element_stride);
+            UNROLL for (int j = 0; j < FC_ROWS_EVEN; j++) m[j] = *(const vec_float *)(in + j * element_stride);
+            winograd_rows_back(m, even);
+            UNROLL for (int j = 0; j < FC_ROWS_ODD; j++) m[j] = *(const vec_float *)(in + (FC_ROWS_EVEN + j) * element_stride);
             winograd_output_along_4(m, odd);
-            UNROLL for (int i = 0; i < 4; i++) {
+            UNROLL for (int i = 0; i < FC_ROWS_TILE; i++) {
                 if (x + i >= columns) break;
                 vec_float y = even[i] + odd[i];
                 bad += y * 0;

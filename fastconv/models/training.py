@@ -17,17 +17,17 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import losses, optimizers
-from ._core.arrays import as_array, is_ndarray, plain
-from ._core.words import flag
-from .callbacks import Callbacks
-from .errors import ConvError, ConvTypeError
+from .. import losses, optimizers
+from .._core.arrays import as_array, is_ndarray, plain
+from .._core.progress import Progress
+from .._core.words import flag
+from ..callbacks import Callbacks
+from ..errors import ConvError, ConvTypeError
+from ..layers import memory
+from ..layers.activations import SOFTMAX, Activation, Softmax
+from ..layers.base import Layer, Parameter, locating, positive
+from ..layers.core import chain_backward
 from .inference import InferencePlan
-from .layers import memory
-from .layers.activations import SOFTMAX, Activation, Softmax
-from .layers.base import Layer, Parameter, locating, positive
-from .layers.core import chain_backward
-from .progress import Progress
 
 Array = NDArray[Any]
 Metric = Callable[[Array, Array], float]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from .errors import ConvError, ConvTypeError
+from ..errors import ConvError, ConvTypeError
 
 # What a convolution computes while it stores its result, with the number that the kernels know it by.
 FUSED: Final = {"relu": 1, "relu6": 2, "leaky_relu": 3, "silu": 4, "sigmoid": 5, "hardswish": 6}

@@ -15,24 +15,25 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from . import functional, threads
-from ._core.arrays import as_array, is_ndarray, plain
-from ._core.geometry import Geometry, tiled_geometries
-from ._core.plan import pieces
-from ._core.problem import Direction
-from ._core.select import wish_for_batch
-from ._core.windows import PoolGeometry
-from ._core.words import Shape, Size, Sizes, pair
-from .errors import ConvError, ConvTypeError
-from .layers.activations import LINEAR, Activation, Softmax
-from .layers.base import Layer, locating
-from .layers.convolution import Conv2D, Conv2DTranspose
-from .layers.core import Dense, Dropout, Residual, chain_window
-from .layers.kinds import SeparableConv2D, TiledConv2D
-from .layers.normalization import BatchNormalization, LocalResponseNormalization
-from .layers.pooling import AveragePooling2D, MaxPooling2D, UpSampling2D, ZeroPadding2D
-from .models.sequential import Sequential
-from .progress import Progress
+from .. import functional
+from .._core import threads
+from .._core.arrays import as_array, is_ndarray, plain
+from .._core.geometry import Geometry, tiled_geometries
+from .._core.plan import pieces
+from .._core.problem import Direction
+from .._core.progress import Progress
+from .._core.select import wish_for_batch
+from .._core.windows import PoolGeometry
+from .._core.words import Shape, Size, Sizes, pair
+from ..errors import ConvError, ConvTypeError
+from ..layers.activations import LINEAR, Activation, Softmax
+from ..layers.base import Layer, locating
+from ..layers.convolution import Conv2D, Conv2DTranspose
+from ..layers.core import Dense, Dropout, Residual, chain_window
+from ..layers.kinds import SeparableConv2D, TiledConv2D
+from ..layers.normalization import BatchNormalization, LocalResponseNormalization
+from ..layers.pooling import AveragePooling2D, MaxPooling2D, UpSampling2D, ZeroPadding2D
+from .sequential import Sequential
 
 Array = NDArray[Any]
 Range = tuple[int, int]

@@ -1,4 +1,4 @@
-# Winograd convolution along rows (kernels/winograd_line.h) for first layers: kernels of seven columns at stride 2 with few
+# Winograd convolution along rows (kernels/winograd_rows.h) for first layers: kernels of seven columns at stride 2 with few
 # channels, 13 products for 4 outputs of a row in place of 28.
 #
 #   for block of rows of the output                         threads take these
@@ -11,10 +11,7 @@
 # Each tile is computed alike whatever block it falls in. An image with an output that is not finite is reported, and the
 # caller computes it directly.
 
-cdef enum:
-    LINE_ELEMENTS = 13
-
-cdef struct Line:
+cdef struct RowsJob:
     const fc_kernels* kernels
     View x, y, residual
     int x_code, y_code, activation
@@ -28,72 +25,81 @@ cdef struct Line:
     size u_bytes, region_bytes, v_bytes, m_bytes, output_bytes, scratch_bytes
 
 
-def winograd_line(int compute, x, int x_code, transformed, bias, y, int y_code, residual, int activation, size taps,
-                  size stride_y, size origin_y, size origin_x, size block, bint channels_last, int threads):
-    """y = activation(convolution + bias + residual); output (i, 0) reads x[origin_y + i * stride_y:, origin_x:] under `taps`
-    rows of a kernel. `transformed` holds the packed weights of the 13 elements, one after the other.
-
-    Returns None or, where an output is not finite, a byte for every image, 1 for one that has such.
-    """
-    cdef Line job
-    cdef Arrays arrays = Arrays()
-    cdef View view
-    cdef char* scratch = NULL
-    cdef size tasks
-    cdef int team
+def winograd_rows_scratch_bytes(int compute, size channels, size taps, size stride, size columns, size rows):
+    """Scratch of one thread for blocks of so many rows of `columns` outputs, under kernels of so many rows of `taps`."""
+    cdef RowsJob job
     job.kernels = isa.compute[compute]
-    try:
-        arrays.activation(x, &job.x, False, channels_last)
-        arrays.activation(y, &job.y, True, channels_last)
-        arrays.view(transformed, &view, False)
-        job.transformed = view.p
-        job.bias = NULL
-        if bias is not None:
-            arrays.view(bias, &view, False)
-            job.bias = view.p
-        job.has_residual = residual is not None
-        if job.has_residual:
-            arrays.activation(residual, &job.residual, False, channels_last)
-        job.x_code, job.y_code, job.activation = x_code, y_code, activation
-        job.taps, job.stride_y, job.origin_y, job.origin_x, job.block = taps, stride_y, origin_y, origin_x, block
-        line_prepare(&job)
-        tasks = job.y.n[0] * job.blocks
-        team = <int>team_for(threads, tasks, job.scratch_bytes)
-        scratch = <char*>allocate(job.scratch_bytes * team + job.y.n[0])
-        job.flags = scratch + job.scratch_bytes * team
-        memset(job.flags, 0, job.y.n[0])
-        run_tasks(line_task, &job, scratch, job.scratch_bytes, tasks, team)
-        if memchr(job.flags, 1, job.y.n[0]) == NULL:
-            return None
-        return job.flags[:job.y.n[0]]
-    finally:
-        fc_free(scratch)
-        arrays.release()
+    job.channels, job.taps, job.stride_y, job.block = channels, taps, stride, rows
+    rows_scratch(&job, columns)
+    return job.scratch_bytes
 
 
-cdef void line_prepare(Line* job) noexcept nogil:
+cdef void rows_scratch(RowsJob* job, size columns) noexcept nogil:
+    """Scratch of one thread: region, transformed columns, products, a row of outputs, offsets."""
     cdef const fc_kernels* kernels = job.kernels
-    job.channels, job.outputs = job.x.n[1], job.y.n[1]
+    cdef size pieces = 0
     job.width = kernels.vectors * kernels.lanes
-    job.panels = (job.outputs + job.width - 1) // job.width
-    job.blocks = (job.y.n[2] + job.block - 1) // job.block
-    job.tiles = (job.y.n[3] + 3) // 4
+    job.tiles = (columns + FC_ROWS_TILE - 1) // FC_ROWS_TILE
     job.rows = (job.block - 1) * job.stride_y + job.taps
-    job.columns = 8 * (job.tiles - 1) + 13
+    job.columns = FC_ROWS_TILE * FC_ROWS_STRIDE * (job.tiles - 1) + FC_ROWS_EXTENT
     job.length = round_up(job.rows * job.channels, kernels.lanes)
-    job.u_bytes = packed_elements(kernels, job.taps, job.channels, job.outputs) * kernels.size
-    job.in_output = (job.y_code == kernels.dtype and not job.has_residual and job.y.s[0] % kernels.size == 0
-                     and in_elements(&job.y, job.y.p, kernels.size) and job.outputs % kernels.lanes == 0)
-    job.region_bytes = round_up(job.columns * job.length * kernels.size, 64)
-    job.v_bytes = round_up(LINE_ELEMENTS * job.tiles * job.length * kernels.size, 64)
-    job.m_bytes = round_up(LINE_ELEMENTS * job.block * job.tiles * job.width * kernels.size, 64)
-    job.output_bytes = round_up(4 * job.tiles * job.width * kernels.size, 64)
-    job.scratch_bytes = (job.region_bytes + job.v_bytes + job.m_bytes + job.output_bytes
-                         + round_up(2 * job.block * job.tiles * sizeof(size), 64))
+    job.region_bytes = piece(&pieces, job.columns * job.length * kernels.size)
+    job.v_bytes = piece(&pieces, FC_ROWS_ELEMENTS * job.tiles * job.length * kernels.size)
+    job.m_bytes = piece(&pieces, FC_ROWS_ELEMENTS * job.block * job.tiles * job.width * kernels.size)
+    job.output_bytes = piece(&pieces, FC_ROWS_TILE * job.tiles * job.width * kernels.size)
+    job.scratch_bytes = 5 * 64 + pieces + 2 * job.block * job.tiles * sizeof(size)
 
 
-cdef void line_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
-    cdef const Line* job = <const Line*>job_
+cdef class WinogradRows(Program):
+    """A convolution by kernels of FC_ROWS_TAPS columns side by side, at stride FC_ROWS_STRIDE along a row.
+
+    `extent` has `groups` (1), `channels`, `outputs`, `size`, `input_size` and `mode` (zeros), `p` one tap along the depth
+    and rows of taps side by side, and `blocking` has `rows`.
+    """
+    cdef RowsJob job
+
+    def __init__(self, codes, extent, p, blocking):
+        cdef RowsJob* job = &self.job
+        cdef const fc_kernels* kernels
+        self.compute_with(codes)
+        kernels = job.kernels = self.kernels
+        job.x_code, job.y_code = self.input, self.result
+        job.channels, job.outputs, job.taps = extent.channels, extent.outputs, len(p.taps[1])
+        _, job.stride_y, _ = p.stride
+        _, job.origin_y, job.origin_x = [taps[0] for taps in p.taps]
+        job.block = blocking.rows
+        rows_scratch(job, extent.size[2])
+        job.panels = (job.outputs + job.width - 1) // job.width
+        job.u_bytes = packed_elements(kernels, job.taps, job.channels, job.outputs) * kernels.size
+
+    def scratch_bytes(self):
+        """Scratch of one thread."""
+        return self.job.scratch_bytes
+
+    def run(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        """y = activation(convolution + bias + residual) by `packed.transformed`, the packed weights of the elements one
+        after the other. Returns None or, where an output is not finite, a byte for every image, 1 for one that has such.
+        """
+        cdef RowsJob job = self.job
+        cdef const fc_kernels* kernels = job.kernels
+        cdef Operands o
+        cdef Arrays arrays = Arrays()
+        try:
+            bind_operands(&o, arrays, x, bias, residual, y, activation, channels_last)
+            job.x, job.y, job.residual, job.bias = o.x, o.y, o.residual, o.bias
+            job.has_residual, job.activation = o.has_residual, activation
+            job.transformed = transformed_weights(arrays, packed)
+            job.blocks = (job.y.n[2] + job.block - 1) // job.block
+            job.in_output = (job.y_code == kernels.sum and not job.has_residual and job.y.s[0] % kernels.size == 0
+                             and in_elements(&job.y, job.y.p, kernels.size) and job.outputs % kernels.lanes == 0)
+            return run_flagged(rows_task, &job, &job.flags, job.y.n[0], job.scratch_bytes, job.y.n[0] * job.blocks,
+                               threads)
+        finally:
+            arrays.release()
+
+
+cdef void rows_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const RowsJob* job = <const RowsJob*>job_
     cdef const fc_kernels* kernels = job.kernels
     cdef size image = task // job.blocks, first = task % job.blocks * job.block
     cdef size rows = min(job.block, job.y.n[2] - first), r, t, e, panel, count, width, plane
@@ -106,8 +112,8 @@ cdef void line_task(void* job_, char* scratch, size task, fc_watch* watch) noexc
     cdef const char* u
     cdef Ends ends = Ends(NULL, NULL, NULL, False)  # the transform back comes between
     cdef fc_segment segment
-    line_region(job, image, first, rows, region)
-    kernels.line_input(region, job.length, job.tiles, job.length, v, job.tiles * job.length, job.length)
+    rows_region(job, image, first, rows, region)
+    kernels.rows_input(region, job.length, job.tiles, job.length, v, job.tiles * job.length, job.length)
     segment.a, segment.b, segment.k = 0, 0, job.taps * job.channels
     for panel in range(job.panels):
         if fc_interrupted(watch):
@@ -119,16 +125,16 @@ cdef void line_task(void* job_, char* scratch, size task, fc_watch* watch) noexc
                 v_row[r * job.tiles + t] = t * job.length + r * job.stride_y * job.channels
                 m_row[r * job.tiles + t] = (r * job.tiles + t) * width
         plane = job.block * job.tiles * width
-        for e in range(LINE_ELEMENTS):
+        for e in range(FC_ROWS_ELEMENTS):
             u = job.transformed + e * job.u_bytes + panel * job.width * job.taps * job.channels * kernels.size
             direct_block(kernels, v + e * job.tiles * job.length * kernels.size, v_row, u, width // kernels.lanes, width,
                          &segment, 1, rows * job.tiles, m + e * plane * kernels.size, m_row, &ends, True, False)
         for r in range(rows):
-            line_outputs(job, image, first + r, panel, count, width, m + r * job.tiles * width * kernels.size, plane,
+            rows_outputs(job, image, first + r, panel, count, width, m + r * job.tiles * width * kernels.size, plane,
                          output)
 
 
-cdef void line_region(const Line* job, size image, size first, size rows, char* region) noexcept nogil:
+cdef void rows_region(const RowsJob* job, size image, size first, size rows, char* region) noexcept nogil:
     """The input under some rows of the output, [column][row][channel], zeros where there is none."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size last = (rows - 1) * job.stride_y + job.taps, r, iy, lo = max(0, -job.origin_x)
@@ -142,7 +148,7 @@ cdef void line_region(const Line* job, size image, size first, size rows, char* 
                                      + (job.origin_x + lo) * job.x.s[3], job.x.s[3], job.x.s[1])
 
 
-cdef void line_outputs(const Line* job, size image, size row, size panel, size count, size width, const char* m,
+cdef void rows_outputs(const RowsJob* job, size image, size row, size panel, size count, size width, const char* m,
                        size plane, char* output) noexcept nogil:
     """One row of outputs of a panel from its products."""
     cdef const fc_kernels* kernels = job.kernels
@@ -155,7 +161,7 @@ cdef void line_outputs(const Line* job, size image, size row, size panel, size c
     cdef bint relu = job.in_output and job.activation == RELU
     if job.bias != NULL:
         bias = job.bias + first * kernels.size
-    if not kernels.line_output(m, plane, width, <int>(width // kernels.lanes), c, step, job.y.n[3],
+    if not kernels.rows_output(m, plane, width, <int>(width // kernels.lanes), c, step, job.y.n[3],
                                bias if job.in_output else NULL, relu):
         fc_raise_flag(job.flags + image)
     if job.in_output and (job.activation == LINEAR or job.activation == RELU):

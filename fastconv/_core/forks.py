@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakMethod, WeakSet
 
-from . import _native
+from .. import _native
 
 forked = False  # whether this process is a forked child of one that had loaded fastconv
 _objects: WeakSet[MadeAnew] = WeakSet()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ConvError
+from ..errors import ConvError
 
 Array = NDArray[Any]
 

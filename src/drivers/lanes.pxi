@@ -22,7 +22,7 @@ cdef struct Run:
     size end, lo, hi   # outputs up to `end` meet the taps lo..hi-1
 
 
-cdef struct Depthwise:
+cdef struct LanesJob:
     const fc_kernels* kernels
     View x, y, residual
     int x_code, y_code, activation, mode
@@ -43,14 +43,15 @@ cdef struct Depthwise:
     Run* runs_x
     size region_bytes, row_bytes, totals_bytes, scratch_bytes
     bint may_lie                               # read in place where the arrays allow it
+    Phase phase                                # the outputs that it writes
     bint picked                                # every lane picks its input from the vector read
     size next, group_step, pixel               # inputs between vectors; of every lane's group; of a packed pixel
     size* starts                               # the vector that holds channel c of the first lane's group
     char* picks                                # and where every lane finds it there: [channel][lane]
 
 
-cdef struct DepthwisePasses:
-    Depthwise* jobs
+cdef struct LanesPasses:
+    LanesJob* jobs
     size count
 
 
@@ -59,7 +60,7 @@ cdef struct Lines:
 
 
 # Where the lanes of one chunk read and write: offsets in elements from (row 0, column 0) of the input and the output.
-cdef struct Lanes:
+cdef struct LanesAt:
     const char* a
     size a_y, a_x, a_channel, vectors
     size first, chunks                         # output channel and number of chunks done pixel by pixel
@@ -69,78 +70,152 @@ cdef struct Lanes:
     size c_y, c_x
 
 
-def depthwise(int compute, x, int x_code, packed, bias, y, int y_code, residual, int activation, bint channels_last,
-              size groups, tuple passes, size packed_rows, size packed_columns, size stride_y, size stride_x,
-              size step_y, size step_x, int mode, size tile_y, size tile_x, size chunks_per_task, int threads):
-    """y = activation(convolution(x, packed) + bias + residual), every element written that a pass reaches.
+cdef enum:
+    MOST_PASSES = 4         # that patches serve: phases of an input gradient at stride 2
 
-    As `direct`, for weights packed as one group of all output channels, in the order of the sums. A pass is (tap_y, tap_x, phase_y, phase_x,
-    first_row, first_column): its taps, rising along both axes, the outputs it writes (every step-th from its phase on)
-    and where its taps begin among the packed ones.
+
+cdef struct PatchTaps:
+    size taps_y, taps_x, min_y, min_x, tap
+    Phase phase
+
+
+cdef struct Patches:               # the passes of a depthwise convolution; none where there are no kernels for them
+    const fc_kernels* kernels
+    PatchTaps passes[MOST_PASSES]
+    size count, stride_y, stride, rows, columns
+
+
+cdef class Lanes(Program):
+    """Passes over groups of few channels, with a lane for every output channel.
+
+    `extent` has `groups`, `channels`, `outputs`, `size`, `input_size` and `mode`, every pass of `passes` one tap along the
+    depth, and `blocking` has `tile` and `chunks_per_task`. The weights are packed as one group of all output channels, in
+    the order of the sums, for the rows and columns of the kernel that `places` says.
+
+    Depthwise convolutions try patches first (drivers/patches.pxi).
     """
-    cdef Depthwise* jobs = NULL
-    cdef Depthwise* job
-    cdef DepthwisePasses all_passes
-    cdef Arrays arrays = Arrays()
-    cdef View view, packed_view
-    cdef View views[3]
-    cdef const char* bias_data = NULL
-    cdef char* scratch = NULL
-    cdef size scratch_bytes = 0, count = 0, n = len(passes), task, tasks = 0
-    try:
-        arrays.activation(x, &views[0], False, channels_last)
-        arrays.activation(y, &views[1], True, channels_last)
-        arrays.view(packed, &packed_view, False)
-        if bias is not None:
-            arrays.view(bias, &view, False)
-            bias_data = view.p
-        if residual is not None:
-            arrays.activation(residual, &views[2], False, channels_last)
-        if views[1].n[0] * views[1].n[1] * views[1].n[2] * views[1].n[3] == 0:
-            return
-        jobs = <Depthwise*>allocate(n * sizeof(Depthwise))
-        for tap_y, tap_x, phase_y, phase_x, first_row, first_column in passes:
-            job = &jobs[count]
-            job.kernels = isa.compute[compute]
-            job.x, job.y = views[0], views[1]
-            job.has_residual = residual is not None
-            if job.has_residual:
-                job.residual = views[2]
-            job.packed, job.bias = packed_view.p, bias_data
-            job.x_code, job.y_code, job.activation, job.mode = x_code, y_code, activation, mode
-            job.total = job.y.n[1]
-            job.channels, job.outputs = job.x.n[1] // groups, job.total // groups
-            job.stride_y, job.stride_x = stride_y, stride_x
-            job.first_row, job.first_column = first_row, first_column
-            job.packed_rows, job.packed_columns = packed_rows, packed_columns
-            job.tile_y, job.tile_x = tile_y, tile_x
-            phase_view(&job.y, &views[1], phase_y, phase_x, step_y, step_x)
-            if job.y.n[2] * job.y.n[3] == 0:
+    cdef LanesJob* jobs
+    cdef size count, taps, pixels    # of the pass with the most taps: outputs of an image and channel; packed taps
+    cdef Patches patches_
+    cdef readonly tuple rows, columns
+
+    def __init__(self, codes, extent, tuple passes, blocking):
+        cdef LanesJob* job
+        cdef size most = 0, i
+        self.compute_with(codes)
+        rows, columns = {}, {}
+        for p in passes:
+            rows.setdefault(p.places[1], sum(map(len, rows)))
+            columns.setdefault(p.places[2], sum(map(len, columns)))
+        self.rows = tuple([place for places in rows for place in places])
+        self.columns = tuple([place for places in columns for place in places])
+        self.taps = len(self.rows) * len(self.columns)
+        self.jobs = <LanesJob*>allocate(max(<size>1, <size>len(passes)) * sizeof(LanesJob))
+        for p in passes:
+            job = &self.jobs[self.count]
+            job.kernels = self.kernels
+            job.x_code, job.y_code = self.input, self.result
+            job.first_row, job.first_column = rows[p.places[1]], columns[p.places[2]]
+            job.packed_rows, job.packed_columns = len(self.rows), len(self.columns)
+            read_phase(&job.phase, p, extent)
+            if job.phase.size_y * job.phase.size_x == 0:
                 continue
-            tap_offsets(job, tap_y, tap_x)
-            count += 1
+            lanes_numbers(job, extent, p, blocking.tile)
+            self.count += 1
+            if job.taps_y * job.taps_x > most:
+                most, self.pixels = job.taps_y * job.taps_x, job.phase.size_y * job.phase.size_x
             job.may_lie = True
-            depthwise_prepare(job, chunks_per_task)
-            scratch_bytes = max(scratch_bytes, job.scratch_bytes)
-            tasks = max(tasks, job.y.n[0] * job.tiles_y * job.tiles_x * job.chunk_groups)
-        if count == 0:
-            return
-        # passes innermost: what one has read, the next finds in the cache
-        tasks *= count
-        threads = <int>team_for(threads, tasks, scratch_bytes)
-        scratch = <char*>allocate(scratch_bytes * threads)
-        all_passes.jobs, all_passes.count = jobs, count
-        run_tasks(depthwise_task, &all_passes, scratch, scratch_bytes, tasks, threads)
-    finally:
-        for task in range(count):
-            fc_free(<void*>jobs[task].tap_y)
-            fc_free(jobs[task].runs_y)
-        fc_free(scratch)
-        fc_free(jobs)
-        arrays.release()
+            lanes_prepare(job, blocking.chunks_per_task)
+        self.patches_.count = 0
+        if self.count > 0 and extent.channels == extent.outputs == 1 and extent.mode == FC_ZEROS:
+            patches_begin(&self.patches_, self.jobs, len(self.rows), len(self.columns))
+            for i in range(self.count):
+                if not patches_add(&self.patches_, &self.jobs[i]):
+                    self.patches_.count = 0
+                    break
+
+    def __dealloc__(self):
+        cdef size i
+        for i in range(self.count):
+            fc_free(<void*>self.jobs[i].tap_y)
+            fc_free(self.jobs[i].runs_y)
+        fc_free(self.jobs)
+
+    def in_place(self, bint lies):
+        """Whether the input is read as it lies, of arrays whose channels lie (`lies`) side by side in the computing type."""
+        return bool(lies and self.jobs.in_place)
+
+    def scratch_bytes(self, bint lies):
+        """Scratch of one thread, for such arrays."""
+        cdef LanesJob job
+        cdef size i, most = 0
+        for i in range(self.count):
+            job = self.jobs[i]
+            job.in_place = job.in_place and lies
+            lane_scratch(&job)
+            most = max(most, job.scratch_bytes)
+        return most
+
+    def patches(self, size images, int threads):
+        """(rows and columns of a patch, tasks, threads, scratch of all, whether it packs) of the first pass over
+        contiguous arrays, channels last; None where it is not computed in patches."""
+        return patches_blocking(&self.patches_, &self.jobs[0], images, threads) if self.patches_.count else None
+
+    def run(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        """y = activation(convolution + bias + residual) by `packed.panels`, every element written that a pass reaches."""
+        cdef LanesPasses passes
+        cdef LanesJob* job
+        cdef Operands o, phase
+        cdef Arrays arrays = Arrays()
+        cdef View panels
+        cdef char* scratch = NULL
+        cdef size scratch_bytes = 0, i, tasks = 0, macs
+        passes.jobs = NULL
+        try:
+            bind_operands(&o, arrays, x, bias, residual, y, activation, channels_last)
+            arrays.view(packed.panels, &panels, False)
+            if self.count == 0 or o.y.n[0] * o.y.n[1] == 0:
+                return None
+            if self.patches_.count and not o.has_residual and patches_run(&self.patches_, self, &o, panels.p, threads):
+                return None
+            passes.jobs, passes.count = <LanesJob*>allocate(self.count * sizeof(LanesJob)), self.count
+            for i in range(self.count):
+                job = &passes.jobs[i]
+                job[0] = self.jobs[i]
+                phase = o
+                bind_phase(&phase, &job.phase)
+                job.x, job.y, job.residual, job.bias = phase.x, phase.y, phase.residual, phase.bias
+                job.has_residual, job.activation, job.packed = o.has_residual, activation, panels.p
+                lanes_arrays(job)
+                scratch_bytes = max(scratch_bytes, job.scratch_bytes)
+                tasks = max(tasks, job.y.n[0] * job.tiles_y * job.tiles_x * job.chunk_groups)
+            # passes innermost: what one has read, the next finds in the cache
+            tasks *= self.count
+            macs = o.y.n[0] * o.y.n[1] * self.pixels * self.jobs.channels * self.taps
+            if 4 * macs < PARALLEL_FROM_MACS:  # bound by memory more than by arithmetic
+                threads = 1
+            threads = <int>team_for(threads, tasks, scratch_bytes)
+            scratch = <char*>allocate(scratch_bytes * threads)
+            run_tasks(lanes_task, &passes, scratch, scratch_bytes, tasks, threads)
+        finally:
+            fc_free(scratch)
+            fc_free(passes.jobs)
+            arrays.release()
 
 
-cdef int tap_offsets(Depthwise* job, tuple tap_y, tuple tap_x) except -1:
+cdef int lanes_numbers(LanesJob* job, extent, p, tile) except -1:
+    """The numbers of one pass."""
+    cdef size axes = len(tile)
+    job.mode = extent.mode
+    job.channels, job.outputs, job.total = extent.channels, extent.outputs, extent.groups * extent.outputs
+    _, job.stride_y, job.stride_x = p.stride
+    _, job.x.n[2], job.x.n[3] = extent.input_size
+    job.y.n[2], job.y.n[3] = job.phase.size_y, job.phase.size_x
+    job.tile_y, job.tile_x = tile[axes - 2], tile[axes - 1]
+    return tap_offsets(job, p.taps[1], p.taps[2])
+
+
+cdef int tap_offsets(LanesJob* job, tuple tap_y, tuple tap_x) except -1:
     """The taps as numbers (job.tap_y, to be freed by the caller) and room for the runs (job.runs_y)."""
     cdef size i, numbers
     cdef size* taps
@@ -177,12 +252,12 @@ def lanes_picked(int compute, size channels, size outputs):
     return bool(lanes_pick(isa.compute[compute], channels, outputs))
 
 
-cdef inline size picked_inputs(const Depthwise* job) noexcept nogil:
+cdef inline size picked_inputs(const LanesJob* job) noexcept nogil:
     """The inputs of one vector of outputs, which another vector of the chunk follows or shares."""
     return job.channels * (1 if job.outputs > <size>job.kernels.lanes else job.kernels.lanes // job.outputs)
 
 
-cdef void lane_layout(Depthwise* job) noexcept nogil:
+cdef void lane_layout(LanesJob* job) noexcept nogil:
     """What a pixel holds for the lanes, and whether they could read the input as it lies: by the sizes of a group."""
     cdef size lanes = job.kernels.lanes, span
     job.width = job.kernels.lane_vectors * lanes
@@ -195,7 +270,7 @@ cdef void lane_layout(Depthwise* job) noexcept nogil:
         job.in_place = span >= lanes
 
 
-cdef void lane_scratch(Depthwise* job) noexcept nogil:
+cdef void lane_scratch(LanesJob* job) noexcept nogil:
     """Scratch of one thread: its region and what packs it, its sums and segments."""
     cdef const fc_kernels* kernels = job.kernels
     job.row_bytes = 0
@@ -215,25 +290,7 @@ cdef void lane_scratch(Depthwise* job) noexcept nogil:
                          + round_up(job.taps_y * job.taps_x * job.channels * sizeof(fc_segment), 64))
 
 
-def lane_scratch_bytes(int compute, size groups, size channels, size outputs, tuple taps, tuple span, tuple stride,
-                       tuple tile, bint lies):
-    """(scratch of one thread of a pass with so many taps that span so many rows and columns, whether it reads the input
-    in place); `lies`: the channels lie side by side in the computing type."""
-    cdef Depthwise job
-    job.kernels = isa.compute[compute]
-    job.channels, job.outputs, job.total = channels, outputs, groups * outputs
-    job.taps_y, job.taps_x = taps
-    job.span_y, job.span_x = span
-    job.stride_y, job.stride_x = stride
-    job.tile_y, job.tile_x = tile
-    job.picked = lanes_pick(job.kernels, channels, outputs)
-    lane_layout(&job)
-    job.in_place = job.in_place and lies
-    lane_scratch(&job)
-    return job.scratch_bytes, bool(job.in_place)
-
-
-cdef void prepare_picks(Depthwise* job) noexcept nogil:
+cdef void prepare_picks(LanesJob* job) noexcept nogil:
     """Where every lane of a vector finds channel c of its group: a whole vector inside the inputs of these groups."""
     cdef size lanes = job.kernels.lanes, span = picked_inputs(job), c, l, place
     job.group_step = 0 if job.outputs > lanes else job.channels
@@ -275,13 +332,7 @@ cdef inline bint lies_in_vectors(const fc_kernels* kernels, const View* v, bint 
             and v.s[0] % kernels.size == 0 and v.s[2] % kernels.size == 0 and v.s[3] % kernels.size == 0)
 
 
-cdef inline bint computes_in(int code, const fc_kernels* kernels) noexcept nogil:
-    """Whether arrays of this fc_dtype hold the computing type of the kernels itself."""
-    return kernels == (isa.compute[0] if code == FC_F32 else isa.compute[1] if code == FC_F64
-                       else isa.compute[2] if code == FC_I32 else isa.compute[3] if code == FC_I64 else NULL)
-
-
-cdef void depthwise_prepare(Depthwise* job, size chunks_per_task) noexcept nogil:
+cdef void lanes_prepare(LanesJob* job, size chunks_per_task) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
     cdef size i, plain
     lane_layout(job)
@@ -299,16 +350,20 @@ cdef void depthwise_prepare(Depthwise* job, size chunks_per_task) noexcept nogil
             job.step_x = 0
     if job.picked:
         prepare_picks(job)
-    job.in_place = (job.in_place and job.may_lie and job.mode == FC_ZEROS
-                    and lies_in_vectors(kernels, &job.x, computes_in(job.x_code, kernels)))
+    job.in_place = job.in_place and job.may_lie and job.mode == FC_ZEROS
     tap_runs(job.runs_y, job.tap_y, job.taps_y, job.stride_y, job.x.n[2], job.y.n[2], job.mode != FC_ZEROS)
     tap_runs(job.runs_x, job.tap_x, job.taps_x, job.stride_x, job.x.n[3], job.y.n[3], job.mode != FC_ZEROS)
+
+
+cdef void lanes_arrays(LanesJob* job) noexcept nogil:
+    """What depends on how the arrays lie."""
+    job.in_place = job.in_place and lies_in_vectors(job.kernels, &job.x, job.x_code == job.kernels.input)
     lane_scratch(job)
 
 
-cdef void depthwise_task(void* passes, char* scratch, size task, fc_watch* watch) noexcept nogil:
-    cdef size count = (<DepthwisePasses*>passes).count
-    cdef const Depthwise* job = (<DepthwisePasses*>passes).jobs + task % count
+cdef void lanes_task(void* passes, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef size count = (<LanesPasses*>passes).count
+    cdef const LanesJob* job = (<LanesPasses*>passes).jobs + task % count
     task = task // count
     cdef size tiles = job.y.n[0] * job.tiles_y * job.tiles_x
     cdef size chunk = task // tiles * job.chunks_per_task, last = min(chunk + job.chunks_per_task, job.chunks)
@@ -322,11 +377,11 @@ cdef void depthwise_task(void* passes, char* scratch, size task, fc_watch* watch
     rows = min(job.tile_y, job.y.n[2] - oy)
     columns = min(job.tile_x, job.y.n[3] - ox)
     while chunk < last and not fc_interrupted(watch):
-        chunk += depthwise_chunks(job, scratch, image, chunk, last, oy, ox, rows, columns)
+        chunk += lanes_chunks(job, scratch, image, chunk, last, oy, ox, rows, columns)
 
 
-cdef void lanes_in(const Depthwise* job, char* scratch, size image, size first, size count, size oy, size ox, size rows,
-                   size columns, bint pack, Lanes* at) noexcept nogil:
+cdef void lanes_in(const LanesJob* job, char* scratch, size image, size first, size count, size oy, size ox, size rows,
+                   size columns, bint pack, LanesAt* at) noexcept nogil:
     """Where the outputs from `first` on find their inputs: the array itself, or its region in scratch (`pack`ed now)."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size width, region_columns, channel
@@ -355,12 +410,12 @@ cdef void lanes_in(const Depthwise* job, char* scratch, size image, size first, 
                       + (ox * job.stride_x + job.min_x) * at.a_x) * kernels.size
 
 
-cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size chunk, size last, size oy, size ox,
+cdef size lanes_chunks(const LanesJob* job, char* scratch, size image, size chunk, size last, size oy, size ox,
                            size rows, size columns) noexcept nogil:
     """Some of the chunks from `chunk` to `last` - 1 of one tile; returns how many."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size first = chunk * job.width, count = min(job.width, job.total - first), size_ = kernels.size
-    cdef Lanes at
+    cdef LanesAt at
     cdef char* totals = scratch + job.region_bytes + job.row_bytes
     cdef char* temporary = totals + job.totals_bytes
     cdef fc_segment* segments = <fc_segment*>(temporary + round_up(job.tile_y * job.tile_x * job.width * size_, 64))
@@ -374,7 +429,7 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
     lanes_in(job, scratch, image, first, count, oy, ox, rows, columns, True, &at)
     # whole vectors of a channels-last output of the computing type are summed where they will lie
     in_output = (count == at.vectors * kernels.lanes and not job.has_residual and not job.long_
-                 and lies_in_vectors(kernels, &job.y, computes_in(job.y_code, kernels)))
+                 and lies_in_vectors(kernels, &job.y, job.y_code == kernels.sum))
     at.first, at.chunks = first, 1
     at.c_y, at.c_x = columns * at.vectors * kernels.lanes, at.vectors * kernels.lanes
     at.c = temporary
@@ -393,9 +448,9 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
     while r < rows:
         step = min(rows - r, max(2, 128 // (columns * at.chunks))) if epilogue else rows
         if job.long_:
-            depthwise_blocks(job, &at, segments, totals, oy + r, oy + r + step, ox, columns)
+            lanes_blocks(job, &at, segments, totals, oy + r, oy + r + step, ox, columns)
         else:
-            depthwise_rows(job, &at, segments, &every, oy + r, oy + r + step, ox, ox + columns)
+            lanes_rows(job, &at, segments, &every, oy + r, oy + r + step, ox, ox + columns)
         while step > 0:
             if epilogue:
                 if job.has_residual:
@@ -411,7 +466,7 @@ cdef size depthwise_chunks(const Depthwise* job, char* scratch, size image, size
     return at.chunks
 
 
-cdef void depthwise_blocks(const Depthwise* job, const Lanes* at, fc_segment* segments, char* totals, size y0, size y1,
+cdef void lanes_blocks(const LanesJob* job, const LanesAt* at, fc_segment* segments, char* totals, size y0, size y1,
                            size ox, size columns) noexcept nogil:
     """Whole rows of a tile whose sums are long: block by block, from zero, added to totals."""
     cdef const fc_kernels* kernels = job.kernels
@@ -425,14 +480,14 @@ cdef void depthwise_blocks(const Depthwise* job, const Lanes* at, fc_segment* se
         block.low = 0
         while block.low < job.taps_x:
             block.high = min(job.taps_x, block.low + job.block_columns)
-            depthwise_rows(job, at, segments, &block, y0, y1, ox, ox + columns)
+            lanes_rows(job, at, segments, &block, y0, y1, ox, ox + columns)
             kernels.total_add(totals, c, count)
             block.low = block.high
         block.first = block.last
     kernels.total_end(c, totals, count)
 
 
-cdef void depthwise_rows(const Depthwise* job, const Lanes* at, fc_segment* segments, const Lines* block, size y0,
+cdef void lanes_rows(const LanesJob* job, const LanesAt* at, fc_segment* segments, const Lines* block, size y0,
                          size y1, size x0, size x1) noexcept nogil:
     """The outputs of rows y0..y1-1 and columns x0..x1-1, rectangle by rectangle: the sums of one block of taps."""
     cdef const Run* run_y = job.runs_y
@@ -449,12 +504,12 @@ cdef void depthwise_rows(const Depthwise* job, const Lanes* at, fc_segment* segm
             while run_x.end <= x:
                 run_x += 1
             end_x = min(x1, run_x.end)
-            depthwise_rectangle(job, at, segments, block, run_y, run_x, y, end_y, x, end_x)
+            lanes_rectangle(job, at, segments, block, run_y, run_x, y, end_y, x, end_x)
             x = end_x
         y = end_y
 
 
-cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment* segments, const Lines* block,
+cdef void lanes_rectangle(const LanesJob* job, const LanesAt* at, fc_segment* segments, const Lines* block,
                               const Run* run_y, const Run* run_x, size y0, size y1, size x0, size x1) noexcept nogil:
     """Outputs that meet the same taps: windows of a row where a kernel has them, pixel by pixel for the rest."""
     cdef const fc_kernels* kernels = job.kernels
@@ -512,22 +567,22 @@ cdef void depthwise_rectangle(const Depthwise* job, const Lanes* at, fc_segment*
                 n = 0
 
 
-cdef inline size channel_offset(const Depthwise* job, const Lanes* at, size channel) noexcept nogil:
+cdef inline size channel_offset(const LanesJob* job, const LanesAt* at, size channel) noexcept nogil:
     """Elements from a pixel's first input to the vector that holds this channel of every lane's group."""
     return job.starts[channel] if job.picked else channel * at.a_channel
 
 
-cdef inline const char* kernel_bias(const Depthwise* job, size first) noexcept nogil:
+cdef inline const char* kernel_bias(const LanesJob* job, size first) noexcept nogil:
     """The bias that the kernels add: none where they make blocks of a sum."""
     return job.bias + first * job.kernels.size if job.bias != NULL and not job.long_ else NULL
 
 
-cdef inline bint kernel_relu(const Depthwise* job) noexcept nogil:
+cdef inline bint kernel_relu(const LanesJob* job) noexcept nogil:
     """Whether the kernels apply relu."""
     return job.activation == RELU and not job.has_residual and not job.long_
 
 
-cdef inline const char* lane_weights(const Depthwise* job, size first, size* ldb) noexcept nogil:
+cdef inline const char* lane_weights(const LanesJob* job, size first, size* ldb) noexcept nogil:
     """The packed weights of the outputs from `first` on, and the elements between their taps."""
     cdef size full = job.kernels.vectors * job.kernels.lanes, panel = first - first % full
     ldb[0] = min(full, round_up(job.total - panel, job.kernels.lanes))

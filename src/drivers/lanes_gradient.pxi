@@ -1,4 +1,4 @@
-# The weight gradient of depthwise and small-group convolution, a lane an output channel as in depthwise.pxi:
+# The weight gradient of depthwise and small-group convolution, a lane an output channel as in lanes.pxi:
 # dW[tap, channel of the group, lane] = sum over images and output pixels of dY[lane] * X[pixel's tap, channel, lane].
 #
 #   for part of the pixels x chunk of output channels            threads take these
@@ -17,8 +17,8 @@ cdef enum:
     GRADIENT_COLUMNS = 28  # X and dY in the cache
 
 
-cdef struct DepthwiseGradient:
-    Depthwise pass_   # its output is dY
+cdef struct LanesGradientJob:
+    LanesJob pass_   # its output is dY
     View dw
     int dw_code
     bint long_        # the sums of a part are made in blocks
@@ -26,61 +26,71 @@ cdef struct DepthwiseGradient:
     char* sums
 
 
-def depthwise_weight_gradient(int compute, x, int x_code, dy, int dy_code, dw, int dw_code, size groups, tuple tap_y,
-                              tuple tap_x, size stride_y, size stride_x, int mode, size tile_y, size tile_x,
-                              size parts, int threads):
-    """Write dW, shaped (O, C/groups, kH, kW) with any strides, from x (N, C, H, W) and dy (N, O, OH, OW)."""
-    cdef DepthwiseGradient job
-    cdef Arrays arrays = Arrays()
-    cdef char* scratch = NULL
-    cdef size tasks, team
-    job.pass_.kernels = isa.compute[compute]
-    job.pass_.runs_y = NULL
-    job.pass_.tap_y = NULL
-    job.sums = NULL
-    try:
-        arrays.view(x, &job.pass_.x, False)
-        arrays.view(dy, &job.pass_.y, False)
-        arrays.view(dw, &job.dw, True)
-        job.dw_code, job.parts = dw_code, parts
-        job.pass_.x_code, job.pass_.y_code, job.pass_.mode = x_code, dy_code, mode
-        job.pass_.total = job.dw.n[0]
-        job.pass_.channels, job.pass_.outputs = job.dw.n[1], job.dw.n[0] // groups
-        job.pass_.stride_y, job.pass_.stride_x = stride_y, stride_x
-        job.pass_.tile_y, job.pass_.tile_x = tile_y, tile_x
-        tap_offsets(&job.pass_, tap_y, tap_x)
-        job.pass_.may_lie = not job.pass_.picked
-        depthwise_prepare(&job.pass_, NEIGHBOUR_BYTES // (isa.compute[compute].lane_vectors * isa.compute[compute].lanes
-                                                          * isa.compute[compute].size))
-        job.sums_bytes = round_up(job.pass_.taps_y * job.pass_.taps_x * job.pass_.channels * job.pass_.width
-                                  * job.pass_.kernels.size, 64)
-        # a segment a row here
-        job.pass_.scratch_bytes += round_up(tile_y * sizeof(fc_segment), 64)
-        job.totals = job.pass_.scratch_bytes  # where they begin in a thread's scratch: twice its chunks' sums
-        job.long_ = is_long(job.pass_.kernels,
-                            (job.pass_.y.n[0] * job.pass_.y.n[2] + parts - 1) // parts * job.pass_.y.n[3] + parts)
-        if job.long_:
-            job.pass_.scratch_bytes += 2 * job.sums_bytes * job.pass_.chunks_per_task
-        tasks = job.pass_.chunk_groups * parts
-        team = team_for(threads, tasks, job.pass_.scratch_bytes, job.sums_bytes * job.pass_.chunks * parts)
-        scratch = <char*>allocate(job.pass_.scratch_bytes * team)
-        job.sums = <char*>allocate(job.sums_bytes * job.pass_.chunks * parts)
-        run_tasks(depthwise_gradient_task, &job, scratch, job.pass_.scratch_bytes, tasks, team)
-        if job.sums_bytes * job.pass_.chunks * parts < STORE_TOGETHER_BYTES:
-            team = 1
-        run_tasks(depthwise_gradient_store, &job, NULL, 0, job.pass_.chunks, team)
-    finally:
-        fc_free(scratch)
-        fc_free(<void*>job.pass_.tap_y)
-        fc_free(job.pass_.runs_y)
-        fc_free(job.sums)
-        arrays.release()
+cdef class LanesGradient(Program):
+    """The weight gradient of groups of few channels, with a lane for every output channel.
+
+    `codes.weight` is the type of dY, `codes.result` that of dW; `extent` has `groups`, `channels`, `outputs`, `size`,
+    `input_size` and `mode`, `p` is the pass of the convolution, and `blocking` has `tile` and `parts`.
+    """
+    cdef LanesGradientJob job
+
+    def __init__(self, codes, extent, p, blocking):
+        cdef LanesGradientJob* job = &self.job
+        cdef LanesJob* pass_ = &job.pass_
+        self.compute_with(codes)
+        job.dw_code, job.parts = self.result, blocking.parts
+        pass_.kernels = self.kernels
+        pass_.x_code, pass_.y_code = self.input, self.weight
+        read_phase(&pass_.phase, p, extent)
+        lanes_numbers(pass_, extent, p, blocking.tile)
+        pass_.may_lie = not pass_.picked
+        lanes_prepare(pass_, NEIGHBOUR_BYTES // (self.kernels.lane_vectors * self.kernels.lanes * self.kernels.size))
+        job.sums_bytes = round_up(pass_.taps_y * pass_.taps_x * pass_.channels * pass_.width * pass_.kernels.size, 64)
+
+    def __dealloc__(self):
+        fc_free(<void*>self.job.pass_.tap_y)
+        fc_free(self.job.pass_.runs_y)
+
+    def run(self, x, dy, dw, int threads):
+        """Write dW, shaped (O, C/groups, kH, kW) with any strides, from x (N, C, H, W) and dY (N, O, OH, OW)."""
+        cdef LanesGradientJob job = self.job
+        cdef LanesJob* pass_ = &job.pass_
+        cdef Arrays arrays = Arrays()
+        cdef char* scratch = NULL
+        cdef size tasks, macs, sums_bytes = job.sums_bytes * pass_.chunks * job.parts
+        job.sums = NULL
+        try:
+            arrays.view(x, &pass_.x, False)
+            arrays.view(dy, &pass_.y, False)
+            arrays.view(dw, &job.dw, True)
+            lanes_arrays(pass_)
+            pass_.scratch_bytes += round_up(pass_.tile_y * sizeof(fc_segment), 64)  # a segment a row here
+            job.totals = pass_.scratch_bytes  # where they begin in a thread's scratch: twice its chunks' sums
+            job.long_ = is_long(pass_.kernels, (pass_.y.n[0] * pass_.y.n[2] + job.parts - 1) // job.parts * pass_.y.n[3]
+                                + job.parts)
+            if job.long_:
+                pass_.scratch_bytes += 2 * job.sums_bytes * pass_.chunks_per_task
+            tasks = pass_.chunk_groups * job.parts
+            macs = pass_.y.n[0] * pass_.y.n[1] * pass_.y.n[2] * pass_.y.n[3] * pass_.channels * pass_.taps_y * pass_.taps_x
+            if 4 * macs < PARALLEL_FROM_MACS:
+                threads = 1
+            threads = <int>team_for(threads, tasks, pass_.scratch_bytes, sums_bytes)
+            scratch = <char*>allocate(pass_.scratch_bytes * threads)
+            job.sums = <char*>allocate(sums_bytes)
+            run_tasks(lanes_gradient_task, &job, scratch, pass_.scratch_bytes, tasks, threads)
+            if sums_bytes < STORE_TOGETHER_BYTES:
+                threads = 1
+            run_tasks(lanes_gradient_store, &job, NULL, 0, pass_.chunks, threads)
+        finally:
+            fc_free(scratch)
+            fc_free(job.sums)
+            arrays.release()
 
 
-cdef void depthwise_gradient_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+cdef void lanes_gradient_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     """The sums of one part of the pixels for a few neighbouring chunks."""
-    cdef const DepthwiseGradient* job = <const DepthwiseGradient*>job_
-    cdef const Depthwise* p = &job.pass_
+    cdef const LanesGradientJob* job = <const LanesGradientJob*>job_
+    cdef const LanesJob* p = &job.pass_
     cdef size group = task % p.chunk_groups * p.chunks_per_task, part = task // p.chunk_groups
     cdef size chunk, last_chunk = min(group + p.chunks_per_task, p.chunks)
     cdef size row = part * p.y.n[0] * p.y.n[2] // job.parts, last = (part + 1) * p.y.n[0] * p.y.n[2] // job.parts
@@ -116,14 +126,14 @@ cdef void depthwise_gradient_task(void* job_, char* scratch, size task, fc_watch
         p.kernels.total_end(sums, totals, bytes // p.kernels.size)
 
 
-cdef bint gradient_in_place(const Depthwise* job) noexcept nogil:
+cdef bint gradient_in_place(const LanesJob* job) noexcept nogil:
     """Whether dY is read as it lies: channels side by side, rows a whole number of pixels apart."""
-    return (job.may_lie and lies_in_vectors(job.kernels, &job.y, computes_in(job.y_code, job.kernels))
+    return (job.may_lie and lies_in_vectors(job.kernels, &job.y, job.y_code == job.kernels.sum)
             and job.y.s[3] > 0
             and job.y.s[2] % job.y.s[3] == 0)
 
 
-cdef void gradient_blocks(const DepthwiseGradient* job, char* scratch, size part, size chunk, size last, size image,
+cdef void gradient_blocks(const LanesGradientJob* job, char* scratch, size part, size chunk, size last, size image,
                           size oy, size ox, size rows, size columns) noexcept nogil:
     """All pixels of one tile for the chunks from `chunk` to `last` - 1."""
     cdef size r = oy, x, each
@@ -136,10 +146,10 @@ cdef void gradient_blocks(const DepthwiseGradient* job, char* scratch, size part
         r += GRADIENT_ROWS
 
 
-cdef void gradient_block(const DepthwiseGradient* job, char* scratch, size part, size chunk, size image, size oy,
+cdef void gradient_block(const LanesGradientJob* job, char* scratch, size part, size chunk, size image, size oy,
                          size ox, size rows, size columns, size r, size x) noexcept nogil:
     """Adds a block of pixels of a tile, from row r and column x on; the first of a tile packs what must be packed."""
-    cdef const Depthwise* p = &job.pass_
+    cdef const LanesJob* p = &job.pass_
     cdef const fc_kernels* kernels = p.kernels
     cdef size first = chunk * p.width, count = min(p.width, p.total - first)
     cdef size width = round_up(count, kernels.lanes), i
@@ -147,7 +157,7 @@ cdef void gradient_block(const DepthwiseGradient* job, char* scratch, size part,
     cdef fc_segment* segments = <fc_segment*>(gradient + round_up(p.tile_y * p.tile_x * p.width * kernels.size, 64))
     cdef const char* dy = p.y.p + image * p.y.s[0] + first * p.y.s[1]
     cdef bint begins = r == oy and x == ox
-    cdef Lanes at
+    cdef LanesAt at
     at.c = job.sums + (part * p.chunks + chunk) * job.sums_bytes
     lanes_in(p, scratch, image, first, count, oy, ox, rows, columns, begins, &at)
     at.c_x = width
@@ -162,11 +172,11 @@ cdef void gradient_block(const DepthwiseGradient* job, char* scratch, size part,
         at.ldb = width
         at.c_y = columns
         at.b = gradient - (oy * columns + ox) * width * kernels.size
-    depthwise_gradient_rows(p, &at, segments, r, min(r + GRADIENT_ROWS, oy + rows), x,
+    lanes_gradient_rows(p, &at, segments, r, min(r + GRADIENT_ROWS, oy + rows), x,
                             min(x + GRADIENT_COLUMNS, ox + columns))
 
 
-cdef void depthwise_gradient_rows(const Depthwise* job, const Lanes* at, fc_segment* segments, size y0, size y1,
+cdef void lanes_gradient_rows(const LanesJob* job, const LanesAt* at, fc_segment* segments, size y0, size y1,
                                   size x0, size x1) noexcept nogil:
     """Adds the pixels of rows y0..y1-1 and columns x0..x1-1 to the sums at.c, rectangle by rectangle.
 
@@ -190,12 +200,12 @@ cdef void depthwise_gradient_rows(const Depthwise* job, const Lanes* at, fc_segm
                 segments[row - y].a = row * job.stride_y * at.a_y + x * job.stride_x * at.a_x
                 segments[row - y].b = row * at.c_y + x
                 segments[row - y].k = end_x - x
-            depthwise_gradient_rectangle(job, at, segments, end_y - y, run_y, run_x)
+            lanes_gradient_rectangle(job, at, segments, end_y - y, run_y, run_x)
             x = end_x
         y = end_y
 
 
-cdef void depthwise_gradient_rectangle(const Depthwise* job, const Lanes* at, fc_segment* segments, size rows,
+cdef void lanes_gradient_rectangle(const LanesJob* job, const LanesAt* at, fc_segment* segments, size rows,
                                        const Run* run_y, const Run* run_x) noexcept nogil:
     cdef const fc_kernels* kernels = job.kernels
     cdef size i, j, c, v, at_v, n, rows_of_taps, taps = run_x.hi - run_x.lo
@@ -238,9 +248,9 @@ cdef void depthwise_gradient_rectangle(const Depthwise* job, const Lanes* at, fc
                     n = 0
 
 
-cdef void depthwise_gradient_store(void* job_, char* scratch, size chunk, fc_watch* watch) noexcept nogil:
-    cdef const DepthwiseGradient* job = <const DepthwiseGradient*>job_
-    cdef const Depthwise* p = &job.pass_
+cdef void lanes_gradient_store(void* job_, char* scratch, size chunk, fc_watch* watch) noexcept nogil:
+    cdef const LanesGradientJob* job = <const LanesGradientJob*>job_
+    cdef const LanesJob* p = &job.pass_
     cdef const fc_kernels* kernels = p.kernels
     cdef size first = chunk * p.width, count = min(p.width, p.total - first), part, i, j
     cdef size width = round_up(count, kernels.lanes)

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ConvError
+from ..errors import ConvError
 
 Array = NDArray[Any]
 MOST_DIRECTORY: Final = 1 << 24  # bytes of the list of an archive's members: 20,000 with long names

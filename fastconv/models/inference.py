@@ -17,21 +17,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import functional
-from ._core.arrays import empty
-from ._core.ask_plans import prepared
-from ._core.conv_plan import ConvPlan
-from ._core.problem import Use
-from ._core.words import Shape
-from .errors import ConvError
-from .forks import Guard
-from .layers import activations, rows
-from .layers.activations import LINEAR, Activation, Function
-from .layers.base import Layer, locating
-from .layers.convolution import Conv2D
-from .layers.core import Dense, Dropout, Flatten, Residual
-from .layers.normalization import BatchNormalization
-from .layers.pooling import AveragePooling2D, MaxPooling2D
+from .. import functional
+from .._core.arrays import empty
+from .._core.ask_plans import prepared
+from .._core.conv_plan import ConvPlan
+from .._core.forks import Guard
+from .._core.problem import Use
+from .._core.words import Shape
+from ..errors import ConvError
+from ..layers import activations, rows
+from ..layers.activations import LINEAR, Activation, Function
+from ..layers.base import Layer, locating
+from ..layers.convolution import Conv2D
+from ..layers.core import Dense, Dropout, Flatten, Residual
+from ..layers.normalization import BatchNormalization
+from ..layers.pooling import AveragePooling2D, MaxPooling2D
 
 Array = NDArray[Any]
 KEPT_BYTES = 256 << 20  # buffers above this are given back after a run

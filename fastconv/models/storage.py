@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from . import files
-from .errors import ConvError, ConvTypeError
-from .layers.base import Layer
+from .._core import files
+from ..errors import ConvError, ConvTypeError
+from ..layers.base import Layer
 
 Array = NDArray[Any]
 Described = Mapping[str, tuple[tuple[int, ...], Any]]  # shape and element type by name
@@ -101,7 +101,7 @@ def load(model: Layer, path: str | os.PathLike[str]) -> None:
 def _opened(file: BinaryIO, suffix: str, wanted: Described) -> tuple[Described, Callable[[str], Array]]:
     """What the file says that it holds, and the function that reads the values of a name."""
     if suffix == ".safetensors":
-        from .weights.safetensors import read_header  # here, as that package is built on models
+        from ..weights.safetensors import read_header  # here, as that package is built on models
 
         tensors = read_header(file)
         stored = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}

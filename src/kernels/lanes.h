@@ -330,6 +330,6 @@ static void NAME(spread)(void *dst, const void *src, ptrdiff_t lds, ptrdiff_t pi
     }
 }
 
-#define DEPTHWISE                                                                                                   \
+#define BY_LANE                                                                                                   \
     .lane_vectors = WINDOW_VECTORS, .picks = PICKS, .by_lane = {{LANES_TABLE(lane) WINDOWS} PICKING},                \
     PATCHES .spread = NAME(spread),

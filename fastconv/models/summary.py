@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from ._core.words import Shape
-from .layers.base import Layer
-from .layers.core import Residual, chain_window
+from .._core.words import Shape
+from ..layers.base import Layer
+from ..layers.core import Residual, chain_window
 
 Window = tuple[tuple[int, int], tuple[int, int]]
 

@@ -96,10 +96,10 @@ def _version(package: Path) -> str:
 
 
 def _refuse(message: str) -> None:
-    from .errors import import_refused
+    from ..errors import import_refused
 
     import_refused(message)
 
 
-if __name__ == "fastconv.built":  # and not where setup.py reads this file
-    find_native(Path(__file__).parent)
+if __name__ == "fastconv._core.built":  # and not where setup.py reads this file
+    find_native(Path(__file__).parents[1])

@@ -1,0 +1,314 @@
+"""The programs of Winograd convolution, and their loop sizes (drivers/winograd.pxi, drivers/winograd_gradient.pxi)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from ... import _native
+from .. import special
+from ..passes import spacing, triple
+from ..types import codes
+from .method import (
+    WORKSPACE_BYTES,
+    Array,
+    From,
+    GradientProgram,
+    Operands,
+    Packed,
+    Pass,
+    Problem,
+    Program,
+    Told,
+    Triple,
+    aligned_bytes,
+    most_tiles,
+    packed_bytes,
+    packs_first,
+    panels,
+    pieces,
+)
+
+PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
+GRADIENT_TILES = 24  # of the weight gradient, transformed together
+CHANNELS = _native.WINOGRAD_CHANNELS  # of few tiles, or of a weight gradient, together
+# Of the second-level cache, in 128ths: sums of a block of tiles, transformed weights of a slice, transformed input.
+WEIGHT_SLICE, SUMS, SLICE, INPUT = 8, 81, 72, 64
+
+
+class Kind(NamedTuple):
+    """A kind (fc_winograd in src/fastconv.h): what a tile has along each axis."""
+
+    number: int  # fc_winograd_kind
+    tile: int  # outputs
+    stride: int
+    taps: int
+    elements: int  # products
+    weights: int  # different transformed weights
+
+    @property
+    def extent(self) -> int:
+        """Inputs along an axis."""
+        return (self.tile - 1) * self.stride + self.taps
+
+
+LARGE, SMALL, STRIDED, STRIDED_LARGE = "4x4", "2x2", "2x2 at stride 2", "4x4 at stride 2"
+_ALL = {name: Kind(*numbers) for name, numbers in _native.winograd_kinds().items()}
+KINDS = {name: _ALL[name] for name in (LARGE, SMALL, STRIDED, STRIDED_LARGE)}
+TWO_TAPS = _ALL["2x2 of two taps"]  # "2x2 at stride 2" of an input gradient, in every phase
+
+
+def kind_of(variant: str, q: Pass) -> Kind:
+    """The kind that computes a pass."""
+    return TWO_TAPS if q.counts[1] == 2 else KINDS[variant]
+
+
+class Tuned(NamedTuple):
+    """The method's numbers (`tuning`): all are of one image, so that a batch split changes nothing."""
+
+    channels: int = 6  # summed: fewer do not outweigh the transform back
+    outputs: int = 3
+    macs: int = 1 << 20
+    size_held: int = 7  # outputs a side where a plan holds the transformed weights
+    size: int = 12  # a single call transforms its weights for one image;
+    size_wide: int = 7  # with so many channels that arithmetic outweighs all else, also from here
+    wide: int = 128
+    channels_dilated: int = 64  # of a call, which transforms the weights anew for every phase
+    gradient: From = From(32, 4, 1 << 20)  # of the weight, whose sums are transformed once; a phase where dilated
+    tiles_gradient: int = 9  # of the whole batch
+    small: From = From(64, 4, 1 << 19)  # tiles of 2 x 2 outputs on maps that waste those of 4 x 4: a plan
+    channels_small: int = 32  # likewise a single call
+    channels_smallest: int = 128  # and one below `size_held`
+    strided: From = From(64, 7, 16 << 20)  # 3 x 3 taps at stride 2
+    strided_phases: From = From(32, 4, 4 << 20)  # 2 x 2 in every phase
+    size_strided_large: int = 24  # outputs a side from which on tiles of 4 x 4 outputs waste little of the map
+    batch_channels: int = 32  # of a training step, which transforms the weights once for the batch
+    batch_tiles: int = 64  # of 4 x 4 outputs, over the batch
+    few_tiles: int = 4  # of a batch: more make up for storing the transformed weights
+    held_bytes: int = 16 << 20  # and for such a batch a plan holds no more of them than a cache does
+
+
+def tuned(p: Problem) -> Tuned:
+    """The numbers of the machine."""
+    own = p.machine.tuning.of("winograd", Tuned())
+    return own._replace(
+        gradient=From(*own.gradient), small=From(*own.small), strided=From(*own.strided),
+        strided_phases=From(*own.strided_phases),
+    )  # fmt: skip
+
+
+# ---- forward passes and input gradients ----------------------------------------------------------------------------
+
+
+class Blocking(NamedTuple):
+    """Loop sizes of the driver."""
+
+    few: bool  # weights are transformed in registers, whether a plan holds their transform or not
+    tiles: int  # of a block
+    reduction: int
+    slice: int  # channels whose weights are transformed at a time, where no plan holds them
+    panels_per_task: int
+
+
+def tiles_of(kind: Kind, batch: int, size: Triple) -> int:
+    """Tiles of so many outputs of a size."""
+    return batch * -(-size[1] // kind.tile) * -(-size[2] // kind.tile)
+
+
+def few_tiles(p: Problem, kind: Kind, tiles: int, prepared: bool) -> bool:
+    """Whether so few tiles that transforming the weights in registers costs less than reading their transform.
+
+    The bits are the same either way.
+    """
+    m, t = p.machine, tuned(p)
+    held = prepared and kind.weights**2 * p.channels * p.outputs * m.element <= t.held_bytes
+    return kind == KINDS[LARGE] and m.vectors == 4 and tiles <= t.few_tiles and not held
+
+
+@lru_cache(maxsize=256)
+def blocking(p: Problem, kind: Kind, tiles: int, transformed: bool) -> Blocking:
+    """Loop sizes for so many tiles.
+
+    With `transformed` weights at hand, a block's transformed input stays in the second-level cache. Without, its sums
+    and a slice of transformed weights do, and a block has as many tiles as that allows, to use the slice often.
+    """
+    m, channels, threads = p.machine, p.channels, p.machine.threads
+    elements, weights = kind.elements**2, kind.weights**2
+    tiles = max(1, tiles)  # an empty batch has loop sizes too
+    few = few_tiles(p, kind, tiles, transformed)
+    leading = -(-channels // m.lanes) * m.lanes + m.lanes
+    panels = -(-p.outputs // m.width)
+    slice_bytes = min(m.tuning.share(SLICE), WORKSPACE_BYTES // threads // 3)
+    part = max(1, min(channels, slice_bytes // (weights * m.element * m.width)))
+    if few:
+        most, part = tiles, CHANNELS
+    elif transformed:
+        most = max(4 * m.rows, min(16 * m.rows, m.tuning.share(INPUT) // (elements * m.element * leading)))
+    else:
+        most = max(m.rows, m.tuning.share(SUMS) // (elements * m.element * m.width))
+    bound = most_tiles(p, max(most, tiles), lambda block: _native.winograd_scratch_bytes(
+        m.compute, kind.number, channels, block, block, part, few, transformed
+    ))  # fmt: skip
+    most = min(most, bound)
+    # the same number of equal blocks for every thread, near that size; few tiles stay together and share out the panels
+    blocks = max(round(tiles / most / threads) * threads, -(-tiles // bound) if tiles > bound else 0)
+    if blocks == 0:
+        together = panels >= 2 * threads or (panels % threads == 0 and tiles <= 4 * m.rows)
+        blocks = -(-tiles // most) if together else min(threads, -(-tiles // m.rows))
+    block = -(-tiles // blocks)
+    # every task transforms its tiles anew: no more of them than threads
+    panels_per_task = panels if blocks % threads == 0 else max(1, -(-panels * blocks // threads))
+    return Blocking(few, block, max(32, m.tuning.share(WEIGHT_SLICE) // (m.element * m.width)), part, panels_per_task)
+
+
+def dilation_phases(q: Pass, size: Triple) -> tuple[Pass, ...]:
+    """A pass into outputs of `size` as one for every phase of its dilation, each of which reads every d-th pixel."""
+    apart = spacing(q)
+    if apart == (1, 1, 1):
+        return (q,)
+    return tuple(
+        q._replace(
+            taps=triple(tuple(first + tap for tap in taps) for first, taps in zip(phase, q.taps, strict=True)),
+            stride=apart, phase=triple(phase), step=apart,
+        )
+        for phase in product(*(range(min(d, n)) for d, n in zip(apart, size, strict=True)))
+    )  # fmt: skip
+
+
+class WinogradProgram(Program):
+    """Passes whose tiles are transformed, a phase of the dilation after the other."""
+
+    def __init__(self, p: Problem, variant: str) -> None:
+        self.problem, self.variant = p, variant
+        self.parts = [(i, part) for i, q in enumerate(p.passes) for part in dilation_phases(q, p.size)]
+        self.covers = sum(prod(q.output_size(p.size)) for q in p.passes) == prod(p.size)
+        even = len(self.parts) == 1 and not any(n % 2 for n in p.size[1:])
+        self.pools = even and KINDS[variant].stride == 1 and p.outputs % p.machine.lanes == 0
+        self.kind, self.first = kind_of(variant, p.passes[0]), self.parts[0][1]
+        self.holds = not few_tiles(p, self.kind, self._tiles(self.first, p.geometry.batch), True)
+        self.made: dict[tuple[int, int, bool, bool], _native.Winograd] = {}
+
+    def _tiles(self, part: Pass, batch: int) -> int:
+        return tiles_of(self.kind, batch, part.output_size(self.problem.size))
+
+    def native(self, i: int, batch: int, held: bool, pool: bool = False) -> _native.Winograd:
+        """For part i of so many images, with weights that a plan holds transformed or without."""
+        key = (i, batch, held, pool)
+        if (known := self.made.get(key)) is not None:
+            return known
+        p, part = self.problem, self.parts[i][1]
+        b = blocking(p, self.kind, self._tiles(part, batch), held)
+        program = _native.Winograd(codes(p.types), p, part, b, self.kind.number, p.transposed, pool)
+        if len(self.made) >= 4 * len(self.parts):
+            self.made = {}
+        self.made[key] = program
+        return program
+
+    def pack(self, weight: Array) -> tuple[Packed, ...]:
+        return tuple(self._pack(q, weight) for q in self.problem.passes)
+
+    def _pack(self, q: Pass, weight: Array) -> Packed:
+        p, kind = self.problem, self.kind
+        packed = panels(p, q, weight)
+        if not packed.finite or not self.holds:
+            return packed
+        transformed = aligned_bytes(packed.panels.size // kind.taps**2 * kind.weights**2)
+        team = p.machine.threads if packed.panels.size > 1 << 16 else 1
+        _native.winograd_weights(
+            p.machine.compute, kind.number, packed.panels, transformed, p.channels, p.outputs, team
+        )
+        return packed._replace(transformed=transformed)
+
+    def run(
+        self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
+        out: Array, activation: int, channels_last: bool,
+    ) -> None:  # fmt: skip
+        a = Operands(x, weight, None, bias, residual, out, activation, channels_last)
+        if packed is None and packs_first(self.problem):
+            packed = tuple(panels(self.problem, q, a.logical().weight) for q in self.problem.passes)
+        for i, (number, part) in enumerate(self.parts):
+            if packed is not None:
+                a = a._replace(packed=packed[number])
+            usable = a.packed is None or a.packed.finite
+            held = a.packed is not None and a.packed.transformed is not None
+            special.run(self.problem, part, a, usable and self.native(i, a.batch, held), self.kind.tile)
+
+    def pooled(
+        self, x: Array, weight: Array, packed: tuple[Packed, ...], bias: Array | None, out: Array, activation: int
+    ) -> None:
+        native = self.native(0, len(x), packed[0].transformed is not None, True)
+        bad = native.run(x, weight, packed[0], bias, None, out, activation, True, self.problem.machine.threads)
+        if bad is not None:
+            self._pooled_again(Operands(x, weight, packed[0], bias, None, out, activation, True).logical(), bad)
+
+    def _pooled_again(self, a: Operands, bad: bytes) -> None:
+        """The outputs that were never stored, in the rows of tiles that `bad` marks, image by image."""
+        marks, tile = np.frombuffer(bad, np.uint8).reshape(a.batch, -1), self.kind.tile
+        channels, height, width = a.out.shape[1:]
+        for n in np.flatnonzero(marks.any(1)):
+            one = a.images(slice(n, n + 1))
+            whole = np.empty((1, channels, 2 * height, 2 * width), a.out.dtype)
+            special.again(self.problem, self.first, one._replace(out=whole), marks[n].tobytes(), tile)
+            fours = whole.reshape(channels, height, 2, width, 2)
+            for row in np.flatnonzero(marks[n]):
+                part = slice(tile * int(row) // 2, tile * (int(row) + 1) // 2)
+                one.out[0, :, part] = fours[:, part].max((2, 4))
+
+    def told(self, channels_last: bool, prepared: bool) -> Told:
+        p, m, kind, held = self.problem, self.problem.machine, self.kind, prepared and self.holds
+        tiles = self._tiles(self.first, p.geometry.batch)
+        b = blocking(p, kind, tiles, held)
+        scratch = self.native(0, p.geometry.batch, held).scratch_bytes(held)
+        tasks = -(-tiles // b.tiles) * pieces(p.outputs, m.width, b.panels_per_task)
+        packed = sum(packed_bytes(p, prod(q.counts)) for q in p.passes)
+        packed = packed // kind.taps**2 * (kind.taps**2 + kind.weights**2 * held)
+        return Told(
+            tile=(kind.tile, kind.tile), block=f"{b.tiles} tiles", register_tile=(m.rows, m.width),
+            source=f"transformed {kind.extent} x {kind.extent} tiles",
+            workspace_bytes=scratch * _native.team_for(m.threads, tasks, scratch),
+            packed_weight_bytes=packed if prepared or packs_first(p) else 0,
+            multiplications=kind.elements**2 * len(self.parts) * tiles * p.channels * p.outputs, threads=m.threads,
+        )  # fmt: skip
+
+
+# ---- the weight gradient -------------------------------------------------------------------------------------------
+
+
+class GradientBlocking(NamedTuple):
+    """Loop sizes of the weight gradient; `parts` cuts its sum, by shape alone."""
+
+    channels: int
+    tiles: int  # transformed together
+    parts: int
+
+
+@lru_cache(maxsize=256)
+def gradient_blocking(p: Problem, kind: Kind) -> GradientBlocking:
+    """Sums of 36 x 64 channels x one panel (590 KB in AVX-512) and 24 transformed tiles share the second level."""
+    m, g = p.machine, p.geometry
+    channels = min(CHANNELS, g.in_channels)
+    blocks = -(-g.in_channels // channels) * -(-g.out_channels // m.width)
+    tiles = g.batch
+    for size, dilation in zip(g.output_size, g.dilation, strict=True):  # of every phase
+        tiles *= min(size, dilation) * -(-size // (kind.tile * dilation))
+    block_bytes = kind.elements**2 * channels * m.width * m.element
+    parts = min(tiles // 48, -(-16 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes))
+    return GradientBlocking(channels, GRADIENT_TILES, max(1, parts))
+
+
+class WinogradGradient(GradientProgram):
+    """The weight gradient F(3 x 3, m x m)."""
+
+    def __init__(self, p: Problem, kind: Kind) -> None:
+        self.problem = p
+        self.native = _native.WinogradGradient(
+            codes(p.types), p, p.passes[0], gradient_blocking(p, kind), kind.number
+        )
+
+    def run(self, x: Array, dy: Array, out: Array) -> None:
+        self.native.run(x, dy, out, self.problem.machine.threads)
+        special.gradient_again(self.problem, x, dy, out)

@@ -1,0 +1,27 @@
+/* A micro-kernel for every size of the register tile, from NAME(tiles)(rows, vectors, product, tiles); TILES puts them into a
+   table. */
+#define MICRO(rows, vectors)                                                                                        \
+    static void NAME(micro_##vectors##_##rows)(const fc_product *product, ptrdiff_t tiles) {                         \
+        NAME(tiles)(rows, vectors, product, tiles);                                                                  \
+    }
+#define MICRO_6(v) MICRO(1, v) MICRO(2, v) MICRO(3, v) MICRO(4, v) MICRO(5, v) MICRO(6, v)
+#define MICRO_12(v) MICRO_6(v) MICRO(7, v) MICRO(8, v) MICRO(9, v) MICRO(10, v) MICRO(11, v) MICRO(12, v)
+#define ROW_6(v)                                                                                                    \
+    NAME(micro_##v##_1), NAME(micro_##v##_2), NAME(micro_##v##_3), NAME(micro_##v##_4), NAME(micro_##v##_5),         \
+        NAME(micro_##v##_6)
+#define ROW_12(v)                                                                                                   \
+    ROW_6(v), NAME(micro_##v##_7), NAME(micro_##v##_8), NAME(micro_##v##_9), NAME(micro_##v##_10),                   \
+        NAME(micro_##v##_11), NAME(micro_##v##_12)
+#if VECTORS == 4
+MICRO_12(1) MICRO_12(2) MICRO_6(3) MICRO_6(4)
+#else
+MICRO_12(1) MICRO_6(2)
+#endif
+
+#if VECTORS == 4
+#define TILES                                                                                                       \
+    .vectors = 4, .rows = {0, 12, 12, 6, 6},                                                                         \
+    .micro = {{0}, {0, ROW_12(1)}, {0, ROW_12(2)}, {0, ROW_6(3)}, {0, ROW_6(4)}}
+#else
+#define TILES .vectors = 2, .rows = {0, 12, 6}, .micro = {{0}, {0, ROW_12(1)}, {0, ROW_6(2)}}
+#endif
