@@ -111,7 +111,7 @@ def conv2d(
     g = conv_geometry(
         shape, frame.logical_weight_shape("weight", kernel.shape), stride, padding, dilation, groups, padding_mode
     )
-    chosen, aligned = pieces(g, empty.dtype, algorithm, effective(None))
+    chosen, aligned = pieces(g, input.dtype, algorithm, effective(None))
     rows = 2 - frame.channels_last  # the axis of the height
     x = input if batched else input[None]
     x = x.rechunk({3 if frame.channels_last else 1: -1})

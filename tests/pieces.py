@@ -3,13 +3,15 @@ algorithm takes, and chunks, for `fastconv.dask`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv import ConvError, Sequential, _native
-from fastconv.choice import LINE, STRASSEN, WINOGRAD
+from fastconv import ConvError, Sequential
+from fastconv._core.problem import Direction
+from fastconv._core.select import wishes
 from fastconv.layers import (
     Activation,
     AveragePooling2D,
@@ -30,6 +32,8 @@ from fastconv.layers import (
     UpSampling2D,
     ZeroPadding2D,
 )
+from fastconv.testing.problems import conv_cases
+from fastconv.testing.ways import way
 
 Array = NDArray[Any]
 
@@ -154,36 +158,20 @@ def random_chunks(rng: np.random.Generator, size: int) -> tuple[int, ...]:
     return tuple(int(n) for n in np.diff([0, *cuts]))
 
 
+ASKED = ("auto", *wishes())
+
+
 def forced_problem(rng: np.random.Generator, algorithm: str) -> tuple[Any, Any, Any, dict[str, Any]]:
-    """A small problem that the algorithm takes, in float32."""
-    lanes, vectors = _native.tile_shape(0)[1:3]
-    channels, outputs, size = int(rng.integers(1, 6)), int(rng.integers(1, 6)), [int(n) for n in rng.integers(5, 34, 2)]
-    kernel, stride, dilation = [3, 3], [1, 1], [1, 1]
-    mode = str(rng.choice(["zeros", "reflect", "circular"]))
-    if algorithm in STRASSEN:
-        side = STRASSEN[algorithm].side
-        channels, outputs, kernel = side * lanes, side * lanes * vectors, [1, 1]
-        stride, size = [int(n) for n in rng.integers(1, 3, 2)], [int(rng.integers(8, 24)), int(rng.integers(2, 10))]
-    elif algorithm in LINE:
-        channels, kernel, stride = int(rng.integers(1, 5)), [int(rng.integers(1, 8)), 7], [int(rng.integers(1, 4)), 2]
-        size, mode = [int(n) for n in rng.integers(9, 50, 2)], "zeros"
-    elif algorithm in WINOGRAD and WINOGRAD[algorithm].stride > 1:
-        stride = [2, 2]
-    elif algorithm in WINOGRAD and mode == "zeros":
-        dilation = [int(n) for n in rng.integers(1, 4, 2)]
-    elif algorithm not in WINOGRAD:
-        stride, dilation = ([int(n) for n in rng.integers(1, 4, 2)] for _ in range(2))
-    extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    padding = tuple(
-        tuple(int(p) for p in rng.integers(-1 if n > e + 2 else e // 2, e + 2, 2))
-        for n, e in zip(size, extent, strict=True)
-    )
-    x = rng.standard_normal((int(rng.integers(1, 3)), channels, *size)).astype("float32")
-    w = rng.standard_normal((outputs, channels, *kernel)).astype("float32")
-    options = {"stride": tuple(stride), "dilation": tuple(dilation), "padding": padding, "padding_mode": mode}
-    bias = rng.standard_normal(outputs).astype("float32") if rng.random() < 0.5 else None
-    if rng.random() < 0.5:
-        x, w, options["data_format"] = x.transpose(0, 2, 3, 1).copy(), w.transpose(2, 3, 1, 0).copy(), "NHWC"
-    return x, w, bias, options | {"algorithm": algorithm}
-
-
+    """A small problem in float32 that the algorithm takes, by a bias or not."""
+    case = None
+    while case is None:
+        (drawn,) = conv_cases(1, int(rng.integers(1 << 30)))
+        drawn = replace(drawn, dtypes=("float32", "float32"), batch=drawn.batch or 1)
+        case = drawn
+        if algorithm != "auto":
+            asked = way(algorithm)
+            case = asked.method.example(drawn, asked.variant, Direction.FORWARD)
+        if case is not None and 0 in (*case.size, case.in_channels, case.out_channels):
+            case = None
+    x, w, bias = case.arrays("reals")
+    return x, w, bias, case.options() | {"algorithm": algorithm}

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastconv.call import bias_for
 
 import fastconv
 from fastconv import grad, reference
+from fastconv._core.operands import bias_for
 
 AXES = (1, 2, 3)
 DATA_FORMATS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}

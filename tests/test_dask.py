@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastconv.choice import grain
 from numpy.testing import assert_array_equal
-from pieces import forced_problem, random_chunks
+from pieces import ASKED, forced_problem, random_chunks
 
 import fastconv
 from fastconv import ConvError, ConvTypeError
 from fastconv._core.geometry import conv_geometry
-from fastconv.functional import ALGORITHMS
+from fastconv._core.problem import Direction, problem
+from fastconv._core.select import WAYS
+from fastconv._core.types import Types
 
 da = pytest.importorskip("dask.array")
 dask = pytest.importorskip("dask")
@@ -77,11 +78,11 @@ def test_bits_are_those_of_the_whole_array(seed: int) -> None:
     assert {"direct", "winograd"} <= algorithms
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ASKED)
 def test_every_algorithm_has_the_bits_of_the_whole_array(algorithm: str) -> None:
     rng = np.random.default_rng(len(algorithm))
     blocks = 0
-    for _ in range(24):
+    for _ in range(36):
         x, w, bias, options = forced_problem(rng, algorithm)
         lazy = conv2d(da.from_array(x, chunks=tuple(random_chunks(rng, n) for n in x.shape)), w, bias, **options)
         wanted = fastconv.conv2d(x, w, bias, **options)
@@ -92,12 +93,14 @@ def test_every_algorithm_has_the_bits_of_the_whole_array(algorithm: str) -> None
 
 def test_every_algorithm_has_a_grain() -> None:
     g = conv_geometry((1, 4, 12, 10), (4, 4, 3, 3), 2, 1, 3, 1)
-    for gradient in (False, True):
-        for algorithm in ALGORITHMS:
-            assert min(grain(algorithm, g, gradient)) >= 1
-    assert grain("strassen_twice", g) == (4, 3)  # 4 x 3 outputs: four rows of them are so many groups of four pixels
-    with pytest.raises(ConvError, match="nobody has said"):
-        grain("new", g)
+    float32 = np.dtype("float32")
+    for direction in (Direction.FORWARD, Direction.INPUT_GRADIENT):
+        p = problem(g, direction, Types(float32, float32, float32))
+        grains = {way.wish: way.method.grain(p, way.variant) for way in WAYS}
+        assert all(len(grain) == 3 and min(grain) >= 1 for grain in grains.values())
+        whole = (1, 12, 10) if direction is Direction.INPUT_GRADIENT else (1, 4, 3)
+        # 4 x 3 outputs: four rows of them are so many groups of four pixels; of a gradient the whole
+        assert grains["strassen:twice"] == whole
 
 
 def test_unbatched_and_blocks_in_the_padding() -> None:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import fastconv
-from fastconv import plan
+from fastconv._core import isa as startup
 
 QEMU = shutil.which("qemu-x86_64")
 AVAILABLE = fastconv.info()["isas_available"]
@@ -61,10 +61,10 @@ def test_a_set_that_the_machine_lacks_is_refused(monkeypatch):
     machine = SimpleNamespace(
         isa_use=lambda name: False, isas_built=lambda: ("baseline", "avx2"), isas_available=lambda: ("baseline",)
     )
-    monkeypatch.setattr(plan, "_native", machine)
+    monkeypatch.setattr(startup, "_native", machine)
     monkeypatch.setenv("FASTCONV_ISA", "avx2")
     with pytest.raises(ImportError, match=r"FASTCONV_ISA=avx2: this machine does not offer it.*offered here: baseline"):
-        plan._select_isa()
+        startup.select_isa()
 
 
 @pytest.mark.skipif(QEMU is None or "avx2" not in AVAILABLE, reason="needs qemu-x86_64 (Debian: qemu-user)")

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastconv.choice import LONG_SUM
 
 import fastconv
 from fastconv import Sequential, grad, losses
 from fastconv import layers as L
 from fastconv._core import sums
+from fastconv._native import LONG_SUM
 from fastconv.layers import rows
 from fastconv.layers.activations import softmax
 from fastconv.testing.comparisons import direct_bound

@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastconv.call import input_gradient_call
-from fastconv.choice import input_gradient_passes, merged_phases
 
 import fastconv
 from fastconv import _native, grad, reference
 from fastconv._core.geometry import conv_geometry
+from fastconv._core.methods.direct import DirectProgram
+from fastconv._core.plan import plan_for
+from fastconv._core.problem import Direction
+from fastconv._core.types import Types
 
 CASES = [
     # channels, outputs, input size, kernel, stride, padding, dilation
@@ -47,11 +49,11 @@ def test_these_cases_do_merge(case: Any) -> None:
     channels, outputs, size, kernel, stride, padding, dilation = case
     lanes, vectors = _native.tile_shape(0)[1:3]
     g = conv_geometry((1, channels, *size), (outputs, channels, *kernel), stride, padding, dilation, 1)
-    passes = input_gradient_passes(g)
-    merged = merged_phases(passes, channels, 1, 0)
-    if len(passes) * channels <= lanes * vectors and lanes >= 16:
-        assert merged is not None and merged.merge == stride
-        assert input_gradient_call(g, np.dtype("float32"), "auto", 1).merged == merged
+    float32 = np.dtype("float32")
+    program = plan_for(g, Direction.INPUT_GRADIENT, Types(float32, float32, float32), 1).program
+    assert isinstance(program, DirectProgram)
+    if len(program.sums.passes) * channels <= lanes * vectors and lanes >= 16:
+        assert program.merged is not None and program.merged.merge == (1, *stride)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fastconv import choice
-from fastconv.testing import comparisons
+from fastconv._core.select import WAYS
+from fastconv._native import LONG_SUM
+from fastconv.testing.problems import conv_cases
+from fastconv.testing.ways import trials
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,12 +46,26 @@ def test_the_pages_link_to_files_that_exist():
             assert made or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_the_accuracy_page_states_the_bound_of_the_code():
+def test_the_accuracy_page_states_the_bound_of_every_way():
     text = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
-    assert f"(min(n, {choice.LONG_SUM}) + 2) u S + (n + 2) η" in text
-    for terms in choice.WINOGRAD_TERMS.values():
-        assert f"(C + {terms}) (u · Σ_c" in text
-    exponent = str(-int(log2(comparisons.WINOGRAD_ADDED))).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    assert f"2⁻{exponent}" in text and text.count(f"+ {comparisons.WINOGRAD_LOST} η)") == 2
-    assert f"max|weight| + {comparisons.STRASSEN_LOST} η)" in text
-    assert all(name in text for name in (*choice.WINOGRAD_TERMS, *choice.STRASSEN))
+    stated = {
+        name: (norm, int(roundings), int(lost))
+        for names, roundings, norm, lost in re.findall(
+            r"^    ([a-z][^|]*)\n +\|y − y_ref\| ≤ \(C \+ (\d+)\) \(u · (\S).*? \+ (\d+) η\)$", text, re.MULTILINE
+        )
+        for name in names.split(", ")
+    }
+    for way in WAYS:
+        trial = next(trial for case in conv_cases(50) for trial in trials(way, case))
+        p, bound = trial.problem, trial.bound
+        if bound.norm == "sum":
+            assert f"(min(n, {LONG_SUM}) + 2) u S + (n + 2) η" in text
+            continue
+        g = p.geometry  # the bound is a line in the channels
+        twice = way.method.bound(p._replace(geometry=g._replace(in_channels=2 * g.in_channels)), way.variant)
+        letter = {"plane": "Σ", "image": "C"}[bound.norm]
+        lost, rest = divmod(bound.lost, bound.roundings)
+        assert rest == 0 and stated[way.wish] == (letter, 2 * bound.roundings - twice.roundings, lost)
+        if bound.added:
+            exponent = str(-int(log2(bound.added))).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+            assert f"2⁻{exponent}" in text

@@ -11,16 +11,12 @@ import pytest
 
 import fastconv
 from fastconv import reference
-from fastconv.testing.comparisons import (
-    GRADIENTS,
-    Comparison,
-    direct_bound,
-    plane_maxima,
-    plane_scale,
-    strassen_bound,
-    winograd_bound,
-    winograd_pixels,
-)
+from fastconv._core.geometry import Geometry, conv_geometry
+from fastconv._core.problem import Direction
+from fastconv._core.select import wishes
+from fastconv.testing.bounds import direct_bound
+from fastconv.testing.comparisons import GRADIENTS, Comparison
+from fastconv.testing.ways import limit, way
 
 # powers of ten of the input and of the weight
 SCALES = [
@@ -29,11 +25,16 @@ SCALES = [
 ]  # fmt: skip
 CASES = {  # (channels, outputs, kernel, stride, groups) by algorithm
     "direct": [(16, 8, 3, 1, 1), (32, 32, 5, 2, 32), (64, 40, 1, 1, 1)],
-    "winograd": [(16, 32, 3, 1, 1), (1, 16, 3, 1, 1)],
-    "winograd_2x2": [(16, 32, 3, 1, 1)], "winograd_phases": [(16, 32, 3, 2, 1)],
-    "winograd_phases_4x4": [(16, 32, 3, 2, 1)], "winograd_rows": [(3, 32, 7, 2, 1)],
-    "strassen": [(128, 256, 1, 1, 1)], "strassen_twice": [(128, 256, 1, 1, 1)],
+    "direct:lanes": [(32, 32, 5, 2, 32)],
+    "winograd:4x4": [(16, 32, 3, 1, 1), (1, 16, 3, 1, 1)],
+    "winograd:2x2": [(16, 32, 3, 1, 1)], "winograd:2x2 at stride 2": [(16, 32, 3, 2, 1)],
+    "winograd:4x4 at stride 2": [(16, 32, 3, 2, 1)], "winograd:rows": [(3, 32, 7, 2, 1)],
+    "strassen:once": [(128, 256, 1, 1, 1)], "strassen:twice": [(128, 256, 1, 1, 1)],
 }  # fmt: skip
+
+
+def test_every_way_has_its_cases() -> None:
+    assert set(CASES) == set(wishes())
 
 
 def numbers(values: str, scales: tuple[int, int], shapes: list[tuple[int, ...]]) -> Iterator[Any]:
@@ -65,35 +66,23 @@ def test_bounds_at_every_scale(scales: tuple[int, int], algorithm: str) -> None:
         options: dict[str, Any] = {"stride": stride, "padding": kernel // 2, "groups": groups}
         expected = reference.conv2d(x, w, **options)
         got = fastconv.conv2d(x, w, **options, algorithm=algorithm)
-        terms = channels // groups * kernel**2
-        if algorithm == "direct":
-            bound = direct_bound(expected, reference.abs_sum(reference.conv2d, x, w, **options), terms)
-        elif algorithm.startswith("strassen"):
-            bound = strassen_bound(expected, x, w, channels)
-        else:
-            scale = np.broadcast_to(plane_scale(x, w, False), expected.shape)
-            summed = channels * (kernel if algorithm == "winograd_rows" else 1)
-            bound = winograd_bound(expected, scale, summed, algorithm=algorithm)
+        g = conv_geometry(x.shape, w.shape, stride, kernel // 2, 1, groups)
         assert np.isfinite(expected).all()
-        within("forward", got, expected, bound)
-        if algorithm in ("direct", "winograd", "winograd_2x2"):
-            for gradient, weight in ((dy, w), (dz, w)):
-                _gradients(algorithm, x, weight, gradient, options)
+        within("forward", got, expected, limit(way(algorithm), Direction.FORWARD, g, expected, x, w))
+        if (stride == 1 and kernel == 3) or algorithm.startswith("direct"):
+            for gradient in (dy, dz):
+                _gradients(algorithm, x, w, gradient, options, g)
 
 
-def _gradients(algorithm: str, x: Any, w: Any, dy: Any, options: dict[str, Any]) -> None:
+def _gradients(algorithm: str, x: Any, w: Any, dy: Any, options: dict[str, Any], g: Geometry) -> None:
     theirs: Any = reference.conv2d_backward(dy, x, w, **options)
     ours: Any = fastconv.conv2d_backward(dy, x, w, **options, algorithm=algorithm)
     scales: Any = reference.abs_sum(reference.conv2d_backward, dy, x, w, **options)
-    pixels = dy[:, 0].size
-    summed = dy.shape[1] // options["groups"] * w.shape[2] * w.shape[3]
-    bounds = [direct_bound(y, s, n) for y, s, n in zip(theirs, scales, (summed, pixels, pixels), strict=True)]
-    if algorithm != "direct":
-        scale = np.broadcast_to(plane_scale(dy, w.swapaxes(0, 1), False), x.shape)
-        bounds[0] = winograd_bound(theirs[0], scale, dy.shape[1], algorithm=algorithm)
-        planes = plane_maxima(dy, False), plane_maxima(x, False)
-        scale = reference.conv2d_backward(*planes, np.zeros(w.shape), **options)[1]
-        bounds[1] = winograd_bound(theirs[1], scale, winograd_pixels(pixels), algorithm=algorithm)
+    bounds = [
+        limit(way(algorithm), Direction.INPUT_GRADIENT, g, theirs[0], dy, w),
+        limit(way(algorithm), Direction.WEIGHT_GRADIENT, g, theirs[1], x, dy),
+        direct_bound(theirs[2], scales[2], dy[:, 0].size),
+    ]
     for what, y, y_ref, bound, scale in zip(GRADIENTS, ours, theirs, bounds, scales, strict=True):
         fits = scale < np.finfo(np.float32).max  # at the largest scales some gradients overflow
         within(what, y[fits], y_ref[fits], bound[fits])

@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
-from fastconv.call import forward_call, input_gradient_call
 
 import fastconv
 from fastconv import reference
 from fastconv._core.geometry import conv_geometry
+from fastconv._core.methods.direct import DirectProgram
+from fastconv._core.plan import plan_for
+from fastconv._core.problem import Direction
+from fastconv._core.types import Types
 from fastconv.grad import conv2d_input, conv2d_weight
 
+FLOAT32 = Types(*(np.dtype("float32"),) * 3)
 # (batch, channels, height, width), (outputs, channels of a group, kernel), options: input, kernel and output all small,
 # one of them large along either axis.
 CASES = [
@@ -173,15 +177,11 @@ def test_work_follows_the_useful_products(case, threads):
     stride, dilation, groups = (options.get(name, 1) for name in ("stride", "dilation", "groups"))
     g = conv_geometry(shape, weight, stride, options.get("padding", 0), dilation, groups, "zeros")
     least = useful(g)
-    for call, size, over, outputs in (
-        (forward_call(g, np.dtype("float32"), "auto", threads), g.output_size, g.input_size, g.out_channels),
-        (input_gradient_call(g, np.dtype("float32"), "auto", threads), g.input_size, g.output_size, g.in_channels),
-    ):
-        if call.algorithm != "direct":
+    for direction in (Direction.FORWARD, Direction.INPUT_GRADIENT):
+        told = plan_for(g, direction, FLOAT32, threads).explain(False)
+        if told.algorithm != "direct":
             continue
-        done = call.products(g.batch, size, over)
-        if call.exchanged:
-            done = groups * call.exchanged.products(outputs // groups, size, g.kernel_size)
+        done = told.multiplications
         assert least <= done <= max(2 * least, 1 << 18)
 
 
@@ -217,7 +217,9 @@ def test_weights_of_a_window_as_large_as_the_image_take_a_block_of_memory(shape,
     w = rng.integers(-2, 3, (outputs, *shape[1:])).astype(np.float32)
     padding = tuple(zip(before, after, strict=True))
     assert np.array_equal(fastconv.conv2d(x, w, padding=padding), overlaps(x, w, before, after))
-    call = forward_call(conv_geometry(shape, w.shape, 1, padding, 1, 1), np.dtype("float32"), "direct", 2)
-    assert call.packs and call.streams and call.direct.native.scratch_bytes(False) < 8 << 20
+    g = conv_geometry(shape, w.shape, 1, padding, 1, 1)
+    program = plan_for(g, Direction.FORWARD, FLOAT32, 2, "direct").program
+    assert isinstance(program, DirectProgram)
+    assert program.packs and program.streams and program.native.scratch_bytes(False) < 8 << 20
     w[-1, -1, -1, 3], w[0, 0, 5, 5] = np.nan, np.inf  # then the weights are packed before
     assert np.array_equal(fastconv.conv2d(x, w, padding=padding), overlaps(x, w, before, after), equal_nan=True)

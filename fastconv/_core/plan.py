@@ -11,7 +11,7 @@ from .methods.method import GradientProgram, Program
 from .passes import Triple
 from .problem import Direction, Problem, Use, problem
 from .select import Choice, choose
-from .types import DType, Types
+from .types import DType, Types, result_of
 
 MOST_PLANS = 512  # a few kilobytes each, forgotten oldest first
 
@@ -70,6 +70,6 @@ def pieces(
 ) -> tuple[str, tuple[int, ...]]:
     """(what to ask for, the grain) for pieces of the outputs that have the bits of the whole."""
     g = g._replace(batch=max(1, g.batch))
-    plan = plan_for(g, direction, Types(dtype, dtype, dtype), team, wish)
+    plan = plan_for(g, direction, Types(dtype, dtype, result_of(dtype)), team, wish)
     wanted = wish if plan.program.whole else plan.choice.wish
     return wanted, plan.grain[3 - len(g.input_size) :]

@@ -35,14 +35,27 @@ class Choice(NamedTuple):
     @property
     def wish(self) -> str:
         """What to ask for, so that another problem is computed in the same way."""
+        return Way(self.method, self.variant).wish
+
+
+class Way(NamedTuple):
+    """A variant of a method."""
+
+    method: Method
+    variant: str
+
+    @property
+    def wish(self) -> str:
+        """What to ask for: the `algorithm=`."""
         return f"{self.method.word}:{self.variant}" if self.variant else self.method.word
+
+
+WAYS: Final = tuple(Way(method, variant) for method in METHODS for variant in method.variants)
 
 
 def wishes() -> tuple[str, ...]:
     """Every `algorithm=` that asks for a way of its own: the methods' variants."""
-    return tuple(
-        f"{method.word}:{variant}" if variant else method.word for method in METHODS for variant in method.variants
-    )
+    return tuple(way.wish for way in WAYS)
 
 
 def asked(wish: str) -> list[tuple[Method, str | None]]:

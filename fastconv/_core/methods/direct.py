@@ -22,6 +22,7 @@ from .method import (
     LONG_SUM,
     Array,
     Bound,
+    Direction,
     GradientProgram,
     Offer,
     Packed,
@@ -34,6 +35,7 @@ from .method import (
     panel_bytes,
     panels,
     products,
+    sum_bound,
 )
 from .weight_gradient import DirectGradient
 
@@ -62,11 +64,10 @@ class Direct:
         return 1, 1, 1
 
     def bound(self, p: Problem, variant: str) -> Bound:
-        """The sum of at most `LONG_SUM` terms: longer ones are made in blocks, added up in twice the precision."""
-        count = max((terms(q, p.channels) for q in p.passes), default=0)
-        return Bound(min(count, LONG_SUM) + 2, "sum")
+        return sum_bound(p)
 
-    def example(self, case: Any) -> Any:
+    def example(self, case: Any, variant: str, direction: Direction) -> Any:
+        """As it is: every problem is one."""
         return case
 
 

@@ -5,6 +5,7 @@ In native code: drivers/lanes.pxi, drivers/patches.pxi, drivers/lanes_gradient.p
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import Any, ClassVar, NamedTuple
@@ -16,6 +17,7 @@ from ..types import codes
 from .method import (
     Array,
     Bound,
+    Direction,
     GradientProgram,
     Offer,
     Packed,
@@ -29,6 +31,7 @@ from .method import (
     pieces,
     products,
     split,
+    sum_bound,
     two_axes,
 )
 
@@ -139,11 +142,17 @@ class Lanes:
         return 1, 1, 1
 
     def bound(self, p: Problem, variant: str) -> Bound:
-        return Bound(0, "sum")
+        return sum_bound(p)
 
-    def example(self, case: Any) -> Any:
-        """Plain generated problems have groups of all sizes."""
-        return None
+    def example(self, case: Any, variant: str, direction: Direction) -> Any:
+        """Groups of up to three channels; of more than one only with fewer outputs than any vector has lanes."""
+        few = case.index % 3 + 1
+        narrow = case.dtypes[0] in ("float16", "float32")
+        more = case.index % 4 + 1 if few == 1 else case.index % 2 + 1 if narrow else 1
+        groups = max(2, case.in_channels // few)
+        if direction is Direction.INPUT_GRADIENT:
+            few, more = more, few
+        return replace(case, in_channels=few * groups, out_channels=more * groups, groups=groups)
 
 
 class LanesProgram(Program):

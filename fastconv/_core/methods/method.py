@@ -16,8 +16,8 @@ import numpy as np
 
 from ... import _native
 from ..operands import Array, Operands, Packed, aligned_bytes
-from ..passes import Pass, Triple, walked
-from ..problem import Machine, Problem
+from ..passes import Pass, Triple, terms, walked
+from ..problem import Direction, Machine, Problem
 from ..types import Types, codes, product_compute
 
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call
@@ -34,10 +34,14 @@ class Offer(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """The most that a result may differ from the exact one: roundings x unit roundoff x a norm of the operands."""
+    """The most that a result may differ from the exact one: `roundings` x unit roundoff x a norm of the operands, and
+    `lost` x the smallest number beside it."""
 
     roundings: int
-    norm: str  # 'sum', 'plane' or 'image': see `testing.comparisons`
+    norm: str  # 'sum', 'plane' or 'image': see `testing.bounds`
+    lost: int  # what products near the smallest numbers may lose
+    added: float = 0.0  # to the size of every operand, for what transforms lose there
+    exact: bool = False  # integers whose sums can be represented come out exactly
 
 
 class Told(NamedTuple):
@@ -142,8 +146,9 @@ class Method(Protocol):
         """How much its results may err."""
         ...
 
-    def example(self, case: Any) -> Any:
-        """A generated problem (`testing.problems.ConvCase`) bent until the method applies; None if it cannot be."""
+    def example(self, case: Any, variant: str, direction: Direction) -> Any:
+        """A generated problem of two axes (`testing.problems.ConvCase`) bent until the variant applies in that
+        direction; None if it cannot be."""
         ...
 
 
@@ -272,6 +277,19 @@ def two_axes(p: Problem) -> str | None:
     return None
 
 
+def bound_of_terms(count: int) -> Bound:
+    """Of a plain sum: terms beyond `LONG_SUM` are made in blocks, added up in twice the precision, and err no more."""
+    return Bound(min(count, LONG_SUM) + 2, "sum", count + 2, exact=True)
+
+
+def sum_bound(p: Problem) -> Bound:
+    """Of the sums of a problem, term by term."""
+    g = p.geometry
+    if p.gradient_of_weight:
+        return bound_of_terms(g.batch * prod(g.output_size))
+    return bound_of_terms(max((terms(q, p.channels) for q in p.passes), default=0))
+
+
 def sums_too_long(p: Problem) -> str | None:
     """Why a fast method is not taken by itself: the blocks of long sums."""
     if p.channels * p.passes[0].counts[0] > LONG_SUM and not p.gradient_of_weight:
@@ -280,8 +298,8 @@ def sums_too_long(p: Problem) -> str | None:
 
 
 __all__ = [
-    "LONG_SUM", "WORKSPACE_BYTES", "Array", "Bound", "From", "GradientProgram", "Method", "Offer", "Operands", "Packed",
-    "Pass", "Problem", "Program", "Sums", "Told", "Triple", "aligned_bytes", "float32_alone", "most_panel_bytes",
-    "most_tiles",
-    "packed_bytes", "packs_first", "panel_bytes", "panels", "pieces", "products", "split", "sums_too_long", "two_axes",
+    "LONG_SUM", "WORKSPACE_BYTES", "Array", "Bound", "Direction", "From", "GradientProgram", "Method", "Offer",
+    "Operands", "Packed", "Pass", "Problem", "Program", "Sums", "Told", "Triple", "aligned_bytes", "bound_of_terms",
+    "float32_alone", "most_panel_bytes", "most_tiles", "packed_bytes", "packs_first", "panel_bytes", "panels",
+    "pieces", "products", "split", "sum_bound", "sums_too_long", "two_axes",
 ]  # fmt: skip

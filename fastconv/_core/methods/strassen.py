@@ -17,6 +17,7 @@ from ..types import codes
 from .method import (
     Array,
     Bound,
+    Direction,
     GradientProgram,
     Offer,
     Operands,
@@ -36,6 +37,7 @@ from .method import (
 )
 
 WEIGHT_SLICE, PANEL = 8, 32  # of the second-level cache, in 128ths: a panel may be read from it again and again
+LOST = 2  # smallest numbers a term: of products, and of sums of these that are added up
 MOST_EXAMPLE_PIXELS = 200  # of a generated problem's batch
 
 
@@ -174,16 +176,21 @@ class Strassen:
     def bound(self, p: Problem, variant: str) -> Bound:
         """|y - y_ref| <= (C + 2) u * C * max|x[n]| * max|w|, C summed channels: an error follows the largest of the
         blocks. Random, one-signed, constant and badly scaled data stayed below 0.13 of it."""
-        return Bound(p.channels + 2, "image")
+        roundings = p.channels + 2
+        return Bound(roundings, "image", LOST * roundings, exact=True)
 
-    def example(self, case: Any) -> Any:
+    def example(self, case: Any, variant: str, direction: Direction) -> Any:
         """A 1 x 1 kernel, few pixels, and channels that every instruction set can cut in four."""
+        gradient = direction is Direction.INPUT_GRADIENT
+        if direction is Direction.WEIGHT_GRADIENT or (gradient and case.padding_mode != "zeros"):
+            return None
         size = (min(case.size[0], 7), min(case.size[1], 6))
         if not 0 < prod(size) * (1 if case.batch is None else case.batch) < MOST_EXAMPLE_PIXELS:
             return None
+        channels = ((64, 256, 64)[case.index % 3], 256)  # that are summed over, and results
         return replace(
-            case, kernel=(1, 1), dilation=1, groups=1, in_channels=(64, 256, 64)[case.index % 3], out_channels=256,
-            size=size, dtypes=("float32", "float32"), large=False,
+            case, kernel=(1, 1), dilation=1, groups=1, in_channels=channels[gradient],
+            out_channels=channels[not gradient], size=size, dtypes=("float32", "float32"), large=False,
         )  # fmt: skip
 
 

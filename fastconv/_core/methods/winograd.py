@@ -14,6 +14,7 @@ from ..problem import Use
 from .method import (
     LONG_SUM,
     Bound,
+    Direction,
     GradientProgram,
     Offer,
     Pass,
@@ -36,7 +37,12 @@ from .winograd_programs import (
     tuned,
 )
 
-ROUNDINGS = {LARGE: 32, SMALL: 4, STRIDED: 4, STRIDED_LARGE: 4}  # that the transforms add to those of the sum
+# Roundings that the transforms add to those of the sum. What they may lose where operands are near the smallest
+# numbers: so many of them a term, and as if each operand were so much larger. The largest tiles lose up to 850 a weight
+# and 240 an input, 1,300 and 350 in the weight gradient, by the rows of their matrices; (C + 32) u times this is more
+# than 9 times that.
+ROUNDINGS = {LARGE: 32, SMALL: 4, STRIDED: 4, STRIDED_LARGE: 32}
+LOST, ADDED = 8, 2.0**-120
 MOST_EXAMPLE_VALUES = 100_000  # channels x outputs x pixels of a generated problem, to keep it quick
 
 
@@ -202,19 +208,30 @@ class Winograd:
         all planes of the kernel (pixels for the
         weight gradient), u the unit roundoff, the maximum over the plane: a tile's error follows the largest of its
         pixels. Random, one-signed and constant data stayed below 0.8 of (C + 16) u, planes of very different scales and
-        few channels in 8 of 100,000 problems above it, up to 1.48 times (reliability board). What is lost near the
-        smallest numbers: `testing.comparisons.WINOGRAD_ADDED`."""
+        few channels in 8 of 100,000 problems above it, up to 1.48 times (reliability board)."""
         g = p.geometry
         planes = p.passes[0].counts[0]
         summed = min(g.batch * prod(g.output_size), LONG_SUM) if p.gradient_of_weight else p.channels * planes
-        return Bound(summed + ROUNDINGS[variant], "plane")
+        roundings = summed + ROUNDINGS[variant]
+        return Bound(roundings, "plane", LOST * roundings, ADDED)
 
-    def example(self, case: Any) -> Any:
-        """A kernel of 3 x 3; None where nothing or too much would be computed."""
-        size = (max(case.size[0], 7), max(case.size[1], 7))
-        if not 0 < case.in_channels * case.out_channels * size[0] * size[1] < MOST_EXAMPLE_VALUES:
+    def example(self, case: Any, variant: str, direction: Direction) -> Any:
+        """A kernel of 3 x 3, at stride 1 a dilated one now and then; an input gradient at stride 2 has 4 x 4 taps. None
+        where nothing or too much would be computed."""
+        gradient, stride = direction is Direction.INPUT_GRADIENT, KINDS[variant].stride
+        side, dilation = 4 if gradient and stride == 2 else 3, 1
+        if stride == 2 and (direction is Direction.WEIGHT_GRADIENT or (gradient and variant == STRIDED_LARGE)):
             return None
-        return replace(case, kernel=(3, 3), stride=1, dilation=1, groups=1, size=size, dtypes=("float32", "float32"))
+        if stride == 1 and case.padding_mode == "zeros" and case.index % 4 == 1:
+            dilation = case.dilation
+        most = 2 * (dilation if isinstance(dilation, int) else max(dilation))
+        size = tuple(max(n, side + most + 2) for n in case.size)
+        if not 0 < case.in_channels * case.out_channels * prod(size) < MOST_EXAMPLE_VALUES:
+            return None
+        return replace(
+            case, kernel=(side, side), stride=stride, dilation=dilation, groups=1, size=size,
+            dtypes=("float32", "float32"),
+        )  # fmt: skip
 
 
 METHOD = Winograd()

@@ -15,6 +15,7 @@ from ..types import STORAGE, codes
 from .method import (
     Array,
     Bound,
+    Direction,
     GradientProgram,
     Offer,
     Operands,
@@ -39,6 +40,7 @@ ROUNDINGS = 32  # of the transforms
 # F(4, 4) on points 0, 1, -1, 2, -2, 1/2, infinity for the even columns of a kernel, F(4, 3) for the odd.
 EVEN = np.array([[p**k for k in range(4)] for p in (0, 1, -1, 2, -2, 0.5)] + [[0, 0, 0, 1]])
 ODD = np.array([[p**k for k in range(3)] for p in (0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))] + [[0, 0, 1]])
+LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
 MOST_EXAMPLE_VALUES = 100_000  # outputs of a generated problem
 
 
@@ -118,10 +120,13 @@ class WinogradRows:
 
     def bound(self, p: Problem, variant: str) -> Bound:
         """Summed: channels times rows of the kernel."""
-        return Bound(p.channels * p.passes[0].counts[1] + ROUNDINGS, "plane")
+        roundings = p.channels * p.passes[0].counts[1] + ROUNDINGS
+        return Bound(roundings, "plane", LOST * roundings, ADDED)
 
-    def example(self, case: Any) -> Any:
+    def example(self, case: Any, variant: str, direction: Direction) -> Any:
         """A kernel of seven columns at stride 2 and few channels."""
+        if direction is not Direction.FORWARD:
+            return None
         channels, size = 1 + case.index % 4, (max(case.size[0], 11), max(case.size[1], 13))
         if not 0 < case.out_channels * prod(size) * (1 if case.batch is None else case.batch) < MOST_EXAMPLE_VALUES:
             return None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.util
 
 import numpy as np
-from pieces import described, forced_problem, random_chunks, random_net
+from pieces import ASKED, described, forced_problem, random_chunks, random_net
 
 import fastconv
-from fastconv.functional import ALGORITHMS
 from reliability.board import Outcome, first_case, row
 
 
@@ -39,7 +38,7 @@ def dask_blocks(count: int) -> Outcome:
     outcome, blocks = Outcome(), 0
     for number in range(first_case(), first_case() + count):
         rng = np.random.default_rng((78, number))
-        x, w, bias, options = forced_problem(rng, ALGORITHMS[number % len(ALGORITHMS)])
+        x, w, bias, options = forced_problem(rng, ASKED[number % len(ASKED)])
         lazy = conv2d(da.from_array(x, chunks=tuple(random_chunks(rng, n) for n in x.shape)), w, bias, **options)
         got, whole = lazy.compute(scheduler="synchronous"), fastconv.conv2d(x, w, bias, **options)
         blocks += lazy.npartitions

@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from fastconv.call import forward_call, input_gradient_call
 
 from fastconv._core.geometry import Geometry, conv_geometry
+from fastconv._core.plan import plan_for
+from fastconv._core.problem import Direction
+from fastconv._core.types import Types
 from reliability.board import Outcome, row
 
+FLOAT32 = Types(*(np.dtype("float32"),) * 3)
 SMALL = 1 << 24  # multiplications: below a tenth of a millisecond, where cutting them up would take longer
 
 
@@ -48,21 +51,14 @@ def useful_products(count: int) -> Outcome:
     for number in range(count):
         g = draw(number)
         least = useful(g)
-        for gradient in (False, True):
-            if gradient:
-                call = input_gradient_call(g, np.dtype("float32"), "auto", 2)
-                size, over, outputs = g.input_size, g.output_size, g.in_channels
-            else:
-                call = forward_call(g, np.dtype("float32"), "auto", 2)
-                size, over, outputs = g.output_size, g.input_size, g.out_channels
-            if call.algorithm != "direct":
+        for direction in (Direction.FORWARD, Direction.INPUT_GRADIENT):
+            told = plan_for(g, direction, FLOAT32, 2).explain(False)
+            if told.algorithm != "direct":
                 continue
-            done = call.products(g.batch, size, over)
-            if call.exchanged:
-                done = g.groups * call.exchanged.products(outputs // g.groups, size, g.kernel_size)
+            done = told.multiplications
             if done > SMALL:
                 worst = max(worst, done / least)
-            name = "input gradient" if gradient else "forward"
-            outcome.check(done <= max(4 * least, SMALL), f"problem {number}, {name}: {done:,} for {least:,}, {g}")
+            words = f"problem {number}, {direction.value}: {done:,} for {least:,}, {g}"
+            outcome.check(done <= max(4 * least, SMALL), words)
     outcome.measured = f"{outcome.failed} of {outcome.cases:,}, at most {worst:.2f} times"
     return outcome
