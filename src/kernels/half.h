@@ -56,3 +56,25 @@ static inline uint16_t float_to_bfloat(float value) {
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 31 << 15 | 0x7fc0u : rounded); /* NaN stays one */
 }
 #endif
+
+/* Their pooling, where kernels.c asks for it. */
+#ifdef POOL_SHORT_FLOATS
+#undef READ
+#undef WRITE
+#define READ half_to_float
+#define WRITE float_to_half
+#define S uint16_t
+#define A float
+#define POOL(x) pool_##x##_f16
+#define LOWEST (-INFINITY)
+#include "pool.h"
+#undef READ
+#undef WRITE
+#define READ bfloat_to_float
+#define WRITE float_to_bfloat
+#define S uint16_t
+#define A float
+#define POOL(x) pool_##x##_bf16
+#define LOWEST (-INFINITY)
+#include "pool.h"
+#endif

@@ -194,7 +194,9 @@ MUTATIONS = [
         "padded_index(first_row + r * row_step, x.n[2], mode)",
         "padded_index(first_row + r, x.n[2], mode)",
     ),
-    Mutation("region: stale scratch in padded rows", _REGION, "memset(dst, 0, columns * ld * kernels.input_size)", "pass"),
+    Mutation(
+        "region: stale scratch in padded rows", _REGION, "memset(dst, 0, columns * ld * kernels.input_size)", "pass"
+    ),
     Mutation(
         "region: stale scratch in padded columns",
         _REGION,
@@ -238,7 +240,10 @@ MUTATIONS = [
         "direct: the panel packed first serves all", _DIRECT, "if held.number != number:", "if held.number == -1:"
     ),
     Mutation(
-        "direct: stale scratch in padded taps of large windows", _DIRECT, "memset(dst + real * kernels.input_size, 0, (n - real) * kernels.input_size)", "pass"
+        "direct: stale scratch in padded taps of large windows",
+        _DIRECT,
+        "memset(dst + real * kernels.input_size, 0, (n - real) * kernels.input_size)",
+        "pass",
     ),
     Mutation(
         "direct: swapped taps where a weight is NaN",
