@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import built  # noqa: F401  finds the compiled module; so it comes first
 
 # isort: split
-from . import functional, grad
+from . import functional
 from .errors import ConvError, ConvTypeError
 from .functional import (
     conv1d,
@@ -44,7 +44,7 @@ from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d,
 from .threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from . import layers, losses, models, optimizers, reference
+    from . import grad, layers, losses, models, optimizers, reference
     from .models import Sequential
     from .tiles import tiled_predict
 
@@ -97,7 +97,7 @@ __all__ = [
 
 
 # Imported when first asked for, so that `import fastconv` stays cheap.
-_LAZY = ("layers", "losses", "models", "optimizers", "reference")
+_LAZY = ("grad", "layers", "losses", "models", "optimizers", "reference")
 
 
 def __getattr__(name: str) -> Any:
