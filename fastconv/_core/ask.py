@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from .. import threads
 from ..call import ACTIVATIONS as ACTIVATION_CODES
 from ..call import bias_for
 from . import remember
 from . import two_axes as plan
-from .arrays import FLOATS, Array, DType, as_array, empty, is_ndarray, plain, result_dtype
+from .arrays import ALIGNED_FROM_BYTES, FLOATS, Array, DType, as_array, empty, is_ndarray, plain, result_dtype
 from .checks import checked_activation, checked_algorithm, checked_bias, checked_gradient, checked_tiles
 from .geometry import Geometry, conv_geometry, conv_transpose_geometry, tiled_geometries
 from .layouts import Layout, checked_residual, destination, layout, lies_channels_last
@@ -168,9 +170,10 @@ def convolve(
             algorithm, num_threads,
         )  # fmt: skip
         if key is not None and (known := recall(key)) is not None:
-            ready, shape, code, last = known
-            result = empty(shape, input.dtype)  # type: ignore[attr-defined]
-            ready.run(weight, input, result, bias_for(bias, ready.compute), None, code, None, last)  # type: ignore[arg-type]
+            ready, new, shape, code, last = known
+            result: Array = new(shape, input.dtype)  # type: ignore[attr-defined]
+            shift = None if bias is None else bias_for(bias, ready.compute)  # type: ignore[arg-type]
+            ready.run(weight, input, result, shift, None, code, None, last)
             return result
     a = asked(
         f"conv{axes}d", axes, data_format, (stride, padding, dilation, groups, padding_mode), input, weight,
@@ -191,7 +194,8 @@ def convolve(
         ready = plan.ready(a.geometry, a.dtype, a.algorithm, a.threads)
         if ready is not None and 0 not in a.result_shape:
             shape = a.frame.from_logical_shape(a.result_shape)
-            remember.keep(key, (ready, shape, ACTIVATION_CODES[act], a.frame.channels_last))
+            new = np.empty if result.nbytes < ALIGNED_FROM_BYTES else empty
+            remember.keep(key, (ready, new, shape, ACTIVATION_CODES[act], a.frame.channels_last))
     return result
 
 
