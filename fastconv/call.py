@@ -139,25 +139,27 @@ class Programs:
         self, compute: int, extent: Extent, passes: tuple[Taps, ...], loops: tuple[Loops, ...],
         in_place: tuple[Loops | None, ...], transposed: bool,
     ) -> None:  # fmt: skip
-        self._made_of = (compute, extent, passes, loops, in_place, transposed)
+        self._made_of = (extent, passes, loops, in_place, transposed)
+        self._compute = compute
+        result = COMPUTE_DTYPES[compute]
+        read = STORAGE[np.dtype("int8") if compute == COMPUTE[np.dtype("int32")] else result]  # a type that there is
         self._made: dict[tuple[int, int, int], _native.Direct] = {}
-        own = STORAGE[COMPUTE_DTYPES[compute]]
-        self.native = self._made.setdefault((own, own, own), self._make(own, own, own))
+        self.native = self._make(read, read, STORAGE[result])
 
     def _make(self, x: int, weight: int, result: int) -> _native.Direct:
-        compute, *rest = self._made_of
-        return _native.Direct(Codes(compute, x, weight, result), *rest)
+        codes = (x, weight, result)
+        return self._made.setdefault(codes, _native.Direct(Codes(self._compute, *codes), *self._made_of))
 
     def of(self, x: Array, weight: Array, result: Array) -> _native.Direct:
         """The program for arrays of these types."""
         codes = (STORAGE[x.dtype], STORAGE[weight.dtype], STORAGE[result.dtype])
-        return self._made.get(codes) or self._made.setdefault(codes, self._make(*codes))
+        return self._made.get(codes) or self._make(*codes)
 
     def alone(self, i: int) -> Programs:
         """The programs of pass i alone."""
-        compute, extent, passes, loops, in_place, transposed = self._made_of
+        extent, passes, loops, in_place, transposed = self._made_of
         part = slice(i, i + 1)
-        return Programs(compute, extent, passes[part], loops[part], in_place[part], transposed)
+        return Programs(self._compute, extent, passes[part], loops[part], in_place[part], transposed)
 
 
 # ---- packed weights ----------------------------------------------------------------------------------------------
@@ -614,10 +616,10 @@ class Call(NamedTuple):
                 (shifted,), self.channels, self.outputs, 1, rows.shape[2:], a.x.shape[2:], self.mode, self.compute,
                 self.threads, self.transposed,
             )  # fmt: skip
+            residual = None if a.residual is None else a.residual[n : n + 1, :, part]
             direct.of(a.x, a.weight, rows).run(
-                a.x[n : n + 1], a.weight, a.packed, a.bias, None if a.residual is None else a.residual[n : n + 1, :, part],
-                rows, a.activation, False, self.threads,
-            )  # fmt: skip
+                a.x[n : n + 1], a.weight, a.packed, a.bias, residual, rows, a.activation, False, self.threads
+            )
             if pool:
                 fours = rows.reshape(1, rows.shape[1], rows.shape[2] // 2, 2, size[1] // 2, 2)
                 a.out[n : n + 1, :, part.start // 2 : part.start // 2 + fours.shape[2]] = fours.max((3, 5))
