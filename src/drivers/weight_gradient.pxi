@@ -52,6 +52,10 @@ cdef struct WeightTile:
     size shape[3]
 
 
+cdef struct WeightRows:    # of a tile, counted through its planes, and the plane and row of the first
+    size first, last, plane, row
+
+
 cdef class WeightGradient(Program):
     """The weight gradient of a convolution.
 
@@ -264,8 +268,8 @@ cdef void weight_gradient_chunk(const Weighing* job, const WeightBlock* block, c
                                 size width) noexcept nogil:
     """All taps and input channels of the block for rows first..last-1 of the tile, counted through its planes, and one
     panel."""
-    cdef size row[2]
-    cdef size i, j, c, lo, hi, low = 0, high = t.shape[2], rows = block.channels
+    cdef WeightRows chunk
+    cdef size h, i, j, c, lo, hi, low = 0, high = t.shape[2], rows = block.channels
     cdef size offsets[MERGED_ROWS]
     cdef bint merged = job.merged and block.taps[2] > 1
     if merged:
@@ -280,20 +284,22 @@ cdef void weight_gradient_chunk(const Weighing* job, const WeightBlock* block, c
     else:
         for c in range(min(rows, MERGED_ROWS)):
             offsets[c] = c
-    row[0], row[1] = first, last
-    for i in range(block.taps[0] * block.taps[1]):
-        if merged:
-            weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, row, width, i, 0, low, high,
-                                 offsets, rows)
-        for j in range(block.taps[2]):
-            tap_columns(job, block.first[2] + j, t, &lo, &hi)
+    chunk.first, chunk.last = first, last
+    chunk.plane, chunk.row = first // t.shape[1], first % t.shape[1]
+    for h in range(block.taps[0]):
+        for i in range(block.taps[1]):
             if merged:
-                weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, row, width, i, j, lo,
-                                     min(low, hi), offsets, block.channels)
-                lo = max(lo, high)
-            weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, row, width, i, j, lo, hi,
-                                 offsets, block.channels)
-            sums += block.channels * width * job.kernels.size
+                weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, &chunk, width, h, i, 0, low,
+                                     high, offsets, rows)
+            for j in range(block.taps[2]):
+                tap_columns(job, block.first[2] + j, t, &lo, &hi)
+                if merged:
+                    weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, &chunk, width, h, i, j,
+                                         lo, min(low, hi), offsets, block.channels)
+                    lo = max(lo, high)
+                weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, &chunk, width, h, i, j, lo,
+                                     hi, offsets, block.channels)
+                sums += block.channels * width * job.kernels.size
 
 
 cdef inline void tap_columns(const Weighing* job, size tap, const WeightTile* t, size* lo, size* hi) noexcept nogil:
@@ -307,38 +313,44 @@ cdef inline void tap_columns(const Weighing* job, size tap, const WeightTile* t,
 
 
 cdef size weight_gradient_segments(const Weighing* job, const WeightBlock* block, const WeightTile* t,
-                                   fc_segment* segments, const size* row, size h, size i, size j, size lo,
+                                   fc_segment* segments, const WeightRows* chunk, size h, size i, size j, size lo,
                                    size hi) noexcept nogil:
     """The runs of pixels of some rows that tap (h, i, j) of the block meets inside the input; how many."""
-    cdef size n = 0, at, z = row[0] // t.shape[1], r = row[0] % t.shape[1], iz, iy
-    for at in range(row[0], row[1]):
+    cdef size n = 0, at = chunk.first, end, z = chunk.plane, r = chunk.row, iz, iy, from_
+    while at < chunk.last:
+        end = min(chunk.last, at + t.shape[1] - r)   # of this plane
         iz = (t.first[0] + z) * job.stride[0] + (block.first[0] + h) * job.dilation[0] - job.pad[0]
         iy = (t.first[1] + r) * job.stride[1] + (block.first[1] + i) * job.dilation[1] - job.pad[1]
-        if job.mode != FC_ZEROS or (0 <= iz < job.x.n[4] and 0 <= iy < job.x.n[2]):
-            segments[n].a = (((z * job.step[0] + h * job.dilation[0]) * job.region_rows
-                              + r * job.step[1] + i * job.dilation[1]) * job.region_columns
-                             + lo * job.step[2] + j * job.dilation[2]) * job.ld
-            segments[n].b = at * t.shape[2] + lo
-            segments[n].k = hi - lo
-            n += 1
-        r += 1
-        if r == t.shape[1]:
-            z, r = z + 1, 0
+        from_ = ((z * job.step[0] + h * job.dilation[0]) * job.region_rows + r * job.step[1] + i * job.dilation[1])
+        from_ = (from_ * job.region_columns + lo * job.step[2] + j * job.dilation[2]) * job.ld
+        if job.mode == FC_ZEROS and not 0 <= iz < job.x.n[4]:
+            at = end
+        while at < end:
+            if job.mode != FC_ZEROS or 0 <= iy < job.x.n[2]:
+                segments[n].a = from_
+                segments[n].b = at * t.shape[2] + lo
+                segments[n].k = hi - lo
+                n += 1
+            from_ += job.step[1] * job.region_columns * job.ld
+            iy += job.stride[1]
+            at += 1
+        z, r = z + 1, 0
     return n
 
 
 cdef void weight_gradient_rows(const Weighing* job, const WeightBlock* block, const WeightTile* t, const char* region,
-                               const char* panel_pixels, char* sums, fc_segment* segments, const size* row, size width,
-                               size i, size j, size lo, size hi, const size* offsets, size count) noexcept nogil:
-    """Add the columns lo..hi-1 of some rows to `count` lines of sums, which read the region at tap j of row i of the
-    taps, counted through their planes, and their offset."""
+                               const char* panel_pixels, char* sums, fc_segment* segments, const WeightRows* chunk,
+                               size width, size h, size i, size j, size lo, size hi, const size* offsets,
+                               size count) noexcept nogil:
+    """Add the columns lo..hi-1 of some rows to `count` lines of sums, which read the region at tap (h, i, j) and their
+    offset."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], c, rows, n
     cdef size c_row[FC_MAX_ROWS]
     cdef fc_product product
     if hi <= lo:
         return
-    n = weight_gradient_segments(job, block, t, segments, row, i // block.taps[1], i % block.taps[1], j, lo, hi)
+    n = weight_gradient_segments(job, block, t, segments, chunk, h, i, j, lo, hi)
     if n == 0:
         return
     for c in range(FC_MAX_ROWS):

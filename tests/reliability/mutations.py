@@ -161,14 +161,14 @@ MUTATIONS = [
     Mutation(
         "max pooling: NaN is passed over",
         _POOL_H,
-        "best[c] = v > best[c] || IS_NAN(v) ? v : best[c];",
-        "best[c] = v > best[c] ? v : best[c];",
+        "best[c] = IS_NAN(v) ? v : more;",
+        "best[c] = more;",
     ),
     Mutation(
         "max pooling: index counted with the height",
         _POOL_H,
-        "((int64_t)iz * r->height + iy) * r->width + ix;",
-        "((int64_t)iz * r->height + iy) * r->height + ix;",
+        "index = ((int64_t)iz * r->height + iy) * r->width",
+        "index = ((int64_t)iz * r->height + iy) * r->height",
     ),
     Mutation(
         "average pooling: partial windows of ceil_mode count as whole",
