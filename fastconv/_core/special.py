@@ -30,8 +30,8 @@ class Fast(Protocol):
 
 
 def run(p: Problem, q: Pass, a: Operands, native: Fast | Literal[False], rows: int = 0) -> None:
-    """A pass into its phase of the outputs by a native program, which marks `rows` (0: all) of an image at a time; where
-    there is none, as the weights are not finite, directly."""
+    """A pass into its phase of the outputs by a native program, which marks `rows` (0: all) of an image at a time;
+    where there is none, as the weights are not finite, directly."""
     bad: bytes | None = None
     if native:
         bad = native.run(
