@@ -163,9 +163,11 @@ def write(file: Path, counts: list[str], isas: list[str]) -> int:
 # ---- comparing -----------------------------------------------------------------------------------------------------
 
 
-def load(file: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
+def load(file: Path) -> dict[tuple[str, str, Any], dict[str, Any]]:
+    """The lines by instruction set and number, works by what they are."""
     content = map(json.loads, file.open(encoding="utf-8"))
-    return {(one["isa"], kind, one[kind]): one for one in content for kind in ("problem", "work") if kind in one}
+    named = {"problem": "problem", "work": "what"}
+    return {(one["isa"], kind, one[name]): one for one in content for kind, name in named.items() if kind in one}
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -184,7 +186,7 @@ def compare(before: Path, after: Path) -> int:
     """List the differences, a few of each kind; 1 if there are any."""
     old, new = load(before), load(after)
     found: Counter[str] = Counter()
-    for key in sorted(old.keys() | new.keys()):
+    for key in sorted(old.keys() | new.keys(), key=str):
         if key in old and key in new:
             several = list(differences(old[key], new[key]))
         else:

@@ -149,10 +149,18 @@ def trials(way: Way, case: ConvCase) -> Iterator[Trial]:
             yield Trial(way, direction, bent)
 
 
-def limit(way: Way, direction: Direction, g: Geometry, expected: Array, a: Array, b: Array) -> Array:
-    """How much a result of a way may differ from the expected one, elementwise; arrays in the logical axis order."""
+def limit(
+    way: Way, direction: Direction, g: Geometry, expected: Array, a: Array, b: Array, beside: Array | None = None
+) -> Array:
+    """How much a result of a way may differ from the expected one, elementwise; arrays in the logical axis order.
+
+    `beside` is the size of what is added to the result.
+    """
     bound = way.method.bound(problem(g, direction, Types(a.dtype, b.dtype, result_of(a.dtype))), way.variant)
-    return allowed(bound_here(bound, g, direction), expected, norm(bound, direction, g, a, b))
+    size = norm(bound, direction, g, a, b)
+    if beside is not None:
+        size = size + beside
+    return allowed(bound_here(bound, g, direction, beside is not None), expected, size)
 
 
 def way(wish: str) -> Way:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import fastconv
 from fastconv import _native, grad
-from fastconv.testing.comparisons import line_case, strassen_case, winograd_case
+from fastconv._core.problem import Direction
+from fastconv._core.select import WAYS
 from fastconv.testing.problems import (
     Array,
     ConvCase,
@@ -26,14 +27,23 @@ from fastconv.testing.problems import (
     tiled_cases,
     transposed_cases,
 )
+from fastconv.testing.ways import Given, trials, way
 
 # Of 24 consecutive problems so many are of a kind; `threads` are convolutions with enough work for a team of threads.
 SHARES = {
-    "conv2d": 8, "conv_transpose2d": 3, "tiled_conv2d": 2, "pool": 3, "winograd": 3, "depthwise": 3, "threads": 1,
+    "conv2d": 8, "conv_transpose2d": 3, "tiled_conv2d": 2, "pool": 3, "ways": 3, "depthwise": 3, "threads": 1,
     "training": 1,
 }  # fmt: skip
+FAST = [way.wish for way in WAYS if way.method.word != "direct"]
 ORDER = [kind for kind, share in SHARES.items() for _ in range(share)]
 Place = Callable[[Array], Array]
+
+
+class Forced(NamedTuple):
+    """A problem that is bent for the way of convolving that is asked for."""
+
+    wish: str
+    case: ConvCase
 
 
 @dataclass(frozen=True)
@@ -72,8 +82,9 @@ def _draw(kind: str, index: int) -> Any:
     if kind == "conv_transpose2d":
         return transposed_cases(1, index)[0]
     (case,) = conv_cases(1, index)
-    if kind == "winograd":
-        return winograd_case(case)
+    if kind == "ways":
+        wish = FAST[int(case.rng("way").integers(len(FAST)))]  # the others are those of the other kinds
+        return Forced(wish, case) if any(trials(way(wish), case)) else None
     if kind == "depthwise":  # every channel, or every few, a group of its own
         few = index % 3 + 1
         groups = max(1, case.in_channels // few)
@@ -104,53 +115,23 @@ def _convolution(case: ConvCase, place: Place, **options: Any) -> Iterator[Array
     yield from fastconv.conv2d_backward(dy, x, w, **options, **threads)
 
 
-def _winograd(case: ConvCase, place: Place) -> Iterator[Array]:
-    if case.index % 5 == 4:
-        yield from _phases(case, place)
-        return
-    if case.index % 5 == 3 and (wide := strassen_case(case)):
-        yield from _strassen(wide, place)
-        return
-    yield from _convolution(case, place, algorithm=("winograd", "winograd_2x2")[case.index // 2 % 2])
-
-
-def _strassen(case: ConvCase, place: Place) -> Iterator[Array]:
-    """A plan of a 1 x 1 convolution, and the input gradient where it applies."""
-    how: dict[str, Any] = {"algorithm": ("strassen", "strassen_twice")[case.index // 5 % 2], "num_threads": 1 + case.index % 3}
-    x, w, b = case.arrays("integers")
-    if case.index % 3 == 0 and x.size:
-        x.flat[case.index % x.size] = np.nan
-    x, w, b = place(x), place(w), None if b is None else place(b)
-    plan = fastconv.plan_conv2d(x.shape, w, b, **case.options(), **how, activation=case.activation)
-    y = plan.run(x)
-    yield y
-    residual = place(fill(case.rng("residual"), y.shape, "float32", "integers")) if case.with_residual else None
-    yield plan.run(x, out=place(np.zeros_like(y)), residual=residual)
-    if case.padding_mode == "zeros" and case.in_channels % 256 == 0:
-        dy = place(fill(case.rng("dy"), y.shape, "float32", "integers"))
-        yield fastconv.grad.conv2d_input(x.shape, w, dy, **case.options(), **how)
-
-
-def _phases(case: ConvCase, place: Place) -> Iterator[Array]:
-    """Stride 2: forward with 3 x 3 taps and along rows, backward to the input with 4 x 4."""
-    if line := line_case(case):
-        x, w, b = line.arrays("integers")
-        x, w, b = place(x), place(w), None if b is None else place(b)
-        own: dict[str, Any] = {"algorithm": "winograd_rows", "num_threads": 1 + case.index % 3}
-        plan = fastconv.plan_conv2d(x.shape, w, b, **line.options(), **own, activation=line.activation)
-        yield plan.run(x, out=place(np.zeros_like(plan.run(x))))
-    names = ("winograd_phases", "winograd_phases_4x4")
-    how: dict[str, Any] = {"algorithm": names[case.index // 5 % 2], "num_threads": 1 + case.index % 3}
-    c = replace(case, kernel=(3, 3), stride=2)
-    x, w, b = c.arrays("integers")
-    x, w, b = place(x), place(w), None if b is None else place(b)
-    y = fastconv.conv2d(x, w, b, **c.options(), **how)
-    yield y
-    yield fastconv.plan_conv2d(x.shape, w, b, **c.options(), **how).run(x, out=place(np.zeros_like(y)))
-    c = replace(case, kernel=(4, 4), stride=2, size=(case.size[0] + 1, case.size[1] + 1))
-    x, w, _ = c.arrays("integers")
-    dy = place(fill(c.rng("dy"), fastconv.conv2d(x, w, **c.options()).shape, "float32", "integers"))
-    yield grad.conv2d_input(x.shape, place(w), dy, **c.options(), **how | {"algorithm": "winograd_phases"})
+def _way(forced: Forced, place: Place) -> Iterator[Array]:
+    """A way of convolving by name on problems of its own: call, `out=`, plan and gradients, as far as it has them."""
+    case, threads = forced.case, {"num_threads": 1 + forced.case.index % 3}
+    for trial in trials(way(forced.wish), case):
+        given = trial.given("integers")
+        if case.index % 5 == 0 and given.a.size and trial.case.is_float:
+            given.a.flat[case.index % given.a.size] = np.nan
+        given = Given(*(None if array is None else place(array) for array in given))  # type: ignore[arg-type]
+        y = trial.run(given)
+        yield y
+        if trial.direction is not Direction.FORWARD:
+            yield trial.run(given, **threads)
+            continue
+        yield trial.run(given, **threads, out=place(np.zeros_like(y)))
+        if trial.case.dtypes[0] == trial.case.dtypes[1]:
+            plan = trial.plan(given, **threads)
+            yield plan.run(given.a, out=place(np.zeros_like(y)), residual=given.residual)
 
 
 def _transposed(case: ConvCase, place: Place) -> Iterator[Array]:
@@ -235,7 +216,7 @@ RUN: dict[str, Callable[[Any, Place], Iterator[Array]]] = {
     "conv2d": _convolution,
     "threads": _convolution,
     "depthwise": _convolution,
-    "winograd": _winograd,
+    "ways": _way,
     "conv_transpose2d": _transposed,
     "tiled_conv2d": _tiled,
     "pool": _pool,

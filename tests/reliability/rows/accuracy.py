@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 import fastconv
-from fastconv.testing.comparisons import (
-    GRADIENTS,
-    UNIT_ROUNDOFF,
-    Comparison,
-    direct_bound,
-    plane_maxima,
-    plane_scale,
-    winograd_bound,
-    winograd_pixels,
-)
+from fastconv._core.problem import Direction
+from fastconv._core.select import WAYS, Way
+from fastconv.testing.bounds import UNIT_ROUNDOFF, allowed, bound_here, direct_bound, norm
+from fastconv.testing.comparisons import GRADIENTS, Comparison
+from fastconv.testing.problems import conv_cases
+from fastconv.testing.ways import Given, Trial
 from reliability.board import Outcome, row
 from reliability.configurations import Configuration, draw
-from reliability.oracle import Array
+from reliability.oracle import Array, Oracle, tap_positions
 from reliability.workers import Found, share
 
-WINOGRAD_EVERY = 4
+FAST_EVERY = 4
+FAST = [(way, direction) for way in WAYS if way.method.word != "direct" for direction in Direction]
 VALUES = ("normal", "one sign", "cancelling", "constant", "scaled", "scales mixed")
 NEAR_THE_SMALLEST = "near the smallest"  # the kind of values of another row (rows/long_sums.py)
 TINY = {"float32": (0, -10, -19, -22, -38, -41, -44), "float64": (0, -80, -154, -162, -300, -315, -322)}
 
 
 class Measure(NamedTuple):
-    """A result, what is right, S (or Winograd's sum over the planes) and the bound."""
+    """A result, what is right, the norm that its method's bound scales with, and the bound."""
 
     what: str
     got: Array
@@ -42,35 +40,39 @@ class Measure(NamedTuple):
 
 @row(
     "random real configurations against float64: mixed signs, cancellation, scales 1e-30…1e30, in units of u·S",
-    "100,000 (quick 1,500); direct and Winograd ≤ their stated bounds",
+    "100,000 (quick 1,500); every method ≤ its stated bound",
     quick=1500, full=100_000, order=20, every_isa=True,
 )  # fmt: skip
 def random_reals(count: int) -> Outcome:
-    """Forward and all gradients; every fourth configuration by Winograd, half of those dilated."""
+    """Forward and all gradients; every fourth configuration by a fast method, on a problem of its own."""
     found = share(check_reals, count)
-    worst = found.worst
-    found.outcome.measured = (
-        f"worst error direct {worst['direct']:.2f} of the bound ({worst['direct u S']:.1f} u·S), Winograd "
-        f"{worst['winograd']:.2f} of its bound; S from 1e{-worst['low']:.0f} to 1e{worst['high']:.0f}"
-    )
+    found.outcome.measured = worst_errors(found.worst)
     return found.outcome
+
+
+def worst_errors(worst: Mapping[str, float]) -> str:
+    """What was measured, in words."""
+    ways = [way.wish for way in WAYS if way.wish in worst and way.wish != "direct"]
+    fast = ", ".join(f"{wish} {worst[wish]:.2f}" for wish in ways)
+    return (
+        f"worst error direct {worst.get('direct', 0):.2f} of the bound ({worst.get('direct u S', 0):.1f} u·S), "
+        f"{fast}; norms from 1e{-worst.get('low', 0):.0f} to 1e{worst.get('high', 0):.0f}"
+    )
 
 
 def check_reals(indices: range, kinds: Sequence[str] = VALUES) -> Found:
     found = Found()
     for index in indices:
-        c = draw(index)
-        fast = index % WINOGRAD_EVERY == 0
-        c = _for_winograd(c) if fast else c
         rng = np.random.default_rng([7, index])
-        values = kinds[index // WINOGRAD_EVERY % len(kinds)]
+        values = kinds[index // FAST_EVERY % len(kinds)]
+        c = draw(index) if index % FAST_EVERY else trial_of(index // FAST_EVERY)
         faults = []
         try:
-            for m in _winograd(rng, c, values) if fast else _direct(rng, c, values):
+            for m in _fast(rng, c, values) if isinstance(c, Trial) else _direct(rng, c, values):
                 worst = Comparison(m.what, m.got, m.expected, m.bound).worst()
-                found.raise_worst("winograd" if fast else "direct", worst)
+                found.raise_worst(c.way.wish if isinstance(c, Trial) else "direct", worst)
                 faults += [fault] if (fault := Comparison(m.what, m.got, m.expected, m.bound).fault()) else []
-                if not fast:
+                if isinstance(c, Configuration):
                     with np.errstate(divide="ignore", invalid="ignore"):
                         units = np.abs(m.got - m.expected) / (m.scale * UNIT_ROUNDOFF[c.dtype])
                     found.raise_worst("direct u S", float(np.nanmax(units, initial=0)))
@@ -84,26 +86,28 @@ def check_reals(indices: range, kinds: Sequence[str] = VALUES) -> Found:
     return found
 
 
-def _phases(c: Configuration) -> bool:
-    """Whether this configuration is one of stride 2: every eighth of Winograd's."""
-    return c.index // WINOGRAD_EVERY % 8 == 4
+def trial_of(number: int) -> Trial:
+    """A problem of its own for one of the fast ways, in one direction; of a few more channels than the generator's."""
+    rng = np.random.default_rng([6, number])
+    way, direction = FAST[number % len(FAST)]
+    while True:
+        (drawn,) = conv_cases(1, int(rng.integers(1 << 30)))
+        batch = int(rng.integers(1, 3))
+        if rng.random() < 0.3:
+            channels, outputs = (int(n) for n in rng.integers(1, 71, 2))
+            size = tuple(int(n) for n in rng.integers(5, 26, 2))
+            drawn = replace(drawn, in_channels=channels, out_channels=outputs, size=size)
+        case = way.method.example(replace(drawn, batch=batch), way.variant, direction)
+        if case is not None:
+            return Trial(way, direction, replace(case, activation=None, with_residual=False))
+        if not _has(way, direction):
+            way, direction = FAST[(number := number + 1) % len(FAST)]
 
 
-def _for_winograd(c: Configuration) -> Configuration:
-    """A 3 x 3 kernel at stride 1 in float32; every second one dilated, for which padding is of zeros."""
-    dilated = c.index // WINOGRAD_EVERY % 2 == 1
-    side, stride = 3, 1
-    if _phases(c):  # 3 x 3 taps forward, or 4 x 4 backward, at stride 2
-        side, stride = 3 + c.index // WINOGRAD_EVERY // 8 % 2, 2
-    dilation = c.dilation if dilated and c.kind != "large" else (1, 1)
-    reach = 2 * max(dilation)
-    return replace(
-        c, kind="winograd", kernel=(side, side), stride=(stride, stride), dilation=dilation,
-        padding=((1, 1), (0, 2)), word=None, mode="zeros" if dilated else c.mode,
-        groups=1, tiles=(1, 1), dtype="float32",
-        size=(min(c.size[0], 24) + reach, min(c.size[1], 24) + reach),
-        channels=min(c.channels, 70), outputs=min(c.outputs, 70), batch=1 if c.batch == 1 else 2,
-    )  # fmt: skip
+@lru_cache(maxsize=64)
+def _has(way: Way, direction: Direction) -> bool:
+    """Whether a way has such a direction."""
+    return any(way.method.example(case, way.variant, direction) for case in conv_cases(60))
 
 
 def reals(rng: np.random.Generator, shape: tuple[int, ...], values: str, dtype: str) -> Array:
@@ -126,6 +130,7 @@ def reals(rng: np.random.Generator, shape: tuple[int, ...], values: str, dtype: 
 
 
 def _arrays(rng: np.random.Generator, c: Configuration, values: str) -> tuple[Array, Array, Array, Array | None]:
+    """Input, weight, grad_output and now and then a bias, in the logical axis order."""
     x, w, dy = (reals(rng, s, values, c.dtype) for s in (c.input_shape, c.weight_shape, c.output_shape))
     if values == "cancelling" and w.shape[1] > 1:  # so that the negatives meet equal weights
         pairs = w.shape[1] // 2
@@ -167,41 +172,36 @@ def _direct(rng: np.random.Generator, c: Configuration, values: str) -> Iterator
         yield Measure(what, y.astype(np.float64), y_ref, s, direct_bound(y, s, n))
 
 
-def _winograd(rng: np.random.Generator, c: Configuration, values: str) -> Iterator[Measure]:
+def _fast(rng: np.random.Generator, trial: Trial, values: str) -> Iterator[Measure]:
+    """A result of a fast way, against the second implementation in float64."""
+    g, case, direction = trial.geometry, trial.case, trial.direction
+    positions = [
+        tap_positions(g.input_size[a], g.kernel_size[a], g.stride[a], g.dilation[a], g.padding[a], g.padding_mode)
+        for a in (0, 1)
+    ]
+    c = Configuration(
+        index=case.index, kind=trial.way.wish, batch=g.batch, channels=g.in_channels, outputs=g.out_channels,
+        groups=g.groups, size=g.input_size, kernel=g.kernel_size, stride=g.stride, dilation=g.dilation,  # type: ignore[arg-type]
+        padding=g.padding, word=None, mode=g.padding_mode, dtype="float32",  # type: ignore[arg-type]
+        channels_last=case.channels_last, threads=1,
+    )  # fmt: skip
     x, w, dy, bias = _arrays(rng, c, values)
-    judge = c.oracle(x)
-    if _phases(c):
-        yield from _winograd_phases(c, x, w, dy, bias)
-        return
-    algorithm = ("winograd", "winograd_2x2")[c.index // WINOGRAD_EVERY // 2 % 2]
-    y, dx, dw, _ = _run(c, x, w, dy, bias, algorithm)
-    plus = 0 if bias is None else bias[:, None, None].astype(np.float64)
-    folds = c.terms[1] / (9 * c.outputs)  # a repeated padding adds the gradients of several pixels
-    scale = plane_scale(x, w, False) + np.abs(plus)
-    yield _measure("forward", y, judge.forward(w) + plus, scale, c.channels, algorithm)
-    scale = plane_scale(dy, w.swapaxes(0, 1), False) * max(1, np.ceil(folds))
-    yield _measure("grad_input", dx, judge.input_gradient(w, dy), scale, c.outputs, algorithm)
-    scale = c.oracle(plane_maxima(x, False)).weight_gradient(plane_maxima(dy, False))
-    yield _measure("grad_weight", dw, judge.weight_gradient(dy), scale, winograd_pixels(c.terms[2]), algorithm)
 
+    def convolve(a: Array, b: Array) -> Array:
+        judge = Oracle(a if direction is not Direction.INPUT_GRADIENT else np.zeros(x.shape), *positions, g.groups)
+        if direction is Direction.FORWARD:
+            return judge.forward(b)
+        return judge.input_gradient(b, a) if direction is Direction.INPUT_GRADIENT else judge.weight_gradient(b)
 
-def _winograd_phases(c: Configuration, x: Array, w: Array, dy: Array, bias: Array | None) -> Iterator[Measure]:
-    algorithm = "winograd_phases"
-    if c.kernel == (3, 3) and c.index // WINOGRAD_EVERY // 2 % 2:
-        algorithm = "winograd_phases_4x4"
-    judge, options = c.oracle(x), {**c.options(), "algorithm": algorithm}
-    if c.kernel == (3, 3):
-        plus = 0 if bias is None else bias[:, None, None].astype(np.float64)
-        y = c.logical(fastconv.conv2d(c.own(x), c.own_weight(w), bias, **options))
-        scale = plane_scale(x, w, False) + np.abs(plus)
-        yield _measure("forward", y, judge.forward(w) + plus, scale, c.channels, algorithm)
-        return
-    dx = c.logical(fastconv.grad.conv2d_input(c.own(x).shape, c.own_weight(w), c.own(dy), **options))
-    folds = np.ceil(c.terms[1] / (4 * c.outputs))  # a repeated padding adds the gradients of several pixels
-    scale = plane_scale(dy, w.swapaxes(0, 1), False) * max(1, folds)
-    yield _measure("grad_input", dx, judge.input_gradient(w, dy), scale, c.outputs, "winograd_phases")
-
-
-def _measure(what: str, got: Array, expected: Array, scale: Array, terms: int, algorithm: str) -> Measure:
-    bound = winograd_bound(got, np.broadcast_to(scale, expected.shape), terms, algorithm=algorithm)
-    return Measure(what, got.astype(np.float64), expected, scale, bound)
+    if direction is Direction.FORWARD:
+        a, b, given = x, w, Given(c.own(x), c.own_weight(w), bias)
+    elif direction is Direction.INPUT_GRADIENT:
+        a, b, given = dy, w, Given(c.own(dy), c.own_weight(w))
+    else:
+        a, b, given = x, dy, Given(c.own(x), c.own(dy))
+    plus = 0 if given.bias is None else given.bias[:, None, None].astype(np.float64)
+    result = trial.run(given)
+    got = c.logical_weight(result) if direction is Direction.WEIGHT_GRADIENT else c.logical(result)
+    size = norm(trial.bound, direction, g, a, b, convolve) + np.abs(plus)
+    bound = allowed(bound_here(trial.bound, g, direction), got, size)
+    yield Measure(direction.value, got.astype(np.float64), convolve(a, b) + plus, size, bound)

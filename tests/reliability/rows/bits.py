@@ -6,12 +6,17 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import fastconv
 from fastconv import grad
+from fastconv._core.problem import Direction
+from fastconv._core.select import WAYS
+from fastconv.testing.problems import conv_cases
+from fastconv.testing.ways import Given, Trial, way
 from reliability.board import Outcome, first_case, row
 from reliability.oracle import Array
 from reliability.rows.layouts import same_bits
@@ -23,14 +28,13 @@ DTYPES = ("float32", "float32", "float64", "float16", "int16")
 
 
 class Kind(NamedTuple):
-    """An algorithm's problems: (channels, outputs, groups), kernel, options; several sizes of each are drawn."""
+    """Problems of the direct kernels, or of what is chosen: (channels, outputs, groups), kernel, options; several sizes
+    of each are drawn."""
 
     channels: tuple[int, int, int]
     kernel: tuple[int, int]
     options: dict[str, Any]
     algorithm: str = "direct"
-    gradient: str = "direct"  # of the weight
-    input_gradient: str = ""  # of the input, if another than `algorithm`
 
 
 KINDS: dict[str, Kind] = {
@@ -42,24 +46,10 @@ KINDS: dict[str, Kind] = {
     "small groups": Kind((32, 48, 8), (3, 3), {"padding": "same"}),
     "groups": Kind((48, 72, 2), (3, 2), {"padding": 2, "dilation": 2, "padding_mode": "reflect"}),
     "few pixels": Kind((256, 150, 1), (3, 3), {"padding": "same"}),
-    "Winograd": Kind((40, 60, 1), (3, 3), {"padding": (1, 2)}, "winograd", "winograd"),
-    "Winograd 2x2": Kind((40, 60, 1), (3, 3), {"padding": (1, 2)}, "winograd_2x2", "winograd_2x2"),
-    "Winograd, padding repeated": Kind((33, 35, 1), (3, 3), {"padding": 1, "padding_mode": "circular"}, "winograd"),
-    "dilated Winograd": Kind((40, 36, 1), (3, 3), {"padding": 2, "dilation": (2, 3)}, "winograd", "winograd"),
-    "Winograd at stride 2": Kind(
-        (40, 60, 1), (3, 3), {"padding": (1, 2), "stride": 2}, "winograd_phases", "direct", "auto"
-    ),
-    "Winograd at stride 2, 4 x 4": Kind(
-        (40, 60, 1), (3, 3), {"padding": (1, 2), "stride": 2}, "winograd_phases_4x4", "direct", "auto"
-    ),
-    "Winograd of 2 x 2 taps": Kind(
-        (40, 60, 1), (4, 4), {"padding": 1, "stride": 2}, "auto", "auto", "winograd_phases"
-    ),
-    "Winograd along rows": Kind((3, 40, 1), (7, 7), {"padding": 3, "stride": 2}, "winograd_rows", "direct", "auto"),
-    "Strassen, once": Kind((256, 512, 1), (1, 1), {"padding": (0, 1), "stride": (1, 2)}, "strassen", "direct"),
-    "Strassen, twice": Kind((256, 256, 1), (1, 1), {}, "strassen_twice", "direct"),
-    "auto": Kind((72, 60, 1), (3, 3), {"padding": 1}, "auto", "auto"),
+    "auto": Kind((72, 60, 1), (3, 3), {"padding": 1}, "auto"),
 }
+FAST = [way.wish for way in WAYS if way.method.word != "direct"]  # on problems of their own
+NAMES = [*KINDS, *FAST]
 
 
 @row(
@@ -73,10 +63,11 @@ def bits(count: int) -> Outcome:
     compared: Counter[str] = Counter()
     load = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        for index in range(first_case(), first_case() + max(count, len(KINDS))):
-            name = list(KINDS)[index % len(KINDS)]
+        for index in range(first_case(), first_case() + max(count, len(NAMES))):
+            name = NAMES[index % len(NAMES)]
             try:
-                _check(name, index, REPEATS[count >= FULL_FROM], outcome, compared)
+                check = _check if name in KINDS else _check_way
+                check(name, index, REPEATS[count >= FULL_FROM], outcome, compared)
             except Exception as error:
                 outcome.check(False, f"{name}, problem {index}: {type(error).__name__}: {error}")
         for index in range(2):
@@ -98,7 +89,7 @@ def _check(name: str, index: int, repeats: int, outcome: Outcome, compared: Coun
     few = name == "few pixels"
     size = tuple(int(v) for v in rng.integers(*((5, 9) if few else (14, 24)), 2))
     batch = int(rng.integers(2, 5))
-    dtype = "float32" if kind.algorithm != "direct" else DTYPES[index // len(KINDS) % len(DTYPES)]
+    dtype = "float32" if kind.algorithm != "direct" else DTYPES[index // len(NAMES) % len(DTYPES)]
     last = bool(rng.random() < 0.5)
     x = _values(rng, dtype, (batch, *size, channels) if last else (batch, channels, *size))
     w_shape = (outputs, channels // groups, *kind.kernel)
@@ -113,10 +104,9 @@ def _check(name: str, index: int, repeats: int, outcome: Outcome, compared: Coun
         team = {**options, "num_threads": threads}
         y = fastconv.conv2d(x, w, b, **team)
         plan = fastconv.plan_conv2d(x.shape, w, b, **team).run(x)
-        dx = grad.conv2d_input(x.shape, w, dy, **{**team, "algorithm": kind.input_gradient or kind.algorithm})
+        dx = grad.conv2d_input(x.shape, w, dy, **team)
         if not with_weight:
             return y, plan, dx
-        team["algorithm"] = kind.gradient
         mask = (False, True, True)
         dw, db = fastconv.conv2d_backward(dy, x, w, **team, output_mask=mask)[1:]
         return y, plan, dx, dw, db  # type: ignore[return-value]
@@ -125,7 +115,6 @@ def _check(name: str, index: int, repeats: int, outcome: Outcome, compared: Coun
         given = {k: v for k, v in options.items() if k != "padding_mode"}
         if isinstance(given.get("padding"), str):
             given["padding"] = 1
-        given["algorithm"] = kind.input_gradient or ("auto" if kind.algorithm != "direct" else "direct")
         return fastconv.conv_transpose2d(z, w, **given, num_threads=threads)
 
     what = f"{name}, {dtype} {x.shape}, {w.shape}, {options}"
@@ -141,6 +130,44 @@ def _check(name: str, index: int, repeats: int, outcome: Outcome, compared: Coun
                 compared["slices"] += 1
                 fine = same_bits(one, np.concatenate(pieces))
                 outcome.check(fine, f"{what}: {result} of the batch cut at {list(cuts)}, {threads} threads")
+
+
+def _check_way(wish: str, index: int, repeats: int, outcome: Outcome, compared: Counter[str]) -> None:
+    """A way of convolving by name: call and plan, and its gradients."""
+    rng, asked, found = np.random.default_rng([13, index]), way(wish), False
+    (drawn,) = conv_cases(1, index)
+    few = replace(drawn, batch=int(rng.integers(2, 5)), in_channels=20, out_channels=30, size=(7, 7))
+    for direction in Direction:
+        case = asked.method.example(few, asked.variant, direction)
+        if case is None:
+            continue
+        size = tuple(int(n) for n in np.maximum(case.size, rng.integers(14, 24, 2)))
+        trial, found = Trial(asked, direction, replace(case, size=size)), True
+        given = trial.given("reals")
+
+        def results(part: Given, threads: int, trial: Trial = trial) -> tuple[Array, ...]:
+            made = (trial.run(part, num_threads=threads),)
+            if trial.direction is Direction.FORWARD:
+                made += (trial.plan(part, num_threads=threads).run(part.a, residual=part.residual),)
+            return made
+
+        _compare(f"{trial}", lambda team, run=results, given=given: run(given, team), repeats, outcome, compared)
+        if direction is Direction.WEIGHT_GRADIENT:
+            continue
+        whole, batch = results(given, 1), len(given.a)
+        for cuts in (range(1, batch), (batch - 1,), (0, batch)):
+            parts = [
+                results(given._replace(a=a, residual=add), 3)
+                for a, add in zip(
+                    np.split(given.a, cuts),
+                    [None] * batch if given.residual is None else np.split(given.residual, cuts), strict=False,
+                )
+            ]
+            for one, *pieces in zip(whole, *parts, strict=True):
+                compared["slices"] += 1
+                fine = same_bits(one, np.concatenate(pieces))
+                outcome.check(fine, f"{trial}: of the batch cut at {list(cuts)}")
+    outcome.check(found, f"{wish}: no problem of its own at {index}")
 
 
 def _values(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Array:

@@ -11,10 +11,11 @@ import numpy as np
 import fastconv
 from fastconv import layers
 from fastconv.layers import rows
-from fastconv.testing.comparisons import UNIT_ROUNDOFF, Comparison, direct_bound
+from fastconv.testing.bounds import UNIT_ROUNDOFF, direct_bound
+from fastconv.testing.comparisons import Comparison
 from reliability.board import Outcome, row
 from reliability.oracle import Array
-from reliability.rows.accuracy import NEAR_THE_SMALLEST, check_reals
+from reliability.rows.accuracy import NEAR_THE_SMALLEST, check_reals, worst_errors
 from reliability.workers import Found, share
 
 LENGTHS = (4096, 5000, 20_000, 100_000, 400_000)
@@ -135,17 +136,13 @@ def _values(rng: np.random.Generator, shape: tuple[int, ...], values: str, dtype
 
 @row(
     "random configurations near the smallest numbers: operands of 1 to 1e-44 (float64: 1e-322), subnormal products",
-    "20,000 (quick 400); direct and Winograd within the bound, with its term of gradual underflow",
+    "20,000 (quick 400); every method within its bound, with its term of gradual underflow",
     quick=400, full=20_000, order=21, every_isa=True,
 )  # fmt: skip
 def smallest_numbers(count: int) -> Outcome:
     """Forward and all gradients of the configurations of `random_reals`, each array at a scale of its own."""
     found = share(check_smallest, count)
-    worst = found.worst
-    found.outcome.measured = (
-        f"worst error direct {worst.get('direct', 0):.2f} of the bound, Winograd {worst.get('winograd', 0):.2f} of its "
-        f"bound; S from 1e{-worst.get('low', 0):.0f} to 1e{worst.get('high', 0):.0f}"
-    )
+    found.outcome.measured = worst_errors(found.worst)
     return found.outcome
 
 

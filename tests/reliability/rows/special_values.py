@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import fastconv
 from fastconv import reference
-from fastconv.testing.comparisons import WINOGRAD_ADDED, Comparison, plane_scale, winograd_bound
-from fastconv.testing.problems import PADDING_MODES
+from fastconv._core.geometry import Geometry, conv_geometry
+from fastconv._core.problem import Direction
+from fastconv._core.select import WAYS, Way
+from fastconv.testing.comparisons import Comparison
+from fastconv.testing.problems import PADDING_MODES, conv_cases
+from fastconv.testing.ways import limit
 from reliability.board import Outcome, row
 from reliability.oracle import Array
 from reliability.workers import Found, share
 
-KINDS = (
-    "direct", "winograd", "depthwise", "winograd dilated", "grouped", "winograd 2x2", "winograd modes", "1x1",
-    "winograd stride 2", "winograd 4x4",
-    "direct modes",
-)  # fmt: skip
+PLAIN = next(case for case in conv_cases(99) if case.padding_mode == "zeros" and case.batch == 1 and min(case.size) > 1)
+FAST = [
+    (way, direction)
+    for way in WAYS
+    for direction in Direction
+    if way.method.word != "direct" and way.method.example(PLAIN, way.variant, direction)
+]
+DIRECT = ("direct", "depthwise", "grouped", "1x1", "direct modes")
+KINDS = (*DIRECT, *FAST)
 ARRAYS = ("input", "weight", "grad_output", "bias")
+RESULTS = {"y": Direction.FORWARD, "dX": Direction.INPUT_GRADIENT, "dW": Direction.WEIGHT_GRADIENT, "db": None}
+GRADIENTS = (Direction.INPUT_GRADIENT, Direction.WEIGHT_GRADIENT, None)
+READ = {  # of ARRAYS
+    None: (0, 1, 2, 3), Direction.FORWARD: (0, 1, 3), Direction.INPUT_GRADIENT: (1, 2),
+    Direction.WEIGHT_GRADIENT: (0, 2),
+}  # fmt: skip
+MOST_PLACES, FEW_PLACES, LARGE = 90, 12, 4096  # of an array that are tried, of a large one
 
 
 class Small(NamedTuple):
     """A small problem of integers 1...3 of either sign, a few of them zero."""
 
-    kind: str
+    index: int
     arrays: tuple[Array, Array, Array, Array]  # as ARRAYS
     options: dict[str, Any]
+    way: Way | None = None  # one that is asked for, in one direction; else the direct kernels in all
+    direction: Direction | None = None
 
     @property
-    def winograd(self) -> bool:
-        return self.kind.startswith("winograd")
+    def geometry(self) -> Geometry:
+        named = ("stride", "padding", "dilation", "groups", "padding_mode")
+        x, w = self.arrays[:2]
+        return conv_geometry(x.shape, w.shape, *(self.options.get(name, "zeros") for name in named))
 
     def __str__(self) -> str:
         x, w = self.arrays[:2]
-        return f"{self.kind}: {x.dtype} input {x.shape}, weight {w.shape}, {self.options}"
+        asked = "direct" if self.way is None else f"{self.way.wish}, {self.direction}"
+        return f"problem {self.index}, {asked}: {x.dtype} input {x.shape}, weight {w.shape}, {self.options}"
 
 
 @row(
@@ -45,8 +66,7 @@ class Small(NamedTuple):
 )  # fmt: skip
 def special_values(count: int) -> Outcome:
     """By every algorithm; a case is one special value at one position."""
-    # The ISAs share the problems; each needs every kind.
-    found = share(check_special_values, max(count, len(KINDS)))
+    found = share(check_special_values, count)  # the instruction sets begin at different kinds
     found.outcome.measured = f"{found.counts['problems']:,} problems, {found.counts['results']:,} results"
     return found.outcome
 
@@ -58,7 +78,7 @@ def check_special_values(indices: range) -> Found:
         found.counts["problems"] += 1
         tiny = np.finfo(problem.arrays[0].dtype).smallest_subnormal
         for special in (np.nan, np.inf, -np.inf, -0.0, "subnormal"):
-            value = special if special != "subnormal" else tiny * (2**20 + 4 if problem.winograd else 3)
+            value = special if special != "subnormal" else tiny * (2**20 + 4 if problem.way else 3)
             with np.errstate(all="ignore"):
                 _check(problem, special, value, found)
     return found
@@ -67,41 +87,49 @@ def check_special_values(indices: range) -> Found:
 def _draw(index: int) -> Small:
     rng = np.random.default_rng([8, index])
     kind = KINDS[index % len(KINDS)]
-    channels, outputs, groups = (int(v) for v in (*rng.integers(1, 5, 2), 1))
-    kernel, stride, dilation = (3, 3), (1, 1), (1, 1)
-    size = tuple(int(v) for v in rng.integers(3, 8, 2))
-    dtype = "float32"
-    if kind.startswith("winograd"):
-        if kind == "winograd dilated":
-            dilation = tuple(int(v) for v in rng.integers(1, 4, 2))
-            size = tuple(max(s, 2 * d + 1) for s, d in zip(size, dilation, strict=True))
-        if kind in ("winograd stride 2", "winograd 4x4"):
-            kernel, stride = ((3, 3) if kind == "winograd stride 2" else (4, 4)), (2, 2)
-            size = tuple(max(s, kernel[0]) for s in size)
-    else:
-        dtype = str(rng.choice(("float32", "float32", "float64", "float16")))
-        kernel = (1, 1) if kind == "1x1" else tuple(int(v) for v in rng.integers(1, 4, 2))
-        stride = tuple(int(v) for v in rng.choice((1, 1, 2), 2))
-        dilation = tuple(int(v) for v in rng.choice((1, 1, 2), 2))
-        size = tuple(max(s, d * (k - 1) + 1) for s, d, k in zip(size, dilation, kernel, strict=True))
-    if index % 5 == 4:  # more channels than lanes, in a smaller plane
+    options: dict[str, Any]
+    way, direction = (None, None) if isinstance(kind, str) else kind
+    channels, outputs = (int(v) for v in rng.integers(1, 5, 2))
+    if index % 5 == 4:  # more channels than lanes
         channels, outputs = (17, 2) if rng.random() < 0.5 else (2, 17)
-        size = tuple(min(s, max(3, d * (k - 1) + 1)) for s, d, k in zip(size, dilation, kernel, strict=True))
+    if isinstance(kind, str):
+        shapes, options, dtype = _direct(rng, kind, channels, outputs, small=index % 5 == 4)
+    else:
+        (drawn,) = conv_cases(1, index)
+        few = replace(drawn, batch=1, in_channels=channels, out_channels=outputs, size=(3, 4), data_format="NCHW")
+        case = kind[0].method.example(few, kind[0].variant, kind[1])
+        if case is None:
+            case = kind[0].method.example(replace(few, padding_mode="zeros"), kind[0].variant, kind[1])
+        shapes, options, dtype = [case.input_shape, case.weight_shape], case.options(), "float32"
+        del options["data_format"]
+    shapes.append(reference.conv2d(np.zeros(shapes[0]), np.zeros(shapes[1]), **options).shape)
+    arrays = tuple((rng.choice((1, 2, 3, -1, -2, -3), s) * (rng.random(s) < 0.9)).astype(dtype)
+                   for s in (*shapes, (shapes[1][0],)))  # fmt: skip
+    return Small(index, arrays, options, way, direction)  # type: ignore[arg-type]
+
+
+def _direct(
+    rng: np.random.Generator, kind: str, channels: int, outputs: int, small: bool
+) -> tuple[list[tuple[int, ...]], dict[str, Any], str]:
+    """(shapes of input and weight, options, element type) for the direct kernels."""
+    groups, dtype = 1, str(rng.choice(("float32", "float32", "float64", "float16")))
+    kernel = (1, 1) if kind == "1x1" else tuple(int(v) for v in rng.integers(1, 4, 2))
+    stride = tuple(int(v) for v in rng.choice((1, 1, 2), 2))
+    dilation = tuple(int(v) for v in rng.choice((1, 1, 2), 2))
+    least = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    size = tuple(max(int(s), n) for s, n in zip(rng.integers(3, 8, 2), least, strict=True))
+    if small:
+        size = tuple(min(s, max(3, n)) for s, n in zip(size, least, strict=True))
     if kind == "depthwise":
         groups, outputs = channels, channels * int(rng.integers(1, 3))
     elif kind == "grouped":
         groups = 2
         channels, outputs = 2 * min(channels, 4), 2 * min(outputs, 4)
-    options: dict[str, Any] = {"stride": stride, "dilation": dilation, "groups": groups}
-    options["padding"] = tuple(tuple(int(v) for v in rng.integers(0, d * (k - 1) + 1, 2))
-                               for d, k in zip(dilation, kernel, strict=True))  # fmt: skip
+    padding = tuple(tuple(int(v) for v in rng.integers(0, n, 2)) for n in least)
+    options: dict[str, Any] = {"stride": stride, "dilation": dilation, "groups": groups, "padding": padding}
     if kind.endswith("modes"):
         options["padding_mode"] = str(rng.choice(PADDING_MODES[1:]))
-    shapes = [(1, channels, *size), (outputs, channels // groups, *kernel)]
-    shapes.append(reference.conv2d(np.zeros(shapes[0]), np.zeros(shapes[1]), **options).shape)
-    arrays = tuple((rng.choice((1, 2, 3, -1, -2, -3), s) * (rng.random(s) < 0.9)).astype(dtype)
-                   for s in (*shapes, (outputs,)))  # fmt: skip
-    return Small(kind, arrays, options)  # type: ignore[arg-type]
+    return [(1, channels, *size), (outputs, channels // groups, *kernel)], options, dtype
 
 
 def _check(problem: Small, special: Any, value: Any, found: Found) -> None:
@@ -113,72 +141,71 @@ def _check(problem: Small, special: Any, value: Any, found: Found) -> None:
     side = {**problem.options, "groups": count * groups}
     x_all, dy_all = (a.reshape(1, -1, *a.shape[3:]) for a in (x, dy))
     w_all = w.reshape(-1, *w.shape[2:])
-    y_right = reference.conv2d(x_all, w_all, b.ravel(), **side).reshape(count, *dy.shape[2:])
-    dx_right, dw_right, db_right = reference.conv2d_backward(dy_all, x_all, w_all, **side)
-    rights = (y_right[:, None], dx_right.reshape(x.shape), dw_right.reshape(w.shape), db_right.reshape(b.shape))
-    fast = "winograd_2x2" if problem.kind == "winograd 2x2" else "winograd"
-    algorithm = {"algorithm": fast if problem.winograd else "direct"}
+    rights: list[Any] = [()] * 4
+    if problem.direction in (None, Direction.FORWARD):
+        rights[0] = reference.conv2d(x_all, w_all, b.ravel(), **side).reshape(count, 1, *dy.shape[2:])
+    if problem.direction is not Direction.FORWARD:
+        mask = tuple(problem.direction in (None, one) for one in GRADIENTS)
+        made = reference.conv2d_backward(dy_all, x_all, w_all, **side, output_mask=mask)
+        rights[1:] = [() if r is None else r.reshape(like.shape) for r, like in zip(made, (x, w, b), strict=True)]
     for n, variant in enumerate(variants):
-        results = _run(problem, variant, algorithm)
+        results = _run(problem, variant)
         faults = [
             f"{what}: {fault}"
-            for what, got, right in zip(("y", "dX", "dW", "db"), results, rights, strict=True)
+            for what, got, right in zip(RESULTS, results, rights, strict=True)
             if got is not None and (fault := _fault(problem, what, got, right[n], variant))
         ]
-        found.counts["results"] += len(results)
+        found.counts["results"] += sum(result is not None for result in results)
         found.outcome.check(not faults, f"{problem}, {special} at place {n} of {ARRAYS}: {'; '.join(faults)}")
 
 
 def _variants(problem: Small, special: Any, value: Any) -> list[tuple[Array, ...]]:
-    """Copies of the arrays with one value replaced, for every position of each of them."""
+    """Copies of the arrays with one value replaced, for every position (or some) of those that are read."""
     variants = []
+    rng = np.random.default_rng(problem.index)
     for which, array in enumerate(problem.arrays):
+        if which not in READ[problem.direction]:
+            continue
         base = list(problem.arrays)
         if special == "subnormal":  # all else in its array and the bias is zero, so that it is not rounded away
             base[which] = np.zeros_like(array)
             base[3] = np.zeros_like(base[3])
-        for at in range(array.size):
+        places = np.arange(array.size)
+        most = MOST_PLACES if array.size <= LARGE else FEW_PLACES
+        for at in places if array.size <= most else rng.choice(places, most, replace=False):
             changed = base[which].copy()
             changed.flat[at] = value
             variants.append((*base[:which], changed, *base[which + 1 :]))
     return variants
 
 
-def _run(problem: Small, variant: tuple[Array, ...], algorithm: dict[str, str]) -> tuple[Array | None, ...]:
+def _run(problem: Small, variant: tuple[Array, ...]) -> tuple[Array | None, ...]:
+    """(y, dX, dW, db); None where a way is asked for another."""
     x, w, dy, b = variant
-    phases = {"algorithm": "winograd_phases"}
-    if problem.kind == "winograd stride 2":
-        phases = {"algorithm": ("winograd_phases", "winograd_phases_4x4")[x.size % 2]}
-        y = fastconv.conv2d(x, w, b, **problem.options, **phases)
-        return y, *fastconv.conv2d_backward(dy, x, w, **problem.options)
-    if problem.kind == "winograd 4x4":
-        y = fastconv.conv2d(x, w, b, **problem.options)
-        dx = fastconv.grad.conv2d_input(x.shape, w, dy, **problem.options, **phases)
-        return y, dx, *fastconv.conv2d_backward(dy, x, w, **problem.options)[1:]
-    y = fastconv.conv2d(x, w, b, **problem.options, **algorithm)
-    return y, *fastconv.conv2d_backward(dy, x, w, **problem.options, **algorithm)
+    if problem.way is None:
+        y = fastconv.conv2d(x, w, b, **problem.options, algorithm="direct")
+        return y, *fastconv.conv2d_backward(dy, x, w, **problem.options, algorithm="direct")
+    how = {**problem.options, "algorithm": problem.way.wish}
+    if problem.direction is Direction.FORWARD:
+        return fastconv.conv2d(x, w, b, **how), None, None, None
+    if problem.direction is Direction.INPUT_GRADIENT:
+        return None, fastconv.grad.conv2d_input(x.shape, w, dy, **how), None, None
+    return None, None, fastconv.grad.conv2d_weight(x, w.shape, dy, **how), None
 
 
-def _fault(
-    problem: Small, what: str, got: Array, right: Array, variant: tuple[Array, ...]
-) -> str | None:
-    exact = not problem.winograd or what == "db"
-    if exact and np.array_equal(got, right, equal_nan=True):
-        return None
-    if exact:
-        return Comparison(what, got, right).fault()
+def _fault(problem: Small, what: str, got: Array, right: Array, variant: tuple[Array, ...]) -> str | None:
+    way, direction = problem.way, RESULTS[what]
+    right = right.reshape(got.shape)
+    if way is None or direction is None:
+        return Comparison(what, got, right.astype(got.dtype)).fault()
     for test in (np.isnan, np.isposinf, np.isneginf):
         if not np.array_equal(test(got), test(right)):
             return f"{test.__name__} differs at {np.argwhere(test(got) != test(right))[0].tolist()}"
     finite = np.isfinite(right)
-    x, w, dy, b = (np.where(np.isfinite(a), np.abs(a), 3) for a in variant)
-    largest = (x.max() + WINOGRAD_ADDED) * (dy.max() + WINOGRAD_ADDED)
-    scale, terms = {
-        "y": (lambda: plane_scale(x, w, False) + b.max(initial=0), x.shape[1]),
-        "dX": (lambda: plane_scale(dy, w.swapaxes(0, 1), False) * dy[0, 0].size, dy.shape[1]),
-        "dW": (lambda: np.full((1, 1, 1, 1), largest * dy[0, 0].size), dy[0, 0].size),
-    }[what]
-    bound = winograd_bound(right, np.broadcast_to(scale(), right.shape), terms)
+    x, w, dy, b = (np.where(np.isfinite(a), np.abs(a), 3).astype("float32") for a in variant)
+    operands = {Direction.FORWARD: (x, w), Direction.INPUT_GRADIENT: (dy, w), Direction.WEIGHT_GRADIENT: (x, dy)}
+    beside = b[:, None, None] if direction is Direction.FORWARD else None
+    bound = limit(way, direction, problem.geometry, right, *operands[direction], beside)
     error = np.abs(got[finite].astype(np.float64) - right[finite])
     over = error > bound[finite]
     return f"{over.sum()} finite values beside it are wrong, by up to {error.max()}" if over.any() else None
