@@ -17,8 +17,6 @@ from ._core import (
 
 # isort: split
 from . import functional
-from ._core.conv_plan import ConvPlan
-from ._core.explanation import ConvExplanation
 from ._core.threads import get_num_threads, set_num_threads
 from .errors import ConvError, ConvTypeError
 from .functional import (
@@ -49,6 +47,8 @@ from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d,
 
 if TYPE_CHECKING:
     from . import grad, layers, losses, models, optimizers, reference
+    from ._core.conv_plan import ConvPlan
+    from ._core.explanation import ConvExplanation
     from .models import Sequential
     from .models.tiles import tiled_predict
 
@@ -101,6 +101,7 @@ __all__ = [
 
 
 # Imported when first asked for, so that `import fastconv` stays cheap.
+_CLASSES = {"ConvPlan": "._core.conv_plan", "ConvExplanation": "._core.explanation"}
 _LAZY = ("grad", "layers", "losses", "models", "optimizers", "reference")
 
 
@@ -111,9 +112,11 @@ def __getattr__(name: str) -> Any:
     if name == "Sequential":
         return import_module(".models", __name__).Sequential
     if name == "tiled_predict":
-        return import_module(".tiles", __name__).tiled_predict
+        return import_module(".models.tiles", __name__).tiled_predict
+    if name in _CLASSES:
+        return getattr(import_module(_CLASSES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "Sequential", "tiled_predict"})
+    return sorted({*globals(), *_LAZY, *_CLASSES, "Sequential", "tiled_predict"})

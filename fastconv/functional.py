@@ -16,7 +16,6 @@ from . import _native
 from ._core import ask, ask_gradients, threads
 from ._core.arrays import Array
 from ._core.documented import like
-from ._core.select import WORDS as ALGORITHMS
 from ._core.words import Padding, Size
 from .plans import (
     explain_conv1d,
@@ -32,7 +31,7 @@ from .plans import (
 from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 
 __all__ = [
-    "ALGORITHMS", "avg_pool1d", "avg_pool2d", "avg_pool3d", "conv1d", "conv1d_backward", "conv2d", "conv2d_backward",
+    "avg_pool1d", "avg_pool2d", "avg_pool3d", "conv1d", "conv1d_backward", "conv2d", "conv2d_backward",
     "conv3d", "conv3d_backward", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "explain_conv1d",
     "explain_conv2d", "explain_conv3d", "info", "max_pool1d", "max_pool2d", "max_pool3d", "plan_conv1d", "plan_conv2d",
     "plan_conv3d", "plan_conv_transpose1d", "plan_conv_transpose2d", "plan_conv_transpose3d", "tiled_conv2d",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
-from ._core import ask_plans
-from ._core.conv_plan import ConvPlan
 from ._core.documented import like
-from ._core.explanation import ConvExplanation
-from ._core.problem import Use
+from ._core.later import Later
 from ._core.words import Padding, Size
+
+if TYPE_CHECKING:
+    from ._core import ask_plans, problem
+    from ._core.conv_plan import ConvPlan
+    from ._core.explanation import ConvExplanation
+else:
+    ask_plans, problem = Later("ask_plans"), Later("problem")
 
 
 def plan_conv2d(
@@ -66,7 +70,7 @@ def plan_conv2d(
     (5, 8, 32, 32)
     """
     return ask_plans.planned(
-        Use.HELD, 2, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode, data_format,
+        problem.Use.HELD, 2, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode, data_format,
         activation, algorithm, num_threads,
     )  # fmt: skip
 
@@ -88,7 +92,7 @@ def plan_conv1d(
     num_threads: int | None = None,
 ) -> ConvPlan:
     return ask_plans.planned(
-        Use.HELD, 1, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode, data_format,
+        problem.Use.HELD, 1, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode, data_format,
         activation, algorithm, num_threads,
     )  # fmt: skip
 
@@ -110,7 +114,7 @@ def plan_conv3d(
     num_threads: int | None = None,
 ) -> ConvPlan:
     return ask_plans.planned(
-        Use.HELD, 3, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode, data_format,
+        problem.Use.HELD, 3, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode, data_format,
         activation, algorithm, num_threads,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ import pytest
 
 import fastconv
 from fastconv import grad, reference
-from fastconv._core.operands import bias_for
+from fastconv._core.arrays import bias_for
 
 AXES = (1, 2, 3)
 DATA_FORMATS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}

@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from fastconv import _native
+from fastconv._core.arrays import bias_for as as_bias
 from fastconv._core.methods.direct_blocking import Blocking as Loops
 from fastconv._core.methods.weight_gradient import Blocking as WeightGradientBlocking
 from fastconv._core.operands import Packed as PackedWeights
-from fastconv._core.operands import bias_for as as_bias
 from fastconv._core.passes import Pass as Taps
 from fastconv._core.pooling import Window
 from fastconv._core.types import COMPUTE, PADDING_MODES, STORAGE, Codes

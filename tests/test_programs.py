@@ -8,7 +8,7 @@ import pytest
 
 from fastconv import _native, reference
 from fastconv._core.activations import FUSED
-from fastconv._core.operands import bias_for
+from fastconv._core.arrays import bias_for
 from fastconv._core.types import PADDING_MODES, STORAGE, Codes
 from fastconv._core.words import PADDING_MODES as WORDS
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConvTypeError
-from .types import FLOATS, INTEGERS, SUPPORTED, learn
+from .types import COMPUTE_DTYPES, FLOATS, INTEGERS, SUPPORTED, learn
 from .words import Shape
 
 Array = NDArray[Any]
@@ -19,6 +19,7 @@ INT32: Final = np.dtype(np.int32)
 INT64: Final = np.dtype(np.int64)
 
 CACHE_LINE: Final = 64  # bytes
+MOST_LANES: Final = 16  # of any instruction set's vectors
 ALIGNED_FROM_BYTES: Final = 1 << 15  # below, aligning costs more than it saves
 
 # ---- element types -----------------------------------------------------------------------------------------------
@@ -148,3 +149,15 @@ def empty(shape: Shape, dtype: DType) -> Array:
     raw = np.empty(count + CACHE_LINE, np.uint8)
     shift: int = -raw.__array_interface__["data"][0] % CACHE_LINE
     return np.ndarray(shape, dtype, raw, shift)
+
+
+def bias_for(bias: Array | None, compute: int) -> Array | None:
+    """The bias in the computing type, aligned, in memory that vectors may be read from up to its end."""
+    if bias is None:
+        return None
+    dtype = COMPUTE_DTYPES[compute]
+    if bias.dtype == dtype and bias.flags.c_contiguous and bias.flags.aligned and bias.size % MOST_LANES == 0:
+        return bias
+    padded = np.zeros(-(-bias.size // MOST_LANES) * MOST_LANES, dtype)
+    padded[: bias.size] = bias
+    return padded[: bias.size]

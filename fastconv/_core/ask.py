@@ -9,20 +9,24 @@ Here are the convolutions; `ask_gradients`, `ask_pooling` and `ask_plans` hold t
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from . import operations, remember, threads
-from .arrays import ALIGNED_FROM_BYTES, Array, DType, as_array, empty, is_ndarray, plain, result_dtype
+from . import remember, threads
+from .arrays import ALIGNED_FROM_BYTES, Array, DType, as_array, bias_for, empty, is_ndarray, plain, result_dtype
 from .checks import checked_activation, checked_algorithm, checked_bias, checked_gradient, checked_tiles
 from .geometry import Geometry, conv_geometry, conv_transpose_geometry, tiled_geometries
+from .later import Later
 from .layouts import Layout, checked_residual, destination, layout, lies_channels_last
-from .operands import bias_for
-from .plan import plan_for
-from .problem import Direction
 from .types import ACTIVATIONS, FLOATS, Types
 from .words import Shape, shape
+
+if TYPE_CHECKING:
+    from . import operations, problem
+    from . import plan as planning
+else:
+    operations, problem, planning = Later("operations"), Later("problem"), Later("plan")
 
 recall: Final = remember.recall
 
@@ -192,7 +196,7 @@ def convolve(
     finish()
     if key is not None and (a.frame.channels_last or a.input.flags.c_contiguous) and 0 not in a.result_shape:
         types = Types(a.input.dtype, a.weight.dtype, a.dtype)
-        plan = plan_for(a.geometry, Direction.FORWARD, types, a.threads, a.algorithm)
+        plan = planning.plan_for(a.geometry, problem.Direction.FORWARD, types, a.threads, a.algorithm)
         shape, last = a.frame.from_logical_shape(a.result_shape), a.frame.channels_last
         new = np.empty if result.nbytes < ALIGNED_FROM_BYTES else empty
         known = (plan.program.run, plan.problem.machine.compute, new, shape, ACTIVATIONS[act], last)

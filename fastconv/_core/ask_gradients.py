@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from ..errors import ConvError
-from . import operations, remember
+from . import remember
 from .arrays import INT64, Array, DType, empty, result_dtype
 from .ask import Asked, asked
 from .geometry import Geometry, tiled_geometries
+from .later import Later
 from .layouts import Layout, empty_activation, empty_weight
 from .types import FLOATS
 from .words import mask
+
+if TYPE_CHECKING:
+    from . import operations
+else:
+    operations = Later("operations")
 
 # Sums over tiles are held for a slice of the channels of one image at a time, to bound the scratch memory.
 SLICE_BYTES: Final = 4 << 20

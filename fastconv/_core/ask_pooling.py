@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from . import pooling, remember, threads
+from . import remember, threads
 from .arrays import INT64, Array, DType, as_array, result_dtype
 from .ask_gradients import sum_dtype, too_large, within
 from .checks import checked_average, checked_gradient
+from .later import Later
 from .layouts import Layout, destination, empty_activation, layout, lies_channels_last
 from .types import FLOATS
 from .windows import PoolGeometry, pool_geometry
 from .words import Shape, flag, shape
+
+if TYPE_CHECKING:
+    from . import pooling
+else:
+    pooling = Later("pooling")
 
 recall: Final = remember.recall
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from ..errors import ConvError, ConvTypeError
 from .activations import FUSED, LINEAR, activation_name
 from .arrays import Array, DType, as_array, require_addend
+from .later import Later
 from .layouts import Layout
-from .select import WORDS, known
 from .types import FLOATS
 from .words import Shape, flag, integer, word
+
+if TYPE_CHECKING:
+    from . import select
+else:
+    select = Later("select")
 
 ACTIVATIONS: Final = (LINEAR, *FUSED)
 EXACT_ACTIVATIONS: Final = ("relu", "relu6")
@@ -21,9 +26,9 @@ LARGEST_DIVISOR: Final = 1 << 53  # a whole number that a double holds
 
 def checked_algorithm(algorithm: object) -> str:
     """`algorithm` as one of `WORDS`, or one with a method's variant behind a colon."""
-    if isinstance(algorithm, str) and (algorithm == "auto" or known(algorithm.lower())):
+    if isinstance(algorithm, str) and (algorithm == "auto" or select.known(algorithm.lower())):
         return algorithm.lower()
-    return word("algorithm", algorithm, WORDS)
+    return word("algorithm", algorithm, select.WORDS)
 
 
 def checked_activation(activation: object, dtype: DType) -> str | None:

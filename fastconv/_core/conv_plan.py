@@ -8,11 +8,11 @@ import numpy as np
 
 from .. import _native
 from ..errors import ConvError, ConvTypeError
-from .arrays import as_array, empty
+from .arrays import as_array, bias_for, empty
 from .explanation import ConvExplanation
 from .geometry import Geometry
 from .layouts import checked_residual, destination, layout, lies_channels_last
-from .operands import Array, Packed, bias_for
+from .operands import Array, Packed
 from .operations import explain, fill, forward, input_gradient
 from .plan import plan_for
 from .problem import Direction, Use

@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .passes import Triple
-from .types import COMPUTE_DTYPES
 
 Array = NDArray[Any]
-MOST_LANES = 16  # of any instruction set's vectors
 # By the number of axes: how channels-last arrays become logical ones, (weights, activations).
 FIRST = {axes: ((axes - 1, axes - 2, *range(axes - 2)), (0, axes - 1, *range(1, axes - 1))) for axes in (3, 4, 5)}
 
@@ -88,15 +86,3 @@ class Operands(NamedTuple):
         return self._replace(
             x=self.x[part], out=self.out[part], residual=None if self.residual is None else self.residual[part]
         )
-
-
-def bias_for(bias: Array | None, compute: int) -> Array | None:
-    """The bias in the computing type, aligned, in memory that vectors may be read from up to its end."""
-    if bias is None:
-        return None
-    dtype = COMPUTE_DTYPES[compute]
-    if bias.dtype == dtype and bias.flags.c_contiguous and bias.flags.aligned and bias.size % MOST_LANES == 0:
-        return bias
-    padded = np.zeros(-(-bias.size // MOST_LANES) * MOST_LANES, dtype)
-    padded[: bias.size] = bias
-    return padded[: bias.size]

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from .. import _native
+from .arrays import bias_for
 from .explanation import ConvExplanation
 from .geometry import Geometry
 from .integers import Checked, fits_signed, largest, run_checked
-from .operands import Array, bias_for
+from .operands import Array
 from .padding import padded_input_gradient
 from .plan import gradient_for, plan_for
 from .problem import Direction, Use

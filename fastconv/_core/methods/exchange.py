@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..operands import Operands, bias_for
+from ..arrays import bias_for
+from ..operands import Operands
 from ..passes import Pass, Triple, exchanged_passes, terms, walks_padding
 from ..problem import Problem
 from ..types import Types

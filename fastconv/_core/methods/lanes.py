@@ -5,7 +5,6 @@ In native code: drivers/lanes.pxi, drivers/patches.pxi, drivers/lanes_gradient.p
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import Any, ClassVar, NamedTuple
@@ -28,6 +27,7 @@ from .method import (
     Told,
     Triple,
     aligned_bytes,
+    bent,
     pieces,
     products,
     split,
@@ -152,7 +152,7 @@ class Lanes:
         groups = max(2, case.in_channels // few)
         if direction is Direction.INPUT_GRADIENT:
             few, more = more, few
-        return replace(case, in_channels=few * groups, out_channels=more * groups, groups=groups)
+        return bent(case, in_channels=few * groups, out_channels=more * groups, groups=groups)
 
 
 class LanesProgram(Program):

@@ -198,6 +198,13 @@ class From(NamedTuple):
 # ---- shared --------------------------------------------------------------------------------------------------------
 
 
+def bent(case: Any, **changes: Any) -> Any:
+    """A generated problem with other numbers, for `Method.example`."""
+    from dataclasses import replace  # importing it takes longer than all of this package
+
+    return replace(case, **changes)
+
+
 def split(total: int, most: int) -> int:
     """The size of equal pieces of `total`, none above `most`."""
     most = max(1, most)

@@ -5,7 +5,6 @@ Strassen, "Gaussian elimination is not optimal", Numerische Mathematik 13, 1969.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from math import gcd, prod
 from typing import Any, ClassVar, NamedTuple
@@ -27,6 +26,7 @@ from .method import (
     Told,
     Triple,
     aligned_bytes,
+    bent,
     float32_alone,
     most_tiles,
     packed_bytes,
@@ -188,7 +188,7 @@ class Strassen:
         if not 0 < prod(size) * (1 if case.batch is None else case.batch) < MOST_EXAMPLE_PIXELS:
             return None
         channels = ((64, 256, 64)[case.index % 3], 256)  # that are summed over, and results
-        return replace(
+        return bent(
             case, kernel=(1, 1), dilation=1, groups=1, in_channels=channels[gradient],
             out_channels=channels[not gradient], size=size, dtypes=("float32", "float32"), large=False,
         )  # fmt: skip

@@ -5,7 +5,6 @@ Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 from typing import Any, ClassVar
 
@@ -21,6 +20,7 @@ from .method import (
     Problem,
     Program,
     Triple,
+    bent,
     float32_alone,
     sums_too_long,
     two_axes,
@@ -228,7 +228,7 @@ class Winograd:
         size = tuple(max(n, side + most + 2) for n in case.size)
         if not 0 < case.in_channels * case.out_channels * prod(size) < MOST_EXAMPLE_VALUES:
             return None
-        return replace(
+        return bent(
             case, kernel=(side, side), stride=stride, dilation=dilation, groups=1, size=size,
             dtypes=("float32", "float32"),
         )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import Any, ClassVar, NamedTuple
@@ -25,6 +24,7 @@ from .method import (
     Told,
     Triple,
     aligned_bytes,
+    bent,
     float32_alone,
     most_tiles,
     packed_bytes,
@@ -130,7 +130,7 @@ class WinogradRows:
         channels, size = 1 + case.index % 4, (max(case.size[0], 11), max(case.size[1], 13))
         if not 0 < case.out_channels * prod(size) * (1 if case.batch is None else case.batch) < MOST_EXAMPLE_VALUES:
             return None
-        return replace(
+        return bent(
             case, kernel=(1 + case.index % 7, TAPS), stride=(1 + case.index % 3, STRIDE), dilation=1, groups=1,
             size=size, in_channels=channels, padding_mode="zeros", dtypes=("float32", "float32"), large=False,
         )  # fmt: skip
