@@ -16,7 +16,7 @@ from ._core import (
 )
 
 # isort: split
-from . import functional, grad
+from . import functional
 from ._core.conv_plan import ConvPlan
 from ._core.explanation import ConvExplanation
 from ._core.threads import get_num_threads, set_num_threads
@@ -48,7 +48,7 @@ from .plans import (
 from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 
 if TYPE_CHECKING:
-    from . import layers, losses, models, optimizers, reference
+    from . import grad, layers, losses, models, optimizers, reference
     from .models import Sequential
     from .models.tiles import tiled_predict
 
@@ -101,7 +101,7 @@ __all__ = [
 
 
 # Imported when first asked for, so that `import fastconv` stays cheap.
-_LAZY = ("layers", "losses", "models", "optimizers", "reference")
+_LAZY = ("grad", "layers", "losses", "models", "optimizers", "reference")
 
 
 def __getattr__(name: str) -> Any:

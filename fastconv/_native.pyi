@@ -142,7 +142,7 @@ class WinogradGradient:
 
 def winograd_kinds() -> dict[str, tuple[int, int, int, int, int, int]]: ...
 def winograd_scratch_bytes(
-    compute: int, kind: int, channels: int, tiles: int, columns: int, slice: int, few: bool, held: bool
+    compute: int, kind: int, channels: int, deep: int, stride: int, blocking: Any, columns: int, held: bool
 ) -> int: ...
 def winograd_rows_scratch_bytes(
     compute: int, channels: int, taps: int, stride: int, columns: int, rows: int

@@ -116,9 +116,9 @@ def conv2d(
 
     Notes
     -----
-    float32 and float64 are computed in their own precision, float16 in float32 and rounded once. Integer results are
-    exact or refused with `ConvError`; nothing wraps. Positions in the padding are skipped, not multiplied, so that an
-    infinite weight there adds nothing. The error bounds are on the page about accuracy.
+    float32 and float64 are computed in their own precision, float16 (and ml_dtypes' bfloat16) in float32 and rounded
+    once. Integer results are exact or refused with `ConvError`; nothing wraps. Positions in the padding are skipped,
+    not multiplied, so that an infinite weight there adds nothing. The error bounds are on the page about accuracy.
 
     The result lies C-contiguous in the caller's axes, except that an NCHW-shaped view of channels-last memory gives
     another such view. Any strides are taken: views, negative, zero, unaligned, byte-swapped.

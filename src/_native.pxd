@@ -45,8 +45,7 @@ cdef extern from *:
 
 cdef extern from "fastconv.h" nogil:
     enum:
-        FC_F32, FC_F64, FC_F16, FC_I8, FC_U8, FC_I16, FC_U16, FC_I32, FC_U32        # fc_dtype
-        FC_I64, FC_U64, FC_BF16, FC_DTYPES
+        FC_F32, FC_F64, FC_DTYPES                                                   # fc_dtype
         FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTE_I16, FC_COMPUTES
         LINEAR "FC_LINEAR", RELU "FC_RELU", RELU6 "FC_RELU6"                        # fc_activation: in the registers
         FC_LEAKY_RELU, FC_SILU, FC_SIGMOID, FC_HARDSWISH
@@ -56,6 +55,7 @@ cdef extern from "fastconv.h" nogil:
         FC_WINOGRAD_STRIDED, FC_WINOGRAD_2, FC_WINOGRAD_4, FC_WINOGRAD_TWO_TAPS, FC_WINOGRAD_STRIDED_4
         FC_WINOGRAD_KINDS
         FC_ROWS_TILE, FC_ROWS_TAPS, FC_ROWS_STRIDE, FC_ROWS_ELEMENTS, FC_ROWS_EXTENT
+    const char* const fc_dtype_names[]
     ctypedef struct fc_segment:
         Py_ssize_t a
         Py_ssize_t b
@@ -332,6 +332,7 @@ cdef struct Weights:
     View array
     int code
     size groups, channels, outputs, width, panels   # channels and outputs of one group
+    size steps               # that the channels of a tap take: whole tiles along k
     size taps[3]             # planes, rows and columns
     size channel_stride, output_stride
     size group_elements

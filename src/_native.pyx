@@ -10,6 +10,8 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.string cimport memchr, memcpy, memset
 
 cdef extern from "Python.h":
+    int get_buffer "PyObject_GetBuffer"(object, Py_buffer*, int) noexcept  # leaves an exception behind
+    void PyErr_Clear() noexcept
     int PyErr_CheckSignals() noexcept  # -1 leaves an exception behind, which `run_tasks` hands on
 
 cdef unsigned long main_thread = 0  # the one that runs Python's signal handlers
@@ -130,10 +132,7 @@ def openmp_threads():
 
 
 # The numbers of fastconv.h by the names that Python knows them by.
-DTYPES = {
-    "float32": FC_F32, "float64": FC_F64, "float16": FC_F16, "bfloat16": FC_BF16, "int8": FC_I8, "uint8": FC_U8,
-    "int16": FC_I16, "uint16": FC_U16, "int32": FC_I32, "uint32": FC_U32, "int64": FC_I64, "uint64": FC_U64,
-}
+DTYPES = {(<bytes>fc_dtype_names[code]).decode(): code for code in range(FC_DTYPES)}
 COMPUTES = {
     "float32": FC_COMPUTE_F32, "float64": FC_COMPUTE_F64, "int32": FC_COMPUTE_I32, "int64": FC_COMPUTE_I64,
     "int16": FC_COMPUTE_I16,
@@ -233,7 +232,11 @@ cdef class Arrays:
         cdef Py_buffer* buffer = &self.buffers[self.count]
         if type(array) is not ndarray:   # a subclass may have told Python another shape than its buffer's
             raise TypeError(f"arrays reach native code as plain ndarrays, but got a {type(array).__name__}")
-        PyObject_GetBuffer(array, buffer, PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0))
+        if get_buffer(array, buffer, PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0)) < 0:
+            # NumPy lends no memory of a type of another package, such as bfloat16: of its bits
+            PyErr_Clear()
+            array = array.view(f"u{array.itemsize}")
+            PyObject_GetBuffer(array, buffer, PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0))
         self.count += 1
         if buffer.ndim > 5:
             raise ValueError("arrays of more than five axes do not reach native code")

@@ -6,11 +6,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Element types as they lie in the caller's arrays. */
-enum fc_dtype {
-    FC_F32, FC_F64, FC_F16, FC_I8, FC_U8, FC_I16, FC_U16, FC_I32, FC_U32, FC_I64, FC_U64, FC_BF16,
-    FC_DTYPES
-};
+/* Element types as they lie in the caller's arrays, and their names. */
+#define FC_STORED(X)                                                                                                 \
+    X(FC_F32, "float32") X(FC_F64, "float64") X(FC_F16, "float16") X(FC_I8, "int8") X(FC_U8, "uint8")                \
+    X(FC_I16, "int16") X(FC_U16, "uint16") X(FC_I32, "int32") X(FC_U32, "uint32") X(FC_I64, "int64")                 \
+    X(FC_U64, "uint64") X(FC_BF16, "bfloat16")
+#define FC_CODE(code, name) code,
+#define FC_NAME(code, name) name,
+enum fc_dtype { FC_STORED(FC_CODE) FC_DTYPES };
+static const char *const fc_dtype_names[] __attribute__((unused)) = {FC_STORED(FC_NAME)};
 
 /* What the kernels compute in: packed inputs and weights of one type and sums of the same, but for FC_COMPUTE_I16, whose
    int16 operands are summed in int32. An instruction set need not have it (fc_kernels). */

@@ -15,6 +15,7 @@ import fastconv
 ROOT = Path(__file__).parents[1]
 pytest.importorskip("setuptools")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the compilers here are shell scripts")
+SETS = {"baseline": None, "avx2": None, "avx512": None, "avx512_vnni": "avx512"}  # of x86-64, and which one they extend
 # Writes every argument list to $LOG and makes the output file; knows OpenMP unless NO_OPENMP is set.
 COMPILER = """#!/bin/sh
 echo "$*" >> "$LOG"
@@ -67,14 +68,20 @@ def test_the_flags_keep_the_promises(compiler, tmp_path):
     done = build(tmp_path, CC=compiler, LDSHARED=compiler)
     assert done.returncode == 0, done.stderr
     commands = (tmp_path / "log").read_text().splitlines()
-    kernels = [line for line in commands if "kernels.c" in line]
-    assert {re.search(r"-DFASTCONV_ISA=(\w+)", line)[1] for line in kernels} == {"baseline", "avx2", "avx512"}
+    kernels = [line for line in commands if "-DFASTCONV_ISA=" in line]
+    assert {re.search(r"-DFASTCONV_ISA=(\w+)", line)[1] for line in kernels} == set(SETS)
     for line in commands:
         assert not re.search(r"=native|-ffast-math|-Ofast|-funsafe|-ffinite-math|-fassociative|-freciprocal", line)
         if "probe.c" not in line and line not in kernels:
             assert "-mavx" not in line and "-mfma" not in line, line
-    (baseline,) = (line for line in kernels if "FASTCONV_ISA=baseline" in line)
-    assert "-mavx" not in baseline and "-mfma" not in baseline
+    flags = {}
+    for line in kernels:
+        isa = re.search(r"-DFASTCONV_ISA=(\w+)", line)[1]
+        flags[isa] = set(re.findall(r" -m\S+", line))
+        assert f"src/kernels/{isa if SETS[isa] else 'kernels'}.c" in line
+    assert not flags["baseline"]
+    for isa, parent in SETS.items():
+        assert parent is None or flags[parent] < flags[isa]
 
 
 def on_windows(folder: Path, compiler: str) -> subprocess.CompletedProcess[str]:
@@ -96,14 +103,14 @@ def test_on_windows_clang_cl_takes_the_place_of_cl(tmp_path):
     assert done.returncode == 0, done.stderr
     commands = (tmp_path / "log").read_text().splitlines()
     compiled = [line for line in commands if "/Tc" in line and "probe.c" not in line]
-    assert len(compiled) == 6  # three instruction sets, the drivers, dispatch and tasks
+    assert len(compiled) == len(SETS) + 3  # the drivers, dispatch and tasks
     for line in compiled:
         words = line.split()
         assert {"/MD", "-openmp", "/clang:-O3", "/clang:-std=gnu11"} <= set(words)
         # What is not meant for clang-cl itself says so: its -Wall is Clang's -Weverything, and it knows no -O3.
         assert not [word for word in words if re.match(r"-[fmO]|-W|/GL|-std", word)]
-    kernels = {re.search(r"-DFASTCONV_ISA=(\w+)", line)[1]: line for line in compiled if "kernels.c" in line}
-    assert set(kernels) == {"baseline", "avx2", "avx512"} and "/clang:-mavx512f" in kernels["avx512"]
+    kernels = {re.search(r"-DFASTCONV_ISA=(\w+)", line)[1]: line for line in compiled if "-DFASTCONV_ISA=" in line}
+    assert set(kernels) == set(SETS) and "/clang:-mavx512f" in kernels["avx512"]
     assert "-mavx" not in kernels["baseline"]
     assert commands[-1].endswith("libomp.lib") and "/EXPORT:PyInit__native" in commands[-1]
     assert (tmp_path / "lib" / "fastconv" / "libomp.dll").read_text() == "OpenMP"  # where Python looks for it

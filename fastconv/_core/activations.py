@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from .. import _native
 from ..errors import ConvError, ConvTypeError
 
 # What a convolution computes while it stores its result, with the number that the kernels know it by.
-FUSED: Final = {"relu": 1, "relu6": 2, "leaky_relu": 3, "silu": 4, "sigmoid": 5, "hardswish": 6}
+FUSED: Final = {name: code for name, code in _native.ACTIVATIONS.items() if name is not None}
 LINEAR: Final = "linear"  # in place of None
 BY_LAYERS: Final = (LINEAR, *FUSED, "tanh", "softmax")  # the latter two in a pass of their own
 ALIASES: Final = {"swish": "silu", "hard_swish": "hardswish", "hard_silu": "hardswish"}

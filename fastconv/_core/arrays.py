@@ -116,7 +116,10 @@ def result_dtype(name: str, array: Array, other_name: str, other: Array) -> DTyp
             return dtype
     elif other_dtype in INTEGERS:
         return INT32 if dtype.itemsize <= 2 and other_dtype.itemsize <= 2 else INT64
-    wider = np.result_type(dtype, other_dtype)
+    try:
+        wider = np.result_type(dtype, other_dtype)
+    except TypeError:  # NumPy knows no type that holds both, as of float16 and bfloat16
+        wider = np.dtype(np.float32)
     raise ConvTypeError(
         f"{name} and {other_name} must have the same floating dtype or both hold integers, but got {name} of dtype "
         f"{dtype} {array.shape} and {other_name} of dtype {other_dtype} {other.shape}; "

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from . import operations, remember, threads
-from .arrays import Array, DType, as_array, empty, is_ndarray, plain, result_dtype
+from .arrays import ALIGNED_FROM_BYTES, Array, DType, as_array, empty, is_ndarray, plain, result_dtype
 from .checks import checked_activation, checked_algorithm, checked_bias, checked_gradient, checked_tiles
 from .geometry import Geometry, conv_geometry, conv_transpose_geometry, tiled_geometries
 from .layouts import Layout, checked_residual, destination, layout, lies_channels_last
@@ -25,33 +27,25 @@ from .words import Shape, shape
 recall: Final = remember.recall
 
 
-class Options(NamedTuple):
-    """The options that make the geometry of a convolution, as the caller writes them."""
+# stride, padding, dilation, groups, and padding_mode or, of a transposed convolution, output_padding: as written.
+Options = tuple[object, object, object, object, object]
 
-    stride: object
-    padding: object
-    dilation: object
-    groups: object = 1
-    padding_mode: object = "zeros"
-    output_padding: object = 0
-    transposed: bool = False
 
-    def geometry(self, input: Shape, weight: Shape, name: str, shown: tuple[Shape, Shape]) -> Geometry:
-        """The convolution of an input and a weight of these logical shapes, or a refusal that shows the caller's."""
-        *plain, transposed = self
-        key = ("conv", transposed, input, weight, *plain) if all(map(remember.plain, plain)) else None
-        g: Geometry | None = None if key is None else recall(key)
-        if g is None:
-            stride, padding, dilation, groups, mode, extra = plain
-            if transposed:
-                g = conv_transpose_geometry(
-                    input, weight, stride, padding, extra, groups, dilation, name=name, shown=shown
-                )
-            else:
-                g = conv_geometry(input, weight, stride, padding, dilation, groups, mode, name=name, shown=shown)
-            if key is not None:
-                remember.keep(key, g)
-        return g
+def _geometry(
+    options: Options, transposed: bool, input: Shape, weight: Shape, name: str, shown: tuple[Shape, Shape]
+) -> Geometry:
+    """The convolution of an input and a weight of these logical shapes, or a refusal that shows the caller's."""
+    key = ("conv", transposed, input, weight, *options) if all(map(remember.plain, options)) else None
+    g: Geometry | None = None if key is None else recall(key)
+    if g is None:
+        stride, padding, dilation, groups, last = options
+        if transposed:
+            g = conv_transpose_geometry(input, weight, stride, padding, last, groups, dilation, name=name, shown=shown)
+        else:
+            g = conv_geometry(input, weight, stride, padding, dilation, groups, last, name=name, shown=shown)
+        if key is not None:
+            remember.keep(key, g)
+    return g
 
 
 class Asked(NamedTuple):
@@ -86,6 +80,7 @@ def asked(
     algorithm: object,
     num_threads: int | None,
     *,
+    transposed: bool = False,
     gradient: tuple[object] | None = None,
     input_shape: str = "",
     weight_shape: str = "",
@@ -119,8 +114,8 @@ def asked(
         checked_tiles(name, w_shape)
         w_shape = w_shape[2:]
     types = (dtype, dtype) if dtype is not None else _result_dtypes(own_x, own_w, own_dy)
-    g = options.geometry(x_shape, w_shape, name, (shown_x, shown_w))
-    if options.transposed:
+    g = _geometry(options, transposed, x_shape, w_shape, name, (shown_x, shown_w))
+    if transposed:
         result_shape = (g.batch, g.in_channels, *g.input_size)
     else:
         result_shape = (g.batch, g.out_channels, *g.output_size)
@@ -139,14 +134,12 @@ def _result_dtypes(input: Array | None, weight: Array | None, grad_output: Array
         name, first = ("weight", weight) if input is None else ("input", input)
         dtype = result_dtype(name, first, "weight", weight)
         return dtype, dtype
-    of_input = of_weight = None
-    if weight is not None:
-        of_input = result_dtype("grad_output", grad_output, "weight", weight)
-    if input is not None:
-        of_weight = result_dtype("grad_output", grad_output, "input", input)
-    either = of_input or of_weight
-    assert either is not None
-    return of_input or either, of_weight or either
+    both = [
+        result_dtype("grad_output", grad_output, name, other)
+        for name, other in (("weight", weight), ("input", input))
+        if other is not None
+    ]
+    return both[0], both[-1]  # of one that is not given, nobody asks
 
 
 # ---- convolutions ------------------------------------------------------------------------------------------------
@@ -177,12 +170,13 @@ def convolve(
             algorithm, num_threads,
         )  # fmt: skip
         if key is not None and (known := recall(key)) is not None:
-            run, compute, shape, code, last = known
-            result = empty(shape, input.dtype)  # type: ignore[attr-defined]
-            run(input, weight, None, bias_for(bias, compute), None, result, code, last)  # type: ignore[arg-type]
+            run, compute, new, shape, code, last = known
+            result: Array = new(shape, input.dtype)  # type: ignore[attr-defined]
+            shift = None if bias is None else bias_for(bias, compute)  # type: ignore[arg-type]
+            run(input, weight, None, shift, None, result, code, last)
             return result
     a = asked(
-        f"conv{axes}d", axes, data_format, Options(stride, padding, dilation, groups, padding_mode), input, weight,
+        f"conv{axes}d", axes, data_format, (stride, padding, dilation, groups, padding_mode), input, weight,
         algorithm, num_threads,
     )  # fmt: skip
     assert a.input is not None and a.weight is not None
@@ -200,7 +194,9 @@ def convolve(
         types = Types(a.input.dtype, a.weight.dtype, a.dtype)
         plan = plan_for(a.geometry, Direction.FORWARD, types, a.threads, a.algorithm)
         shape, last = a.frame.from_logical_shape(a.result_shape), a.frame.channels_last
-        remember.keep(key, (plan.program.run, plan.problem.machine.compute, shape, ACTIVATIONS[act], last))
+        new = np.empty if result.nbytes < ALIGNED_FROM_BYTES else empty
+        known = (plan.program.run, plan.problem.machine.compute, new, shape, ACTIVATIONS[act], last)
+        remember.keep(key, known)
     return result
 
 
@@ -220,8 +216,10 @@ def transpose(
     out: object,
 ) -> Array:
     """The transposed convolution: an input gradient with a bias."""
-    options = Options(stride, padding, dilation, groups, transposed=True, output_padding=output_padding)
-    a = asked(f"conv_transpose{axes}d", axes, data_format, options, input, weight, algorithm, num_threads)
+    a = asked(
+        f"conv_transpose{axes}d", axes, data_format, (stride, padding, dilation, groups, output_padding), input, weight,
+        algorithm, num_threads, transposed=True,
+    )  # fmt: skip
     assert a.input is not None and a.weight is not None
     b = checked_bias(a.name, bias, a.geometry.in_channels, a.dtype, a.shown_weight)
     target, result, finish = destination(
@@ -246,7 +244,7 @@ def convolve_tiled(
 ) -> Array:
     """The convolution with kernels that take turns over the output."""
     a = asked(
-        "tiled_conv2d", 2, data_format, Options(stride, padding, dilation), input, weight, algorithm, num_threads,
+        "tiled_conv2d", 2, data_format, (stride, padding, dilation, 1, "zeros"), input, weight, algorithm, num_threads,
         tiled=True,
     )  # fmt: skip
     assert a.input is not None and a.weight is not None

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ConvError
 from . import operations, remember
 from .arrays import INT64, Array, DType, empty, result_dtype
-from .ask import Asked, Options, asked
+from .ask import Asked, asked
 from .geometry import Geometry, tiled_geometries
 from .layouts import Layout, empty_activation, empty_weight
 from .types import FLOATS
@@ -109,7 +109,7 @@ def backward(
                 known.bias(grad_output) if wanted[2] else None,
             )
     a = asked(
-        f"conv{axes}d_backward", axes, data_format, Options(stride, padding, dilation, groups, padding_mode), input,
+        f"conv{axes}d_backward", axes, data_format, (stride, padding, dilation, groups, padding_mode), input,
         weight, algorithm, num_threads, gradient=(grad_output,),
     )  # fmt: skip
     x, dy, wanted = a.input, a.grad_output, mask(output_mask)
@@ -148,7 +148,7 @@ def input_gradient(
         result: Array = known.input(grad_output, weight)
         return result
     a = asked(
-        f"conv{axes}d_input", axes, data_format, Options(stride, padding, dilation, groups, padding_mode), input_size,
+        f"conv{axes}d_input", axes, data_format, (stride, padding, dilation, groups, padding_mode), input_size,
         weight, algorithm, num_threads, gradient=(grad_output,), input_shape="input_size",
     )  # fmt: skip
     assert a.grad_output is not None
@@ -181,7 +181,7 @@ def weight_gradient(
         result: Array = known.weight(grad_output, input)
         return result
     a = asked(
-        f"conv{axes}d_weight", axes, data_format, Options(stride, padding, dilation, groups, padding_mode), input,
+        f"conv{axes}d_weight", axes, data_format, (stride, padding, dilation, groups, padding_mode), input,
         weight_size, algorithm, num_threads, gradient=(grad_output,), weight_shape="weight_size",
     )  # fmt: skip
     assert a.input is not None and a.grad_output is not None
@@ -211,8 +211,8 @@ def transposed_input_gradient(
     """The gradient of a transposed convolution with respect to its input: the convolution that it transposes."""
     a = asked(
         f"conv_transpose{axes}d_input", axes, data_format,
-        Options(stride, padding, dilation, groups, transposed=True, output_padding=output_padding), input_size, weight,
-        algorithm, num_threads, gradient=(grad_output,), input_shape="input_size",
+        (stride, padding, dilation, groups, output_padding), input_size, weight,
+        algorithm, num_threads, transposed=True, gradient=(grad_output,), input_shape="input_size",
     )  # fmt: skip
     g, dy, w = a.geometry, a.grad_output, a.weight
     assert dy is not None and w is not None
@@ -238,8 +238,8 @@ def transposed_weight_gradient(
     """The gradient of a transposed convolution with respect to its weight: input and gradient change places."""
     a = asked(
         f"conv_transpose{axes}d_weight", axes, data_format,
-        Options(stride, padding, dilation, groups, transposed=True, output_padding=output_padding), input, weight_size,
-        algorithm, num_threads, gradient=(grad_output,), weight_shape="weight_size",
+        (stride, padding, dilation, groups, output_padding), input, weight_size,
+        algorithm, num_threads, transposed=True, gradient=(grad_output,), weight_shape="weight_size",
     )  # fmt: skip
     assert a.input is not None and a.grad_output is not None
     return _weight_gradient(a, a.grad_output, a.input)
@@ -261,7 +261,7 @@ def tiled_input_gradient(
 ) -> Array:
     """The gradient of a tiled convolution with respect to its input: the sum over the tiles."""
     a = asked(
-        "tiled_conv2d_input", 2, data_format, Options(stride, padding, dilation), input_size, weight, algorithm,
+        "tiled_conv2d_input", 2, data_format, (stride, padding, dilation, 1, "zeros"), input_size, weight, algorithm,
         num_threads, gradient=(grad_output,), input_shape="input_size", tiled=True,
     )  # fmt: skip
     g, dy, kernels = a.geometry, a.grad_output, a.weight
@@ -300,7 +300,7 @@ def tiled_weight_gradient(
 ) -> Array:
     """The gradient of a tiled convolution with respect to its weight."""
     a = asked(
-        "tiled_conv2d_weight", 2, data_format, Options(stride, padding, dilation), input, weight_size, algorithm,
+        "tiled_conv2d_weight", 2, data_format, (stride, padding, dilation, 1, "zeros"), input, weight_size, algorithm,
         num_threads, gradient=(grad_output,), weight_shape="weight_size", tiled=True,
     )  # fmt: skip
     x, dy = a.input, a.grad_output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .arrays import Array
-from .ask import Asked, Options, asked
+from .ask import Asked, asked
 from .checks import checked_activation, checked_bias, checked_dtype
 from .conv_plan import ConvPlan
 from .explanation import ConvExplanation
@@ -29,7 +29,7 @@ def planned(
 ) -> ConvPlan:
     """The plan of a convolution; `use` says how it will be run."""
     a = asked(
-        f"plan_conv{axes}d", axes, data_format, Options(stride, padding, dilation, groups, padding_mode), input_shape,
+        f"plan_conv{axes}d", axes, data_format, (stride, padding, dilation, groups, padding_mode), input_shape,
         weight, algorithm, num_threads, input_shape="input_shape",
     )  # fmt: skip
     return _plan(a, a.geometry.out_channels, bias, activation, use)
@@ -75,8 +75,8 @@ def planned_transposed(
     """The plan of a transposed convolution."""
     a = asked(
         f"plan_conv_transpose{axes}d", axes, data_format,
-        Options(stride, padding, dilation, groups, transposed=True, output_padding=output_padding), input_shape, weight,
-        algorithm, num_threads, input_shape="input_shape",
+        (stride, padding, dilation, groups, output_padding), input_shape, weight,
+        algorithm, num_threads, transposed=True, input_shape="input_shape",
     )  # fmt: skip
     return _plan(a, a.geometry.in_channels, bias, None, Use.HELD, transposed=True)
 
@@ -110,7 +110,7 @@ def explained(
     """What a convolution of these shapes would do."""
     element = checked_dtype(dtype)
     a = asked(
-        f"explain_conv{axes}d", axes, data_format, Options(stride, padding, dilation, groups, padding_mode),
+        f"explain_conv{axes}d", axes, data_format, (stride, padding, dilation, groups, padding_mode),
         input_shape, weight_shape, algorithm, num_threads, input_shape="input_shape", weight_shape="weight_shape",
         dtype=element,
     )  # fmt: skip

@@ -19,26 +19,21 @@ from .words import Shape, flag, shape
 recall: Final = remember.recall
 
 
-class Windows(NamedTuple):
-    """The options that make the geometry of a pooling, as the caller writes them."""
+# kernel_size, stride, padding, dilation and ceil_mode, as written.
+Windows = tuple[object, object, object, object, object]
 
-    kernel_size: object
-    stride: object
-    padding: object
-    dilation: object
-    ceil_mode: object
 
-    def geometry(self, input: Shape, name: str, shown: Shape) -> PoolGeometry:
-        """The pooling of an input of this logical shape, or a refusal that shows the caller's."""
-        ceil = flag("ceil_mode", self.ceil_mode)
-        numbers = self[:4]
-        key = ("pool", ceil, input, *numbers) if all(map(remember.plain, numbers)) else None
-        pg: PoolGeometry | None = None if key is None else recall(key)
-        if pg is None:
-            pg = pool_geometry(input, *numbers, ceil, name=name, shown=shown)
-            if key is not None:
-                remember.keep(key, pg)
-        return pg
+def _geometry(windows: Windows, input: Shape, name: str, shown: Shape) -> PoolGeometry:
+    """The pooling of an input of this logical shape, or a refusal that shows the caller's."""
+    kernel_size, stride, padding, dilation, ceil_mode = windows
+    ceil = flag("ceil_mode", ceil_mode)
+    key = ("pool", ceil, input, *windows[:4]) if all(map(remember.plain, windows[:4])) else None
+    pg: PoolGeometry | None = None if key is None else recall(key)
+    if pg is None:
+        pg = pool_geometry(input, kernel_size, stride, padding, dilation, ceil, name=name, shown=shown)
+        if key is not None:
+            remember.keep(key, pg)
+    return pg
 
 
 class Pooled(NamedTuple):
@@ -77,7 +72,7 @@ def pooled(
     else:
         x, batched = frame.activation("input", own_x)
         size, shown = x.shape, own_x.shape
-    pg = windows.geometry(size, name, shown)
+    pg = _geometry(windows, size, name, shown)
     result_shape = (pg.batch, pg.channels, *pg.output_size)
     if own_dy is not None:
         if own_x is not None:
@@ -105,7 +100,7 @@ def max_pool(
     out: object,
 ) -> Array | tuple[Array, Array]:
     """The maximum of every window and, if asked for, its place."""
-    windows = Windows(kernel_size, stride, padding, dilation, ceil_mode)
+    windows = (kernel_size, stride, padding, dilation, ceil_mode)
     p = pooled(f"max_pool{axes}d", axes, data_format, windows, input, num_threads)
     x = p.input
     assert x is not None
@@ -133,7 +128,7 @@ def avg_pool(
     out: object,
 ) -> Array:
     """The mean of every window."""
-    windows = Windows(kernel_size, stride, padding, 1, ceil_mode)
+    windows = (kernel_size, stride, padding, 1, ceil_mode)
     p = pooled(f"avg_pool{axes}d", axes, data_format, windows, input, num_threads)
     x = p.input
     assert x is not None
@@ -159,7 +154,7 @@ def max_pool_gradient(
     num_threads: int | None,
 ) -> Array:
     """The gradient of the maximum of every window with respect to the input."""
-    windows = Windows(kernel_size, stride, padding, dilation, ceil_mode)
+    windows = (kernel_size, stride, padding, dilation, ceil_mode)
     p = pooled(f"max_pool{axes}d_input", axes, data_format, windows, input, num_threads, gradient=(grad_output,))
     pg, x, dy = p.geometry, p.input, p.grad_output
     assert x is not None and dy is not None
@@ -191,7 +186,7 @@ def avg_pool_gradient(
     num_threads: int | None,
 ) -> Array:
     """The gradient of the mean of every window with respect to the input."""
-    windows = Windows(kernel_size, stride, padding, 1, ceil_mode)
+    windows = (kernel_size, stride, padding, 1, ceil_mode)
     p = pooled(
         f"avg_pool{axes}d_input", axes, data_format, windows, input_size, num_threads, gradient=(grad_output,),
         sized=True,

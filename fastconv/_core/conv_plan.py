@@ -17,7 +17,7 @@ from .operations import explain, fill, forward, input_gradient
 from .plan import plan_for
 from .problem import Direction, Use
 from .select import check
-from .types import ACTIVATIONS, Types, result_of
+from .types import ACTIVATIONS, FLOATS, Types, result_of
 
 
 def _unpickled_plan(
@@ -73,7 +73,7 @@ class ConvPlan:
         here, there = (g.in_channels, *g.input_size), (g.out_channels, *g.output_size)
         self._input, self._output = (there, here) if transposed else (here, there)
         direction = Direction.INPUT_GRADIENT if transposed else Direction.FORWARD
-        if self.dtype.kind != "f":
+        if self.dtype not in FLOATS:
             last = self._layout.channels_last
             self._explanation = explain(
                 g, self.dtype, algorithm=algorithm, threads=threads, channels_last=last, direction=direction

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -25,8 +24,8 @@ def like(pattern: Callable[..., Any], axes: int) -> Callable[[Function], Functio
 
     def decorated(function: Function) -> Function:
         text = pattern.__doc__ or ""
-        text = re.sub(r"\n\n    Examples\n    -+\n.*", "\n    ", text, flags=re.DOTALL)
-        text = re.sub(r"`(\w+)2d(\w*)`", rf"`\g<1>{axes}d\2`", text)
+        text = text.partition("\n\n    Examples\n")[0].rstrip() + "\n    "
+        text = text.replace("2d", f"{axes}d")  # of the names of functions
         for phrases in PHRASES:
             text = text.replace(phrases[0], phrases[{1: 1, 3: 2}[axes]])
         function.__doc__ = text

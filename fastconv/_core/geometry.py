@@ -114,19 +114,24 @@ def check_bytes(name: str, arrays: dict[str, Shape], described: Callable[[], str
             )
 
 
-class _Asked(NamedTuple):
-    """The options of a convolution as numbers, one an axis, before its padding and its outputs are known."""
+class _Asked:
+    """The options of a convolution as numbers, one an axis, before its padding and its outputs are known.
 
-    name: str
-    shown: tuple[Shape, Shape]
-    size: Sizes  # of the array that is given: of a transposed convolution the output of the one that it transposes
-    kernel: Sizes
-    extent: Sizes
-    stride: Sizes
-    dilation: Sizes
-    groups: int
-    padding: object  # as written
-    extra: Sizes | None = None  # output_padding
+    `size` is that of the array which is given: of a transposed convolution the output of the one that it transposes.
+    `padding` is as written, `extra` a transposed one's output_padding. (A class of the plain sort: a tuple with names
+    takes as long to make as all else here takes to import.)
+    """
+
+    __slots__ = ("dilation", "extent", "extra", "groups", "kernel", "name", "padding", "shown", "size", "stride")
+
+    def __init__(
+        self, name: str, shown: tuple[Shape, Shape], size: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes,
+        groups: int, padding: object,
+    ) -> None:  # fmt: skip
+        self.name, self.shown, self.size, self.kernel = name, shown, size, kernel
+        self.stride, self.dilation, self.groups, self.padding = stride, dilation, groups, padding
+        self.extent = extents(kernel, dilation)
+        self.extra: Sizes | None = None
 
     def along(self, axis: int) -> str:
         """What messages call an axis."""
@@ -181,10 +186,7 @@ def _asked(
             f"has kernel {' x '.join(map(str, kernel))}."
         )
     strides, dilations = per_axis("stride", stride, 1, axes), per_axis("dilation", dilation, 1, axes)
-    return _Asked(
-        name, shown, input_shape[2:], kernel, extents(kernel, dilations), strides, dilations, channel_groups(groups),
-        padding,
-    )  # fmt: skip
+    return _Asked(name, shown, input_shape[2:], kernel, strides, dilations, channel_groups(groups), padding)
 
 
 # ---- convolution -------------------------------------------------------------------------------------------------
@@ -304,7 +306,7 @@ def conv_transpose_geometry(
     """
     a = _asked(name, input_shape, weight_shape, stride, padding, dilation, groups, shown)
     axes = len(a.size)
-    a = a._replace(extra=per_axis("output_padding", output_padding, 0, axes))
+    a.extra = per_axis("output_padding", output_padding, 0, axes)
     batch, in_channels = input_shape[:2]
     if weight_shape[0] != in_channels:
         raise ConvError(

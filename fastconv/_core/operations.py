@@ -19,7 +19,7 @@ from .padding import padded_input_gradient
 from .plan import gradient_for, plan_for
 from .problem import Direction, Use
 from .select import check
-from .types import ACTIVATIONS, COMPUTE, STORAGE, DType, Types, result_of
+from .types import ACTIVATIONS, COMPUTE, FLOATS, STORAGE, DType, Types, result_of
 
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a bias gradient
 
@@ -38,7 +38,7 @@ def forward(
                 x, w, None, bias_for(b, plan.problem.machine.compute), add, to, ACTIVATIONS[activation], False
             )
 
-    if out.dtype.kind == "f":
+    if out.dtype in FLOATS:
         run(input, weight, out, bias, residual)
         return
     extra = 0
@@ -79,7 +79,7 @@ def input_gradient(
         else:
             bare(g, dy, w, to, b)
 
-    if out.dtype.kind == "f":
+    if out.dtype in FLOATS:
         run(grad_output, weight, out, bias)
         return
     extra = 0
@@ -116,7 +116,7 @@ def weight_gradient(
     def run(x: Array, dy: Array, to: Array) -> None:
         gradient_for(g, Types(x.dtype, dy.dtype, to.dtype), threads, algorithm).run(x, dy, to)
 
-    if out.dtype.kind == "f":
+    if out.dtype in FLOATS:
         run(input, grad_output, out)
         return
     terms = g.batch * prod(g.output_size)
@@ -137,7 +137,7 @@ def bias_gradient(grad_output: Array, out: Array, *, threads: int = 1) -> None:
     def run(dy: Array, to: Array) -> None:
         _native.bias_gradient(COMPUTE[to.dtype], dy, STORAGE[dy.dtype], to, STORAGE[to.dtype], parts, team)
 
-    if out.dtype.kind == "f":
+    if out.dtype in FLOATS:
         run(grad_output, out)
         return
     one = np.ones((1,) * grad_output.ndim, np.int8)

@@ -14,7 +14,7 @@ from ..errors import ConvTypeError
 from .methods.method import LONG_SUM
 from .operands import Array
 from .passes import Triple, triple
-from .types import STORAGE
+from .types import FLOATS, STORAGE
 from .windows import PoolGeometry
 
 
@@ -56,7 +56,7 @@ def _pool_gradient(
 ) -> None:
     """Every value of `dy` to the pixels of its window; where very many windows may meet a pixel, in double precision
     with what the sums round off beside them, an image's plane after the other."""
-    if out.dtype.kind != "f" or windows_of_a_pixel(pg) < LONG_SUM:
+    if out.dtype not in FLOATS or windows_of_a_pixel(pg) < LONG_SUM:
         out[...] = 0
         _pool(kind, pg, dy, out, indices, include, divisor, threads)
         return
@@ -105,7 +105,7 @@ def avg_pool_gradient(
 
 
 def _refuse_integer_average(array: Array) -> None:
-    if array.dtype.kind != "f":
+    if array.dtype not in FLOATS:
         raise ConvTypeError(
             f"input of an average pooling must be floating point, but got {array.dtype}: a mean of integers is no "
             "integer. Convert with .astype('float32')."

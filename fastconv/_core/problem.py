@@ -114,6 +114,11 @@ class Problem(NamedTuple):
         return "zeros" if self.transposed else self.geometry.padding_mode
 
     @property
+    def compute(self) -> int:
+        """fc_compute of the sums."""
+        return self.machine.compute
+
+    @property
     def mode(self) -> int:
         """`padding_mode` as native code numbers it."""
         return PADDING_MODES[self.padding_mode]

@@ -8,9 +8,11 @@ direct one.
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+
+from .types import FLOATS
 
 if TYPE_CHECKING:
     from .operands import Array, Operands, Packed
@@ -29,14 +31,19 @@ class Fast(Protocol):
     ) -> bytes | None: ...  # fmt: skip
 
 
-def run(p: Problem, q: Pass, a: Operands, native: Fast | Literal[False], rows: int = 0) -> None:
-    """A pass into its phase of the outputs by a native program, which marks `rows` (0: all) of an image at a time;
-    where there is none, as the weights are not finite, directly."""
+def run(
+    p: Problem, q: Pass, a: Operands, native: Fast | Literal[False], rows: int = 0, packed: Packed | None = None
+) -> None:
+    """A pass into its phase of the outputs by a native program, which marks `rows` (0: all) of an image at a time.
+
+    Where there is none, as the weights are not finite, directly. `packed` are weights for the program alone.
+    """
     bad: bytes | None = None
     if native:
         bad = native.run(
-            a.x, a.weight, a.packed, a.bias, a.residual, a.out, a.activation, a.channels_last, p.machine.threads
-        )
+            a.x, a.weight, packed or a.packed, a.bias, a.residual, a.out, a.activation, a.channels_last,
+            p.machine.threads,
+        )  # fmt: skip
         if bad is None:
             return
     own = a if q.step == (1, 1, 1) else a.logical().phase(q.phase, q.step)
@@ -44,27 +51,30 @@ def run(p: Problem, q: Pass, a: Operands, native: Fast | Literal[False], rows: i
 
 
 def again(p: Problem, q: Pass, a: Operands, bad: bytes | None, rows: int) -> None:
-    """Compute the rows of a pass again that `bad` marks, a byte for `rows` of them and image (None: all).
+    """Compute the rows of a pass again that `bad` marks, a byte for `rows` of them, plane and image (None: all).
 
     `a` holds the outputs of the pass alone.
     """
     from .methods.direct import rows_of_a_pass
 
     a = a.logical()
-    batch, height = a.batch, a.size[1]
+    batch, (planes, height, _) = a.batch, a.size
     if bad is None:
         rows_of_a_pass(p, q, a)
         return
-    for n, row in np.argwhere(np.frombuffer(bad, np.uint8).reshape(batch, -1)):
-        part = np.s_[..., rows * int(row) : min(height, rows * int(row) + rows), :]
+    for at, row in np.argwhere(np.frombuffer(bad, np.uint8).reshape(batch * planes, -1)):
+        (n, plane), first = divmod(int(at), planes), rows * int(row)
+        part: tuple[Any, ...] = np.s_[..., first : min(height, first + rows), :]
+        if a.out.ndim == 5:
+            part = np.s_[:, :, plane : plane + 1, first : min(height, first + rows)]
         one = a.images(slice(n, n + 1))
         one = one._replace(out=one.out[part], residual=None if one.residual is None else one.residual[part])
-        rows_of_a_pass(p, q.shifted(1, rows * int(row) * q.stride[1]), one)
+        rows_of_a_pass(p, q.shifted(0, plane * q.stride[0]).shifted(1, first * q.stride[1]), one)
 
 
 def images_with_nan(out: Array) -> Array:
     """Which images of a result hold a NaN, which every activation and the image's sum hand on."""
-    if out.dtype.kind != "f":
+    if out.dtype not in FLOATS:
         return np.zeros(0, np.intp)
     with np.errstate(all="ignore"):
         sums = out.sum(tuple(range(1, out.ndim)), dtype=np.promote_types(out.dtype, np.float32))
@@ -73,7 +83,7 @@ def images_with_nan(out: Array) -> Array:
 
 def all_finite(weight: Array) -> bool:
     """Whether all values are finite, with hardly any memory beside them."""
-    if weight.dtype.kind != "f":
+    if weight.dtype not in FLOATS:
         return True
     step = max(1, FINITE_AT_ONCE // max(1, prod(weight.shape[2:])))
     return all(

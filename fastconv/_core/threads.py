@@ -170,7 +170,7 @@ def effective(num_threads: int | None) -> int:
     The cap yields to a limit that was set on OpenMP in the calling thread, as threadpoolctl does.
     """
     if num_threads is None:
-        wanted, limit = get_num_threads(), _native.openmp_threads()
+        wanted, limit = _cap or get_num_threads(), _native.openmp_threads()
         if limit < _openmp:
             wanted = min(wanted, limit)
     else:

@@ -108,6 +108,16 @@ def codes(types: Types) -> Codes:
     return Codes(COMPUTE[types.result], STORAGE[types.input], STORAGE[types.weight], STORAGE[types.result])
 
 
+_SHORT: Final = frozenset(map(np.dtype, ("int8", "uint8", "int16")))  # what int16 operands hold
+
+
+def product_compute(types: Types) -> int:
+    """fc_compute of the products of the direct driver: of integers of 8 and 16 bits, the pairs of int16 that some
+    instruction sets multiply and add at once; their sums are those of int32. For the one in use."""
+    pairs = types.input in _SHORT and types.weight in _SHORT and COMPUTE[types.result] == _native.COMPUTES["int32"]
+    return _native.COMPUTES["int16"] if pairs and _native.computes(_native.COMPUTES["int16"]) else COMPUTE[types.result]
+
+
 def result_of(dtype: DType) -> DType:
     """The type of a result of arrays of `dtype`: a float as it is, int32 of up to 16 bits, else int64."""
     return _RESULTS[dtype]

@@ -25,18 +25,18 @@ class PoolGeometry(NamedTuple):
     padding: Pads
 
 
-class _Pooled(NamedTuple):
-    """The options of a pooling as numbers, one an axis."""
+class _Pooled:
+    """The options of a pooling as numbers, one an axis; `padding` as written."""
 
-    name: str
-    shown: Shape
-    size: Sizes
-    kernel: Sizes
-    extent: Sizes
-    stride: Sizes
-    dilation: Sizes
-    padding: object  # as written
-    ceil: bool
+    __slots__ = ("ceil", "dilation", "extent", "kernel", "name", "padding", "shown", "size", "stride")
+
+    def __init__(
+        self, name: str, shown: Shape, size: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes, padding: object,
+        ceil: bool,
+    ) -> None:  # fmt: skip
+        self.name, self.shown, self.size, self.kernel = name, shown, size, kernel
+        self.stride, self.dilation, self.padding, self.ceil = stride, dilation, padding, ceil
+        self.extent = extents(kernel, dilation)
 
     def along(self, axis: int) -> str:
         return AXES[len(self.size)][axis]
@@ -62,10 +62,7 @@ def pool_geometry(
     strides = kernel if stride is None else per_axis("stride", stride, 1, axes)
     dilations = per_axis("dilation", dilation, 1, axes)
     batch, channels = input_shape[:2]
-    p = _Pooled(
-        name, shown, input_shape[2:], kernel, extents(kernel, dilations), strides, dilations, padding,
-        flag("ceil_mode", ceil_mode),
-    )  # fmt: skip
+    p = _Pooled(name, shown, input_shape[2:], kernel, strides, dilations, padding, flag("ceil_mode", ceil_mode))
     parsed = parse_padding(padding, axes)
     pads = tuple(_pool_sides(p, axis, parsed) for axis in range(axes))
     outputs = tuple(_pool_outputs(p, axis, sides, parsed) for axis, sides in enumerate(pads))

@@ -30,6 +30,7 @@ cdef struct DirectPass:                        # what is counted along an axis: 
     bint long_                                 # sums are made in blocks of so many terms
     size sum_block
     size groups, channels, outputs             # of one group: reduction and output channels
+    size steps                                 # of the reduction that the channels of a tap take: whole tiles along k
     size extent[3]                             # outputs of this pass
     size phase[3]                              # where they lie in y: from here on,
     size apart[3]                              # every so many-th
@@ -133,6 +134,7 @@ cdef class Direct(Program):
         cdef int axis
         p.kernels, p.x_code, p.y_code = self.kernels, self.input, self.result
         p.groups, p.channels, p.outputs, p.mode = extent.groups, extent.channels, extent.outputs, extent.mode
+        p.steps = round_up(p.channels, self.kernels.tile_k)
         three(extent.size, p.full)
         three(extent.input_size, input_size)
         three(pass_.stride, p.stride)
@@ -214,7 +216,7 @@ cdef class Direct(Program):
                 passes[i].weights.offsets = NULL
             held = []
             for i in range(count):
-                passes[i] = self.chosen(i, direct_usable(self.kernels, &vx, self.input))[0]
+                passes[i] = self.chosen(i, direct_usable(self.kernels, &vx, self.input, self.passes[i].groups))[0]
                 passes[i].x, passes[i].activation, passes[i].bias = vx, activation, vb.p
                 passes[i].has_residual = residual is not None
                 direct_phase(&passes[i], &passes[i].y, &vy)
@@ -276,10 +278,10 @@ cdef void direct_phase(const DirectPass* p, View* out, const View* array) noexce
     phase_view(out, array, p.phase[1], p.phase[2], p.apart[1], p.apart[2], p.phase[0], p.apart[0])
 
 
-cdef bint direct_usable(const fc_kernels* kernels, const View* x, int code) noexcept nogil:
+cdef bint direct_usable(const fc_kernels* kernels, const View* x, int code, size groups) noexcept nogil:
     """Whether a pass that reads the input in place can read this array."""
-    cdef size unit = kernels.size
-    return (code == kernels.input and (x.n[1] == 1 or x.s[1] == unit) and x.s[0] % unit == 0
+    cdef size unit = kernels.input_size
+    return (code == kernels.input and x.n[1] // groups % kernels.tile_k == 0 and (x.n[1] == 1 or x.s[1] == unit) and x.s[0] % unit == 0
             and x.s[2] % unit == 0 and x.s[3] % unit == 0 and x.s[4] % unit == 0 and <size>x.p % unit == 0)
 
 
@@ -330,6 +332,7 @@ cdef int direct_prepare(DirectPass* p, const size* input_size, size panels_per_t
     p.sum_block = block_terms(volume(p.taps), p.channels)
     if p.long_:
         p.kc = min(p.kc, p.sum_block)
+    p.kc -= p.kc % kernels.tile_k
     p.panels = (p.outputs + p.width - 1) // p.width
     p.panels_per_task = max(1, min(panels_per_task, p.panels))
     p.panel_chunks = (p.panels + p.panels_per_task - 1) // p.panels_per_task
@@ -348,19 +351,19 @@ cdef int direct_prepare(DirectPass* p, const size* input_size, size panels_per_t
     p.region_rows = (p.tile[1] - 1) * p.step[1] + p.span[1]
     p.region_columns = (p.tile[2] - 1) * p.step[2] + p.span[2]
     # rows a power of two apart would share cache sets
-    p.ld = p.channels
-    if p.channels >= 64 and p.channels * kernels.size % 1024 == 0:
+    p.ld = p.steps
+    if p.steps >= 64 and p.steps * kernels.input_size % 1024 == 0:
         p.ld += kernels.lanes
-    p.merged_taps = p.ld == p.channels
+    p.merged_taps = p.ld == p.steps
     for i in range(1, p.taps[2]):
         p.merged_taps = p.merged_taps and p.tap[2][i] == p.tap[2][i - 1] + 1
     if p.source == GATHER:
         p.blocks = 1
         p.max_segments = p.kc + 2
-        p.region_bytes = volume(p.tile) * p.kc * kernels.size
+        p.region_bytes = volume(p.tile) * p.kc * kernels.input_size
     else:
         direct_blocks(p)
-        p.region_bytes = p.images * image_region(p) * kernels.size if p.source == REGION else 0
+        p.region_bytes = p.images * image_region(p) * kernels.input_size if p.source == REGION else 0
     p.region_bytes = round_up(p.region_bytes, 64)
     return 0
 
@@ -369,7 +372,7 @@ cdef int direct_blocks(DirectPass* p) except -1:
     """The blocks of the reduction of a tile whose taps all meet the input."""
     cdef size i, j, limit, run, runs, left, piece, filled = p.kc, b = 0, at = 0
     runs = p.taps[0] * p.taps[1] * (1 if p.merged_taps else p.taps[2])
-    run = p.channels * (p.taps[2] if p.merged_taps else 1)
+    run = p.steps * (p.taps[2] if p.merged_taps else 1)
     limit = runs * (run // p.kc + 2) + 1
     if p.long_:
         limit += runs * run // p.sum_block
@@ -416,8 +419,8 @@ cdef void direct_scratch(DirectPass* p) noexcept nogil:
     cdef const fc_kernels* kernels = p.kernels
     p.panel_bytes = 0
     if p.weights.packed == NULL:
-        p.panel_bytes = round_up((p.kc if p.streams else volume(p.taps) * p.channels)
-                                 * min(p.width, round_up(p.outputs, kernels.lanes)) * kernels.size, 64)
+        p.panel_bytes = round_up((p.kc if p.streams else volume(p.taps) * p.steps)
+                                 * min(p.width, round_up(p.outputs, kernels.lanes)) * kernels.weight_size, 64)
     p.totals_bytes = totals_bytes(kernels, tile_pixels(p) * p.width) if p.long_ else 0
     p.scratch_bytes = (PANEL_AT + p.panel_bytes + p.region_bytes + p.totals_bytes
                        + round_up(tile_pixels(p) * p.width * kernels.size, 64)
@@ -501,14 +504,14 @@ cdef const char* direct_input(const DirectPass* p, const Tile* t, const Met* met
     cdef const fc_kernels* kernels = p.kernels
     cdef size first[3]
     cdef size shape[3]
-    cdef size m, plane
+    cdef size m, plane, element = kernels.input_size
     cdef int axis
     if p.source == GATHER:
         lay_out(a_row, 1, t.pixels, 0, p.kc)
         return region
     if p.source == IN_PLACE:
-        lay_out_tile(a_row, t.images, p.x.s[0] // kernels.size, t.shape, p.stride[0] * p.x.s[4] // kernels.size,
-                     p.stride[1] * p.x.s[2] // kernels.size, p.stride[2] * p.x.s[3] // kernels.size)
+        lay_out_tile(a_row, t.images, p.x.s[0] // element, t.shape, p.stride[0] * p.x.s[4] // element,
+                     p.stride[1] * p.x.s[2] // element, p.stride[2] * p.x.s[3] // element)
         return (p.x.p + t.image * p.x.s[0] + t.group * p.channels * p.x.s[1]
                 + (t.first[0] * p.stride[0] + p.low[0]) * p.x.s[4] + (t.first[1] * p.stride[1] + p.low[1]) * p.x.s[2]
                 + (t.first[2] * p.stride[2] + p.low[2]) * p.x.s[3])
@@ -516,10 +519,12 @@ cdef const char* direct_input(const DirectPass* p, const Tile* t, const Met* met
     for axis in range(3):
         first[axis] = t.first[axis] * p.stride[axis] + met.low[axis]
         shape[axis] = (t.shape[axis] - 1) * p.step[axis] + met.span[axis]
+    if p.steps > p.channels:
+        memset(region, 0, t.images * image_region(p) * element)
     if met.span[0] > 0 and met.span[1] > 0 and met.span[2] > 0 and p.channels > 0:
         for m in range(t.images):
             pack_planes(kernels, p.x_code, &p.x, t.image + m, t.group * p.channels, p.channels, first, p.pick, shape,
-                        plane, p.region_columns, p.mode, p.ld, region + m * image_region(p) * kernels.size)
+                        plane, p.region_columns, p.mode, p.ld, region + m * image_region(p) * element)
     lay_out_tile(a_row, t.images, image_region(p), t.shape, p.step[0] * plane * p.ld,
                  p.step[1] * p.region_columns * p.ld, p.step[2] * p.ld)
     return region
@@ -674,7 +679,7 @@ cdef const char* direct_steps(const DirectPass* p, size group, size panel, const
     if not streamed(p):
         return b
     pack_steps(&p.weights, group, panel, first, last, <char*>b)
-    return b - first * width * p.kernels.size
+    return b - first * width * p.kernels.weight_size
 
 
 cdef inline size block_end(const DirectPass* p, size at) noexcept nogil:
@@ -694,13 +699,13 @@ cdef void direct_some_taps(const DirectPass* p, const Met* met, const Tile* t, s
     cdef bint begun = False
     cdef const char* steps
     cdef size taps = 1 if p.merged_taps and met.last[2] > met.first[2] else met.last[2] - met.first[2]
-    run = p.channels * ((met.last[2] - met.first[2]) if p.merged_taps else 1)
+    run = p.steps * ((met.last[2] - met.first[2]) if p.merged_taps else 1)
     if p.long_:
         memset(totals, 0, totals_bytes(kernels, t.pixels * width))
     for h in range(met.first[0], met.last[0]):
         for i in range(met.first[1], met.last[1]):
             for j in range(met.first[2], met.first[2] + taps):
-                first = ((h * p.taps[1] + i) * p.taps[2] + j) * p.channels
+                first = ((h * p.taps[1] + i) * p.taps[2] + j) * p.steps
                 left = run
                 while left > 0:
                     at = first + run - left
@@ -759,7 +764,7 @@ cdef void direct_skip(const DirectPass* p, const Met* met, const Tile* t, const 
                 for j in range(p.taps[2]):
                     if 0 <= origin[2] + p.tap[2][j] < p.x.n[3]:
                         n = direct_one_tap(p, region_offset(p, met.low, h, i, j),
-                                           ((h * p.taps[1] + i) * p.taps[2] + j) * p.channels, a, b, vectors, width,
+                                           ((h * p.taps[1] + i) * p.taps[2] + j) * p.steps, a, b, vectors, width,
                                            a_row + pixel, c, c_row + pixel, &own, spare, n, totals)
         direct_block(p.kernels, a, a_row + pixel, b, vectors, width, spare, n, 1, c, c_row + pixel, &own, True, True)
         if p.long_:
@@ -772,7 +777,7 @@ cdef size direct_one_tap(const DirectPass* p, size from_, size at, const char* a
                          size n, char* totals) noexcept nogil:
     """Add the channels of one tap of one pixel to its segments, of which there are `n`, and return how many there are
     then; a block of a long sum that is complete goes to the totals."""
-    cdef size left = p.channels, piece
+    cdef size left = p.steps, piece
     while left > 0:
         if p.long_ and n > 0 and spare[0].b // p.sum_block != at // p.sum_block:  # it is complete
             direct_block(p.kernels, a, a_row, b, vectors, width, spare, n, 1, c, c_row, ends, True, False)
@@ -797,7 +802,7 @@ cdef void direct_gather(const DirectPass* p, const Met* met, const Tile* t, size
                         bint skip, fc_segment* spare, char* totals, fc_watch* watch) noexcept nogil:
     """The reduction in chunks of kc steps, gathered pixel by pixel: bounded memory for windows of any size."""
     cdef const fc_kernels* kernels = p.kernels
-    cdef size row = p.taps[2] * p.channels, plane = p.taps[1] * row
+    cdef size row = p.taps[2] * p.steps, plane = p.taps[1] * row
     cdef size h = met.first[0], k0 = h * plane + met.first[1] * row, end = h * plane + met.last[1] * row
     cdef size k1, pixel, segments
     cdef bint begun = False, done
@@ -810,7 +815,7 @@ cdef void direct_gather(const DirectPass* p, const Met* met, const Tile* t, size
         k1 = min(end, block_end(p, k0))
         done = k1 == end and h + 1 >= met.last[0]
         for pixel in range(t.pixels):
-            segments = direct_gather_pixel(p, t, pixel, k0, k1, skip, region + pixel * p.kc * kernels.size, spare)
+            segments = direct_gather_pixel(p, t, pixel, k0, k1, skip, region + pixel * p.kc * kernels.input_size, spare)
             if skip:
                 own.residual_row = ends.residual_row + pixel
                 direct_block(kernels, region, a_row + pixel, b, vectors, width, spare, segments, 1, c, c_row + pixel,
@@ -840,19 +845,20 @@ cdef size direct_gather_pixel(const DirectPass* p, const Tile* t, size pixel, si
                               fc_segment* spare) noexcept nogil:
     """The steps k0 .. k1 - 1 of one pixel of a tile; to `skip` what is padding, the segments of the others."""
     cdef const fc_kernels* kernels = p.kernels
-    cdef size k = k0, tap, channel, n, iz, iy, ix, segments = 0
+    cdef size k = k0, tap, channel, n, real, iz, iy, ix, segments = 0
     cdef size origin[3]
     pixel_origin(p, t, pixel, origin)
     while k < k1:
-        tap = k // p.channels
-        channel = k % p.channels
-        n = min(p.channels - channel, k1 - k)
+        tap = k // p.steps
+        channel = k % p.steps
+        n = min(p.steps - channel, k1 - k)
+        real = min(n, p.channels - channel)   # a tile along k may be filled up with zeros
         ix = padded_index(origin[2] + p.tap[2][tap % p.taps[2]], p.x.n[3], p.mode)
         tap = tap // p.taps[2]
         iy = padded_index(origin[1] + p.tap[1][tap % p.taps[1]], p.x.n[2], p.mode)
         iz = padded_index(origin[0] + p.tap[0][tap // p.taps[1]], p.x.n[4], p.mode)
         if iz >= 0 and iy >= 0 and ix >= 0:
-            kernels.pack[p.x_code](dst, n, 1, n, p.x.p + t.image * p.x.s[0]
+            kernels.pack[p.x_code](dst, n, 1, real, p.x.p + t.image * p.x.s[0]
                                    + (t.group * p.channels + channel) * p.x.s[1] + iz * p.x.s[4] + iy * p.x.s[2]
                                    + ix * p.x.s[3], 0, p.x.s[1])
             if skip:
@@ -861,7 +867,9 @@ cdef size direct_gather_pixel(const DirectPass* p, const Tile* t, size pixel, si
                 spare[segments].k = n
                 segments += 1
         elif not skip:
-            memset(dst, 0, n * kernels.size)
-        dst += n * kernels.size
+            real = 0
+        if real < n:
+            memset(dst + real * kernels.input_size, 0, (n - real) * kernels.input_size)
+        dst += n * kernels.input_size
         k += n
     return segments

@@ -9,7 +9,7 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
     """All pixels of the tile for one block of the reduction, the `first` or the `last` or one that adds to what is in c,
     in register tiles as equal as can be. They share out the fetching of as many weights as these, behind them in memory:
     packed weights are read from one end to the other."""
-    cdef size begin, end, line = width * kernels.size
+    cdef size begin, end, line = width * kernels.weight_size
     cdef fc_product product
     if pixels == 0:
         return

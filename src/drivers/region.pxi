@@ -16,11 +16,11 @@ cdef void pack_region(const fc_kernels* kernels, int code, const View* x, size i
     for r in range(rows):
         iy = padded_index(first_row + r * row_step, x.n[2], mode)
         if iy < 0:
-            memset(dst, 0, columns * ld * kernels.size)
+            memset(dst, 0, columns * ld * kernels.input_size)
         else:
             src = plane + iy * x.s[2]
             if hi > lo:
-                kernels.pack[code](dst + lo * ld * kernels.size, ld, hi - lo, channels,
+                kernels.pack[code](dst + lo * ld * kernels.input_size, ld, hi - lo, channels,
                                    src + (first_column + lo * column_step) * x.s[3], column_step * x.s[3], x.s[1])
             j = 0
             while j < columns:
@@ -29,12 +29,12 @@ cdef void pack_region(const fc_kernels* kernels, int code, const View* x, size i
                     continue
                 ix = padded_index(first_column + j * column_step, x.n[3], mode)
                 if ix < 0:
-                    memset(dst + j * ld * kernels.size, 0, channels * kernels.size)
+                    memset(dst + j * ld * kernels.input_size, 0, channels * kernels.input_size)
                 else:
-                    kernels.pack[code](dst + j * ld * kernels.size, ld, 1, channels, src + ix * x.s[3], x.s[3],
+                    kernels.pack[code](dst + j * ld * kernels.input_size, ld, 1, channels, src + ix * x.s[3], x.s[3],
                                        x.s[1])
                 j += 1
-        dst += pitch * ld * kernels.size
+        dst += pitch * ld * kernels.input_size
 
 
 cdef void pack_planes(const fc_kernels* kernels, int code, const View* x, size image, size channel, size channels,
@@ -47,9 +47,9 @@ cdef void pack_planes(const fc_kernels* kernels, int code, const View* x, size i
     for r in range(shape[0]):
         iz = padded_index(first[0] + r * step[0], x.n[4], mode)
         if iz < 0:
-            memset(dst, 0, shape[1] * pitch * ld * kernels.size)
+            memset(dst, 0, shape[1] * pitch * ld * kernels.input_size)
         else:
             one.p = x.p + iz * x.s[4]
             pack_region(kernels, code, &one, image, channel, channels, first[1], step[1], shape[1], first[2], step[2],
                         shape[2], pitch, mode, ld, dst)
-        dst += plane * ld * kernels.size
+        dst += plane * ld * kernels.input_size

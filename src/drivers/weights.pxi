@@ -5,13 +5,13 @@
 # is about to use into its own scratch: a few percent of the task's arithmetic, and no memory as large as the weights.
 
 cdef inline size packed_elements(const fc_kernels* kernels, size taps, size channels, size outputs) noexcept nogil:
-    return taps * channels * round_up(outputs, kernels.lanes)
+    return taps * round_up(channels, kernels.tile_k) * round_up(outputs, kernels.lanes)
 
 
 def packed_bytes(int compute, size groups, size taps, size channels, size outputs):
     """Bytes that `pack_weights` fills: channels and outputs are those of one group."""
     cdef const fc_kernels* kernels = isa.compute[compute]
-    return groups * packed_elements(kernels, taps, channels, outputs) * kernels.size
+    return groups * packed_elements(kernels, taps, channels, outputs) * kernels.weight_size
 
 
 cdef int bind_weights(Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
@@ -31,6 +31,7 @@ cdef int bind_weights(Weights* w, const fc_kernels* kernels, const View* array, 
             w.channels, w.channel_stride, w.outputs, w.output_stride)
     w.width = kernels.vectors * kernels.lanes
     w.panels = (w.outputs + w.width - 1) // w.width
+    w.steps = round_up(w.channels, kernels.tile_k)
     w.group_elements = packed_elements(kernels, volume(taps), w.channels, w.outputs)
     w.offsets = <size*>allocate((taps[0] + taps[1] + taps[2]) * sizeof(size))
     for axis in range(3):
@@ -63,7 +64,8 @@ cdef inline size panel_vectors(const Weights* w, size panel) noexcept nogil:
 
 
 cdef int pack_panel(const Weights* w, size group, size panel, size channel, size channels, char* dst) noexcept nogil:
-    """Pack some channels of one panel as [tap][channel][width]; 0 when a weight is NaN or infinite."""
+    """Pack some channels of one panel as [tap][channel][width], or in tiles along k as fastconv.h says; 0 when a weight is
+    NaN or infinite."""
     cdef size first = panel * w.width, count = min(w.width, w.outputs - first), z
     cdef size width = panel_vectors(w, panel) * w.kernels.lanes
     cdef bint finite = True
@@ -74,32 +76,32 @@ cdef int pack_panel(const Weights* w, size group, size panel, size channel, size
         if not w.kernels.pack_panel[w.code](dst, width, src + w.offsets[z], w.taps[1], rows, w.taps[2],
                                             rows + w.taps[1], channels, w.channel_stride, count, w.output_stride):
             finite = False
-        dst += w.taps[1] * w.taps[2] * channels * width * w.kernels.size
+        dst += w.taps[1] * w.taps[2] * round_up(channels, w.kernels.tile_k) * width * w.kernels.weight_size
     return finite
 
 
 cdef void pack_steps(const Weights* w, size group, size panel, size first, size last, char* dst) noexcept nogil:
     """Steps first .. last - 1 of a panel, counted [tap z][tap y][tap x][channel]: whole taps of a row together."""
     cdef size width = panel_vectors(w, panel) * w.kernels.lanes, column = panel * w.width
-    cdef size count = min(w.width, w.outputs - column), row, x, channel, taps, channels
+    cdef size count = min(w.width, w.outputs - column), row, x, channel, taps, steps
     cdef const size* rows = w.offsets + w.taps[0]
     cdef const char* src = (w.array.p + group * (w.array.n[0] // w.groups) * w.array.s[0]
                             + column * w.output_stride)
     while first < last:
-        channel, x = first % w.channels, first // w.channels % w.taps[2]
-        row = first // w.channels // w.taps[2]
-        taps = 0 if channel else min(w.taps[2] - x, (last - first) // w.channels)
-        channels = w.channels if taps else min(w.channels - channel, last - first)
+        channel, x = first % w.steps, first // w.steps % w.taps[2]
+        row = first // w.steps // w.taps[2]
+        taps = 0 if channel else min(w.taps[2] - x, (last - first) // w.steps)
+        steps = w.steps if taps else min(w.steps - channel, last - first)
         taps = max(1, taps)
         w.kernels.pack_panel[w.code](dst, width, src + channel * w.channel_stride + w.offsets[row // w.taps[1]], 1,
-                                     rows + row % w.taps[1], taps, rows + w.taps[1] + x, channels, w.channel_stride,
-                                     count, w.output_stride)
-        dst += taps * channels * width * w.kernels.size
-        first += taps * channels
+                                     rows + row % w.taps[1], taps, rows + w.taps[1] + x,
+                                     min(steps, w.channels - channel), w.channel_stride, count, w.output_stride)
+        dst += taps * steps * width * w.kernels.weight_size
+        first += taps * steps
 
 
 cdef inline const char* packed_panel(const Weights* w, size group, size panel) noexcept nogil:
-    return w.packed + (group * w.group_elements + panel * w.width * volume(w.taps) * w.channels) * w.kernels.size
+    return w.packed + (group * w.group_elements + panel * w.width * volume(w.taps) * w.steps) * w.kernels.weight_size
 
 
 def pack_lane_weights(int compute, weight, int code, packed, size groups, tuple rows, tuple columns, int threads):

@@ -46,13 +46,15 @@ cdef struct WinogradJob:
     Weights weights
     int x_code, y_code, activation, mode
     bint has_residual, few, pool
-    size channels, outputs, origin_y, origin_x
+    size channels, outputs, origin_y, origin_x   # channels: of all planes under a tap, one after the other
+    size plane_channels, deep, origin_z, stride_z   # of one plane; taps along the depth, the first, from one output to the next
+    size levels, depth, level_chunks    # planes of outputs of a block, of y, and their chunks
     const char* transformed
     const char* bias
     char* flags
     size size_y, size_x          # of the convolution's output, which may be pooled
     size tile, elements          # outputs a side, E
-    size tile_rows, tile_columns, tiles, block, blocks, kc
+    size tile_rows, tile_columns, tiles, across, block, blocks, kc   # tiles of one plane of all images, of a block too
     size panels, panels_per_task, panel_chunks, width
     size ldv, slice
     Planes planes
@@ -93,12 +95,12 @@ cdef void winograd_panel(void* panels, char* scratch, size panel, fc_watch* watc
         job.w + before * job.transforms.taps * job.transforms.taps, job.channels * width, job.channels)
 
 
-def winograd_scratch_bytes(int compute, int kind, size channels, size tiles, size columns, size slice, bint few, bint held):
-    """Scratch of one thread for blocks of so many tiles, `columns` of them at most in a row, whose weights are transformed
-    `slice` channels at a time, or in registers (`few`), or `held` transformed."""
+def winograd_scratch_bytes(int compute, int kind, size channels, size deep, size stride, blocking, size columns, bint held):
+    """Scratch of one thread for a `blocking` of so many channels of a plane and taps along the depth, at most `columns`
+    tiles in a row, whose weights are transformed on the way, or `held` transformed."""
     cdef WinogradJob job
     winograd_kind(&job, isa.compute[compute], kind)
-    job.channels, job.block, job.slice, job.few = channels, tiles, slice, few
+    winograd_depth(&job, channels, deep, stride, blocking)
     winograd_scratch(&job, columns, held)
     return job.scratch_bytes
 
@@ -110,10 +112,24 @@ cdef void winograd_kind(WinogradJob* job, const fc_kernels* kernels, int kind) n
     job.width = kernels.vectors * kernels.lanes
 
 
+cdef int winograd_depth(WinogradJob* job, size channels, size deep, size stride, blocking) except -1:
+    """Channels, taps along the depth and the loop sizes that depend on them."""
+    job.plane_channels, job.deep, job.stride_z, job.channels = channels, deep, stride, channels * deep
+    job.levels, job.slice, job.few = blocking.planes, blocking.slice, blocking.few
+    job.across = max(<size>1, <size>blocking.tiles // job.levels)
+    job.block = job.across * job.levels
+    return 0
+
+
+cdef inline size winograd_planes(const WinogradJob* job, size levels) noexcept nogil:
+    """Planes of the input under so many planes of outputs."""
+    return (levels - 1) * job.stride_z + job.deep
+
+
 cdef void winograd_scratch(WinogradJob* job, size columns, bint held) noexcept nogil:
     """Scratch of one thread: transformed inputs, products, weights, the region and the outputs of a row of tiles, offsets."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size slots = job.block, run = min(job.block, columns), pieces = 0
+    cdef size slots = job.block, run = min(job.across, columns), pieces = 0
     cdef size extent = job.transforms.extent, weights = job.transforms.weights, taps = job.transforms.taps
     if job.few:
         slots = round_up(job.block, FC_WINOGRAD_TILES)
@@ -126,9 +142,9 @@ cdef void winograd_scratch(WinogradJob* job, size columns, bint held) noexcept n
         job.planes.four = job.transforms.elements * job.planes.element_row
     else:
         job.slice = job.channels if held else max(1, min(job.slice, job.channels))
-        job.ldv = round_up(job.channels, kernels.lanes) + kernels.lanes
-        job.planes = plain_planes(job.transforms.elements, job.ldv, job.block * job.ldv)
-    job.v_bytes = piece(&pieces, job.elements * slots * job.ldv * kernels.size)
+        job.ldv = round_up(winograd_planes(job, job.levels) * job.plane_channels, kernels.lanes) + kernels.lanes
+        job.planes = plain_planes(job.transforms.elements, job.ldv, job.across * job.ldv)
+    job.v_bytes = piece(&pieces, job.elements * slots // job.levels * job.ldv * kernels.size)
     job.m_bytes = piece(&pieces, job.elements * slots * job.width * kernels.size)
     job.u_bytes = job.taps_bytes = 0
     if not held and not job.few:
@@ -165,12 +181,15 @@ cdef class Winograd(Program):
         winograd_kind(job, self.kernels, kind)
         self.transposed = transposed
         job.x_code, job.y_code, job.mode, job.pool = self.input, self.result, extent.mode, pool
-        job.channels, job.outputs = extent.channels, extent.outputs
-        job.block, job.kc, job.slice, job.few = blocking.tiles, blocking.reduction, blocking.slice, blocking.few
+        job.outputs, job.kc = extent.outputs, blocking.reduction
+        winograd_depth(job, extent.channels, len(p.taps[0]), p.stride[0], blocking)
         read_phase(&self.phase, p, extent)
         taps = job.transforms.taps
-        if len(p.taps[0]) != 1 or len(p.taps[1]) != taps or len(p.taps[2]) != taps:
-            raise ValueError(f"this kind of Winograd has 1 x {taps} x {taps} taps")
+        if len(p.taps[1]) != taps or len(p.taps[2]) != taps:
+            raise ValueError(f"this kind of Winograd has {taps} x {taps} taps")
+        even_taps(p.taps[0], &job.origin_z, &i)
+        if i != 1 or p.step[0] != 1 or (job.few and job.deep > 1):
+            raise ValueError("taps along the depth lie side by side, as outputs do")
         even_taps(p.taps[1], &job.origin_y, &self.apart_y)
         even_taps(p.taps[2], &job.origin_x, &self.apart_x)
         i = job.transforms.step // job.transforms.tile
@@ -180,7 +199,7 @@ cdef class Winograd(Program):
         self.first_x = (job.origin_x % self.apart_x + self.apart_x) % self.apart_x
         job.origin_y = (job.origin_y - self.first_y) // self.apart_y
         job.origin_x = (job.origin_x - self.first_x) // self.apart_x
-        self.taps[0], self.taps[1], self.taps[2], self.places[0] = 1, taps, taps, p.places[0][0]
+        self.taps[0], self.taps[1], self.taps[2], self.places[0] = 1, taps, taps, 0
         for i in range(taps):
             self.places[1 + i], self.places[1 + taps + i] = p.places[1][i], p.places[2][i]
         job.panels = (job.outputs + job.width - 1) // job.width
@@ -215,9 +234,11 @@ cdef class Winograd(Program):
                 arrays.view(packed.panels, &view, False)
             bind_weights(&job.weights, job.kernels, &array, self.weight, view.p, True, 1, self.transposed, self.taps,
                          self.places)
-            job.transformed = NULL if job.few else transformed_weights(arrays, packed)
+            job.weights.channels = job.channels   # packed, of all planes of the kernel one after the other
+            job.weights.group_elements = packed_elements(job.kernels, volume(self.taps), job.channels, job.outputs)
+            job.transformed = transformed_weights(arrays, None if job.few else packed)
             winograd_arrays(&job)
-            return run_flagged(winograd_task, &job, &job.flags, job.y.n[0] * job.tile_rows, job.scratch_bytes,
+            return run_flagged(winograd_task, &job, &job.flags, job.y.n[0] * job.depth * job.tile_rows, job.scratch_bytes,
                                job.blocks * job.panel_chunks, threads)
         finally:
             fc_free(job.weights.offsets)
@@ -229,16 +250,19 @@ cdef void winograd_arrays(WinogradJob* job) noexcept nogil:
     job.size_y, job.size_x = job.y.n[2] << job.pool, job.y.n[3] << job.pool
     job.tile_rows = (job.size_y + job.tile - 1) // job.tile
     job.tile_columns = (job.size_x + job.tile - 1) // job.tile
+    job.depth = job.y.n[4]
     job.tiles = job.y.n[0] * job.tile_rows * job.tile_columns
-    job.blocks = (job.tiles + job.block - 1) // job.block
+    job.level_chunks = (job.depth + job.levels - 1) // job.levels
+    job.blocks = (job.tiles + job.across - 1) // job.across * job.level_chunks
     winograd_scratch(job, job.tile_columns, job.transformed != NULL)
 
 
 cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef const WinogradJob* job = <const WinogradJob*>job_
     cdef const fc_kernels* kernels = job.kernels
-    cdef size chunk = task // job.blocks, first = task % job.blocks * job.block
-    cdef size count = min(job.block, job.tiles - first)
+    cdef size chunk = task // job.blocks, first = task % job.blocks // job.level_chunks * job.across
+    cdef size level = task % job.blocks % job.level_chunks * job.levels, levels = min(job.levels, job.depth - level)
+    cdef size count = min(job.across, job.tiles - first)   # of a plane
     cdef char* v = scratch
     cdef char* m = v + job.v_bytes
     cdef char* u = m + job.m_bytes
@@ -249,48 +273,70 @@ cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) n
     cdef size* m_row = v_row + 4 * job.block
     cdef size counts[4]
     cdef size slots = round_up(count, FC_WINOGRAD_TILES) if job.few else job.block
-    cdef size t, run, row, panel, width, step = job.transforms.step
+    cdef size t, run, panel, width, z
     if job.few and slots > count:
         memset(v + planes_at(&job.planes, slots - FC_WINOGRAD_TILES, 0) * kernels.size, 0, job.planes.four * kernels.size)
-    t = 0
-    while t < count:                       # runs of neighbouring tiles
-        run = min(count - t, job.tile_columns - (first + t) % job.tile_columns)
-        row = (first + t) // job.tile_columns
-        winograd_transform_run(kernels, job.transforms.input, job.transforms.extent, step, &job.x, job.x_code, job.mode,
-                               row // job.tile_rows, 0, job.channels, row % job.tile_rows * step + job.origin_y, 1,
-                               (first + t) % job.tile_columns * step + job.origin_x, 1, run, region, v, &job.planes, t)
-        t += run
+    for z in range(winograd_planes(job, levels)):   # upwards: the last vector of a plane may reach into the next
+        winograd_plane(job, first, count, padded_index(level * job.stride_z + job.origin_z + z, job.x.n[4], job.mode),
+                       region, v + z * job.plane_channels * kernels.size)
     for panel in range(chunk * job.panels_per_task, min((chunk + 1) * job.panels_per_task, job.panels)):
         width = round_up(min(job.width, job.outputs - panel * job.width), kernels.lanes)
         if job.few:
             winograd_few_products(job, panel, width, slots, v, m, taps, watch)
         else:
-            winograd_places(job, first, count, width, v_row, m_row, counts)
+            winograd_places(job, first, count, levels, width, v_row, m_row, counts)
             winograd_products(job, panel, width, counts, v, v_row, m, m_row, u, taps, watch)
         if fc_interrupted(watch):
             return
-        t = 0
-        while t < count:
-            run = min(count - t, job.tile_columns - (first + t) % job.tile_columns)
-            winograd_output_run(job, first + t, run, panel, width // kernels.lanes, m + t * width * kernels.size,
-                                slots * width, output)
-            t += run
+        for z in range(levels):
+            t = 0
+            while t < count:
+                run = min(count - t, job.tile_columns - (first + t) % job.tile_columns)
+                winograd_output_run(job, level + z, first + t, run, panel, width // kernels.lanes,
+                                    m + (z * count + t) * width * kernels.size, slots * width, output)
+                t += run
 
 
-cdef void winograd_places(const WinogradJob* job, size first, size count, size width, size* v_row, size* m_row,
-                          size* counts) noexcept nogil:
-    """Where V and M hold the tiles of a block: all, those with a last row, with a last column, with both."""
-    cdef size t, needs, at, row, column
+cdef void winograd_plane(const WinogradJob* job, size first, size count, size z, char* region, char* v) noexcept nogil:
+    """Transform the tiles of plane z of the input, or of a plane of padded zeros (-1)."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size t = 0, e, run, row, step = job.transforms.step
+    cdef View x = job.x
+    if z < 0:
+        for e in range(job.elements):
+            for t in range(count):
+                memset(v + (e * job.planes.element + t * job.planes.tile) * kernels.size, 0,
+                       round_up(job.plane_channels, kernels.lanes) * kernels.size)
+        return
+    x.p += z * x.s[4]
+    while t < count:                       # runs of neighbouring tiles
+        run = min(count - t, job.tile_columns - (first + t) % job.tile_columns)
+        row = (first + t) // job.tile_columns
+        winograd_transform_run(kernels, job.transforms.input, job.transforms.extent, step, &x, job.x_code, job.mode,
+                               row // job.tile_rows, 0, job.plane_channels, row % job.tile_rows * step + job.origin_y, 1,
+                               (first + t) % job.tile_columns * step + job.origin_x, 1, run, region, v, &job.planes, t)
+        t += run
+
+
+cdef void winograd_places(const WinogradJob* job, size first, size count, size levels, size width, size* v_row,
+                          size* m_row, size* counts) noexcept nogil:
+    """Where V and M hold the tiles of a block, plane after plane: all, those with a last row, with a last column, with both.
+
+    The channels of the planes under a tile lie side by side in V, and so those of the next one begin a plane later.
+    """
+    cdef size t, z, needs, at, row, column
     cdef size whole_rows = job.size_y // job.tile, whole_columns = job.size_x // job.tile
     for needs in range(4):
         at = needs * job.block
         counts[needs] = 0
-        for t in range(count):
-            column, row = (first + t) % job.tile_columns, (first + t) // job.tile_columns % job.tile_rows
-            if (needs & 1 and row >= whole_rows) or (needs & 2 and column >= whole_columns):
-                continue
-            v_row[at + counts[needs]], m_row[at + counts[needs]] = t * job.ldv, t * width
-            counts[needs] += 1
+        for z in range(levels):
+            for t in range(count):
+                column, row = (first + t) % job.tile_columns, (first + t) // job.tile_columns % job.tile_rows
+                if (needs & 1 and row >= whole_rows) or (needs & 2 and column >= whole_columns):
+                    continue
+                v_row[at + counts[needs]] = t * job.ldv + z * job.stride_z * job.plane_channels
+                m_row[at + counts[needs]] = (z * count + t) * width
+                counts[needs] += 1
 
 
 cdef void winograd_products(const WinogradJob* job, size panel, size width, const size* counts, const char* v,
@@ -430,9 +476,9 @@ cdef void winograd_pack_run(const fc_kernels* kernels, fc_winograd_input transfo
         c += n
 
 
-cdef void winograd_output_run(const WinogradJob* job, size tile, size run, size panel, size vectors, const char* m,
-                              size plane, char* output) noexcept nogil:
-    """Transform back `run` neighbouring tiles of one panel and store them."""
+cdef void winograd_output_run(const WinogradJob* job, size level, size tile, size run, size panel, size vectors,
+                              const char* m, size plane, char* output) noexcept nogil:
+    """Transform back `run` neighbouring tiles of one panel and plane, and store them."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size column = tile % job.tile_columns, row = tile // job.tile_columns % job.tile_rows
     cdef size image = tile // job.tile_columns // job.tile_rows, width = vectors * kernels.lanes
@@ -441,8 +487,8 @@ cdef void winograd_output_run(const WinogradJob* job, size tile, size run, size 
     cdef size first = panel * job.width, count = min(job.width, job.outputs - first), t, r, row_step, column_step
     cdef const char* bias = NULL
     cdef const char* residual = NULL
-    cdef char* to = (job.y.p + image * job.y.s[0] + first * job.y.s[1] + (y >> job.pool) * job.y.s[2]
-                     + (x >> job.pool) * job.y.s[3])
+    cdef char* to = (job.y.p + image * job.y.s[0] + level * job.y.s[4] + first * job.y.s[1]
+                     + (y >> job.pool) * job.y.s[2] + (x >> job.pool) * job.y.s[3])
     cdef char* c = output
     cdef int finite = 1
     cdef bint in_output = (not job.pool and width == count and job.y.s[1] == kernels.size and not job.has_residual
@@ -460,7 +506,7 @@ cdef void winograd_output_run(const WinogradJob* job, size tile, size run, size 
                                         min(tile_side, columns - tile_side * t), bias,
                                         (in_output or job.pool) and job.activation == RELU)
     if not finite:
-        fc_raise_flag(job.flags + image * job.tile_rows + row)
+        fc_raise_flag(job.flags + (image * job.depth + level) * job.tile_rows + row)
     if job.pool:
         for r in range(rows // 2):
             job.transforms.pool(c + 2 * r * row_step * kernels.size, row_step, column_step, columns // 2, <int>vectors,
@@ -470,8 +516,8 @@ cdef void winograd_output_run(const WinogradJob* job, size tile, size run, size 
         return
     for r in range(rows):
         if job.has_residual:
-            residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1]
-                        + (y + r) * job.residual.s[2] + x * job.residual.s[3])
+            residual = (job.residual.p + image * job.residual.s[0] + level * job.residual.s[4]
+                        + first * job.residual.s[1] + (y + r) * job.residual.s[2] + x * job.residual.s[3])
         kernels.store[job.y_code](c + r * row_step * kernels.size, column_step, columns, count, to + r * job.y.s[2],
                                   job.y.s[3], job.y.s[1], NULL, job.activation, residual,
                                   job.residual.s[3] if job.has_residual else 0,

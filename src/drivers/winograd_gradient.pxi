@@ -49,7 +49,7 @@ cdef class WinogradGradient(Program):
         job.group_tiles, job.parts = blocking.tiles, blocking.parts
 
     def run(self, x, dy, dw, int threads):
-        """Write dW (O, C, 3, 3), any strides, from x (N, C, H, W) and dY (N, O, OH, OW)."""
+        """Write dW (O, C, 3, 3), any strides, from x (N, C, H, W) and dY (N, O, OH, OW), or from as many planes of each."""
         cdef WinogradGradientJob job = self.job
         cdef Arrays arrays = Arrays()
         cdef char* scratch = NULL
@@ -85,7 +85,7 @@ cdef void winograd_gradient_prepare(WinogradGradientJob* job) noexcept nogil:
     job.phases_x = min(job.dilation_x, job.dy.n[3])
     job.tile_rows = (job.dy.n[2] + job.tile * job.dilation_y - 1) // (job.tile * job.dilation_y)
     job.tile_columns = (job.dy.n[3] + job.tile * job.dilation_x - 1) // (job.tile * job.dilation_x)
-    job.tiles = job.dy.n[0] * job.phases_y * job.phases_x * job.tile_rows * job.tile_columns
+    job.tiles = job.dy.n[0] * job.dy.n[4] * job.phases_y * job.phases_x * job.tile_rows * job.tile_columns
     job.ldv = round_up(job.channel_block, kernels.lanes) + kernels.lanes
     job.ldd = job.width + kernels.lanes
     job.v_planes = plain_planes(job.extent, job.ldv, job.group_tiles * job.ldv)
@@ -111,7 +111,8 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
     cdef size count = min(job.width, job.outputs - panel * job.width), width = round_up(count, kernels.lanes)
     cdef size vectors = width // kernels.lanes
     cdef size first = part * job.tiles // job.parts, last = (part + 1) * job.tiles // job.parts
-    cdef size n, t, run, row, column, e, c, groups, image, y, x_at, tile = job.tile, summed = 0
+    cdef size n, t, run, row, column, e, c, groups, image, plane, y, x_at, tile = job.tile, summed = 0
+    cdef View x = job.x, dy = job.dy
     cdef size numbers = job.m_bytes // kernels.size
     cdef bint begun = False
     cdef char* v = scratch
@@ -152,10 +153,13 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
             y = row % job.tile_rows * tile * job.dilation_y + image // job.phases_x % job.phases_y
             x_at = column * tile * job.dilation_x + image % job.phases_x
             image //= job.phases_x * job.phases_y
-            winograd_transform_run(kernels, job.transforms.input, job.extent, tile, &job.x, job.x_code, job.mode, image,
+            plane = image % job.dy.n[4]
+            image //= job.dy.n[4]
+            x.p, dy.p = job.x.p + plane * x.s[4], job.dy.p + plane * dy.s[4]
+            winograd_transform_run(kernels, job.transforms.input, job.extent, tile, &x, job.x_code, job.mode, image,
                                    channel, channels, y - job.pad_y, job.dilation_y, x_at - job.pad_x, job.dilation_x,
                                    run, region, v, &job.v_planes, t)
-            winograd_transform_run(kernels, job.transforms.gradient, tile, tile, &job.dy, job.dy_code, FC_ZEROS, image,
+            winograd_transform_run(kernels, job.transforms.gradient, tile, tile, &dy, job.dy_code, FC_ZEROS, image,
                                    panel * job.width, count, y, job.dilation_y, x_at, job.dilation_x, run, region, d,
                                    &job.d_planes, t)
             t += run

@@ -362,12 +362,13 @@ static void NAME(total_end)(void *restrict dst, const void *restrict total, ptrd
 
 #if IS_FLOAT == 1 && defined(WITH_HALF)
 S_PACK(f32, float, READ_PLAIN)
-S_PACK(f16, uint16_t, half_to_float)
-S_PACK(bf16, uint16_t, bfloat_to_float)
+#define PACK_SHORT(suffix, code, READ, WRITE) S_PACK(suffix, uint16_t, READ)
+SHORT_FLOATS(PACK_SHORT)
+#undef PACK_SHORT
 S_STORE(f32, float, READ_PLAIN, READ_PLAIN)
 
 /* Types of 16 bits: a line at a time by way of single. */
-#define STORE_BY_SINGLE(suffix, READ, WRITE)                                                                         \
+#define STORE_BY_SINGLE(suffix, code, READ, WRITE)                                                                   \
     static void store_##suffix##_float(const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t channels,          \
                                        char *dst, ptrdiff_t pixel_stride, ptrdiff_t channel_stride,                   \
                                        const void *bias, int activation, const char *residual,                        \
@@ -394,11 +395,14 @@ S_STORE(f32, float, READ_PLAIN, READ_PLAIN)
                         *(src_##suffix##_float *)(to + i * channel_stride) = WRITE(line[i]);                         \
             }                                                                                                        \
     }
-STORE_BY_SINGLE(f16, half_to_float, float_to_half)
-STORE_BY_SINGLE(bf16, bfloat_to_float, float_to_bfloat)
+SHORT_FLOATS(STORE_BY_SINGLE)
 #undef STORE_BY_SINGLE
-#define PACKS(p) .p = {[FC_F32] = NAME(p##_f32), [FC_F16] = NAME(p##_f16), [FC_BF16] = NAME(p##_bf16)}
-#define STORES .store = {[FC_F32] = NAME(store_f32), [FC_F16] = NAME(store_f16), [FC_BF16] = NAME(store_bf16)}
+#define SHORT_PACK(suffix, code, READ, WRITE) [code] = pack_##suffix##_float,
+#define SHORT_PACK_PANEL(suffix, code, READ, WRITE) [code] = pack_panel_##suffix##_float,
+#define SHORT_STORE(suffix, code, READ, WRITE) [code] = store_##suffix##_float,
+#define PACKING .pack = {[FC_F32] = pack_f32_float, SHORT_FLOATS(SHORT_PACK)},                                       \
+    .pack_panel = {[FC_F32] = pack_panel_f32_float, SHORT_FLOATS(SHORT_PACK_PANEL)}
+#define STORES .store = {[FC_F32] = store_f32_float, SHORT_FLOATS(SHORT_STORE)}
 #elif IS_FLOAT
 S_PACK(f64, double, READ_PLAIN)
 S_STORE(f64, double, READ_PLAIN, READ_PLAIN)
@@ -428,6 +432,10 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #endif
 #endif
 
+#ifndef PACKING
+#define PACKING PACKS(pack), PACKS(pack_panel)
+#endif
+
 #ifdef WITH_HALF
 #include "winograd.h"
 #include "strassen.h"
@@ -443,7 +451,7 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 
 static const fc_kernels NAME(kernels) = {
     .input = DTYPE, .weight = DTYPE, .sum = DTYPE, .input_size = sizeof(T), .weight_size = sizeof(T),
-    .size = sizeof(T), .tile_k = 1, .lanes = LANES, TILES, PACKS(pack), PACKS(pack_panel), STORES, BY_LANE
+    .size = sizeof(T), .tile_k = 1, .lanes = LANES, TILES, PACKING, STORES, BY_LANE
     .add = NAME(add), .total_add = NAME(total_add), .total_end = NAME(total_end) FAST
 };
 
@@ -480,6 +488,10 @@ static const fc_kernels NAME(kernels) = {
 #undef PATCHES
 #undef TILES
 #undef PACKS
+#undef PACKING
+#undef SHORT_PACK
+#undef SHORT_PACK_PANEL
+#undef SHORT_STORE
 #undef STORES
 #undef MICRO
 #undef MICRO_6

@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include <string.h>
 
+/* suffix, fc_dtype, and how they are read and written */
+#define SHORT_FLOATS(X) X(f16, FC_F16, half_to_float, float_to_half) X(bf16, FC_BF16, bfloat_to_float, float_to_bfloat)
+
 static inline float half_to_float(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, magnitude = h & 0x7fffu, bits;
     float value;
@@ -52,4 +55,26 @@ static inline uint16_t float_to_bfloat(float value) {
     const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16; /* beyond the largest: infinity */
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 31 << 15 | 0x7fc0u : rounded); /* NaN stays one */
 }
+#endif
+
+/* Their pooling, where kernels.c asks for it. */
+#ifdef POOL_SHORT_FLOATS
+#undef READ
+#undef WRITE
+#define READ half_to_float
+#define WRITE float_to_half
+#define S uint16_t
+#define A float
+#define POOL(x) pool_##x##_f16
+#define LOWEST (-INFINITY)
+#include "pool.h"
+#undef READ
+#undef WRITE
+#define READ bfloat_to_float
+#define WRITE float_to_bfloat
+#define S uint16_t
+#define A float
+#define POOL(x) pool_##x##_bf16
+#define LOWEST (-INFINITY)
+#include "pool.h"
 #endif

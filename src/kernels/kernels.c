@@ -79,24 +79,8 @@
 #include "pool.h"
 #undef POOL_SCATTERS
 #define POOL_SCATTERS 0
-#undef READ
-#undef WRITE
-#define READ half_to_float
-#define WRITE float_to_half
-#define S uint16_t
-#define A float
-#define POOL(x) pool_##x##_f16
-#define LOWEST (-INFINITY)
-#include "pool.h"
-#undef READ
-#undef WRITE
-#define READ bfloat_to_float
-#define WRITE float_to_bfloat
-#define S uint16_t
-#define A float
-#define POOL(x) pool_##x##_bf16
-#define LOWEST (-INFINITY)
-#include "pool.h"
+#define POOL_SHORT_FLOATS
+#include "half.h"
 #undef READ
 #undef WRITE
 #undef IS_NAN
@@ -170,6 +154,7 @@ static double fma_burst(long rounds) {
     return sum == 0 ? 0 : 2.0 * rounds * CHAINS * (VECTOR_BYTES / 4);
 }
 
+#define POOL_TABLE(suffix, code, read, write) [code] = &pool_kernels_##suffix,
 #define QUOTE_(x) #x
 #define QUOTE(x) QUOTE_(x)
 #define JOIN_(a, b) a##b
@@ -178,11 +163,10 @@ const fc_isa JOIN(fc_isa_, FASTCONV_ISA) = {
     .name = QUOTE(FASTCONV_ISA),
     .compute = {[FC_COMPUTE_F32] = &kernels_float, [FC_COMPUTE_F64] = &kernels_double,
                 [FC_COMPUTE_I32] = &kernels_int32, [FC_COMPUTE_I64] = &kernels_int64},
-    .pool = {[FC_F32] = &pool_kernels_f32, [FC_F64] = &pool_kernels_f64, [FC_F16] = &pool_kernels_f16,
+    .pool = {[FC_F32] = &pool_kernels_f32, [FC_F64] = &pool_kernels_f64, SHORT_FLOATS(POOL_TABLE)
              [FC_I8] = &pool_kernels_i8, [FC_U8] = &pool_kernels_u8, [FC_I16] = &pool_kernels_i16,
              [FC_U16] = &pool_kernels_u16, [FC_I32] = &pool_kernels_i32, [FC_U32] = &pool_kernels_u32,
-             [FC_I64] = &pool_kernels_i64, [FC_U64] = &pool_kernels_u64,
-             [FC_BF16] = &pool_kernels_bf16},
+             [FC_I64] = &pool_kernels_i64, [FC_U64] = &pool_kernels_u64},
     .layers = {&layer_kernels_f32, &layer_kernels_f64},
     .fma_burst = fma_burst,
 };

@@ -194,11 +194,13 @@ MUTATIONS = [
         "padded_index(first_row + r * row_step, x.n[2], mode)",
         "padded_index(first_row + r, x.n[2], mode)",
     ),
-    Mutation("region: stale scratch in padded rows", _REGION, "memset(dst, 0, columns * ld * kernels.size)", "pass"),
+    Mutation(
+        "region: stale scratch in padded rows", _REGION, "memset(dst, 0, columns * ld * kernels.input_size)", "pass"
+    ),
     Mutation(
         "region: stale scratch in padded columns",
         _REGION,
-        "memset(dst + j * ld * kernels.size, 0, channels * kernels.size)",
+        "memset(dst + j * ld * kernels.input_size, 0, channels * kernels.input_size)",
         "pass",
     ),
     Mutation(
@@ -238,13 +240,16 @@ MUTATIONS = [
         "direct: the panel packed first serves all", _DIRECT, "if held.number != number:", "if held.number == -1:"
     ),
     Mutation(
-        "direct: stale scratch in padded taps of large windows", _DIRECT, "memset(dst, 0, n * kernels.size)", "pass"
+        "direct: stale scratch in padded taps of large windows",
+        _DIRECT,
+        "memset(dst + real * kernels.input_size, 0, (n - real) * kernels.input_size)",
+        "pass",
     ),
     Mutation(
         "direct: swapped taps where a weight is NaN",
         _DIRECT,
-        "((h * p.taps[1] + i) * p.taps[2] + j) * p.channels, a, b,",
-        "((h * p.taps[1] + j) * p.taps[2] + i) * p.channels, a, b,",
+        "((h * p.taps[1] + i) * p.taps[2] + j) * p.steps, a, b,",
+        "((h * p.taps[1] + j) * p.taps[2] + i) * p.steps, a, b,",
     ),
     Mutation(
         "direct: swapped stride in inputs read in place",

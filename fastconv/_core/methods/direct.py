@@ -125,7 +125,8 @@ def _blocking(s: Sums, q: Pass, in_place: bool) -> Blocking:
 def _native_program(s: Sums) -> _native.Direct:
     """All passes in native form, each with the way to read its input in place, where it could."""
     ways = [_blocking(s, q, True) if _reads_in_place(s, q) else None for q in s.passes]
-    return _native.Direct(codes(s.types), s, s.passes, [_blocking(s, q, False) for q in s.passes], ways, s.transposed)
+    numbers = codes(s.types)._replace(compute=s.compute)
+    return _native.Direct(numbers, s, s.passes, [_blocking(s, q, False) for q in s.passes], ways, s.transposed)
 
 
 class DirectProgram(Program):

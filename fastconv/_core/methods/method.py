@@ -18,7 +18,7 @@ from ... import _native
 from ..operands import Array, Operands, Packed, aligned_bytes
 from ..passes import Pass, Triple, terms, walked
 from ..problem import Direction, Machine, Problem
-from ..types import Types, codes
+from ..types import Types, codes, product_compute
 
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call
 LONG_SUM = _native.LONG_SUM  # terms from which on sums are made in blocks, added up in twice the precision
@@ -177,6 +177,11 @@ class Sums(NamedTuple):
         )  # fmt: skip
 
     @property
+    def compute(self) -> int:
+        """fc_compute of the products."""
+        return product_compute(self.types)
+
+    @property
     def covers(self) -> bool:
         """Whether every output belongs to a pass."""
         return sum(prod(q.output_size(self.size)) for q in self.passes) == prod(self.size)
@@ -207,13 +212,13 @@ def pieces(outputs: int, width: int, per_task: int) -> int:
 
 def packed_bytes(p: Problem | Sums, taps: int) -> int:
     """Bytes of all weights in panels, for so many taps."""
-    return _native.packed_bytes(p.machine.compute, p.groups, taps, p.channels, p.outputs)
+    return _native.packed_bytes(p.compute, p.groups, taps, p.channels, p.outputs)
 
 
 def panel_bytes(p: Problem | Sums, q: Pass) -> int:
     """Bytes of the widest panel of a pass."""
     outputs = min(p.machine.width, p.outputs)
-    return _native.packed_bytes(p.machine.compute, 1, prod(q.counts), p.channels, outputs)
+    return _native.packed_bytes(p.compute, 1, prod(q.counts), p.channels, outputs)
 
 
 def most_panel_bytes(p: Problem | Sums) -> int:
@@ -238,11 +243,10 @@ def most_tiles(p: Problem, most: int, scratch: Callable[[int], int]) -> int:
 
 def panels(p: Problem | Sums, q: Pass, weight: Array) -> Packed:
     """The weights (logical axis order) of one pass in panels."""
-    numbers, taps = codes(p.types), prod(q.counts)
-    packed = aligned_bytes(packed_bytes(p, taps))
+    packed = aligned_bytes(packed_bytes(p, prod(q.counts)))
     team = p.machine.threads if packed.size > 1 << 16 else 1
     finite = _native.pack_weights(
-        numbers.compute, weight, numbers.weight, packed, p.groups, p.transposed, q.places, team
+        p.compute, weight, codes(p.types).weight, packed, p.groups, p.transposed, q.places, team
     )
     return Packed(packed, finite)
 
@@ -288,7 +292,7 @@ def sum_bound(p: Problem) -> Bound:
 
 def sums_too_long(p: Problem) -> str | None:
     """Why a fast method is not taken by itself: the blocks of long sums."""
-    if p.channels > LONG_SUM and not p.gradient_of_weight:
+    if p.channels * p.passes[0].counts[0] > LONG_SUM and not p.gradient_of_weight:
         return f"more than {LONG_SUM} channels, whose sums the direct kernels alone make in blocks"
     return None
 

@@ -17,6 +17,7 @@ from .method import (
     Direction,
     GradientProgram,
     Offer,
+    Pass,
     Problem,
     Program,
     Triple,
@@ -64,7 +65,7 @@ class Winograd:
         q, wanted = p.passes[0], KINDS[variant].stride
         gradient = q.step != (1, 1, 1)
         stride = (q.step if gradient else q.stride)[1:]
-        if why := float32_alone(p) or two_axes(p):
+        if why := float32_alone(p) or self._why_not_deep(p, q, wanted):
             return why
         if wanted == 2 and p.gradient_of_weight:
             return "it has no weight gradient"
@@ -87,6 +88,19 @@ class Winograd:
             return "there are no channels"
         return None
 
+    def _why_not_deep(self, p: Problem, q: Pass, wanted: int) -> str | None:
+        """A volume's planes are summed as channels are: those of the kernel lie side by side."""
+        flat = two_axes(p)
+        if flat is None:
+            return None
+        if wanted == 2 or q.step != (1, 1, 1) or (p.gradient_of_weight and p.geometry.padding_mode != "zeros"):
+            return flat
+        if spacing(q) != (1, 1, 1):
+            return f"the kernel is dilated by {spacing(q)}, which it does not compute in a volume"
+        if p.input_size[0] == 1 and q.counts[0] > 1 and p.mode:
+            return flat
+        return None
+
     # ---- whether it pays
 
     def offer(self, p: Problem) -> Offer:
@@ -106,7 +120,7 @@ class Winograd:
         elif p.use is Use.ONCE:
             least = t.size_wide if fewest >= t.wide and not dilated else t.size
             least_channels = t.channels_dilated if dilated else least_channels
-        macs = 9 * p.channels * p.outputs * prod(size)
+        macs = 9 * p.channels * p.outputs * prod(size) * p.passes[0].counts[0] * p.size[0]
         few = p.channels < least_channels or p.outputs < min(least_channels, t.outputs)
         if p.gradient_of_weight or dilated:
             few = fewest < least_channels
@@ -190,12 +204,14 @@ class Winograd:
         return 1, tile * steps[1], tile * steps[2]
 
     def bound(self, p: Problem, variant: str) -> Bound:
-        """|y - y_ref| <= (C + terms) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels (pixels for the
+        """|y - y_ref| <= (C + terms) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels of
+        all planes of the kernel (pixels for the
         weight gradient), u the unit roundoff, the maximum over the plane: a tile's error follows the largest of its
         pixels. Random, one-signed and constant data stayed below 0.8 of (C + 16) u, planes of very different scales and
         few channels in 8 of 100,000 problems above it, up to 1.48 times (reliability board)."""
         g = p.geometry
-        summed = min(g.batch * prod(g.output_size), LONG_SUM) if p.gradient_of_weight else p.channels
+        planes = p.passes[0].counts[0]
+        summed = min(g.batch * prod(g.output_size), LONG_SUM) if p.gradient_of_weight else p.channels * planes
         roundings = summed + ROUNDINGS[variant]
         return Bound(roundings, "plane", LOST * roundings, ADDED)
 

@@ -23,6 +23,7 @@ from .method import (
     Pass,
     Problem,
     Program,
+    Sums,
     Told,
     Triple,
     aligned_bytes,
@@ -31,6 +32,7 @@ from .method import (
     packs_first,
     panels,
     pieces,
+    split,
 )
 
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
@@ -108,15 +110,16 @@ class Blocking(NamedTuple):
     """Loop sizes of the driver."""
 
     few: bool  # weights are transformed in registers, whether a plan holds their transform or not
-    tiles: int  # of a block
+    planes: int  # of outputs of a block
+    tiles: int  # of a block, in all its planes
     reduction: int
     slice: int  # channels whose weights are transformed at a time, where no plan holds them
     panels_per_task: int
 
 
 def tiles_of(kind: Kind, batch: int, size: Triple) -> int:
-    """Tiles of so many outputs of a size."""
-    return batch * -(-size[1] // kind.tile) * -(-size[2] // kind.tile)
+    """Tiles of so many outputs of a size, in all planes."""
+    return batch * size[0] * -(-size[1] // kind.tile) * -(-size[2] // kind.tile)
 
 
 def few_tiles(p: Problem, kind: Kind, tiles: int, prepared: bool) -> bool:
@@ -126,7 +129,11 @@ def few_tiles(p: Problem, kind: Kind, tiles: int, prepared: bool) -> bool:
     """
     m, t = p.machine, tuned(p)
     held = prepared and kind.weights**2 * p.channels * p.outputs * m.element <= t.held_bytes
-    return kind == KINDS[LARGE] and m.vectors == 4 and tiles <= t.few_tiles and not held
+    flat = p.size[0] == p.input_size[0] == 1
+    return flat and kind == KINDS[LARGE] and m.vectors == 4 and tiles <= t.few_tiles and not held
+
+
+MOST_PLANES = 4  # of outputs of a block: the planes under neighbouring ones are transformed once for all
 
 
 @lru_cache(maxsize=256)
@@ -136,11 +143,14 @@ def blocking(p: Problem, kind: Kind, tiles: int, transformed: bool) -> Blocking:
     With `transformed` weights at hand, a block's transformed input stays in the second-level cache. Without, its sums
     and a slice of transformed weights do, and a block has as many tiles as that allows, to use the slice often.
     """
-    m, channels, threads = p.machine, p.channels, p.machine.threads
+    m, q, threads = p.machine, p.passes[0], p.machine.threads
+    deep, planes = q.counts[0], split(p.size[0], MOST_PLANES)
+    channels = p.channels * deep
     elements, weights = kind.elements**2, kind.weights**2
     tiles = max(1, tiles)  # an empty batch has loop sizes too
     few = few_tiles(p, kind, tiles, transformed)
-    leading = -(-channels // m.lanes) * m.lanes + m.lanes
+    under = -(-p.channels * ((planes - 1) * q.stride[0] + deep) // planes)  # transformed inputs of a tile
+    leading = -(-under // m.lanes) * m.lanes + m.lanes
     panels = -(-p.outputs // m.width)
     slice_bytes = min(m.tuning.share(SLICE), WORKSPACE_BYTES // threads // 3)
     part = max(1, min(channels, slice_bytes // (weights * m.element * m.width)))
@@ -150,8 +160,9 @@ def blocking(p: Problem, kind: Kind, tiles: int, transformed: bool) -> Blocking:
         most = max(4 * m.rows, min(16 * m.rows, m.tuning.share(INPUT) // (elements * m.element * leading)))
     else:
         most = max(m.rows, m.tuning.share(SUMS) // (elements * m.element * m.width))
-    bound = most_tiles(p, max(most, tiles), lambda block: _native.winograd_scratch_bytes(
-        m.compute, kind.number, channels, block, block, part, few, transformed
+    bound = planes * most_tiles(p, -(-max(most, tiles) // planes), lambda block: _native.winograd_scratch_bytes(
+        m.compute, kind.number, p.channels, deep, q.stride[0], Blocking(few, planes, planes * block, 0, part, 1), block,
+        transformed,
     ))  # fmt: skip
     most = min(most, bound)
     # the same number of equal blocks for every thread, near that size; few tiles stay together and share out the panels
@@ -160,9 +171,11 @@ def blocking(p: Problem, kind: Kind, tiles: int, transformed: bool) -> Blocking:
         together = panels >= 2 * threads or (panels % threads == 0 and tiles <= 4 * m.rows)
         blocks = -(-tiles // most) if together else min(threads, -(-tiles // m.rows))
     block = -(-tiles // blocks)
+    block = -(-block // planes) * planes if block + planes <= bound else max(1, block // planes) * planes
     # every task transforms its tiles anew: no more of them than threads
     panels_per_task = panels if blocks % threads == 0 else max(1, -(-panels * blocks // threads))
-    return Blocking(few, block, max(32, m.tuning.share(WEIGHT_SLICE) // (m.element * m.width)), part, panels_per_task)
+    reduction = max(32, m.tuning.share(WEIGHT_SLICE) // (m.element * m.width))
+    return Blocking(few, planes, block, reduction, part, panels_per_task)
 
 
 def dilation_phases(q: Pass, size: Triple) -> tuple[Pass, ...]:
@@ -191,6 +204,7 @@ class WinogradProgram(Program):
         self.kind, self.first = kind_of(variant, p.passes[0]), self.parts[0][1]
         self.holds = not few_tiles(p, self.kind, self._tiles(self.first, p.geometry.batch), True)
         self.made: dict[tuple[int, int, bool, bool], _native.Winograd] = {}
+        self.deep = p.passes[0].counts[0] > 1
 
     def _tiles(self, part: Pass, batch: int) -> int:
         return tiles_of(self.kind, batch, part.output_size(self.problem.size))
@@ -216,18 +230,34 @@ class WinogradProgram(Program):
         packed = panels(p, q, weight)
         if not packed.finite or not self.holds:
             return packed
-        transformed = aligned_bytes(packed.panels.size // kind.taps**2 * kind.weights**2)
-        team = p.machine.threads if packed.panels.size > 1 << 16 else 1
+        flat = self._flat(q, weight).panels if self.deep else packed.panels
+        transformed = aligned_bytes(flat.size // kind.taps**2 * kind.weights**2)
+        team = p.machine.threads if flat.size > 1 << 16 else 1
         _native.winograd_weights(
-            p.machine.compute, kind.number, packed.panels, transformed, p.channels, p.outputs, team
+            p.machine.compute, kind.number, flat, transformed, p.channels * q.counts[0], p.outputs, team
         )
         return packed._replace(transformed=transformed)
+
+    def _flat(self, q: Pass, weight: Array) -> Packed:
+        """Panels of the planes of the kernel one after the other, as so many times more channels."""
+        p, deep = self.problem, q.counts[0]
+        first = 0 if p.transposed else 1  # the axis that is summed over
+        planes = np.moveaxis(weight[:, :, q.places[0]], 2, first)
+        shape = list(planes.shape[:first] + planes.shape[first + 1 :])
+        shape[first] *= deep
+        flat = q._replace(taps=((0,), *q.taps[1:]), places=((0,), *q.places[1:]))
+        return panels(Sums.of(p)._replace(channels=p.channels * deep), flat, planes.reshape(shape))
 
     def run(
         self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
         out: Array, activation: int, channels_last: bool,
     ) -> None:  # fmt: skip
         a = Operands(x, weight, None, bias, residual, out, activation, channels_last)
+        if packed is None and self.deep:
+            (q,) = self.problem.passes
+            flat = self._flat(q, a.logical().weight)
+            special.run(self.problem, q, a, flat.finite and self.native(0, a.batch, False), self.kind.tile, flat)
+            return
         if packed is None and packs_first(self.problem):
             packed = tuple(panels(self.problem, q, a.logical().weight) for q in self.problem.passes)
         for i, (number, part) in enumerate(self.parts):
@@ -270,7 +300,7 @@ class WinogradProgram(Program):
             tile=(kind.tile, kind.tile), block=f"{b.tiles} tiles", register_tile=(m.rows, m.width),
             source=f"transformed {kind.extent} x {kind.extent} tiles",
             workspace_bytes=scratch * _native.team_for(m.threads, tasks, scratch),
-            packed_weight_bytes=packed if prepared or packs_first(p) else 0,
+            packed_weight_bytes=packed if prepared or self.deep or packs_first(p) else 0,
             multiplications=kind.elements**2 * len(self.parts) * tiles * p.channels * p.outputs, threads=m.threads,
         )  # fmt: skip
 
@@ -292,16 +322,26 @@ def gradient_blocking(p: Problem, kind: Kind) -> GradientBlocking:
     m, g = p.machine, p.geometry
     channels = min(CHANNELS, g.in_channels)
     blocks = -(-g.in_channels // channels) * -(-g.out_channels // m.width)
-    tiles = g.batch
-    for size, dilation in zip(g.output_size, g.dilation, strict=True):  # of every phase
+    tiles = g.batch * min(last - first for first, last in planes_met(p))
+    for size, dilation in zip(g.output_size[1:], g.dilation[1:], strict=True):  # of every phase
         tiles *= min(size, dilation) * -(-size // (kind.tile * dilation))
     block_bytes = kind.elements**2 * channels * m.width * m.element
     parts = min(tiles // 48, -(-16 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes))
     return GradientBlocking(channels, GRADIENT_TILES, max(1, parts))
 
 
+def planes_met(p: Problem) -> list[tuple[int, int]]:
+    """For every tap along the depth the planes of outputs, first and behind the last, that it lays on the input."""
+    q, outputs, inputs = p.passes[0], p.size[0], p.input_size[0]
+    met = []
+    for tap in q.taps[0]:
+        first = min(outputs, max(0, -(tap // q.stride[0])))
+        met.append((first, max(first, min(outputs, (inputs - 1 - tap) // q.stride[0] + 1))))
+    return met
+
+
 class WinogradGradient(GradientProgram):
-    """The weight gradient F(3 x 3, m x m)."""
+    """The weight gradient F(3 x 3, m x m), of one plane of the kernel after the other."""
 
     def __init__(self, p: Problem, kind: Kind) -> None:
         self.problem = p
@@ -310,5 +350,15 @@ class WinogradGradient(GradientProgram):
         )
 
     def run(self, x: Array, dy: Array, out: Array) -> None:
-        self.native.run(x, dy, out, self.problem.machine.threads)
+        (q,), threads = self.problem.passes, self.problem.machine.threads
+        if out.ndim < 5:
+            self.native.run(x, dy, out, threads)
+        else:
+            for k, (first, last) in enumerate(planes_met(self.problem)):
+                begin, step = first * q.stride[0] + q.taps[0][k], q.stride[0]
+                if first == last:
+                    out[:, :, k] = 0
+                    continue
+                own = x[:, :, begin : begin + (last - first - 1) * step + 1 : step]
+                self.native.run(own, dy[:, :, first:last], out[:, :, k], threads)
         special.gradient_again(self.problem, x, dy, out)

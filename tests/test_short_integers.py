@@ -1,0 +1,110 @@
+"""Integers of 8 and 16 bits on every instruction set: exact, whatever kernels multiply them.
+
+Where a set has products of pairs, runs of the reduction are whole pairs.
+"""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import _native, reference
+from fastconv._core.types import COMPUTE, Types, product_compute
+
+SHORT = ("int8", "uint8", "int16")
+ISAS = fastconv.info()["isas_available"]
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    before = _native.isa_name()
+    _native.isa_use(request.param)
+    yield request.param
+    _native.isa_use(before)
+
+
+def numbers(rng, shape, dtype):
+    limits = np.iinfo(dtype)
+    x = rng.integers(-300, 300, shape).clip(limits.min, limits.max).astype(dtype)
+    x.flat[:: max(1, x.size // 5)] = limits.max if x.size % 2 else limits.min  # both ends of a type
+    return x
+
+
+def expected(x, w, bias, **options):
+    """The reference in int64, as float64 for long kernels would not be exact."""
+    return reference.conv2d(x.astype(np.int64), w.astype(np.int64), bias, **options)
+
+
+# channels that leave a pair open or not, a full panel and more, kernels that merge taps, do not, and read in place
+SHAPES = [
+    ((2, 7, 9, 11), (5, 7, 3, 3), {"padding": 1}),
+    ((1, 8, 6, 7), (70, 8, 2, 3), {"padding": 2, "dilation": (2, 1)}),
+    ((3, 64, 5, 5), (64, 64, 1, 1), {}),
+    ((3, 33, 5, 5), (17, 33, 1, 1), {"stride": 2, "padding": 1}),
+    ((1, 18, 8, 9), (66, 9, 3, 3), {"groups": 2, "padding": "same"}),
+    ((1, 1, 12, 12), (3, 1, 5, 5), {"padding": 2, "padding_mode": "reflect"}),
+    ((2, 3, 3, 3), (4, 3, 7, 7), {"padding": 4}),
+]
+
+
+@pytest.mark.parametrize("types", list(product(SHORT, SHORT)), ids="-".join)
+def test_every_shape_is_exact(isa, types):
+    rng = np.random.default_rng(3)
+    for shape, weight_shape, options in SHAPES:
+        x, w = numbers(rng, shape, types[0]), numbers(rng, weight_shape, types[1])
+        bias = rng.integers(-1000, 1000, weight_shape[0]).astype(np.int32)
+        want = expected(x, w, bias, activation="relu", **options)
+        for last in (False, True):
+            y = fastconv.conv2d(
+                np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if last else x,
+                np.ascontiguousarray(w.transpose(2, 3, 1, 0)) if last else w,
+                bias, activation="relu", data_format="NHWC" if last else "NCHW", **options,
+            )  # fmt: skip
+            assert y.dtype == np.int32
+            np.testing.assert_array_equal(y.transpose(0, 3, 1, 2) if last else y, want)
+
+
+def test_gradients_and_transposed_are_exact(isa):
+    rng = np.random.default_rng(4)
+    for channels, outputs, stride in product((3, 8), (5, 66), (1, 2)):
+        x, w = numbers(rng, (2, channels, 7, 8), "int8"), numbers(rng, (outputs, channels, 3, 3), "int8")
+        dy = numbers(rng, fastconv.conv2d(x, w, stride=stride, padding=1).shape, "int8")
+        ours = fastconv.conv2d_backward(dy, x, w, stride=stride, padding=1)
+        wide = [a.astype(np.int64) for a in (dy, x, w)]
+        for mine, want in zip(ours, reference.conv2d_backward(*wide, stride=stride, padding=1), strict=True):
+            np.testing.assert_array_equal(mine, want)
+
+
+def small(rng, shape):
+    return rng.integers(-20, 21, shape).astype(np.int8)
+
+
+def test_large_windows_are_gathered(isa):
+    """A window of more than four megabytes, of which a block of the reduction is gathered at a time: whole pairs."""
+    rng = np.random.default_rng(5)
+    x, w = small(rng, (1, 701, 40, 43)), small(rng, (2, 701, 40, 40))
+    assert fastconv.explain_conv2d(x.shape, w.shape, padding=((1, 0), (0, 0)), dtype="int8").source == "gathered"
+    y = fastconv.conv2d(x, w, padding=((1, 0), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (0, 0), (1, 0), (0, 0))), (40, 40), (2, 3))
+    want = np.einsum("ncyxij,ocij->noyx", windows.astype(np.float64), w.astype(np.float64))  # exact: below 2**53
+    np.testing.assert_array_equal(y, want)
+
+
+@pytest.mark.parametrize("size", [4, 11])
+def test_large_panels_are_packed_before_or_block_by_block(isa, size):
+    rng = np.random.default_rng(6)
+    x, w = small(rng, (1, 1301, size, size)), small(rng, (9, 1301, 3, 3))
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), (2, 3))
+    want = np.einsum("ncyxij,ocij->noyx", windows.astype(np.float64), w.astype(np.float64), optimize=True)
+    np.testing.assert_array_equal(fastconv.conv2d(x, w, padding=1), want)
+
+
+def test_pairs_are_used_where_they_are(isa):
+    """The register tiles of pairs of int16 serve what fits them, and nothing else."""
+    has = isa == "avx512_vnni"
+    assert _native.computes(_native.COMPUTES["int16"]) == has
+    for x, w in product(("int8", "uint8", "int16", "uint16"), repeat=2):
+        types = Types(np.dtype(x), np.dtype(w), np.dtype("int32"))
+        fits = has and "uint16" not in (x, w)
+        assert product_compute(types) == (_native.COMPUTES["int16"] if fits else COMPUTE[np.dtype("int32")])
