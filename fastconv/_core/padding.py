@@ -29,10 +29,11 @@ def fold(padded: Array, before: int, size: int, mode: str, axis: int) -> Array:
     lo, hi = max(0, -before), min(size, padded.shape[axis] - before)
     if hi > lo:
         out[at(slice(lo, hi))] = padded[at(slice(lo + before, hi + before))]
-    for i in range(padded.shape[axis]):
-        if not 0 <= i - before < size:
-            out[at(padded_index(i - before, size, mode))] += padded[at(i)]
-    return out.astype(padded.dtype, copy=False)
+    with np.errstate(all="ignore"):  # an infinity may meet one of the other sign, a large number overflow
+        for i in range(padded.shape[axis]):
+            if not 0 <= i - before < size:
+                out[at(padded_index(i - before, size, mode))] += padded[at(i)]
+        return out.astype(padded.dtype, copy=False)
 
 
 def padded_input_gradient(
