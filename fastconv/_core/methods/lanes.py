@@ -114,8 +114,11 @@ class Lanes:
     former: ClassVar[dict[str, str]] = {}
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
-        if why := two_axes(p):
-            return why
+        if two_axes(p):
+            from . import lanes_volume
+
+            if why := lanes_volume.why_not(p):
+                return why
         tuned = p.machine.tuning.of("lanes", Tuned)
         most = tuned.channels_gradient if p.gradient_of_weight else tuned.channels
         return next((why for q in p.passes if (why := why_not(p, q, most))), None)
@@ -134,6 +137,10 @@ class Lanes:
         return Offer("lanes", True, "")
 
     def program(self, p: Problem, variant: str) -> Program:
+        if two_axes(p):
+            from .lanes_volume import LanesVolume
+
+            return LanesVolume(p)
         return LanesProgram(p)
 
     def gradient_program(self, p: Problem, variant: str) -> GradientProgram:

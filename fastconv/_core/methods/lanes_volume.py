@@ -1,0 +1,136 @@
+"""A lane an output channel in volumes: for every plane of the kernel the planes of the input are so many images.
+
+What a plane of the kernel adds to a plane of outputs is added to what lies there, as a residual is; the last one is
+followed by the activation. So every sum has the order (plane, row, channel, column).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from ..operands import Operands
+from ..passes import Pass, triple
+from ..problem import Problem
+from ..record import NamedTuple
+from .lanes import LanesProgram
+from .method import Array, Packed, Program, Told
+
+
+class Depth(NamedTuple):
+    """The phase of the outputs along the depth that some passes write, and their taps there."""
+
+    phase: int
+    step: int
+    stride: int
+    taps: tuple[int, ...]
+    places: tuple[int, ...]  # planes of the kernel
+
+    def planes(self, outputs: int) -> int:
+        """Planes of outputs of the phase."""
+        return max(0, -(-(outputs - self.phase) // self.step))
+
+    def runs(self, outputs: int, inputs: int) -> Iterator[tuple[int, int, int, bool, bool]]:
+        """(tap, first plane of outputs, number of them, whether it is the first tap that meets them, and the last)."""
+        met = [
+            [i for i, tap in enumerate(self.taps) if 0 <= plane * self.stride + tap < inputs]
+            for plane in range(self.planes(outputs))
+        ]
+        for i in range(len(self.taps)):
+            kinds = [(i in own) and (own[0] == i, own[-1] == i) for own in met]
+            at = 0
+            for kind, same in groupby(kinds):
+                count = len(list(same))
+                if kind:
+                    yield i, at, count, kind[0], kind[1]
+                at += count
+
+
+def depths(passes: tuple[Pass, ...]) -> list[Depth]:
+    """The phases along the depth."""
+    return list(dict.fromkeys(
+        Depth(q.phase[0], q.step[0], q.stride[0], q.taps[0], q.places[0]) for q in passes
+    ))  # fmt: skip
+
+
+def why_not(p: Problem) -> str | None:
+    """Why a volume cannot be computed plane by plane; None if it can."""
+    if p.gradient_of_weight:
+        return "it has a depth, and sums over all planes"
+    if p.mode:
+        return "its padding repeats planes"
+    if p.types.result != p.types.compute:
+        return f"sums of planes are added up in {p.types.result}"
+    if sum(depth.planes(p.size[0]) for depth in depths(p.passes)) != p.size[0]:
+        return "some planes of outputs meet no tap"
+    for depth in depths(p.passes):
+        first = sum(count for _, _, count, first, _ in depth.runs(p.size[0], p.input_size[0]) if first)
+        if first != depth.planes(p.size[0]):
+            return "some planes of outputs meet padding alone"
+    return None
+
+
+def flat(p: Problem) -> Problem:
+    """The problem of the planes, as images."""
+    g = p.geometry
+    planes = p.size[0] * g.batch
+    return p._replace(geometry=g._replace(
+        batch=planes, input_size=(1, *g.input_size[1:]), kernel_size=(1, *g.kernel_size[1:]),
+        output_size=(1, *g.output_size[1:]), stride=(1, *g.stride[1:]), dilation=(1, *g.dilation[1:]),
+        padding=((0, 0), *g.padding[1:]),
+    ))  # fmt: skip
+
+
+class LanesVolume(Program):
+    """A volume, plane by plane."""
+
+    def __init__(self, p: Problem) -> None:
+        self.problem, self.inner = p, LanesProgram(flat(p))
+        self.depths = depths(p.passes)
+        self.runs = [list(depth.runs(p.size[0], p.input_size[0])) for depth in self.depths]
+        self.covers = self.inner.covers
+
+    def pack(self, weight: Array) -> tuple[Packed, ...]:
+        return tuple(
+            self.inner.pack(weight[:, :, place])[0] for depth in self.depths for place in depth.places
+        )
+
+    def run(
+        self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
+        out: Array, activation: int, channels_last: bool,
+    ) -> None:  # fmt: skip
+        a = Operands(x, weight, None, bias, residual, out, activation, channels_last).logical()
+        begin = 0
+        for depth, runs in zip(self.depths, self.runs, strict=True):
+            own = None if packed is None else packed[begin : begin + len(depth.taps)]
+            begin += len(depth.taps)
+            if own is None:
+                own = tuple(self.inner.pack(a.weight[:, :, place])[0] for place in depth.places)
+            for n in range(a.batch):
+                self._image(depth, runs, own, a.images(slice(n, n + 1)))
+
+    def _image(
+        self, depth: Depth, runs: list[tuple[int, int, int, bool, bool]], packed: tuple[Packed, ...], a: Operands
+    ) -> None:
+        """The phase of one volume; its planes in the place of the batch."""
+        x, out = a.x[0].swapaxes(0, 1), a.out[0, :, depth.phase :: depth.step].swapaxes(0, 1)
+        given = None if a.residual is None else a.residual[0, :, depth.phase :: depth.step].swapaxes(0, 1)
+        weight = a.weight[:, :, 0]
+        for tap, plane, count, first, last in runs:
+            begin = plane * depth.stride + depth.taps[tap]
+            to = out[plane : plane + count]
+            before = given if given is None else given[plane : plane + count]
+            self.inner.run(
+                x[begin : begin + (count - 1) * depth.stride + 1 : depth.stride], weight, (packed[tap],),
+                a.bias if first else None, before if first else to, to, a.activation if last else 0, False,
+            )  # fmt: skip
+
+    def told(self, channels_last: bool, prepared: bool) -> Told:
+        told = self.inner.told(channels_last, prepared)
+        planes = sum(count for runs in self.runs for _, _, count, _, _ in runs)
+        taps = sum(len(depth.taps) for depth in self.depths)
+        return told._replace(
+            tile=triple((1, *told.tile)), packed_weight_bytes=told.packed_weight_bytes * taps,
+            multiplications=told.multiplications * planes // max(1, self.problem.size[0]),
+            remark=f"{told.remark}, a plane of the kernel after the other",
+        )  # fmt: skip
