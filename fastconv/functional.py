@@ -90,8 +90,7 @@ def conv2d(
     residual : array_like, optional
         An array of the result's shape and element type, added before the activation.
     algorithm : str
-        'auto', 'direct', 'winograd', 'winograd_2x2', 'winograd_phases', 'winograd_phases_4x4',
-        'winograd_rows', 'strassen' or 'strassen_twice'.
+        'auto', 'direct', 'winograd' or 'strassen'; 'winograd:2x2' and the like ask for a variant of it by name.
         'auto' takes what `explain_conv2d` says.
     num_threads : int, optional
         Threads for this call, in place of `get_num_threads()`.
@@ -122,12 +121,12 @@ def conv2d(
     The result lies C-contiguous in the caller's axes, except that an NCHW-shaped view of channels-last memory gives
     another such view. Any strides are taken: views, negative, zero, unaligned, byte-swapped.
 
-    'winograd' is F(4x4, 3x3) of Lavin and Gray, 'winograd_2x2' their F(2x2, 3x3) with smaller tiles and errors, both
-    at stride 1; 'winograd_phases' is theirs at stride 2, for 3x3 kernels and for the input gradient of 4x4 ones,
-    'winograd_phases_4x4' the former in larger tiles; 'winograd_rows' works along the rows of kernels of seven columns
-    at stride 2 with up to four channels.
+    'winograd' is F(4x4, 3x3) of Lavin and Gray at stride 1, in images and volumes, forward and for both gradients;
+    'winograd:2x2' their F(2x2, 3x3) with smaller tiles and errors; 'winograd:2x2 at stride 2' is theirs for 3x3 kernels
+    and for the input gradient of 4x4 ones, 'winograd:4x4 at stride 2' the former in larger tiles; 'winograd:rows' works
+    along the rows of kernels of seven columns at stride 2 with up to four channels.
     'strassen' multiplies the blocks of a 1x1 convolution, whose channels must divide, in 7 products for 8,
-    'strassen_twice' in 49 for 64. All are for float32 alone.
+    'strassen:twice' in 49 for 64. All are for float32 alone.
 
     References
     ----------

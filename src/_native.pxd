@@ -54,7 +54,6 @@ cdef extern from "fastconv.h" nogil:
         FC_WINOGRAD_TILES, FC_WINOGRAD_CHANNELS
         FC_WINOGRAD_STRIDED, FC_WINOGRAD_2, FC_WINOGRAD_4, FC_WINOGRAD_TWO_TAPS, FC_WINOGRAD_STRIDED_4
         FC_WINOGRAD_KINDS
-        FC_ROWS_TILE, FC_ROWS_TAPS, FC_ROWS_STRIDE, FC_ROWS_ELEMENTS, FC_ROWS_EXTENT
     const char* const fc_dtype_names[]
     ctypedef struct fc_segment:
         Py_ssize_t a
@@ -118,22 +117,9 @@ cdef extern from "fastconv.h" nogil:
         fc_winograd_products products
         fc_winograd_input gradient
         fc_winograd_taps gradient_taps
-    ctypedef void (*fc_strassen_input)(const void*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
-                                       Py_ssize_t, int) noexcept nogil
-    ctypedef void (*fc_strassen_weights)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*,
-                                         Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_strassen_fold)(const void*, Py_ssize_t, void*, Py_ssize_t) noexcept nogil
-    ctypedef int (*fc_strassen_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, const Py_ssize_t*, Py_ssize_t,
-                                       Py_ssize_t, const void*, const void*, const Py_ssize_t*, int) noexcept nogil
-    ctypedef void (*fc_rows_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
-                                   Py_ssize_t) noexcept nogil
-    ctypedef int (*fc_rows_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t,
-                                   const void*, int) noexcept nogil
-    ctypedef struct fc_strassen:
-        fc_strassen_input input
-        fc_strassen_weights weights
-        fc_strassen_fold fold
-        fc_strassen_output output
+    ctypedef struct fc_extra:
+        const char* name
+        const void* table
     ctypedef struct fc_lane_kernels "fc_lane_kernels":
         fc_lane lane[3][FC_MAX_ROWS + 1]
         fc_window window[FC_MAX_WINDOW + 1][3][2]
@@ -167,9 +153,7 @@ cdef extern from "fastconv.h" nogil:
         fc_patch patch[FC_MAX_WINDOW + 1][FC_MAX_WINDOW + 1][3][2]
         fc_spread spread
         fc_winograd winograd[FC_WINOGRAD_KINDS]
-        fc_strassen strassen[2]
-        fc_rows_input rows_input
-        fc_rows_output rows_output
+        const fc_extra* extras
     ctypedef struct fc_pool_row:
         const char* x
         Py_ssize_t xd, xh, xw, xc

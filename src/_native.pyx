@@ -7,7 +7,7 @@ algorithm, was decided in `fastconv.plan`.
 from numpy import ndarray
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pythread cimport PyThread_get_thread_ident
-from libc.string cimport memchr, memcpy, memset
+from libc.string cimport memchr, memcpy, memset, strcmp
 
 cdef extern from "Python.h":
     int get_buffer "PyObject_GetBuffer"(object, Py_buffer*, int) noexcept  # leaves an exception behind
@@ -147,7 +147,6 @@ PADDING_MODES = {
 }
 WINOGRAD_CHANNELS = FC_WINOGRAD_CHANNELS   # packed together
 WINOGRAD_FEW = FC_WINOGRAD_TILES           # tiles whose weights are transformed in registers together
-ROWS_TILE, ROWS_TAPS, ROWS_STRIDE, ROWS_ELEMENTS = FC_ROWS_TILE, FC_ROWS_TAPS, FC_ROWS_STRIDE, FC_ROWS_ELEMENTS
 
 
 def winograd_kinds():

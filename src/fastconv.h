@@ -114,34 +114,8 @@ typedef struct {
     fc_winograd_taps gradient_taps;
 } fc_winograd;
 
-/* Strassen's product of a tile of 2 (4) pixels with the weights of 2 (4) times as many outputs as a panel has, in 7 (49)
-   products of panels (kernels/strassen.h). */
-typedef void (*fc_strassen_input)(const void *src, const ptrdiff_t *row, ptrdiff_t pixels, ptrdiff_t channels,
-                                  void *dst, ptrdiff_t element_stride, ptrdiff_t tile_stride, int in_place);
-typedef void (*fc_strassen_weights)(const void *src, ptrdiff_t block_row, ptrdiff_t block_column, ptrdiff_t count,
-                                    void *dst, ptrdiff_t element_stride);
-typedef void (*fc_strassen_fold)(const void *src, ptrdiff_t count, void *dst, ptrdiff_t element_stride);
-typedef int (*fc_strassen_output)(const void *src, ptrdiff_t element_stride, ptrdiff_t tile_stride, int vectors,
-                                  void *dst, const ptrdiff_t *row, ptrdiff_t pixels, ptrdiff_t block, const void *bias,
-                                  const void *residual, const ptrdiff_t *residual_row, int relu);
-typedef struct {
-    fc_strassen_input input;
-    fc_strassen_weights weights;
-    fc_strassen_fold fold;
-    fc_strassen_output output;
-} fc_strassen;
-
-/* Winograd along rows (kernels/winograd_rows.h): a tile makes four outputs of a row, of seven taps at stride 2, from the
-   products of its even columns and those of its odd ones. */
-enum {
-    FC_ROWS_TILE = 4, FC_ROWS_TAPS = 7, FC_ROWS_STRIDE = 2, FC_ROWS_EVEN = 7, FC_ROWS_ODD = 6,
-    FC_ROWS_ELEMENTS = FC_ROWS_EVEN + FC_ROWS_ODD,
-    FC_ROWS_EXTENT = (FC_ROWS_TILE - 1) * FC_ROWS_STRIDE + FC_ROWS_TAPS
-};
-typedef void (*fc_rows_input)(const void *src, ptrdiff_t column_stride, ptrdiff_t tiles, ptrdiff_t length, void *dst,
-                              ptrdiff_t element_stride, ptrdiff_t tile_stride);
-typedef int (*fc_rows_output)(const void *src, ptrdiff_t element_stride, ptrdiff_t tile_stride, int vectors, void *dst,
-                              ptrdiff_t column_stride, ptrdiff_t columns, const void *bias, int relu);
+/* The kernels of a method that has them for itself, found by name: a table of a type of its own header. */
+typedef struct { const char *name; const void *table; } fc_extra;
 
 /* Depthwise and grouped convolution (kernels/lanes.h): a register tile in which every lane multiplies an input of
    its own, `pixels` outputs of a row under adjacent taps, and their weight gradient. The second vector of inputs lies
@@ -204,9 +178,7 @@ typedef struct {
     fc_patch patch[FC_MAX_WINDOW + 1][FC_MAX_WINDOW + 1][3][2];  /* [taps y][taps x][stride], of two widths at most */
     fc_spread spread;
     fc_winograd winograd[FC_WINOGRAD_KINDS]; /* where the type has them */
-    fc_strassen strassen[2];                 /* [levels - 1], likewise */
-    fc_rows_input rows_input;                /* likewise */
-    fc_rows_output rows_output;
+    const fc_extra *extras;                  /* up to a name that is NULL; NULL where there are none */
 } fc_kernels;
 
 /* One spatial window pass: what pooling kernels need to know of a row of output pixels. */

@@ -9,7 +9,7 @@ Here are the convolutions; `ask_gradients`, `ask_pooling` and `ask_plans` hold t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .checks import checked_activation, checked_algorithm, checked_bias, checked
 from .geometry import Geometry, conv_geometry, conv_transpose_geometry, tiled_geometries
 from .later import Later
 from .layouts import Layout, checked_residual, destination, layout, lies_channels_last
+from .record import NamedTuple
 from .types import ACTIVATIONS, FLOATS, Types
 from .words import Shape, shape
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from .ask import Asked, asked
 from .geometry import Geometry, tiled_geometries
 from .later import Later
 from .layouts import Layout, empty_activation, empty_weight
+from .record import NamedTuple
 from .types import FLOATS
 from .words import mask
 

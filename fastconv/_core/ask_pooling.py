@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from .ask_gradients import sum_dtype, too_large, within
 from .checks import checked_average, checked_gradient
 from .later import Later
 from .layouts import Layout, destination, empty_activation, layout, lies_channels_last
+from .record import NamedTuple
 from .types import FLOATS
 from .windows import PoolGeometry, pool_geometry
 from .words import Shape, flag, shape

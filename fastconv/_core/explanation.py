@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from math import prod
-from typing import NamedTuple
 
 from .methods.method import Told
 from .problem import Problem
+from .record import NamedTuple
 from .select import Choice
 
 

@@ -16,12 +16,13 @@ import zipfile
 import zlib
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConvError
+from .record import NamedTuple
 
 Array = NDArray[Any]
 MOST_DIRECTORY: Final = 1 << 24  # bytes of the list of an archive's members: 20,000 with long names

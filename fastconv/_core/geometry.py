@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import product
 from math import prod
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ..errors import ConvError
+from .record import NamedTuple
 from .words import (
     AXES,
     CAUSAL,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from .arrays import (
     result_dtype,
     unusable_dtype,
 )
+from .record import NamedTuple
 from .types import FLOATS, INTEGERS, SUPPORTED
 from .words import Shape
 

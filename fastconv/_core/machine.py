@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
-import subprocess
 
 
 def cpu_name() -> str:
@@ -13,6 +11,9 @@ def cpu_name() -> str:
     told = _cpuinfo(whole=True)  # ARM's boards name themselves at the end
     if name := told.get("model name") or told.get("Model"):
         return name
+    import platform  # here: both take longer than to read a file
+    import subprocess
+
     try:  # macOS
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .passes import Triple
+from .record import NamedTuple
 
 Array = NDArray[Any]
 # By the number of axes: how channels-last arrays become logical ones, (weights, activations).

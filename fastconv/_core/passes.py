@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 from math import gcd, prod
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from .geometry import Geometry
+from .record import NamedTuple
 
 Offsets = tuple[int, ...]
 Triple = tuple[int, int, int]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from ..errors import ConvTypeError
 from .methods.method import LONG_SUM
 from .operands import Array
 from .passes import Triple, triple
+from .record import NamedTuple
 from .types import FLOATS, STORAGE
 from .windows import PoolGeometry
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from enum import Enum
 from functools import lru_cache
 from math import prod
-from typing import NamedTuple
 
 from .. import _native
 from . import threads
 from .geometry import Geometry
 from .passes import Pass, Triple, forward_passes, input_gradient_passes, triple
+from .record import NamedTuple
 from .tuning import Tuning, tuning_here
 from .types import COMPUTE, PADDING_MODES, DType, Types
 

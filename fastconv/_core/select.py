@@ -7,7 +7,7 @@ that a batch computed in slices has the same bits; but for that of the weight gr
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..errors import ConvError
 from .geometry import Geometry
@@ -15,6 +15,7 @@ from .methods import METHODS
 from .methods.method import Method
 from .problem import Direction, Problem, Use
 from .problem import problem as problem_here
+from .record import NamedTuple
 from .types import DType, Types, result_of
 
 WORDS: Final = tuple(dict.fromkeys(("auto", "direct", *(method.word for method in reversed(METHODS)))))

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
 from .. import _native
+from .record import NamedTuple
 
 DType = np.dtype[Any]
 

@@ -5,10 +5,11 @@ As in `geometry`: no arrays, and shapes in the logical order, (batch, channels, 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import ConvError
 from .geometry import SAME, check_bytes, extents, sides_of_word
+from .record import NamedTuple
 from .words import AXES, CAUSAL, LARGEST_POSITION, MOST_AXES, Pads, Shape, Sides, Sizes, flag, parse_padding, per_axis
 
 

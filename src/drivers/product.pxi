@@ -3,6 +3,16 @@
 # What follows a sum (bias, residual, relu) is done while it is in the registers: `Ends`.
 
 
+cdef const void* extra(const fc_kernels* kernels, const char* name) noexcept nogil:
+    """The table of a method that has kernels for itself; NULL where the type has none."""
+    cdef const fc_extra* one = kernels.extras
+    while one != NULL and one.name != NULL:
+        if strcmp(one.name, name) == 0:
+            return one.table
+        one += 1
+    return NULL
+
+
 cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,
                        size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,
                        const Ends* ends, bint first, bint last) noexcept nogil:

@@ -13,6 +13,20 @@
 # Each tile is computed alike whatever block it falls in: the bits depend neither on the threads nor on the batch. An
 # image with an output that is not finite is reported, and the caller computes it directly, so that NaN and infinity
 # reach exactly the outputs whose pixel holds them.
+cdef extern from "strassen.h" nogil:
+    ctypedef void (*fc_strassen_input)(const void*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
+                                       Py_ssize_t, int) noexcept nogil
+    ctypedef void (*fc_strassen_weights)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*,
+                                         Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_strassen_fold)(const void*, Py_ssize_t, void*, Py_ssize_t) noexcept nogil
+    ctypedef int (*fc_strassen_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, const Py_ssize_t*, Py_ssize_t,
+                                       Py_ssize_t, const void*, const void*, const Py_ssize_t*, int) noexcept nogil
+    ctypedef struct fc_strassen:
+        fc_strassen_input input
+        fc_strassen_weights weights
+        fc_strassen_fold fold
+        fc_strassen_output output
+
 
 cdef enum:
     STRASSEN_PIXELS = 16   # packed together where they cannot be read as they lie
@@ -70,7 +84,7 @@ def strassen_weights(int compute, int levels, packed, transformed, size channels
         arrays.view(packed, &w, False)
         arrays.view(transformed, &u, True)
         job.kernels = isa.compute[compute]
-        job.sums = &job.kernels.strassen[levels - 1]
+        job.sums = (<const fc_strassen*>extra(job.kernels, "strassen")) + levels - 1
         job.w, job.u, job.products = w.p, u.p, 7 if levels == 1 else 49
         job.depth, job.breadth = channels >> levels, outputs >> levels
         job.width = job.kernels.vectors * job.kernels.lanes
@@ -90,7 +104,7 @@ def strassen_scratch_bytes(int compute, int levels, size channels, size tiles, s
 
 cdef void strassen_kind(StrassenJob* job, const fc_kernels* kernels, int levels) noexcept nogil:
     job.kernels = kernels
-    job.sums = &kernels.strassen[levels - 1]
+    job.sums = (<const fc_strassen*>extra(kernels, "strassen")) + levels - 1
     job.side, job.products = 1 << levels, 7 if levels == 1 else 49
 
 

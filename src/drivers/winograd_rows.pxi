@@ -10,9 +10,23 @@
 #
 # Each tile is computed alike whatever block it falls in. An image with an output that is not finite is reported, and the
 # caller computes it directly.
+cdef extern from "winograd_rows.h" nogil:
+    enum:
+        FC_ROWS_TILE, FC_ROWS_TAPS, FC_ROWS_STRIDE, FC_ROWS_ELEMENTS, FC_ROWS_EXTENT
+    ctypedef void (*fc_rows_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
+                                   Py_ssize_t) noexcept nogil
+    ctypedef int (*fc_rows_output)(const void*, Py_ssize_t, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t,
+                                   const void*, int) noexcept nogil
+    ctypedef struct fc_rows:
+        fc_rows_input input
+        fc_rows_output output
+
+ROWS_TILE, ROWS_TAPS, ROWS_STRIDE, ROWS_ELEMENTS = FC_ROWS_TILE, FC_ROWS_TAPS, FC_ROWS_STRIDE, FC_ROWS_ELEMENTS
+
 
 cdef struct RowsJob:
     const fc_kernels* kernels
+    const fc_rows* transforms
     View x, y, residual
     int x_code, y_code, activation
     bint has_residual, in_output
@@ -29,6 +43,7 @@ def winograd_rows_scratch_bytes(int compute, size channels, size taps, size stri
     """Scratch of one thread for blocks of so many rows of `columns` outputs, under kernels of so many rows of `taps`."""
     cdef RowsJob job
     job.kernels = isa.compute[compute]
+    job.transforms = <const fc_rows*>extra(job.kernels, "winograd rows")
     job.channels, job.taps, job.stride_y, job.block = channels, taps, stride, rows
     rows_scratch(&job, columns)
     return job.scratch_bytes
@@ -63,6 +78,7 @@ cdef class WinogradRows(Program):
         cdef const fc_kernels* kernels
         self.compute_with(codes)
         kernels = job.kernels = self.kernels
+        job.transforms = <const fc_rows*>extra(kernels, "winograd rows")
         job.x_code, job.y_code = self.input, self.result
         job.channels, job.outputs, job.taps = extent.channels, extent.outputs, len(p.taps[1])
         _, job.stride_y, _ = p.stride
@@ -113,7 +129,7 @@ cdef void rows_task(void* job_, char* scratch, size task, fc_watch* watch) noexc
     cdef Ends ends = Ends(NULL, NULL, NULL, False)  # the transform back comes between
     cdef fc_segment segment
     rows_region(job, image, first, rows, region)
-    kernels.rows_input(region, job.length, job.tiles, job.length, v, job.tiles * job.length, job.length)
+    job.transforms.input(region, job.length, job.tiles, job.length, v, job.tiles * job.length, job.length)
     segment.a, segment.b, segment.k = 0, 0, job.taps * job.channels
     for panel in range(job.panels):
         if fc_interrupted(watch):
@@ -161,7 +177,7 @@ cdef void rows_outputs(const RowsJob* job, size image, size row, size panel, siz
     cdef bint relu = job.in_output and job.activation == RELU
     if job.bias != NULL:
         bias = job.bias + first * kernels.size
-    if not kernels.rows_output(m, plane, width, <int>(width // kernels.lanes), c, step, job.y.n[3],
+    if not job.transforms.output(m, plane, width, <int>(width // kernels.lanes), c, step, job.y.n[3],
                                bias if job.in_output else NULL, relu):
         fc_raise_flag(job.flags + image)
     if job.in_output and (job.activation == LINEAR or job.activation == RELU):

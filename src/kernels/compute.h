@@ -7,7 +7,7 @@
 
 typedef T NAME(vec) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
 
-/* Whether operands may be of the computing type: int32 holds sums alone (result_dtype in fastconv/arrays.py). */
+/* Whether operands may be of the computing type: int32 holds sums alone (result_dtype in fastconv/_core/arrays.py). */
 #if IS_FLOAT || defined(WIDE)
 #define OPERANDS 1
 #else
@@ -440,9 +440,10 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #include "winograd.h"
 #include "strassen.h"
 #include "winograd_rows.h"
-#define FAST                                                                                                         \
-    , .winograd = WINOGRAD_KINDS, .strassen = STRASSEN_KINDS, .rows_input = winograd_rows_input,                     \
-      .rows_output = winograd_rows_output
+static const fc_extra extra_kernels[] = {
+    {"strassen", strassen_kernels}, {"winograd rows", &winograd_rows_kernels}, {NULL, NULL}
+};
+#define FAST , .winograd = WINOGRAD_KINDS, .extras = extra_kernels
 #else
 #define FAST
 #endif

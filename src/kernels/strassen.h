@@ -5,6 +5,27 @@
    Winograd's variant has 15 additions in place of 18 but a larger error bound (Higham, "Accuracy and Stability of Numerical
    Algorithms", chapter 23). */
 
+#ifndef FC_STRASSEN_H
+#define FC_STRASSEN_H
+/* Strassen's product of a tile of 2 (4) pixels with the weights of 2 (4) times as many outputs as a panel has, in 7 (49)
+   products of panels. */
+typedef void (*fc_strassen_input)(const void *src, const ptrdiff_t *row, ptrdiff_t pixels, ptrdiff_t channels,
+                                  void *dst, ptrdiff_t element_stride, ptrdiff_t tile_stride, int in_place);
+typedef void (*fc_strassen_weights)(const void *src, ptrdiff_t block_row, ptrdiff_t block_column, ptrdiff_t count,
+                                    void *dst, ptrdiff_t element_stride);
+typedef void (*fc_strassen_fold)(const void *src, ptrdiff_t count, void *dst, ptrdiff_t element_stride);
+typedef int (*fc_strassen_output)(const void *src, ptrdiff_t element_stride, ptrdiff_t tile_stride, int vectors,
+                                  void *dst, const ptrdiff_t *row, ptrdiff_t pixels, ptrdiff_t block, const void *bias,
+                                  const void *residual, const ptrdiff_t *residual_row, int relu);
+typedef struct {
+    fc_strassen_input input;
+    fc_strassen_weights weights;
+    fc_strassen_fold fold;
+    fc_strassen_output output;
+} fc_strassen;
+#endif
+
+#ifdef VECTOR_BYTES /* for a set; else for the driver */
 #define SUMS static inline __attribute__((always_inline)) void
 
 /* Blocks of four: upper left, upper right, lower left, lower right. */
@@ -145,4 +166,5 @@ STRASSEN(2)
 #undef COLUMN_OF
 
 #define STRASSEN_LEVEL(levels) {strassen_input_##levels, strassen_weights_##levels, strassen_fold, strassen_output_##levels}
-#define STRASSEN_KINDS {STRASSEN_LEVEL(1), STRASSEN_LEVEL(2)}
+static const fc_strassen strassen_kernels[2] = {STRASSEN_LEVEL(1), STRASSEN_LEVEL(2)}; /* [levels - 1] */
+#endif

@@ -2,8 +2,25 @@
    taps do, F(4, 4), the odd ones those between, F(4, 3) of winograd.h: 7 + 6 products for 4 outputs and not 28. Vectors run
    along (row, channel) of the input, along channels of the output. Included where T is float.
 
-   F(4, 4) on points 0, 1, -1, 2, -2, 1/2, infinity; its weights are transformed in `call.py`. */
+   F(4, 4) on points 0, 1, -1, 2, -2, 1/2, infinity; its weights are transformed in Python. */
 
+#ifndef FC_ROWS_H
+#define FC_ROWS_H
+/* A tile makes four outputs of a row, of seven taps at stride 2, from the
+   products of its even columns and those of its odd ones. */
+enum {
+    FC_ROWS_TILE = 4, FC_ROWS_TAPS = 7, FC_ROWS_STRIDE = 2, FC_ROWS_EVEN = 7, FC_ROWS_ODD = 6,
+    FC_ROWS_ELEMENTS = FC_ROWS_EVEN + FC_ROWS_ODD,
+    FC_ROWS_EXTENT = (FC_ROWS_TILE - 1) * FC_ROWS_STRIDE + FC_ROWS_TAPS
+};
+typedef void (*fc_rows_input)(const void *src, ptrdiff_t column_stride, ptrdiff_t tiles, ptrdiff_t length, void *dst,
+                              ptrdiff_t element_stride, ptrdiff_t tile_stride);
+typedef int (*fc_rows_output)(const void *src, ptrdiff_t element_stride, ptrdiff_t tile_stride, int vectors, void *dst,
+                              ptrdiff_t column_stride, ptrdiff_t columns, const void *bias, int relu);
+typedef struct { fc_rows_input input; fc_rows_output output; } fc_rows;
+#endif
+
+#ifdef VECTOR_BYTES /* for a set; else for the driver */
 static inline __attribute__((always_inline)) void winograd_rows_even(const vec_float *d, vec_float *o) {
     o[0] = d[5] - (T)2 * d[0] + (T)4 * d[1] + (T)2.5 * d[2] - (T)5 * d[3] - (T)0.5 * d[4];
     o[1] = d[5] + (T)2 * (d[1] - d[2]) - (T)4.5 * d[3] + (T)0.5 * d[4];
@@ -66,3 +83,6 @@ static int winograd_rows_output(const void *src, ptrdiff_t element_stride, ptrdi
         if (bad[l] != 0) return 0;
     return 1;
 }
+
+static const fc_rows winograd_rows_kernels = {winograd_rows_input, winograd_rows_output};
+#endif

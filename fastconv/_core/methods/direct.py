@@ -149,7 +149,8 @@ class DirectProgram(Program):
                 s._replace(passes=(self.merged,), outputs=s.outputs * len(s.passes))
             )
         self.plain = not (self.point or self.exchanged or self.merged or self.packs)
-        self.apart = [self.native] if len(s.passes) == 1 else []  # made when weights are packed for several passes
+        self.single = len(s.passes) == 1
+        self.apart = [self.native] if self.single else []  # made when weights are packed for several passes
 
     def pack(self, weight: Array) -> tuple[Packed, ...]:
         return tuple(panels(self.sums, q, weight) for q in self.sums.passes)
@@ -158,11 +159,13 @@ class DirectProgram(Program):
         self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
         out: Array, activation: int, channels_last: bool,
     ) -> None:  # fmt: skip
-        if packed is not None:
+        if packed is None and self.plain:
+            self.native.run(x, weight, None, bias, residual, out, activation, channels_last, self.threads)
+        elif packed is not None and self.single:
+            self.native.run(x, weight, packed[0], bias, residual, out, activation, channels_last, self.threads)
+        elif packed is not None:
             for native, own in zip(self._apart(), packed, strict=True):
                 native.run(x, weight, own, bias, residual, out, activation, channels_last, self.threads)
-        elif self.plain:
-            self.native.run(x, weight, None, bias, residual, out, activation, channels_last, self.threads)
         else:
             self._otherwise(Operands(x, weight, None, bias, residual, out, activation, channels_last))
 

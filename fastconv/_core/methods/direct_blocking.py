@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from math import prod
-from typing import NamedTuple
 
 from ..passes import AXES, Pass, Triple, span, walked, walked_taps, walks_padding
 from ..problem import Machine
+from ..record import NamedTuple
 from .method import Sums, split
 
 # Where the register tiles read their pixels (drivers/direct.pxi).
@@ -21,7 +22,7 @@ GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 WEIGHT_SLICE, REGION_SHARE = 8, 48  # of the second-level cache, in 128ths: weights under a register tile, packed input
 
 
-class Tuned(NamedTuple):
+class Tuned:
     """The method's numbers (`tuning`): costs in cycles, to share tasks out, and where something else pays."""
 
     call: int = 30  # of the micro-kernel
@@ -35,7 +36,7 @@ class Tuned(NamedTuple):
 
 def tuned(m: Machine) -> Tuned:
     """The numbers of a machine."""
-    return m.tuning.of("direct", Tuned())
+    return m.tuning.of("direct", Tuned)
 
 
 class Blocking(NamedTuple):
@@ -49,19 +50,25 @@ class Blocking(NamedTuple):
     streams: bool = False  # packs the weights of a single run block by block
 
 
-def region_shape(q: Pass, tile: Triple, input_size: Triple | None = None) -> Triple:
-    """Planes, rows and columns packed under a tile; a single tap packs every stride-th of them alone.
+@lru_cache(maxsize=512)
+def _reaches(q: Pass) -> list[tuple[int, int, int]]:
+    """Along each axis: how far the taps reach, what lies between outputs in the region, and in the input.
 
-    Taps that meet an input of `input_size` lie no farther apart than it and the tile reach.
+    A single tap packs every stride-th plane, row or column alone.
     """
-    shape = []
-    for axis in AXES:
-        reach = span(q.taps[axis])
-        if input_size:
-            reach = min(reach, input_size[axis] + (tile[axis] - 1) * q.stride[axis])
-        step = 1 if q.counts[axis] == 1 else q.stride[axis]
-        shape.append((tile[axis] - 1) * step + reach)
-    return shape[0], shape[1], shape[2]
+    return [(span(q.taps[a]), 1 if q.counts[a] == 1 else q.stride[a], q.stride[a]) for a in AXES]
+
+
+def region_pixels(q: Pass, tile: Triple, input_size: Triple | None = None) -> int:
+    """Pixels packed under a tile; taps that meet an input of `input_size` lie no farther apart than it and the tile
+    reach."""
+    pixels = 1
+    for axis, (reach, step, stride) in enumerate(_reaches(q)):
+        beyond = tile[axis] - 1
+        if input_size and input_size[axis] + beyond * stride < reach:
+            reach = input_size[axis] + beyond * stride
+        pixels *= beyond * step + reach
+    return pixels
 
 
 def _task_cycles(m: Machine, pixels: int, panels: int, steps: int, region: int, packed: float) -> float:
@@ -143,7 +150,7 @@ def smallest_walk(s: Sums, q: Pass, size: Triple, largest: tuple[int, int], imag
             together = images_of_a_tile(tile_y * tile_x, images, m.rows) if size[0] == 1 else 1
             pixels = tile_y * tile_x * together
             calls = -(-pixels // m.rows)
-            region = prod(region_shape(q, (1, tile_y, tile_x), s.input_size)) * s.channels * together
+            region = region_pixels(q, (1, tile_y, tile_x), s.input_size) * s.channels * together
             tiles = size[0] * -(-size[1] // tile_y) * -(-size[2] // tile_x)
             cycles = vectors_of_all * s.channels * taps * calls * m.rows / pixels + tiles / together * (
                 panels * calls * costs.call + costs.pack * region / m.lanes + costs.task
@@ -214,7 +221,7 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
     panels = -(-s.outputs // m.width) if s.outputs else 1
 
     def region_bytes(tile: Triple) -> int:
-        return prod(region_shape(q, tile, None if s.mode else s.input_size)) * leading * m.element
+        return region_pixels(q, tile, None if s.mode else s.input_size) * leading * m.element
 
     source, together, tile, reduction, *_ = _largest_tile(s, size, in_place, region_bytes)
     steps = all_steps = prod(q.counts) * s.channels

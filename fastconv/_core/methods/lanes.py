@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from ... import _native
 from ..operands import FIRST
 from ..passes import span
+from ..record import NamedTuple
 from ..types import codes
 from .method import (
     Array,
@@ -42,7 +43,7 @@ REGION_SHARE = 48  # of the second-level cache, in 128ths: packed input of a chu
 IN_PLACE, REGION = "in place", "packed region"
 
 
-class Tuned(NamedTuple):
+class Tuned:
     """The method's numbers (`tuning`), in channels of a group."""
 
     channels: int = 8  # up to which the lanes idle less than in the direct kernels
@@ -115,7 +116,7 @@ class Lanes:
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
         if why := two_axes(p):
             return why
-        tuned = p.machine.tuning.of("lanes", Tuned())
+        tuned = p.machine.tuning.of("lanes", Tuned)
         most = tuned.channels_gradient if p.gradient_of_weight else tuned.channels
         return next((why for q in p.passes if (why := why_not(p, q, most))), None)
 
@@ -125,7 +126,7 @@ class Lanes:
         idle = (
             not p.gradient_of_weight
             and not p.mode
-            and p.channels >= p.machine.tuning.of("lanes", Tuned()).idle
+            and p.channels >= p.machine.tuning.of("lanes", Tuned).idle
             and all(span(q.taps[a]) >= 2 * p.input_size[a] for q in p.passes for a in (1, 2))
         )
         if idle:
@@ -166,23 +167,20 @@ class LanesProgram(Program):
         self.covers = sum(prod(q.output_size(p.size)) for q in p.passes) == prod(p.size)
         self.apart = p.channels == p.outputs == 1 and not p.mode and p.types.input == p.types.compute
         self.made: dict[tuple[int, bool], _native.Lanes] = {}
+        self.taps = prod(sum(map(len, {q.places[axis] for q in p.passes})) for axis in (1, 2))  # packed once each
+        self.threads = p.machine.threads
+        # of an image: bound by memory more than by arithmetic
+        self.work = 4 * prod(self.largest.output_size(p.size)) * p.groups * p.outputs * p.channels * self.taps
         self.first = self.native(p.geometry.batch, False)
-        self.taps = len(self.first.rows) * len(self.first.columns)
 
     def native(self, batch: int, in_place: bool) -> _native.Lanes:
         """For so many images; `in_place`: the input is read as it lies, and not picked from."""
-        p, q = self.problem, self.largest
-        # bound by memory more than by arithmetic
-        macs = 4 * batch * prod(q.output_size(p.size)) * p.groups * p.outputs * p.channels * self._taps()
-        key = (_native.threads_for(macs, p.machine.threads), in_place)
-        if key not in self.made:
-            b = blocking(p, q, *key)
-            self.made[key] = _native.Lanes(codes(p.types), p, p.passes, b)
-        return self.made[key]
-
-    def _taps(self) -> int:
-        """Of all passes, packed once each."""
-        return prod(sum(map(len, {q.places[axis] for q in self.problem.passes})) for axis in (1, 2))
+        key = (_native.threads_for(batch * self.work, self.threads), in_place)
+        made = self.made.get(key)
+        if made is None:
+            p = self.problem
+            made = self.made[key] = _native.Lanes(codes(p.types), p, p.passes, blocking(p, self.largest, *key))
+        return made
 
     def pack(self, weight: Array) -> tuple[Packed, ...]:
         """Every output channel beside the next, as one group: [tap y][channel of its group][tap x][lane]."""
@@ -213,7 +211,7 @@ class LanesProgram(Program):
             packed = self.pack(weight.transpose(FIRST[weight.ndim][0]) if channels_last else weight)
         lies = self.apart and x.strides[-1 if channels_last else 1] == x.itemsize
         self.native(len(x), lies).run(
-            x, weight, packed[0], bias, residual, out, activation, channels_last, self.problem.machine.threads
+            x, weight, packed[0], bias, residual, out, activation, channels_last, self.threads
         )
 
     def told(self, channels_last: bool, prepared: bool) -> Told:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ... import _native
 from ..operands import Array, Operands, Packed, aligned_bytes
 from ..passes import Pass, Triple, terms, walked
 from ..problem import Direction, Machine, Problem
+from ..record import NamedTuple
 from ..types import Types, codes, product_compute
 
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import gcd, prod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from ... import _native
 from .. import special
 from ..problem import Use
+from ..record import NamedTuple
 from ..types import codes
 from .method import (
     Array,
@@ -60,7 +61,7 @@ class Kind(NamedTuple):
 KINDS = {"once": Kind(1), "twice": Kind(2)}
 
 
-class Tuned(NamedTuple):
+class Tuned:
     """The method's numbers (`tuning`): pixels of an image, channels, outputs and weights from which on it pays."""
 
     once: tuple[int, int, int, int] = (48, 512, 512, 1 << 18)
@@ -82,7 +83,7 @@ class Blocking(NamedTuple):
 @lru_cache(maxsize=256)
 def blocking(p: Problem, kind: Kind, images: int, pixels: int) -> Blocking:
     """Loop sizes for `images` of so many output pixels each."""
-    m, tuned = p.machine, p.machine.tuning.of("strassen", Tuned())
+    m, tuned = p.machine, p.machine.tuning.of("strassen", Tuned)
     tiles = max(1, images * -(-pixels // kind.side))
     panels = p.outputs // kind.side // m.width
     most = tuned.tiles_once if kind.levels == 1 else tuned.tiles_twice
@@ -144,7 +145,7 @@ class Strassen:
         if why := sums_too_long(p):
             return Offer("", False, why)
         work = (prod(p.size), p.channels, p.outputs, p.channels * p.outputs)
-        tuned = p.machine.tuning.of("strassen", Tuned())
+        tuned = p.machine.tuning.of("strassen", Tuned)
         pays = {"once": tuned.once, "twice": tuned.twice}
         for variant, kind in reversed(KINDS.items()):  # the most levels that pay
             enough = all(number >= least for number, least in zip(work, pays[variant], strict=True))

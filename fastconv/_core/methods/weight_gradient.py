@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
-from typing import NamedTuple
 
 from ... import _native
 from ..passes import Triple
 from ..problem import Direction, Problem, Use
+from ..record import NamedTuple
 from ..types import codes
 from .direct_blocking import REGION_SHARE, WEIGHT_SLICE, tuned
 from .exchange import MOST_GROUPS

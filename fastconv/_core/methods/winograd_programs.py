@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import product
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
 from ... import _native
 from .. import special
 from ..passes import spacing, triple
+from ..record import NamedTuple
 from ..types import codes
 from .method import (
     WORKSPACE_BYTES,
@@ -69,7 +69,7 @@ def kind_of(variant: str, q: Pass) -> Kind:
     return TWO_TAPS if q.counts[1] == 2 else KINDS[variant]
 
 
-class Tuned(NamedTuple):
+class Tuned:
     """The method's numbers (`tuning`): all are of one image, so that a batch split changes nothing."""
 
     channels: int = 6  # summed: fewer do not outweigh the transform back
@@ -96,11 +96,7 @@ class Tuned(NamedTuple):
 
 def tuned(p: Problem) -> Tuned:
     """The numbers of the machine."""
-    own = p.machine.tuning.of("winograd", Tuned())
-    return own._replace(
-        gradient=From(*own.gradient), small=From(*own.small), strided=From(*own.strided),
-        strided_phases=From(*own.strided_phases),
-    )  # fmt: skip
+    return p.machine.tuning.of("winograd", Tuned)
 
 
 # ---- forward passes and input gradients ----------------------------------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ... import _native
 from .. import special
+from ..record import NamedTuple
 from ..types import STORAGE, codes
 from .method import (
     Array,
@@ -44,7 +45,7 @@ LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
 MOST_EXAMPLE_VALUES = 100_000  # outputs of a generated problem
 
 
-class Tuned(NamedTuple):
+class Tuned:
     """The method's numbers (`tuning`)."""
 
     outputs: int = 16  # from which on it pays
@@ -62,7 +63,7 @@ class Blocking(NamedTuple):
 def blocking(p: Problem) -> Blocking:
     """Loop sizes."""
     m, q = p.machine, p.passes[0]
-    most = min(m.tuning.of("winograd along rows", Tuned()).rows, max(1, p.size[1]))
+    most = min(m.tuning.of("winograd along rows", Tuned).rows, max(1, p.size[1]))
     return Blocking(most_tiles(p, most, lambda rows: _native.winograd_rows_scratch_bytes(
         m.compute, p.channels, q.counts[1], q.stride[1], p.size[2], rows
     )))  # fmt: skip
@@ -95,7 +96,7 @@ class WinogradRows:
         return None
 
     def offer(self, p: Problem) -> Offer:
-        pays, (_, rows, columns) = p.machine.tuning.of("winograd along rows", Tuned()), p.passes[0].counts
+        pays, (_, rows, columns) = p.machine.tuning.of("winograd along rows", Tuned), p.passes[0].counts
         if not p.held:
             return Offer("rows", False, f"it is for plans, and this is a {p.use.value}")
         if why := sums_too_long(p):

@@ -9,9 +9,11 @@ gradient; which method pays does decide bits, and is the same in every call on a
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-T = TypeVar("T", bound=tuple[Any, ...])
+from ..record import NamedTuple
+
+T = TypeVar("T")
 LEAST_SECOND = 256 << 10  # bytes of second-level cache that budgets count on
 
 
@@ -23,9 +25,9 @@ class Tuning(NamedTuple):
     second: int  # bytes of second-level cache a core
     measured: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()
 
-    def of(self, method: str, usual: T) -> T:
-        """The numbers of a method: the `usual` named tuple with what was measured in place of its fields."""
-        found: T = _of(self, method, usual)
+    def of(self, method: str, usual: type[T]) -> T:
+        """The numbers of a method: those of the class `usual`, with what was measured in their place."""
+        found: T = _of(self, method, usual)  # type: ignore[arg-type]
         return found
 
     def share(self, parts: int) -> int:
@@ -34,9 +36,14 @@ class Tuning(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _of(tuning: Tuning, method: str, usual: T) -> T:
-    own = dict(dict(tuning.measured).get(method, ()))
-    return usual._replace(**own) if own else usual  # type: ignore[attr-defined]
+def _of(tuning: Tuning, method: str, usual: type[T]) -> T:
+    own = usual()
+    for name, value in dict(tuning.measured).get(method, ()):
+        if not hasattr(usual, name):
+            raise AttributeError(f"{method} has no number {name!r} that could be tuned")
+        kind = type(getattr(usual, name))
+        setattr(own, name, kind(*value) if hasattr(kind, "_fields") else value)
+    return own
 
 
 @lru_cache(maxsize=1)
