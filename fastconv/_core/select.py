@@ -61,12 +61,12 @@ def wishes() -> tuple[str, ...]:
 
 def asked(wish: str) -> list[tuple[Method, str | None]]:
     """The methods (and variant) that a wish allows, in the order in which they are asked."""
-    word, _, variant = FORMER.get(wish, wish).partition(":")
-    if word == "auto":
+    word, colon, variant = FORMER.get(wish, wish).partition(":")
+    if wish == "auto":
         return [(method, None) for method in METHODS]
     named = [method for method in METHODS if method.word == word]
-    if variant:
-        return [(method, variant) for method in named if variant in method.variants]
+    if colon:
+        return [(method, variant) for method in named if variant and variant in method.variants]
     return [(method, None) for method in named]
 
 

@@ -299,11 +299,11 @@ def forced(case: ConvCase, way: Way) -> Iterator[Comparison]:
                 yield Comparison(f"plan of {values}", plan.run(given.a, residual=given.residual), expected, bound)
 
 
-def forced_cases(way: Way, count: int, first: int = 0) -> tuple[ConvCase, ...]:
+def forced_cases(way: Way, count: int, first: int = 0, axes: int = 2) -> tuple[ConvCase, ...]:
     """Cases of which a way makes problems: as many of `count` as are no more work than so many others, or a few."""
     kept: list[ConvCase] = []
     work = 0
-    for case in conv_cases(count, first):
+    for case in conv_cases(count, first, axes):
         bent = [trial.problem.macs for trial in trials(way, case)]
         if not bent:
             continue
@@ -348,7 +348,12 @@ def _of_axes(axes: int) -> tuple[Operation, ...]:
 
 
 def _of_a_way(way: Way) -> Operation:
-    return Operation(way.wish, lambda count, first: forced_cases(way, count, first), lambda case: forced(case, way))
+    """The row of a way: images, and a quarter as many volumes where it has them."""
+
+    def cases(count: int, first: int) -> tuple[ConvCase, ...]:
+        return forced_cases(way, count, first) + forced_cases(way, -(-count // 4), first, 3)
+
+    return Operation(way.wish, cases, lambda case: forced(case, way))
 
 
 OPERATIONS = (

@@ -235,6 +235,7 @@ cdef class Winograd(Program):
             bind_weights(&job.weights, job.kernels, &array, self.weight, view.p, True, 1, self.transposed, self.taps,
                          self.places)
             job.weights.channels = job.channels   # packed, of all planes of the kernel one after the other
+            job.weights.steps = round_up(job.channels, job.kernels.tile_k)
             job.weights.group_elements = packed_elements(job.kernels, volume(self.taps), job.channels, job.outputs)
             job.transformed = transformed_weights(arrays, None if job.few else packed)
             winograd_arrays(&job)

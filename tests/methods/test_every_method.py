@@ -41,13 +41,13 @@ every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.wish)
 
 
 def some_trials(way: Way, count: int, first: int, fits: Callable[[ConvCase], bool] = lambda case: True) -> list[Trial]:
-    """So many problems in each direction that the way has."""
-    found: dict[Direction, list[Trial]] = {direction: [] for direction in Direction}
-    for case in conv_cases(200, first):
-        if fits(case):
-            for trial in trials(way, case):
-                if len(found[trial.direction]) < count and 0 < trial.problem.macs < MOST:
-                    found[trial.direction].append(trial)
+    """So many problems, images and volumes, in each direction that the way has."""
+    found: dict[tuple[int, Direction], list[Trial]] = {}
+    for case in (*conv_cases(200, first), *conv_cases(50, first, 3)):
+        for trial in trials(way, case) if fits(case) else ():
+            several = found.setdefault((case.axes, trial.direction), [])
+            if len(several) < count and 0 < trial.problem.macs < MOST:
+                several.append(trial)
     return [trial for several in found.values() for trial in several]
 
 
@@ -60,11 +60,12 @@ def test_results_keep_the_bound(way: Way, isa: str) -> None:
     """Forward by call and plan, and the gradients; integers are exact where the method says so."""
     compared = 0
     share = SHARE[isa == HERE] * (4 if way.method is PLAIN else 1)
-    for case in forced_cases(way, max(12, COUNT // share), 1000):
-        for comparison in forced(case, way):
-            fault = comparison.fault()
-            assert fault is None, f"{way.wish}: {case}\n{fault}"
-            compared += 1
+    for axes, count in ((2, COUNT // share), (1, COUNT // share // 8), (3, COUNT // share // 4)):
+        for case in forced_cases(way, max(12, count), 1000, axes):
+            for comparison in forced(case, way):
+                fault = comparison.fault()
+                assert fault is None, f"{way.wish}: {case}\n{fault}"
+                compared += 1
     assert compared
 
 
@@ -148,14 +149,14 @@ def test_scratch_memory_is_bounded_and_told(way: Way) -> None:
                 plan = plan_for(trial.geometry, trial.direction, trial.problem.types, threads, way.wish, use)
                 told = plan.explain(trial.case.channels_last, use is not Use.ONCE)
                 assert 0 <= told.workspace_bytes <= _native.WORKSPACE_BYTES, trial
-                assert told.multiplications > 0 and told.packed_weight_bytes >= 0, trial
+                assert told.multiplications >= 0 and told.packed_weight_bytes >= 0, trial
                 assert 1 <= told.threads <= threads, trial
 
 
 @every_way
 def test_pieces_at_multiples_of_the_grain_have_the_bits_of_the_whole(way: Way) -> None:
     for trial in some_trials(way, 4, 100, lambda case: float32(case) and case.padding_mode == "zeros"):
-        if trial.direction is not Direction.FORWARD:
+        if trial.direction is not Direction.FORWARD or trial.case.axes != 2:
             continue
         trial = replace(trial, case=replace(trial.case, data_format="NCHW", with_residual=False))
         g, given = trial.geometry, trial.given("reals")

@@ -154,6 +154,8 @@ class Lanes:
 
     def example(self, case: Any, variant: str, direction: Direction) -> Any:
         """Groups of up to three channels; of more than one only with fewer outputs than any vector has lanes."""
+        if case.axes == 3:
+            return None
         few = case.index % 3 + 1
         narrow = case.dtypes[0] in ("float16", "float32")
         more = case.index % 4 + 1 if few == 1 else case.index % 2 + 1 if narrow else 1

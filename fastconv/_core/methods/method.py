@@ -148,8 +148,8 @@ class Method(Protocol):
         ...
 
     def example(self, case: Any, variant: str, direction: Direction) -> Any:
-        """A generated problem of two axes (`testing.problems.ConvCase`) bent until the variant applies in that
-        direction; None if it cannot be."""
+        """A generated problem (`testing.problems.ConvCase`) bent until the variant applies in that direction; None if
+        it cannot be."""
         ...
 
 

@@ -183,7 +183,8 @@ class Strassen:
     def example(self, case: Any, variant: str, direction: Direction) -> Any:
         """A 1 x 1 kernel, few pixels, and channels that every instruction set can cut in four."""
         gradient = direction is Direction.INPUT_GRADIENT
-        if direction is Direction.WEIGHT_GRADIENT or (gradient and case.padding_mode != "zeros"):
+        folds = gradient and case.padding_mode != "zeros"
+        if case.axes != 2 or direction is Direction.WEIGHT_GRADIENT or folds:
             return None
         size = (min(case.size[0], 7), min(case.size[1], 6))
         if not 0 < prod(size) * (1 if case.batch is None else case.batch) < MOST_EXAMPLE_PIXELS:

@@ -204,11 +204,11 @@ class Winograd:
         return 1, tile * steps[1], tile * steps[2]
 
     def bound(self, p: Problem, variant: str) -> Bound:
-        """|y - y_ref| <= (C + terms) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels of
-        all planes of the kernel (pixels for the
-        weight gradient), u the unit roundoff, the maximum over the plane: a tile's error follows the largest of its
-        pixels. Random, one-signed and constant data stayed below 0.8 of (C + 16) u, planes of very different scales and
-        few channels in 8 of 100,000 problems above it, up to 1.48 times (reliability board)."""
+        """|y - y_ref| <= (C + terms) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels of all
+        planes of the kernel (pixels for the weight gradient), u the unit roundoff, the maximum over the plane (the
+        volume): a tile's error follows the largest of its pixels. Random, one-signed and constant data stayed below
+        0.8 of (C + 16) u, planes of very different scales and few channels in 8 of 100,000 problems above it, up to
+        1.48 times (reliability board)."""
         g = p.geometry
         planes = p.passes[0].counts[0]
         summed = min(g.batch * prod(g.output_size), LONG_SUM) if p.gradient_of_weight else p.channels * planes
@@ -216,22 +216,31 @@ class Winograd:
         return Bound(roundings, "plane", LOST * roundings, ADDED)
 
     def example(self, case: Any, variant: str, direction: Direction) -> Any:
-        """A kernel of 3 x 3, at stride 1 a dilated one now and then; an input gradient at stride 2 has 4 x 4 taps. None
-        where nothing or too much would be computed."""
-        gradient, stride = direction is Direction.INPUT_GRADIENT, KINDS[variant].stride
+        """A kernel of 3 x 3, at stride 1 a dilated one now and then; an input gradient at stride 2 has 4 x 4 taps. Of a
+        volume with the planes that it has. None where nothing or too much would be computed."""
+        gradient = direction is Direction.INPUT_GRADIENT
+        stride: Any = KINDS[variant].stride
         side, dilation = 4 if gradient and stride == 2 else 3, 1
         if stride == 2 and (direction is Direction.WEIGHT_GRADIENT or (gradient and variant == STRIDED_LARGE)):
             return None
         if stride == 1 and case.padding_mode == "zeros" and case.index % 4 == 1:
             dilation = case.dilation
+        kernel: tuple[int, ...] = (side, side)
+        if case.axes == 3:
+            folds = direction is Direction.WEIGHT_GRADIENT and case.padding_mode != "zeros"
+            if stride == 2 or folds:
+                return None
+            deep = 1 if gradient or isinstance(case.stride, int) else case.stride[0]
+            kernel, stride, dilation = (case.kernel[0], *kernel), (deep, 1, 1), 1
+        elif case.axes != 2:
+            return None
         most = 2 * (dilation if isinstance(dilation, int) else max(dilation))
-        size = tuple(max(n, side + most + 2) for n in case.size)
+        size = tuple(max(n, k + most + 2) for n, k in zip(case.size, kernel, strict=True))
         if not 0 < case.in_channels * case.out_channels * prod(size) < MOST_EXAMPLE_VALUES:
             return None
         return bent(
-            case, kernel=(side, side), stride=stride, dilation=dilation, groups=1, size=size,
-            dtypes=("float32", "float32"),
-        )  # fmt: skip
+            case, kernel=kernel, stride=stride, dilation=dilation, groups=1, size=size, dtypes=("float32", "float32")
+        )
 
 
 METHOD = Winograd()

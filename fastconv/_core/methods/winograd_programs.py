@@ -297,7 +297,8 @@ class WinogradProgram(Program):
             source=f"transformed {kind.extent} x {kind.extent} tiles",
             workspace_bytes=scratch * _native.team_for(m.threads, tasks, scratch),
             packed_weight_bytes=packed if prepared or self.deep or packs_first(p) else 0,
-            multiplications=kind.elements**2 * len(self.parts) * tiles * p.channels * p.outputs, threads=m.threads,
+            multiplications=kind.elements**2 * len(self.parts) * tiles * self.first.counts[0] * p.channels * p.outputs,
+            threads=m.threads,
         )  # fmt: skip
 
 

@@ -126,7 +126,7 @@ class WinogradRows:
 
     def example(self, case: Any, variant: str, direction: Direction) -> Any:
         """A kernel of seven columns at stride 2 and few channels."""
-        if direction is not Direction.FORWARD:
+        if case.axes != 2 or direction is not Direction.FORWARD:
             return None
         channels, size = 1 + case.index % 4, (max(case.size[0], 11), max(case.size[1], 13))
         if not 0 < case.out_channels * prod(size) * (1 if case.batch is None else case.batch) < MOST_EXAMPLE_VALUES:
