@@ -277,6 +277,8 @@ REFUSED = [
     (one(64, 256, 8, WEIGHT, wish="strassen"), "it has no weight gradient"),
     (one(256, 256, 8, INPUT, wish="strassen", padding=1, padding_mode="reflect"), "repeats pixels"),
     (three(64, 256, 8, wish="strassen"), "the kernel is 3 x 3, not 1 x 1"),
+    (three(256, 256, 8, INPUT, wish="strassen", stride=2), "the kernel is 3 x 3, not 1 x 1"),
+    (three(256, 256, 9, INPUT, wish="strassen", stride=3, padding=0), "the kernel is 3 x 3, not 1 x 1"),
     (three(64, 64, 56, wish="direct:lanes"), "there is one group"),
 ]  # fmt: skip
 
