@@ -48,7 +48,7 @@ from .plans import (
 from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 
 if TYPE_CHECKING:
-    from . import grad, layers, losses, models, optimizers, reference
+    from . import grad, layers, losses, models, optimizers, reference, streaming
     from .models import Sequential
     from .models.tiles import tiled_predict
 
@@ -95,13 +95,14 @@ __all__ = [
     "plan_conv_transpose3d",
     "reference",
     "set_num_threads",
+    "streaming",
     "tiled_conv2d",
     "tiled_predict",
 ]
 
 
 # Imported when first asked for, so that `import fastconv` stays cheap.
-_LAZY = ("grad", "layers", "losses", "models", "optimizers", "reference")
+_LAZY = ("grad", "layers", "losses", "models", "optimizers", "reference", "streaming")
 
 
 def __getattr__(name: str) -> Any:
