@@ -51,11 +51,13 @@ def conv2d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCHW",
     activation: str | None = None,
     residual: ArrayLike | None = None,
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
     """Convolve images with filters: activation(conv(input, weight) + bias + residual).
@@ -149,7 +151,7 @@ def conv2d(
     """
     return ask.convolve(
         2, input, weight, bias, stride, padding, dilation, groups, padding_mode, data_format, activation, residual,
-        algorithm, num_threads, out,
+        algorithm, num_threads, out, padding_value, max_workspace,
     )  # fmt: skip
 
 
@@ -163,11 +165,13 @@ def conv1d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCW",
     activation: str | None = None,
     residual: ArrayLike | None = None,
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
     """Convolve signals with filters: `conv2d` without the height.
@@ -214,7 +218,7 @@ def conv1d(
     """
     return ask.convolve(
         1, input, weight, bias, stride, padding, dilation, groups, padding_mode, data_format, activation, residual,
-        algorithm, num_threads, out,
+        algorithm, num_threads, out, padding_value, max_workspace,
     )  # fmt: skip
 
 
@@ -228,11 +232,13 @@ def conv3d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCDHW",
     activation: str | None = None,
     residual: ArrayLike | None = None,
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
     """Convolve volumes or clips with filters: `conv2d` with a depth.
@@ -277,7 +283,7 @@ def conv3d(
     """
     return ask.convolve(
         3, input, weight, bias, stride, padding, dilation, groups, padding_mode, data_format, activation, residual,
-        algorithm, num_threads, out,
+        algorithm, num_threads, out, padding_value, max_workspace,
     )  # fmt: skip
 
 
@@ -294,9 +300,11 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
     """Run a convolution backwards: the gradient of `conv2d` with respect to its input, plus a bias.
@@ -344,7 +352,7 @@ def conv_transpose2d(
     """
     return ask.transpose(
         2, input, weight, bias, stride, padding, output_padding, groups, dilation, data_format, algorithm, num_threads,
-        out,
+        out, output_size, max_workspace,
     )  # fmt: skip
 
 
@@ -358,9 +366,11 @@ def conv_transpose1d(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "NCW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
     """Run a convolution of signals backwards: `conv_transpose2d` without the height.
@@ -390,7 +400,7 @@ def conv_transpose1d(
     """
     return ask.transpose(
         1, input, weight, bias, stride, padding, output_padding, groups, dilation, data_format, algorithm, num_threads,
-        out,
+        out, output_size, max_workspace,
     )  # fmt: skip
 
 
@@ -404,9 +414,11 @@ def conv_transpose3d(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "NCDHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
     """Run a convolution of volumes backwards: `conv_transpose2d` with a depth.
@@ -436,7 +448,7 @@ def conv_transpose3d(
     """
     return ask.transpose(
         3, input, weight, bias, stride, padding, output_padding, groups, dilation, data_format, algorithm, num_threads,
-        out,
+        out, output_size, max_workspace,
     )  # fmt: skip
 
 
@@ -454,6 +466,7 @@ def conv2d_backward(
     *,
     output_mask: Sequence[bool] = (True, True, True),
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
@@ -502,7 +515,7 @@ def conv2d_backward(
     """
     return ask_gradients.backward(
         2, grad_output, input, weight, stride, padding, dilation, groups, output_mask, padding_mode, data_format,
-        algorithm, num_threads,
+        algorithm, num_threads, padding_value,
     )  # fmt: skip
 
 
@@ -518,13 +531,14 @@ def conv1d_backward(
     *,
     output_mask: Sequence[bool] = (True, True, True),
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCW",
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
     return ask_gradients.backward(
         1, grad_output, input, weight, stride, padding, dilation, groups, output_mask, padding_mode, data_format,
-        algorithm, num_threads,
+        algorithm, num_threads, padding_value,
     )  # fmt: skip
 
 
@@ -540,13 +554,14 @@ def conv3d_backward(
     *,
     output_mask: Sequence[bool] = (True, True, True),
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCDHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
     return ask_gradients.backward(
         3, grad_output, input, weight, stride, padding, dilation, groups, output_mask, padding_mode, data_format,
-        algorithm, num_threads,
+        algorithm, num_threads, padding_value,
     )  # fmt: skip
 
 
@@ -564,6 +579,7 @@ def tiled_conv2d(
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
     """Convolve with kernels that take turns: output (y, x) is made with kernel [y mod tH, x mod tW].
@@ -606,8 +622,8 @@ def tiled_conv2d(
     array([[[ 1., 10.,  1., 10.]]])
     """
     return ask.convolve_tiled(
-        input, weight, bias, stride, padding, dilation, data_format, algorithm, num_threads, out
-    )
+        input, weight, bias, stride, padding, dilation, data_format, algorithm, num_threads, out, max_workspace,
+    )  # fmt: skip
 
 
 def info() -> dict[str, Any]:

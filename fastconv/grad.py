@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from numpy.typing import ArrayLike
 
-from ._core import ask_gradients, ask_pooling
+from ._core import ask_gradients, ask_pooling, ask_tiled
 from ._core.arrays import Array
 from ._core.documented import like
 from ._core.words import Padding, Size
@@ -25,9 +25,12 @@ def conv2d_input(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of `conv2d` with respect to its input of shape `input_size`.
 
@@ -41,8 +44,13 @@ def conv2d_input(
         The gradient with respect to the result, of its shape.
     stride, padding, dilation, groups : int, pair or str
         As in the call of `conv2d`.
-    padding_mode, data_format, algorithm, num_threads : as for `conv2d`
+    padding_mode, padding_value, data_format, algorithm, num_threads : as for `conv2d`
         See there.
+    out : ndarray, optional
+        An array of the result's shape and element type that receives it; it may overlap the inputs.
+    accumulate : bool
+        Add the gradient to what `out` holds, which then must be given: the sum of both, rounded once more. Integers
+        that leave their range are refused, and `out` is as it was.
 
     Returns
     -------
@@ -63,7 +71,7 @@ def conv2d_input(
     """
     return ask_gradients.input_gradient(
         2, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, data_format, algorithm,
-        num_threads,
+        num_threads, padding_value, out, accumulate,
     )  # fmt: skip
 
 
@@ -78,13 +86,16 @@ def conv1d_input(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     return ask_gradients.input_gradient(
         1, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, data_format, algorithm,
-        num_threads,
+        num_threads, padding_value, out, accumulate,
     )  # fmt: skip
 
 
@@ -99,13 +110,16 @@ def conv3d_input(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCDHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     return ask_gradients.input_gradient(
         3, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, data_format, algorithm,
-        num_threads,
+        num_threads, padding_value, out, accumulate,
     )  # fmt: skip
 
 
@@ -119,9 +133,12 @@ def conv2d_weight(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of `conv2d` with respect to its weight of shape `weight_size`.
 
@@ -135,8 +152,13 @@ def conv2d_weight(
         The gradient with respect to the result, of its shape.
     stride, padding, dilation, groups : int, pair or str
         As in the call of `conv2d`.
-    padding_mode, data_format, algorithm, num_threads : as for `conv2d`
+    padding_mode, padding_value, data_format, algorithm, num_threads : as for `conv2d`
         See there.
+    out : ndarray, optional
+        An array of the result's shape and element type that receives it; it may overlap the inputs.
+    accumulate : bool
+        Add the gradient to what `out` holds, which then must be given: the sum of both, rounded once more. Integers
+        that leave their range are refused, and `out` is as it was.
 
     Returns
     -------
@@ -157,7 +179,7 @@ def conv2d_weight(
     """
     return ask_gradients.weight_gradient(
         2, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode, data_format, algorithm,
-        num_threads,
+        num_threads, padding_value, out, accumulate,
     )  # fmt: skip
 
 
@@ -172,13 +194,16 @@ def conv1d_weight(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     return ask_gradients.weight_gradient(
         1, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode, data_format, algorithm,
-        num_threads,
+        num_threads, padding_value, out, accumulate,
     )  # fmt: skip
 
 
@@ -193,13 +218,16 @@ def conv3d_weight(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCDHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     return ask_gradients.weight_gradient(
         3, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode, data_format, algorithm,
-        num_threads,
+        num_threads, padding_value, out, accumulate,
     )  # fmt: skip
 
 
@@ -216,9 +244,12 @@ def conv_transpose2d_input(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of `conv_transpose2d` with respect to its input: the convolution that it transposes.
 
@@ -230,10 +261,15 @@ def conv_transpose2d_input(
         The weight of the forward call.
     grad_output : array_like
         The gradient with respect to the result, of its shape.
-    stride, padding, output_padding, groups, dilation : int, pair or str
+    stride, padding, output_padding, groups, dilation, output_size : int, pair or str
         As in the call of `conv_transpose2d`.
     data_format, algorithm, num_threads : as for `conv2d`
         See there.
+    out : ndarray, optional
+        An array of the result's shape and element type that receives it; it may overlap the inputs.
+    accumulate : bool
+        Add the gradient to what `out` holds, which then must be given: the sum of both, rounded once more. Integers
+        that leave their range are refused, and `out` is as it was.
 
     Returns
     -------
@@ -247,7 +283,7 @@ def conv_transpose2d_input(
     """
     return ask_gradients.transposed_input_gradient(
         2, input_size, weight, grad_output, stride, padding, output_padding, groups, dilation, data_format, algorithm,
-        num_threads,
+        num_threads, output_size, out, accumulate,
     )  # fmt: skip
 
 
@@ -262,13 +298,16 @@ def conv_transpose1d_input(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "NCW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     return ask_gradients.transposed_input_gradient(
         1, input_size, weight, grad_output, stride, padding, output_padding, groups, dilation, data_format, algorithm,
-        num_threads,
+        num_threads, output_size, out, accumulate,
     )  # fmt: skip
 
 
@@ -283,13 +322,16 @@ def conv_transpose3d_input(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "NCDHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     return ask_gradients.transposed_input_gradient(
         3, input_size, weight, grad_output, stride, padding, output_padding, groups, dilation, data_format, algorithm,
-        num_threads,
+        num_threads, output_size, out, accumulate,
     )  # fmt: skip
 
 
@@ -303,9 +345,12 @@ def conv_transpose2d_weight(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of `conv_transpose2d` with respect to its weight of shape `weight_size`.
 
@@ -317,10 +362,15 @@ def conv_transpose2d_weight(
         The shape of the weight.
     grad_output : array_like
         The gradient with respect to the result, of its shape.
-    stride, padding, output_padding, groups, dilation : int, pair or str
+    stride, padding, output_padding, groups, dilation, output_size : int, pair or str
         As in the call of `conv_transpose2d`.
     data_format, algorithm, num_threads : as for `conv2d`
         See there.
+    out : ndarray, optional
+        An array of the result's shape and element type that receives it; it may overlap the inputs.
+    accumulate : bool
+        Add the gradient to what `out` holds, which then must be given: the sum of both, rounded once more. Integers
+        that leave their range are refused, and `out` is as it was.
 
     Returns
     -------
@@ -334,7 +384,7 @@ def conv_transpose2d_weight(
     """
     return ask_gradients.transposed_weight_gradient(
         2, input, weight_size, grad_output, stride, padding, output_padding, groups, dilation, data_format, algorithm,
-        num_threads,
+        num_threads, output_size, out, accumulate,
     )  # fmt: skip
 
 
@@ -349,13 +399,16 @@ def conv_transpose1d_weight(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "NCW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     return ask_gradients.transposed_weight_gradient(
         1, input, weight_size, grad_output, stride, padding, output_padding, groups, dilation, data_format, algorithm,
-        num_threads,
+        num_threads, output_size, out, accumulate,
     )  # fmt: skip
 
 
@@ -370,13 +423,16 @@ def conv_transpose3d_weight(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "NCDHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     return ask_gradients.transposed_weight_gradient(
         3, input, weight_size, grad_output, stride, padding, output_padding, groups, dilation, data_format, algorithm,
-        num_threads,
+        num_threads, output_size, out, accumulate,
     )  # fmt: skip
 
 
@@ -394,6 +450,8 @@ def tiled_conv2d_input(
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of `tiled_conv2d` with respect to its input of shape `input_size`: the sum over the tiles.
 
@@ -409,6 +467,11 @@ def tiled_conv2d_input(
         As in the call of `tiled_conv2d`.
     dilation, data_format, algorithm, num_threads : as for `tiled_conv2d`
         See there.
+    out : ndarray, optional
+        An array of the result's shape and element type that receives it; it may overlap the inputs.
+    accumulate : bool
+        Add the gradient to what `out` holds, which then must be given: the sum of both, rounded once more. Integers
+        that leave their range are refused, and `out` is as it was.
 
     Returns
     -------
@@ -420,9 +483,10 @@ def tiled_conv2d_input(
     ConvError, ConvTypeError
         For shapes or types that do not fit, or integer sums that leave the range of their type.
     """
-    return ask_gradients.tiled_input_gradient(
-        input_size, weight, grad_output, stride, padding, dilation, data_format, algorithm, num_threads
-    )
+    return ask_tiled.tiled_input_gradient(
+        input_size, weight, grad_output, stride, padding, dilation, data_format, algorithm, num_threads, out,
+        accumulate,
+    )  # fmt: skip
 
 
 def tiled_conv2d_weight(
@@ -436,6 +500,8 @@ def tiled_conv2d_weight(
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of `tiled_conv2d` with respect to its weight of shape `weight_size`.
 
@@ -451,6 +517,11 @@ def tiled_conv2d_weight(
         As in the call of `tiled_conv2d`.
     dilation, data_format, algorithm, num_threads : as for `tiled_conv2d`
         See there.
+    out : ndarray, optional
+        An array of the result's shape and element type that receives it; it may overlap the inputs.
+    accumulate : bool
+        Add the gradient to what `out` holds, which then must be given: the sum of both, rounded once more. Integers
+        that leave their range are refused, and `out` is as it was.
 
     Returns
     -------
@@ -462,9 +533,10 @@ def tiled_conv2d_weight(
     ConvError, ConvTypeError
         For shapes or types that do not fit, or integer sums that leave the range of their type.
     """
-    return ask_gradients.tiled_weight_gradient(
-        input, weight_size, grad_output, stride, padding, dilation, data_format, algorithm, num_threads
-    )
+    return ask_tiled.tiled_weight_gradient(
+        input, weight_size, grad_output, stride, padding, dilation, data_format, algorithm, num_threads, out,
+        accumulate,
+    )  # fmt: skip
 
 
 # ---- pooling -----------------------------------------------------------------------------------------------------
@@ -481,6 +553,8 @@ def max_pool2d_input(
     *,
     data_format: str = "NCHW",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of `max_pool2d` with respect to its input: a value goes to the (first) maximum of its window.
 
@@ -496,6 +570,11 @@ def max_pool2d_input(
         As in the call of `max_pool2d`.
     data_format, num_threads : as for `conv2d`
         See there.
+    out : ndarray, optional
+        An array of the result's shape and element type that receives it; it may overlap the inputs.
+    accumulate : bool
+        Add the gradient to what `out` holds, which then must be given: the sum of both, rounded once more. Integers
+        that leave their range are refused, and `out` is as it was.
 
     Returns
     -------
@@ -508,8 +587,9 @@ def max_pool2d_input(
         For shapes or types that do not fit, or integer sums that leave the range of their type.
     """
     return ask_pooling.max_pool_gradient(
-        2, input, kernel_size, grad_output, stride, padding, dilation, ceil_mode, data_format, num_threads
-    )
+        2, input, kernel_size, grad_output, stride, padding, dilation, ceil_mode, data_format, num_threads, out,
+        accumulate,
+    )  # fmt: skip
 
 
 @like(max_pool2d_input, 1)
@@ -524,10 +604,13 @@ def max_pool1d_input(
     *,
     data_format: str = "NCW",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     return ask_pooling.max_pool_gradient(
-        1, input, kernel_size, grad_output, stride, padding, dilation, ceil_mode, data_format, num_threads
-    )
+        1, input, kernel_size, grad_output, stride, padding, dilation, ceil_mode, data_format, num_threads, out,
+        accumulate,
+    )  # fmt: skip
 
 
 @like(max_pool2d_input, 3)
@@ -542,10 +625,13 @@ def max_pool3d_input(
     *,
     data_format: str = "NCDHW",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     return ask_pooling.max_pool_gradient(
-        3, input, kernel_size, grad_output, stride, padding, dilation, ceil_mode, data_format, num_threads
-    )
+        3, input, kernel_size, grad_output, stride, padding, dilation, ceil_mode, data_format, num_threads, out,
+        accumulate,
+    )  # fmt: skip
 
 
 def avg_pool2d_input(
@@ -560,6 +646,8 @@ def avg_pool2d_input(
     *,
     data_format: str = "NCHW",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of `avg_pool2d` with respect to its input of shape `input_size`.
 
@@ -575,6 +663,11 @@ def avg_pool2d_input(
         As in the call of `avg_pool2d`.
     data_format, num_threads : as for `conv2d`
         See there.
+    out : ndarray, optional
+        An array of the result's shape and element type that receives it; it may overlap the inputs.
+    accumulate : bool
+        Add the gradient to what `out` holds, which then must be given: the sum of both, rounded once more. Integers
+        that leave their range are refused, and `out` is as it was.
 
     Returns
     -------
@@ -588,7 +681,7 @@ def avg_pool2d_input(
     """
     return ask_pooling.avg_pool_gradient(
         2, input_size, kernel_size, grad_output, stride, padding, ceil_mode, count_include_pad, divisor_override,
-        data_format, num_threads,
+        data_format, num_threads, out, accumulate,
     )  # fmt: skip
 
 
@@ -605,10 +698,12 @@ def avg_pool1d_input(
     *,
     data_format: str = "NCW",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     return ask_pooling.avg_pool_gradient(
         1, input_size, kernel_size, grad_output, stride, padding, ceil_mode, count_include_pad, divisor_override,
-        data_format, num_threads,
+        data_format, num_threads, out, accumulate,
     )  # fmt: skip
 
 
@@ -625,8 +720,10 @@ def avg_pool3d_input(
     *,
     data_format: str = "NCDHW",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     return ask_pooling.avg_pool_gradient(
         3, input_size, kernel_size, grad_output, stride, padding, ceil_mode, count_include_pad, divisor_override,
-        data_format, num_threads,
+        data_format, num_threads, out, accumulate,
     )  # fmt: skip

@@ -29,10 +29,12 @@ def plan_conv2d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCHW",
     activation: str | None = None,
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
 ) -> ConvPlan:
     """Prepare a `conv2d` once, with packed weights, to be run on many inputs.
 
@@ -70,8 +72,8 @@ def plan_conv2d(
     (5, 8, 32, 32)
     """
     return ask_plans.planned(
-        problem.Use.HELD, 2, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode, data_format,
-        activation, algorithm, num_threads,
+        problem.Use.HELD, 2, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode,
+        data_format, activation, algorithm, num_threads, padding_value, max_workspace,
     )  # fmt: skip
 
 
@@ -86,14 +88,16 @@ def plan_conv1d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCW",
     activation: str | None = None,
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
 ) -> ConvPlan:
     return ask_plans.planned(
-        problem.Use.HELD, 1, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode, data_format,
-        activation, algorithm, num_threads,
+        problem.Use.HELD, 1, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode,
+        data_format, activation, algorithm, num_threads, padding_value, max_workspace,
     )  # fmt: skip
 
 
@@ -108,14 +112,16 @@ def plan_conv3d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCDHW",
     activation: str | None = None,
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
 ) -> ConvPlan:
     return ask_plans.planned(
-        problem.Use.HELD, 3, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode, data_format,
-        activation, algorithm, num_threads,
+        problem.Use.HELD, 3, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode,
+        data_format, activation, algorithm, num_threads, padding_value, max_workspace,
     )  # fmt: skip
 
 
@@ -129,9 +135,11 @@ def plan_conv_transpose2d(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
 ) -> ConvPlan:
     """Prepare a `conv_transpose2d` once, with packed weights, to be run on many inputs.
 
@@ -170,7 +178,7 @@ def plan_conv_transpose2d(
     """
     return ask_plans.planned_transposed(
         2, input_shape, weight, bias, stride, padding, output_padding, groups, dilation, data_format, algorithm,
-        num_threads,
+        num_threads, output_size, max_workspace,
     )  # fmt: skip
 
 
@@ -185,13 +193,15 @@ def plan_conv_transpose1d(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "NCW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
 ) -> ConvPlan:
     return ask_plans.planned_transposed(
         1, input_shape, weight, bias, stride, padding, output_padding, groups, dilation, data_format, algorithm,
-        num_threads,
+        num_threads, output_size, max_workspace,
     )  # fmt: skip
 
 
@@ -206,13 +216,15 @@ def plan_conv_transpose3d(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "NCDHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
 ) -> ConvPlan:
     return ask_plans.planned_transposed(
         3, input_shape, weight, bias, stride, padding, output_padding, groups, dilation, data_format, algorithm,
-        num_threads,
+        num_threads, output_size, max_workspace,
     )  # fmt: skip
 
 
@@ -226,9 +238,11 @@ def explain_conv2d(
     *,
     dtype: Any = "float32",
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
 ) -> ConvExplanation:
     """Say how `conv2d` would do this convolution: algorithm, tiles, memory, multiply-adds and why; nothing is run.
 
@@ -265,7 +279,7 @@ def explain_conv2d(
     """
     return ask_plans.explained(
         2, input_shape, weight_shape, stride, padding, dilation, groups, dtype, padding_mode, data_format, algorithm,
-        num_threads,
+        num_threads, padding_value, max_workspace,
     )  # fmt: skip
 
 
@@ -280,13 +294,15 @@ def explain_conv1d(
     *,
     dtype: Any = "float32",
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
 ) -> ConvExplanation:
     return ask_plans.explained(
         1, input_shape, weight_shape, stride, padding, dilation, groups, dtype, padding_mode, data_format, algorithm,
-        num_threads,
+        num_threads, padding_value, max_workspace,
     )  # fmt: skip
 
 
@@ -301,11 +317,13 @@ def explain_conv3d(
     *,
     dtype: Any = "float32",
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "NCDHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
 ) -> ConvExplanation:
     return ask_plans.explained(
         3, input_shape, weight_shape, stride, padding, dilation, groups, dtype, padding_mode, data_format, algorithm,
-        num_threads,
+        num_threads, padding_value, max_workspace,
     )  # fmt: skip

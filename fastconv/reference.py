@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._core import geometry, windows
+from ._core import geometry, transposed, windows
 from ._core.activations import activation_name
 from ._core.geometry import Geometry
 from ._core.windows import PoolGeometry
@@ -80,17 +80,19 @@ def _conv(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "channels_first",
     activation: str | None = None,
     residual: ArrayLike | None = None,
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
     """The convolution act(conv(input, weight) + bias + residual)."""
     x, batched = _to_first(input, axes, data_format)
     w = _weight_to_first(weight, data_format)
-    g = geometry.conv_geometry(x.shape, w.shape, stride, padding, dilation, groups, padding_mode)
+    g = _geometry(x, w, stride, padding, dilation, groups, padding_mode, padding_value)
     dtype = _result_dtype(x, w)
     r = None if residual is None else _to_first(residual, axes, data_format)[0]
     with np.errstate(all="ignore"):
@@ -115,15 +117,19 @@ def _conv_transpose(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
     """The input gradient of the convolution with these options, as an operation of its own, plus a bias."""
     y, batched = _to_first(input, axes, data_format)
     w = _weight_to_first(weight, data_format)
-    g = geometry.conv_transpose_geometry(y.shape, w.shape, stride, padding, output_padding, groups, dilation)
+    g = transposed.conv_transpose_geometry(
+        y.shape, w.shape, stride, padding, output_padding, groups, dilation, output_size=output_size
+    )
     with np.errstate(all="ignore"):
         x = _input_gradient(g, _wide(y), _wide(w))
         if bias is not None:
@@ -143,6 +149,7 @@ def _conv_backward(
     *,
     output_mask: Sequence[bool] = (True, True, True),
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     num_threads: int | None = None,
@@ -151,7 +158,7 @@ def _conv_backward(
     x, batched = _to_first(input, axes, data_format)
     w = _weight_to_first(weight, data_format)
     dy = _to_first(grad_output, axes, data_format)[0]
-    g = geometry.conv_geometry(x.shape, w.shape, stride, padding, dilation, groups, padding_mode)
+    g = _geometry(x, w, stride, padding, dilation, groups, padding_mode, padding_value)
     dx = dw = db = None
     with np.errstate(all="ignore"):
         if output_mask[0]:
@@ -174,6 +181,7 @@ def tiled_conv2d(
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
     """Kernels that take turns over the output: pixel (y, x) is made with kernel [y mod tH, x mod tW]."""
@@ -187,6 +195,32 @@ def tiled_conv2d(
         if bias is not None:
             y = y + _per_channel(bias, 2)
         return _finish(y, _result_dtype(x, kernels), data_format, batched, out)
+
+
+class CausalConv1d:
+    """The causal convolution of a sequence that arrives in chunks: that of all so far, less what was given before."""
+
+    def __init__(
+        self, weight: ArrayLike, bias: ArrayLike | None = None, stride: int = 1, dilation: int = 1, groups: int = 1, *,
+        data_format: str = "NCW", activation: str | None = None,
+    ) -> None:  # fmt: skip
+        self.arguments = (weight, bias, stride, "causal", dilation, groups)
+        self.options: dict[str, Any] = {"data_format": data_format, "activation": activation}
+        self.axis = -2 if _channels_last(data_format) else -1
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new sequence."""
+        self.parts: list[Array] = []
+        self.given = 0
+
+    def run(self, chunk: ArrayLike) -> Array:
+        """The outputs that a chunk completes."""
+        self.parts.append(np.asarray(chunk))
+        y = _conv(1, np.concatenate(self.parts, self.axis), *self.arguments, **self.options)
+        new = np.moveaxis(np.moveaxis(y, self.axis, -1)[..., self.given :], -1, self.axis)
+        self.given = y.shape[self.axis]
+        return new
 
 
 def _max(
@@ -258,19 +292,23 @@ def _conv_input(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of the convolution with respect to its input."""
     # Only the shape of this stand-in is used.
     input = np.broadcast_to(np.zeros((), np.asarray(grad_output).dtype), tuple(input_size))
     dx, _, _ = _conv_backward(
         axes, grad_output, input, weight, stride, padding, dilation, groups,
-        output_mask=(True, False, False), padding_mode=padding_mode, data_format=data_format,
+        output_mask=(True, False, False), padding_mode=padding_mode, padding_value=padding_value,
+        data_format=data_format,
     )  # fmt: skip
     assert dx is not None
-    return dx
+    return _into(dx, out, accumulate)
 
 
 def _conv_weight(
@@ -284,18 +322,22 @@ def _conv_weight(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of the convolution with respect to its weight."""
     weight = np.broadcast_to(np.zeros((), np.asarray(grad_output).dtype), tuple(weight_size))
     _, dw, _ = _conv_backward(
         axes, grad_output, input, weight, stride, padding, dilation, groups,
-        output_mask=(False, True, False), padding_mode=padding_mode, data_format=data_format,
+        output_mask=(False, True, False), padding_mode=padding_mode, padding_value=padding_value,
+        data_format=data_format,
     )  # fmt: skip
     assert dw is not None
-    return dw
+    return _into(dw, out, accumulate)
 
 
 def _conv_transpose_input(
@@ -309,17 +351,23 @@ def _conv_transpose_input(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of the transposed convolution with respect to its input: the convolution that it transposes."""
     dy, batched = _to_first(grad_output, axes, data_format)
     w = _weight_to_first(weight, data_format)
     shape = _shape_to_first(input_size, axes, data_format)
-    g = geometry.conv_transpose_geometry(shape, w.shape, stride, padding, output_padding, groups, dilation)
+    g = transposed.conv_transpose_geometry(
+        shape, w.shape, stride, padding, output_padding, groups, dilation, output_size=output_size
+    )
     with np.errstate(all="ignore"):
-        return _finish(_forward(g, _wide(dy), _wide(w)), _result_dtype(dy, w), data_format, batched)
+        dx = _finish(_forward(g, _wide(dy), _wide(w)), _result_dtype(dy, w), data_format, batched)
+        return _into(dx, out, accumulate)
 
 
 def _conv_transpose_weight(
@@ -333,17 +381,23 @@ def _conv_transpose_weight(
     groups: int = 1,
     dilation: Size = 1,
     *,
+    output_size: Size | None = None,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of the transposed convolution with respect to its weight."""
     x = _to_first(input, axes, data_format)[0]
     dy = _to_first(grad_output, axes, data_format)[0]
     shape = _weight_to_first(np.broadcast_to(np.float32(0), tuple(weight_size)), data_format).shape
-    g = geometry.conv_transpose_geometry(x.shape, shape, stride, padding, output_padding, groups, dilation)
+    g = transposed.conv_transpose_geometry(
+        x.shape, shape, stride, padding, output_padding, groups, dilation, output_size=output_size
+    )
     with np.errstate(all="ignore"):
-        return _finish_weight(_weight_gradient(g, _wide(dy), _wide(x)), _result_dtype(dy, x), data_format)
+        dw = _finish_weight(_weight_gradient(g, _wide(dy), _wide(x)), _result_dtype(dy, x), data_format)
+        return _into(dw, out, accumulate)
 
 
 def tiled_conv2d_input(
@@ -357,6 +411,8 @@ def tiled_conv2d_input(
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of tiled_conv2d with respect to its input."""
     dy, batched = _to_first(grad_output, 2, data_format)
@@ -367,7 +423,7 @@ def tiled_conv2d_input(
         dx = np.zeros(shape, np.result_type(_wide(dy), _wide(kernels)))
         for a, b, pixels in _tile_pixels(kernels):
             dx += _input_gradient(g, _only(_wide(dy), pixels), _wide(kernels)[a, b])
-        return _finish(dx, _result_dtype(dy, kernels), data_format, batched)
+        return _into(_finish(dx, _result_dtype(dy, kernels), data_format, batched), out, accumulate)
 
 
 def tiled_conv2d_weight(
@@ -381,6 +437,8 @@ def tiled_conv2d_weight(
     data_format: str = "NCHW",
     algorithm: str = "auto",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of tiled_conv2d with respect to its weight."""
     x = _to_first(input, 2, data_format)[0]
@@ -393,7 +451,7 @@ def tiled_conv2d_weight(
             dw[a, b] = _weight_gradient(g, _wide(x), _only(_wide(dy), pixels))
     if _channels_last(data_format):
         dw = dw.transpose(0, 1, 4, 5, 3, 2)
-    return _narrow(dw, _result_dtype(dy, x))
+    return _into(_narrow(dw, _result_dtype(dy, x)), out, accumulate)
 
 
 def _max_input(
@@ -408,13 +466,15 @@ def _max_input(
     *,
     data_format: str = "channels_first",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of the largest value of each window: each value goes back to the pixel it came from."""
     x, batched = _to_first(input, axes, data_format)
     dy = _to_first(grad_output, axes, data_format)[0]
     g = windows.pool_geometry(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     dx = _scattered(g, dy, _max_pool(g, x)[1])
-    return _finish(dx, dy.dtype.newbyteorder("="), data_format, batched)
+    return _into(_finish(dx, dy.dtype.newbyteorder("="), data_format, batched), out, accumulate)
 
 
 def _average_input(
@@ -430,6 +490,8 @@ def _average_input(
     *,
     data_format: str = "channels_first",
     num_threads: int | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
 ) -> Array:
     """The gradient of the mean of each window: each value goes back to its whole window in equal parts."""
     dy, batched = _to_first(grad_output, axes, data_format)
@@ -437,7 +499,7 @@ def _average_input(
     g = windows.pool_geometry(shape, kernel_size, stride, padding, 1, ceil_mode)
     with np.errstate(all="ignore"):
         dx = _avg_pool_gradient(g, dy, count_include_pad, divisor_override)
-        return _finish(dx, dy.dtype.newbyteorder("="), data_format, batched)
+        return _into(_finish(dx, dy.dtype.newbyteorder("="), data_format, batched), out, accumulate)
 
 
 conv1d_input, conv2d_input, conv3d_input = (_of_axes(f"conv{n}d_input", _conv_input, n) for n in (1, 2, 3))
@@ -463,13 +525,40 @@ def abs_sum(function: Callable[..., Any], *arguments: Any, **options: Any) -> An
         return np.abs(value.astype(np.float64)) if isinstance(value, np.ndarray) else value
 
     kept = {name: magnitude(value) for name, value in options.items() if name not in ("activation", "out")}
+    if "padding_value" in kept:
+        kept["padding_value"] = abs(kept["padding_value"])
     return function(*(magnitude(value) for value in arguments), **kept)
 
 
 # ---- The three readings of the identity -----------------------------------------------------------------------------
 
 
+def _geometry(
+    x: Array, w: Array, stride: Size, padding: Padding, dilation: Size, groups: int, mode: str, value: float
+) -> Geometry:
+    """The convolution of these arrays, with the value of its padding as the input's type holds it."""
+    g = geometry.conv_geometry(x.shape, w.shape, stride, padding, dilation, groups, mode, value)
+    if g.padding_mode != "constant":
+        return g
+    with np.errstate(all="ignore"):
+        held = np.asarray(g.padding_value).astype(x.dtype)
+    if x.dtype.kind != "f" and held != g.padding_value:
+        raise ConvTypeError(f"padding_value={value!r} is no {x.dtype}")
+    return g._replace(padding_value=held.item())
+
+
+def _filled(g: Geometry, x: Array) -> tuple[Geometry, Array]:
+    """A padding that holds a constant as a part of the image, around which there is none."""
+    if g.padding_mode != "constant":
+        return g, x
+    grown = [(0, 0), (0, 0), *((max(before, 0), max(after, 0)) for before, after in g.padding)]
+    cropped = tuple((min(before, 0), min(after, 0)) for before, after in g.padding)
+    x = np.pad(x, grown, constant_values=g.padding_value)
+    return g._replace(input_size=x.shape[2:], padding=cropped, padding_mode="zeros", padding_value=0), x
+
+
 def _forward(g: Geometry, x: Array, w: Array) -> Array:
+    g, x = _filled(g, x)
     y = np.zeros((g.batch, g.out_channels, *g.output_size), np.result_type(x, w))
     by_group = _split_channels(y, g.groups)
     for tap, outputs, inputs in _taps(g):
@@ -484,7 +573,7 @@ def _input_gradient(g: Geometry, dy: Array, w: Array) -> Array:
     for tap, outputs, inputs in _taps(g):
         window = _split_channels(dy[:, :, *outputs], g.groups)
         share = _product(_tap_weight(g, w, tap).swapaxes(1, 2), window)
-        if g.padding_mode == "zeros":
+        if g.padding_mode in ("zeros", "constant"):
             by_group[:, :, :, *inputs] += share
         else:  # several output pixels may look at the same input pixel through the same tap
             everywhere: Any = (slice(None), slice(None), slice(None), *inputs)
@@ -493,6 +582,7 @@ def _input_gradient(g: Geometry, dy: Array, w: Array) -> Array:
 
 
 def _weight_gradient(g: Geometry, x: Array, dy: Array) -> Array:
+    g, x = _filled(g, x)
     dw = np.zeros((g.out_channels, g.in_channels // g.groups, *g.kernel_size), np.result_type(x, dy))
     by_group = dw.reshape(g.groups, g.out_channels // g.groups, *dw.shape[1:])
     for tap, outputs, inputs in _taps(g):
@@ -673,6 +763,17 @@ def _finish(y: Array, dtype: np.dtype[Any], data_format: str, batched: bool, out
 def _finish_weight(dw: Array, dtype: np.dtype[Any], data_format: str) -> Array:
     dw = _narrow(dw, dtype)
     return np.ascontiguousarray(np.moveaxis(dw, (0, 1), (-1, -2))) if _channels_last(data_format) else dw
+
+
+def _into(gradient: Array, out: Array | None, accumulate: bool) -> Array:
+    """A gradient in `out`, on top of what that holds if it is to accumulate."""
+    if out is None:
+        return gradient
+    with np.errstate(all="ignore"):
+        exact = out.dtype.kind != "f"
+        sum_ = (_wide(out) + _wide(gradient) if exact else out + gradient) if accumulate else gradient
+        out[...] = _narrow(sum_, out.dtype)
+    return out
 
 
 def _numeric(array: ArrayLike) -> Array:

@@ -49,11 +49,16 @@ POSITIONAL = {
 }  # fmt: skip
 # The same in every number of axes, but for the name of the layout.
 KEYWORDS = {
-    "conv{}d": "padding_mode='zeros' data_format={!r} activation=None residual=None algorithm='auto' num_threads=None "
+    "conv{}d": "padding_mode='zeros' padding_value=0 data_format={!r} activation=None residual=None algorithm='auto' "
+    "num_threads=None max_workspace=None out=None",
+    "conv_transpose{}d": "output_size=None data_format={!r} algorithm='auto' num_threads=None max_workspace=None "
     "out=None",
-    "conv_transpose{}d": "data_format={!r} algorithm='auto' num_threads=None out=None",
-    "conv{}d_backward": "output_mask=(True, True, True) padding_mode='zeros' data_format={!r} algorithm='auto' "
-    "num_threads=None",
+    "conv{}d_backward": "output_mask=(True, True, True) padding_mode='zeros' padding_value=0 data_format={!r} "
+    "algorithm='auto' num_threads=None",
+    "grad.conv{}d_input": "padding_mode='zeros' padding_value=0 data_format={!r} algorithm='auto' num_threads=None "
+    "out=None accumulate=False",
+    "grad.conv_transpose{}d_weight": "output_size=None data_format={!r} algorithm='auto' num_threads=None out=None "
+    "accumulate=False",
 }
 
 

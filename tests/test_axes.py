@@ -14,8 +14,9 @@ import pytest
 import fastconv
 from fastconv import ConvError, ConvTypeError, grad, reference
 from fastconv._core import remember
-from fastconv._core.geometry import conv_geometry, conv_transpose_geometry, keras_transposed_padding, tiled_geometries
+from fastconv._core.geometry import conv_geometry, tiled_geometries
 from fastconv._core.layouts import layout, lies_channels_last
+from fastconv._core.transposed import conv_transpose_geometry, keras_transposed_padding
 from fastconv._core.windows import pool_geometry
 from fastconv._core.words import AXES, parse_padding, per_axis
 

@@ -10,6 +10,7 @@ from fastconv import _native, reference
 from fastconv._core.activations import FUSED
 from fastconv._core.arrays import bias_for
 from fastconv._core.types import PADDING_MODES, STORAGE, Codes
+from fastconv._core.words import CONSTANT
 from fastconv._core.words import PADDING_MODES as WORDS
 
 FLOAT32 = STORAGE[np.dtype("float32")]
@@ -160,5 +161,5 @@ def test_one_program_serves_several_threads():
 
 def test_the_numbers_of_the_header_are_those_that_python_uses():
     assert {k: v for k, v in _native.ACTIVATIONS.items() if k} == FUSED
-    assert set(PADDING_MODES) == set(WORDS)
+    assert {*PADDING_MODES, CONSTANT} == set(WORDS)  # a constant is filled in before a kernel sees it
     assert all(tile * stride + taps - stride <= 9 for _, tile, stride, taps, _, _ in KINDS.values())

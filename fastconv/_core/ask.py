@@ -15,11 +15,20 @@ import numpy as np
 
 from . import remember, threads
 from .arrays import ALIGNED_FROM_BYTES, Array, DType, as_array, bias_for, empty, is_ndarray, plain, result_dtype
-from .checks import checked_activation, checked_algorithm, checked_bias, checked_gradient, checked_tiles
-from .geometry import Geometry, conv_geometry, conv_transpose_geometry, tiled_geometries
+from .checks import (
+    checked_activation,
+    checked_algorithm,
+    checked_bias,
+    checked_gradient,
+    checked_tiles,
+    checked_workspace,
+)
+from .constant import require_value
+from .geometry import Geometry, conv_geometry, tiled_geometries
 from .later import Later
 from .layouts import Layout, checked_residual, destination, layout, lies_channels_last
 from .record import NamedTuple
+from .transposed import conv_transpose_geometry
 from .types import ACTIVATIONS, FLOATS, Types
 from .words import Shape, shape
 
@@ -30,10 +39,12 @@ else:
     operations, problem, planning = Later("operations"), Later("problem"), Later("plan")
 
 recall: Final = remember.recall
+ZERO: Final = 0  # an option that is this very object was left out
 
 
-# stride, padding, dilation, groups, and padding_mode or, of a transposed convolution, output_padding: as written.
-Options = tuple[object, object, object, object, object]
+# stride, padding, dilation, groups, and padding_mode and padding_value or, of a transposed convolution, output_padding
+# and output_size: as written.
+Options = tuple[object, object, object, object, object, object]
 
 
 def _geometry(
@@ -43,11 +54,15 @@ def _geometry(
     key = ("conv", transposed, input, weight, *options) if all(map(remember.plain, options)) else None
     g: Geometry | None = None if key is None else recall(key)
     if g is None:
-        stride, padding, dilation, groups, last = options
+        stride, padding, dilation, groups, fifth, sixth = options
         if transposed:
-            g = conv_transpose_geometry(input, weight, stride, padding, last, groups, dilation, name=name, shown=shown)
+            g = conv_transpose_geometry(
+                input, weight, stride, padding, fifth, groups, dilation, name=name, shown=shown, output_size=sixth
+            )
         else:
-            g = conv_geometry(input, weight, stride, padding, dilation, groups, last, name=name, shown=shown)
+            g = conv_geometry(
+                input, weight, stride, padding, dilation, groups, fifth, sixth, name=name, shown=shown
+            )
         if key is not None:
             remember.keep(key, g)
     return g
@@ -69,6 +84,7 @@ class Asked(NamedTuple):
     result_shape: Shape  # of the forward call, in the logical order
     algorithm: str
     threads: int
+    most: int | None  # bytes of scratch
 
     def lies_last(self, array: Array) -> bool:
         """Whether a result made from this array has its channels last in memory."""
@@ -91,6 +107,7 @@ def asked(
     weight_shape: str = "",
     dtype: DType | None = None,
     tiled: bool = False,
+    max_workspace: object = None,
 ) -> Asked:
     """Check what all convolutions have.
 
@@ -120,6 +137,10 @@ def asked(
         w_shape = w_shape[2:]
     types = (dtype, dtype) if dtype is not None else _result_dtypes(own_x, own_w, own_dy)
     g = _geometry(options, transposed, x_shape, w_shape, name, (shown_x, shown_w))
+    if g.padding_value and own_x is not None:
+        require_value(name, g, own_x.dtype)
+    elif g.padding_value:
+        require_value(name, g, types[0] if dtype is None or own_w is None else own_w.dtype)
     if transposed:
         result_shape = (g.batch, g.in_channels, *g.input_size)
     else:
@@ -128,7 +149,7 @@ def asked(
         dy = checked_gradient(name, frame, own_dy, result_shape, batched)
     return Asked(
         name, frame, g, *types, x, w, dy, shown_w, batched, result_shape, checked_algorithm(algorithm),
-        threads.effective(num_threads),
+        threads.effective(num_threads), checked_workspace(max_workspace),
     )  # fmt: skip
 
 
@@ -166,10 +187,12 @@ def convolve(
     algorithm: object,
     num_threads: int | None,
     out: object,
+    padding_value: object,
+    max_workspace: object,
 ) -> Array:
     """activation(conv(input, weight) + bias + residual)."""
     key = None
-    if out is None and residual is None:
+    if out is None and residual is None and max_workspace is None and padding_value is ZERO:
         key = remember.key_of(
             axes, input, weight, bias, stride, padding, dilation, groups, padding_mode, data_format, activation,
             algorithm, num_threads,
@@ -181,8 +204,8 @@ def convolve(
             run(input, weight, None, shift, None, result, code, last)
             return result
     a = asked(
-        f"conv{axes}d", axes, data_format, (stride, padding, dilation, groups, padding_mode), input, weight,
-        algorithm, num_threads,
+        f"conv{axes}d", axes, data_format, (stride, padding, dilation, groups, padding_mode, padding_value), input,
+        weight, algorithm, num_threads, max_workspace=max_workspace,
     )  # fmt: skip
     assert a.input is not None and a.weight is not None
     b = checked_bias(a.name, bias, a.geometry.out_channels, a.dtype, a.shown_weight)
@@ -193,7 +216,9 @@ def convolve(
     target, result, finish = destination(
         a.name, out, a.frame, a.result_shape, a.dtype, a.batched, a.lies_last(a.input), (a.input, a.weight, b, add)
     )
-    operations.forward(a.geometry, a.input, a.weight, b, act, add, target, algorithm=a.algorithm, threads=a.threads)
+    operations.forward(
+        a.geometry, a.input, a.weight, b, act, add, target, algorithm=a.algorithm, threads=a.threads, most=a.most
+    )
     finish()
     if key is not None and (a.frame.channels_last or a.input.flags.c_contiguous) and 0 not in a.result_shape:
         types = Types(a.input.dtype, a.weight.dtype, a.dtype)
@@ -219,18 +244,22 @@ def transpose(
     algorithm: object,
     num_threads: int | None,
     out: object,
+    output_size: object,
+    max_workspace: object,
 ) -> Array:
     """The transposed convolution: an input gradient with a bias."""
     a = asked(
-        f"conv_transpose{axes}d", axes, data_format, (stride, padding, dilation, groups, output_padding), input, weight,
-        algorithm, num_threads, transposed=True,
+        f"conv_transpose{axes}d", axes, data_format, (stride, padding, dilation, groups, output_padding, output_size),
+        input, weight, algorithm, num_threads, transposed=True, max_workspace=max_workspace,
     )  # fmt: skip
     assert a.input is not None and a.weight is not None
     b = checked_bias(a.name, bias, a.geometry.in_channels, a.dtype, a.shown_weight)
     target, result, finish = destination(
         a.name, out, a.frame, a.result_shape, a.dtype, a.batched, a.lies_last(a.input), (a.input, a.weight, b)
     )
-    operations.input_gradient(a.geometry, a.input, a.weight, b, target, algorithm=a.algorithm, threads=a.threads)
+    operations.input_gradient(
+        a.geometry, a.input, a.weight, b, target, algorithm=a.algorithm, threads=a.threads, most=a.most
+    )
     finish()
     return result
 
@@ -246,11 +275,12 @@ def convolve_tiled(
     algorithm: object,
     num_threads: int | None,
     out: object,
+    max_workspace: object,
 ) -> Array:
     """The convolution with kernels that take turns over the output."""
     a = asked(
-        "tiled_conv2d", 2, data_format, (stride, padding, dilation, 1, "zeros"), input, weight, algorithm, num_threads,
-        tiled=True,
+        "tiled_conv2d", 2, data_format, (stride, padding, dilation, 1, "zeros", 0), input, weight, algorithm,
+        num_threads, tiled=True, max_workspace=max_workspace,
     )  # fmt: skip
     assert a.input is not None and a.weight is not None
     b = checked_bias(a.name, bias, a.geometry.out_channels, a.dtype, a.shown_weight)
@@ -264,6 +294,8 @@ def convolve_tiled(
         pixels = target[:, :, top :: tiles[0], left :: tiles[1]]
         if pixels.size:
             kernel = a.weight[top, left]
-            operations.forward(part, a.input, kernel, b, None, None, pixels, algorithm=a.algorithm, threads=a.threads)
+            operations.forward(
+                part, a.input, kernel, b, None, None, pixels, algorithm=a.algorithm, threads=a.threads, most=a.most
+            )
     finish()
     return result

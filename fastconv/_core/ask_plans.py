@@ -26,11 +26,13 @@ def planned(
     activation: object,
     algorithm: object,
     num_threads: int | None,
+    padding_value: object = 0,
+    max_workspace: object = None,
 ) -> ConvPlan:
     """The plan of a convolution; `use` says how it will be run."""
     a = asked(
-        f"plan_conv{axes}d", axes, data_format, (stride, padding, dilation, groups, padding_mode), input_shape,
-        weight, algorithm, num_threads, input_shape="input_shape",
+        f"plan_conv{axes}d", axes, data_format, (stride, padding, dilation, groups, padding_mode, padding_value),
+        input_shape, weight, algorithm, num_threads, input_shape="input_shape", max_workspace=max_workspace,
     )  # fmt: skip
     return _plan(a, a.geometry.out_channels, bias, activation, use)
 
@@ -71,12 +73,14 @@ def planned_transposed(
     data_format: object,
     algorithm: object,
     num_threads: int | None,
+    output_size: object,
+    max_workspace: object,
 ) -> ConvPlan:
     """The plan of a transposed convolution."""
     a = asked(
         f"plan_conv_transpose{axes}d", axes, data_format,
-        (stride, padding, dilation, groups, output_padding), input_shape, weight,
-        algorithm, num_threads, transposed=True, input_shape="input_shape",
+        (stride, padding, dilation, groups, output_padding, output_size), input_shape, weight, algorithm, num_threads,
+        transposed=True, input_shape="input_shape", max_workspace=max_workspace,
     )  # fmt: skip
     return _plan(a, a.geometry.in_channels, bias, None, Use.HELD, transposed=True)
 
@@ -89,7 +93,7 @@ def _plan(
     act = checked_activation(activation, a.dtype)
     return ConvPlan(
         a.geometry, a.weight, b, a.weight.dtype, data_format=a.frame.name, activation=act, algorithm=a.algorithm,
-        threads=a.threads, batched=a.batched, use=use, transposed=transposed,
+        threads=a.threads, batched=a.batched, use=use, transposed=transposed, most=a.most,
     )  # fmt: skip
 
 
@@ -106,14 +110,16 @@ def explained(
     data_format: object,
     algorithm: object,
     num_threads: int | None,
+    padding_value: object,
+    max_workspace: object,
 ) -> ConvExplanation:
     """What a convolution of these shapes would do."""
     element = checked_dtype(dtype)
     a = asked(
-        f"explain_conv{axes}d", axes, data_format, (stride, padding, dilation, groups, padding_mode),
+        f"explain_conv{axes}d", axes, data_format, (stride, padding, dilation, groups, padding_mode, padding_value),
         input_shape, weight_shape, algorithm, num_threads, input_shape="input_shape", weight_shape="weight_shape",
-        dtype=element,
+        dtype=element, max_workspace=max_workspace,
     )  # fmt: skip
     return explain(
-        a.geometry, element, algorithm=a.algorithm, threads=a.threads, channels_last=a.frame.channels_last
+        a.geometry, element, algorithm=a.algorithm, threads=a.threads, channels_last=a.frame.channels_last, most=a.most
     )

@@ -9,8 +9,9 @@ import numpy as np
 
 from . import remember, threads
 from .arrays import INT64, Array, DType, as_array, result_dtype
-from .ask_gradients import sum_dtype, too_large, within
 from .checks import checked_average, checked_gradient
+from .contributions import sum_dtype, too_large, within
+from .into import adds, into_total
 from .later import Later
 from .layouts import Layout, destination, empty_activation, layout, lies_channels_last
 from .record import NamedTuple
@@ -159,12 +160,15 @@ def max_pool_gradient(
     ceil_mode: object,
     data_format: object,
     num_threads: int | None,
+    out: object,
+    accumulate: object,
 ) -> Array:
     """The gradient of the maximum of every window with respect to the input."""
     windows = (kernel_size, stride, padding, dilation, ceil_mode)
     p = pooled(f"max_pool{axes}d_input", axes, data_format, windows, input, num_threads, gradient=(grad_output,))
     pg, x, dy = p.geometry, p.input, p.grad_output
     assert x is not None and dy is not None
+    adds(p.name, out, accumulate)
     dtype = result_dtype("grad_output", dy, "grad_output", dy)
     if dtype not in FLOATS and dy.size:
         most = prod(pg.kernel_size) * max(abs(int(dy.max())), abs(int(dy.min())))
@@ -176,7 +180,7 @@ def max_pool_gradient(
     total = _empty_total(x.shape, dtype, p)
     pooling.max_pool_gradient(pg, dy.astype(total.dtype, copy=False), where, total, threads=p.threads)
     dx = within(p.name, total, dtype).astype(dtype, copy=False)
-    return p.frame.from_logical(dx, p.batched)
+    return into_total(p.name, out, accumulate, p.frame, dx, p.batched)
 
 
 def avg_pool_gradient(
@@ -191,6 +195,8 @@ def avg_pool_gradient(
     divisor_override: object,
     data_format: object,
     num_threads: int | None,
+    out: object,
+    accumulate: object,
 ) -> Array:
     """The gradient of the mean of every window with respect to the input."""
     windows = (kernel_size, stride, padding, 1, ceil_mode)
@@ -200,13 +206,14 @@ def avg_pool_gradient(
     )  # fmt: skip
     pg, dy = p.geometry, p.grad_output
     assert dy is not None
+    adds(p.name, out, accumulate)
     include, divisor = checked_average(p.name, dy.dtype, "grad_output", count_include_pad, divisor_override)
     total = _empty_total((pg.batch, pg.channels, *pg.input_size), dy.dtype, p)
     pooling.avg_pool_gradient(
         pg, dy.astype(total.dtype, copy=False), total, count_include_pad=include, divisor_override=divisor,
         threads=p.threads,
     )  # fmt: skip
-    return p.frame.from_logical(total.astype(dy.dtype, copy=False), p.batched)
+    return into_total(p.name, out, accumulate, p.frame, total.astype(dy.dtype, copy=False), p.batched)
 
 
 def _empty_total(shape: Shape, dtype: DType, p: Pooled) -> Array:

@@ -31,6 +31,19 @@ def checked_algorithm(algorithm: object) -> str:
     return word("algorithm", algorithm, select.WORDS)
 
 
+def checked_workspace(value: object) -> int | None:
+    """`max_workspace` in bytes; None for the usual."""
+    if value is None:
+        return None
+    try:
+        number = integer("max_workspace", value)
+    except ConvTypeError as error:
+        raise ConvTypeError(f"{error} It counts bytes; None means the usual limit.") from None
+    if number < 0:
+        raise ConvError(f"max_workspace must be at least 0 bytes, but got max_workspace={value!r}.")
+    return number
+
+
 def checked_activation(activation: object, dtype: DType) -> str | None:
     """The name of an activation that a result of this type may have; None for none."""
     if activation is None:

@@ -57,17 +57,18 @@ class ConvPlan:
     def __init__(
         self, g: Geometry, weight: Array, bias: Array | None, dtype: Any, *, data_format: str = "channels_first",
         activation: str | None = None, algorithm: str = "auto", threads: int = 1, batched: bool = True,
-        use: Use = Use.HELD, transposed: bool = False, packed: tuple[Packed, ...] | None = None,
+        use: Use = Use.HELD, transposed: bool = False, most: int | None = None,
+        packed: tuple[Packed, ...] | None = None,
     ) -> None:  # fmt: skip
         self._options = {
             "data_format": data_format, "activation": activation, "algorithm": algorithm, "threads": threads,
-            "batched": batched, "use": use, "transposed": transposed,
+            "batched": batched, "use": use, "transposed": transposed, "most": most,
         }  # fmt: skip
         self.geometry = g
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self._layout = layout(data_format, len(g.input_size))
         self._batched, self._transposed = batched, transposed
-        self._activation, self._algorithm, self._threads = activation, algorithm, threads
+        self._activation, self._algorithm, self._threads, self._most = activation, algorithm, threads, most
         self._weight: Array | None = None
         self._bias: Array | None = None if bias is None else bias.copy()
         here, there = (g.in_channels, *g.input_size), (g.out_channels, *g.output_size)
@@ -76,12 +77,13 @@ class ConvPlan:
         if self.dtype not in FLOATS:
             last = self._layout.channels_last
             self._explanation = explain(
-                g, self.dtype, algorithm=algorithm, threads=threads, channels_last=last, direction=direction
-            )
+                g, self.dtype, algorithm=algorithm, threads=threads, channels_last=last, direction=direction,
+                most=most,
+            )  # fmt: skip
             self._weight = weight.copy()
             return
         check(g, direction, self.dtype, algorithm, use)
-        plan = plan_for(g, direction, Types(self.dtype, self.dtype, self.dtype), threads, algorithm, use)
+        plan = plan_for(g, direction, Types(self.dtype, self.dtype, self.dtype), threads, algorithm, use, most)
         self._program = plan.program
         self._explanation = plan.explain(self._layout.channels_last, True)
         self._packed = packed or plan.program.pack(weight)
@@ -118,7 +120,8 @@ class ConvPlan:
         ones = (1,) * len(g.stride)
         options = {
             "stride": (g.stride, ones), "padding": (g.padding, ((0, 0),) * len(ones)), "dilation": (g.dilation, ones),
-            "groups": (g.groups, 1), "padding_mode": (g.padding_mode, "zeros"), "activation": (self._activation, None),
+            "groups": (g.groups, 1), "padding_mode": (g.padding_mode, "zeros"), "padding_value": (g.padding_value, 0),
+            "max_workspace": (self._most, None), "activation": (self._activation, None),
             "transposed": (self._transposed, False),
         }  # fmt: skip
         told = [f"{name}={value!r}" for name, (value, usual) in options.items() if value != usual]
@@ -306,7 +309,7 @@ class ConvPlan:
         """Exactly, or refused before `y` is written."""
         assert self._weight is not None
         g = self.geometry._replace(batch=x.shape[0])
-        how: dict[str, Any] = {"algorithm": self._algorithm, "threads": self._threads}
+        how: dict[str, Any] = {"algorithm": self._algorithm, "threads": self._threads, "most": self._most}
         if self._transposed:
             input_gradient(g, x, self._weight, self._bias, y, **how)
         else:

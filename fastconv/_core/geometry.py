@@ -1,6 +1,6 @@
 """What a convolution means in numbers, for any number of axes: sizes, padding, every refusal of a shape.
 
-`windows` says the same of poolings.
+`windows` says the same of poolings, `transposed` of transposed convolutions.
 
 Pure: no arrays. Shapes come in the logical order, activations as (batch, channels, *spatial) and weights as (out
 channels, in channels of a group, *kernel), with one to three spatial axes. `shown` holds the shapes of input and weight
@@ -22,17 +22,17 @@ from .record import NamedTuple
 from .words import (
     AXES,
     CAUSAL,
+    CONSTANT,
     LARGEST_POSITION,
     MOST_AXES,
-    PADDING_MODES,
     Pads,
     Shape,
     Sides,
     Sizes,
     channel_groups,
+    padding_content,
     parse_padding,
     per_axis,
-    word,
 )
 
 LARGEST_BYTES: Final = 2**63 - 1
@@ -54,6 +54,7 @@ class Geometry(NamedTuple):
     dilation: Sizes
     padding: Pads  # (before, after) of each axis; negative values crop
     padding_mode: str
+    padding_value: float = 0  # of the mode 'constant', where it is never 0
 
 
 # ---- rules along one axis ----------------------------------------------------------------------------------------
@@ -83,7 +84,7 @@ def sides_of_word(chosen: str, size: int, extent: int, stride: int) -> Sides:
 
 
 def padded_index(i: int, n: int, mode: str) -> int:
-    """Which of the `n` elements of an axis lies at position `i` of its extension, for every mode but 'zeros'.
+    """Which of the `n` elements of an axis lies at position `i` of its extension, for the modes that repeat elements.
 
     Repeated as often as the padding is wide, as NumPy does: abcd extends to dcb|abcd|cba ('reflect'),
     aaa|abcd|ddd ('replicate'), bcd|abcd|abc ('circular'), cba|abcd|dcb ('symmetric').
@@ -115,7 +116,7 @@ def check_bytes(name: str, arrays: dict[str, Shape], described: Callable[[], str
             )
 
 
-class _Asked:
+class Wanted:
     """The options of a convolution as numbers, one an axis, before its padding and its outputs are known.
 
     `size` is that of the array which is given: of a transposed convolution the output of the one that it transposes.
@@ -160,7 +161,7 @@ class _Asked:
         return " Pass a weight made for this input, or the groups it was made for."
 
 
-def _asked(
+def wanted(
     name: str,
     input_shape: Shape,
     weight_shape: Shape,
@@ -169,7 +170,7 @@ def _asked(
     dilation: Any,
     groups: Any,
     shown: tuple[Shape, Shape] | None,
-) -> _Asked:
+) -> Wanted:
     shown = shown or (input_shape, weight_shape)
     axes = len(input_shape) - 2
     if not 1 <= axes <= MOST_AXES:
@@ -187,7 +188,7 @@ def _asked(
             f"has kernel {' x '.join(map(str, kernel))}."
         )
     strides, dilations = per_axis("stride", stride, 1, axes), per_axis("dilation", dilation, 1, axes)
-    return _Asked(name, shown, input_shape[2:], kernel, strides, dilations, channel_groups(groups), padding)
+    return Wanted(name, shown, input_shape[2:], kernel, strides, dilations, channel_groups(groups), padding)
 
 
 # ---- convolution -------------------------------------------------------------------------------------------------
@@ -201,13 +202,14 @@ def conv_geometry(
     dilation: Any,
     groups: Any,
     padding_mode: Any = "zeros",
+    padding_value: Any = 0,
     *,
     name: str = "conv2d",
     shown: tuple[Shape, Shape] | None = None,
 ) -> Geometry:
     """The convolution of an input and a weight of these shapes."""
-    a = _asked(name, input_shape, weight_shape, stride, padding, dilation, groups, shown)
-    mode = word("padding_mode", padding_mode, PADDING_MODES)
+    a = wanted(name, input_shape, weight_shape, stride, padding, dilation, groups, shown)
+    mode, value = padding_content(padding_mode, padding_value)
     batch, in_channels = input_shape[:2]
     out_channels, group_channels = weight_shape[:2]
     if group_channels * a.groups != in_channels:
@@ -230,17 +232,19 @@ def conv_geometry(
     else:
         pads = parsed
     outputs = tuple(_axis_outputs(a, axis, sides, parsed in SAME, mode) for axis, sides in enumerate(pads))
+    if mode == CONSTANT and not any(side > 0 for sides in pads for side in sides):
+        mode, value = "zeros", 0
     arrays = {"output": (batch, out_channels, *outputs), "input": input_shape, "weight": weight_shape}
-    if mode != "zeros":  # the input gradient is made on the padded image, then folded
+    if mode not in ("zeros", CONSTANT):  # the input gradient is made on the padded image, then folded
         padded = (size + sum(sides) for size, sides in zip(a.size, pads, strict=True))
         arrays["padded input"] = (in_channels, *padded)
     check_bytes(name, arrays, a.described)
     return Geometry(
-        batch, in_channels, out_channels, a.groups, a.size, a.kernel, outputs, a.stride, a.dilation, pads, mode
+        batch, in_channels, out_channels, a.groups, a.size, a.kernel, outputs, a.stride, a.dilation, pads, mode, value
     )
 
 
-def _axis_outputs(a: _Asked, axis: int, sides: Sides, same: bool, mode: str) -> int:
+def _axis_outputs(a: Wanted, axis: int, sides: Sides, same: bool, mode: str) -> int:
     """Outputs of a convolution along one axis, or why there are none."""
     (before, after), length, spanned = sides, a.size[axis], a.extent[axis]
     padded = length + before + after
@@ -256,7 +260,7 @@ def _axis_outputs(a: _Asked, axis: int, sides: Sides, same: bool, mode: str) -> 
                 f"{a.name}: padding={a.padding!r} crops {crop} of the {length} positions of the input's "
                 f"{a.along(axis)} (input {a.shown[0]}); crop at most {length}."
             )
-    if length == 0 and mode != "zeros" and (before > 0 or after > 0):
+    if length == 0 and mode not in ("zeros", CONSTANT) and (before > 0 or after > 0):
         raise ConvError(
             f"{a.name}: padding_mode={mode!r} has nothing to repeat: the {a.along(axis)} of input {a.shown[0]} is 0 "
             f"with padding={a.padding!r}; use padding_mode='zeros'."
@@ -280,113 +284,3 @@ def tiled_geometries(g: Geometry, tiles: Sizes) -> Iterator[tuple[Sizes, Geometr
         sizes = (max(0, -(-(n - a) // t)) for n, a, t in zip(g.output_size, place, tiles, strict=True))
         pads = ((p0 - a * s, p1) for (p0, p1), a, s in zip(g.padding, place, g.stride, strict=True))
         yield place, g._replace(output_size=tuple(sizes), stride=strides, padding=tuple(pads))
-
-
-# ---- transposed convolution --------------------------------------------------------------------------------------
-
-
-def conv_transpose_geometry(
-    input_shape: Shape,
-    weight_shape: Shape,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: Any,
-    dilation: Any,
-    *,
-    name: str = "conv_transpose2d",
-    shown: tuple[Shape, Shape] | None = None,
-    least: int = 1,
-) -> Geometry:
-    """The convolution whose input gradient is the transposed convolution of these shapes.
-
-    Its input is the transposed output, its output the transposed input; weight is (in channels, out channels of a
-    group, *kernel). Along an axis the transposed output has (H - 1)*s - p0 - p1 + d*(k - 1) + 1 + output_padding
-    positions, and at least `least`. A word for padding is the convolution's that is transposed: 'same' gives
-    H*s + output_padding.
-    """
-    a = _asked(name, input_shape, weight_shape, stride, padding, dilation, groups, shown)
-    axes = len(a.size)
-    a.extra = per_axis("output_padding", output_padding, 0, axes)
-    batch, in_channels = input_shape[:2]
-    if weight_shape[0] != in_channels:
-        raise ConvError(
-            f"{name}: weight of shape {a.shown[1]} takes {weight_shape[0]} input channels, but input of shape "
-            f"{a.shown[0]} has {in_channels}." + a.misplaced(weight_shape[0])
-        )
-    if in_channels % a.groups:
-        raise ConvError(
-            f"{name}: the input channels must be divisible by groups={a.groups}, but input of shape {a.shown[0]} has "
-            f"{in_channels} (weight {a.shown[1]}); pass groups=1 or a divisor of {in_channels}."
-        )
-    parsed = parse_padding(padding, axes)
-    found = [_transposed_axis(a, axis, parsed, least) for axis in range(axes)]
-    pads, outputs = tuple(sides for sides, _ in found), tuple(output for _, output in found)
-    out_channels = weight_shape[1] * a.groups
-    arrays = {"output": (batch, out_channels, *outputs), "input": input_shape, "weight": weight_shape}
-    check_bytes(name, arrays, a.described)
-    return Geometry(
-        batch, out_channels, in_channels, a.groups, outputs, a.kernel, a.size, a.stride, a.dilation, pads, "zeros"
-    )
-
-
-def _transposed_axis(a: _Asked, axis: int, parsed: str | Pads, least: int) -> tuple[Sides, int]:
-    """(padding, outputs) of a transposed convolution along one axis."""
-    assert a.extra is not None
-    size, step, extent, extra = a.size[axis], a.stride[axis], a.extent[axis], a.extra[axis]
-    if extra >= max(step, a.dilation[axis]):
-        raise ConvError(
-            f"{a.name}: output_padding must be smaller than stride or dilation, but along the {a.along(axis)} "
-            f"output_padding is {extra}, stride {step} and dilation {a.dilation[axis]} ({a.described()})."
-        )
-    full = (size - 1) * step + extent
-    sides = sides_of_word(parsed, size * step, extent, step) if isinstance(parsed, str) else parsed[axis]
-    output = (size * step if parsed in SAME else full - sum(sides)) + extra
-    if max(output, full) > LARGEST_POSITION:
-        raise ConvError(
-            f"{a.name}: the output's {a.along(axis)} {output} is above 2**60 ({a.described()}); reduce stride or "
-            "dilation."
-        )
-    if output < (least if size else 0):
-        raise ConvError(
-            f"{a.name}: padding={a.padding!r} leaves no output: its {a.along(axis)} would be {output} "
-            f"({a.described()}). Reduce padding or raise output_padding."
-        )
-    return sides, output
-
-
-def keras_transposed_padding(
-    padding: Any, kernel: Sizes, stride: Sizes, dilation: Sizes, output_padding: Any
-) -> tuple[Pads, Sizes]:
-    """(padding, output_padding) as `conv_transpose_geometry` takes them, of a layer written in Keras' words.
-
-    With the kernel's extent k along an axis, 'valid' has (H - 1)*s + max(k, s) positions, or with output_padding
-    (H - 1)*s + k + output_padding; 'same' has H*s, or (H - 1)*s + k % 2 + output_padding: that of a padding of k // 2
-    on both sides. The odd position that 'same' cuts off lies at the end, as in the convolution that it transposes.
-    """
-    axes = len(kernel)
-    parsed = parse_padding(padding, axes)
-    given = None if output_padding is None else per_axis("output_padding", output_padding, 0, axes)
-    pads: list[Sides] = []
-    extra: list[int] = []
-    for axis, (extent, step) in enumerate(zip(extents(kernel, dilation), stride, strict=True)):
-        added = None if given is None else given[axis]
-        if added is not None and added >= (step if isinstance(parsed, str) else max(step, dilation[axis])):
-            raise ConvError(
-                f"output_padding must be smaller than strides, but along the {AXES[axes][axis]} output_padding is "
-                f"{added} and strides {step} (output_padding={output_padding!r}, strides={stride}, "
-                f"dilation_rate={dilation}, padding={padding!r}); where padding is given as numbers, it may be below "
-                "dilation_rate instead."
-            )
-        if parsed in SAME:
-            cut = extent - (step if added is None else extent % 2 + added)
-            sides = (max(cut, 0) // 2, max(cut, 0) - max(cut, 0) // 2)
-            pads.append(sides[::-1] if parsed == "same_lower" else sides)
-            extra.append(max(-cut, 0))
-        elif isinstance(parsed, str):
-            pads.append(sides_of_word(parsed, 0, extent, step))
-            extra.append(max(step - extent, 0) if added is None and parsed == "valid" else added or 0)
-        else:
-            pads.append(parsed[axis])
-            extra.append(added or 0)
-    return tuple(pads), tuple(extra)

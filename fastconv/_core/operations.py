@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import _native
 from .arrays import bias_for
+from .constant import as_zeros, is_constant, whole
 from .explanation import ConvExplanation
 from .geometry import Geometry
 from .integers import Checked, fits_signed, largest, run_checked
@@ -27,14 +28,15 @@ PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a bias gradient
 
 def forward(
     g: Geometry, input: Array, weight: Array, bias: Array | None, activation: str | None, residual: Array | None,
-    out: Array, *, algorithm: str = "auto", threads: int = 1,
+    out: Array, *, algorithm: str = "auto", threads: int = 1, most: int | None = None,
 ) -> None:  # fmt: skip
     """out = activation(conv(input, weight) + bias + residual)."""
     check(g, Direction.FORWARD, input.dtype, algorithm)
 
     def run(x: Array, w: Array, to: Array, b: Array | None, add: Array | None) -> None:
         if to.size:
-            plan = plan_for(g, Direction.FORWARD, Types(x.dtype, w.dtype, to.dtype), threads, algorithm)
+            types = Types(x.dtype, w.dtype, to.dtype)
+            plan = plan_for(g, Direction.FORWARD, types, threads, algorithm, most=most)
             plan.program.run(
                 x, w, None, bias_for(b, plan.problem.machine.compute), add, to, ACTIVATIONS[activation], False
             )
@@ -48,7 +50,11 @@ def forward(
             fits_signed(name, array)
             extra += largest(array)
     terms = prod(g.kernel_size) * weight.shape[1]
-    check_range = Checked("conv2d", "input", input, "weight", weight, terms, extra, out)
+    padded = extra + _padding_largest(g, weight, terms)
+    check_range = Checked("conv2d", "input", input, "weight", weight, terms, padded, out)
+    if is_constant(g) and not check_range.certain:
+        g, input = whole(g, input)
+        check_range = Checked("conv2d", "input", input, "weight", weight, terms, extra, out)
 
     def as_type(array: Array | None, dtype: Any) -> Array | None:
         return None if array is None else array.astype(dtype)
@@ -61,13 +67,15 @@ def forward(
 
 def input_gradient(
     g: Geometry, grad_output: Array, weight: Array, bias: Array | None, out: Array, *, algorithm: str = "auto",
-    threads: int = 1,
+    threads: int = 1, most: int | None = None,
 ) -> None:  # fmt: skip
     """out = the gradient with respect to the input (also the transposed convolution, then with a bias)."""
+    g = as_zeros(g)
     check(g, Direction.INPUT_GRADIENT, grad_output.dtype, algorithm)
 
     def bare(g: Geometry, dy: Array, w: Array, to: Array, b: Array | None = None) -> None:
-        plan = plan_for(g, Direction.INPUT_GRADIENT, Types(dy.dtype, w.dtype, to.dtype), threads, algorithm)
+        types = Types(dy.dtype, w.dtype, to.dtype)
+        plan = plan_for(g, Direction.INPUT_GRADIENT, types, threads, algorithm, most=most)
         b = bias_for(b, plan.problem.machine.compute)
         if not plan.program.covers:  # what no pass writes is the bias alone
             fill(to, b)
@@ -98,6 +106,11 @@ def input_gradient(
     )
 
 
+def _padding_largest(g: Geometry, other: Array, terms: int) -> int:
+    """What so many terms of a constant padding may add to an integer result."""
+    return abs(int(g.padding_value)) * largest(other) * terms if is_constant(g) else 0
+
+
 def fill(out: Array, bias: Array | None) -> None:
     """Every output the bias of its channel, or 0; logical axis order."""
     out[...] = 0 if bias is None else bias[(..., *(None,) * (out.ndim - 2))]
@@ -110,7 +123,7 @@ def weight_gradient(
     check(g, Direction.WEIGHT_GRADIENT, input.dtype, algorithm)
     if out.size == 0:
         return
-    if input.size == 0 or grad_output.size == 0:
+    if grad_output.size == 0 or (input.size == 0 and not is_constant(g)):
         out[...] = 0
         return
 
@@ -121,7 +134,11 @@ def weight_gradient(
         run(input, grad_output, out)
         return
     terms = g.batch * prod(g.output_size)
-    check_range = Checked("the weight gradient", "input", input, "grad_output", grad_output, terms, 0, out)
+    extra = _padding_largest(g, grad_output, terms)
+    check_range = Checked("the weight gradient", "input", input, "grad_output", grad_output, terms, extra, out)
+    if is_constant(g) and not check_range.certain:
+        g, input = whole(g, input)
+        check_range = Checked("the weight gradient", "input", input, "grad_output", grad_output, terms, 0, out)
     run_checked(check_range, lambda to: run(input, grad_output, to), run)
 
 
@@ -149,9 +166,9 @@ def bias_gradient(grad_output: Array, out: Array, *, threads: int = 1) -> None:
 
 def explain(
     g: Geometry, dtype: DType, *, algorithm: str = "auto", threads: int = 1, channels_last: bool = False,
-    direction: Direction = Direction.FORWARD, use: Use = Use.ONCE,
+    direction: Direction = Direction.FORWARD, use: Use = Use.ONCE, most: int | None = None,
 ) -> ConvExplanation:  # fmt: skip
     """What an operation would do for this geometry and contiguous arrays of this layout; runs nothing."""
     check(g, direction, dtype, algorithm)
     types = Types(dtype, dtype, result_of(dtype))
-    return plan_for(g, direction, types, threads, algorithm, use).explain(channels_last, use is not Use.ONCE)
+    return plan_for(g, direction, types, threads, algorithm, use, most).explain(channels_last, use is not Use.ONCE)

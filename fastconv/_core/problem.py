@@ -11,6 +11,7 @@ from math import prod
 
 from .. import _native
 from . import threads
+from .constant import BLOCK_BYTES, as_zeros, first_block, is_constant
 from .geometry import Geometry
 from .passes import Pass, Triple, forward_passes, input_gradient_passes, triple
 from .record import NamedTuple
@@ -47,11 +48,28 @@ class Machine(NamedTuple):
     lane_vectors: int  # that the kernels with a lane an output channel compute together
     threads: int
     tuning: Tuning
+    workspace: int = _native.WORKSPACE_BYTES  # scratch of all threads together
 
     @property
     def width(self) -> int:
         """Output channels of a full panel."""
         return self.lanes * self.vectors
+
+    @property
+    def share(self) -> int:
+        """Scratch of a thread."""
+        return self.workspace // self.threads
+
+    def room(self, parts: int, eighths: int) -> int:
+        """So many 128ths of the second-level cache, in bytes; where the caller caps the workspace, no more than so many
+        eighths of a thread's share of it."""
+        usual = self.tuning.share(parts)
+        return min(usual, max(1, self.share * eighths // 8)) if self.capped else usual
+
+    @property
+    def capped(self) -> bool:
+        """Whether the caller allows less scratch than is usual."""
+        return self.workspace < _native.WORKSPACE_BYTES
 
     @property
     def chunk(self) -> int:
@@ -174,7 +192,15 @@ def machine_here(result: DType, team: int | None = None) -> Machine:
 
 
 def problem(
-    g: Geometry, direction: Direction, types: Types, use: Use = Use.ONCE, team: int | None = None, wish: str = "auto"
-) -> Problem:
-    """The problem of a geometry of any number of axes on this machine."""
+    g: Geometry, direction: Direction, types: Types, use: Use = Use.ONCE, team: int | None = None, wish: str = "auto",
+    block: int = BLOCK_BYTES,
+) -> Problem:  # fmt: skip
+    """The problem of a geometry of any number of axes on this machine.
+
+    Of a padding that holds a constant, that of a block of the padded image, of at most `block` bytes.
+    """
+    if direction is Direction.INPUT_GRADIENT:
+        g = as_zeros(g)
+    elif is_constant(g):
+        g = first_block(g, types.input.itemsize, block)
     return Problem(lifted(g), direction, types, use, machine_here(types.result, team), wish)

@@ -5,6 +5,7 @@ An option that holds a number for each axis may be written as one integer for al
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, Final
@@ -22,7 +23,8 @@ Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
 
 PADDING_WORDS: Final = ("valid", "same", "same_lower", "full")
 CAUSAL: Final = "causal"  # of one axis alone: before the sequence
-PADDING_MODES: Final = ("zeros", "reflect", "replicate", "circular", "symmetric")
+CONSTANT: Final = "constant"  # of any value but 0, which is 'zeros'
+PADDING_MODES: Final = ("zeros", CONSTANT, "reflect", "replicate", "circular", "symmetric")
 
 # How messages call the spatial axes, and the two ends of each.
 AXES: Final = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
@@ -161,6 +163,34 @@ def mask(value: object) -> tuple[bool, bool, bool]:
 
 
 # ---- padding -----------------------------------------------------------------------------------------------------
+
+
+def padding_content(mode: object, value: object) -> tuple[str, float]:
+    """What the padding holds: one of `PADDING_MODES`, and the value of a constant one; a constant 0 is 'zeros'."""
+    chosen, number = word("padding_mode", mode, PADDING_MODES), _number("padding_value", value)
+    if chosen == CONSTANT:
+        return (CONSTANT, number) if number != 0 else ("zeros", 0)
+    if number != 0:
+        raise ConvError(
+            f"padding_value is what padding_mode='constant' pads with, but got padding_value={value!r} with "
+            f"padding_mode={mode!r}; pass padding_mode='constant', or leave padding_value out."
+        )
+    return chosen, 0
+
+
+def _number(name: str, value: object) -> float:
+    """`value` as an int or a float; NumPy's scalars pass, bool and arrays do not.
+
+    All NaN are one, so that equal options are equal keys.
+    """
+    number: Any = value
+    if isinstance(value, np.generic) and value.dtype.kind in "iuf":
+        number = value.item()
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise ConvTypeError(
+            f"{name} must be a number, but got {value!r} of type {type(value).__name__}; convert it with float(...)."
+        )
+    return math.nan if number != number else number
 
 
 def _padding_form(value: object, how: str) -> ConvError:

@@ -12,8 +12,9 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from .._core import operations, threads
-from .._core.geometry import Geometry, conv_geometry, conv_transpose_geometry, keras_transposed_padding
+from .._core.geometry import Geometry, conv_geometry
 from .._core.select import wish_for_batch
+from .._core.transposed import conv_transpose_geometry, keras_transposed_padding
 from .._core.words import Padding, Shape, Size, channel_groups, flag, pair, parse_padding
 from ..errors import ConvError
 from . import memory, rows

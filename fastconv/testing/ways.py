@@ -79,6 +79,7 @@ class Trial:
         g = self.geometry
         shape = self.frame.from_logical_shape((g.batch, g.out_channels, *g.output_size))[c.batch is None :]
         other = fill(c.rng("grad_output"), shape, c.dtypes[0], kind)
+        arrays: tuple[Array | None, ...]
         if self.direction is Direction.INPUT_GRADIENT:
             arrays = (other, w, None, None)
         elif self.direction is Direction.WEIGHT_GRADIENT:

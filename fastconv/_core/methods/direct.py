@@ -200,6 +200,13 @@ class DirectProgram(Program):
         """Multiply-adds of a run of the planned batch."""
         return products(self.sums, [self.native.blocking(i)[2] for i in range(len(self.sums.passes))])
 
+    def need(self, prepared: bool) -> int:
+        packs = prepared or (self.packs and not self.streams)
+        natives = [self.native, *([self.together] if self.merged and not prepared else ())] if self.sums.passes else []
+        most = max((one.scratch_bytes(packs, lies) for one in natives for lies in (False, True)), default=0)
+        others = [one.program.need(False) for one in (self.point, self.exchanged) if one and not prepared]
+        return max(most * self.threads, *others, 0)
+
     def told(self, channels_last: bool, prepared: bool) -> Told:
         s, m = self.sums, self.sums.machine
         team = _native.threads_for(self.problem.macs if self.problem else 0, m.threads)

@@ -50,6 +50,13 @@ class Blocking(NamedTuple):
     streams: bool = False  # packs the weights of a single run block by block
 
 
+def most_pixels(m: Machine) -> int:
+    """Outputs of a tile: their sums stay in cache, and in the workspace where the caller caps it."""
+    if not m.capped:
+        return MOST_PIXELS
+    return min(MOST_PIXELS, max(m.rows, m.share // 4 // (m.width * m.element)))
+
+
 @lru_cache(maxsize=512)
 def _reaches(q: Pass) -> list[tuple[int, int, int]]:
     """Along each axis: how far the taps reach, what lies between outputs in the region, and in the input.
@@ -170,7 +177,7 @@ def walk_cycles(s: Sums, images: int) -> float:
     total = 0.0
     for q in s.passes:
         own = q.output_size(s.size)
-        largest = (split(own[1], -(-MOST_PIXELS // own[2])), split(own[2], MOST_PIXELS))
+        largest = (split(own[1], -(-most_pixels(s.machine) // own[2])), split(own[2], most_pixels(s.machine)))
         total += images * smallest_walk(s, q, own, largest, images).cycles
         packed = prod(q.counts) * s.channels * -(-s.outputs // s.machine.lanes)
         total += tuned(s.machine).weight * packed
@@ -184,11 +191,11 @@ def images_of_a_tile(pixels: int, images: int, rows: int) -> int:
 
 def _largest_tile(s: Sums, size: Triple, in_place: bool, region_bytes: Callable[[Triple], int]) -> Blocking:
     """The largest tile whose data stays in cache, whole rows before planes, and where it reads its pixels."""
-    m, budget = s.machine, s.machine.tuning.share(REGION_SHARE)
+    m, budget, most_outputs = s.machine, s.machine.room(REGION_SHARE, 3), most_pixels(s.machine)
     reduction = max(32, m.tuning.share(WEIGHT_SLICE) // (m.width * m.element))
-    tile_z, tile_x = 1, split(size[2], MOST_PIXELS)
+    tile_z, tile_x = 1, split(size[2], most_outputs)
     if in_place:
-        most = max(m.rows, min(MOST_PIXELS, budget // max(1, s.channels * m.element)))
+        most = max(m.rows, min(most_outputs, budget // max(1, s.channels * m.element)))
         tile_x = split(size[2], most)
         tile_y = split(size[1], max(1, most // tile_x))
         if (tile_y, tile_x) == size[1:]:
@@ -196,14 +203,14 @@ def _largest_tile(s: Sums, size: Triple, in_place: bool, region_bytes: Callable[
         return Blocking(IN_PLACE, 1, (tile_z, tile_y, tile_x), reduction, 1)
 
     def fits(tile: Triple) -> bool:
-        return prod(tile) <= MOST_PIXELS and region_bytes(tile) <= budget
+        return prod(tile) <= most_outputs and region_bytes(tile) <= budget
 
     while tile_x > 2 * m.rows and region_bytes((1, 1, tile_x)) > budget:
         tile_x = split(size[2], tile_x // 2)
     tile_y = 1
     while tile_y < size[1] and fits((1, tile_y + 1, tile_x)):
         tile_y += 1
-    if region_bytes((1, 1, tile_x)) > GATHER_ABOVE_BYTES:
+    if region_bytes((1, 1, tile_x)) > (budget if m.capped else GATHER_ABOVE_BYTES):
         return Blocking(GATHER, 1, (1, 1, split(size[2], 4 * m.rows)), 256, 1)
     tile_y = split(size[1], tile_y)
     while (tile_y, tile_x) == size[1:] and tile_z < size[0] and fits((tile_z + 1, tile_y, tile_x)):
@@ -227,12 +234,13 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
     steps = all_steps = prod(q.counts) * s.channels
     if source == REGION and not s.mode and min(size) > 0 and walks_padding(q, size, s.input_size, tile):
         walk = smallest_walk(s, q, size, tile[1:], images)
-        tile, together = (1, walk.rows, walk.columns), walk.images
+        tile, together = (1, walk.rows, walk.columns), 1 if m.capped else walk.images
         steps = max(1, s.channels * walked(q, size, s.input_size, tile) // prod(size))
     elif source != GATHER and tile == size:
         together = images_of_a_tile(prod(tile), images, m.rows)
         # beyond the second level too where fewer would not fill the register tiles: all weights pass for each tile
-        whole, most = region_bytes(tile), m.tuning.share(REGION_SHARE)
+        whole, most = region_bytes(tile), m.room(REGION_SHARE, 3)
+        together = 1 if m.capped else together
         while source == REGION and together * prod(size) > 2 * m.rows and together * whole > most:
             together = -(-together // 2)
     panels_per_task, (tile_z, tile_y, tile_x) = panels, tile

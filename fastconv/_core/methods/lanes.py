@@ -15,6 +15,7 @@ from ..passes import span
 from ..record import NamedTuple
 from ..types import codes
 from .method import (
+    MANY_IMAGES,
     Array,
     Bound,
     Direction,
@@ -64,7 +65,7 @@ def blocking(p: Problem, q: Pass, threads: int, in_place: bool) -> Blocking:
     m, size = p.machine, q.output_size(p.size)[1:]
     chunks = -(-p.groups * p.outputs // m.chunk)
     span_y, span_x = span(q.taps[1]), span(q.taps[2])
-    budget = m.tuning.share(REGION_SHARE)
+    budget = m.room(REGION_SHARE, 6)
 
     def row_bytes(columns: int) -> int:
         return ((columns - 1) * q.stride[2] + span_x) * p.channels * m.chunk * m.element
@@ -220,6 +221,12 @@ class LanesProgram(Program):
         self.native(len(x), lies).run(
             x, weight, packed[0], bias, residual, out, activation, channels_last, self.threads
         )
+
+    def need(self, prepared: bool) -> int:
+        batch, team = self.problem.geometry.batch, self.problem.machine.threads
+        most = max(self.native(batch, lies and self.apart).scratch_bytes(lies) for lies in (False, True)) * team
+        cut = self.first.patches(max(MANY_IMAGES, batch), team)
+        return max(most, cut[4]) if cut else most
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
         p, m, g = self.problem, self.problem.machine, self.problem.geometry

@@ -125,6 +125,9 @@ class LanesVolume(Program):
                 a.bias if first else None, before if first else to, to, a.activation if last else 0, False,
             )  # fmt: skip
 
+    def need(self, prepared: bool) -> int:
+        return self.inner.need(prepared)
+
     def told(self, channels_last: bool, prepared: bool) -> Told:
         told = self.inner.told(channels_last, prepared)
         planes = sum(count for runs in self.runs for _, _, count, _, _ in runs)

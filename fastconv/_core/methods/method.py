@@ -22,8 +22,8 @@ from ..record import NamedTuple
 from ..types import Types, codes, product_compute
 
 PANEL_BYTES = 5 << 19  # weights of one panel that a thread packs for itself in a single call
+MANY_IMAGES = 64  # a batch that keeps all threads busy
 LONG_SUM = _native.LONG_SUM  # terms from which on sums are made in blocks, added up in twice the precision
-WORKSPACE_BYTES = _native.WORKSPACE_BYTES  # scratch of all threads together
 
 
 class Offer(NamedTuple):
@@ -80,6 +80,10 @@ class Program(ABC):
     @abstractmethod
     def told(self, channels_last: bool, prepared: bool) -> Told:
         """What `explain` shows, for contiguous arrays in such a layout; `prepared`: with the weights of a plan."""
+
+    @abstractmethod
+    def need(self, prepared: bool) -> int:
+        """The most scratch memory of a run of any batch, in bytes."""
 
     def pooled(
         self, x: Array, weight: Array, packed: tuple[Packed, ...], bias: Array | None, out: Array, activation: int
@@ -231,7 +235,7 @@ def panel_bytes(p: Problem | Sums, q: Pass) -> int:
 
 def most_panel_bytes(p: Problem | Sums) -> int:
     """Up to here a thread packs a panel for itself: beside it, it holds a region and sums."""
-    return min(PANEL_BYTES, WORKSPACE_BYTES // p.machine.threads * 2 // 3)
+    return min(PANEL_BYTES, p.machine.share // 4 if p.machine.capped else p.machine.share * 2 // 3)
 
 
 @lru_cache(maxsize=256)
@@ -242,7 +246,7 @@ def packs_first(p: Problem | Sums) -> bool:
 
 def most_tiles(p: Problem, most: int, scratch: Callable[[int], int]) -> int:
     """The largest block, up to `most` tiles and at least one, whose scratch in every thread is within the workspace."""
-    low, high, budget = 1, max(1, most), WORKSPACE_BYTES // p.machine.threads
+    low, high, budget = 1, max(1, most), p.machine.share
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if scratch(middle) <= budget else (low, middle - 1)
@@ -306,7 +310,7 @@ def sums_too_long(p: Problem) -> str | None:
 
 
 __all__ = [
-    "LONG_SUM", "WORKSPACE_BYTES", "Array", "Bound", "Direction", "From", "GradientProgram", "Method", "Offer",
+    "LONG_SUM", "MANY_IMAGES", "Array", "Bound", "Direction", "From", "GradientProgram", "Method", "Offer",
     "Operands", "Packed", "Pass", "Problem", "Program", "Sums", "Told", "Triple", "aligned_bytes", "bound_of_terms",
     "float32_alone", "most_panel_bytes", "most_tiles", "packed_bytes", "packs_first", "panel_bytes", "panels",
     "pieces", "products", "split", "sum_bound", "sums_too_long", "two_axes",

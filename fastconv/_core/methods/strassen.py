@@ -15,6 +15,7 @@ from ..problem import Use
 from ..record import NamedTuple
 from ..types import codes
 from .method import (
+    MANY_IMAGES,
     Array,
     Bound,
     Direction,
@@ -236,6 +237,10 @@ class StrassenProgram(Program):
             packed = self.pack(a.weight)
         a = a._replace(packed=packed[0])
         special.run(self.problem, self.pass_, a, packed[0].transformed is not None and self.native(a.batch))
+
+    def need(self, prepared: bool) -> int:
+        most = max(self.native(batch).scratch_bytes() for batch in (MANY_IMAGES, self.problem.geometry.batch))
+        return int(most * self.problem.machine.threads)
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
         p, kind, m = self.problem, self.kind, self.problem.machine

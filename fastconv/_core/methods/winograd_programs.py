@@ -14,7 +14,7 @@ from ..passes import spacing, triple
 from ..record import NamedTuple
 from ..types import codes
 from .method import (
-    WORKSPACE_BYTES,
+    MANY_IMAGES,
     Array,
     From,
     GradientProgram,
@@ -148,7 +148,7 @@ def blocking(p: Problem, kind: Kind, tiles: int, transformed: bool) -> Blocking:
     under = -(-p.channels * ((planes - 1) * q.stride[0] + deep) // planes)  # transformed inputs of a tile
     leading = -(-under // m.lanes) * m.lanes + m.lanes
     panels = -(-p.outputs // m.width)
-    slice_bytes = min(m.tuning.share(SLICE), WORKSPACE_BYTES // threads // 3)
+    slice_bytes = min(m.tuning.share(SLICE), m.share // 3)
     part = max(1, min(channels, slice_bytes // (weights * m.element * m.width)))
     if few:
         most, part = tiles, CHANNELS
@@ -283,6 +283,14 @@ class WinogradProgram(Program):
             for row in np.flatnonzero(marks[n]):
                 part = slice(tile * int(row) // 2, tile * (int(row) + 1) // 2)
                 one.out[0, :, part] = fours[:, part].max((2, 4))
+
+    def need(self, prepared: bool) -> int:
+        p, held = self.problem, prepared and self.holds
+        most = max(
+            self.native(i, batch, held).scratch_bytes(held)
+            for i in range(len(self.parts)) for batch in (p.geometry.batch, MANY_IMAGES)
+        )  # fmt: skip
+        return most * p.machine.threads
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
         p, m, kind, held = self.problem, self.problem.machine, self.kind, prepared and self.holds

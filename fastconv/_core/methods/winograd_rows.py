@@ -178,6 +178,9 @@ class WinogradRowsProgram(Program):
         a = a._replace(packed=packed[0])
         special.run(self.problem, self.pass_, a, packed[0].transformed is not None and self.native)
 
+    def need(self, prepared: bool) -> int:
+        return int(self.native.scratch_bytes() * self.problem.machine.threads)
+
     def told(self, channels_last: bool, prepared: bool) -> Told:
         p, m, batch = self.problem, self.problem.machine, self.problem.geometry.batch
         (block,), scratch = blocking(p), self.native.scratch_bytes()
