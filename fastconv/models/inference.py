@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import functional
 from .._core.arrays import empty
 from .._core.ask_plans import prepared
 from .._core.conv_plan import ConvPlan
@@ -27,11 +26,11 @@ from .._core.words import Shape
 from ..errors import ConvError
 from ..layers import activations, rows
 from ..layers.activations import LINEAR, Activation, Function
-from ..layers.base import Layer, locating
-from ..layers.convolution import Conv2D
+from ..layers.base import Layer, Sample, locating
+from ..layers.convolution import Conv
 from ..layers.core import Dense, Dropout, Flatten, Residual
 from ..layers.normalization import BatchNormalization
-from ..layers.pooling import AveragePooling2D, MaxPooling2D
+from ..layers.pooling import MAXIMA, MEANS, AveragePooling, MaxPooling
 
 Array = NDArray[Any]
 KEPT_BYTES = 256 << 20  # buffers above this are given back after a run
@@ -114,7 +113,7 @@ class InferencePlan:
         while at < len(layers):
             layer = layers[at]
             with locating(layer):
-                if isinstance(layer, Conv2D) and layer.channels_last:
+                if isinstance(layer, Conv) and layer.channels_last:
                     at, value, residual, after = self._convolution(layers, at, value, residual, after)
                 elif isinstance(layer, BatchNormalization) and layer.channels_last:
                     at, value = self._normalisation(layers, at, value)
@@ -138,7 +137,7 @@ class InferencePlan:
     ) -> tuple[int, int, int | None, Function]:
         """A convolution with the BatchNormalization, sum and activation behind it."""
         layer = layers[at]
-        assert isinstance(layer, Conv2D)
+        assert isinstance(layer, Conv)
         sample, names, at = self._values[value], [layer.name], at + 1
         weight, bias, activation = layer._weight(), None if layer.bias is None else layer.bias.array, layer.activation
         scale = shift = None
@@ -165,7 +164,7 @@ class InferencePlan:
         g = layer.geometry(sample)
         plan = prepared(
             Use.NETWORK, (1, *sample), weight.astype(layer.dtype, copy=False), bias, layer.strides, layer.padding,
-            layer.dilation_rate, g.groups, data_format="NHWC", activation=activation.fused,
+            layer.dilation_rate, g.groups, data_format="channels_last", activation=activation.fused,
         )  # fmt: skip
         made = plan.explain()
         parts = [made.kind]
@@ -226,7 +225,7 @@ class InferencePlan:
     def _single(self, layer: Layer, value: int) -> int:
         """A layer without anything to fuse with."""
         sample = self._values[value]
-        output: Any = layer.output_shape(sample)
+        output: Any = tuple(layer.output_shape(Sample(sample)))
         run: Run | None
         how, in_place = "layer", False
         weight_bytes = sum(parameter.array.nbytes for parameter in layer.parameters())
@@ -234,9 +233,9 @@ class InferencePlan:
             run, how = None, "nothing"
         elif isinstance(layer, Flatten) and layer.channels_last:
             run, how = None, "view"
-        elif isinstance(layer, MaxPooling2D) and layer.channels_last:
+        elif isinstance(layer, MaxPooling) and layer.channels_last:
             run, how = _max_pooling(layer), "max"
-        elif isinstance(layer, AveragePooling2D) and layer.channels_last:
+        elif isinstance(layer, AveragePooling) and layer.channels_last:
             run, how = _average_pooling(layer), "mean"
         elif isinstance(layer, Activation):
             run, how, in_place = _activation(layer), layer.function.name, True
@@ -419,25 +418,30 @@ def _planned_pooled(plan: ConvPlan) -> Run:
 def _halves(layer: Layer) -> bool:
     """Whether a layer takes the largest of every 2 x 2 pixels."""
     return (
-        isinstance(layer, MaxPooling2D)
+        isinstance(layer, MaxPooling)
         and layer.channels_last
         and layer.pool_size == layer.strides == (2, 2)
         and layer.padding in ("valid", 0)
     )
 
 
-def _max_pooling(layer: MaxPooling2D) -> Run:
+def _max_pooling(layer: MaxPooling) -> Run:
+    pool = MAXIMA[layer.axes]
+
     def run(x: Array, residual: Array | None, out: Array) -> None:
-        functional.max_pool2d(x, layer.pool_size, layer.strides, layer.padding, data_format="NHWC", out=out)
+        pool(x, layer.pool_size, layer.strides, layer.padding, data_format="channels_last", out=out)
 
     return run
 
 
-def _average_pooling(layer: AveragePooling2D) -> Run:
+def _average_pooling(layer: AveragePooling) -> Run:
+    pool = MEANS[layer.axes]
+
     def run(x: Array, residual: Array | None, out: Array) -> None:
-        functional.avg_pool2d(
-            x, layer.pool_size, layer.strides, layer.padding, count_include_pad=False, data_format="NHWC", out=out
-        )
+        pool(
+            x, layer.pool_size, layer.strides, layer.padding, count_include_pad=False, data_format="channels_last",
+            out=out,
+        )  # fmt: skip
 
     return run
 
