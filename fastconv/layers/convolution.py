@@ -280,7 +280,7 @@ class ConvTranspose(Convolution):
             None if output_padding is None else per_axis("output_padding", output_padding, 0, self.axes)
         )
         # in the words of `conv_transpose2d`: what is cut off before and behind, and added behind
-        self._cut, self._added = keras_transposed_padding(
+        self.cut = keras_transposed_padding(
             padding, self.kernel_size, self.strides, self.dilation_rate, output_padding
         )
 
@@ -292,8 +292,8 @@ class ConvTranspose(Convolution):
                 f"{self.name} takes {self.kernel.shape[-1]} channels, but the input {sample} has {channels}."
             )
         return conv_transpose_geometry(
-            self._logical(sample, batch), (channels, self.filters, *self.kernel_size), self.strides, self._cut,
-            self._added, 1, self.dilation_rate, name=self.name,
+            self._logical(sample, batch), (channels, self.filters, *self.kernel_size), self.strides, *self.cut,
+            1, self.dilation_rate, name=self.name,
             shown=(sample, (*self.kernel_size, self.filters, channels)), least=0,
         )  # fmt: skip
 

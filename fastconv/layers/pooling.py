@@ -12,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import functional
 from .. import grad as pool_gradient
 from .._core.documented import like
 from .._core.geometry import Geometry, conv_geometry
@@ -20,16 +19,11 @@ from .._core.sums import FEW, total
 from .._core.windows import PoolGeometry, pool_geometry
 from .._core.words import Padding, Shape, Size, flag, per_axis, word
 from ..errors import ConvError
+from ..pooling import MAXIMA, MEANS
 from . import memory, rows
 from .base import Array, Layer, Window
 
 # By the number of spatial axes.
-MAXIMA: Final[dict[int, Callable[..., Any]]] = {
-    1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d
-}  # fmt: skip
-MEANS: Final[dict[int, Callable[..., Any]]] = {
-    1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d
-}  # fmt: skip
 MEAN_GRADIENTS: Final[dict[int, Callable[..., Any]]] = {
     1: pool_gradient.avg_pool1d_input, 2: pool_gradient.avg_pool2d_input, 3: pool_gradient.avg_pool3d_input
 }  # fmt: skip

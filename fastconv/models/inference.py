@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core.arrays import empty
-from .._core.ask_plans import prepared
+from .._core.ask_plans import prepared, prepared_transposed
 from .._core.conv_plan import ConvPlan
 from .._core.forks import Guard
 from .._core.problem import Use
@@ -27,10 +27,11 @@ from ..errors import ConvError
 from ..layers import activations, rows
 from ..layers.activations import LINEAR, Activation, Function
 from ..layers.base import Layer, Sample, locating
-from ..layers.convolution import Conv
+from ..layers.convolution import Conv, ConvTranspose
 from ..layers.core import Dense, Dropout, Flatten, Residual
 from ..layers.normalization import BatchNormalization
-from ..layers.pooling import MAXIMA, MEANS, AveragePooling, MaxPooling
+from ..layers.pooling import AveragePooling, MaxPooling
+from ..pooling import MAXIMA, MEANS
 
 Array = NDArray[Any]
 KEPT_BYTES = 256 << 20  # buffers above this are given back after a run
@@ -115,6 +116,10 @@ class InferencePlan:
             with locating(layer):
                 if isinstance(layer, Conv) and layer.channels_last:
                     at, value, residual, after = self._convolution(layers, at, value, residual, after)
+                elif isinstance(layer, ConvTranspose) and layer.channels_last and 0 not in layer.output_shape(
+                    Sample(self._values[value])
+                ):
+                    at, value = self._transposed(layers, at, value)
                 elif isinstance(layer, BatchNormalization) and layer.channels_last:
                     at, value = self._normalisation(layers, at, value)
                 elif isinstance(layer, Residual):
@@ -189,6 +194,29 @@ class InferencePlan:
             if after is not LINEAR:
                 value, after = self._apply(value, after), LINEAR
         return at, value, residual, after
+
+    def _transposed(self, layers: list[Layer], at: int, value: int) -> tuple[int, int]:
+        """A transposed convolution with its weights packed, and the BatchNormalization behind it."""
+        layer = layers[at]
+        assert isinstance(layer, ConvTranspose) and layer.kernel is not None
+        weight, bias = layer.kernel.array, None if layer.bias is None else layer.bias.array
+        names, parts, behind = [layer.name], [], layers[at + 1] if at + 1 < len(layers) else None
+        if isinstance(behind, BatchNormalization) and behind.channels_last and layer.activation is LINEAR:
+            scale, shift = behind.affine()
+            weight = (weight * scale[:, None]).astype(layer.dtype)
+            bias = (shift if bias is None else bias * scale + shift).astype(layer.dtype)
+            names, parts = [layer.name, behind.name], ["folded normalisation"]
+        sample, g = self._values[value], layer.geometry(self._values[value])
+        plan = prepared_transposed(
+            (1, *sample), weight, bias, layer.strides, *layer.cut, 1, layer.dilation_rate, data_format="channels_last"
+        )
+        made, shape = plan.explain(), (*g.input_size, layer.filters)
+        step = Step(
+            names, " + ".join([made.kind, *parts]), shape, _planned_alone(plan), made.packed_weight_bytes,
+            packed_bytes=made.packed_weight_bytes, workspace_bytes=made.workspace_bytes,
+        )  # fmt: skip
+        value = self._add(value, step)
+        return at + len(names), value if layer.activation is LINEAR else self._apply(value, layer.activation)
 
     def _normalisation(self, layers: list[Layer], at: int, value: int) -> tuple[int, int]:
         """A BatchNormalization without a convolution before it, with the ReLU behind it."""
@@ -404,6 +432,13 @@ def _suffix(activation: Function) -> str:
 def _planned(plan: ConvPlan) -> Run:
     def run(x: Array, residual: Array | None, out: Array) -> None:
         plan.run(x, out, residual=residual)
+
+    return run
+
+
+def _planned_alone(plan: ConvPlan) -> Run:
+    def run(x: Array, residual: Array | None, out: Array) -> None:
+        plan.run(x, out)
 
     return run
 

@@ -33,7 +33,8 @@ from ..layers.convolution import Conv, ConvTranspose
 from ..layers.core import Dense, Dropout, Residual, chain_window
 from ..layers.kinds import SeparableConv, TiledConv2D
 from ..layers.normalization import BatchNormalization, LocalResponseNormalization
-from ..layers.pooling import MAXIMA, MEANS, AveragePooling, Cropping, MaxPooling, Pooling, UpSampling, ZeroPadding
+from ..layers.pooling import AveragePooling, Cropping, MaxPooling, Pooling, UpSampling, ZeroPadding
+from ..pooling import MAXIMA, MEANS
 from .sequential import Sequential
 
 Array = NDArray[Any]
