@@ -7,8 +7,8 @@ are found here too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from numpy.typing import ArrayLike
 
@@ -624,6 +624,11 @@ def tiled_conv2d(
     return ask.convolve_tiled(
         input, weight, bias, stride, padding, dilation, data_format, algorithm, num_threads, out, max_workspace,
     )  # fmt: skip
+
+
+# By the number of spatial axes.
+CONVOLUTIONS: Final[dict[int, Callable[..., Any]]] = {1: conv1d, 2: conv2d, 3: conv3d}
+TRANSPOSED: Final[dict[int, Callable[..., Any]]] = {1: conv_transpose1d, 2: conv_transpose2d, 3: conv_transpose3d}
 
 
 def info() -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Final
+
 from numpy.typing import ArrayLike
 
 from ._core import ask_pooling
@@ -198,3 +201,8 @@ def avg_pool3d(
         3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, data_format,
         num_threads, out,
     )  # fmt: skip
+
+
+# By the number of spatial axes.
+MAXIMA: Final[dict[int, Callable[..., Any]]] = {1: max_pool1d, 2: max_pool2d, 3: max_pool3d}
+MEANS: Final[dict[int, Callable[..., Any]]] = {1: avg_pool1d, 2: avg_pool2d, 3: avg_pool3d}

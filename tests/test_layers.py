@@ -292,7 +292,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (lambda: layers.UpSampling2D(0), ConvError, "size"),
     (lambda: layers.UpSampling2D(2, interpolation="cubic"), ConvError, "interpolation"),
     (lambda: layers.ZeroPadding2D(-1), ConvError, "padding"),
-    (lambda: layers.Reshape((2, 2)), ConvError, "target_shape"),
+    (lambda: layers.Reshape((2, 2, 2, 2, 2)), ConvError, "target_shape"),
     (lambda: layers.Residual([layers.Conv2D]), ConvTypeError, "parentheses"),
     (lambda: layers.Conv2D(8, 5).output_shape((None, 4, 4, 3)), ConvError, "kernel"),
     (lambda: layers.Conv2D(8, 3).output_shape((4, 4)), ConvError, "input_shape"),

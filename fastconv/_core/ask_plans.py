@@ -85,6 +85,29 @@ def planned_transposed(
     return _plan(a, a.geometry.in_channels, bias, None, Use.HELD, transposed=True)
 
 
+def prepared_transposed(
+    input_shape: object,
+    weight: Array,
+    bias: Array | None = None,
+    stride: object = 1,
+    padding: object = 0,
+    output_padding: object = 0,
+    groups: object = 1,
+    dilation: object = 1,
+    *,
+    data_format: object = "channels_first",
+    num_threads: int | None = None,
+) -> ConvPlan:
+    """`planned_transposed` of as many axes as the weight has: for nets."""
+    axes = weight.ndim - 2
+    a = asked(
+        f"plan_conv_transpose{axes}d", axes, data_format,
+        (stride, padding, dilation, groups, output_padding, None), input_shape, weight, "auto", num_threads,
+        transposed=True, input_shape="input_shape",
+    )  # fmt: skip
+    return _plan(a, a.geometry.in_channels, bias, None, Use.NETWORK, transposed=True)
+
+
 def _plan(
     a: Asked, channels: int, bias: object, activation: object, use: Use, *, transposed: bool = False
 ) -> ConvPlan:

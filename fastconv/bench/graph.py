@@ -15,7 +15,7 @@ from .._core.words import Shape
 from ..errors import ConvError
 from ..layers.activations import LINEAR, Activation, Function
 from ..layers.base import Layer
-from ..layers.convolution import Conv2D
+from ..layers.convolution import Conv
 from ..layers.core import Dense, Dropout, Flatten, Residual
 from ..layers.normalization import BatchNormalization
 from ..layers.pooling import GlobalAveragePooling2D, MaxPooling2D
@@ -67,7 +67,7 @@ def _chain(
 
     for layer in layers:
         after: Any = layer.output_shape(sample)
-        if isinstance(layer, Conv2D):
+        if isinstance(layer, Conv):
             g = layer.geometry(sample)
             (padding, same), *others = g.padding
             if others != [(padding, padding)] or same != padding:

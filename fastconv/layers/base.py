@@ -1,7 +1,8 @@
 """What every layer is: weights that are made when first needed, shapes known before, forward and backward.
 
-A layer works on batches: (N, H, W, C), or (N, C, H, W) with data_format='channels_first', and (N, F) after `Flatten`.
-Shapes may be given with the batch axis (any integer or None) or without it.
+A layer works on batches: (N, H, W, C), or (N, C, H, W) with data_format='channels_first', and (N, F) after `Flatten`;
+layers of one and three dimensions on (N, W, C) and (N, D, H, W, C). Shapes may be given with the batch axis (any
+integer or None) or without it.
 """
 
 from __future__ import annotations
@@ -17,15 +18,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._core.arrays import as_array
-from .._core.layouts import layout
-from .._core.words import Shape, flag, integer
+from .._core.layouts import INWARD, LAYOUTS, OUTWARD, layout
+from .._core.words import MOST_AXES, Shape, flag, integer
 from ..errors import ConvError, ConvTypeError
 from .initializers import Initializer
 
 Array = NDArray[Any]
+Window = tuple[tuple[int, ...], tuple[int, ...]]  # (extent, stride) along every spatial axis
 DTYPES: Final = ("float32", "float64")
 # Stand in for an unknown size: above all windows and strides, divisible by most factors.
 UNKNOWN_SIZES: Final = (40320, 80640)
+
+
+class Sample(tuple[Any, ...]):
+    """The shape of one sample for certain: the number of its axes alone may be that of a batch too.
+
+    What walks a net passes it on, and `output_shape` of it is one.
+    """
+
+    __slots__ = ()
 
 
 def positive(name: str, value: object) -> int:
@@ -169,6 +180,7 @@ class Layer:
     """
 
     reads_images: ClassVar[bool] = True  # needs (H, W, C); False: any number of axes
+    axes: ClassVar[int] = 2  # spatial axes of what it reads, if it reads images
 
     def __init__(
         self,
@@ -190,9 +202,9 @@ class Layer:
             raise ConvTypeError(f"dtype must be 'float32' or 'float64', but got {dtype!r}.") from error
         if self.dtype.name not in DTYPES:
             raise ConvTypeError(f"dtype of a layer must be 'float32' or 'float64', but got {dtype!r}.")
-        self.channels_last = layout(data_format).channels_last
-        self.given_input_shape = None if input_shape is None else self._without_batch(input_shape)[1]
+        self.channels_last = layout(data_format, self.axes).channels_last
         self.built_shape: Shape | None = None
+        self.given_input_shape = None if input_shape is None else self._without_batch(input_shape)[1]
         self._own: list[Parameter] = []
 
     @classmethod
@@ -202,14 +214,37 @@ class Layer:
 
     # ---- shapes and weights -------------------------------------------------------------------------------------
 
+    def _spatial_axes(self) -> int | None:
+        """How many spatial axes inputs have, 0 for vectors; None where that is not known yet."""
+        if self.reads_images:
+            return self.axes
+        return None if self.built_shape is None else len(self.built_shape) - 1
+
+    def _has_batch(self, shape: Sequence[int | None]) -> bool:
+        """Whether the shape of an input has a batch axis; of images and vectors, those of an even number of axes do."""
+        if isinstance(shape, Sample):
+            return False
+        axes = self._spatial_axes()
+        if axes is not None and len(shape) in (axes + 1, axes + 2):
+            return len(shape) == axes + 2
+        return len(shape) in (2, 4, MOST_AXES + 2)
+
+    def _axes_text(self, batch: str = "") -> str:
+        """How messages call the axes of an input."""
+        text = next(iter(LAYOUTS[self._spatial_axes() or 2].values())).axes
+        if self.channels_last:
+            text = text.replace("C, ", "").replace(")", ", C)")
+        return text.replace("N, ", batch)
+
     def _without_batch(self, shape: Sequence[int | None]) -> tuple[tuple[int | None, ...], Shape]:
-        """((batch,) or (), the shape of one sample): shapes with an even number of axes have a batch."""
+        """((batch,) or (), the shape of one sample)."""
         if not isinstance(shape, (tuple, list)):
             raise ConvTypeError(f"input_shape must be a tuple such as (32, 32, 3), but got {shape!r}.")
-        batched = len(shape) in (2, 4)
-        if len(shape) not in (1, 2, 3, 4) or (self.reads_images and len(shape) < 3):
-            axes = "(H, W, C)" if self.channels_last else "(C, H, W)"
-            wanted = axes if self.reads_images else f"{axes} or (F,)"
+        batched, axes = self._has_batch(shape), self._spatial_axes()
+        known = axes if self.reads_images else None
+        if not 1 <= len(shape) - batched <= MOST_AXES + 1 or known not in (None, len(shape) - batched - 1):
+            text = self._axes_text()
+            wanted = text if self.reads_images else f"{text} or (F,)"
             raise ConvError(
                 f"{self.name}: input_shape must be {wanted}, with or without a batch axis before it, but got "
                 f"{tuple(shape)}."
@@ -219,10 +254,13 @@ class Layer:
             raise ConvError(f"{self.name}: input_shape must not be negative, but got {tuple(shape)}.")
         return ((shape[0],) if batched else ()), sizes
 
-    def _image(self, sample: Shape) -> tuple[int, int, int]:
-        """(H, W, C) of a sample shape in the layer's data format."""
-        first, second, third = sample
-        return (first, second, third) if self.channels_last else (second, third, first)
+    def _image(self, sample: Shape) -> Shape:
+        """(*spatial, C) of a sample shape in the layer's data format."""
+        return tuple(sample) if self.channels_last else (*sample[1:], sample[0])
+
+    def _logical(self, sample: Shape, batch: int = 1) -> Shape:
+        """(batch, C, *spatial) of a sample shape in the layer's data format."""
+        return (batch, sample[-1], *sample[:-1]) if self.channels_last else (batch, *sample)
 
     def _sample(self, *shape: int) -> Shape:
         """(*spatial, C) in the layer's data format."""
@@ -250,28 +288,33 @@ class Layer:
         ConvError
             For a shape that the layer does not take.
         """
-        if isinstance(input_shape, (tuple, list)) and None in input_shape[len(input_shape) % 2 == 0 :]:
-            return self._shape_of_unknown(tuple(input_shape))
-        return self._shape_of_known(input_shape)
+        if isinstance(input_shape, (tuple, list)) and None in input_shape[self._has_batch(input_shape) :]:
+            made = self._shape_of_unknown(input_shape)
+        else:
+            made = self._shape_of_known(input_shape)
+        return Sample(made) if isinstance(input_shape, Sample) else made
 
     def _shape_of_known(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
         batch, sample = self._without_batch(shape)
         return (*batch, *self._sample_shape(sample))
 
-    def _shape_of_unknown(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def _shape_of_unknown(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
         """`output_shape` where sizes are unknown: what two very different sizes have in common is known."""
-        known = {0} if len(shape) % 2 == 0 else set()  # the batch stays unknown, channels must be given
+        batched = self._has_batch(shape)
+        known = {0} if batched else set()  # the batch stays unknown, channels must be given
         if self.reads_images:
-            known.add(len(shape) - (1 if self.channels_last else 3))
-        ends = []
+            known.add(len(shape) - 1 if self.channels_last else int(batched))
+        kind, ends = Sample if isinstance(shape, Sample) else tuple, []
         for size in UNKNOWN_SIZES:
-            tried = tuple(
+            tried = kind(
                 size if given is None and axis not in known else given for axis, given in enumerate(shape)
             )
             try:
                 ends.append(self._shape_of_known(tried))
             except ConvError as error:
-                raise ConvError(f"{error} Here unknown sizes of the input {shape} were taken for {size}.") from error
+                raise ConvError(
+                    f"{error} Here unknown sizes of the input {tuple(shape)} were taken for {size}."
+                ) from error
         return tuple(one if one == other else None for one, other in zip(*ends, strict=True))
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -397,33 +440,40 @@ class Layer:
         count = prod(self._sample_shape(self._without_batch(input_shape)[1]))
         return count, 2 * count
 
-    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
+    def window(self, input_shape: Sequence[int | None]) -> Window:
         """(extent, stride) of what one output pixel looks at, in pixels of the input."""
-        return (1, 1), (1, 1)
+        return one_pixel(len(input_shape) - self._has_batch(input_shape))
 
     # ---- running ------------------------------------------------------------------------------------------------
+
+    def _takes_batch(self, shape: Shape) -> bool:
+        """Whether an array of this shape has the axes of a batch."""
+        axes, count = self._spatial_axes(), len(shape)
+        if axes is None:
+            return 2 <= count <= MOST_AXES + 2
+        return count == axes + 2 or (not self.reads_images and count in (2, 4))
 
     def _take(self, x: ArrayLike) -> Array:
         """`x` as a batch of this layer's element type, its shape checked and the layer built."""
         array = as_array("x", x)
-        if array.ndim not in (2, 4) or (self.reads_images and array.ndim != 4):
-            axes = "(N, H, W, C)" if self.channels_last else "(N, C, H, W)"
-            wanted = axes if self.reads_images else f"{axes} or (N, F)"
+        if not self._takes_batch(array.shape):
+            text = self._axes_text("N, ")
+            wanted = text if self.reads_images else f"{text} or (N, F)"
             raise ConvError(
                 f"{self.name}: x must be a batch {wanted}, but got shape {array.shape}; a single sample becomes a "
                 "batch with x[None]."
             )
         if self.built_shape is None:
-            self.build(array.shape)
+            self.build(Sample(array.shape[1:]))
         return array if array.dtype == self.dtype else array.astype(self.dtype)
 
     def _nhwc(self, array: Array) -> Array:
         """An activation of this layer as a channels-last view."""
-        return array if self.channels_last or array.ndim != 4 else array.transpose(0, 2, 3, 1)
+        return array if self.channels_last or array.ndim < 3 else array.transpose(OUTWARD[array.ndim])
 
     def _own_order(self, array: Array) -> Array:
         """A channels-last activation as a view in the layer's data format."""
-        return array if self.channels_last or array.ndim != 4 else array.transpose(0, 3, 1, 2)
+        return array if self.channels_last or array.ndim < 3 else array.transpose(INWARD[array.ndim])
 
     def _gradient(self, grad: ArrayLike, shape: Shape | None) -> Array:
         """`grad` as an array of the shape (channels last) of the last output."""
@@ -446,7 +496,8 @@ class Layer:
         Parameters
         ----------
         x : array_like
-            Shape (N, H, W, C), (N, C, H, W) or (N, F); cast to the layer's element type.
+            Shape (N, H, W, C), (N, C, H, W) or (N, F), of other dimensions without a height or with a depth; cast to
+            the layer's element type.
         training : bool
             Whether dropout drops and normalisation uses the batch's statistics.
 
@@ -518,6 +569,24 @@ def prefix_of(layer: Layer, prefix: str) -> str:
     """What the paths of a layer's parameters begin with inside another: a chain, which leaves its own name to whoever
     has it, gets it here, or layers of two chains would have one path."""
     return f"{prefix}{layer.name}/" if getattr(layer, "is_chain", False) else prefix
+
+
+def one_pixel(axes: int) -> Window:
+    """The window of what looks at one pixel of samples of so many axes, channels included; vectors have two."""
+    ones = (1,) * (axes - 1 or 2)
+    return ones, ones
+
+
+def behind(before: Window, own: Window) -> Window:
+    """Receptive field and stride behind one more layer; axes that only one of the two has lie before the others."""
+    axes = max(len(before[0]), len(own[0]))
+    (extent, jump), (size, stride) = (
+        tuple((1,) * (axes - len(numbers)) + tuple(numbers) for numbers in window) for window in (before, own)
+    )
+    return (
+        tuple(e + (n - 1) * j for e, n, j in zip(extent, size, jump, strict=True)),
+        tuple(j * s for j, s in zip(jump, stride, strict=True)),
+    )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""Conv2D and Conv2DTranspose; depthwise, separable and tiled convolution are in `kinds`.
+"""Convolution and its transpose of one to three axes; depthwise, separable and tiled convolution are in `kinds`.
 
-Weights are Keras': (kH, kW, in channels of a group, out channels), transposed (kH, kW, out channels, in channels).
+A class for all numbers of axes does the work; those that users name say how many. Weights are
+Keras': (kH, kW, in channels of a group, out channels), transposed (kH, kW, out channels, in channels).
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from .._core import operations, threads
-from .._core.geometry import Geometry, conv_geometry
+from .._core.documented import like
+from .._core.geometry import Geometry, conv_geometry, extents
+from .._core.layouts import INWARD, WEIGHT_INWARD
 from .._core.select import wish_for_batch
 from .._core.transposed import conv_transpose_geometry, keras_transposed_padding
-from .._core.words import Padding, Shape, Size, channel_groups, flag, pair, parse_padding
+from .._core.words import Padding, Shape, Size, channel_groups, flag, parse_padding, per_axis
 from ..errors import ConvError
 from . import memory, rows
 from .activations import LINEAR, Function, function
-from .base import Array, Layer, Parameter, positive
+from .base import Array, Layer, Parameter, Window, positive
 from .initializers import initializer
 
 
@@ -39,11 +42,11 @@ class Convolution(Layer):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.kernel_size = pair("kernel_size", kernel_size, 1)
-        self.strides = pair("strides", strides, 1)
+        self.kernel_size = per_axis("kernel_size", kernel_size, 1, self.axes)
+        self.strides = per_axis("strides", strides, 1, self.axes)
         self.padding = padding
-        parse_padding(padding, 2)
-        self.dilation_rate = pair("dilation_rate", dilation_rate, 1)
+        parse_padding(padding, self.axes)
+        self.dilation_rate = per_axis("dilation_rate", dilation_rate, 1, self.axes)
         self.activation = function(activation)
         self.use_bias = flag("use_bias", use_bias)
         self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
@@ -69,71 +72,24 @@ class Convolution(Layer):
             self.bias.grad = rows.channel_sums(dz) if total is None else total
         return dz
 
-    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
-        height, width = ((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True))
-        return (height, width), self.strides
+    def window(self, input_shape: Sequence[int | None]) -> Window:
+        return extents(self.kernel_size, self.dilation_rate), self.strides
 
     def release(self) -> None:
         self._kept_input = self._kept = self._output_shape = None
 
 
-class Conv2D(Convolution):
-    """Convolve images, with Keras' arguments and defaults.
-
-    Weights: kernel (kH, kW, in channels / groups, filters), bias (filters,). A cross-correlation, as everywhere in
-    Keras.
-
-    Parameters
-    ----------
-    filters : int
-        Output channels.
-    kernel_size : int or (int, int)
-        Rows and columns of the kernel.
-    strides : int or (int, int)
-        Rows and columns from one output to the next.
-    padding : str, int or pairs
-        'valid' (none), 'same' (ceil(size / stride) outputs), or whatever `fastconv.conv2d` takes.
-    data_format : {'channels_last', 'channels_first'}
-        Images (N, H, W, C) or (N, C, H, W).
-    dilation_rate : int or (int, int)
-        Distance between neighbouring taps, in pixels; together with strides too.
-    groups : int
-        Groups of channels that are convolved apart.
-    activation : str, Function or None
-        As for `Activation`; None leaves the values as they are.
-    use_bias : bool
-        Add a value to every output channel.
-    kernel_initializer, bias_initializer : str or callable
-        Starting values: 'glorot_uniform', 'he_normal', 'zeros' and so on, or a function of (shape, generator).
-    **options : Any
-        Also name, trainable, dtype and input_shape: see `Layer`.
-
-    Raises
-    ------
-    ConvError, ConvTypeError
-        For values or types that `forward` could not use.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastconv import layers
-    >>> layer = layers.Conv2D(16, 3, strides=2, padding="same", activation="relu")
-    >>> layer.output_shape((None, 28, 28, 1))
-    (None, 14, 14, 16)
-    >>> layer.forward(np.zeros((2, 28, 28, 1), np.float32)).shape
-    (2, 14, 14, 16)
-    >>> layer.count_params()
-    160
-    """
+class Conv(Convolution):
+    """A convolution of as many axes as its class says."""
 
     def __init__(
         self,
         filters: int,
         kernel_size: Size,
-        strides: Size = (1, 1),
+        strides: Size = 1,
         padding: Padding = "valid",
         data_format: str = "channels_last",
-        dilation_rate: Size = (1, 1),
+        dilation_rate: Size = 1,
         groups: int = 1,
         activation: str | Function | None = None,
         use_bias: bool = True,
@@ -152,15 +108,15 @@ class Conv2D(Convolution):
 
     def geometry(self, sample: Shape, batch: int = 1) -> Geometry:
         """The convolution for samples of this shape."""
-        height, width, channels = self._image(sample)
-        own = self.kernel.shape[2] if self.kernel is not None else channels // self.groups
+        channels = self._image(sample)[-1]
+        own = self.kernel.shape[-2] if self.kernel is not None else channels // self.groups
         if channels != own * self.groups:
             raise ConvError(
                 f"{self.name} takes {own * self.groups} channels with groups={self.groups}, but the input {sample} "
                 f"has {channels}."
             )
         return conv_geometry(
-            (batch, channels, height, width), (self.filters, own, *self.kernel_size), self.strides, self.padding,
+            self._logical(sample, batch), (self.filters, own, *self.kernel_size), self.strides, self.padding,
             self.dilation_rate, self.groups, name=self.name, shown=(sample, (*self.kernel_size, own, self.filters)),
         )  # fmt: skip
 
@@ -169,7 +125,7 @@ class Conv2D(Convolution):
         return self._sample(*g.output_size, g.out_channels)
 
     def _build(self, sample: Shape) -> None:
-        channels = self._image(sample)[2] // self.groups
+        channels = self._image(sample)[-1] // self.groups
         self.kernel = self._add_weight("kernel", (*self.kernel_size, channels, self.filters), self.kernel_initializer)
         if self.use_bias:
             self.bias = self._add_weight("bias", (self.filters,), self.bias_initializer)
@@ -228,17 +184,163 @@ class Conv2D(Convolution):
         return dz, x
 
 
+class Conv2D(Conv):
+    """Convolve images, with Keras' arguments and defaults.
+
+    Weights: kernel (kH, kW, in channels / groups, filters), bias (filters,). A cross-correlation, as everywhere in
+    Keras.
+
+    Parameters
+    ----------
+    filters : int
+        Output channels.
+    kernel_size : int or (int, int)
+        Rows and columns of the kernel.
+    strides : int or (int, int)
+        Rows and columns from one output to the next.
+    padding : str, int or pairs
+        'valid' (none), 'same' (ceil(size / stride) outputs), or whatever `fastconv.conv2d` takes.
+    data_format : {'channels_last', 'channels_first'}
+        Images (N, H, W, C) or (N, C, H, W).
+    dilation_rate : int or (int, int)
+        Distance between neighbouring taps, in pixels; together with strides too.
+    groups : int
+        Groups of channels that are convolved apart.
+    activation : str, Function or None
+        As for `Activation`; None leaves the values as they are.
+    use_bias : bool
+        Add a value to every output channel.
+    kernel_initializer, bias_initializer : str or callable
+        Starting values: 'glorot_uniform', 'he_normal', 'zeros' and so on, or a function of (shape, generator).
+    **options : Any
+        Also name, trainable, dtype and input_shape: see `Layer`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        For values or types that `forward` could not use.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import layers
+    >>> layer = layers.Conv2D(16, 3, strides=2, padding="same", activation="relu")
+    >>> layer.output_shape((None, 28, 28, 1))
+    (None, 14, 14, 16)
+    >>> layer.forward(np.zeros((2, 28, 28, 1), np.float32)).shape
+    (2, 14, 14, 16)
+    >>> layer.count_params()
+    160
+    """
+
+
+@like(Conv2D, 1)
+class Conv1D(Conv):
+    axes = 1
+
+
+@like(Conv2D, 3)
+class Conv3D(Conv):
+    axes = 3
+
+
 def _logical(activation: Array) -> Array:
-    """(N, C, H, W) view of (N, H, W, C), as `plan` takes it."""
-    return activation.transpose(0, 3, 1, 2)
+    """(N, C, *spatial) view of (N, *spatial, C), as `operations` takes it."""
+    return activation.transpose(INWARD[activation.ndim])
 
 
 def _logical_weight(kernel: Array) -> Array:
-    """(O, I, kH, kW) view of (kH, kW, I, O)."""
-    return kernel.transpose(3, 2, 0, 1)
+    """(O, I, *kernel) view of (*kernel, I, O)."""
+    return kernel.transpose(WEIGHT_INWARD[kernel.ndim])
 
 
-class Conv2DTranspose(Convolution):
+class ConvTranspose(Convolution):
+    """A transposed convolution of as many axes as its class says."""
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Size,
+        strides: Size = 1,
+        padding: Padding = "valid",
+        output_padding: Size | None = None,
+        data_format: str = "channels_last",
+        dilation_rate: Size = 1,
+        activation: str | Function | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            kernel_size, strides, padding, dilation_rate, activation, use_bias, kernel_initializer, bias_initializer,
+            data_format=data_format, **options,
+        )  # fmt: skip
+        self.filters = positive("filters", filters)
+        self.output_padding = (
+            None if output_padding is None else per_axis("output_padding", output_padding, 0, self.axes)
+        )
+        # in the words of `conv_transpose2d`: what is cut off before and behind, and added behind
+        self.cut = keras_transposed_padding(
+            padding, self.kernel_size, self.strides, self.dilation_rate, output_padding
+        )
+
+    def geometry(self, sample: Shape, batch: int = 1) -> Geometry:
+        """The convolution that is transposed: its output is this layer's input."""
+        channels = self._image(sample)[-1]
+        if self.kernel is not None and channels != self.kernel.shape[-1]:
+            raise ConvError(
+                f"{self.name} takes {self.kernel.shape[-1]} channels, but the input {sample} has {channels}."
+            )
+        return conv_transpose_geometry(
+            self._logical(sample, batch), (channels, self.filters, *self.kernel_size), self.strides, *self.cut,
+            1, self.dilation_rate, name=self.name,
+            shown=(sample, (*self.kernel_size, self.filters, channels)), least=0,
+        )  # fmt: skip
+
+    def _sample_shape(self, sample: Shape) -> Shape:
+        return self._sample(*self.geometry(sample).input_size, self.filters)
+
+    def _build(self, sample: Shape) -> None:
+        channels = self._image(sample)[-1]
+        self.kernel = self._add_weight("kernel", (*self.kernel_size, self.filters, channels), self.kernel_initializer)
+        if self.use_bias:
+            self.bias = self._add_weight("bias", (self.filters,), self.bias_initializer)
+
+    def macs(self, input_shape: Sequence[int | None]) -> int:
+        g = self.geometry(self._without_batch(input_shape)[1])
+        return prod(g.output_size) * g.out_channels * g.in_channels * prod(g.kernel_size)
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        taken = self._nhwc(self._take(x))
+        g = self._planned(taken)
+        assert self.kernel is not None
+        self._kept_input = taken
+        bias = None if self.bias is None else self.bias.array
+        y = memory.empty((g.batch, *g.input_size, self.filters), self.dtype)
+        weight = _logical_weight(self.kernel.array)
+        operations.input_gradient(g, _logical(taken), weight, bias, _logical(y), threads=threads.effective(None))
+        return self._own_order(self._finish(y, self.activation, False))
+
+    def _planned(self, x: Array) -> Geometry:
+        """The convolution whose input gradient is the output for an input of this shape (channels last)."""
+        return self.geometry(self._own_order(x).shape[1:], len(x))
+
+    def backward(self, grad: ArrayLike) -> Array:
+        dz = self._activation_gradient(grad)
+        x, kernel = self._kept_input, self.kernel
+        assert kernel is not None and x is not None
+        g, team = self._planned(x), threads.effective(None)
+        kernel.grad = memory.again(kernel.grad, kernel.shape, self.dtype)
+        operations.weight_gradient(g, _logical(dz), _logical(x), _logical_weight(kernel.grad), threads=team)
+        dx = memory.empty(x.shape, self.dtype)
+        operations.forward(g, _logical(dz), _logical_weight(kernel.array), None, None, None, _logical(dx), threads=team)
+        if self._kept is not None:  # else dz is the caller's
+            memory.give_back(dz)
+        return self._own_order(dx)
+
+
+class Conv2DTranspose(ConvTranspose):
     """Run a strided convolution backwards, with Keras' arguments and defaults.
 
     The sizes are Keras'. Where `output_padding` is None, 'valid' gives (H - 1) * stride + max(kernel, stride) rows and
@@ -284,82 +386,12 @@ class Conv2DTranspose(Convolution):
     [14, 13, 14]
     """
 
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: Size,
-        strides: Size = (1, 1),
-        padding: Padding = "valid",
-        output_padding: Size | None = None,
-        data_format: str = "channels_last",
-        dilation_rate: Size = (1, 1),
-        activation: str | Function | None = None,
-        use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            kernel_size, strides, padding, dilation_rate, activation, use_bias, kernel_initializer, bias_initializer,
-            data_format=data_format, **options,
-        )  # fmt: skip
-        self.filters = positive("filters", filters)
-        self.output_padding = None if output_padding is None else pair("output_padding", output_padding, 0)
-        # in the words of `conv_transpose2d`: what is cut off before and behind, and added behind
-        self._cut, self._added = keras_transposed_padding(
-            padding, self.kernel_size, self.strides, self.dilation_rate, output_padding
-        )
 
-    def geometry(self, sample: Shape, batch: int = 1) -> Geometry:
-        """The convolution that is transposed: its output is this layer's input."""
-        height, width, channels = self._image(sample)
-        if self.kernel is not None and channels != self.kernel.shape[3]:
-            raise ConvError(
-                f"{self.name} takes {self.kernel.shape[3]} channels, but the input {sample} has {channels}."
-            )
-        return conv_transpose_geometry(
-            (batch, channels, height, width), (channels, self.filters, *self.kernel_size), self.strides, self._cut,
-            self._added, 1, self.dilation_rate, name=self.name,
-            shown=(sample, (*self.kernel_size, self.filters, channels)), least=0,
-        )  # fmt: skip
+@like(Conv2DTranspose, 1)
+class Conv1DTranspose(ConvTranspose):
+    axes = 1
 
-    def _sample_shape(self, sample: Shape) -> Shape:
-        return self._sample(*self.geometry(sample).input_size, self.filters)
 
-    def _build(self, sample: Shape) -> None:
-        channels = self._image(sample)[2]
-        self.kernel = self._add_weight("kernel", (*self.kernel_size, self.filters, channels), self.kernel_initializer)
-        if self.use_bias:
-            self.bias = self._add_weight("bias", (self.filters,), self.bias_initializer)
-
-    def macs(self, input_shape: Sequence[int | None]) -> int:
-        g = self.geometry(self._without_batch(input_shape)[1])
-        return prod(g.output_size) * g.out_channels * g.in_channels * prod(g.kernel_size)
-
-    def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        taken = self._nhwc(self._take(x))
-        g = self._planned(taken)
-        assert self.kernel is not None
-        self._kept_input = taken
-        bias = None if self.bias is None else self.bias.array
-        y = memory.empty((g.batch, *g.input_size, self.filters), self.dtype)
-        weight = _logical_weight(self.kernel.array)
-        operations.input_gradient(g, _logical(taken), weight, bias, _logical(y), threads=threads.effective(None))
-        return self._own_order(self._finish(y, self.activation, False))
-
-    def _planned(self, x: Array) -> Geometry:
-        """The convolution whose input gradient is the output for an input of this shape (channels last)."""
-        return self.geometry(self._own_order(x).shape[1:], len(x))
-
-    def backward(self, grad: ArrayLike) -> Array:
-        dz = self._activation_gradient(grad)
-        x, kernel = self._kept_input, self.kernel
-        assert kernel is not None and x is not None
-        g, team = self._planned(x), threads.effective(None)
-        kernel.grad = memory.again(kernel.grad, kernel.shape, self.dtype)
-        operations.weight_gradient(g, _logical(dz), _logical(x), _logical_weight(kernel.grad), threads=team)
-        dx = memory.empty(x.shape, self.dtype)
-        operations.forward(g, _logical(dz), _logical_weight(kernel.array), None, None, None, _logical(dx), threads=team)
-        if self._kept is not None:  # else dz is the caller's
-            memory.give_back(dz)
-        return self._own_order(dx)
+@like(Conv2DTranspose, 3)
+class Conv3DTranspose(ConvTranspose):
+    axes = 3

@@ -13,12 +13,12 @@ from .._core import operations
 from .._core.forks import MadeAnew
 from .._core.geometry import Geometry, conv_geometry
 from .._core.threads import effective
-from .._core.words import Shape, flag
+from .._core.words import MOST_AXES, Shape, flag
 from .._core.words import shape as checked_shape
 from ..errors import ConvError, ConvTypeError
 from . import memory, rows
 from .activations import LINEAR, Function, function
-from .base import Array, Layer, Parameter, locating, positive, real
+from .base import Array, Layer, Parameter, Sample, Window, behind, locating, one_pixel, positive, real
 from .initializers import initializer
 
 
@@ -165,7 +165,7 @@ class Reshape(Layer):
     Parameters
     ----------
     target_shape : sequence of int
-        One or three sizes without the batch; one of them may be -1.
+        One to four sizes without the batch; one of them may be -1.
     **options : Any
         Also name, trainable, dtype and input_shape: see `Layer`.
     """
@@ -176,8 +176,8 @@ class Reshape(Layer):
         super().__init__(**options)
         sizes = tuple(int(size) for size in target_shape)
         self.target_shape = checked_shape("target_shape", [size for size in sizes if size != -1])
-        if sizes.count(-1) > 1 or len(sizes) not in (1, 3):
-            raise ConvError(f"target_shape must have one or three sizes with at most one -1, but got {target_shape!r}.")
+        if sizes.count(-1) > 1 or not 1 <= len(sizes) <= MOST_AXES + 1:
+            raise ConvError(f"target_shape must have one to four sizes with at most one -1, but got {target_shape!r}.")
         self.target_shape = sizes
         self._input_shape: Shape | None = None
 
@@ -189,9 +189,9 @@ class Reshape(Layer):
             raise ConvError(f"{self.name}: the {count} values of {sample} do not fill {self.target_shape}.")
         return tuple(count // known if size == -1 else size for size in self.target_shape)
 
-    def _shape_of_unknown(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def _shape_of_unknown(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
         target = tuple(None if size == -1 else size for size in self.target_shape)
-        return (*shape[: len(shape) % 2 == 0], *target)
+        return (*shape[: self._has_batch(shape)], *target)
 
     def activation_values(self, input_shape: Sequence[int | None]) -> tuple[int, int]:
         return 0, 0  # a view
@@ -228,12 +228,12 @@ class Flatten(Reshape):
     def __init__(self, data_format: str = "channels_last", **options: Any) -> None:
         super().__init__((-1,), data_format=data_format, **options)
 
-    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
+    def window(self, input_shape: Sequence[int | None]) -> Window:
         sample = self._without_batch(input_shape)[1]
-        if len(sample) != 3:
-            return (1, 1), (1, 1)
-        height, width, _ = self._image(sample)
-        return (height, width), (height, width)  # the layers behind see the whole image
+        if len(sample) == 1:
+            return super().window(input_shape)
+        *size, _ = self._image(sample)
+        return tuple(size), tuple(size)  # the layers behind see the whole image
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._nhwc(self._take(x))
@@ -357,13 +357,17 @@ class Residual(Layer):
         activation: str | Function | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
         self.body = chain("body", body)
         self.shortcut = () if shortcut is None else chain("shortcut", shortcut)
+        super().__init__(**options)
         self.activation = function(activation)
         unique_names([*self.body, *self.shortcut])
         self._kept: Array | None = None
         self._output_shape: Shape | None = None
+
+    def _spatial_axes(self) -> int:
+        known = [chain_axes(path) for path in (self.body, self.shortcut)]
+        return known[0] or known[1] or self.axes
 
     def sublayers(self) -> Sequence[Layer]:
         return (*self.body, *self.shortcut)
@@ -371,7 +375,7 @@ class Residual(Layer):
     def _sample_shape(self, sample: Shape) -> Shape:
         ends = []
         for path in (self.body, self.shortcut):
-            shape: tuple[int | None, ...] = sample
+            shape: tuple[int | None, ...] = Sample(sample)
             for layer in path:
                 with locating(layer):
                     shape = layer.output_shape(shape)
@@ -385,7 +389,7 @@ class Residual(Layer):
 
     def _build(self, sample: Shape) -> None:
         for path in (self.body, self.shortcut):
-            shape: tuple[int | None, ...] = sample
+            shape: tuple[int | None, ...] = Sample(sample)
             for layer in path:
                 layer.build(shape)
                 shape = layer.output_shape(shape)
@@ -393,15 +397,16 @@ class Residual(Layer):
     def macs(self, input_shape: Sequence[int | None]) -> int:
         total = 0
         for path in (self.body, self.shortcut):
-            shape = tuple(input_shape)
+            shape: tuple[int | None, ...] = Sample(self._without_batch(input_shape)[1])
             for layer in path:
                 total += layer.macs(shape)
                 shape = layer.output_shape(shape)
         return total
 
-    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
-        (extent, stride), (other, _) = chain_window(self.body, input_shape), chain_window(self.shortcut, input_shape)
-        return (max(extent[0], other[0]), max(extent[1], other[1])), stride
+    def window(self, input_shape: Sequence[int | None]) -> Window:
+        sample = self._without_batch(input_shape)[1]
+        (extent, stride), (other, _) = chain_window(self.body, sample), chain_window(self.shortcut, sample)
+        return tuple(map(max, extent, other)), stride
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._take(x)
@@ -496,12 +501,20 @@ def unique_names(layers: Sequence[Layer]) -> None:
         layer.name = name
 
 
-def chain_window(layers: Sequence[Layer], shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(extent, stride) of what one pixel at the end of a chain looks at."""
-    extent, jump = (1, 1), (1, 1)
+def chain_axes(layers: Sequence[Layer]) -> int | None:
+    """Spatial axes of what a chain takes, as far as its layers tell before a `Reshape`."""
     for layer in layers:
-        own, stride = layer.window(shape)
-        extent = (extent[0] + (own[0] - 1) * jump[0], extent[1] + (own[1] - 1) * jump[1])
-        jump = (jump[0] * stride[0], jump[1] * stride[1])
+        axes = layer._spatial_axes()
+        if axes is not None or isinstance(layer, Reshape):
+            return axes
+    return None
+
+
+def chain_window(layers: Sequence[Layer], sample: Sequence[int | None]) -> Window:
+    """(extent, stride) of what one pixel at the end of a chain looks at, for a sample of this shape."""
+    shape: tuple[int | None, ...] = Sample(sample)
+    window = one_pixel(len(shape))
+    for layer in layers:
+        window = behind(window, layer.window(shape))
         shape = layer.output_shape(shape)
-    return extent, jump
+    return window

@@ -4,22 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import functional
 from .. import grad as conv_gradient
+from .._core.documented import like
 from .._core.geometry import Geometry, conv_geometry
 from .._core.words import Padding, Shape, Size, pair
 from ..errors import ConvError
 from .activations import Function
-from .base import Array, Layer, positive
-from .convolution import Conv2D, Convolution
+from .base import Array, Layer, Sample, Window, positive
+from .convolution import Conv, Conv1D, Conv2D, Convolution
 
 
-class DepthwiseConv2D(Conv2D):
+class DepthwiseConv(Conv):
+    """A depthwise convolution of as many axes as its class says."""
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        strides: Size = 1,
+        padding: Padding = "valid",
+        depth_multiplier: int = 1,
+        data_format: str = "channels_last",
+        dilation_rate: Size = 1,
+        activation: str | Function | None = None,
+        use_bias: bool = True,
+        depthwise_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        **options: Any,
+    ) -> None:
+        Convolution.__init__(
+            self, kernel_size, strides, padding, dilation_rate, activation, use_bias, depthwise_initializer,
+            bias_initializer, data_format=data_format, **options,
+        )  # fmt: skip
+        self.depth_multiplier = positive("depth_multiplier", depth_multiplier)
+
+    def geometry(self, sample: Shape, batch: int = 1) -> Geometry:
+        channels = self._image(sample)[-1]
+        if self.kernel is not None and channels != self.kernel.shape[-2]:
+            raise ConvError(
+                f"{self.name} takes {self.kernel.shape[-2]} channels, but the input {sample} has {channels}."
+            )
+        return conv_geometry(
+            self._logical(sample, batch), (channels * self.depth_multiplier, 1, *self.kernel_size), self.strides,
+            self.padding, self.dilation_rate, max(1, channels), name=self.name,
+            shown=(sample, (*self.kernel_size, channels, self.depth_multiplier)),
+        )  # fmt: skip
+
+    def _build(self, sample: Shape) -> None:
+        channels = self._image(sample)[-1]
+        shape = (*self.kernel_size, channels, self.depth_multiplier)
+        self.kernel = self._add_weight("depthwise_kernel", shape, self.kernel_initializer)
+        if self.use_bias:
+            self.bias = self._add_weight("bias", (channels * self.depth_multiplier,), self.bias_initializer)
+
+    def _weight(self) -> Array:
+        assert self.kernel is not None
+        return self.kernel.array.reshape(*self.kernel_size, 1, -1)
+
+
+class DepthwiseConv2D(DepthwiseConv):
     """Convolve every channel on its own, into `depth_multiplier` channels each.
 
     Weights: depthwise_kernel (kH, kW, in channels, depth_multiplier), bias (in channels * depth_multiplier,).
@@ -48,51 +96,70 @@ class DepthwiseConv2D(Conv2D):
         Also name, trainable, dtype and input_shape: see `Layer`.
     """
 
+
+@like(DepthwiseConv2D, 1)
+class DepthwiseConv1D(DepthwiseConv):
+    axes = 1
+
+
+CONVOLUTIONS: Final[dict[int, type[Conv]]] = {1: Conv1D, 2: Conv2D}
+DEPTHWISE: Final[dict[int, type[DepthwiseConv]]] = {1: DepthwiseConv1D, 2: DepthwiseConv2D}
+
+
+class SeparableConv(Layer):
+    """A separable convolution of as many axes as its class says."""
+
     def __init__(
         self,
+        filters: int,
         kernel_size: Size,
-        strides: Size = (1, 1),
+        strides: Size = 1,
         padding: Padding = "valid",
-        depth_multiplier: int = 1,
         data_format: str = "channels_last",
-        dilation_rate: Size = (1, 1),
+        dilation_rate: Size = 1,
+        depth_multiplier: int = 1,
         activation: str | Function | None = None,
         use_bias: bool = True,
         depthwise_initializer: Any = "glorot_uniform",
+        pointwise_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
         **options: Any,
     ) -> None:
-        Convolution.__init__(
-            self, kernel_size, strides, padding, dilation_rate, activation, use_bias, depthwise_initializer,
-            bias_initializer, data_format=data_format, **options,
+        super().__init__(data_format=data_format, **options)
+        shared: dict[str, Any] = {"data_format": data_format, "dtype": self.dtype.name}
+        self.depthwise = DEPTHWISE[self.axes](
+            kernel_size, strides, padding, depth_multiplier, dilation_rate=dilation_rate, use_bias=False,
+            depthwise_initializer=depthwise_initializer, name="depthwise", **shared,
         )  # fmt: skip
-        self.depth_multiplier = positive("depth_multiplier", depth_multiplier)
+        self.pointwise = CONVOLUTIONS[self.axes](
+            filters, 1, activation=activation, use_bias=use_bias, kernel_initializer=pointwise_initializer,
+            bias_initializer=bias_initializer, name="pointwise", **shared,
+        )  # fmt: skip
 
-    def geometry(self, sample: Shape, batch: int = 1) -> Geometry:
-        height, width, channels = self._image(sample)
-        if self.kernel is not None and channels != self.kernel.shape[2]:
-            raise ConvError(
-                f"{self.name} takes {self.kernel.shape[2]} channels, but the input {sample} has {channels}."
-            )
-        return conv_geometry(
-            (batch, channels, height, width), (channels * self.depth_multiplier, 1, *self.kernel_size), self.strides,
-            self.padding, self.dilation_rate, max(1, channels), name=self.name,
-            shown=(sample, (*self.kernel_size, channels, self.depth_multiplier)),
-        )  # fmt: skip
+    def sublayers(self) -> Sequence[Layer]:
+        return (self.depthwise, self.pointwise)
+
+    def _sample_shape(self, sample: Shape) -> Shape:
+        return self.pointwise._sample_shape(self.depthwise._sample_shape(sample))
 
     def _build(self, sample: Shape) -> None:
-        channels = self._image(sample)[2]
-        shape = (*self.kernel_size, channels, self.depth_multiplier)
-        self.kernel = self._add_weight("depthwise_kernel", shape, self.kernel_initializer)
-        if self.use_bias:
-            self.bias = self._add_weight("bias", (channels * self.depth_multiplier,), self.bias_initializer)
+        self.depthwise.build(sample)
+        self.pointwise.build(self.depthwise.output_shape(Sample(sample)))
 
-    def _weight(self) -> Array:
-        assert self.kernel is not None
-        return self.kernel.array.reshape(*self.kernel_size, 1, -1)
+    def macs(self, input_shape: Sequence[int | None]) -> int:
+        return self.depthwise.macs(input_shape) + self.pointwise.macs(self.depthwise.output_shape(input_shape))
+
+    def window(self, input_shape: Sequence[int | None]) -> Window:
+        return self.depthwise.window(input_shape)
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        return self.pointwise.forward(self.depthwise.forward(self._take(x), training), training)
+
+    def backward(self, grad: ArrayLike) -> Array:
+        return self.depthwise.backward(self.pointwise.backward(grad))
 
 
-class SeparableConv2D(Layer):
+class SeparableConv2D(SeparableConv):
     """Convolve every channel on its own, then all channels by a 1x1 convolution.
 
     Weights: depthwise_kernel (kH, kW, in channels, depth_multiplier), kernel (1, 1, in channels * depth_multiplier,
@@ -124,54 +191,10 @@ class SeparableConv2D(Layer):
         Also name, trainable, dtype and input_shape: see `Layer`.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: Size,
-        strides: Size = (1, 1),
-        padding: Padding = "valid",
-        data_format: str = "channels_last",
-        dilation_rate: Size = (1, 1),
-        depth_multiplier: int = 1,
-        activation: str | Function | None = None,
-        use_bias: bool = True,
-        depthwise_initializer: Any = "glorot_uniform",
-        pointwise_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        **options: Any,
-    ) -> None:
-        super().__init__(data_format=data_format, **options)
-        shared: dict[str, Any] = {"data_format": data_format, "dtype": self.dtype.name}
-        self.depthwise = DepthwiseConv2D(
-            kernel_size, strides, padding, depth_multiplier, dilation_rate=dilation_rate, use_bias=False,
-            depthwise_initializer=depthwise_initializer, name="depthwise", **shared,
-        )  # fmt: skip
-        self.pointwise = Conv2D(
-            filters, 1, activation=activation, use_bias=use_bias, kernel_initializer=pointwise_initializer,
-            bias_initializer=bias_initializer, name="pointwise", **shared,
-        )  # fmt: skip
 
-    def sublayers(self) -> Sequence[Layer]:
-        return (self.depthwise, self.pointwise)
-
-    def _sample_shape(self, sample: Shape) -> Shape:
-        return self.pointwise._sample_shape(self.depthwise._sample_shape(sample))
-
-    def _build(self, sample: Shape) -> None:
-        self.depthwise.build(sample)
-        self.pointwise.build(self.depthwise.output_shape(sample))
-
-    def macs(self, input_shape: Sequence[int | None]) -> int:
-        return self.depthwise.macs(input_shape) + self.pointwise.macs(self.depthwise.output_shape(input_shape))
-
-    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
-        return self.depthwise.window(input_shape)
-
-    def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        return self.pointwise.forward(self.depthwise.forward(self._take(x), training), training)
-
-    def backward(self, grad: ArrayLike) -> Array:
-        return self.depthwise.backward(self.pointwise.backward(grad))
+@like(SeparableConv2D, 1)
+class SeparableConv1D(SeparableConv):
+    axes = 1
 
 
 class TiledConv2D(Convolution):
@@ -214,10 +237,10 @@ class TiledConv2D(Convolution):
         filters: int,
         kernel_size: Size,
         tiles: Size = (2, 2),
-        strides: Size = (1, 1),
+        strides: Size = 1,
         padding: Padding = "valid",
         data_format: str = "channels_last",
-        dilation_rate: Size = (1, 1),
+        dilation_rate: Size = 1,
         activation: str | Function | None = None,
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
@@ -233,13 +256,13 @@ class TiledConv2D(Convolution):
 
     def geometry(self, sample: Shape) -> Geometry:
         """The convolution that each kernel does a part of."""
-        height, width, channels = self._image(sample)
+        channels = self._image(sample)[-1]
         if self.kernel is not None and channels != self.kernel.shape[4]:
             raise ConvError(
                 f"{self.name} takes {self.kernel.shape[4]} channels, but the input {sample} has {channels}."
             )
         return conv_geometry(
-            (1, channels, height, width), (self.filters, channels, *self.kernel_size), self.strides, self.padding,
+            self._logical(sample), (self.filters, channels, *self.kernel_size), self.strides, self.padding,
             self.dilation_rate, 1, name=self.name, shown=(sample, (*self.kernel_size, channels, self.filters)),
         )  # fmt: skip
 
@@ -252,7 +275,7 @@ class TiledConv2D(Convolution):
         return np.stack(kernels).reshape(shape)
 
     def _build(self, sample: Shape) -> None:
-        shape = (*self.tiles, *self.kernel_size, self._image(sample)[2], self.filters)
+        shape = (*self.tiles, *self.kernel_size, self._image(sample)[-1], self.filters)
         self.kernel = self._add_weight("kernel", shape, self._initial)
         if self.use_bias:
             self.bias = self._add_weight("bias", (self.filters,), self.bias_initializer)

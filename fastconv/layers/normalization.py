@@ -81,7 +81,7 @@ class BatchNormalization(Layer):
         self._training = False
 
     def _channels(self, sample: Shape) -> int:
-        return self._image(sample)[2] if len(sample) == 3 else sample[-1]
+        return self._image(sample)[-1]
 
     def _sample_shape(self, sample: Shape) -> Shape:
         if self.moving_mean is not None and self._channels(sample) != self.moving_mean.shape[0]:

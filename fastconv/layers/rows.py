@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .. import _native
 from .._core import pooling
+from .._core.layouts import INWARD
 from .._core.threads import effective
 from .._core.windows import PoolGeometry
 from .._native import LONG_SUM
@@ -91,20 +92,26 @@ def relu_gradient(dy: Array, y: Array, most: float = float("inf")) -> tuple[Arra
 
 
 def max_pool_gradient(g: PoolGeometry, x: Array, y: Array, dy: Array) -> Array:
-    """The gradient of a max pooling of x (N, H, W, C) to y, each value to the first maximum of its window."""
+    """The gradient of a max pooling of x (N, *spatial, C) to y, each value to the first maximum of its window."""
     dx = memory.empty(x.shape, x.dtype)
     if y.size == 0:
         dx[...] = 0
         return dx
-    if pooling.windows_of_a_pixel(g) >= LONG_SUM:  # a pixel may be the maximum of very many
-        logical, indices = x.transpose(0, 3, 1, 2), np.empty(y.shape, np.int64).transpose(0, 3, 1, 2)
-        pooling.max_pool(g, logical, np.empty_like(y).transpose(0, 3, 1, 2), indices, threads=team(x))
-        pooling.max_pool_gradient(g, dy.transpose(0, 3, 1, 2), indices, dx.transpose(0, 3, 1, 2), threads=team(x))
+    axes = len(g.kernel_size)
+    if axes == 3 or pooling.windows_of_a_pixel(g) >= LONG_SUM:  # a pixel may be the maximum of very many
+        inward = INWARD[x.ndim]
+        logical, indices = x.transpose(inward), np.empty(y.shape, np.int64).transpose(inward)
+        pooling.max_pool(g, logical, np.empty_like(y).transpose(inward), indices, threads=team(x))
+        pooling.max_pool_gradient(g, dy.transpose(inward), indices, dx.transpose(inward), threads=team(x))
         return dx
-    (top, _), (left, _) = g.padding
-    (height, width), (down, across) = g.kernel_size, g.stride
+    *_, top, left = 0, *(sides[0] for sides in g.padding)
+    *_, height, width = 1, *g.kernel_size
+    *_, down, across = 1, *g.stride
     x, y, dy = (np.ascontiguousarray(array) for array in (x, y, dy))
-    _native.max_pool_gradient(dx, x, y, dy, (height, width), (down, across), (top, left), team(x))
+    to = dx
+    if axes == 1:  # a sequence is an image of one row
+        x, y, dy, to = (array[:, None] for array in (x, y, dy, dx))
+    _native.max_pool_gradient(to, x, y, dy, (height, width), (down, across), (top, left), team(x))
     return dx
 
 

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import functional
 from .._core.arrays import empty
-from .._core.ask_plans import prepared
+from .._core.ask_plans import prepared, prepared_transposed
 from .._core.conv_plan import ConvPlan
 from .._core.forks import Guard
 from .._core.problem import Use
@@ -27,11 +26,12 @@ from .._core.words import Shape
 from ..errors import ConvError
 from ..layers import activations, rows
 from ..layers.activations import LINEAR, Activation, Function
-from ..layers.base import Layer, locating
-from ..layers.convolution import Conv2D
+from ..layers.base import Layer, Sample, locating
+from ..layers.convolution import Conv, ConvTranspose
 from ..layers.core import Dense, Dropout, Flatten, Residual
 from ..layers.normalization import BatchNormalization
-from ..layers.pooling import AveragePooling2D, MaxPooling2D
+from ..layers.pooling import AveragePooling, MaxPooling
+from ..pooling import MAXIMA, MEANS
 
 Array = NDArray[Any]
 KEPT_BYTES = 256 << 20  # buffers above this are given back after a run
@@ -114,8 +114,12 @@ class InferencePlan:
         while at < len(layers):
             layer = layers[at]
             with locating(layer):
-                if isinstance(layer, Conv2D) and layer.channels_last:
+                if isinstance(layer, Conv) and layer.channels_last:
                     at, value, residual, after = self._convolution(layers, at, value, residual, after)
+                elif isinstance(layer, ConvTranspose) and layer.channels_last and 0 not in layer.output_shape(
+                    Sample(self._values[value])
+                ):
+                    at, value = self._transposed(layers, at, value)
                 elif isinstance(layer, BatchNormalization) and layer.channels_last:
                     at, value = self._normalisation(layers, at, value)
                 elif isinstance(layer, Residual):
@@ -138,7 +142,7 @@ class InferencePlan:
     ) -> tuple[int, int, int | None, Function]:
         """A convolution with the BatchNormalization, sum and activation behind it."""
         layer = layers[at]
-        assert isinstance(layer, Conv2D)
+        assert isinstance(layer, Conv)
         sample, names, at = self._values[value], [layer.name], at + 1
         weight, bias, activation = layer._weight(), None if layer.bias is None else layer.bias.array, layer.activation
         scale = shift = None
@@ -165,7 +169,7 @@ class InferencePlan:
         g = layer.geometry(sample)
         plan = prepared(
             Use.NETWORK, (1, *sample), weight.astype(layer.dtype, copy=False), bias, layer.strides, layer.padding,
-            layer.dilation_rate, g.groups, data_format="NHWC", activation=activation.fused,
+            layer.dilation_rate, g.groups, data_format="channels_last", activation=activation.fused,
         )  # fmt: skip
         made = plan.explain()
         parts = [made.kind]
@@ -190,6 +194,29 @@ class InferencePlan:
             if after is not LINEAR:
                 value, after = self._apply(value, after), LINEAR
         return at, value, residual, after
+
+    def _transposed(self, layers: list[Layer], at: int, value: int) -> tuple[int, int]:
+        """A transposed convolution with its weights packed, and the BatchNormalization behind it."""
+        layer = layers[at]
+        assert isinstance(layer, ConvTranspose) and layer.kernel is not None
+        weight, bias = layer.kernel.array, None if layer.bias is None else layer.bias.array
+        names, parts, behind = [layer.name], [], layers[at + 1] if at + 1 < len(layers) else None
+        if isinstance(behind, BatchNormalization) and behind.channels_last and layer.activation is LINEAR:
+            scale, shift = behind.affine()
+            weight = (weight * scale[:, None]).astype(layer.dtype)
+            bias = (shift if bias is None else bias * scale + shift).astype(layer.dtype)
+            names, parts = [layer.name, behind.name], ["folded normalisation"]
+        sample, g = self._values[value], layer.geometry(self._values[value])
+        plan = prepared_transposed(
+            (1, *sample), weight, bias, layer.strides, *layer.cut, 1, layer.dilation_rate, data_format="channels_last"
+        )
+        made, shape = plan.explain(), (*g.input_size, layer.filters)
+        step = Step(
+            names, " + ".join([made.kind, *parts]), shape, _planned_alone(plan), made.packed_weight_bytes,
+            packed_bytes=made.packed_weight_bytes, workspace_bytes=made.workspace_bytes,
+        )  # fmt: skip
+        value = self._add(value, step)
+        return at + len(names), value if layer.activation is LINEAR else self._apply(value, layer.activation)
 
     def _normalisation(self, layers: list[Layer], at: int, value: int) -> tuple[int, int]:
         """A BatchNormalization without a convolution before it, with the ReLU behind it."""
@@ -226,7 +253,7 @@ class InferencePlan:
     def _single(self, layer: Layer, value: int) -> int:
         """A layer without anything to fuse with."""
         sample = self._values[value]
-        output: Any = layer.output_shape(sample)
+        output: Any = tuple(layer.output_shape(Sample(sample)))
         run: Run | None
         how, in_place = "layer", False
         weight_bytes = sum(parameter.array.nbytes for parameter in layer.parameters())
@@ -234,9 +261,9 @@ class InferencePlan:
             run, how = None, "nothing"
         elif isinstance(layer, Flatten) and layer.channels_last:
             run, how = None, "view"
-        elif isinstance(layer, MaxPooling2D) and layer.channels_last:
+        elif isinstance(layer, MaxPooling) and layer.channels_last:
             run, how = _max_pooling(layer), "max"
-        elif isinstance(layer, AveragePooling2D) and layer.channels_last:
+        elif isinstance(layer, AveragePooling) and layer.channels_last:
             run, how = _average_pooling(layer), "mean"
         elif isinstance(layer, Activation):
             run, how, in_place = _activation(layer), layer.function.name, True
@@ -409,6 +436,13 @@ def _planned(plan: ConvPlan) -> Run:
     return run
 
 
+def _planned_alone(plan: ConvPlan) -> Run:
+    def run(x: Array, residual: Array | None, out: Array) -> None:
+        plan.run(x, out)
+
+    return run
+
+
 def _planned_pooled(plan: ConvPlan) -> Run:
     def run(x: Array, residual: Array | None, out: Array) -> None:
         plan.run_pooled(x, out)
@@ -419,25 +453,30 @@ def _planned_pooled(plan: ConvPlan) -> Run:
 def _halves(layer: Layer) -> bool:
     """Whether a layer takes the largest of every 2 x 2 pixels."""
     return (
-        isinstance(layer, MaxPooling2D)
+        isinstance(layer, MaxPooling)
         and layer.channels_last
         and layer.pool_size == layer.strides == (2, 2)
         and layer.padding in ("valid", 0)
     )
 
 
-def _max_pooling(layer: MaxPooling2D) -> Run:
+def _max_pooling(layer: MaxPooling) -> Run:
+    pool = MAXIMA[layer.axes]
+
     def run(x: Array, residual: Array | None, out: Array) -> None:
-        functional.max_pool2d(x, layer.pool_size, layer.strides, layer.padding, data_format="NHWC", out=out)
+        pool(x, layer.pool_size, layer.strides, layer.padding, data_format="channels_last", out=out)
 
     return run
 
 
-def _average_pooling(layer: AveragePooling2D) -> Run:
+def _average_pooling(layer: AveragePooling) -> Run:
+    pool = MEANS[layer.axes]
+
     def run(x: Array, residual: Array | None, out: Array) -> None:
-        functional.avg_pool2d(
-            x, layer.pool_size, layer.strides, layer.padding, count_include_pad=False, data_format="NHWC", out=out
-        )
+        pool(
+            x, layer.pool_size, layer.strides, layer.padding, count_include_pad=False, data_format="channels_last",
+            out=out,
+        )  # fmt: skip
 
     return run
 

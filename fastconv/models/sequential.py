@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 from .._core.arrays import as_array
 from .._core.words import Shape, integer
 from ..errors import ConvError, ConvTypeError
-from ..layers.base import Array, Layer, locating, prefix_of
-from ..layers.core import Dropout, chain, chain_backward, chain_window, unique_names
+from ..layers.base import Array, Layer, Sample, Window, locating, prefix_of
+from ..layers.core import Dropout, chain, chain_axes, chain_backward, chain_window, unique_names
 from ..layers.memory import Arena
 from . import storage
 from .convert import to_fully_convolutional
@@ -76,15 +76,16 @@ class Sequential(Trainable, Layer):
             options["dtype"] = layers[0].dtype.name
         if layers and input_shape is None:
             input_shape = layers[0].given_input_shape
+        self.layers: list[Layer] = list(layers)  # which tell the meaning of input_shape
         super().__init__(name=name, input_shape=input_shape, **options)
         self.seed = None if seed is None else integer("seed", seed)
-        self.layers: list[Layer] = []
+        self.layers = []
         self._plans: dict[Shape, InferencePlan] = {}
         self._arena = Arena()
         for layer in layers:
             self.add(layer)
         if self.layers and self.given_input_shape is not None:
-            self.build(self.given_input_shape)
+            self.build(Sample(self.given_input_shape))
 
     def add(self, layer: Layer) -> None:
         """Append a layer to a model that has not been built.
@@ -145,6 +146,10 @@ class Sequential(Trainable, Layer):
 
     # ---- shapes and weights -------------------------------------------------------------------------------------
 
+    def _spatial_axes(self) -> int | None:
+        known = chain_axes(self.layers)
+        return super()._spatial_axes() if known is None else known
+
     def _require_layers(self) -> None:
         if not self.layers:
             raise ConvError(f"{self.name} has no layers: give it some with add(layer) or as Sequential([layer, ...]).")
@@ -170,7 +175,7 @@ class Sequential(Trainable, Layer):
         (Layer, tuple, tuple)
             A layer, the shape of its input and that of its output.
         """
-        shape = cast(Shape, tuple(sample))
+        shape = cast(Shape, Sample(sample))
         for layer in self.layers:
             with locating(layer):
                 after = cast(Shape, layer.output_shape(shape))
@@ -180,13 +185,11 @@ class Sequential(Trainable, Layer):
     def _sample_shape(self, sample: Shape) -> Shape:
         for _, _, after in self.shapes(sample):
             sample = after
-        return sample
+        return tuple(sample)
 
-    def _shape_of_unknown(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        for layer in self.layers:
-            with locating(layer):
-                shape = layer.output_shape(shape)
-        return shape
+    def _shape_of_unknown(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        batched = self._has_batch(shape)
+        return (*shape[:batched], *self._sample_shape(cast(Shape, shape[batched:])))
 
     def _build(self, sample: Shape) -> None:
         for layer, before, _ in self.shapes(sample):
@@ -206,15 +209,16 @@ class Sequential(Trainable, Layer):
     def macs(self, input_shape: Sequence[int | None]) -> int:
         return sum(layer.macs(before) for layer, before, _ in self.shapes(self._without_batch(input_shape)[1]))
 
-    def window(self, input_shape: Sequence[int | None]) -> tuple[tuple[int, int], tuple[int, int]]:
-        return chain_window(self.layers, input_shape)
+    def window(self, input_shape: Sequence[int | None]) -> Window:
+        return chain_window(self.layers, self._without_batch(input_shape)[1])
 
     # ---- what it is ---------------------------------------------------------------------------------------------
 
     def _known_shape(self, input_shape: Sequence[int | None] | None) -> Shape:
         if input_shape is not None:
-            self.build(input_shape)
-            return self._without_batch(input_shape)[1]
+            sample = self._without_batch(input_shape)[1]
+            self.build(Sample(sample))
+            return sample
         self._require_built()
         assert self.built_shape is not None
         return self.built_shape
@@ -322,7 +326,7 @@ class Sequential(Trainable, Layer):
         sample = self.built_shape if input_shape is None else self._without_batch(input_shape)[1]
         plan = self._plans.get(sample) if sample is not None else None
         if plan is None or not plan.current:
-            sample = self._known_shape(input_shape)
+            sample = self._known_shape(None if sample is None else Sample(sample))
             if len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
             plan = self._plans[sample] = InferencePlan(self, sample)

@@ -12,10 +12,8 @@ from math import prod
 from typing import Any
 
 from .._core.words import Shape
-from ..layers.base import Layer
+from ..layers.base import Layer, Sample, Window, behind, one_pixel
 from ..layers.core import Residual, chain_window
-
-Window = tuple[tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +33,8 @@ class Row:
     macs: int
     forward_bytes: int
     training_bytes: int
-    field: tuple[int, int]  # pixels of the input that one output looks at
-    stride: tuple[int, int]  # pixels of the input between neighbouring outputs
+    field: tuple[int, ...]  # pixels of the input that one output looks at
+    stride: tuple[int, ...]  # pixels of the input between neighbouring outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +74,15 @@ def table(model: Layer, sample: Shape) -> Table:
     """The table of a built model for samples of this shape."""
     item = model.dtype.itemsize
     size = prod(sample) * item
-    first = Row("input", "Input", 0, sample, 0, 0, 0, size, 2 * size, (1, 1), (1, 1))
-    rows = list(_rows(model.sublayers(), sample, ((1, 1), (1, 1)), 0))
+    start = one_pixel(len(sample))
+    first = Row("input", "Input", 0, sample, 0, 0, 0, size, 2 * size, *start)
+    rows = list(_rows(model.sublayers(), Sample(sample), start, 0))
     return Table(model.name, (first, *rows))
-
-
-def _after(before: Window, layer: Layer, shape: Shape) -> Window:
-    """Receptive field and stride behind one more layer."""
-    (extent, jump), (own, stride) = before, layer.window(shape)
-    return (
-        (extent[0] + (own[0] - 1) * jump[0], extent[1] + (own[1] - 1) * jump[1]),
-        (jump[0] * stride[0], jump[1] * stride[1]),
-    )
 
 
 def _rows(layers: Sequence[Layer], shape: Shape, window: Window, depth: int) -> Iterator[Row]:
     for layer in layers:
-        behind = _after(window, layer, shape)
+        after = behind(window, layer.window(shape))
         output: Any = layer.output_shape(shape)
         inside = isinstance(layer, Residual) or getattr(layer, "is_chain", False)
         if isinstance(layer, Residual):
@@ -104,11 +94,11 @@ def _rows(layers: Sequence[Layer], shape: Shape, window: Window, depth: int) -> 
             item = layer.dtype.itemsize
             forward, training = layer.activation_values(shape)
             yield Row(
-                layer.name, type(layer).__name__, depth, output,
+                layer.name, type(layer).__name__, depth, tuple(output),
                 0 if inside else layer.count_params(), 0 if inside else layer.count_non_trainable(),
-                0 if inside else layer.macs(shape), forward * item, training * item, *behind,
+                0 if inside else layer.macs(shape), forward * item, training * item, *after,
             )  # fmt: skip
-        shape, window = output, behind
+        shape, window = output, after
 
 
 def receptive_field(model: Layer, sample: Shape) -> Window:
@@ -128,8 +118,8 @@ def _bytes(count: int) -> str:
     return f"{count / 1e3:,.1f} kB" if count else "-"
 
 
-def _both(pair: tuple[int, int]) -> str:
-    return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}x{pair[1]}"
+def _each(numbers: tuple[int, ...]) -> str:
+    return str(numbers[0]) if len(set(numbers)) == 1 else "x".join(map(str, numbers))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -140,8 +130,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.macs:,}" if row.macs else "-",
         _bytes(row.forward_bytes),
         _bytes(row.training_bytes),
-        _both(row.field),
-        _both(row.stride),
+        _each(row.field),
+        _each(row.stride),
     )
 
 

@@ -1,4 +1,4 @@
-"""A net on an image larger than memory, tile by tile and exactly.
+"""A net on an image, a volume or a signal larger than memory, tile by tile and exactly.
 
 Every layer says which of its inputs a tile of its outputs looks at; followed from the result back to the image, that is
 the tile's receptive field, without a formula for it. Forward again, a layer computes what was asked of it, padded only
@@ -10,36 +10,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
+from math import prod
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import functional
 from .._core import threads
 from .._core.arrays import as_array, is_ndarray, plain
-from .._core.geometry import Geometry, tiled_geometries
+from .._core.geometry import Geometry, extents, tiled_geometries
 from .._core.plan import pieces
 from .._core.problem import Direction
 from .._core.progress import Progress
 from .._core.select import wish_for_batch
 from .._core.windows import PoolGeometry
-from .._core.words import Shape, Size, Sizes, pair
+from .._core.words import Pads, Shape, Size, Sizes, per_axis
 from ..errors import ConvError, ConvTypeError
+from ..functional import CONVOLUTIONS, TRANSPOSED
 from ..layers.activations import LINEAR, Activation, Softmax
-from ..layers.base import Layer, locating
-from ..layers.convolution import Conv2D, Conv2DTranspose
+from ..layers.base import Layer, Sample, locating
+from ..layers.convolution import Conv, ConvTranspose
 from ..layers.core import Dense, Dropout, Residual, chain_window
-from ..layers.kinds import SeparableConv2D, TiledConv2D
+from ..layers.kinds import SeparableConv, TiledConv2D
 from ..layers.normalization import BatchNormalization, LocalResponseNormalization
-from ..layers.pooling import AveragePooling2D, MaxPooling2D, UpSampling2D, ZeroPadding2D
+from ..layers.pooling import AveragePooling, Cropping, MaxPooling, Pooling, UpSampling, ZeroPadding
+from ..pooling import MAXIMA, MEANS
 from .sequential import Sequential
 
 Array = NDArray[Any]
 Range = tuple[int, int]
-Box = tuple[Range, Range]  # rows and columns
-Pads = tuple[Range, Range]
-Source = Callable[[Box], Array]  # the pixels (1, H, W, C) of a box
+Box = tuple[Range, ...]  # along every spatial axis
+Source = Callable[[Box], Array]  # the pixels (1, *spatial, C) of a box
 
 
 # ---- which pixels ------------------------------------------------------------------------------------------------
@@ -60,27 +61,26 @@ def needed(outputs: Range, stride: int, extent: int, before: int, size: int, ali
 
 
 def _windows(
-    g: Geometry | PoolGeometry, outputs: Box, aligned: Sequence[int] = (1, 1)
+    g: Geometry | PoolGeometry, outputs: Box, aligned: Sequence[int] | None = None
 ) -> tuple[Box, Pads]:
     """The box of the input that windows of these outputs meet, and the padding around it."""
     boxes, pads = [], []
-    for axis in (0, 1):
-        extent = (g.kernel_size[axis] - 1) * g.dilation[axis] + 1
+    aligned = aligned or (1,) * len(outputs)
+    for axis, extent in enumerate(extents(g.kernel_size, g.dilation)):
         box, sides = needed(
             outputs[axis], g.stride[axis], extent, g.padding[axis][0], g.input_size[axis], aligned[axis]
         )
         boxes.append(box)
         pads.append(sides)
-    return (boxes[0], boxes[1]), (pads[0], pads[1])
+    return tuple(boxes), tuple(pads)
 
 
 def _grains(outputs: Box, aligned: Sizes, size: Sizes) -> Box:
     """The box of whole grains around outputs, within those that there are."""
-    rows, columns = (
+    return tuple(
         (begin // step * step, min(end, -(-stop // step) * step))
         for (begin, stop), step, end in zip(outputs, aligned, size, strict=True)
     )
-    return rows, columns
 
 
 def _is_empty(box: Box) -> bool:
@@ -89,8 +89,7 @@ def _is_empty(box: Box) -> bool:
 
 def _cut(x: Array, held: Box, wanted: Box) -> Array:
     """The wanted box out of an array that holds another."""
-    (top, left), rows, columns = (held[0][0], held[1][0]), wanted[0], wanted[1]
-    return x[:, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
+    return x[(slice(None), *(slice(begin - at, end - at) for (at, _), (begin, end) in zip(held, wanted, strict=True)))]
 
 
 def _remembering(source: Source) -> Source:
@@ -117,14 +116,14 @@ def _convolved(
     chosen, aligned = pieces(g, weight.dtype, algorithm, threads.effective(None))
     made = _grains(outputs, aligned, g.output_size)
     box, pads = _windows(g, made, aligned)
-    y = functional.conv2d(
-        source(box), weight, bias, g.stride, pads, g.dilation, g.groups, data_format="NHWC", activation=activation,
-        algorithm=chosen,
+    y = CONVOLUTIONS[len(box)](
+        source(box), weight, bias, g.stride, pads, g.dilation, g.groups, data_format="channels_last",
+        activation=activation, algorithm=chosen,
     )  # fmt: skip
     return _cut(y, made, outputs)
 
 
-def _convolution(layer: Conv2D, shape: Shape, outputs: Box, source: Source) -> Array:
+def _convolution(layer: Conv, shape: Shape, outputs: Box, source: Source) -> Array:
     g, function = layer.geometry(shape), layer.activation
     bias = None if layer.bias is None else layer.bias.array
     fused = function.fused if function.from_output else None
@@ -153,7 +152,7 @@ def _tiled(layer: TiledConv2D, shape: Shape, outputs: Box, source: Source) -> Ar
     return y if layer.activation is LINEAR else layer.activation.value(y)
 
 
-def _transposed(layer: Conv2DTranspose, shape: Shape, outputs: Box, source: Source) -> Array:
+def _transposed(layer: ConvTranspose, shape: Shape, outputs: Box, source: Source) -> Array:
     g = layer.geometry(shape)  # its output is the layer's input
     algorithm, aligned = pieces(g, layer.dtype, "auto", threads.effective(None), Direction.INPUT_GRADIENT)
     made = _grains(outputs, aligned, g.input_size)
@@ -168,35 +167,44 @@ def _transposed(layer: Conv2DTranspose, shape: Shape, outputs: Box, source: Sour
         box.append((first, last))
         pads.append((start, (last - first - 1) * stride + reach + 1 - start - (end - begin)))
     assert layer.kernel is not None
-    y = functional.conv_transpose2d(
-        source((box[0], box[1])), layer.kernel.array, None if layer.bias is None else layer.bias.array, g.stride, pads,
-        0, g.groups, g.dilation, data_format="NHWC", algorithm=algorithm,
+    y: Array = TRANSPOSED[layer.axes](
+        source(tuple(box)), layer.kernel.array, None if layer.bias is None else layer.bias.array, g.stride, pads,
+        0, g.groups, g.dilation, data_format="channels_last", algorithm=algorithm,
     )  # fmt: skip
     y = _cut(y, made, outputs)
     return y if layer.activation is LINEAR else layer.activation.value(y)
 
 
-def _pooled(layer: MaxPooling2D | AveragePooling2D, shape: Shape, outputs: Box, source: Source) -> Array:
+def _pooled(layer: Pooling, shape: Shape, outputs: Box, source: Source) -> Array:
     g = layer.geometry(shape)
     box, pads = _windows(g, outputs)
     x = source(box)
-    if isinstance(layer, MaxPooling2D):
-        made = functional.max_pool2d(x, g.kernel_size, g.stride, pads, data_format="NHWC")
-        assert isinstance(made, np.ndarray)
-        return made
-    return functional.avg_pool2d(x, g.kernel_size, g.stride, pads, count_include_pad=False, data_format="NHWC")
+    made: Array
+    if isinstance(layer, MaxPooling):
+        made = MAXIMA[layer.axes](x, g.kernel_size, g.stride, pads, data_format="channels_last")
+    else:
+        made = MEANS[layer.axes](
+            x, g.kernel_size, g.stride, pads, count_include_pad=False, data_format="channels_last"
+        )
+    return made
 
 
-def _padded(layer: ZeroPadding2D, shape: Shape, outputs: Box, source: Source) -> Array:
+def _padded(layer: ZeroPadding, shape: Shape, outputs: Box, source: Source) -> Array:
     box, pads = _windows(layer.geometry(shape), outputs)
     return np.pad(source(box), ((0, 0), *pads, (0, 0)))
 
 
-def _enlarged(layer: UpSampling2D, shape: Shape, outputs: Box, source: Source) -> Array:
-    rows, columns = ((begin // s, -(-end // s)) for (begin, end), s in zip(outputs, layer.size, strict=True))
-    y = source((rows, columns)).repeat(layer.size[0], axis=1).repeat(layer.size[1], axis=2)
-    held = tuple((first * s, last * s) for (first, last), s in zip((rows, columns), layer.size, strict=True))
-    return _cut(y, held, outputs)  # type: ignore[arg-type]
+def _cropped(layer: Cropping, shape: Shape, outputs: Box, source: Source) -> Array:
+    return source(tuple((begin + a, end + a) for (begin, end), (a, _) in zip(outputs, layer.sides, strict=True)))
+
+
+def _enlarged(layer: UpSampling, shape: Shape, outputs: Box, source: Source) -> Array:
+    box = tuple((begin // s, -(-end // s)) for (begin, end), s in zip(outputs, layer.size, strict=True))
+    y = source(box)
+    for axis, factor in enumerate(layer.size, 1):
+        y = y.repeat(factor, axis=axis)
+    held = tuple((first * s, last * s) for (first, last), s in zip(box, layer.size, strict=True))
+    return _cut(y, held, outputs)
 
 
 def _pixelwise(layer: Layer, shape: Shape, outputs: Box, source: Source) -> Array:
@@ -225,15 +233,16 @@ def _sublayers(layer: Layer, shape: Shape, outputs: Box, source: Source) -> Arra
 # what nobody here knows. `PARTS[...](layer, shape, outputs, source)`: `shape` is that of the whole input, whose parts
 # `source` gives.
 PARTS: Final[dict[Any, Callable[[Any, Shape, Box, Source], Array]]] = {
-    Conv2D.forward: _convolution,  # DepthwiseConv2D's too
+    Conv.forward: _convolution,  # of all numbers of axes, and depthwise ones
     TiledConv2D.forward: _tiled,
-    Conv2DTranspose.forward: _transposed,
-    MaxPooling2D.forward: _pooled,
-    AveragePooling2D.forward: _pooled,
-    ZeroPadding2D.forward: _padded,
-    UpSampling2D.forward: _enlarged,
+    ConvTranspose.forward: _transposed,
+    MaxPooling.forward: _pooled,
+    AveragePooling.forward: _pooled,
+    ZeroPadding.forward: _padded,
+    Cropping.forward: _cropped,
+    UpSampling.forward: _enlarged,
     Residual.forward: _residual,
-    SeparableConv2D.forward: _sublayers,
+    SeparableConv.forward: _sublayers,
     Sequential.forward: _sublayers,
     Activation.forward: _pixelwise,
     BatchNormalization.forward: _pixelwise,
@@ -244,7 +253,7 @@ PARTS: Final[dict[Any, Callable[[Any, Shape, Box, Source], Array]]] = {
 }
 
 
-def _require_parts(layers: Iterable[Layer], dtype: np.dtype[Any]) -> None:
+def _require_parts(layers: Iterable[Layer], dtype: np.dtype[Any], axes: int) -> None:
     """Refuse layers whose outputs cannot be made a box at a time, at any depth."""
     for layer in layers:
         if type(layer).forward not in PARTS:
@@ -259,22 +268,22 @@ def _require_parts(layers: Iterable[Layer], dtype: np.dtype[Any]) -> None:
             raise ConvError(
                 f"{layer.name} computes in {layer.dtype}, the net in {dtype}; tiled_predict takes nets of one type."
             )
-        if isinstance(layer, UpSampling2D) and layer.interpolation != "nearest":
+        if isinstance(layer, UpSampling) and layer.interpolation != "nearest":
             raise ConvError(
                 f"{layer.name}: tiled_predict has no bilinear interpolation; use UpSampling2D(interpolation='nearest') "
                 "or predict."
             )
-        if isinstance(layer, Softmax) and layer.axis not in (-1, 3):
+        if isinstance(layer, Softmax) and layer.axis not in (-1, axes + 1):
             raise ConvError(
                 f"{layer.name} has axis={layer.axis}, along which tiled_predict has a part alone; use axis=-1 (the "
                 "channels) or predict."
             )
-        _require_parts(layer.sublayers(), dtype)
+        _require_parts(layer.sublayers(), dtype, axes)
 
 
 def _chain(layers: Sequence[Layer], shape: Shape, outputs: Box, source: Source) -> Array:
     """A box of the outputs of layers one after another: the last asks the one before it, and so on down to `source`."""
-    shapes: list[Any] = [shape]
+    shapes: list[Any] = [Sample(shape)]
     for layer in layers:
         shapes.append(layer.output_shape(shapes[-1]))
 
@@ -286,7 +295,7 @@ def _chain(layers: Sequence[Layer], shape: Shape, outputs: Box, source: Source) 
                 return source(box)
             layer = layers[i - 1]
             if _is_empty(box):  # windows of padding alone look at nothing, and nothing is computed for them
-                return np.empty((1, *(end - begin for begin, end in box), shapes[i][2]), layer.dtype)
+                return np.empty((1, *(end - begin for begin, end in box), shapes[i][-1]), layer.dtype)
             with locating(layer):
                 return PARTS[type(layer).forward](layer, shapes[i - 1], box, at(i - 1))
 
@@ -306,13 +315,14 @@ def tiled_predict(
     Parameters
     ----------
     model : Sequential
-        Built, of convolutions of every kind, pooling, padding, nearest-neighbour upsampling, residual blocks, nets
-        of these, and layers that see one pixel at a time.
+        Built, of convolutions of every kind, pooling, padding, cropping, nearest-neighbour upsampling, residual
+        blocks, nets of these, and layers that see one pixel at a time.
     image : array_like with ``shape`` (H, W, C)
-        Sliced as ``image[rows, columns]``: an array, `numpy.memmap`, zarr or h5py array. Only the pixels that one tile
-        looks at are read at a time.
+        Or a volume (D, H, W, C) or a signal (W, C), as the net takes. Sliced as ``image[rows, columns]``: an array,
+        `numpy.memmap`, zarr or h5py array. Only the pixels that one tile looks at are read at a time.
     tile : int or (int, int)
-        Rows and columns of the image from one tile to the next: memory grows with their product.
+        Rows and columns (slices, rows and columns of a volume) of the image from one tile to the next: memory grows
+        with their product.
     out : writeable, optional
         Where the result goes, an array or a store of its shape, not the image itself; a new array by default.
     progress : bool
@@ -345,16 +355,19 @@ def tiled_predict(
     """
     if not isinstance(model, Layer):
         raise ConvTypeError(f"model must be a Sequential or a layer, but got {model!r} of type {type(model).__name__}.")
-    size = pair("tile", tile, 1)
     if is_ndarray(image):
         image = plain(image)
     shape = tuple(getattr(image, "shape", ()))
-    if len(shape) != 3:
-        raise ConvError(f"image must have a shape (H, W, C), but got {type(image).__name__} of shape {shape}.")
+    axes = model._spatial_axes() or 2
+    size = per_axis("tile", tile, 1, axes)
+    if len(shape) != axes + 1:
+        raise ConvError(
+            f"image must have a shape {model._axes_text()}, but got {type(image).__name__} of shape {shape}."
+        )
     model._require_built()
-    _require_parts((model,), model.dtype)
-    result_shape: Any = model.output_shape(shape)
-    if len(result_shape) != 3:
+    _require_parts((model,), model.dtype, axes)
+    result_shape: Any = tuple(model.output_shape(Sample(shape)))
+    if len(result_shape) != len(shape):
         raise ConvError(
             f"{model.name} makes a vector {result_shape} of the image; tiled_predict needs a map: "
             "model.to_fully_convolutional() makes one."
@@ -369,18 +382,17 @@ def tiled_predict(
         raise ConvError("out shares memory with image, of which later tiles would read results; pass another array.")
 
     def source(box: Box) -> Array:
-        rows, columns = box
-        pixels = as_array("image", image[rows[0] : rows[1], columns[0] : columns[1]])
+        pixels = as_array("image", image[tuple(slice(*ends) for ends in box)])
         return pixels[None].astype(model.dtype, copy=False)
 
     # outputs that as many pixels make
-    steps = [max(1, n * full // max(1, own)) for n, full, own in zip(size, result_shape[:2], shape[:2], strict=True)]
+    steps = [max(1, n * full // max(1, own)) for n, full, own in zip(size, result_shape[:-1], shape[:-1], strict=True)]
     ranges = [
         [(begin, min(begin + step, end)) for begin in range(0, end, step)]
-        for step, end in zip(steps, result_shape[:2], strict=True)
+        for step, end in zip(steps, result_shape[:-1], strict=True)
     ]
-    with Progress(len(ranges[0]) * len(ranges[1]), model.name, progress, "tiles") as bar:
-        for rows, columns in product(*ranges):
-            target[rows[0] : rows[1], columns[0] : columns[1]] = _chain((model,), shape, (rows, columns), source)[0]
+    with Progress(prod(map(len, ranges)), model.name, progress, "tiles") as bar:
+        for box in product(*ranges):
+            target[tuple(slice(*ends) for ends in box)] = _chain((model,), shape, box, source)[0]
             bar.step(1)
     return result

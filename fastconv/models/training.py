@@ -25,7 +25,7 @@ from ..callbacks import Callbacks
 from ..errors import ConvError, ConvTypeError
 from ..layers import memory
 from ..layers.activations import SOFTMAX, Activation, Softmax
-from ..layers.base import Layer, Parameter, locating, positive
+from ..layers.base import Layer, Parameter, Sample, locating, positive
 from ..layers.core import chain_backward
 from .inference import InferencePlan
 
@@ -195,12 +195,13 @@ class Trainable:
         inputs = as_array("x", x)
         if inputs.ndim == 0 or len(inputs) == 0:
             raise ConvError(f"x holds no samples to learn from (shape {inputs.shape}).")
-        if inputs.ndim not in (2, 4):
-            raise ConvError(f"x must be a batch (N, H, W, C) or (N, F), but got shape {inputs.shape}.")
         model = self._model()
+        if not model._takes_batch(inputs.shape):
+            text = model._axes_text("N, ")
+            raise ConvError(f"x must be a batch {text} or (N, F), but got shape {inputs.shape}.")
         if model.built_shape is None:
-            model.build(inputs.shape)
-        target = loss.check(y, cast("tuple[int, ...]", model.output_shape(inputs.shape)[1:]))
+            model.build(Sample(inputs.shape[1:]))
+        target = loss.check(y, cast("tuple[int, ...]", model.output_shape(Sample(inputs.shape[1:]))))
         if len(target) != len(inputs):
             raise ConvError(f"x holds {len(inputs)} samples and y {len(target)}; they must be as many.")
         return inputs, target
@@ -540,14 +541,15 @@ class Trainable:
     def _predict_array(self, x: Array, size: int, progress: Progress) -> Array:
         inputs = as_array("x", x)
         model = self._model()
-        if inputs.ndim not in (2, 4):
+        if not model._takes_batch(inputs.shape):
             model.forward(inputs)  # refuses it
-        plan = self.compile_inference(inputs.shape)
+        plan = self.compile_inference(Sample(inputs.shape[1:]))
         if len(inputs) <= size:
             result = plan.run(inputs)
             progress.step(len(inputs))
             return result
-        result = np.empty((len(inputs), *cast("tuple[int, ...]", model.output_shape(inputs.shape)[1:])), model.dtype)
+        shape = cast("tuple[int, ...]", model.output_shape(Sample(inputs.shape[1:])))
+        result = np.empty((len(inputs), *shape), model.dtype)
         for begin in range(0, len(inputs), size):
             part = plan.run(inputs[begin : begin + size])
             result[begin : begin + size] = part

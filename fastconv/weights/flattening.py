@@ -10,6 +10,7 @@ disagree, no order of weights makes the two nets the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Final
 
 import numpy as np
@@ -22,12 +23,12 @@ from ..layers import (
     Dense,
     Dropout,
     Flatten,
-    GlobalAveragePooling2D,
     Layer,
     Reshape,
     Residual,
     Softmax,
 )
+from ..layers.pooling import GlobalPooling
 from ..models import Sequential
 
 KEEPING: Final = (Activation, BatchNormalization, Dropout, Softmax)  # what leaves every value of a vector in its place
@@ -113,13 +114,13 @@ class Flattening:
             if vector is not None:
                 self._rows[id(layer)] = vector
             return made
-        if len(after) == 3:
+        if len(after) > 1:
             return None
         if isinstance(layer, KEEPING):
             if vector is not None:
                 self._rows[id(layer)] = vector
             return vector
-        if isinstance(layer, GlobalAveragePooling2D):
+        if isinstance(layer, GlobalPooling):
             return self._fixed(layer.name, None)
         if vector is not None and vector.root().order is not None:
             self.problems.append(f"{layer.name} ({type(layer).__name__}) stands behind a flattened map")
@@ -128,9 +129,9 @@ class Flattening:
     def _reshaped(self, layer: Reshape, shape: Shape, after: Shape, vector: _Stretch | None) -> _Stretch | None:
         if len(shape) == 1 and len(after) == 1:
             return vector
-        if len(shape) == 3:
+        if len(shape) > 1:
             vector = self._fixed(layer.name, self._theirs(shape, layer))
-        if len(after) == 3:
+        if len(after) > 1:
             self._joined(vector or _Stretch(), self._fixed(layer.name, self._theirs(after, None)), layer)
             return None
         return vector
@@ -140,11 +141,10 @@ class Flattening:
         if self._last is None and len(set(shape)) > 1:
             self.problems.append(f"layers before and behind a map {shape} have other data formats")
         channels_last = self._last is not False
-        height, width, channels = shape if channels_last else (shape[1], shape[2], shape[0])
-        places = np.arange(height * width * channels).reshape(channels, height, width)
-        own = places.transpose(1, 2, 0) if channels_last else places
+        places = np.arange(prod(shape)).reshape((shape[-1], *shape[:-1]) if channels_last else shape)
+        own = np.moveaxis(places, 0, -1) if channels_last else places
         if isinstance(flatten, Flatten) and not flatten.channels_last:
-            own = own.transpose(1, 2, 0)  # whatever it is given
+            own = np.moveaxis(own, 0, -1)  # whatever it is given
         return own.ravel()
 
     # ---- stretches ---------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ import numpy as np
 
 from .._core.arrays import Array
 from .._core.files import Archive, is_archive, open_regular, size_of
+from .._core.words import MOST_AXES
 from ..errors import ConvError
 from . import apart
 from .graph import KerasGraph, Leaf, Unclear, is_model, members
@@ -416,9 +417,10 @@ def _layers(
     """The variables '0', '1', ... of a layer by role, which class and shapes tell."""
     values = list(arrays.values())
     axes = [len(array.shape) for array in values]
-    if axes[:2] == [4, 4]:
+    kernels = range(3, MOST_AXES + 3)  # axes of a kernel of one to three dimensions
+    if axes[:2] in [[n, n] for n in kernels]:
         roles = ["depthwise_kernel", "pointwise_kernel", "bias"]
-    elif axes[0] in (2, 4):
+    elif axes[0] in (2, *kernels):
         roles = ["depthwise_kernel" if kind.startswith("depthwise") else "kernel", "bias"]
     elif kind == "batch_normalization" or (not kind and len(values) == 4):
         roles = _of_normalisation(len(values), leaf.options if leaf is not None else {})

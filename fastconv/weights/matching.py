@@ -22,8 +22,9 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from .._core.words import Shape
-from ..layers import Layer, Residual, SeparableConv2D
+from ..layers import Layer, Residual
 from ..layers.base import Parameter, snake_case
+from ..layers.kinds import SeparableConv
 from ..models import Sequential
 from .source import KERAS_ROLES, KINDS, Place, Source, SourceLayer, natural
 
@@ -50,10 +51,10 @@ class Target(NamedTuple):
     branches: tuple[tuple[int, bool], ...]
 
     def shape(self, role: str) -> Shape:
-        """The shape of a parameter as a file has it: a depthwise kernel as (kH, kW, 1, channels)."""
+        """The shape of a parameter as a file has it: a depthwise kernel as (*kernel, 1, channels)."""
         own = self.parameters[role].shape
         if self.parameters[role].name == "depthwise_kernel":
-            return (*own[:2], 1, own[2] * own[3])
+            return (*own[:-2], 1, own[-2] * own[-1])
         return own
 
     @property
@@ -83,7 +84,7 @@ def _targets(
     for layer in layers:
         kind, path = _kind(layer), f"{prefix}{layer.name}"
         own = named and layer._given_name is not None
-        if isinstance(layer, SeparableConv2D):
+        if isinstance(layer, SeparableConv):
             for inner in layer.sublayers():
                 yield _target(inner, f"{path}/{inner.name}", f"{kind}/{inner.name}", own, models, branches)
         elif isinstance(layer, Residual):

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from .._core.arrays import Array
-from .._core.words import Shape
+from .._core.words import MOST_AXES, Shape
 from ..errors import ConvError
 
 MOST_ENTRIES: Final = 20_000  # of one file; the largest nets have some thousand
@@ -31,8 +31,8 @@ COUNTERS: Final = ("num_batches_tracked", "n_averaged")  # which no layer of our
 MODULE_ORDER: Final = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 # Keras' names of the layers that have weights here.
 KINDS: Final = frozenset((
-    "conv2d", "conv2d_transpose", "depthwise_conv2d", "separable_conv2d", "tiled_conv2d", "dense",
-    "batch_normalization",
+    "conv1d", "conv1d_transpose", "conv2d", "conv2d_transpose", "conv3d", "conv3d_transpose", "depthwise_conv1d",
+    "depthwise_conv2d", "separable_conv1d", "separable_conv2d", "tiled_conv2d", "dense", "batch_normalization",
 ))  # fmt: skip
 ORDINALS: Final = {
     word: number
@@ -233,10 +233,9 @@ def _counts_upwards(layers: list[SourceLayer]) -> bool:
 
 
 def _from_pytorch_axes(kernel: Stored) -> Stored:
-    """(out, in, kH, kW) as (kH, kW, in, out), transposed kernels (in, out, ...) as (..., out, in); (out, in) turned."""
-    if len(kernel.shape) == 4:
-        return kernel.transposed(2, 3, 1, 0)
-    return kernel.transposed(1, 0) if len(kernel.shape) == 2 else kernel
+    """(out, in, *kernel) as (*kernel, in, out), transposed kernels (in, out, ...) as (..., out, in), (out, in) too."""
+    axes = len(kernel.shape)
+    return kernel.transposed(*range(2, axes), 1, 0) if 2 <= axes <= MOST_AXES + 2 else kernel
 
 
 # ---- layers in Keras' words ----------------------------------------------------------------------------------------
@@ -268,8 +267,8 @@ def keras_layers(name: str, kind: str, parts: Mapping[str, Stored], place: Place
 
 
 def _as_channels(kernel: Stored) -> Stored:
-    """(kH, kW, C, multiplier) as (kH, kW, 1, C * multiplier)."""
-    if len(kernel.shape) != 4:
+    """(*kernel, C, multiplier) as (*kernel, 1, C * multiplier)."""
+    if not 3 <= len(kernel.shape) <= MOST_AXES + 2:
         return kernel
-    height, width, channels, multiplier = kernel.shape
-    return kernel.reshaped(height, width, 1, channels * multiplier)
+    *size, channels, multiplier = kernel.shape
+    return kernel.reshaped(*size, 1, channels * multiplier)

@@ -6,20 +6,18 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from ... import functional
 from ..._core.arrays import Array
-from ..._core.ask_plans import prepared
+from ..._core.ask_plans import prepared, prepared_transposed
 from ..._core.conv_plan import ConvPlan
 from ..._core.layouts import INWARD, OUTWARD, WEIGHT_OUTWARD
 from ..._core.problem import Use
+from ..._core.types import FLOATS
 from ..._core.words import Shape
+from ...functional import CONVOLUTIONS, TRANSPOSED
 from .activations import hard_swish, logistic
 from .registry import INTERNAL, Call, operator
 from .windows import Window, attribute_numbers, kernel_of
 
-# By the number of axes of the input.
-CONVOLUTIONS: Final = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
-TRANSPOSED: Final = {3: functional.conv_transpose1d, 4: functional.conv_transpose2d, 5: functional.conv_transpose3d}
 PADDING_MODES: Final = {"constant": "zeros", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
 
@@ -91,7 +89,7 @@ def _planned(
             call.state[x.shape, x.dtype] = Ready(plan, shape)
         plan.run(x.transpose(last), out.transpose(last), residual=None if add is None else add.transpose(last))
     else:
-        CONVOLUTIONS[x.ndim](x, w, b, activation=fused, residual=add, out=out, **options)
+        CONVOLUTIONS[x.ndim - 2](x, w, b, activation=fused, residual=add, out=out, **options)
     if late and residual is not None:
         out = np.add(out, residual, out=out if np.broadcast_shapes(shape, np.shape(residual)) == shape else None)
         out = activate(call, out, activation)
@@ -151,11 +149,20 @@ def conv_transpose(call: Call, x: Array, w: Array, b: Array | None = None) -> An
     # Rows added after the end are rows that the padding did not cut off.
     sides = tuple((before, after - more) for (before, after), more in zip(sides, extra, strict=True))
     shape = (x.shape[0], w.shape[1] * groups, *output)
-    y = TRANSPOSED[x.ndim](
-        x, w, b, stride, sides, 0, groups, dilation, num_threads=call.threads,
-        out=call.empty_channels_last(shape, x.dtype) if shape[1] > 1 else None,
-    )  # fmt: skip
-    return activate(call, y, call.get("activation"))
+    out = call.empty_channels_last(shape, x.dtype) if shape[1] > 1 else call.empty(shape, x.dtype)
+    if call.is_constant(1) and (b is None or call.is_constant(2)) and x.dtype in FLOATS:
+        key, last = ("plan", x.shape[1:], x.dtype), OUTWARD[x.ndim]
+        plan = call.state.get(key)
+        if plan is None:
+            plan = call.state[key] = prepared_transposed(
+                (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(WEIGHT_OUTWARD[w.ndim]), b, stride, sides, 0,
+                groups, dilation, data_format="channels_last", num_threads=call.threads,
+            )  # fmt: skip
+            call.describe(plan.explain().kind, plan.explain().packed_weight_bytes)
+        plan.run(x.transpose(last), out.transpose(last))
+    else:
+        TRANSPOSED[len(size)](x, w, b, stride, sides, 0, groups, dilation, num_threads=call.threads, out=out)
+    return activate(call, out, call.get("activation"))
 
 
 def transposed_sides(

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from ... import functional
 from ..._core.arrays import Array
 from ..._core.layouts import lies_channels_last
 from ..._core.types import FLOATS
 from ..._core.words import Shape
+from ...pooling import MAXIMA, MEANS
 from .registry import Call, operator
 from .sums import mean, spatial_sums, summed
 from .windows import Window, kernel_of, pooled
-
-# By the number of axes of the input.
-MAXIMA: Final = {3: functional.max_pool1d, 4: functional.max_pool2d, 5: functional.max_pool3d}
-MEANS: Final = {3: functional.avg_pool1d, 4: functional.avg_pool2d, 5: functional.avg_pool3d}
 
 
 def _window(call: Call, x: Array) -> Window:
@@ -33,7 +29,7 @@ def _native(x: Array, window: Window) -> bool:
     """Whether fastconv's poolings take this: they refuse padding of more than half a window."""
     pairs = zip(window.sides, window.extent, strict=True)
     halves = all(min(sides) >= 0 and max(sides) <= extent // 2 for sides, extent in pairs)
-    return halves and x.ndim in MAXIMA and 0 not in x.shape
+    return halves and x.ndim - 2 in MAXIMA and 0 not in x.shape
 
 
 def _result(call: Call, x: Array, window: Window) -> Array:
@@ -60,7 +56,7 @@ def max_pool(call: Call, x: Array) -> Any:
     if not _native(x, window) or x.dtype == bool:
         return _maximum(call, x, window, indexed, by_columns)
     out = _result(call, x, window)
-    found = MAXIMA[x.ndim](
+    found = MAXIMA[x.ndim - 2](
         x, window.kernel, window.stride, window.sides, window.dilation, _ceiled(call, window, x.shape[2:]), indexed,
         out=out, num_threads=call.threads,
     )  # fmt: skip
@@ -115,7 +111,7 @@ def average_pool(call: Call, x: Array) -> Any:
     window = _window(call, x)
     included = bool(call.get("count_include_pad", 0))
     if set(window.dilation) == {1} and _native(x, window) and x.dtype in FLOATS:
-        return MEANS[x.ndim](
+        return MEANS[x.ndim - 2](
             x, window.kernel, window.stride, window.sides, _ceiled(call, window, x.shape[2:]), included,
             out=_result(call, x, window), num_threads=call.threads,
         )  # fmt: skip
@@ -158,8 +154,9 @@ def global_average_pool(call: Call, x: Array) -> Array:
     sums = spatial_sums(x, call.threads)
     if sums is not None:
         return np.asarray(np.divide(sums, x.dtype.type(x.shape[2] * x.shape[3]), out=sums))
-    if x.ndim == 4 and x.dtype in FLOATS and x.size:
-        return functional.avg_pool2d(x, x.shape[2:], num_threads=call.threads)
+    if x.ndim - 2 in MEANS and x.dtype in FLOATS and x.size:
+        means: Array = MEANS[x.ndim - 2](x, x.shape[2:], num_threads=call.threads)
+        return means
     return mean(x, axes)
 
 
