@@ -1,0 +1,565 @@
+"""What the method of Fourier transforms runs: every step is a sum of the direct driver over constant matrices.
+
+A tile is short (`N` samples an axis), so that its transform is a product with the matrix of the transform: an image's
+windows are one strided convolution by N cosines and sines. It has more multiplications than a fast transform, but they
+run as the driver's do, on threads, without the interpreter's lock, in an order that the shapes alone fix. Arrays
+between steps lie so that each step reads and writes strided views, and nothing is copied:
+
+    x       image by image              [c][d][h][w]
+    columns X, real to half spectrum    [fx][re, im][d][h][tile x][c]
+    rows    Y                           [tile][group][fx][fy][re, im][c of the group]
+    planes  Z, of volumes               [tile][group][fy][fx][fz][re, im][c of the group]
+    product over c for every frequency  the same of the output channels o
+    back    Z, then Y                   [tile][j z][j y][re, im][fx][o]
+    back    X, residual, activation     the caller's array
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import special
+from ..passes import AXES, triple
+from .direct import DirectProgram
+from .method import (
+    Array,
+    Operands,
+    Packed,
+    Pass,
+    Problem,
+    Program,
+    Sums,
+    Told,
+    Triple,
+    packed_bytes,
+    panels,
+)
+
+BLOCK_BYTES = 8 << 20  # of the arrays between steps: tiles that go through all of them together
+NONE: Array = np.zeros(0, np.uint8)
+
+
+class Tiling(NamedTuple):
+    """Tiles of the outputs of a pass."""
+
+    samples: Triple  # N along each axis; 1 along those that are not transformed
+    outputs: Triple  # T along each axis
+    axes: tuple[int, ...]  # that are transformed, the last first
+
+    @property
+    def half(self) -> int:
+        """Frequencies of the last axis, whose other half is conjugate."""
+        return self.samples[2] // 2 + 1
+
+    @property
+    def frequencies(self) -> int:
+        return self.half * self.samples[1] * self.samples[0]
+
+
+def tiling(p: Problem, samples: int) -> Tiling | None:
+    """Tiles of so many samples along every axis with taps; None where the taps do not fit."""
+    q = p.passes[0]
+    most = [0 if p.input_size[a] == p.size[a] == 1 and all(o.taps[a] == (0,) for o in p.passes) else 2 for a in AXES]
+    n, t = [1, 1, 1], [1, 1, 1]
+    for a in AXES:
+        span = max(max(o.taps[a]) - min(o.taps[a]) + 1 for o in p.passes)
+        if span > 1:
+            n[a] = samples
+            t[a] = (samples - span) // q.stride[a] + 1
+            if t[a] < 1:
+                return None
+    first = next((a for a in AXES if most[a]), 2)
+    return Tiling(triple(n), triple(t), tuple(range(2, first - 1, -1)))
+
+
+# ---- the matrices --------------------------------------------------------------------------------------------------
+
+
+def _angles(n: int, frequencies: int, positions: Any) -> Array:
+    """2 pi f m / n, from whole numbers so that it is exact to a rounding."""
+    turns: Array = np.outer(np.arange(frequencies), positions) % n
+    return turns * (2 * np.pi / n)
+
+
+def forward_real(n: int) -> Array:
+    """((f, re), 1, n)"""
+    angle = _angles(n, n // 2 + 1, np.arange(n))
+    return np.stack([np.cos(angle), -np.sin(angle)], 1).reshape(-1, 1, n)
+
+
+def forward_complex(n: int) -> Array:
+    """((f, re), re, n)"""
+    angle = _angles(n, n, np.arange(n))
+    c, s = np.cos(angle), np.sin(angle)
+    return np.stack([np.stack([c, s], 1), np.stack([-s, c], 1)], 1).reshape(2 * n, 2, n)
+
+
+def backward_complex(n: int, positions: Any, outer: bool) -> Array:
+    """((j, re), channels): of (f, re), or where re is the outer index of (re, f)."""
+    angle = _angles(n, n, positions).T
+    c, s = np.cos(angle) / n, np.sin(angle) / n
+    pairs = np.stack([np.stack([c, -s], 2), np.stack([s, c], 2)], 1)  # j, re of the result, f, re
+    if outer:
+        pairs = pairs.swapaxes(2, 3)
+    return pairs.reshape(2 * len(angle), 2 * n, 1)
+
+
+def backward_real(n: int, positions: Any, outer: bool) -> Array:
+    """(j, channels): of (f, re), or where re is the outer index of (re, f)."""
+    angle = _angles(n, n // 2 + 1, positions).T
+    weight = np.full(n // 2 + 1, 2 / n)
+    weight[0] = 1 / n
+    if n % 2 == 0:
+        weight[-1] = 1 / n
+    pair = np.stack([np.cos(angle) * weight, -np.sin(angle) * weight], 1 if outer else 2)
+    return pair.reshape(len(angle), -1, 1)
+
+
+class Step:
+    """A product with a constant matrix, (outputs, channels, taps along the last axis)."""
+
+    def __init__(
+        self, p: Problem, matrix: Array, images: int, inner: Triple, outer: Triple, low: int = 0, stride: int = 1,
+        mode: int = 0,
+    ) -> None:  # fmt: skip
+        outputs, channels, taps = matrix.shape
+        q = Pass(((0,), (0,), tuple(range(low, low + taps))), ((0,), (0,), tuple(range(taps))), (1, 1, stride))
+        sums = _sums(p, q, channels, outputs, 1, inner, outer, images, mode)
+        self.program = DirectProgram(sums)
+        weight = matrix.astype(p.types.compute).reshape(outputs, channels, 1, 1, taps)
+        self.packed = self.program.pack(weight)
+        self.shape_alone = np.broadcast_to(weight.dtype.type(0), weight.shape)
+
+    def run(self, x: Array, out: Array, residual: Array | None = None, activation: int = 0) -> None:
+        self.program.run(x, self.shape_alone, self.packed, None, residual, out, activation, False)
+
+
+def _sums(
+    p: Problem, q: Pass, channels: int, outputs: int, groups: int, inner: Triple, outer: Triple, images: int,
+    mode: int = 0,
+) -> Sums:  # fmt: skip
+    return Sums((q,), False, channels, outputs, groups, outer, inner, mode, images, True, p.types, p.machine)
+
+
+POINT = Pass(((0,), (0,), (0,)), ((0,), (0,), (0,)), (1, 1, 1))
+
+
+# ---- a pass --------------------------------------------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """Tiles that go through all steps together: images, and tiles along each axis."""
+
+    images: int
+    tiles: Triple
+
+
+class Transformed:
+    """One pass: `special.Fast`, which says which rows of tiles are to be computed again."""
+
+    def __init__(self, p: Problem, q: Pass, t: Tiling) -> None:
+        self.problem, self.pass_, self.t = p, q, t
+        self.size = q.output_size(p.size)
+        self.low = triple([min(taps) for taps in q.taps])
+        self.tiles = triple([-(-n // outputs) for n, outputs in zip(self.size, t.outputs, strict=True)])
+        self.steps: dict[Any, Any] = {}
+        self.outer = len(t.axes) > 1
+        self.block = self._block()
+
+    # ---- memory
+
+    def scratch(self, b: Block) -> int:
+        """Bytes of the arrays between steps."""
+        p, t = self.problem, self.t
+        channels, outputs, tiles = p.channels * p.groups, p.outputs * p.groups, b.images * prod(b.tiles)
+        depth, height = (self._window(a, 0, b.tiles[a]) for a in (0, 1))
+        columns = 2 * t.half * (depth[1] - depth[0]) * (height[1] - height[0]) * b.tiles[2] * channels
+        rows = 2 * t.half * t.samples[1] * (depth[1] - depth[0]) * prod(b.tiles[1:]) * channels
+        between = columns + (rows if len(t.axes) == 3 else 0)
+        spectra, back = 2 * t.frequencies * tiles, 2 * t.half * prod(t.outputs[:2]) * tiles
+        middle = 2 * t.half * t.samples[1] * t.outputs[0] * tiles if len(t.axes) == 3 else 0
+        return p.machine.element * (
+            max(between, (spectra + back + middle) * outputs) + spectra * channels
+        )
+
+    def _block(self) -> Block:
+        """As many as fit; whole rows rather than columns, images last."""
+        tiles = list(self.tiles)
+        while self.scratch(Block(1, triple(tiles))) > BLOCK_BYTES and prod(tiles) > 1:
+            axis = next(a for a in AXES if tiles[a] > 1)
+            tiles[axis] = -(-tiles[axis] // 2)
+        images = 1
+        if triple(tiles) == self.tiles:
+            while images < 64 and self.scratch(Block(2 * images, self.tiles)) <= BLOCK_BYTES:
+                images *= 2
+        return Block(images, triple(tiles))
+
+    def _window(self, axis: int, first: int, last: int) -> tuple[int, int]:
+        """Positions of the input under tiles first .. last - 1; all where padding repeats them."""
+        extent = self.problem.input_size[axis]
+        if self.problem.mode:
+            return 0, extent
+        t, stride = self.t, self.pass_.stride[axis]
+        begin = first * t.outputs[axis] * stride + self.low[axis]
+        end = (last - 1) * t.outputs[axis] * stride + self.low[axis] + t.samples[axis]
+        begin = min(max(0, begin), extent - 1)
+        return begin, max(min(extent, end), begin + 1)
+
+    # ---- weights
+
+    def spectra(self, weight: Array) -> Array:
+        """The kernel's spectra as matrices of the products, in panels; weights in the logical axis order."""
+        p, q, t = self.problem, self.pass_, self.t
+        kernel = weight.reshape(*weight.shape[:2], *(1,) * (5 - weight.ndim), *weight.shape[2:])
+        kernel = kernel[:, :, q.places[0]][:, :, :, q.places[1]][:, :, :, :, q.places[2]]
+        first, second = (p.channels, p.outputs) if p.transposed else (p.outputs, p.channels)
+        kernel = kernel.reshape(p.groups, first, second, *q.counts)
+        if p.transposed:
+            kernel = kernel.swapaxes(1, 2)
+        w = self._matrices(kernel)
+        whole = w.reshape(p.groups * t.frequencies * 2 * p.outputs, 2 * p.channels, 1, 1, 1)
+        return panels(self._product(1).sums, POINT, whole).panels
+
+    def complex_spectra(self, kernel: Array) -> Array:
+        """[group][o][c][fz][fy][fx]"""
+        made: Array = kernel.astype(np.float64)
+        for axis, n in zip((-1, -2, -3), reversed(self.t.samples), strict=True):
+            taps = np.array(self.pass_.taps[axis + 3]) - self.low[axis + 3]
+            turned = np.exp(1j * _angles(n, self.t.half if axis == -1 else n, taps))
+            made = np.moveaxis(np.matmul(np.moveaxis(made, axis, -1), turned.T), -1, axis)
+        return made
+
+    def _matrices(self, kernel: Array) -> Array:
+        """[group][frequency][re, o][re, c]"""
+        p, t = self.problem, self.t
+        w = np.empty((p.groups, t.frequencies, 2, p.outputs, 2, p.channels), p.types.compute)
+        part = max(1, (1 << 18) // max(1, t.frequencies * p.channels))
+        order = (0, 4, 5, 3, 1, 2) if len(t.axes) == 3 else (0, 5, 4, 3, 1, 2)
+        for g in range(p.groups):
+            for first in range(0, p.outputs, part):
+                o = slice(first, first + part)
+                s = self.complex_spectra(kernel[g : g + 1, o]).transpose(order)
+                s = s.reshape(t.frequencies, -1, p.channels)
+                w[g, :, 0, o, 0] = w[g, :, 1, o, 1] = s.real
+                w[g, :, 1, o, 0] = s.imag
+                w[g, :, 0, o, 1] = -s.imag
+        return w
+
+    def _product(self, tiles: int) -> DirectProgram:
+        """Of all channels for every frequency, for so many tiles."""
+        key = ("product", tiles)
+        if key not in self.steps:
+            p, size = self.problem, (1, 1, tiles)
+            self.steps[key] = DirectProgram(
+                _sums(p, POINT, 2 * p.channels, 2 * p.outputs, p.groups * self.t.frequencies, size, size, 1)
+            )
+        made: DirectProgram = self.steps[key]
+        return made
+
+    def _step(self, name: str, make: Any, *numbers: Any) -> Step:
+        key = (name, *numbers)
+        if key not in self.steps:
+            self.steps[key] = Step(self.problem, make(), *numbers)
+        made: Step = self.steps[key]
+        return made
+
+    # ---- a run
+
+    def run(
+        self, x: Array, weight: Array, packed: Packed | None, bias: Array | None, residual: Array | None, y: Array,
+        activation: int, channels_last: bool, threads: int,
+    ) -> bytes | None:  # fmt: skip
+        """As every program; of `packed` the transformed part."""
+        a = Operands(x, weight, packed, bias, residual, y, activation, channels_last).logical()
+        a = a.phase(self.pass_.phase, self.pass_.step)
+        x, out, add = (None if one is None else _three_axes(one) for one in (a.x, a.out, a.residual))
+        assert x is not None and out is not None and packed is not None and packed.transformed is not None
+        if bias is not None:
+            bias = bias.reshape(-1, 1, 1, 1)
+        bad = np.zeros((len(out), self.size[0], self.tiles[1]), np.uint8)
+        for n in range(0, len(out), self.block.images):
+            images = slice(n, n + self.block.images)
+            for first in np.ndindex(*(-(-all_ // own) for all_, own in zip(self.tiles, self.block.tiles, strict=True))):
+                tiles = [
+                    range(i * own, min(all_, (i + 1) * own))
+                    for i, own, all_ in zip(first, self.block.tiles, self.tiles, strict=True)
+                ]
+                spectrum = self._forward(x[images], tiles)
+                product = self._multiply(spectrum, packed.transformed)
+                del spectrum
+                self._backward(product, tiles, out[images], bias, None if add is None else add[images], activation,
+                               bad[images])  # fmt: skip
+        return bad.tobytes() if bad.any() else None
+
+    def _groups(self, c: int) -> list[tuple[slice, Any]]:
+        """(channels, groups) that a step writes or reads together: all where a group has one."""
+        groups = self.problem.groups
+        if c == 1:
+            return [(slice(None), slice(None))]
+        return [(slice(g * c, (g + 1) * c), slice(g, g + 1)) for g in range(groups)]
+
+    def _forward(self, x: Array, tiles: list[range]) -> Array:
+        """The spectra of the windows under some tiles of some images: [tile][group][frequency][re][c]."""
+        p, t, q = self.problem, self.t, self.pass_
+        images, channels = len(x), x.shape[1]
+        (d0, d1), (h0, h1) = (self._window(a, tiles[a].start, tiles[a].stop) for a in (0, 1))
+        nz, ny, nx = map(len, tiles)
+        made = np.empty((images, nz, ny, nx, p.groups, t.frequencies, 2, p.channels), p.types.compute)
+        columns = np.empty((t.half, 2, d1 - d0, h1 - h0, nx, channels), made.dtype)
+        low = [tiles[a].start * t.outputs[a] * q.stride[a] + self.low[a] for a in AXES]
+        width = x.shape[4]
+        first = self._step(
+            "X", lambda: forward_real(t.samples[2]), h1 - h0, (1, channels, width), (1, channels, nx), low[2],
+            t.outputs[2] * q.stride[2], p.mode,
+        )  # fmt: skip
+        for n in range(images):
+            for d in range(d0, d1):
+                to = columns[:, :, d - d0].reshape(2 * t.half, h1 - h0, nx, channels) if d1 - d0 == 1 else (
+                    columns.reshape(2 * t.half, d1 - d0, h1 - h0, nx, channels)[:, d - d0]
+                )
+                first.run(x[n, :, d, h0:h1].swapaxes(0, 1)[:, None, None], to.transpose(1, 0, 3, 2)[:, :, None])
+            if len(t.axes) == 1:
+                for c, g in self._groups(p.channels):
+                    to = made[n, 0, 0, :, g].reshape(nx, -1, t.half, 2, p.channels)
+                    own = columns[:, :, 0, 0, :, c].reshape(t.half, 2, nx, -1, p.channels)
+                    to[...] = own.transpose(2, 3, 0, 1, 4)
+            elif len(t.axes) == 2:
+                self._rows(columns[:, :, 0], made[n, 0], low[1] - h0)
+            else:
+                self._planes(columns, made[n], low[1] - h0, low[0] - d0)
+        return made
+
+    def _rows(self, columns: Array, to: Array, low: int) -> None:
+        """[fx][re][h][tile x][c] to [tile y][tile x][group][fx, fy][re][c of the group]."""
+        p, t = self.problem, self.t
+        ny, nx, height = to.shape[0], to.shape[1], columns.shape[2]
+        to = to.reshape(ny, nx, p.groups, t.half, 2 * t.samples[1], p.channels)
+        for c, g in self._groups(p.channels):
+            own = columns[..., c].transpose(0, 1, 3, 4, 2)
+            target = to[:, :, g] if p.channels == 1 else to[:, :, g].swapaxes(2, 5)
+            target = target[..., 0] if p.channels == 1 else target[..., 0]
+            # (y, x, c, fx, (fy, re))
+            self._step(
+                "Y", lambda: forward_complex(t.samples[1]), t.half, (nx, own.shape[3], height),
+                (nx, own.shape[3], ny), low, t.outputs[1] * self.pass_.stride[1], p.mode,
+            ).run(own, target.transpose(3, 4, 1, 2, 0))  # fmt: skip
+
+    def _planes(self, columns: Array, to: Array, low_y: int, low_z: int) -> None:
+        """[fx][re][d][h][tile x][c] to [tile][group][fy, fx, fz][re][c of the group]."""
+        p, t, q = self.problem, self.t, self.pass_
+        half, _, depth, height, nx, channels = columns.shape
+        nz, ny = to.shape[:2]
+        rows = np.empty((half, t.samples[1], 2, depth, ny, nx * channels), columns.dtype)
+        self._step(
+            "Y", lambda: forward_complex(t.samples[1]), half, (depth, nx * channels, height),
+            (depth, nx * channels, ny), low_y, t.outputs[1] * q.stride[1], p.mode,
+        ).run(
+            columns.reshape(half, 2, depth, height, nx * channels).swapaxes(3, 4),
+            rows.reshape(half, 2 * t.samples[1], depth, ny, nx * channels).swapaxes(3, 4),
+        )  # fmt: skip
+        to = to.reshape(nz, ny * nx, p.groups, t.samples[1], half, 2 * t.samples[0], p.channels)
+        for f in range(half):
+            for c, g in self._groups(p.channels):
+                own = rows[f].reshape(t.samples[1], 2, depth, ny * nx, channels)[..., c].transpose(0, 1, 3, 4, 2)
+                target = to[:, :, g, :, f]  # z, yx, g, fy, (fz, re), c
+                target = target[..., 0] if p.channels == 1 else target.swapaxes(2, 5)[..., 0]  # z, yx, c, fy, (fz, re)
+                self._step(
+                    "Z", lambda: forward_complex(t.samples[0]), t.samples[1], (ny * nx, own.shape[3], depth),
+                    (ny * nx, own.shape[3], nz), low_z, t.outputs[0] * q.stride[0], p.mode,
+                ).run(own, target.transpose(3, 4, 1, 2, 0))  # fmt: skip
+
+    def _multiply(self, spectrum: Array, packed: Array) -> Array:
+        """Over the channels, for every frequency."""
+        p, t = self.problem, self.t
+        tiles = prod(spectrum.shape[:4])
+        made = np.empty((*spectrum.shape[:7], p.outputs), spectrum.dtype)
+        groups = p.groups * t.frequencies
+        weight = np.broadcast_to(spectrum.dtype.type(0), (1, 1, 1, 2 * p.channels, groups * 2 * p.outputs))
+        self._product(tiles).run(
+            spectrum.reshape(1, 1, 1, tiles, -1), weight, (Packed(packed, True),), None, None,
+            made.reshape(1, 1, 1, tiles, -1), 0, True,
+        )  # fmt: skip
+        return made
+
+    def _backward(
+        self, product: Array, tiles: list[range], out: Array, bias: Array | None, add: Array | None, activation: int,
+        bad: Array,
+    ) -> None:  # fmt: skip
+        """The outputs of some tiles of some images, and whether a row of them has values near the largest."""
+        p, t, stride = self.problem, self.t, self.pass_.stride
+        images, (nz, ny, nx) = len(product), map(len, tiles)
+        count, outputs = images * nz * ny * nx, p.outputs * p.groups
+        half, (tz, ty, _) = t.half, t.outputs
+        if len(t.axes) == 1:
+            last = np.empty((count, half, 2, outputs), product.dtype)
+            own = product.reshape(count, p.groups, half, 2, p.outputs).transpose(0, 2, 3, 1, 4)
+            last.reshape(own.shape)[...] = own
+        else:
+            last = self._rows_back(product.reshape(count, p.groups, -1, p.outputs))
+        size = last.reshape(count, -1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            fine = np.isfinite(np.einsum("ti,ti->t", size, size)).reshape(images, nz, ny, nx).all(3)
+        last = last.reshape(images, nz, ny, nx, tz, ty, 2 * half, outputs)
+        for n, z, y in np.ndindex(images, nz, ny):
+            (z0, z1), (y0, y1) = (
+                (tiles[a][i] * t.outputs[a], min(self.size[a], (tiles[a][i] + 1) * t.outputs[a]))
+                for a, i in ((0, z), (1, y))
+            )
+            if not fine[n, z, y]:
+                bad[n, z0:z1, tiles[1][y]] = 1
+                continue
+            window = np.s_[:, z0:z1, y0:y1]
+            beside = None if add is None else add[n][window]
+            if bias is not None:
+                beside = np.broadcast_to(bias, out[n][window].shape) if beside is None else beside + bias
+            self._columns_back(
+                last[n, z, y, :, : z1 - z0, : y1 - y0], tiles[2], out[n][window], beside, activation, stride[2]
+            )
+
+    def _rows_back(self, product: Array) -> Array:
+        """[tile][group][frequency, re][o] to [tile][z][y][re][fx][o], of images and volumes."""
+        p, t, stride = self.problem, self.t, self.pass_.stride
+        count, groups, _, per_group = product.shape
+        outputs, half, (tz, ty, _) = groups * per_group, t.half, t.outputs
+        n = t.samples[0] if len(t.axes) == 3 else t.samples[1]
+        j = tz if len(t.axes) == 3 else ty
+        beside = half * t.samples[1] if len(t.axes) == 3 else half
+        axis = 0 if len(t.axes) == 3 else 1
+        made = np.empty((count, 2 * j, beside, outputs), product.dtype)
+        product = product.reshape(count, groups, beside, 2 * n, per_group)
+        for o, g in self._groups(per_group):
+            own = product[:, g]  # tile, g, beside, (f, re), o
+            own = own[..., 0] if per_group == 1 else own.swapaxes(1, 4)[..., 0]  # tile, o, beside, (f, re)
+            self._step(
+                "last back", lambda: backward_complex(n, np.arange(j) * stride[axis], False), count,
+                (1, beside, own.shape[1]), (1, beside, own.shape[1]),
+            ).run(own.transpose(0, 3, 2, 1)[:, :, None], made[:, :, None, :, o])  # fmt: skip
+        if len(t.axes) == 2:
+            return made
+        rows = made.reshape(count, tz, 2 * t.samples[1], half, outputs)
+        made = np.empty((count, tz, 2 * ty, half, outputs), product.dtype)
+        self._step(
+            "Y back", lambda: backward_complex(t.samples[1], np.arange(ty) * stride[1], True), count,
+            (tz, half, outputs), (tz, half, outputs),
+        ).run(rows.swapaxes(1, 2), made.swapaxes(1, 2))  # fmt: skip
+        return made
+
+    def _columns_back(
+        self, last: Array, tiles: range, out: Array, add: Array | None, activation: int, stride: int
+    ) -> None:
+        """[tile x][z][y][re, fx][o] to a run of tiles of one image, [o][z][y][x]; what ends within a tile apart."""
+        t, n = self.t, self.t.outputs[2]
+        end = min(self.size[2], tiles.stop * n)
+        whole = (end - tiles.start * n) // n
+        for first, count, own in ((0, whole, n), (whole, 1, end - (tiles.start + whole) * n)):
+            if count == 0 or own == 0:
+                continue
+            begin = (tiles.start + first) * n
+            parts = [None, None]
+            for i, array in enumerate((out, add)):
+                if array is not None:
+                    part = array[..., begin : begin + count * own]
+                    parts[i] = _split(part, count, own).transpose(3, 4, 1, 2, 0)  # type: ignore[call-overload]
+            to = parts[0]
+            assert to is not None
+            size = (to.shape[2], to.shape[3], to.shape[4])
+            self._step(
+                f"X back, {own}", lambda own=own: backward_real(t.samples[2], np.arange(own) * stride, self.outer),
+                count, size, size,
+            ).run(last[first : first + count].transpose(0, 3, 1, 2, 4), to, parts[1], activation)  # fmt: skip
+
+
+def _three_axes(a: Array) -> Array:
+    """With a depth and a height; a view."""
+    return a[(slice(None), slice(None), *(None,) * (5 - a.ndim))]
+
+
+def _split(a: Array, count: int, own: int) -> Array:
+    """The last axis as two; a view."""
+    strides = (*a.strides[:-1], own * a.strides[-1], a.strides[-1])
+    return np.lib.stride_tricks.as_strided(a, (*a.shape[:-1], count, own), strides)
+
+
+# ---- the program ---------------------------------------------------------------------------------------------------
+
+
+class FftProgram(Program):
+    """The passes of a problem, each transformed."""
+
+    def __init__(self, p: Problem, t: Tiling) -> None:
+        self.problem, self.t = p, t
+        self.passes = [Transformed(p, q, t) for q in p.passes]
+        self.covers = sum(prod(one.size) for one in self.passes) == prod(p.size)
+
+    def pack(self, weight: Array) -> tuple[Packed, ...]:
+        made = []
+        for one in self.passes:
+            plain = panels(self.problem, one.pass_, weight)
+            made.append(plain._replace(transformed=one.spectra(weight)) if plain.finite else plain)
+        return tuple(made)
+
+    def run(
+        self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
+        out: Array, activation: int, channels_last: bool,
+    ) -> None:  # fmt: skip
+        a = Operands(x, weight, None, bias, residual, out, activation, channels_last).logical()
+        finite = packed is not None or special.all_finite(a.weight)
+        for i, one in enumerate(self.passes):
+            if packed is not None:
+                held, mine = packed[i], packed[i]
+            else:
+                held, mine = None, Packed(NONE, finite, one.spectra(a.weight) if finite else None)
+            native = mine.transformed is not None and one
+            special.run(self.problem, one.pass_, a._replace(packed=held), native, self.t.outputs[1], mine)
+
+    def told(self, channels_last: bool, prepared: bool) -> Told:
+        p, t, first = self.problem, self.t, self.passes[0]
+        spectra = packed_bytes(first._product(1).sums, 1) * len(self.passes)
+        plain = sum(packed_bytes(p, prod(q.counts)) for q in p.passes)
+        own = max(one.scratch(one.block) for one in self.passes)
+        return Told(
+            tile=t.outputs, block=f"{first.block.images * prod(first.block.tiles)} tiles",
+            register_tile=(p.machine.rows, p.machine.width),
+            source="spectra of tiles of " + " x ".join(map(str, t.samples[3 - len(t.axes) :])),
+            workspace_bytes=own + (0 if prepared else spectra), packed_weight_bytes=spectra + plain if prepared else 0,
+            multiplications=multiplications(p, t), threads=p.machine.threads,
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def spectra_bytes(p: Problem, t: Tiling) -> int:
+    """Of the transformed kernel."""
+    return len(p.passes) * p.machine.element * 4 * p.groups * t.frequencies * p.channels * p.outputs
+
+
+def work(p: Problem, t: Tiling) -> tuple[int, int]:
+    """Multiply-adds of one image: (of the transforms, of the products), of all passes."""
+    transforms = products = 0
+    channels, outputs = p.groups * p.channels, p.groups * p.outputs
+    nz, ny, nx = t.samples
+    tz, ty, tx = t.outputs
+    for q in p.passes:
+        kz, ky, kx = (-(-n // own) for n, own in zip(q.output_size(p.size), t.outputs, strict=True))
+        depth, height = (
+            min(p.input_size[a], k * t.outputs[a] * q.stride[a] + t.samples[a]) for a, k in ((0, kz), (1, ky))
+        )
+        tiles = kz * ky * kx
+        transforms += channels * depth * height * kx * nx * 2 * t.half
+        transforms += outputs * tiles * tz * ty * 2 * t.half * tx
+        if len(t.axes) > 1:
+            transforms += channels * depth * ky * kx * t.half * 4 * ny * ny
+            transforms += outputs * tiles * tz * t.half * 4 * ny * ty
+        if len(t.axes) > 2:
+            transforms += tiles * t.half * ny * 4 * nz * (channels * nz + outputs * tz)
+        products += tiles * t.frequencies * 4 * p.groups * p.channels * p.outputs
+    return transforms, products
+
+
+def multiplications(p: Problem, t: Tiling) -> int:
+    """Multiply-adds of a run of the planned batch."""
+    return p.geometry.batch * sum(work(p, t))
+
