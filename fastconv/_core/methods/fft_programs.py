@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ... import _native
 from .. import special
 from ..passes import AXES, triple
 from .direct import DirectProgram
@@ -35,11 +36,14 @@ from .method import (
     Sums,
     Told,
     Triple,
+    aligned_bytes,
     packed_bytes,
     panels,
 )
 
-BLOCK_BYTES = 8 << 20  # of the arrays between steps: tiles that go through all of them together
+BLOCK_BYTES = 1 << 23  # of the arrays between steps: tiles that go through all of them together
+MOST_TILE_BYTES = 12 << 20  # of a block of one tile
+PART = 1 << 16  # complex numbers of a kernel's spectrum that are made together
 NONE: Array = np.zeros(0, np.uint8)
 
 
@@ -168,6 +172,7 @@ class Transformed:
         self.tiles = triple([-(-n // outputs) for n, outputs in zip(self.size, t.outputs, strict=True)])
         self.steps: dict[Any, Any] = {}
         self.outer = len(t.axes) > 1
+        self.pointwise = p.channels == p.outputs == 1  # a product of two spectra, without a sum
         self.block = self._block()
 
     # ---- memory
@@ -182,9 +187,8 @@ class Transformed:
         between = columns + (rows if len(t.axes) == 3 else 0)
         spectra, back = 2 * t.frequencies * tiles, 2 * t.half * prod(t.outputs[:2]) * tiles
         middle = 2 * t.half * t.samples[1] * t.outputs[0] * tiles if len(t.axes) == 3 else 0
-        return p.machine.element * (
-            max(between, (spectra + back + middle) * outputs) + spectra * channels
-        )
+        products = 0 if self.pointwise else spectra * outputs
+        return p.machine.element * (between + (back + middle) * outputs + spectra * channels + products)
 
     def _block(self) -> Block:
         """As many as fit; whole rows rather than columns, images last."""
@@ -220,6 +224,13 @@ class Transformed:
         kernel = kernel.reshape(p.groups, first, second, *q.counts)
         if p.transposed:
             kernel = kernel.swapaxes(1, 2)
+        if self.pointwise:
+            numbers = self.complex_spectra(kernel).reshape(p.groups, *self.t.samples[:2], self.t.half)
+            order = (0, 2, 3, 1) if len(self.t.axes) == 3 else (0, 3, 2, 1)
+            w = np.ascontiguousarray(numbers.transpose(order), np.result_type(p.types.compute, np.complex64))
+            made = aligned_bytes(w.nbytes)
+            made[...] = w.reshape(-1).view(np.uint8)
+            return made
         w = self._matrices(kernel)
         whole = w.reshape(p.groups * t.frequencies * 2 * p.outputs, 2 * p.channels, 1, 1, 1)
         return panels(self._product(1).sums, POINT, whole).panels
@@ -237,7 +248,7 @@ class Transformed:
         """[group][frequency][re, o][re, c]"""
         p, t = self.problem, self.t
         w = np.empty((p.groups, t.frequencies, 2, p.outputs, 2, p.channels), p.types.compute)
-        part = max(1, (1 << 18) // max(1, t.frequencies * p.channels))
+        part = max(1, PART // max(1, t.frequencies * p.channels))
         order = (0, 4, 5, 3, 1, 2) if len(t.axes) == 3 else (0, 5, 4, 3, 1, 2)
         for g in range(p.groups):
             for first in range(0, p.outputs, part):
@@ -281,6 +292,7 @@ class Transformed:
         if bias is not None:
             bias = bias.reshape(-1, 1, 1, 1)
         bad = np.zeros((len(out), self.size[0], self.tiles[1]), np.uint8)
+        arena = Arena(self.problem.types.compute)
         for n in range(0, len(out), self.block.images):
             images = slice(n, n + self.block.images)
             for first in np.ndindex(*(-(-all_ // own) for all_, own in zip(self.tiles, self.block.tiles, strict=True))):
@@ -288,11 +300,9 @@ class Transformed:
                     range(i * own, min(all_, (i + 1) * own))
                     for i, own, all_ in zip(first, self.block.tiles, self.tiles, strict=True)
                 ]
-                spectrum = self._forward(x[images], tiles)
-                product = self._multiply(spectrum, packed.transformed)
-                del spectrum
-                self._backward(product, tiles, out[images], bias, None if add is None else add[images], activation,
-                               bad[images])  # fmt: skip
+                product = self._multiply(self._forward(x[images], tiles, arena), packed.transformed, arena)
+                beside = None if add is None else add[images]
+                self._backward(product, tiles, out[images], bias, beside, activation, bad[images], arena)
         return bad.tobytes() if bad.any() else None
 
     def _groups(self, c: int) -> list[tuple[slice, Any]]:
@@ -302,14 +312,14 @@ class Transformed:
             return [(slice(None), slice(None))]
         return [(slice(g * c, (g + 1) * c), slice(g, g + 1)) for g in range(groups)]
 
-    def _forward(self, x: Array, tiles: list[range]) -> Array:
+    def _forward(self, x: Array, tiles: list[range], arena: Arena) -> Array:
         """The spectra of the windows under some tiles of some images: [tile][group][frequency][re][c]."""
         p, t, q = self.problem, self.t, self.pass_
         images, channels = len(x), x.shape[1]
         (d0, d1), (h0, h1) = (self._window(a, tiles[a].start, tiles[a].stop) for a in (0, 1))
         nz, ny, nx = map(len, tiles)
-        made = np.empty((images, nz, ny, nx, p.groups, t.frequencies, 2, p.channels), p.types.compute)
-        columns = np.empty((t.half, 2, d1 - d0, h1 - h0, nx, channels), made.dtype)
+        made = arena.lend("spectra", images, nz, ny, nx, p.groups, t.frequencies, 2, p.channels)
+        columns = arena.lend("columns", t.half, 2, d1 - d0, h1 - h0, nx, channels)
         low = [tiles[a].start * t.outputs[a] * q.stride[a] + self.low[a] for a in AXES]
         width = x.shape[4]
         first = self._step(
@@ -330,7 +340,7 @@ class Transformed:
             elif len(t.axes) == 2:
                 self._rows(columns[:, :, 0], made[n, 0], low[1] - h0)
             else:
-                self._planes(columns, made[n], low[1] - h0, low[0] - d0)
+                self._planes(columns, made[n], low[1] - h0, low[0] - d0, arena)
         return made
 
     def _rows(self, columns: Array, to: Array, low: int) -> None:
@@ -340,20 +350,18 @@ class Transformed:
         to = to.reshape(ny, nx, p.groups, t.half, 2 * t.samples[1], p.channels)
         for c, g in self._groups(p.channels):
             own = columns[..., c].transpose(0, 1, 3, 4, 2)
-            target = to[:, :, g] if p.channels == 1 else to[:, :, g].swapaxes(2, 5)
-            target = target[..., 0] if p.channels == 1 else target[..., 0]
-            # (y, x, c, fx, (fy, re))
+            target = (to[:, :, g] if p.channels == 1 else to[:, :, g].swapaxes(2, 5))[..., 0]  # y, x, c, fx, (fy, re)
             self._step(
                 "Y", lambda: forward_complex(t.samples[1]), t.half, (nx, own.shape[3], height),
                 (nx, own.shape[3], ny), low, t.outputs[1] * self.pass_.stride[1], p.mode,
             ).run(own, target.transpose(3, 4, 1, 2, 0))  # fmt: skip
 
-    def _planes(self, columns: Array, to: Array, low_y: int, low_z: int) -> None:
+    def _planes(self, columns: Array, to: Array, low_y: int, low_z: int, arena: Arena) -> None:
         """[fx][re][d][h][tile x][c] to [tile][group][fy, fx, fz][re][c of the group]."""
         p, t, q = self.problem, self.t, self.pass_
         half, _, depth, height, nx, channels = columns.shape
         nz, ny = to.shape[:2]
-        rows = np.empty((half, t.samples[1], 2, depth, ny, nx * channels), columns.dtype)
+        rows = arena.lend("rows", half, t.samples[1], 2, depth, ny, nx * channels)
         self._step(
             "Y", lambda: forward_complex(t.samples[1]), half, (depth, nx * channels, height),
             (depth, nx * channels, ny), low_y, t.outputs[1] * q.stride[1], p.mode,
@@ -372,11 +380,16 @@ class Transformed:
                     (ny * nx, own.shape[3], nz), low_z, t.outputs[0] * q.stride[0], p.mode,
                 ).run(own, target.transpose(3, 4, 1, 2, 0))  # fmt: skip
 
-    def _multiply(self, spectrum: Array, packed: Array) -> Array:
+    def _multiply(self, spectrum: Array, packed: Array, arena: Arena) -> Array:
         """Over the channels, for every frequency."""
         p, t = self.problem, self.t
         tiles = prod(spectrum.shape[:4])
-        made = np.empty((*spectrum.shape[:7], p.outputs), spectrum.dtype)
+        if self.pointwise:
+            numbers = spectrum.reshape(tiles, -1).view(np.result_type(spectrum, np.complex64))
+            with np.errstate(all="ignore"):
+                numbers *= packed.view(numbers.dtype)
+            return spectrum
+        made = arena.lend("products", *spectrum.shape[:7], p.outputs)
         groups = p.groups * t.frequencies
         weight = np.broadcast_to(spectrum.dtype.type(0), (1, 1, 1, 2 * p.channels, groups * 2 * p.outputs))
         self._product(tiles).run(
@@ -387,7 +400,7 @@ class Transformed:
 
     def _backward(
         self, product: Array, tiles: list[range], out: Array, bias: Array | None, add: Array | None, activation: int,
-        bad: Array,
+        bad: Array, arena: Arena,
     ) -> None:  # fmt: skip
         """The outputs of some tiles of some images, and whether a row of them has values near the largest."""
         p, t, stride = self.problem, self.t, self.pass_.stride
@@ -395,11 +408,11 @@ class Transformed:
         count, outputs = images * nz * ny * nx, p.outputs * p.groups
         half, (tz, ty, _) = t.half, t.outputs
         if len(t.axes) == 1:
-            last = np.empty((count, half, 2, outputs), product.dtype)
+            last = arena.lend("columns back", count, half, 2, outputs)
             own = product.reshape(count, p.groups, half, 2, p.outputs).transpose(0, 2, 3, 1, 4)
             last.reshape(own.shape)[...] = own
         else:
-            last = self._rows_back(product.reshape(count, p.groups, -1, p.outputs))
+            last = self._rows_back(product.reshape(count, p.groups, -1, p.outputs), arena)
         size = last.reshape(count, -1)
         with np.errstate(over="ignore", invalid="ignore"):
             fine = np.isfinite(np.einsum("ti,ti->t", size, size)).reshape(images, nz, ny, nx).all(3)
@@ -420,16 +433,16 @@ class Transformed:
                 last[n, z, y, :, : z1 - z0, : y1 - y0], tiles[2], out[n][window], beside, activation, stride[2]
             )
 
-    def _rows_back(self, product: Array) -> Array:
+    def _rows_back(self, product: Array, arena: Arena) -> Array:
         """[tile][group][frequency, re][o] to [tile][z][y][re][fx][o], of images and volumes."""
-        p, t, stride = self.problem, self.t, self.pass_.stride
+        t, stride = self.t, self.pass_.stride
         count, groups, _, per_group = product.shape
         outputs, half, (tz, ty, _) = groups * per_group, t.half, t.outputs
         n = t.samples[0] if len(t.axes) == 3 else t.samples[1]
         j = tz if len(t.axes) == 3 else ty
         beside = half * t.samples[1] if len(t.axes) == 3 else half
         axis = 0 if len(t.axes) == 3 else 1
-        made = np.empty((count, 2 * j, beside, outputs), product.dtype)
+        made = arena.lend("rows back", count, 2 * j, beside, outputs)
         product = product.reshape(count, groups, beside, 2 * n, per_group)
         for o, g in self._groups(per_group):
             own = product[:, g]  # tile, g, beside, (f, re), o
@@ -441,7 +454,7 @@ class Transformed:
         if len(t.axes) == 2:
             return made
         rows = made.reshape(count, tz, 2 * t.samples[1], half, outputs)
-        made = np.empty((count, tz, 2 * ty, half, outputs), product.dtype)
+        made = arena.lend("columns back", count, tz, 2 * ty, half, outputs)
         self._step(
             "Y back", lambda: backward_complex(t.samples[1], np.arange(ty) * stride[1], True), count,
             (tz, half, outputs), (tz, half, outputs),
@@ -471,6 +484,21 @@ class Transformed:
                 f"X back, {own}", lambda own=own: backward_real(t.samples[2], np.arange(own) * stride, self.outer),
                 count, size, size,
             ).run(last[first : first + count].transpose(0, 3, 1, 2, 4), to, parts[1], activation)  # fmt: skip
+
+
+class Arena:
+    """The arrays between the steps of a run: the memory of one block is that of the next."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = np.dtype(dtype)
+        self.held: dict[str, Array] = {}
+
+    def lend(self, name: str, *shape: int) -> Array:
+        """Values of no meaning."""
+        count = prod(shape)
+        if name not in self.held or self.held[name].size < count:
+            self.held[name] = np.empty(count, self.dtype)
+        return self.held[name][:count].reshape(shape)
 
 
 def _three_axes(a: Array) -> Array:
@@ -513,19 +541,20 @@ class FftProgram(Program):
                 held, mine = packed[i], packed[i]
             else:
                 held, mine = None, Packed(NONE, finite, one.spectra(a.weight) if finite else None)
-            native = mine.transformed is not None and one
+            native = a.x.size > 0 and mine.transformed is not None and one  # of padding alone, directly
             special.run(self.problem, one.pass_, a._replace(packed=held), native, self.t.outputs[1], mine)
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
         p, t, first = self.problem, self.t, self.passes[0]
-        spectra = packed_bytes(first._product(1).sums, 1) * len(self.passes)
+        spectra = held_bytes(p, t) * len(self.passes)
         plain = sum(packed_bytes(p, prod(q.counts)) for q in p.passes)
         own = max(one.scratch(one.block) for one in self.passes)
         return Told(
             tile=t.outputs, block=f"{first.block.images * prod(first.block.tiles)} tiles",
             register_tile=(p.machine.rows, p.machine.width),
             source="spectra of tiles of " + " x ".join(map(str, t.samples[3 - len(t.axes) :])),
-            workspace_bytes=own + (0 if prepared else spectra), packed_weight_bytes=spectra + plain if prepared else 0,
+            workspace_bytes=own + (0 if prepared else making_bytes(p, t)),
+            packed_weight_bytes=spectra + plain if prepared else 0,
             multiplications=multiplications(p, t), threads=p.machine.threads,
         )  # fmt: skip
 
@@ -534,6 +563,21 @@ class FftProgram(Program):
 def spectra_bytes(p: Problem, t: Tiling) -> int:
     """Of the transformed kernel."""
     return len(p.passes) * p.machine.element * 4 * p.groups * t.frequencies * p.channels * p.outputs
+
+
+def held_bytes(p: Problem, t: Tiling) -> int:
+    """Of the transformed kernel of a pass in panels."""
+    if p.channels == p.outputs == 1:
+        return 2 * p.machine.element * t.frequencies * p.groups
+    return _native.packed_bytes(p.compute, p.groups * t.frequencies, 1, 2 * p.channels, 2 * p.outputs)
+
+
+@lru_cache(maxsize=1024)
+def making_bytes(p: Problem, t: Tiling) -> int:
+    """What a call has of a pass: the panels, the matrices they are made of and complex numbers in double precision."""
+    numbers = p.groups * t.frequencies * p.channels * p.outputs
+    own = min(numbers, max(PART, t.frequencies * p.channels)) * 16 * 3
+    return held_bytes(p, t) + own + (0 if p.channels == p.outputs == 1 else 4 * p.machine.element * numbers)
 
 
 def work(p: Problem, t: Tiling) -> tuple[int, int]:

@@ -30,6 +30,7 @@ MEASURED: dict[str, dict[str, Any]] = {
         "few_tiles": 4, "held_bytes": 16 << 20,  # Zen 5
     },
     "winograd along rows": {"outputs": 16, "size": 24, "rows": 7},  # Zen 5
+    "fft": {"gain": 1.4},  # Zen 4, one image, plans of 5x5 to 11x11, 31 taps of one axis, one channel up to 31x31
     "strassen": {  # Zen 5, one image
         "once": (48, 512, 512, 1 << 18), "twice": (128, 256, 256, 1 << 17), "tiles_once": 50, "tiles_twice": 33,
         "part": 13,
