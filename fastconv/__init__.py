@@ -112,7 +112,7 @@ def __getattr__(name: str) -> Any:
     if name == "Sequential":
         return import_module(".models", __name__).Sequential
     if name == "tiled_predict":
-        return import_module(".tiles", __name__).tiled_predict
+        return import_module(".models.tiles", __name__).tiled_predict
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
