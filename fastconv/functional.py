@@ -82,8 +82,11 @@ def conv2d(
         Distance between neighbouring taps of the kernel, in pixels.
     groups : int
         Groups of channels that are convolved apart; depthwise is ``groups=C``.
-    padding_mode : {'zeros', 'reflect', 'replicate', 'circular', 'symmetric'}
+    padding_mode : {'zeros', 'constant', 'reflect', 'replicate', 'circular', 'symmetric'}
         What the padding holds. It may be wider than the image: the repetition then goes on, as in `numpy.pad`.
+    padding_value : int or float
+        What a 'constant' padding holds, of the input's element type; an infinity or NaN reaches every output whose
+        window holds a part of the padding. With other modes it must be left out; a constant 0 is 'zeros'.
     data_format : {'NCHW', 'NHWC', 'channels_first', 'channels_last'}
         The order of the axes of all arrays.
     activation : {None, 'relu', 'relu6', 'leaky_relu', 'silu', 'sigmoid', 'hardswish'}
@@ -96,6 +99,10 @@ def conv2d(
         'auto' takes what `explain_conv2d` says.
     num_threads : int, optional
         Threads for this call, in place of `get_num_threads()`.
+    max_workspace : int, optional
+        Bytes of scratch memory that the call may take beside arrays and packed weights, 30 MiB as a rule: fewer
+        threads, smaller blocks, and where 'auto' leaves the choice another algorithm keep to it. Too few are refused,
+        and the least possible is named.
     out : ndarray, optional
         An array of the result's shape and element type that receives it; it may overlap the inputs.
 
@@ -191,11 +198,13 @@ def conv1d(
         signal, so that no output looks at a later sample.
     dilation, groups : int
         As for `conv2d`.
-    padding_mode : {'zeros', 'reflect', 'replicate', 'circular', 'symmetric'}
+    padding_mode : {'zeros', 'constant', 'reflect', 'replicate', 'circular', 'symmetric'}
         What the padding holds. It may be wider than the signal: the repetition then goes on, as in `numpy.pad`.
+    padding_value : int or float
+        What a 'constant' padding holds.
     data_format : {'NCW', 'NWC', 'NCL', 'NLC', 'channels_first', 'channels_last'}
         The order of the axes.
-    activation, residual, algorithm, num_threads, out : as for `conv2d`
+    activation, residual, algorithm, num_threads, max_workspace, out : as for `conv2d`
         See there.
 
     Returns
@@ -257,11 +266,13 @@ def conv3d(
         For all sides, (depth, height, width), ((front, back), (top, bottom), (left, right)), or a word as for `conv2d`.
     dilation, groups : int or (int, int, int)
         As for `conv2d`.
-    padding_mode : {'zeros', 'reflect', 'replicate', 'circular', 'symmetric'}
+    padding_mode : {'zeros', 'constant', 'reflect', 'replicate', 'circular', 'symmetric'}
         What the padding holds. It may be wider than the volume: the repetition then goes on, as in `numpy.pad`.
+    padding_value : int or float
+        What a 'constant' padding holds.
     data_format : {'NCDHW', 'NDHWC', 'channels_first', 'channels_last'}
         The order of the axes.
-    activation, residual, algorithm, num_threads, out : as for `conv2d`
+    activation, residual, algorithm, num_threads, max_workspace, out : as for `conv2d`
         See there.
 
     Returns
@@ -323,12 +334,15 @@ def conv_transpose2d(
     stride : int or (int, int)
         Rows and columns of the output from one input pixel to the next.
     padding : int, (int, int), ((int, int), (int, int)) or str
-        What is cut off the output's borders; 'same' gives H * stride + output_padding rows.
+        What is cut off the output's borders; 'valid' cuts nothing, 'same' gives H * stride + output_padding rows.
     output_padding : int or (int, int)
         Rows and columns added at the end of the output, below the stride.
     groups, dilation : int or (int, int)
         As for `conv2d`.
-    data_format, algorithm, num_threads, out : as for `conv2d`
+    output_size : int or (int, int), optional
+        Rows and columns of the output, in place of `output_padding`: one of those sizes that the convolution which is
+        transposed makes the input of. It goes with padding in numbers.
+    data_format, algorithm, num_threads, max_workspace, out : as for `conv2d`
         See there.
 
     Returns
@@ -383,9 +397,9 @@ def conv_transpose1d(
         Shape (C, O / groups, kW), or (kW, O / groups, C).
     bias : array_like, optional
         Shape (O,): one value for each output channel.
-    stride, padding, output_padding, groups, dilation : int, ((int, int),) or str
+    stride, padding, output_padding, groups, dilation, output_size : int, ((int, int),) or str
         As for `conv_transpose2d`, along the one axis.
-    data_format, algorithm, num_threads, out : as for `conv1d`
+    data_format, algorithm, num_threads, max_workspace, out : as for `conv1d`
         See there.
 
     Returns
@@ -431,9 +445,9 @@ def conv_transpose3d(
         Shape (C, O / groups, kD, kH, kW), or (kD, kH, kW, O / groups, C).
     bias : array_like, optional
         Shape (O,): one value for each output channel.
-    stride, padding, output_padding, groups, dilation : int, three or str
+    stride, padding, output_padding, groups, dilation, output_size : int, three or str
         As for `conv_transpose2d`, in the order depth, height, width.
-    data_format, algorithm, num_threads, out : as for `conv3d`
+    data_format, algorithm, num_threads, max_workspace, out : as for `conv3d`
         See there.
 
     Returns
@@ -487,7 +501,7 @@ def conv2d_backward(
         As in the forward call.
     output_mask : sequence of three bool
         Which gradients are wanted.
-    padding_mode, data_format, algorithm, num_threads : as for `conv2d`
+    padding_mode, padding_value, data_format, algorithm, num_threads : as for `conv2d`
         See there.
 
     Returns
@@ -596,7 +610,7 @@ def tiled_conv2d(
         Shape (O,): one value for each output channel.
     stride, padding : int, pair or str
         As for `conv2d`.
-    dilation, data_format, algorithm, num_threads, out : as for `conv2d`
+    dilation, data_format, algorithm, num_threads, max_workspace, out : as for `conv2d`
         See there.
 
     Returns

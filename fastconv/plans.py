@@ -48,10 +48,12 @@ def plan_conv2d(
         Shape (O,): one value for each output channel.
     stride, padding, dilation, groups : int, pair or str
         As for `conv2d`.
-    padding_mode, data_format, activation, algorithm : str
+    padding_mode, padding_value, data_format, activation, algorithm : str or number
         As for `conv2d`.
     num_threads : int, optional
         Threads of every run, in place of `get_num_threads()`.
+    max_workspace : int, optional
+        Bytes of scratch memory that a run of any batch may take beside arrays and packed weights.
 
     Returns
     -------
@@ -151,12 +153,14 @@ def plan_conv_transpose2d(
         The weight of `conv_transpose2d`; of the input's element type.
     bias : array_like, optional
         Shape (O,): one value for each output channel.
-    stride, padding, output_padding, groups, dilation : int, pair or str
+    stride, padding, output_padding, groups, dilation, output_size : int, pair or str
         As for `conv_transpose2d`.
     data_format, algorithm : str
         As for `conv_transpose2d`.
     num_threads : int, optional
         Threads of every run, in place of `get_num_threads()`.
+    max_workspace : int, optional
+        Bytes of scratch memory that a run of any batch may take beside arrays and packed weights.
 
     Returns
     -------
@@ -256,7 +260,7 @@ def explain_conv2d(
         As for `conv2d`.
     dtype : dtype_like
         The element type of both.
-    padding_mode, data_format, algorithm, num_threads : as for `conv2d`
+    padding_mode, padding_value, data_format, algorithm, num_threads, max_workspace : as for `conv2d`
         See there.
 
     Returns

@@ -204,7 +204,7 @@ class CausalConv1d:
         self, weight: ArrayLike, bias: ArrayLike | None = None, stride: int = 1, dilation: int = 1, groups: int = 1, *,
         data_format: str = "NCW", activation: str | None = None,
     ) -> None:  # fmt: skip
-        self.arguments = (weight, bias, stride, "causal", dilation, groups)
+        self.arguments: tuple[Any, ...] = (weight, bias, stride, "causal", dilation, groups)
         self.options: dict[str, Any] = {"data_format": data_format, "activation": activation}
         self.axis = -2 if _channels_last(data_format) else -1
         self.reset()

@@ -27,6 +27,7 @@ MODULES = {
     "fastconv.optimizers": None,
     "fastconv.reference": None,
     "fastconv.scipy": None,
+    "fastconv.streaming": None,
     "fastconv.scipy.ndimage": None,
     "fastconv.torch": "torch",
     "fastconv.models.training": None,

@@ -137,10 +137,9 @@ def asked(
         w_shape = w_shape[2:]
     types = (dtype, dtype) if dtype is not None else _result_dtypes(own_x, own_w, own_dy)
     g = _geometry(options, transposed, x_shape, w_shape, name, (shown_x, shown_w))
-    if g.padding_value and own_x is not None:
-        require_value(name, g, own_x.dtype)
-    elif g.padding_value:
-        require_value(name, g, types[0] if dtype is None or own_w is None else own_w.dtype)
+    if g.padding_value and (own_x is not None or own_dy is None):  # an input gradient has no use for it
+        known = own_x if own_x is not None else own_w
+        require_value(name, g, types[0] if known is None else known.dtype)
     if transposed:
         result_shape = (g.batch, g.in_channels, *g.input_size)
     else:

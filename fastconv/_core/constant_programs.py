@@ -89,8 +89,9 @@ class PaddedGradient:
         part: Array = np.empty(out.shape, COMPUTE_DTYPES[COMPUTE[out.dtype]])
         total = np.zeros(out.shape, np.float64 if out.dtype in FLOATS else out.dtype)
         lies_last = x.shape[1] > 1 and x.strides[1] == x.itemsize
-        for images, outputs, block in blocks(self.geometry, self.cut, x, lies_last):
-            own = tuple(slot.stop - slot.start for slot in outputs)
-            self.program(len(block), own).run(block, dy[(images, slice(None), *outputs)], part)
-            total += part
-        out[...] = total
+        with np.errstate(all="ignore"):
+            for images, outputs, block in blocks(self.geometry, self.cut, x, lies_last):
+                own = tuple(slot.stop - slot.start for slot in outputs)
+                self.program(len(block), own).run(block, dy[(images, slice(None), *outputs)], part)
+                total += part
+            out[...] = total

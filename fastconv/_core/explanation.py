@@ -16,7 +16,7 @@ class ConvExplanation(NamedTuple):
     Parameters
     ----------
     algorithm : str
-        'direct', 'winograd' or 'strassen', as `algorithm=` takes it.
+        'direct', 'winograd', 'fft' or 'strassen', as `algorithm=` takes it.
     isa : str
         The instruction set in use.
     dtype : str

@@ -231,7 +231,7 @@ def conv_geometry(
         )
     else:
         pads = parsed
-    outputs = tuple(_axis_outputs(a, axis, sides, parsed in SAME, mode) for axis, sides in enumerate(pads))
+    outputs = tuple(_axis_outputs(a, axis, sides, parsed in (*SAME, CAUSAL), mode) for axis, sides in enumerate(pads))
     if mode == CONSTANT and not any(side > 0 for sides in pads for side in sides):
         mode, value = "zeros", 0
     arrays = {"output": (batch, out_channels, *outputs), "input": input_shape, "weight": weight_shape}
@@ -244,8 +244,8 @@ def conv_geometry(
     )
 
 
-def _axis_outputs(a: Wanted, axis: int, sides: Sides, same: bool, mode: str) -> int:
-    """Outputs of a convolution along one axis, or why there are none."""
+def _axis_outputs(a: Wanted, axis: int, sides: Sides, follows: bool, mode: str) -> int:
+    """Outputs of a convolution along one axis, or why there are none; where they `follow` the inputs, none of none."""
     (before, after), length, spanned = sides, a.size[axis], a.extent[axis]
     padded = length + before + after
     if padded > LARGEST_POSITION or spanned > LARGEST_POSITION:
@@ -265,7 +265,7 @@ def _axis_outputs(a: Wanted, axis: int, sides: Sides, same: bool, mode: str) -> 
             f"{a.name}: padding_mode={mode!r} has nothing to repeat: the {a.along(axis)} of input {a.shown[0]} is 0 "
             f"with padding={a.padding!r}; use padding_mode='zeros'."
         )
-    if padded < spanned and not (length == 0 and same):
+    if padded < spanned and not (length == 0 and follows):
         raise ConvError(
             f"{a.name}: the kernel of weight is larger than the padded input: its {a.along(axis)} spans {spanned}, "
             f"the padded input's is {padded} ({a.described()}). "

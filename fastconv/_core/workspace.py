@@ -37,8 +37,7 @@ def fitted(
     needs = []
     for p, choice in _ways(problems, most):
         for team in _halves(max(1, min(p.machine.threads, most // THREAD_BYTES)), 1):
-            # powers of two, so that what fits at the least that is named is found when that is asked for
-            for aim in _halves(min(p.machine.workspace, 1 << most.bit_length()), LEAST_AIM):
+            for aim in _aims(p.machine.workspace, most):
                 own = p._replace(machine=p.machine._replace(threads=team, workspace=aim))
                 program = make(own, choice)
                 needs.append(program.need(p.held))
@@ -50,6 +49,15 @@ def fitted(
         f"max_workspace={most} bytes are too few for input {(g.batch, g.in_channels, *g.input_size)} and kernel "
         f"{g.kernel_size}{how}: the least possible is {min(needs)}. Pass at least that{way}."
     )
+
+
+def _aims(usual: int, most: int) -> list[int]:
+    """What blocks may be made for: about what is allowed, less, and at last more, as needs do not follow it strictly.
+
+    The same numbers whatever is allowed: what is named as the least possible is found when it is asked for.
+    """
+    aims = list(_halves(usual, LEAST_AIM))
+    return [aim for aim in aims if aim < 2 * most] + [aim for aim in reversed(aims) if aim >= 2 * most]
 
 
 def _ways(problems: Sequence[Problem], most: int) -> Iterator[tuple[Problem, Choice]]:

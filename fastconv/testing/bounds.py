@@ -77,7 +77,7 @@ def bound_here(bound: Bound, g: Geometry, direction: Direction, beside: int = 0)
 
 def folds(g: Geometry) -> int:
     """Positions of the padded input that repeat the same pixel, at most."""
-    if g.padding_mode == "zeros":
+    if g.padding_mode in ("zeros", "constant"):
         return 1
     most = 1
     for n, (before, after) in zip(g.input_size, g.padding, strict=True):

@@ -30,6 +30,7 @@ from .problems import (
     ConvCase,
     PoolCase,
     TiledCase,
+    constant_cases,
     conv_cases,
     fill,
     pool_cases,
@@ -155,7 +156,13 @@ def _grad_output(case: ConvCase, x: Array, w: Array, values: str) -> Array:
 
 def _folds(case: ConvCase, dy: Array) -> int:
     """A repeated padding folds the gradient of several padded pixels onto one: at most so many."""
-    return 1 if case.padding_mode == "zeros" else max(1, dy.size // max(1, case.out_channels))
+    return 1 if case.padding_mode in ("zeros", "constant") else max(1, dy.size // max(1, case.out_channels))
+
+
+def constant(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
+    """A convolution under padding that holds a number, its plan and its gradients."""
+    yield from conv(case, algorithm)
+    yield from conv_backward(case, algorithm)
 
 
 def separate_gradients(case: ConvCase, algorithm: str = "direct") -> Iterator[Comparison]:
@@ -341,6 +348,7 @@ def _of_axes(axes: int) -> tuple[Operation, ...]:
         Operation(f"conv{axes}d, plan_conv{axes}d", _some(conv_cases, axes), conv),
         Operation(f"conv{axes}d_backward", _some(conv_cases, axes), conv_backward),
         Operation(f"grad.conv{axes}d_input, _weight", _some(conv_cases, axes), separate_gradients),
+        Operation(f"conv{axes}d, padding_value", _some(constant_cases, axes), constant),
         Operation(f"conv_transpose{axes}d, gradients", _some(transposed_cases, axes), conv_transpose),
         Operation(f"max_pool{axes}d, gradient", _some(pool_cases, axes), max_pool),
         Operation(f"avg_pool{axes}d, gradient", _some(pool_cases, axes), avg_pool),
@@ -360,6 +368,7 @@ OPERATIONS = (
     Operation("conv2d, plan_conv2d", conv_cases, conv),
     Operation("conv2d_backward", conv_cases, conv_backward),
     Operation("grad.conv2d_input, _weight", conv_cases, separate_gradients),
+    Operation("conv2d, padding_value", lambda count, first: constant_cases(count // 4, first), constant),
     Operation("conv_transpose2d, gradients", transposed_cases, conv_transpose),
     Operation("tiled_conv2d, gradients", tiled_cases, tiled_conv2d),
     Operation("max_pool2d, gradient", pool_cases, max_pool),

@@ -7,7 +7,7 @@ widths of vectors, planes smaller than the kernel, strides longer than it, crops
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -93,6 +93,7 @@ class ConvCase(Case):
     with_residual: bool
     activation: str | None
     large: bool  # integers near the largest that fit
+    padding_value: int = 0  # of the mode 'constant'
 
     @property
     def is_float(self) -> bool:
@@ -123,6 +124,8 @@ class ConvCase(Case):
             named["output_padding"] = self.output_padding
         else:
             named["padding_mode"] = self.padding_mode
+            if self.padding_value:
+                named["padding_value"] = self.padding_value
         return named
 
     def arrays(self, values: str) -> tuple[Array, Array, Array | None]:
@@ -229,6 +232,16 @@ def fill(
 @lru_cache(64)  # as many as the tests ask for again and again
 def conv_cases(count: int, first: int = 0, axes: int = 2) -> tuple[ConvCase, ...]:
     return tuple(_draw_conv(index, transposed=False, axes=axes) for index in range(first, first + count))
+
+
+@lru_cache(64)  # as many as the tests ask for again and again
+def constant_cases(count: int, first: int = 0, axes: int = 2) -> tuple[ConvCase, ...]:
+    """The same problems with padding that holds a number, which every type can hold."""
+    drawn = (_draw_conv(index, transposed=False, axes=axes) for index in range(first, first + count))
+    return tuple(
+        replace(case, padding_mode="constant", padding_value=-3 if case.dtypes[0][0] in "fi" and case.index % 2 else 5)
+        for case in drawn
+    )
 
 
 @lru_cache(64)  # as many as the tests ask for again and again

@@ -17,7 +17,7 @@ CORE = PACKAGE / "_core"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py*") if path.suffix in (".py", ".pyi"))
 CORE_MODULES = sorted(CORE.rglob("*.py"))
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
-NAMES = re.compile("winograd|strassen", re.IGNORECASE)
+NAMES = re.compile("winograd|strassen|fft", re.IGNORECASE)
 MOST_MODULES_THAT_NAME_A_METHOD = 3
 # What is not finite is computed again directly, whatever the method was.
 FALLBACK = ("_core/special.py", "_core/methods/direct.py")

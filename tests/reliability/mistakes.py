@@ -126,7 +126,10 @@ rows("conv2d", "groups", ((ConvError, (0, -1, 3, 2**70)), (ConvTypeError, (1.0, 
 rows("conv2d", "padding_mode", ((ConvError, ("edge", "", "mirror")), (ConvTypeError, (None, 0, b"zeros"))))
 rows("conv2d", "data_format", ((ConvError, ("NCWH", "", "NCL", "HWC")), (ConvTypeError, (None, 0, ("N", "C")))))
 rows("conv2d", "activation", ((ConvError, ("gelu", "", "none")), (ConvTypeError, (0, True, np.tanh))))
-rows("conv2d", "algorithm", ((ConvError, ("fft", "", "im2col")), (ConvTypeError, (None, 1))))
+rows("conv2d", "algorithm", ((ConvError, ("fourier", "", "im2col")), (ConvTypeError, (None, 1))))
+rows("conv2d", "padding_value", ((ConvError, (1, -2.5, float("nan"))), (ConvTypeError, (None, "1", True, [1.0]))))
+rows("conv2d", "max_workspace", ((ConvError, (-1, 1)), (ConvTypeError, (1.0, "2", True))))
+rows("conv_transpose2d", "output_size", ((ConvError, (0, -1, 2**40, (1, 2, 3))), (ConvTypeError, (1.5, "same"))))
 rows("conv2d", "num_threads", ((ConvError, (0, -2, 2**40)), (ConvTypeError, (1.0, "2", True))))
 # conv2d: arrays
 NO_ARRAYS = (
