@@ -155,7 +155,8 @@ class Fft:
         return Bound(roundings, "plane", LOST * roundings, ADDED)
 
     def example(self, case: Any, variant: str, direction: Direction) -> Any:
-        """A kernel of more than one tap that takes half a tile at the most, and few channels of large tiles."""
+        """A kernel of more than one tap that takes half a tile at the most, often of one row; few channels of large
+        tiles."""
         few = case.in_channels + case.out_channels <= MOST_EXAMPLE_CHANNELS
         if direction is Direction.WEIGHT_GRADIENT or not (case.in_channels and case.out_channels) or case.large:
             return None
@@ -165,9 +166,12 @@ class Fft:
         apart = dilation if isinstance(dilation, int) else max(dilation)
         if (max(kernel) - 1) * apart + 1 > SAMPLES[variant] // 2:
             kernel, dilation, apart = (3, 2), 1, 1
-        if SAMPLES[variant] > LARGE_EXAMPLE and case.index % 8:
-            kernel = (1, *kernel[1:])
+        samples = SAMPLES[variant]
+        if samples > 2 * LARGE_EXAMPLE or case.index % (8 if samples > LARGE_EXAMPLE else 2):
+            kernel = (*(1,) * (len(kernel) - 1), kernel[-1])  # rows alone
         size = tuple(max(n, (k - 1) * apart + 3) for n, k in zip(case.size, kernel, strict=True))
+        if case.index % 4 == 1 and samples <= LARGE_EXAMPLE:  # several tiles
+            size = (*size[:-1], max(size[-1], samples + 9))
         channels = {"in_channels": 1, "out_channels": 2, "groups": 1} if SAMPLES[variant] >= LARGE_EXAMPLE else {}
         dtypes = ("float64",) * 2 if case.index % 3 == 0 else ("float32",) * 2
         return replace(case, kernel=kernel, dilation=dilation, size=size, dtypes=dtypes, **channels)
