@@ -90,7 +90,8 @@ def test_axes_groups_strides_and_modes(
         add = filled("random", expected.shape, 2).astype(dtype)
         plan = getattr(fastconv, f"plan_conv{n}d")(shape, w, bias, **options, activation="relu", algorithm=wish)
         wanted = np.maximum(expected + bias[(..., *(None,) * n)] + add, 0)
-        np.testing.assert_allclose(plan.run(x, residual=add), wanted, rtol=0, atol=1e-4 if dtype == "float32" else 1e-12)
+        size = 1e-4 if dtype == "float32" else 1e-12
+        np.testing.assert_allclose(plan.run(x, residual=add), wanted, rtol=0, atol=size)
         last = np.moveaxis(x, 1, -1).copy()
         turned = w.transpose(*range(2, n + 2), 1, 0)
         other = convolve(last, turned, **options, algorithm=wish, data_format="channels_last")

@@ -112,14 +112,14 @@ def backward_complex(n: int, positions: Any, outer: bool) -> Array:
     return pairs.reshape(2 * len(angle), 2 * n, 1)
 
 
-def backward_real(n: int, positions: Any, outer: bool) -> Array:
-    """(j, channels): of (f, re), or where re is the outer index of (re, f)."""
+def backward_real(n: int, positions: Any) -> Array:
+    """(j, (re, f))"""
     angle = _angles(n, n // 2 + 1, positions).T
     weight = np.full(n // 2 + 1, 2 / n)
     weight[0] = 1 / n
     if n % 2 == 0:
         weight[-1] = 1 / n
-    pair = np.stack([np.cos(angle) * weight, -np.sin(angle) * weight], 1 if outer else 2)
+    pair = np.stack([np.cos(angle) * weight, -np.sin(angle) * weight], 1)
     return pair.reshape(len(angle), -1, 1)
 
 
@@ -171,7 +171,6 @@ class Transformed:
         self.low = triple([min(taps) for taps in q.taps])
         self.tiles = triple([-(-n // outputs) for n, outputs in zip(self.size, t.outputs, strict=True)])
         self.steps: dict[Any, Any] = {}
-        self.outer = len(t.axes) > 1
         self.pointwise = p.channels == p.outputs == 1  # a product of two spectra, without a sum
         self.block = self._block()
 
@@ -408,8 +407,8 @@ class Transformed:
         count, outputs = images * nz * ny * nx, p.outputs * p.groups
         half, (tz, ty, _) = t.half, t.outputs
         if len(t.axes) == 1:
-            last = arena.lend("columns back", count, half, 2, outputs)
-            own = product.reshape(count, p.groups, half, 2, p.outputs).transpose(0, 2, 3, 1, 4)
+            last = arena.lend("columns back", count, 2, half, outputs)  # in this order for sums of any number of axes
+            own = product.reshape(count, p.groups, half, 2, p.outputs).transpose(0, 3, 2, 1, 4)
             last.reshape(own.shape)[...] = own
         else:
             last = self._rows_back(product.reshape(count, p.groups, -1, p.outputs), arena)
@@ -481,7 +480,7 @@ class Transformed:
             assert to is not None
             size = (to.shape[2], to.shape[3], to.shape[4])
             self._step(
-                f"X back, {own}", lambda own=own: backward_real(t.samples[2], np.arange(own) * stride, self.outer),
+                f"X back, {own}", lambda own=own: backward_real(t.samples[2], np.arange(own) * stride),
                 count, size, size,
             ).run(last[first : first + count].transpose(0, 3, 1, 2, 4), to, parts[1], activation)  # fmt: skip
 
