@@ -11,5 +11,5 @@ from . import direct, fft, lanes, strassen, winograd, winograd_rows
 from .method import Method
 
 METHODS: Final[tuple[Method, ...]] = (
-    strassen.METHOD, winograd_rows.METHOD, winograd.METHOD, fft.METHOD, lanes.METHOD, direct.METHOD,
+    strassen.METHOD, winograd_rows.METHOD, fft.METHOD, winograd.METHOD, lanes.METHOD, direct.METHOD,
 )  # fmt: skip

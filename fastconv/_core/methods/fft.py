@@ -36,7 +36,7 @@ from .method import (
 
 SAMPLES = {"36": 36, "16": 16, "24": 24, "64": 64, "128": 128, "256": 256}
 LOST, ADDED = 64, 2.0**-110  # where numbers are near the smallest, as for Winograd
-FEWEST = 25  # taps, below which no tile pays
+FEWEST = 28  # taps, below which no tile pays
 CALL_BYTES = 16 << 20  # of making the transformed kernel of a call, which is scratch
 MOST_EXAMPLE_CHANNELS, LARGE_EXAMPLE = 24, 64  # of a generated problem; samples from which on it has three
 
@@ -166,7 +166,8 @@ class Fft:
         return Bound(roundings, "plane", LOST * roundings, ADDED)
 
     def example(self, case: Any, variant: str, direction: Direction) -> Any:
-        """A kernel of more than one tap that takes half a tile at the most, and few channels of large tiles."""
+        """A kernel of more than one tap that takes half a tile at the most, often of one row; few channels of large
+        tiles."""
         few = case.in_channels + case.out_channels <= MOST_EXAMPLE_CHANNELS
         if direction is Direction.WEIGHT_GRADIENT or not (case.in_channels and case.out_channels) or case.large:
             return None
@@ -176,9 +177,12 @@ class Fft:
         apart = dilation if isinstance(dilation, int) else max(dilation)
         if (max(kernel) - 1) * apart + 1 > SAMPLES[variant] // 2:
             kernel, dilation, apart = (3, 2), 1, 1
-        if SAMPLES[variant] > LARGE_EXAMPLE and case.index % 8:
-            kernel = (1, *kernel[1:])
+        samples = SAMPLES[variant]
+        if samples > 2 * LARGE_EXAMPLE or case.index % (8 if samples > LARGE_EXAMPLE else 2):
+            kernel = (*(1,) * (len(kernel) - 1), kernel[-1])  # rows alone
         size = tuple(max(n, (k - 1) * apart + 3) for n, k in zip(case.size, kernel, strict=True))
+        if case.index % 4 == 1 and samples <= LARGE_EXAMPLE:  # several tiles
+            size = (*size[:-1], max(size[-1], samples + 9))
         channels = {"in_channels": 1, "out_channels": 2, "groups": 1} if SAMPLES[variant] >= LARGE_EXAMPLE else {}
         dtypes = ("float64",) * 2 if case.index % 3 == 0 else ("float32",) * 2
         return replace(case, kernel=kernel, dilation=dilation, size=size, dtypes=dtypes, **channels)

@@ -89,17 +89,17 @@ def _angles(n: int, frequencies: int, positions: Any) -> Array:
     return turns * (2 * np.pi / n)
 
 
-def forward_real(n: int) -> Array:
-    """((f, re), 1, n)"""
-    angle = _angles(n, n // 2 + 1, np.arange(n))
-    return np.stack([np.cos(angle), -np.sin(angle)], 1).reshape(-1, 1, n)
+def forward_real(n: int, used: int) -> Array:
+    """((f, re), 1, used): of so many samples, followed by zeros"""
+    angle = _angles(n, n // 2 + 1, np.arange(used))
+    return np.stack([np.cos(angle), -np.sin(angle)], 1).reshape(-1, 1, used)
 
 
-def forward_complex(n: int) -> Array:
-    """((f, re), re, n)"""
-    angle = _angles(n, n, np.arange(n))
+def forward_complex(n: int, used: int) -> Array:
+    """((f, re), re, used)"""
+    angle = _angles(n, n, np.arange(used))
     c, s = np.cos(angle), np.sin(angle)
-    return np.stack([np.stack([c, s], 1), np.stack([-s, c], 1)], 1).reshape(2 * n, 2, n)
+    return np.stack([np.stack([c, s], 1), np.stack([-s, c], 1)], 1).reshape(2 * n, 2, used)
 
 
 def backward_complex(n: int, positions: Any, outer: bool) -> Array:
@@ -169,6 +169,9 @@ class Transformed:
         self.problem, self.pass_, self.t = p, q, t
         self.size = q.output_size(p.size)
         self.low = triple([min(taps) for taps in q.taps])
+        self.used = triple([  # samples under the windows of a tile: others must not count, not even in a rounding
+            (t.outputs[a] - 1) * q.stride[a] + max(q.taps[a]) - self.low[a] + 1 for a in AXES
+        ])  # fmt: skip
         self.tiles = triple([-(-n // outputs) for n, outputs in zip(self.size, t.outputs, strict=True)])
         self.steps: dict[Any, Any] = {}
         self.pointwise = p.channels == p.outputs == 1  # a product of two spectra, without a sum
@@ -208,7 +211,7 @@ class Transformed:
             return 0, extent
         t, stride = self.t, self.pass_.stride[axis]
         begin = first * t.outputs[axis] * stride + self.low[axis]
-        end = (last - 1) * t.outputs[axis] * stride + self.low[axis] + t.samples[axis]
+        end = (last - 1) * t.outputs[axis] * stride + self.low[axis] + self.used[axis]
         begin = min(max(0, begin), extent - 1)
         return begin, max(min(extent, end), begin + 1)
 
@@ -286,8 +289,9 @@ class Transformed:
         """As every program; of `packed` the transformed part."""
         a = Operands(x, weight, packed, bias, residual, y, activation, channels_last).logical()
         a = a.phase(self.pass_.phase, self.pass_.step)
-        x, out, add = (None if one is None else _three_axes(one) for one in (a.x, a.out, a.residual))
-        assert x is not None and out is not None and packed is not None and packed.transformed is not None
+        x, out = _three_axes(a.x), _three_axes(a.out)
+        add = None if a.residual is None else _three_axes(a.residual)
+        assert packed is not None and packed.transformed is not None
         if bias is not None:
             bias = bias.reshape(-1, 1, 1, 1)
         bad = np.zeros((len(out), self.size[0], self.tiles[1]), np.uint8)
@@ -322,8 +326,8 @@ class Transformed:
         low = [tiles[a].start * t.outputs[a] * q.stride[a] + self.low[a] for a in AXES]
         width = x.shape[4]
         first = self._step(
-            "X", lambda: forward_real(t.samples[2]), h1 - h0, (1, channels, width), (1, channels, nx), low[2],
-            t.outputs[2] * q.stride[2], p.mode,
+            "X", lambda: forward_real(t.samples[2], self.used[2]), h1 - h0, (1, channels, width),
+            (1, channels, nx), low[2], t.outputs[2] * q.stride[2], p.mode,
         )  # fmt: skip
         for n in range(images):
             for d in range(d0, d1):
@@ -351,7 +355,8 @@ class Transformed:
             own = columns[..., c].transpose(0, 1, 3, 4, 2)
             target = (to[:, :, g] if p.channels == 1 else to[:, :, g].swapaxes(2, 5))[..., 0]  # y, x, c, fx, (fy, re)
             self._step(
-                "Y", lambda: forward_complex(t.samples[1]), t.half, (nx, own.shape[3], height),
+                "Y", lambda: forward_complex(t.samples[1], self.used[1]), t.half,
+                (nx, own.shape[3], height),
                 (nx, own.shape[3], ny), low, t.outputs[1] * self.pass_.stride[1], p.mode,
             ).run(own, target.transpose(3, 4, 1, 2, 0))  # fmt: skip
 
@@ -362,7 +367,7 @@ class Transformed:
         nz, ny = to.shape[:2]
         rows = arena.lend("rows", half, t.samples[1], 2, depth, ny, nx * channels)
         self._step(
-            "Y", lambda: forward_complex(t.samples[1]), half, (depth, nx * channels, height),
+            "Y", lambda: forward_complex(t.samples[1], self.used[1]), half, (depth, nx * channels, height),
             (depth, nx * channels, ny), low_y, t.outputs[1] * q.stride[1], p.mode,
         ).run(
             columns.reshape(half, 2, depth, height, nx * channels).swapaxes(3, 4),
@@ -375,8 +380,8 @@ class Transformed:
                 target = to[:, :, g, :, f]  # z, yx, g, fy, (fz, re), c
                 target = target[..., 0] if p.channels == 1 else target.swapaxes(2, 5)[..., 0]  # z, yx, c, fy, (fz, re)
                 self._step(
-                    "Z", lambda: forward_complex(t.samples[0]), t.samples[1], (ny * nx, own.shape[3], depth),
-                    (ny * nx, own.shape[3], nz), low_z, t.outputs[0] * q.stride[0], p.mode,
+                    "Z", lambda: forward_complex(t.samples[0], self.used[0]), t.samples[1],
+                    (ny * nx, own.shape[3], depth), (ny * nx, own.shape[3], nz), low_z, t.outputs[0] * q.stride[0], p.mode,
                 ).run(own, target.transpose(3, 4, 1, 2, 0))  # fmt: skip
 
     def _multiply(self, spectrum: Array, packed: Array, arena: Arena) -> Array:
