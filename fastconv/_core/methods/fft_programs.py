@@ -381,7 +381,8 @@ class Transformed:
                 target = target[..., 0] if p.channels == 1 else target.swapaxes(2, 5)[..., 0]  # z, yx, c, fy, (fz, re)
                 self._step(
                     "Z", lambda: forward_complex(t.samples[0], self.used[0]), t.samples[1],
-                    (ny * nx, own.shape[3], depth), (ny * nx, own.shape[3], nz), low_z, t.outputs[0] * q.stride[0], p.mode,
+                    (ny * nx, own.shape[3], depth), (ny * nx, own.shape[3], nz), low_z,
+                    t.outputs[0] * q.stride[0], p.mode,
                 ).run(own, target.transpose(3, 4, 1, 2, 0))  # fmt: skip
 
     def _multiply(self, spectrum: Array, packed: Array, arena: Arena) -> Array:
