@@ -86,9 +86,10 @@ def conv_integer(call: Call, x: Array, w: Array, x_zero: Array | None = None, w_
     window = kernel_of(call, size, w.shape[2:])
     # 16 bits hold the difference of two bytes, and fastconv adds such products up in 32.
     a, b = _shifted(x, x_zero).astype(np.int16), _shifted(w, w_zero).astype(np.int16)
-    return CONVOLUTIONS[x.ndim - 2](
+    y: Array = CONVOLUTIONS[x.ndim - 2](
         a, b, None, window.stride, window.sides, window.dilation, call.get("group", 1), num_threads=call.threads
     )
+    return y
 
 
 @operator("QLinearConv")
