@@ -25,6 +25,7 @@ from .fft_programs import (
     work,
 )
 from .method import (
+    WORKSPACE_BYTES,
     Bound,
     Direction,
     GradientProgram,
@@ -37,7 +38,6 @@ from .method import (
 SAMPLES = {"36": 36, "16": 16, "24": 24, "64": 64, "128": 128, "256": 256}
 LOST, ADDED = 64, 2.0**-110  # where numbers are near the smallest, as for Winograd
 FEWEST = 28  # taps, below which no tile pays
-CALL_BYTES = 16 << 20  # of making the transformed kernel of a call, which is scratch
 MOST_EXAMPLE_CHANNELS, LARGE_EXAMPLE = 24, 64  # of a generated problem; samples from which on it has three
 
 
@@ -79,11 +79,11 @@ class Fft:
         span = [max(max(q.taps[a]) - min(q.taps[a]) + 1 for q in p.passes) for a in AXES]
         if any(n > 1 and 3 * width > 2 * n + 2 for n, width in zip(t.samples, span, strict=True)):
             return f"the taps span {max(span)} of a tile of {samples}, which leaves too few outputs"
-        made = making_bytes(p, t)
-        if not p.held and made > CALL_BYTES:
+        made, room = making_bytes(p, t), WORKSPACE_BYTES - MOST_TILE_BYTES
+        if not p.held and made > room:
             return (
-                f"making the transformed kernel takes {made:,} bytes, more than the {CALL_BYTES:,} that a call has for "
-                "it; a plan holds it"
+                f"making the transformed kernel takes {made:,} bytes, more than the {room:,} that a call has for it; "
+                "a plan holds it"
             )
         least = max(Transformed(p, q, t).scratch(Block(1, (1, 1, 1))) for q in p.passes)
         if least > MOST_TILE_BYTES:
