@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ... import _native
 from ..passes import AXES, triple
 from .fft_programs import Block, FftProgram, Transformed
 from .fft_tiling import MOST_TILE_BYTES, Tiling, making_bytes, spectra_bytes, tiling, work
-from .method import WORKSPACE_BYTES, Bound, Direction, GradientProgram, Offer, Problem, Program, Triple
+from .method import Bound, Direction, GradientProgram, Offer, Problem, Program, Triple
 
 SAMPLES = {"36": 36, "16": 16, "24": 24, "64": 64, "128": 128, "256": 256}
 LOST, ADDED = 64, 2.0**-110  # where numbers are near the smallest, as for Winograd
@@ -65,7 +66,7 @@ class Fft:
         span = [max(max(q.taps[a]) - min(q.taps[a]) + 1 for q in p.passes) for a in AXES]
         if any(n > 1 and 3 * width > 2 * n + 2 for n, width in zip(t.samples, span, strict=True)):
             return f"the taps span {max(span)} of a tile of {samples}, which leaves too few outputs"
-        made, room = making_bytes(p, t), WORKSPACE_BYTES - MOST_TILE_BYTES
+        made, room = making_bytes(p, t), _native.WORKSPACE_BYTES - MOST_TILE_BYTES
         if not p.held and made > room:
             return (
                 f"making the transformed kernel takes {made:,} bytes, more than the {room:,} that a call has for it; "
