@@ -195,7 +195,7 @@ def fast_ways(options: dict[str, Any], direction: Direction = Direction.FORWARD)
     float32, groups = np.dtype("float32"), options.get("groups", 1)
     named = ("stride", "padding", "dilation", "groups", "padding_mode")
     usual = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "padding_mode": "zeros"}
-    g = conv_geometry((2, 4, 9, 8), (6, 4 // groups, 3, 3), *(options.get(name, usual[name]) for name in named))
+    g = conv_geometry((2, 36, 9, 8), (36, 36 // groups, 3, 3), *(options.get(name, usual[name]) for name in named))
     p = problem(g, direction, Types(float32, float32, float32))
     return [w.wish for w in WAYS if w.method.word != "direct" and w.method.why_not(p, w.variant) is None]
 

@@ -162,9 +162,9 @@ def test_exact_gradcheck_of_all_three_operators() -> None:
     x, w = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((1, 2, 4, 5), (2, 2, 3, 3)))
     dy = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
     options = ((1, 1), (1, 1, 1, 1), (1, 1), 1)
-    assert torch.autograd.gradcheck(lambda x, w: ops.conv2d_op(x, w, None, *options), (x, w))
-    assert torch.autograd.gradcheck(lambda y, w: ops.conv_transpose2d_op(y, w, None, (4, 5), *options), (dy, w))
-    assert torch.autograd.gradcheck(lambda x, y: ops.conv2d_weight_op(x, y, (3, 3), *options), (x, dy))
+    assert torch.autograd.gradcheck(lambda x, w: ops.OPERATORS[2].conv(x, w, None, *options), (x, w))
+    assert torch.autograd.gradcheck(lambda y, w: ops.OPERATORS[2].transposed(y, w, None, (4, 5), *options), (dy, w))
+    assert torch.autograd.gradcheck(lambda x, y: ops.OPERATORS[2].weight(x, y, (3, 3), *options), (x, dy))
 
 
 def test_images_without_a_batch_axis() -> None:
@@ -197,7 +197,7 @@ def test_nothing_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.update(x=x, w=w, y=plain(x, w, *args, **options))
         return seen["y"]
 
-    monkeypatch.setattr(fastconv, "conv2d", spy)
+    monkeypatch.setitem(ops.CONVOLUTIONS, 2, spy)
     for form in (torch.contiguous_format, CL):
         x, w = (torch.randn(s).to(memory_format=form) for s in ((2, 3, 8, 8), (4, 3, 3, 3)))
         y = conv2d(x, w)
@@ -215,7 +215,7 @@ def test_negative_views_and_parameters() -> None:
 def test_threads_are_capped_by_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     plain = fastconv.conv2d
-    monkeypatch.setattr(fastconv, "conv2d", lambda *a, **o: asked.append(o["num_threads"]) or plain(*a, **o))
+    monkeypatch.setitem(ops.CONVOLUTIONS, 2, lambda *a, **o: asked.append(o["num_threads"]) or plain(*a, **o))
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -233,7 +233,7 @@ def _not_ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def refuse(*args: Any, **options: Any) -> Any:
         raise AssertionError("fastconv was called")
 
-    monkeypatch.setattr(fastconv, "conv2d", refuse)
+    monkeypatch.setitem(ops.CONVOLUTIONS, 2, refuse)
     yield
 
 
@@ -302,26 +302,26 @@ def op_samples() -> list[Any]:
     for i, (case, layout) in enumerate(itertools.product(cases[:7], LAYOUTS)):
         torch.manual_seed(i)
         x, w, b, (stride, padding, dilation, groups) = operands(case, torch.float64 if i % 5 == 0 else torch.float32)
-        strides, dilations = ops.pair(stride), ops.pair(dilation)
+        strides, dilations = ops.sizes(stride, 2), ops.sizes(dilation, 2)
         sides = ops.sides_of(padding, w, strides, dilations)
         x = LAYOUTS[layout](x)
         w = channels_last(w) if i % 3 == 0 else w
         options = (list(strides), list(sides), list(dilations), groups)
-        dy = LAYOUTS[layout](torch.randn(ops.conv2d_op(x, w, None, *options).shape, dtype=x.dtype))
+        dy = LAYOUTS[layout](torch.randn(ops.OPERATORS[2].conv(x, w, None, *options).shape, dtype=x.dtype))
         for t, wanted in ((x, i % 2 == 0), (w, i % 4 < 3), (b, i % 3 > 0), (dy, i % 2 == 1)):
             if wanted and t.is_leaf:
                 t.requires_grad_()
         kind = i % 3
         if kind == 0:
-            samples.append((ops.conv2d_op, (x, w, b if i % 2 else None, *options)))
+            samples.append((ops.OPERATORS[2].conv, (x, w, b if i % 2 else None, *options)))
         elif kind == 1:
             size = list(x.shape[2:])
             shift = None if i % 2 else torch.randn(x.shape[1], dtype=x.dtype, requires_grad=True)
-            samples.append((ops.conv_transpose2d_op, (dy, w, shift, size, *options)))
+            samples.append((ops.OPERATORS[2].transposed, (dy, w, shift, size, *options)))
         else:
-            samples.append((ops.conv2d_weight_op, (x, dy, list(w.shape[2:]), *options)))
+            samples.append((ops.OPERATORS[2].weight, (x, dy, list(w.shape[2:]), *options)))
         if i % 4 == 0:
-            samples.append((ops.conv2d_op, (x.detach(), w.detach(), b.detach(), *options)))
+            samples.append((ops.OPERATORS[2].conv, (x.detach(), w.detach(), b.detach(), *options)))
     return samples
 
 

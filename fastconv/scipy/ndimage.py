@@ -131,6 +131,88 @@ def convolve(*arguments: Any) -> Array:
     return _filtered("convolve", *arguments, turned=True)
 
 
+def correlate1d(
+    input: ArrayLike,
+    weights: ArrayLike,
+    axis: int = -1,
+    output: Array | DTypeLike | None = None,
+    mode: str = "reflect",
+    cval: Any = 0.0,
+    origin: int = 0,
+) -> Array:
+    """Correlate an array with a kernel along one axis, as `scipy.ndimage.correlate1d` does.
+
+    Parameters
+    ----------
+    input : array_like
+        Real or complex numbers, at least one axis.
+    weights : array_like
+        The kernel, of one axis.
+    axis : int
+        The axis that is filtered.
+    output : ndarray or dtype, optional
+        Where the result goes, or its type; by default that of `input`, complex if either array is.
+    mode : {'reflect', 'constant', 'nearest', 'mirror', 'wrap'}
+        What lies around `input`, as for `correlate`.
+    cval : scalar
+        For 'constant'.
+    origin : int
+        Shifts the kernel from its centre.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of `input`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        As `correlate` does.
+    """
+    return correlate(input, weights, output, mode, cval, origin, axes=axis)
+
+
+def convolve1d(
+    input: ArrayLike,
+    weights: ArrayLike,
+    axis: int = -1,
+    output: Array | DTypeLike | None = None,
+    mode: str = "reflect",
+    cval: Any = 0.0,
+    origin: int = 0,
+) -> Array:
+    """Convolve an array with a kernel along one axis, as `scipy.ndimage.convolve1d` does.
+
+    Parameters
+    ----------
+    input : array_like
+        Real or complex numbers, at least one axis.
+    weights : array_like
+        The kernel, of one axis.
+    axis : int
+        The axis that is filtered.
+    output : ndarray or dtype, optional
+        Where the result goes, or its type; by default that of `input`, complex if either array is.
+    mode : {'reflect', 'constant', 'nearest', 'mirror', 'wrap'}
+        What lies around `input`, as for `correlate`.
+    cval : scalar
+        For 'constant'.
+    origin : int
+        Shifts the kernel from its centre.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of `input`.
+
+    Raises
+    ------
+    ConvError, ConvTypeError
+        As `correlate` does.
+    """
+    return convolve(input, weights, output, mode, cval, origin, axes=axis)
+
+
 def _filtered(
     name: str,
     input: ArrayLike,

@@ -1,7 +1,8 @@
 """fastconv under PyTorch: `accelerate(model)` swaps the convolutions that fastconv computes faster.
 
 `conv2d` and `conv_transpose2d` take tensors and have the signatures of `torch.nn.functional`; `Conv2d` and
-`ConvTranspose2d` are subclasses of `torch.nn`'s with the same parameters and `state_dict`. Tensors of float32 or
+`ConvTranspose2d` are subclasses of `torch.nn`'s with the same parameters and `state_dict`; all of them exist of one and
+three axes, too. Tensors of float32 or
 float64 on the CPU are computed here, without a copy either way; whatever else PyTorch takes goes to PyTorch.
 Derivatives of any order, `torch.compile` and channels-last tensors work as with PyTorch's own operators; whoever
 traces, exports or transforms a model meets PyTorch's own.
@@ -14,17 +15,25 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("fastconv.torch needs PyTorch: pip install fastconv[torch]") from error
 
-from .modules import Conv2d, ConvTranspose2d
-from .ops import conv2d, conv_transpose2d
+from .modules import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from .ops import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .swap import Decision, Report, accelerate, restore
 
 __all__ = [
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
     "ConvTranspose2d",
+    "ConvTranspose3d",
     "Decision",
     "Report",
     "accelerate",
+    "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
     "conv_transpose2d",
+    "conv_transpose3d",
     "restore",
 ]

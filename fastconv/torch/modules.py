@@ -1,13 +1,13 @@
-"""`Conv2d` and `ConvTranspose2d`: `torch.nn`'s modules whose arithmetic is fastconv's.
+"""`Conv2d`, `ConvTranspose2d` and those of one and three axes: `torch.nn`'s modules whose arithmetic is fastconv's.
 
 Parameters, `state_dict`, hooks and options are `torch.nn`'s: the classes add no state that is saved. In evaluation
-without gradients a `Conv2d` keeps its weights packed in a plan, which it uses while the tensors hold the bytes that
+without gradients a convolution keeps its weights packed in a plan, which it uses while the tensors hold the bytes that
 were packed. TorchScript, tracers and exporters find PyTorch's own operators.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
 import torch.nn.functional as F
@@ -17,21 +17,21 @@ import fastconv
 from fastconv._core.arrays import Array
 from fastconv._core.ask_plans import prepared
 from fastconv._core.forks import Guard
+from fastconv._core.layouts import INWARD, OUTWARD, WEIGHT_OUTWARD
 from fastconv._core.problem import Use
+from fastconv.functional import CONVOLUTIONS
 
 from .ops import (
-    FROM_NHWC,
-    HWIO,
-    NHWC,
     Ints,
     address,
     array,
     choice,
+    conv_transpose1d,
     conv_transpose2d,
+    conv_transpose3d,
     convolve,
     lies_channels_last,
     padding_of,
-    pair,
     sides_of,
     taken,
     threads,
@@ -85,25 +85,25 @@ class _Plans:
         self.known: dict[tuple[object, ...], fastconv.ConvPlan] = {}
         self.packed: tuple[_Values, _Values] | None = None  # weight and bias that all of them hold
 
-    def run(self, module: nn.Conv2d, input: Tensor, sides: Ints) -> Tensor:
-        weight, bias = module.weight, module.bias
+    def run(self, module: Any, input: Tensor, sides: Ints) -> Tensor:
+        weight, bias, axes = module.weight, module.bias, input.dim()
         last = lies_channels_last(input) or lies_channels_last(weight) or module.__dict__.get(CHANNELS_LAST, False)
-        options = (pair(module.stride), padding_of(sides), pair(module.dilation), module.groups)
+        options = (tuple(module.stride), padding_of(sides), tuple(module.dilation), module.groups)
         chosen, outputs = choice(tuple(input.shape), tuple(weight.shape), *options, input.dtype)
         how: dict[str, Any] = {
-            "data_format": "NHWC" if last else "NCHW",
+            "data_format": "channels_last" if last else "channels_first",
             "algorithm": chosen,
             "num_threads": threads(),
         }
-        x = array("input", input, NHWC if last else None)
+        x = array("input", input, OUTWARD[axes] if last else None)
         if outputs >= LEAST_PIXELS:
             y = self._plan(module, x.shape, options, how).run(x)
         else:
-            y = fastconv.conv2d(x, *_operands(weight, bias, last), *options, **how)
-        return torch.from_numpy(y.transpose(FROM_NHWC) if last else y)
+            y = CONVOLUTIONS[axes - 2](x, *_operands(weight, bias, last), *options, **how)
+        return torch.from_numpy(y.transpose(INWARD[axes]) if last else y)
 
     def _plan(
-        self, module: nn.Conv2d, shape: tuple[int, ...], options: tuple[Any, ...], how: dict[str, Any]
+        self, module: Any, shape: tuple[int, ...], options: tuple[Any, ...], how: dict[str, Any]
     ) -> fastconv.ConvPlan:
         """A plan that holds what weight and bias are now."""
         weight, bias = module.weight, module.bias
@@ -116,48 +116,48 @@ class _Plans:
             if plan is None:
                 while len(self.known) >= KEPT_PLANS:
                     self.known.pop(next(iter(self.known)))
-                last = how["data_format"] == "NHWC"
+                last = how["data_format"] == "channels_last"
                 plan = prepared(Use.NETWORK, shape, *_operands(weight, bias, last), *options, **how)
                 self.known[key] = plan
         return plan
 
 
 def _operands(weight: Tensor, bias: Tensor | None, last: bool) -> tuple[Array, Array | None]:
-    return array("weight", weight, HWIO if last else None), None if bias is None else array("bias", bias)
+    axes = WEIGHT_OUTWARD[weight.dim()] if last else None
+    return array("weight", weight, axes), None if bias is None else array("bias", bias)
 
 
-class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` computed by fastconv where it can be (see `fastconv.torch.conv2d`).
+class Prepared:
+    """What convolutions of any number of axes have, before `torch.nn`'s class of theirs."""
 
-    Parameters, options and `state_dict` are `torch.nn.Conv2d`'s. In evaluation without gradients the weights are kept
-    packed, for at most two shapes of input.
-    """
+    if TYPE_CHECKING:
+        training: bool
+        weight: Tensor
+        bias: Tensor | None
+        kernel_size: tuple[int, ...]
+        stride: tuple[int, ...]
+        dilation: tuple[int, ...]
+        padding: str | tuple[int, ...]
+        padding_mode: str
+        groups: int
+        in_channels: int
+        _reversed_padding_repeated_twice: list[int]
 
     __jit_unused_properties__: ClassVar = ["_plans"]  # TorchScript would compile it
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if torch.jit.is_scripting():  # TorchScript compiles this branch alone, and knows no super()
-            if self.padding_mode != "zeros":
-                input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-                return F.conv2d(input, weight, bias, self.stride, 0, self.dilation, self.groups)
-            return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-        else:
-            return self._computed(input, weight, bias)
-
     def _computed(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not taken(input, weight, bias):
-            result: Tensor = super()._conv_forward(input, weight, bias)
+            result: Tensor = super()._conv_forward(input, weight, bias)  # type: ignore[misc]
             return result
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
         if not self.training and weight is self.weight and self._may_prepare(input):
-            strides, dilations = pair(self.stride), pair(self.dilation)
-            sides = sides_of(padding, weight, strides, dilations)
+            sides = sides_of(padding, weight, self.stride, self.dilation)
             if sides is not None:
                 return self._plans.run(self, input, sides)
-        return convolve(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+        return convolve(len(self.kernel_size), input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def _may_prepare(self, input: Tensor) -> bool:
         """Whether this call, of tensors that are ours, can use packed weights: no gradient is recorded."""
@@ -169,7 +169,7 @@ class Conv2d(nn.Conv2d):
             not differentiated
             and type(weight) is nn.Parameter  # weight_norm and pruning make a new tensor for every call
             and not torch.compiler.is_dynamo_compiling()
-            and input.dim() == 4
+            and input.dim() == len(self.kernel_size) + 2
             and input.shape[1] == self.in_channels
         )
 
@@ -184,7 +184,7 @@ class Conv2d(nn.Conv2d):
         """Free the packed weights; the next evaluation packs them anew."""
         self.__dict__.pop("_fastconv_plans", None)
 
-    def train(self, mode: bool = True) -> Conv2d:
+    def train(self, mode: bool = True) -> Any:
         """Set the mode; training frees the packed weights.
 
         Parameters
@@ -194,12 +194,12 @@ class Conv2d(nn.Conv2d):
 
         Returns
         -------
-        Conv2d
+        Module
             The module itself.
         """
         if mode:
             self.forget_plans()
-        super().train(mode)
+        super().train(mode)  # type: ignore[misc]
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -207,7 +207,97 @@ class Conv2d(nn.Conv2d):
         return {name: value for name, value in self.__dict__.items() if name != "_fastconv_plans"}
 
 
-class ConvTranspose2d(nn.ConvTranspose2d):
+class Conv1d(Prepared, nn.Conv1d):
+    """`torch.nn.Conv1d` computed by fastconv where it can be (see `fastconv.torch.conv1d`).
+
+    Parameters, options and `state_dict` are `torch.nn.Conv1d`'s. In evaluation without gradients the weights are kept
+    packed, for at most two shapes of input.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.jit.is_scripting():  # TorchScript compiles this branch alone, and knows no super()
+            if self.padding_mode != "zeros":
+                input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+                return F.conv1d(input, weight, bias, self.stride, 0, self.dilation, self.groups)
+            return F.conv1d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        else:
+            return self._computed(input, weight, bias)
+
+
+class Conv2d(Prepared, nn.Conv2d):
+    """`torch.nn.Conv2d` computed by fastconv where it can be (see `fastconv.torch.conv2d`).
+
+    Parameters, options and `state_dict` are `torch.nn.Conv2d`'s. In evaluation without gradients the weights are kept
+    packed, for at most two shapes of input.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.jit.is_scripting():  # TorchScript compiles this branch alone, and knows no super()
+            if self.padding_mode != "zeros":
+                input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+                return F.conv2d(input, weight, bias, self.stride, 0, self.dilation, self.groups)
+            return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        else:
+            return self._computed(input, weight, bias)
+
+
+class Conv3d(Prepared, nn.Conv3d):
+    """`torch.nn.Conv3d` computed by fastconv where it can be (see `fastconv.torch.conv3d`).
+
+    Parameters, options and `state_dict` are `torch.nn.Conv3d`'s. In evaluation without gradients the weights are kept
+    packed, for at most two shapes of input.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.jit.is_scripting():  # TorchScript compiles this branch alone, and knows no super()
+            if self.padding_mode != "zeros":
+                input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+                return F.conv3d(input, weight, bias, self.stride, 0, self.dilation, self.groups)
+            return F.conv3d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        else:
+            return self._computed(input, weight, bias)
+
+
+class Transposed:
+    """What transposed convolutions of any number of axes have, before `torch.nn`'s class of theirs."""
+
+    def _computed(self: Any, input: Tensor, output_size: list[int] | None) -> Tensor:
+        axes = len(self.kernel_size)
+        if self.padding_mode != "zeros" or not taken(input, self.weight, self.bias):  # PyTorch refuses other modes
+            result: Tensor = THEIR_MODULES[axes].forward(self, input, output_size)
+            return result
+        extra = self._output_padding(
+            input, output_size, self.stride, self.padding, self.kernel_size, axes, self.dilation
+        )
+        result = TRANSPOSED[axes](
+            input, self.weight, self.bias, self.stride, self.padding, tuple(extra), self.groups, self.dilation
+        )
+        return result
+
+
+THEIR_MODULES: Final[dict[int, Any]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+TRANSPOSED: Final[dict[int, Any]] = {1: conv_transpose1d, 2: conv_transpose2d, 3: conv_transpose3d}
+
+
+class ConvTranspose1d(Transposed, nn.ConvTranspose1d):
+    """`torch.nn.ConvTranspose1d` computed by fastconv where it can be (see `fastconv.torch.conv_transpose1d`).
+
+    Parameters, options and `state_dict` are `torch.nn.ConvTranspose1d`'s.
+    """
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if torch.jit.is_scripting():  # TorchScript compiles this branch alone, and knows no super()
+            extra = self._output_padding(
+                input, output_size, self.stride, self.padding, self.kernel_size, 1, self.dilation
+            )
+            return F.conv_transpose1d(
+                input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
+            )
+        else:
+            return self._computed(input, output_size)
+
+
+class ConvTranspose2d(Transposed, nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` computed by fastconv where it can be (see `fastconv.torch.conv_transpose2d`).
 
     Parameters, options and `state_dict` are `torch.nn.ConvTranspose2d`'s.
@@ -224,13 +314,20 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         else:
             return self._computed(input, output_size)
 
-    def _computed(self, input: Tensor, output_size: list[int] | None) -> Tensor:
-        if self.padding_mode != "zeros" or not taken(input, self.weight, self.bias):  # PyTorch refuses other modes
-            result: Tensor = super().forward(input, output_size)
-            return result
-        output_padding = self._output_padding(
-            input, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
-        )
-        return conv_transpose2d(
-            input, self.weight, self.bias, self.stride, self.padding, tuple(output_padding), self.groups, self.dilation
-        )
+
+class ConvTranspose3d(Transposed, nn.ConvTranspose3d):
+    """`torch.nn.ConvTranspose3d` computed by fastconv where it can be (see `fastconv.torch.conv_transpose3d`).
+
+    Parameters, options and `state_dict` are `torch.nn.ConvTranspose3d`'s.
+    """
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if torch.jit.is_scripting():  # TorchScript compiles this branch alone, and knows no super()
+            extra = self._output_padding(
+                input, output_size, self.stride, self.padding, self.kernel_size, 3, self.dilation
+            )
+            return F.conv_transpose3d(
+                input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
+            )
+        else:
+            return self._computed(input, output_size)

@@ -1,13 +1,13 @@
 """Convolutions of tensors as PyTorch operators: `fastconv::conv2d`, `fastconv::conv_transpose2d` and the gradient of
-weights, `fastconv::conv2d_weight`.
+weights, `fastconv::conv2d_weight`, and the same of one and three axes.
 
-The three are closed under differentiation: the gradient of a convolution with respect to its input is a transposed
-convolution and the other way round, and both gradients of `conv2d_weight` are convolutions of either kind. So each
-registers a derivative made of the others, and derivatives of any order are right.
+The three of a number of axes are closed under differentiation: the gradient of a convolution with respect to its input
+is a transposed convolution and the other way round, and both gradients of `conv2d_weight` are convolutions of either
+kind. So each registers a derivative made of the others, and derivatives of any order are right.
 
-Padding is (top, bottom, left, right) in the operators. Results lie channels-last if the input or the weight does, as in
-PyTorch, else contiguous: the real and the fake kernels ask the same function. Tensors are read where they lie, and
-results are NumPy's memory under a tensor: nothing is copied.
+Padding is (before, after) of every axis, flat, in the operators. Results lie channels-last if the input or the weight
+does, as in PyTorch, else contiguous: the real and the fake kernels ask the same function. Tensors are read where they
+lie, and results are NumPy's memory under a tensor: nothing is copied.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, Final
+from math import prod
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +26,11 @@ from torch import Tensor
 import fastconv
 from fastconv._core import forks
 from fastconv._core.arrays import Array
+from fastconv._core.documented import like
 from fastconv._core.geometry import conv_geometry
+from fastconv._core.layouts import INWARD, OUTWARD, WEIGHT_OUTWARD
 from fastconv._core.select import wish_for_batch
+from fastconv.functional import CONVOLUTIONS, TRANSPOSED
 
 from ..errors import ConvError
 from .guard import compiled, unwatched
@@ -36,9 +40,7 @@ NUMPY_DTYPES: Final[dict[Any, np.dtype[Any]]] = {
     torch.float64: np.dtype(np.float64),
 }
 DTYPES: Final = tuple(NUMPY_DTYPES)
-NHWC: Final = (0, 2, 3, 1)
-FROM_NHWC: Final = (0, 3, 1, 2)
-HWIO: Final = (2, 3, 1, 0)
+FORMATS: Final = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes of a tensor
 
 Ints = Sequence[int]
 Size = int | tuple[int, ...]
@@ -54,23 +56,23 @@ def lies_channels_last(tensor: Tensor) -> bool:
     """
     if tensor.is_contiguous():
         return False
-    if tensor.is_contiguous(memory_format=torch.channels_last):
+    form = FORMATS.get(tensor.dim())
+    if form is not None and tensor.is_contiguous(memory_format=form):
         return True
-    _, channels, height, width = tensor.shape
-    _, per_channel, per_row, per_pixel = tensor.stride()
-    return bool(
-        channels > 1
-        and height * width > 1
-        and per_channel == 1
-        and per_pixel >= channels
-        and per_row >= per_pixel * width
-        and tensor.stride(0) >= per_row * height
-    )
+    (images, channels, *size), (per_image, per_channel, *steps) = tensor.shape, tensor.stride()
+    if channels <= 1 or prod(size) <= 1 or per_channel != 1:
+        return False
+    needed = channels
+    for length, step in zip([*size[::-1], images], [*steps[::-1], per_image], strict=True):
+        if step < needed:
+            return False
+        needed = step * length
+    return True
 
 
-def memory_format(*tensors: Tensor) -> torch.memory_format:
-    """How the result of a convolution of these tensors lies."""
-    return torch.channels_last if any(map(lies_channels_last, tensors)) else torch.contiguous_format
+def result_is_channels_last(*tensors: Tensor) -> bool:
+    """Whether the result of a convolution of these tensors lies channels last."""
+    return any(map(lies_channels_last, tensors))
 
 
 def stored(name: str, tensor: Tensor) -> None:
@@ -133,9 +135,9 @@ def _compute_alone() -> None:
 
 
 def padding_of(sides: Ints) -> Any:
-    """(top, bottom, left, right) in the shortest of fastconv's forms."""
-    top, bottom, left, right = sides
-    return (top, left) if (top, left) == (bottom, right) else ((top, bottom), (left, right))
+    """(before, after) of every axis, flat, in the shortest of fastconv's forms."""
+    before, after = tuple(sides[::2]), tuple(sides[1::2])
+    return before if before == after else tuple(zip(before, after, strict=True))
 
 
 @lru_cache(maxsize=256)
@@ -143,9 +145,9 @@ def choice(
     input_shape: tuple[int, ...], weight_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int,
     dtype: torch.dtype,
 ) -> tuple[str, int]:  # fmt: skip
-    """The algorithm of a convolution (N, C, H, W), chosen for the whole batch, and the outputs of a channel."""
+    """The algorithm of a convolution (N, C, *size), chosen for the whole batch, and the outputs of a channel."""
     g = conv_geometry(input_shape, weight_shape, stride, padding, dilation, groups)
-    return wish_for_batch(g, NUMPY_DTYPES[dtype]), g.batch * g.output_size[0] * g.output_size[1]
+    return wish_for_batch(g, NUMPY_DTYPES[dtype]), g.batch * prod(g.output_size)
 
 
 def algorithm(*arguments: Any) -> str:
@@ -156,117 +158,134 @@ def algorithm(*arguments: Any) -> str:
 # ---- operators -----------------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op(
-    "fastconv::conv2d",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, "
-    "SymInt groups) -> Tensor",
-)
-def conv2d_op(
-    input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> Tensor:
-    shift = None if bias is None else array("bias", bias)
-    options = (tuple(stride), padding_of(padding), tuple(dilation), groups)
-    how: dict[str, Any] = {
-        "algorithm": algorithm(tuple(input.shape), tuple(weight.shape), *options, input.dtype), "num_threads": threads()
-    }  # fmt: skip
-    if memory_format(input, weight) is torch.channels_last:
-        x, w = array("input", input, NHWC), array("weight", weight, HWIO)
-        y = fastconv.conv2d(x, w, shift, *options, data_format="NHWC", **how)
-        return torch.from_numpy(y.transpose(FROM_NHWC))
-    return torch.from_numpy(fastconv.conv2d(array("input", input), array("weight", weight), shift, *options, **how))
+class Operators(NamedTuple):
+    """The three of a number of axes."""
+
+    conv: Any
+    transposed: Any
+    weight: Any
 
 
-@conv2d_op.register_fake
-def _(
-    input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> Tensor:
-    size = [
-        (input.shape[2 + i] + padding[2 * i] + padding[2 * i + 1] - dilation[i] * (weight.shape[2 + i] - 1) - 1)
-        // stride[i]
-        + 1
-        for i in (0, 1)
-    ]
-    return _like(input, (input.shape[0], weight.shape[0], *size), memory_format(input, weight))
+def _like(input: Tensor, shape: Ints, last: bool) -> Tensor:
+    if not last:
+        return torch.empty(shape, dtype=input.dtype, device=input.device)
+    made = torch.empty((shape[0], *shape[2:], shape[1]), dtype=input.dtype, device=input.device)
+    return made.permute(INWARD[len(shape)])
 
 
-def _like(input: Tensor, shape: Ints, form: torch.memory_format) -> Tensor:
-    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=form)
+def _operators(axes: int) -> Operators:
+    """Register the operators of so many axes, whose kernels and derivatives are the same for all."""
+    every, own_axes, from_last, kernel_axes = (
+        range(axes), OUTWARD[axes + 2], INWARD[axes + 2], WEIGHT_OUTWARD[axes + 2]
+    )  # fmt: skip
+    input_gradient = getattr(fastconv.grad, f"conv{axes}d_input")
+    weight_gradient = getattr(fastconv.grad, f"conv{axes}d_weight")
 
-
-@torch.library.custom_op(
-    "fastconv::conv_transpose2d",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor input, Tensor weight, Tensor? bias, SymInt[] output_size, SymInt[] stride, SymInt[] padding, "
-    "SymInt[] dilation, SymInt groups) -> Tensor",
-)
-def conv_transpose2d_op(
-    input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Ints, stride: Ints, padding: Ints, dilation: Ints,
-    groups: int,
-) -> Tensor:  # fmt: skip
-    """The transposed convolution whose result has `output_size`; without a bias, the input gradient of conv2d."""
-    last = memory_format(input, weight) is torch.channels_last
-    x = array("input", input, NHWC) if last else array("input", input)
-    w = array("weight", weight, HWIO) if last else array("weight", weight)
-    channels = weight.shape[1] * groups
-    steps, pads, spacing = tuple(stride), padding_of(padding), tuple(dilation)
-    shape = (input.shape[0], channels, *output_size)
-    how: dict[str, Any] = {
-        "algorithm": algorithm(shape, tuple(weight.shape), steps, pads, spacing, groups, input.dtype),
-        "data_format": "NHWC" if last else "NCHW",
-        "num_threads": threads(),
-    }
-    if bias is None:
-        size = (shape[0], *output_size, channels) if last else shape
-        y = fastconv.grad.conv2d_input(size, w, x, steps, pads, spacing, groups, **how)
-    else:
-        extra = tuple(
-            output_size[i]
-            - ((input.shape[2 + i] - 1) * stride[i] - padding[2 * i] - padding[2 * i + 1])
-            - (dilation[i] * (weight.shape[2 + i] - 1) + 1)
-            for i in (0, 1)
-        )
-        y = fastconv.conv_transpose2d(x, w, array("bias", bias), steps, pads, extra, groups, spacing, **how)
-    return torch.from_numpy(y.transpose(FROM_NHWC) if last else y)
-
-
-@conv_transpose2d_op.register_fake
-def _(
-    input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Ints, stride: Ints, padding: Ints, dilation: Ints,
-    groups: int,
-) -> Tensor:  # fmt: skip
-    shape = (input.shape[0], weight.shape[1] * groups, *output_size)
-    return _like(input, shape, memory_format(input, weight))
-
-
-@torch.library.custom_op(
-    "fastconv::conv2d_weight",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor input, Tensor grad_output, SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, "
-    "SymInt[] dilation, SymInt groups) -> Tensor",
-)
-def conv2d_weight_op(
-    input: Tensor, grad_output: Tensor, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> Tensor:
-    """The gradient of conv2d with respect to its weight, contiguous."""
-    size = (grad_output.shape[1], input.shape[1] // groups, *kernel_size)
-    options = (tuple(stride), padding_of(padding), tuple(dilation), groups)
-    how = algorithm(tuple(input.shape), size, *options, input.dtype)
-    x, dy = array("input", input), array("grad_output", grad_output)
-    return torch.from_numpy(
-        fastconv.grad.conv2d_weight(x, size, dy, *options, algorithm=how, num_threads=threads())
+    @torch.library.custom_op(
+        f"fastconv::conv{axes}d",
+        mutates_args=(),
+        device_types="cpu",
+        schema="(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, "
+        "SymInt groups) -> Tensor",
     )
+    def conv_op(
+        input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int
+    ) -> Tensor:
+        shift = None if bias is None else array("bias", bias)
+        options = (tuple(stride), padding_of(padding), tuple(dilation), groups)
+        how: dict[str, Any] = {
+            "algorithm": algorithm(tuple(input.shape), tuple(weight.shape), *options, input.dtype),
+            "num_threads": threads(),
+        }
+        if result_is_channels_last(input, weight):
+            x, w = array("input", input, own_axes), array("weight", weight, kernel_axes)
+            y = CONVOLUTIONS[axes](x, w, shift, *options, data_format="channels_last", **how)
+            return torch.from_numpy(y.transpose(from_last))
+        x, w = array("input", input), array("weight", weight)
+        return torch.from_numpy(CONVOLUTIONS[axes](x, w, shift, *options, data_format="channels_first", **how))
 
+    @conv_op.register_fake
+    def _(
+        input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int
+    ) -> Tensor:
+        size = [
+            (input.shape[2 + i] + padding[2 * i] + padding[2 * i + 1] - dilation[i] * (weight.shape[2 + i] - 1) - 1)
+            // stride[i]
+            + 1
+            for i in every
+        ]
+        return _like(input, (input.shape[0], weight.shape[0], *size), result_is_channels_last(input, weight))
 
-@conv2d_weight_op.register_fake
-def _(
-    input: Tensor, grad_output: Tensor, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> Tensor:
-    shape = (grad_output.shape[1], input.shape[1] // groups, *kernel_size)
-    return _like(input, shape, torch.contiguous_format)
+    @torch.library.custom_op(
+        f"fastconv::conv_transpose{axes}d",
+        mutates_args=(),
+        device_types="cpu",
+        schema="(Tensor input, Tensor weight, Tensor? bias, SymInt[] output_size, SymInt[] stride, SymInt[] padding, "
+        "SymInt[] dilation, SymInt groups) -> Tensor",
+    )
+    def transposed_op(
+        input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Ints, stride: Ints, padding: Ints,
+        dilation: Ints, groups: int,
+    ) -> Tensor:  # fmt: skip
+        """The transposed convolution whose result has `output_size`; without a bias, conv's input gradient."""
+        last = result_is_channels_last(input, weight)
+        x = array("input", input, own_axes) if last else array("input", input)
+        w = array("weight", weight, kernel_axes) if last else array("weight", weight)
+        channels = weight.shape[1] * groups
+        steps, pads, spacing = tuple(stride), padding_of(padding), tuple(dilation)
+        shape = (input.shape[0], channels, *output_size)
+        how: dict[str, Any] = {
+            "algorithm": algorithm(shape, tuple(weight.shape), steps, pads, spacing, groups, input.dtype),
+            "data_format": "channels_last" if last else "channels_first",
+            "num_threads": threads(),
+        }
+        if bias is None:
+            size = (shape[0], *output_size, channels) if last else shape
+            y = input_gradient(size, w, x, steps, pads, spacing, groups, **how)
+        else:
+            extra = tuple(
+                output_size[i]
+                - ((input.shape[2 + i] - 1) * stride[i] - padding[2 * i] - padding[2 * i + 1])
+                - (dilation[i] * (weight.shape[2 + i] - 1) + 1)
+                for i in every
+            )
+            y = TRANSPOSED[axes](x, w, array("bias", bias), steps, pads, extra, groups, spacing, **how)
+        return torch.from_numpy(y.transpose(from_last) if last else y)
+
+    @transposed_op.register_fake
+    def _(
+        input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Ints, stride: Ints, padding: Ints,
+        dilation: Ints, groups: int,
+    ) -> Tensor:  # fmt: skip
+        shape = (input.shape[0], weight.shape[1] * groups, *output_size)
+        return _like(input, shape, result_is_channels_last(input, weight))
+
+    @torch.library.custom_op(
+        f"fastconv::conv{axes}d_weight",
+        mutates_args=(),
+        device_types="cpu",
+        schema="(Tensor input, Tensor grad_output, SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, "
+        "SymInt[] dilation, SymInt groups) -> Tensor",
+    )
+    def weight_op(
+        input: Tensor, grad_output: Tensor, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+    ) -> Tensor:
+        """The gradient of a convolution with respect to its weight, contiguous."""
+        size = (grad_output.shape[1], input.shape[1] // groups, *kernel_size)
+        options = (tuple(stride), padding_of(padding), tuple(dilation), groups)
+        how = algorithm(tuple(input.shape), size, *options, input.dtype)
+        x, dy = array("input", input), array("grad_output", grad_output)
+        return torch.from_numpy(weight_gradient(x, size, dy, *options, algorithm=how, num_threads=threads()))
+
+    @weight_op.register_fake
+    def _(
+        input: Tensor, grad_output: Tensor, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+    ) -> Tensor:
+        return _like(input, (grad_output.shape[1], input.shape[1] // groups, *kernel_size), False)
+
+    made = Operators(conv_op, transposed_op, weight_op)
+    _differentiate(made)
+    return made
 
 
 # ---- derivatives ---------------------------------------------------------------------------------------------------
@@ -282,39 +301,44 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _bias_gradient(wanted: bool, grad: Tensor) -> Tensor | None:
     if wanted and unwatched(grad):
         stored("grad_output", grad)
-    return grad.sum((0, 2, 3)) if wanted else None
+    return grad.sum((0, *range(2, grad.dim()))) if wanted else None
 
 
-def _conv2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    input, weight = ctx.saved_tensors
-    _, *options = ctx.options
-    wanted = ctx.needs_input_grad
-    dx = conv_transpose2d_op(grad, weight, None, input.shape[2:], *options) if wanted[0] else None
-    dw = conv2d_weight_op(input, grad, weight.shape[2:], *options) if wanted[1] else None
-    return dx, dw, _bias_gradient(wanted[2], grad), None, None, None, None
+def _differentiate(ops: Operators) -> None:
+    """Register the derivatives, each made of the two others."""
+
+    def conv_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        _, *options = ctx.options
+        wanted = ctx.needs_input_grad
+        dx = ops.transposed(grad, weight, None, input.shape[2:], *options) if wanted[0] else None
+        dw = ops.weight(input, grad, weight.shape[2:], *options) if wanted[1] else None
+        return dx, dw, _bias_gradient(wanted[2], grad), None, None, None, None
+
+    def transposed_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        _, _, *options = ctx.options
+        wanted = ctx.needs_input_grad
+        dx = ops.conv(grad, weight, None, *options) if wanted[0] else None
+        dw = ops.weight(grad, input, weight.shape[2:], *options) if wanted[1] else None
+        return dx, dw, _bias_gradient(wanted[2], grad), None, None, None, None, None
+
+    def weight_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        input, grad_output = ctx.saved_tensors
+        _, *options = ctx.options
+        wanted = ctx.needs_input_grad
+        dx = ops.transposed(grad_output, grad, None, input.shape[2:], *options) if wanted[0] else None
+        dy = ops.conv(input, grad, None, *options) if wanted[1] else None
+        return dx, dy, None, None, None, None, None
+
+    ops.conv.register_autograd(conv_backward, setup_context=_keep)
+    ops.transposed.register_autograd(transposed_backward, setup_context=_keep)
+    ops.weight.register_autograd(weight_backward, setup_context=_keep)
 
 
-def _conv_transpose2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    input, weight = ctx.saved_tensors
-    _, _, *options = ctx.options
-    wanted = ctx.needs_input_grad
-    dx = conv2d_op(grad, weight, None, *options) if wanted[0] else None
-    dw = conv2d_weight_op(grad, input, weight.shape[2:], *options) if wanted[1] else None
-    return dx, dw, _bias_gradient(wanted[2], grad), None, None, None, None, None
-
-
-def _conv2d_weight_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    input, grad_output = ctx.saved_tensors
-    _, *options = ctx.options
-    wanted = ctx.needs_input_grad
-    dx = conv_transpose2d_op(grad_output, grad, None, input.shape[2:], *options) if wanted[0] else None
-    dy = conv2d_op(input, grad, None, *options) if wanted[1] else None
-    return dx, dy, None, None, None, None, None
-
-
-conv2d_op.register_autograd(_conv2d_backward, setup_context=_keep)
-conv_transpose2d_op.register_autograd(_conv_transpose2d_backward, setup_context=_keep)
-conv2d_weight_op.register_autograd(_conv2d_weight_backward, setup_context=_keep)
+OPERATORS: Final = {axes: _operators(axes) for axes in (1, 2, 3)}
+THEIRS: Final[dict[int, Any]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+THEIRS_TRANSPOSED: Final[dict[int, Any]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 # ---- functions -----------------------------------------------------------------------------------------------------
@@ -342,25 +366,25 @@ def taken(*tensors: Tensor | None) -> bool:
     return dtype in DTYPES
 
 
-def pair(value: Size) -> tuple[int, int]:
-    """One number for both axes, or one for each, as PyTorch takes them."""
+def sizes(value: Size, axes: int) -> tuple[int, ...]:
+    """One number for all axes, or one for each, as PyTorch takes them."""
     if isinstance(value, int):
-        return value, value
+        return (value,) * axes
     items = tuple(value)
-    return (items[0], items[0]) if len(items) == 1 else items  # type: ignore[return-value]
+    return items * axes if len(items) == 1 else items
 
 
-def sides_of(padding: str | Size, weight: Tensor, stride: tuple[int, int], dilation: tuple[int, int]) -> Ints | None:
-    """(top, bottom, left, right) as PyTorch means `padding`; None for what only PyTorch can answer (or refuse)."""
+def sides_of(padding: str | Size, weight: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]) -> Ints | None:
+    """(before, after) of every axis, flat, as PyTorch means `padding`; None for what only PyTorch can answer."""
+    axes = len(stride)
     if padding == "valid":
-        return 0, 0, 0, 0
+        return (0, 0) * axes
     if isinstance(padding, str):
-        if padding != "same" or stride != (1, 1):
+        if padding != "same" or any(step != 1 for step in stride):
             return None
-        totals = [dilation[i] * (weight.shape[2 + i] - 1) for i in (0, 1)]  # an odd pixel goes to the end
-        return totals[0] // 2, totals[0] - totals[0] // 2, totals[1] // 2, totals[1] - totals[1] // 2
-    height, width = pair(padding)
-    return height, height, width, width
+        totals = [dilation[i] * (weight.shape[2 + i] - 1) for i in range(axes)]  # an odd pixel goes to the end
+        return tuple(side for total in totals for side in (total // 2, total - total // 2))
+    return tuple(side for side in sizes(padding, axes) for _ in (0, 1))
 
 
 def conv2d(
@@ -404,23 +428,61 @@ def conv2d(
     fastconv.ConvError
         A RuntimeError, as PyTorch's, for shapes that do not fit together, and for a tensor whose storage was freed.
     """
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups)
+
+
+@like(conv2d, 1)
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: str | Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups)
+
+
+@like(conv2d, 3)
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: str | Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    return _conv(3, input, weight, bias, stride, padding, dilation, groups)
+
+
+def _conv(
+    axes: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: str | Size, dilation: Size,
+    groups: int,
+) -> Tensor:  # fmt: skip
     if taken(input, weight, bias):
-        return convolve(input, weight, bias, stride, padding, dilation, groups)
-    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+        return convolve(axes, input, weight, bias, stride, padding, dilation, groups)
+    result: Tensor = THEIRS[axes](input, weight, bias, stride, padding, dilation, groups)
+    return result
 
 
 def convolve(
-    input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: str | Size, dilation: Size, groups: int
-) -> Tensor:
-    """`conv2d` of tensors that are `taken`."""
-    if weight.dim() == 4 and input.dim() in (3, 4):
-        strides, dilations = pair(stride), pair(dilation)
+    axes: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: str | Size, dilation: Size,
+    groups: int,
+) -> Tensor:  # fmt: skip
+    """`conv2d` and its like, of tensors that are `taken`."""
+    y: Tensor
+    if weight.dim() == axes + 2 and input.dim() in (axes + 1, axes + 2):
+        strides, dilations = sizes(stride, axes), sizes(dilation, axes)
         sides = sides_of(padding, weight, strides, dilations)
         if sides is not None:
-            images = input if input.dim() == 4 else input.unsqueeze(0)
-            y: Tensor = conv2d_op(images, weight, bias, strides, sides, dilations, groups)
-            return y if input.dim() == 4 else y.squeeze(0)
-    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+            batched = input.dim() == axes + 2
+            images = input if batched else input.unsqueeze(0)
+            y = OPERATORS[axes].conv(images, weight, bias, strides, sides, dilations, groups)
+            return y if batched else y.squeeze(0)
+    y = THEIRS[axes](input, weight, bias, stride, padding, dilation, groups)
+    return y
 
 
 def conv_transpose2d(
@@ -464,28 +526,65 @@ def conv_transpose2d(
     fastconv.ConvError
         A RuntimeError, as PyTorch's, for shapes that do not fit together, and for a tensor whose storage was freed.
     """
-    strides, extra = pair(stride), pair(output_padding)
+    return _conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+@like(conv_transpose2d, 1)
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    return _conv_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+@like(conv_transpose2d, 3)
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    return _conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def _conv_transpose(
+    axes: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: Size, output_padding: Size,
+    groups: int, dilation: Size,
+) -> Tensor:  # fmt: skip
+    strides, extra = sizes(stride, axes), sizes(output_padding, axes)
+    y: Tensor
     if (
         taken(input, weight, bias)
-        and weight.dim() == 4
-        and input.dim() in (3, 4)
+        and weight.dim() == axes + 2
+        and input.dim() in (axes + 1, axes + 2)
         and all(0 <= more < step for more, step in zip(extra, strides, strict=True))  # else it is no convolution's
     ):
-        (pad_y, pad_x), dilations = pair(padding), pair(dilation)
+        pads, dilations = sizes(padding, axes), sizes(dilation, axes)
         size = [
-            (input.shape[i - 2] - 1) * strides[i] - 2 * pad + dilations[i] * (weight.shape[2 + i] - 1) + 1 + extra[i]
-            for i, pad in enumerate((pad_y, pad_x))
+            (input.shape[i - axes] - 1) * strides[i] - 2 * pad + dilations[i] * (weight.shape[2 + i] - 1) + 1 + extra[i]
+            for i, pad in enumerate(pads)
         ]
-        images = input if input.dim() == 4 else input.unsqueeze(0)
-        y: Tensor = conv_transpose2d_op(
-            images, weight, bias, size, strides, (pad_y, pad_y, pad_x, pad_x), dilations, groups
-        )
-        return y if input.dim() == 4 else y.squeeze(0)
-    return F.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)
+        sides = [side for pad in pads for side in (pad, pad)]
+        batched = input.dim() == axes + 2
+        images = input if batched else input.unsqueeze(0)
+        y = OPERATORS[axes].transposed(images, weight, bias, size, strides, sides, dilations, groups)
+        return y if batched else y.squeeze(0)
+    y = THEIRS_TRANSPOSED[axes](input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return y
 
 
 with suppress(ImportError):  # TorchScript compiles calls of these functions to PyTorch's operators
     from torch.jit._builtins import _register_builtin
 
-    _register_builtin(conv2d, "aten::conv2d")
-    _register_builtin(conv_transpose2d, "aten::conv_transpose2d")
+    for function in (conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d):
+        _register_builtin(function, f"aten::{function.__name__}")

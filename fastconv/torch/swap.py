@@ -13,15 +13,27 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from ..errors import ConvError, ConvTypeError
-from .modules import CHANNELS_LAST, Conv2d, ConvTranspose2d
-from .ops import DTYPES, conv_transpose2d, pair, taken
+from .modules import (
+    CHANNELS_LAST,
+    TRANSPOSED,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    Prepared,
+)
+from .ops import DTYPES, THEIRS_TRANSPOSED, taken
 
-SWAPS: Final[dict[type[Any], type[Any]]] = {nn.Conv2d: Conv2d, nn.ConvTranspose2d: ConvTranspose2d}
+SWAPS: Final[dict[type[Any], type[Any]]] = {
+    nn.Conv1d: Conv1d, nn.Conv2d: Conv2d, nn.Conv3d: Conv3d, nn.ConvTranspose1d: ConvTranspose1d,
+    nn.ConvTranspose2d: ConvTranspose2d, nn.ConvTranspose3d: ConvTranspose3d,
+}  # fmt: skip
 BACK: Final[dict[type[Any], type[Any]]] = {ours: theirs for theirs, ours in SWAPS.items()}
 GAIN: Final = 1.03  # below this a swap is within what the machine's noise makes of equal times
 ROUNDS: Final = 5  # timings of each side at least; the medians are compared
@@ -134,7 +146,7 @@ def accelerate(model: nn.Module, example_input: Any = None) -> Report:
     report = Report(model.training, example_input is not None)
     candidates: dict[nn.Module, str] = {}
     for name, module in model.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(module, tuple(SWAPS)):
             candidates[module] = name
     times = {} if example_input is None else _measure(model, list(candidates), example_input)
     for module, name in candidates.items():
@@ -163,7 +175,7 @@ def restore(model: nn.Module) -> int:
     count = 0
     for module in model.modules():
         if type(module) in BACK:
-            if isinstance(module, Conv2d):
+            if isinstance(module, Prepared):
                 module.forget_plans()
                 module.__dict__.pop(CHANNELS_LAST, None)
             module.__class__ = BACK[type(module)]
@@ -208,21 +220,22 @@ def _rule_of_thumb(module: Any) -> tuple[bool, str]:
         return False, f"fewer than {LEAST_CHANNELS} channels a group"
     if module.weight.dtype is torch.float64:
         return True, "float64"
-    if module.groups == 1 and module.kernel_size == (3, 3) and module.stride == (1, 1):
-        return True, "3x3 with stride 1, which takes a quarter of the multiplications"
+    if module.groups == 1 and module.kernel_size in ((3, 3), (3, 3, 3)) and set(module.stride) == {1}:
+        kernel = "x".join(map(str, module.kernel_size))
+        return True, f"{kernel} with stride 1, which takes a quarter of the multiplications"
     return False, "without a fast algorithm the two are about as fast; pass an example to measure"
 
 
 def _described(module: Any) -> str:
-    kernel, stride = "x".join(map(str, module.kernel_size)), pair(module.stride)
+    kernel, stride = "x".join(map(str, module.kernel_size)), tuple(module.stride)
     parts = [f"{module.in_channels}->{module.out_channels}", kernel]
-    if stride != (1, 1):
-        parts.append(f"stride {stride[0]}" if stride[0] == stride[1] else f"stride {stride}")
-    if pair(module.dilation) != (1, 1):
-        parts.append(f"dilation {pair(module.dilation)[0]}")
+    if set(stride) != {1}:
+        parts.append(f"stride {stride[0]}" if len(set(stride)) == 1 else f"stride {stride}")
+    if set(module.dilation) != {1}:
+        parts.append(f"dilation {module.dilation[0]}")
     if module.groups != 1:
         parts.append(f"{module.groups} groups")
-    if isinstance(module, nn.ConvTranspose2d):
+    if module.transposed:
         parts.append("transposed")
     return " ".join(parts)
 
@@ -272,7 +285,7 @@ def _between_channels_last(model: nn.Module, example: Any) -> bool:
 
     A model that calls `view` on such a result raises; one whose own result would lie otherwise is left as it is.
     """
-    swapped = [module for module in model.modules() if type(module) is Conv2d]
+    swapped = [module for module in model.modules() if isinstance(module, Prepared) and type(module) in BACK]
     if len(swapped) < 2:
         return False
 
@@ -341,7 +354,7 @@ def _uncompiled(model: nn.Module) -> AbstractContextManager[Any]:
 
 def _signature(module: Any) -> tuple[object, ...]:
     return (
-        isinstance(module, nn.ConvTranspose2d), module.weight.shape, module.weight.dtype, module.weight.requires_grad,
+        module.transposed, module.weight.shape, module.weight.dtype, module.weight.requires_grad,
         module.bias is None, module.stride, module.padding, module.dilation, module.groups, module.padding_mode,
     )  # fmt: skip
 
@@ -377,12 +390,13 @@ def _time(module: Any, x: Tensor, training: bool) -> tuple[float, float]:
 
 def _both(module: Any, training: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     """PyTorch's way and fastconv's, of (input, weight, bias)."""
-    m = module
-    if isinstance(module, nn.ConvTranspose2d):
+    m, axes = module, len(module.kernel_size)
+    if m.transposed:
         options = (m.stride, m.padding, m.output_padding, m.groups, m.dilation)
-        return lambda *t: F.conv_transpose2d(*t, *options), lambda x, w, b: conv_transpose2d(x, w, b, *options)
-    ours = Conv2d.__new__(Conv2d)  # the same tensors and options, and plans of its own
+        return lambda *t: THEIRS_TRANSPOSED[axes](*t, *options), lambda x, w, b: TRANSPOSED[axes](x, w, b, *options)
+    theirs, kind = next((theirs, kind) for theirs, kind in SWAPS.items() if isinstance(m, theirs))
+    ours: Any = object.__new__(kind)  # the same tensors and options, and plans of its own
     ours.__dict__.update({name: value for name, value in m.__dict__.items() if name != "_fastconv_plans"})
     if training:
-        return lambda *t: nn.Conv2d._conv_forward(m, *t), ours._conv_forward
-    return lambda *t: nn.Conv2d._conv_forward(m, *t), lambda x, w, b: ours._conv_forward(x, m.weight, b)
+        return lambda *t: theirs._conv_forward(m, *t), ours._conv_forward
+    return lambda *t: theirs._conv_forward(m, *t), lambda x, w, b: ours._conv_forward(x, m.weight, b)

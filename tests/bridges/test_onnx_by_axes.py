@@ -26,8 +26,9 @@ def drawn(*shapes: tuple[int, ...]) -> list[Array]:
 def volume_net() -> tuple[Any, dict[str, Any]]:
     """Convolution, pooling, transposed convolution, the skip beside it, and a head."""
     names = ("w1", "b1", "w2", "b2", "wt", "bt", "w3", "b3")
-    shapes = ((8, 2, 3, 3, 3), (8, 1), (16, 8, 3, 3, 3), (16, 1), (16, 8, 2, 2, 2), (8, 1), (3, 16, 1, 1, 1), (3, 1))
-    arrays = drawn(*shapes)
+    arrays = drawn(
+        (8, 2, 3, 3, 3), (8, 1), (16, 8, 3, 3, 3), (16, 1), (16, 8, 2, 2, 2), (8, 1), (3, 16, 1, 1, 1), (3, 1)
+    )  # fmt: skip
     constants = {name: a.reshape(-1) if name[0] == "b" else a for name, a in zip(names, arrays, strict=True)}
     nodes = [
         make("Conv", ["x", "w1", "b1"], ["c1"], pads=[1] * 6),

@@ -14,6 +14,7 @@ import pytest
 
 import fastconv
 from fastconv import ConvError, ConvTypeError, grad, reference
+from fastconv._core.select import WORDS
 from fastconv.testing import comparisons
 from fastconv.testing.problems import constant_cases
 
@@ -460,7 +461,7 @@ def test_less_scratch_has_the_same_bits(kind):
     shape, weight, how = PROBLEMS[kind]
     rng = np.random.default_rng(3)
     x, w = rng.standard_normal(shape).astype("float32"), rng.standard_normal(weight).astype("float32")
-    algorithm = kind if kind in fastconv.functional.ALGORITHMS or kind.startswith("winograd") else "direct"
+    algorithm = kind if kind in WORDS or kind.startswith("winograd") else "direct"
     how = {**how, "algorithm": algorithm, "num_threads": 2}
     expected = fastconv.conv2d(x, w, **how)
     prepared = fastconv.plan_conv2d(shape, w, **how).run(x)

@@ -102,6 +102,12 @@ def test_axes_groups_strides_and_modes(
     assert compared
 
 
+def test_the_largest_tiles() -> None:
+    x, w = filled("random", (1, 1, 150, 130)).astype(np.float32), filled("one sign", (1, 1, 101, 101), 1).astype("f4")
+    within(fastconv.conv2d(x, w, padding=50, algorithm="fft:256"), reference.conv2d(x, w, padding=50), x, w, "fft:256",
+           padding=50)  # fmt: skip
+
+
 def test_blocks_threads_and_batches_have_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     x, w = filled("random", (3, 6, 50, 41)).astype(np.float32), filled("random", (5, 6, 7, 7), 1).astype(np.float32)
     whole = fastconv.plan_conv2d(x.shape, w, padding=3, algorithm="fft:16", num_threads=1).run(x)

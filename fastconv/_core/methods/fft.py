@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ... import _native
 from ..passes import AXES, triple
 from .fft_programs import Block, FftProgram, Transformed
 from .fft_tiling import MOST_TILE_BYTES, Tiling, making_bytes, spectra_bytes, tiling, work
@@ -20,7 +21,6 @@ from .method import Bound, Direction, GradientProgram, Offer, Problem, Program, 
 SAMPLES = {"36": 36, "16": 16, "24": 24, "64": 64, "128": 128, "256": 256}
 LOST, ADDED = 64, 2.0**-110  # where numbers are near the smallest, as for Winograd
 FEWEST, WIDEST = 25, 5  # taps, and of the widest axis, below which no tile pays
-CALL_BYTES = 16 << 20  # of making the transformed kernel of a call, which is scratch
 MOST_EXAMPLE_CHANNELS, LARGE_EXAMPLE = 24, 64  # of a generated problem; samples from which on it has three
 
 
@@ -66,11 +66,11 @@ class Fft:
         span = [max(max(q.taps[a]) - min(q.taps[a]) + 1 for q in p.passes) for a in AXES]
         if any(n > 1 and 3 * width > 2 * n + 2 for n, width in zip(t.samples, span, strict=True)):
             return f"the taps span {max(span)} of a tile of {samples}, which leaves too few outputs"
-        made = making_bytes(p, t)
-        if not p.held and made > CALL_BYTES:
+        made, room = making_bytes(p, t), _native.WORKSPACE_BYTES - MOST_TILE_BYTES
+        if not p.held and made > room:
             return (
-                f"making the transformed kernel takes {made:,} bytes, more than the {CALL_BYTES:,} that a call has for "
-                "it; a plan holds it"
+                f"making the transformed kernel takes {made:,} bytes, more than the {room:,} that a call has for it; "
+                "a plan holds it"
             )
         least = max(Transformed(p, q, t).scratch(Block(1, (1, 1, 1))) for q in p.passes)
         if least > MOST_TILE_BYTES:
@@ -155,7 +155,8 @@ class Fft:
         return Bound(roundings, "plane", LOST * roundings, ADDED)
 
     def example(self, case: Any, variant: str, direction: Direction) -> Any:
-        """A kernel of more than one tap that takes half a tile at the most, and few channels of large tiles."""
+        """A kernel of more than one tap that takes half a tile at the most, often of one row; few channels of large
+        tiles."""
         few = case.in_channels + case.out_channels <= MOST_EXAMPLE_CHANNELS
         if direction is Direction.WEIGHT_GRADIENT or not (case.in_channels and case.out_channels) or case.large:
             return None
@@ -165,9 +166,12 @@ class Fft:
         apart = dilation if isinstance(dilation, int) else max(dilation)
         if (max(kernel) - 1) * apart + 1 > SAMPLES[variant] // 2:
             kernel, dilation, apart = (3, 2), 1, 1
-        if SAMPLES[variant] > LARGE_EXAMPLE and case.index % 8:
-            kernel = (1, *kernel[1:])
+        samples = SAMPLES[variant]
+        if samples > 2 * LARGE_EXAMPLE or case.index % (8 if samples > LARGE_EXAMPLE else 2):
+            kernel = (*(1,) * (len(kernel) - 1), kernel[-1])  # rows alone
         size = tuple(max(n, (k - 1) * apart + 3) for n, k in zip(case.size, kernel, strict=True))
+        if case.index % 4 == 1 and samples <= LARGE_EXAMPLE:  # several tiles
+            size = (*size[:-1], max(size[-1], samples + 9))
         channels = {"in_channels": 1, "out_channels": 2, "groups": 1} if SAMPLES[variant] >= LARGE_EXAMPLE else {}
         dtypes = ("float64",) * 2 if case.index % 3 == 0 else ("float32",) * 2
         return replace(case, kernel=kernel, dilation=dilation, size=size, dtypes=dtypes, **channels)

@@ -70,6 +70,9 @@ class Transformed:
         self.problem, self.pass_, self.t = p, q, t
         self.size = q.output_size(p.size)
         self.low = triple([min(taps) for taps in q.taps])
+        self.used = triple([  # samples under the windows of a tile: others must not count, not even in a rounding
+            (t.outputs[a] - 1) * q.stride[a] + max(q.taps[a]) - self.low[a] + 1 for a in AXES
+        ])  # fmt: skip
         self.tiles = triple([-(-n // outputs) for n, outputs in zip(self.size, t.outputs, strict=True)])
         self.steps: dict[Any, Any] = {}
         self.pointwise = p.channels == p.outputs == 1  # a product of two spectra, without a sum
@@ -109,7 +112,7 @@ class Transformed:
             return 0, extent
         t, stride = self.t, self.pass_.stride[axis]
         begin = first * t.outputs[axis] * stride + self.low[axis]
-        end = (last - 1) * t.outputs[axis] * stride + self.low[axis] + t.samples[axis]
+        end = (last - 1) * t.outputs[axis] * stride + self.low[axis] + self.used[axis]
         begin = min(max(0, begin), extent - 1)
         return begin, max(min(extent, end), begin + 1)
 
@@ -177,8 +180,8 @@ class Transformed:
         low = [tiles[a].start * t.outputs[a] * q.stride[a] + self.low[a] for a in AXES]
         width = x.shape[4]
         first = self._step(
-            "X", lambda: forward_real(t.samples[2]), h1 - h0, (1, channels, width), (1, channels, nx), low[2],
-            t.outputs[2] * q.stride[2], p.mode,
+            "X", lambda: forward_real(t.samples[2], self.used[2]), h1 - h0, (1, channels, width),
+            (1, channels, nx), low[2], t.outputs[2] * q.stride[2], p.mode,
         )  # fmt: skip
         for n in range(images):
             for d in range(d0, d1):
@@ -206,7 +209,7 @@ class Transformed:
             own = columns[..., c].transpose(0, 1, 3, 4, 2)
             target = (to[:, :, g] if p.channels == 1 else to[:, :, g].swapaxes(2, 5))[..., 0]  # y, x, c, fx, (fy, re)
             self._step(
-                "Y", lambda: forward_complex(t.samples[1]), t.half, (nx, own.shape[3], height),
+                "Y", lambda: forward_complex(t.samples[1], self.used[1]), t.half, (nx, own.shape[3], height),
                 (nx, own.shape[3], ny), low, t.outputs[1] * self.pass_.stride[1], p.mode,
             ).run(own, target.transpose(3, 4, 1, 2, 0))  # fmt: skip
 
@@ -217,7 +220,7 @@ class Transformed:
         nz, ny = to.shape[:2]
         rows = arena.lend("rows", half, t.samples[1], 2, depth, ny, nx * channels)
         self._step(
-            "Y", lambda: forward_complex(t.samples[1]), half, (depth, nx * channels, height),
+            "Y", lambda: forward_complex(t.samples[1], self.used[1]), half, (depth, nx * channels, height),
             (depth, nx * channels, ny), low_y, t.outputs[1] * q.stride[1], p.mode,
         ).run(
             columns.reshape(half, 2, depth, height, nx * channels).swapaxes(3, 4),
@@ -230,8 +233,9 @@ class Transformed:
                 target = to[:, :, g, :, f]  # z, yx, g, fy, (fz, re), c
                 target = target[..., 0] if p.channels == 1 else target.swapaxes(2, 5)[..., 0]  # z, yx, c, fy, (fz, re)
                 self._step(
-                    "Z", lambda: forward_complex(t.samples[0]), t.samples[1], (ny * nx, own.shape[3], depth),
-                    (ny * nx, own.shape[3], nz), low_z, t.outputs[0] * q.stride[0], p.mode,
+                    "Z", lambda: forward_complex(t.samples[0], self.used[0]), t.samples[1],
+                    (ny * nx, own.shape[3], depth), (ny * nx, own.shape[3], nz), low_z, t.outputs[0] * q.stride[0],
+                    p.mode,
                 ).run(own, target.transpose(3, 4, 1, 2, 0))  # fmt: skip
 
     def _multiply(self, spectrum: Array, packed: Array, arena: Arena) -> Array:

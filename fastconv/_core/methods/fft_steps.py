@@ -18,17 +18,17 @@ def angles(n: int, frequencies: int, positions: Any) -> Array:
     return turns * (2 * np.pi / n)
 
 
-def forward_real(n: int) -> Array:
-    """((f, re), 1, n)"""
-    angle = angles(n, n // 2 + 1, np.arange(n))
-    return np.stack([np.cos(angle), -np.sin(angle)], 1).reshape(-1, 1, n)
+def forward_real(n: int, used: int) -> Array:
+    """((f, re), 1, used): of so many samples, followed by zeros"""
+    angle = angles(n, n // 2 + 1, np.arange(used))
+    return np.stack([np.cos(angle), -np.sin(angle)], 1).reshape(-1, 1, used)
 
 
-def forward_complex(n: int) -> Array:
-    """((f, re), re, n)"""
-    angle = angles(n, n, np.arange(n))
+def forward_complex(n: int, used: int) -> Array:
+    """((f, re), re, used)"""
+    angle = angles(n, n, np.arange(used))
     c, s = np.cos(angle), np.sin(angle)
-    return np.stack([np.stack([c, s], 1), np.stack([-s, c], 1)], 1).reshape(2 * n, 2, n)
+    return np.stack([np.stack([c, s], 1), np.stack([-s, c], 1)], 1).reshape(2 * n, 2, used)
 
 
 def backward_complex(n: int, positions: Any, outer: bool) -> Array:
