@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,20 +42,20 @@ class Trial:
     def __str__(self) -> str:
         return f"{self.way.wish}, {self.direction.value} of {self.case}"
 
-    @cached_property
+    @property
     def frame(self) -> Layout:
         return layout(self.case.data_format, self.case.axes)
 
-    @cached_property
+    @property
     def geometry(self) -> Geometry:
         c = self.case
         shape, _ = self.frame.logical_shape("input", c.input_shape)
         kernel = self.frame.logical_weight_shape("weight", c.weight_shape)
         return conv_geometry(shape, kernel, c.stride, c.padding, c.dilation, c.groups, c.padding_mode)
 
-    @cached_property
+    @property
     def problem(self) -> Problem:
-        """On this machine, under the instruction set in use at the first call."""
+        """On this machine, under the instruction set in use."""
         a, b = (np.dtype(name) for name in self.case.dtypes)
         return problem(self.geometry, self.direction, Types(a, b, result_of(a)), wish=self.way.wish)
 

@@ -24,7 +24,7 @@ _REGION, _DIRECT, _LANES_DRIVER, _PRODUCT, _OPERANDS = (
 _WINOGRAD, _WINOGRAD_DW = "src/drivers/winograd.pxi", "src/drivers/winograd_gradient.pxi"
 _STRASSEN_H, _STRASSEN = "src/kernels/strassen.h", "src/drivers/strassen.pxi"
 _DW, _LANES_DW, _POOL = (f"src/drivers/{name}.pxi" for name in ("weight_gradient", "lanes_gradient", "pool"))
-_GEOMETRY, _CHOICE, _CALL = "fastconv/_core/geometry.py", "fastconv/choice.py", "fastconv/call.py"
+_GEOMETRY, _PASSES, _SPECIAL = (f"fastconv/_core/{name}.py" for name in ("geometry", "passes", "special"))
 
 MUTATIONS = [
     Mutation(
@@ -283,8 +283,8 @@ MUTATIONS = [
     Mutation(
         "winograd: the wrong image is computed again",
         _WINOGRAD,
-        "fc_raise_flag(job.flags + image * job.tile_rows + row)",
-        "fc_raise_flag(job.flags + row)",
+        "fc_raise_flag(job.flags + (image * job.depth + level) * job.tile_rows + row)",
+        "fc_raise_flag(job.flags + level * job.tile_rows + row)",
     ),
     Mutation(
         "winograd: a tile over the right border is read as it lies",
@@ -349,14 +349,14 @@ MUTATIONS = [
     ),
     Mutation(
         "convolution: padding of the right side on the left",
-        _CHOICE,
-        "tuple(j * g.dilation[1] - g.padding[1][0] for j in columns),",
-        "tuple(j * g.dilation[1] - g.padding[1][1] for j in columns),",
+        _PASSES,
+        "tuple(i * g.dilation[a] - g.padding[a][0] for i in places[a])",
+        "tuple(i * g.dilation[a] - g.padding[a][1] for i in places[a])",
     ),
     Mutation(
         "winograd: repaired rows at the wrong height",
-        _CALL,
-        "tuple(tap + first * p.stride[0] for tap",
-        "tuple(tap + first for tap",
+        _SPECIAL,
+        ".shifted(1, first * q.stride[1]), one)",
+        ".shifted(1, first), one)",
     ),
 ]
