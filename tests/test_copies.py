@@ -319,7 +319,7 @@ def test_saving_over_a_folder_or_below_a_file(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("step", ["fastconv.models.storage.tempfile.TemporaryDirectory", "fastconv.models.storage.os.replace"])
+@pytest.mark.parametrize("step", ["tempfile.TemporaryDirectory", "os.replace"])
 def test_errors_of_the_system_name_the_file_that_is_wanted(step, suffix, tmp_path, monkeypatch):
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".fastconv-abc" / "weights"))

@@ -22,6 +22,7 @@ SAMPLES = {"36": 36, "16": 16, "24": 24, "64": 64, "128": 128, "256": 256}
 LOST, ADDED = 64, 2.0**-110  # where numbers are near the smallest, as for Winograd
 FEWEST, WIDEST = 25, 5  # taps, and of the widest axis, below which no tile pays
 MOST_EXAMPLE_CHANNELS, LARGE_EXAMPLE = 24, 64  # of a generated problem; samples from which on it has three
+DEEP_EXAMPLE = 24  # samples up to which volumes are generated
 
 
 class Tuned:
@@ -160,19 +161,20 @@ class Fft:
         few = case.in_channels + case.out_channels <= MOST_EXAMPLE_CHANNELS
         if direction is Direction.WEIGHT_GRADIENT or not (case.in_channels and case.out_channels) or case.large:
             return None
-        if 0 in case.size or case.batch == 0 or not few:
+        if 0 in case.size or case.batch == 0 or not few or (case.axes == 3 and SAMPLES[variant] > DEEP_EXAMPLE):
             return None
         kernel, dilation = tuple(max(2, k) for k in case.kernel), case.dilation
         apart = dilation if isinstance(dilation, int) else max(dilation)
         if (max(kernel) - 1) * apart + 1 > SAMPLES[variant] // 2:
-            kernel, dilation, apart = (3, 2), 1, 1
+            kernel, dilation, apart = (3, 2, 2)[: case.axes], 1, 1
         samples = SAMPLES[variant]
         if samples > 2 * LARGE_EXAMPLE or case.index % (8 if samples > LARGE_EXAMPLE else 2):
             kernel = (*(1,) * (len(kernel) - 1), kernel[-1])  # rows alone
-        size = tuple(max(n, (k - 1) * apart + 3) for n, k in zip(case.size, kernel, strict=True))
+        size = tuple(max(n, (k - 1) * apart + 5) for n, k in zip(case.size, kernel, strict=True))
         if case.index % 4 == 1 and samples <= LARGE_EXAMPLE:  # several tiles
             size = (*size[:-1], max(size[-1], samples + 9))
-        channels = {"in_channels": 1, "out_channels": 2, "groups": 1} if SAMPLES[variant] >= LARGE_EXAMPLE else {}
+        least = SAMPLES[variant] >= LARGE_EXAMPLE or case.axes == 3
+        channels = {"in_channels": 1, "out_channels": 2, "groups": 1} if least else {}
         dtypes = ("float64",) * 2 if case.index % 3 == 0 else ("float32",) * 2
         return replace(case, kernel=kernel, dilation=dilation, size=size, dtypes=dtypes, **channels)
 
