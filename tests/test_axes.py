@@ -416,6 +416,18 @@ def test_plans_do_what_calls_do(axes, transposed, data_format, dtype):
         plan.run(x.astype("float16"))
 
 
+@axes_123
+@pytest.mark.parametrize("kernel, stride, dilation", [(2, 3, 1), (3, 2, 2), (1, 2, 1)])
+def test_a_residual_reaches_outputs_that_meet_no_tap(axes, kernel, stride, dilation):
+    x, w, b = whole(2, 4, *(5, 4, 3)[:axes]), whole(4, 3, *(kernel,) * axes), whole(3)
+    wanted = getattr(reference, f"conv_transpose{axes}d")(x, w, b, stride=stride, dilation=dilation)
+    plan = of("plan_conv_transpose{}d", axes)(x.shape, w, b, stride=stride, dilation=dilation)
+    residual = whole(*wanted.shape)
+    np.testing.assert_array_equal(plan.run(x, residual=residual), wanted + residual)
+    out = residual.copy()
+    np.testing.assert_array_equal(plan.run(x, out, residual=out), wanted + residual)
+
+
 @axes_13
 def test_explanations_count_multiply_adds(axes):
     x, w, _ = problem(axes)

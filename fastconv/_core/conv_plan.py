@@ -13,7 +13,7 @@ from .explanation import ConvExplanation
 from .geometry import Geometry
 from .layouts import checked_residual, destination, layout, lies_channels_last
 from .operands import Array, Packed
-from .operations import explain, fill, forward, input_gradient
+from .operations import explain, forward, input_gradient, write_rest
 from .plan import plan_for
 from .problem import Direction, Use
 from .select import check
@@ -84,7 +84,7 @@ class ConvPlan:
             return
         check(g, direction, self.dtype, algorithm, use)
         plan = plan_for(g, direction, Types(self.dtype, self.dtype, self.dtype), threads, algorithm, use, most)
-        self._program = plan.program
+        self._problem, self._program = plan.problem, plan.program
         self._explanation = plan.explain(self._layout.channels_last, True)
         self._packed = packed or plan.program.pack(weight)
         self._bias = bias_for(self._bias, plan.problem.machine.compute)
@@ -258,12 +258,15 @@ class ConvPlan:
         if self._plain(input, out, residual):
             if out is None:
                 out = empty((input.shape[0], *self._own_output), self.dtype)
-            if not self._program.covers:
-                fill(self._layout.to_logical(out), self._bias)
             self._program.run(
                 input, self._own_shape_alone, self._packed, self._bias, residual, out, ACTIVATIONS[self._activation],
                 self._layout.channels_last,
             )  # fmt: skip
+            if not self._program.covers:
+                to_logical = self._layout.to_logical
+                write_rest(
+                    self._problem, to_logical(out), self._bias, None if residual is None else to_logical(residual)
+                )
             return out
         return self._run_checked(as_array("input", input), out, residual)
 
@@ -297,11 +300,11 @@ class ConvPlan:
         if self._weight is not None:
             self._run_integers(x, add, y)
         elif y.size:
-            if not self._program.covers:
-                fill(y, self._bias)
             self._program.run(
                 x, self._shape_alone, self._packed, self._bias, add, y, ACTIVATIONS[self._activation], False
             )
+            if not self._program.covers:
+                write_rest(self._problem, y, self._bias, add)
         finish()
         return result
 

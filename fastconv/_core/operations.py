@@ -5,6 +5,7 @@ Integers are exact or refused before anything is written; everything else is a p
 
 from __future__ import annotations
 
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -18,8 +19,9 @@ from .geometry import Geometry
 from .integers import Checked, fits_signed, largest, run_checked
 from .operands import Array
 from .padding import padded_input_gradient
+from .passes import Triple
 from .plan import gradient_for, plan_for
-from .problem import Direction, Use
+from .problem import Direction, Problem, Use
 from .select import check
 from .types import ACTIVATIONS, COMPUTE, FLOATS, STORAGE, DType, Types, result_of
 
@@ -77,10 +79,10 @@ def input_gradient(
         types = Types(dy.dtype, w.dtype, to.dtype)
         plan = plan_for(g, Direction.INPUT_GRADIENT, types, threads, algorithm, most=most)
         b = bias_for(b, plan.problem.machine.compute)
-        if not plan.program.covers:  # what no pass writes is the bias alone
-            fill(to, b)
         if to.size:
             plan.program.run(dy, w, None, b, None, to, 0, False)
+        if not plan.program.covers:
+            write_rest(plan.problem, to, b, None)
 
     def run(dy: Array, w: Array, to: Array, b: Array | None) -> None:
         if g.padding_mode != "zeros" and any(side > 0 for axis in g.padding for side in axis):
@@ -111,9 +113,19 @@ def _padding_largest(g: Geometry, other: Array, terms: int) -> int:
     return abs(int(g.padding_value)) * largest(other) * terms if is_constant(g) else 0
 
 
-def fill(out: Array, bias: Array | None) -> None:
-    """Every output the bias of its channel, or 0; logical axis order."""
-    out[...] = 0 if bias is None else bias[(..., *(None,) * (out.ndim - 2))]
+def write_rest(p: Problem, out: Array, bias: Array | None, residual: Array | None) -> None:
+    """Outputs that no pass writes, of phases without taps: the bias of the channel and the residual, or 0.
+
+    In the logical axis order. An input gradient has no activation.
+    """
+    axes = out.ndim - 2
+    step: Triple = p.passes[0].step if p.passes else (1, 1, 1)
+    written = {q.phase for q in p.passes}
+    for phase in product(*map(range, step)):
+        if phase not in written:
+            own: Any = (..., *(slice(first, None, n) for first, n in zip(phase[-axes:], step[-axes:], strict=True)))
+            rest = 0 if residual is None else residual[own]
+            out[own] = rest if bias is None else rest + bias[(..., *(None,) * axes)]
 
 
 def weight_gradient(
