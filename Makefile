@@ -15,7 +15,7 @@ BUILDING := : kernels for every instruction set of this processor family, then t
 # What runs again under each further instruction set that this machine has, with fewer generated cases.
 # Beside the set in use, and what it extends: the products that it replaces are tested on every set by name.
 OTHER_ISAS := 'import fastconv; i = fastconv.info(); print(*(s for s in i["isas_available"] if not i["isa"].startswith(s)))'
-EVERY_ISA := tests/test_against_reference.py tests/test_properties.py tests/test_depthwise.py
+EVERY_ISA := tests/core/test_against_reference.py tests/core/test_properties.py tests/methods/test_depthwise.py
 
 .PHONY: help demo test test-one build bench examples check reliability reliability-coverage reliability-faults \
         reliability-order fuzz lint types cython-check sanitize aarch64 windows sdist wheel docs clean
@@ -32,8 +32,8 @@ test: lint types cython-check $(VENV)/.test  ## static checks and the whole test
 	@set -e; for isa in $$($(PY) -P -c $(OTHER_ISAS)); do \
 	  echo "FASTCONV_ISA=$$isa"; FASTCONV_ISA=$$isa FASTCONV_TEST_CASES=600 $(RUN) pytest $(EVERY_ISA); done
 
-test-one: $(VENV)/.test  ## one test file or test: make test-one T=tests/test_geometry.py
-	@test -n "$(T)" || { echo "say which: make test-one T=tests/test_geometry.py[::test_name]"; exit 2; }
+test-one: $(VENV)/.test  ## one test file or test: make test-one T=tests/core/test_geometry.py
+	@test -n "$(T)" || { echo "say which: make test-one T=tests/core/test_geometry.py[::test_name]"; exit 2; }
 	$(RUN) pytest -x $(T)
 
 build: $(VENV)/.created  ## compile in place (editable install); only what changed is compiled again
@@ -86,10 +86,10 @@ sanitize:  ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer, i
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc \
 	  .venv-sanitize/bin/python -P -m pytest -x $(or $(T),tests)
 
-aarch64: $(VENV)/.test  ## cross-compile for 64-bit ARM and test there, emulated: make aarch64 [T=tests/test_api.py]
+aarch64: $(VENV)/.test  ## cross-compile for 64-bit ARM and test there, emulated: make aarch64 [T=tests/core/test_api.py]
 	PYTHON=$(PY) tools/test_aarch64.sh $(T)
 
-windows: $(VENV)/.test  ## cross-compile for Windows with clang-cl and test there, under Wine: make windows [T=tests/test_api.py]
+windows: $(VENV)/.test  ## cross-compile for Windows with clang-cl and test there, under Wine: make windows [T=tests/core/test_api.py]
 	PYTHON=$(PY) tools/test_windows.sh $(T)
 
 sdist: $(VENV)/.created  ## a source distribution in dist/

@@ -95,7 +95,7 @@ class ISA:
 
 BASELINE = ISA("baseline", ())
 # On ARM, GCC's first scheduling pass loads the whole column of a register tile ahead, and 30 values leave no register
-# for 2 of the 24 sums (GCC 12); without it no micro-kernel uses the stack (tests/test_machine_code.py).
+# for 2 of the 24 sums (GCC 12); without it no micro-kernel uses the stack (tests/kernels/test_machine_code.py).
 BASELINE_GCC_ARM = ISA("baseline", ("-fno-schedule-insns",))
 X86_ISAS = [
     ISA("avx2", ("-mavx2", "-mfma")),

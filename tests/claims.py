@@ -112,7 +112,7 @@ def _safetensors_files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _pth_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    from test_weights_pytorch import Pickler, tensor
+    from bridges.test_weights_pytorch import Pickler, tensor
 
     def pickled(state: Any) -> bytes:
         file = io.BytesIO()

@@ -18,7 +18,7 @@ ROOT=$BUILD/root
 EMBEDDABLE=https://www.python.org/ftp/python/3.13.2/python-3.13.2-embed-amd64.zip
 NUMPY=numpy==2.1.0 # the last whose Python 3.13 wheels need no function that Wine 8 lacks
 MINGW=${MINGW:-/usr/x86_64-w64-mingw32}
-DEFAULT_TESTS=(tests/test_against_reference.py tests/test_api.py)
+DEFAULT_TESTS=(tests/core/test_against_reference.py tests/core/test_api.py)
 
 need() {
     command -v "$1" >/dev/null || { echo "$0: $1 not found; on Debian: apt install $2" >&2; exit 2; }

@@ -32,14 +32,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 SAVED = ROOT / "docs" / "reliability-coverage.json"
 NATIVE_TESTS = [
-    "tests/test_layer_kernels.py", "tests/test_register_tiles.py", "tests/test_depthwise.py", "tests/test_api.py",
-    "tests/test_isa.py", "tests/test_layers.py", "tests/test_training.py::test_sgd_follows_its_formula",
-    "tests/test_training.py::test_adamw_follows_its_formula", "tests/test_against_reference.py",
-    "tests/test_properties.py", "tests/test_onnx.py::test_a_chain_gives_what_its_operators_give",
-    "tests/test_onnx.py::test_an_activation_behind_a_convolution_may_read_its_input_again",
+    "tests/kernels/test_layer_kernels.py", "tests/kernels/test_register_tiles.py", "tests/kernels/test_native_axes.py",
+    "tests/methods", "tests/core/test_api.py", "tests/core/test_isa.py", "tests/layers/test_layers.py",
+    "tests/models/test_training.py::test_sgd_follows_its_formula",
+    "tests/models/test_training.py::test_adamw_follows_its_formula", "tests/core/test_against_reference.py",
+    "tests/core/test_properties.py", "tests/bridges/test_onnx.py::test_a_chain_gives_what_its_operators_give",
+    "tests/bridges/test_onnx.py::test_an_activation_behind_a_convolution_may_read_its_input_again",
 ]  # fmt: skip
 # The board's own processes are many; what the others look at is no Python of the package.
-PYTHON_TESTS = ["tests", *(f"--ignore=tests/test_{name}.py" for name in ("reliability", "machine_code", "build"))]
+APART = ("tools/test_reliability", "kernels/test_machine_code", "tools/test_build")
+PYTHON_TESTS = ["tests", *(f"--ignore=tests/{name}.py" for name in APART)]
 CASES = "200"  # generated problems a kind; tests by design run what these leave out
 KINDS = ("lines", "branches", "functions")
 Counts = dict[str, dict[Any, bool]]  # of a kind: what there is, and whether it ran

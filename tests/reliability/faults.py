@@ -38,9 +38,9 @@ LEFT_OUT = (
     "or pictures or command_line)"
 )
 NET = [
-    ["tests/test_against_reference.py", "tests/test_depthwise.py"],
-    ["tests/test_reliability.py", "-k", LEFT_OUT],
-    ["tests/test_properties.py", "tests/test_api.py", "tests/test_geometry.py"],
+    ["tests/core/test_against_reference.py", "tests/methods/test_depthwise.py", "tests/methods/test_every_method.py"],
+    ["tests/tools/test_reliability.py", "-k", LEFT_OUT],
+    ["tests/core/test_properties.py", "tests/core/test_api.py", "tests/core/test_geometry.py"],
 ]
 CASES = "150"  # generated problems a kind in the ordinary tests
 

@@ -1,7 +1,7 @@
 """Faults to plant, as data: each is one change of one place, of the kinds that convolution libraries have shipped.
 
-`find` must occur exactly once in its file (tests/test_faults.py checks that); `python -m reliability.faults` builds
-each and sees whether the quick tier and the ordinary tests notice.
+`find` must occur exactly once in its file (tests/tools/test_faults.py checks that); `python -m reliability.faults`
+builds each and sees whether the quick tier and the ordinary tests notice.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SAVED = ROOT / "docs" / "reliability-order.json"
 # These tests only start processes of their own, on which the order of the suite has no influence.
 OWN_PROCESS = (
-    "test_reliability.py", "test_build.py", "test_examples.py", "test_machine_code.py",
-    "test_torch.py::test_data_parallel_training_has_the_loss_curve_of_one_process",
-    "test_isa.py::test_a_machine_without_avx_runs_the_baseline",
+    "tools/test_reliability.py", "tools/test_build.py", "tools/test_examples.py", "kernels/test_machine_code.py",
+    "bridges/test_torch.py::test_data_parallel_training_has_the_loss_curve_of_one_process",
+    "core/test_isa.py::test_a_machine_without_avx_runs_the_baseline",
 )  # fmt: skip
 BACKEND_EVERY = 5  # rounds: only in these ONNX's own tests of nodes, each a call on arrays of its own
 CASES = 150  # generated problems a kind: their number decides how long a test takes, not what it leaves behind
@@ -40,7 +40,7 @@ def run_round(seed: int) -> dict[str, Any]:
     environment = {**os.environ, "FASTCONV_TEST_CASES": str(CASES)}
     command = [sys.executable, "-P", "-m", "pytest", "-o", "addopts=-q --strict-markers", f"--randomly-seed={seed}"]
     command += ["-p", "no:cacheprovider", *(f"--deselect=tests/{name}" for name in OWN_PROCESS)]
-    command += [] if with_backend(seed) else ["--deselect=tests/test_onnx.py::TestBackend"]
+    command += [] if with_backend(seed) else ["--deselect=tests/bridges/test_onnx.py::TestBackend"]
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"

@@ -179,7 +179,7 @@ def _pool(case: PoolCase, place: Place) -> Iterator[Array]:
 
 
 def _training(index: int, place: Place) -> Iterator[Array]:
-    """The row kernels behind layers and optimizers; tests/test_layer_kernels.py compares them with NumPy."""
+    """The row kernels behind layers and optimizers; tests/kernels/test_layer_kernels.py compares them with NumPy."""
     rng = np.random.default_rng(index)
     dtype = ("float32", "float64")[index // len(ORDER) % 2]
     pixels, channels = int(rng.integers(1, 400)), int(rng.integers(1, 210))

@@ -1,4 +1,5 @@
-"""Makes nets.zip, which tests/test_weights_keras.py reads: nets of every form, as Keras saves them in every format.
+"""Makes nets.zip, which tests/bridges/test_weights_keras.py reads: nets of every form, as Keras saves them in every
+format.
 
     KERAS_BACKEND=torch python tests/data/keras/nets.py      # nets.zip is of Keras 3.15
 

@@ -26,8 +26,11 @@ ADDRESS_OPTIONS = {
 }  # fmt: skip
 # What computes with the compiled code in the process of the test itself, and most of what refuses.
 TESTS = [
-    f"tests/test_{name}.py"
-    for name in ("against_reference", "depthwise", "api", "bad_input", "layer_kernels", "layers", "properties")
+    f"tests/{name}.py"
+    for name in (
+        "core/test_against_reference", "methods/test_depthwise", "core/test_api", "core/test_bad_input",
+        "kernels/test_layer_kernels", "layers/test_layers", "core/test_properties", "methods/test_every_method",
+    )
 ]
 TEST_CASES = "60"  # generated problems a kind
 # What runs under a tool: problems of all kinds, every second with its arrays at odd addresses.

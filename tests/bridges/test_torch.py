@@ -25,7 +25,7 @@ import fastconv  # noqa: E402
 from fastconv import ConvError, ConvTypeError  # noqa: E402
 from fastconv.torch import Conv2d, ConvTranspose2d, accelerate, conv2d, conv_transpose2d, ops, restore  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CL = torch.channels_last
 
 

@@ -11,7 +11,7 @@ from fuzz import calls, files
 import fastconv
 from fastconv import ConvError
 
-CORPUS = sorted((Path(__file__).parent / "corpus" / "api").glob("*"))
+CORPUS = sorted((Path(__file__).parents[1] / "corpus" / "api").glob("*"))
 
 
 def sound(function: str) -> bytes:

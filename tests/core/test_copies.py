@@ -324,7 +324,7 @@ def test_errors_of_the_system_name_the_file_that_is_wanted(step, suffix, tmp_pat
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".fastconv-abc" / "weights"))
 
-    monkeypatch.setattr(step, refuse)
+    monkeypatch.setattr(f"fastconv.models.storage.{step}", refuse)
     with pytest.raises(PermissionError) as caught:
         save(small(), tmp_path / f"w.{suffix}")
     assert str(tmp_path / f"w.{suffix}") in str(caught.value) and ".fastconv-abc" not in str(caught.value)

@@ -26,8 +26,8 @@ from fastconv import ConvError, ConvTypeError, layers, reference
 from fastconv.models import Sequential, mnist_net, resnet, wide_resnet_cifar
 from fastconv.weights import keras, load_weights, read_weights
 
-ROOT = Path(__file__).parent.parent
-CORPUS = Path(__file__).parent / "corpus" / "weights"
+ROOT = Path(__file__).parents[2]
+CORPUS = Path(__file__).parents[1] / "corpus" / "weights"
 MOST_BYTES = 8 << 20  # that reading a small file may allocate, whatever it claims
 FLIPS = 150
 
@@ -299,7 +299,7 @@ def test_files_that_keras_saved(file: str, named: bool) -> None:
         (12, 11, 3),
         seed=3,
     )
-    report = load_weights(model, Path(__file__).parent / "data" / "keras" / file)
+    report = load_weights(model, Path(__file__).parents[1] / "data" / "keras" / file)
     assert report.complete and len(report.loaded) == len(model.parameters())
     assert any("separable" in theirs for _, theirs in report.loaded)
     x = np.random.default_rng(1).standard_normal((2, 12, 11, 3)).astype(np.float32)

@@ -21,7 +21,7 @@ from fastconv import _native
 OBJDUMP = shutil.which(os.environ.get("OBJDUMP", "objdump"))
 pytestmark = pytest.mark.skipif(OBJDUMP is None, reason="objdump (binutils) is not installed")
 
-KERNELS = Path(__file__).resolve().parents[1] / "src" / "kernels"
+KERNELS = Path(__file__).resolve().parents[2] / "src" / "kernels"
 EXTENDING = [isa for isa in fastconv.info()["isas_built"] if (KERNELS / f"{isa}.c").exists()]
 WHOLE = [isa for isa in fastconv.info()["isas_built"] if isa not in EXTENDING]
 ON_X86 = pytest.mark.skipif("avx2" not in fastconv.info()["isas_built"], reason="only x86-64 has several sets")

@@ -13,7 +13,7 @@ import pytest
 
 import fastconv
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PACKAGE = Path(fastconv.__file__).parent
 
 

@@ -11,7 +11,7 @@ from fastconv._native import LONG_SUM
 from fastconv.testing.problems import conv_cases
 from fastconv.testing.ways import trials
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 

@@ -524,7 +524,7 @@ def test_a_file_of_another_schema_is_refused(text: str, said: str, tmp_path: Pat
 
 # ---- the page of the documentation ---------------------------------------------------------------------------------
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

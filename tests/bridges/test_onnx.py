@@ -72,7 +72,7 @@ def test_named_operators_are_all_there():
 
 
 def test_the_documentation_lists_every_operator():
-    page = (Path(__file__).parents[1] / "docs" / "onnx.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "onnx.md").read_text(encoding="utf-8")
     assert [name for name in names() if f"`{name}`" not in page] == []
 
 
@@ -557,7 +557,7 @@ def test_run_command_says_what_is_wrong(words, status, message, tmp_path, capsys
 def test_the_example_runs_any_model(tmp_path, net):
     (tmp_path / "net.onnx").write_bytes(net)
     np.save(tmp_path / "x.npy", draw(1, 3, 8, 8))
-    script = Path(__file__).parents[1] / "examples" / "run_onnx.py"
+    script = Path(__file__).parents[2] / "examples" / "run_onnx.py"
     path = str(Path(fastconv.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, str(script), "net.onnx", "x.npy"], capture_output=True, text=True, timeout=100, cwd=tmp_path,

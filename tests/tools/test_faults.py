@@ -4,7 +4,7 @@ from pathlib import Path
 
 from reliability.mutations import MUTATIONS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_planted_fault_applies_exactly_once() -> None:

@@ -14,7 +14,7 @@ import fastconv
 from fastconv import _native
 from fastconv._core import built
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 INSTALLED = Path(fastconv.__file__).parents[1]  # stands for site-packages
 SCRIPT = (
     "import fastconv, numpy; from fastconv import _native; "

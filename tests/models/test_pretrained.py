@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "examples" / "mobilenet.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "mobilenet.py"
 # Picture, class of ImageNet, largest logit of torchvision's net on it.
 ANSWERS = [
     ("chelsea.png", 285, 18.85),  # Egyptian cat

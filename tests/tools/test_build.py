@@ -12,7 +12,7 @@ import pytest
 
 import fastconv
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 pytest.importorskip("setuptools")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the compilers here are shell scripts")
 SETS = {"baseline": None, "avx2": None, "avx512": None, "avx512_vnni": "avx512"}  # of x86-64, and which one they extend

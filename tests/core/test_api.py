@@ -592,7 +592,7 @@ def test_plans_explain_themselves():
 
 def test_the_version_is_that_of_the_package():
     assert fastconv.__version__.count(".") == 2
-    project = Path(__file__).parents[1] / "pyproject.toml"
+    project = Path(__file__).parents[2] / "pyproject.toml"
     text = project.read_text()
     assert f'version = "{fastconv.__version__}"' in text or 'dynamic = ["version"]' in text
 

@@ -24,7 +24,7 @@ from fastconv.weights.graph import KerasGraph, Unclear, references, snake_case
 from fastconv.weights.matching import match, targets
 from fastconv.weights.source import Source, SourceLayer, Stored, counted
 
-DATA = Path(__file__).parent / "data" / "keras"
+DATA = Path(__file__).parents[1] / "data" / "keras"
 COUNTED, ARCHIVE, LISTED = FORMATS = (".weights.h5", ".keras", ".h5")
 Net = Callable[[], list[Layer]]
 

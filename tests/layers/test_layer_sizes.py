@@ -3,8 +3,8 @@
 tests/data/keras_layers.json holds what Keras 3.15 makes of small signals along one axis, over a grid of kernels,
 strides, dilations, paddings and output paddings, and the shapes that it computes for the other layers. Written by
 
-    KERAS_BACKEND=torch python -P tests/test_layer_sizes.py
-    KERAS_BACKEND=tensorflow python -P tests/test_layer_sizes.py
+    KERAS_BACKEND=torch python -P tests/layers/test_layer_sizes.py
+    KERAS_BACKEND=tensorflow python -P tests/layers/test_layer_sizes.py
 
 with fastconv on the path, and nothing in it was computed by fastconv. The values are TensorFlow's, but for transposed
 convolutions with an even kernel, 'same' and an output_padding of 0: Keras has a size for them that TensorFlow (2.21)
@@ -27,7 +27,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from fastconv import ConvError, ConvTypeError, Sequential, layers
 
-TABLE = Path(__file__).parent / "data" / "keras_layers.json"
+TABLE = Path(__file__).parents[1] / "data" / "keras_layers.json"
 SIGNAL = (-1, -3, 2, -5, 4, 7, -6, 8)
 KERNEL = (1, 10, -3, 7, 100)
 WHOLE = 60  # times averages over up to five values: integers

@@ -10,7 +10,7 @@ import pytest
 
 import fastconv
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PNG = b"\x89PNG\r\n\x1a\n"
 # What each must print, and the package besides matplotlib whose data it reads.
 PRINTED = {
