@@ -14,28 +14,14 @@ import numpy as np
 
 from ... import _native
 from ..passes import AXES, triple
-from .fft_programs import Block, FftProgram, Transformed
-from .fft_tiling import MOST_TILE_BYTES, Tiling, making_bytes, spectra_bytes, tiling, work
+from .fft_programs import FftProgram, Transformed
+from .fft_tiling import MOST_TILE_BYTES, Block, making_bytes, tiling
 from .method import Bound, Direction, GradientProgram, Offer, Problem, Program, Triple
 
 SAMPLES = {"36": 36, "16": 16, "24": 24, "64": 64, "128": 128, "256": 256}
 LOST, ADDED = 64, 2.0**-110  # where numbers are near the smallest, as for Winograd
-FEWEST, WIDEST = 25, 5  # taps, and of the widest axis, below which no tile pays
-MOST_EXAMPLE_CHANNELS, LARGE_EXAMPLE = 24, 64  # of a generated problem; samples from which on it has three
-DEEP_EXAMPLE = 24  # samples up to which volumes are generated
-
-
-class Tuned:
-    """The method's numbers (`tuning`): what a step of its work takes in multiply-adds of the direct kernels."""
-
-    transform: float = 1.4  # a multiply-add of the transforms,
-    product: float = 1.3  # of the products,
-    moved: float = 60.0  # a value that a step hands to the next,
-    deep: float = 6.0  # times as much in volumes, whose lines are short
-    weight: float = 30.0  # a value of the transformed kernel, read once a run,
-    made: float = 500.0  # and made, in a call
-    block: float = 1e7  # a block of tiles: its steps' starts
-    gain: float = 1.4  # of the direct kernels' work over all that; Zen 4, plans of 5x5 to 11x11, 31 taps of one axis
+MOST_EXAMPLE, LARGE_EXAMPLE = 12, 64  # channels of a generated problem; samples from which on it has three
+DEEP_EXAMPLE, LARGEST_EXAMPLE = 24, 1 << 12  # samples up to which volumes are generated; pixels of a large problem
 
 
 class Fft:
@@ -81,55 +67,8 @@ class Fft:
     # ---- whether it pays
 
     def offer(self, p: Problem) -> Offer:
-        """The tile that costs the least, where that is less than direct sums."""
-        if p.types.compute != np.float32:
-            return Offer("", False, (
-                "the type is float64, whose sums of whole numbers are exact; ask for Fourier transforms by name"
-            ))  # fmt: skip
-        taps, widest = max(prod(q.counts) for q in p.passes), max(max(q.counts) for q in p.passes)
-        if taps < FEWEST or widest < WIDEST:
-            return Offer("", False, (
-                f"{taps} taps are too few for Fourier transforms, which pay from {FEWEST} on, {WIDEST} of an axis"
-            ))  # fmt: skip
-        costs = [
-            (self._cost(p, t), name)
-            for name, n in SAMPLES.items()
-            if self.why_not(p, name) is None and (t := tiling(p, n)) is not None
-        ]
-        cost, best = min(costs)
-        direct = self._direct(p)
-        gain = p.machine.tuning.of("fft", Tuned).gain
-        pays = direct > gain * cost
-        return Offer(best, pays, (
-            f"many taps: Fourier transforms in tiles of {best} take the time of {cost / 1e6:,.1f} million direct "
-            f"multiply-adds an image, direct sums that of {direct / 1e6:,.1f}"
-        ) if pays else (
-            f"Fourier transforms would take the time of {cost / 1e6:,.1f} million direct multiply-adds an image, "
-            f"direct sums that of {direct / 1e6:,.1f}, and pay where that is {gain} times as much"
-        ))  # fmt: skip
-
-    def _cost(self, p: Problem, t: Tiling) -> float:
-        """The time of an image in multiply-adds of the direct kernels."""
-        tuned = p.machine.tuning.of("fft", Tuned)
-        transforms, products = work(p, t)
-        first = Transformed(p, p.passes[0], t)
-        moved = first.scratch(Block(1, first.tiles)) / p.machine.element * len(p.passes)
-        blocks = prod(-(-n // own) for n, own in zip(first.tiles, first.block.tiles, strict=True))
-        lanes = p.machine.lanes
-        narrow = 0.0 if first.pointwise else lanes / min(lanes, 2 * p.outputs)
-        through = (tuned.transform * transforms + tuned.moved * moved) * (tuned.deep if len(t.axes) == 3 else 1)
-        values = spectra_bytes(p, t) / p.machine.element
-        return (
-            through + tuned.product * narrow * products + tuned.block * blocks
-            + (tuned.weight + (0 if p.held else tuned.made)) * values
-        )  # fmt: skip
-
-    def _direct(self, p: Problem) -> float:
-        """The time of direct sums of an image: in panels as wide as the outputs, or a lane an output channel."""
-        macs = sum(prod(q.output_size(p.size)) * prod(q.counts) for q in p.passes)
-        lanes, outputs = p.machine.lanes, p.outputs
-        narrow = -(-outputs // lanes) * lanes / outputs if p.groups == 1 else 2.0
-        return macs * p.groups * p.channels * outputs * narrow
+        """Never by itself: what a step costs has not been measured on a machine that does nothing else."""
+        return Offer("", False, "Fourier transforms are taken where they are asked for by name")
 
     # ---- what it does
 
@@ -158,10 +97,13 @@ class Fft:
     def example(self, case: Any, variant: str, direction: Direction) -> Any:
         """A kernel of more than one tap that takes half a tile at the most, often of one row; few channels of large
         tiles."""
-        few = case.in_channels + case.out_channels <= MOST_EXAMPLE_CHANNELS
-        if direction is Direction.WEIGHT_GRADIENT or not (case.in_channels and case.out_channels) or case.large:
+        if direction is Direction.WEIGHT_GRADIENT or not (case.in_channels and case.out_channels):
             return None
-        if 0 in case.size or case.batch == 0 or not few or (case.axes == 3 and SAMPLES[variant] > DEEP_EXAMPLE):
+        if case.large and prod(case.size) > LARGEST_EXAMPLE:
+            return None
+        if 0 in case.size or case.batch == 0:
+            return None
+        if case.axes == 3 and SAMPLES[variant] > DEEP_EXAMPLE:
             return None
         kernel, dilation = tuple(max(2, k) for k in case.kernel), case.dilation
         apart = dilation if isinstance(dilation, int) else max(dilation)
@@ -174,7 +116,12 @@ class Fft:
         if case.index % 4 == 1 and samples <= LARGE_EXAMPLE:  # several tiles
             size = (*size[:-1], max(size[-1], samples + 9))
         least = SAMPLES[variant] >= LARGE_EXAMPLE or case.axes == 3
-        channels = {"in_channels": 1, "out_channels": 2, "groups": 1} if least else {}
+        few, more, groups = min(case.in_channels, MOST_EXAMPLE), min(case.out_channels, MOST_EXAMPLE), case.groups
+        if least:
+            few, more, groups = 1, 2, 1
+        elif few % groups or more % groups:
+            groups = 1
+        channels = {"in_channels": few, "out_channels": more, "groups": groups}
         dtypes = ("float64",) * 2 if case.index % 3 == 0 else ("float32",) * 2
         return replace(case, kernel=kernel, dilation=dilation, size=size, dtypes=dtypes, **channels)
 

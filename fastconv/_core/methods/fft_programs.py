@@ -24,7 +24,6 @@ import numpy as np
 from ... import _native
 from .. import special
 from ..passes import AXES, triple
-from ..record import NamedTuple
 from .direct import DirectProgram
 from .fft_kernel import spectra
 from .fft_steps import (
@@ -38,7 +37,7 @@ from .fft_steps import (
     split,
     three_axes,
 )
-from .fft_tiling import Tiling, held_bytes, making_bytes, multiplications
+from .fft_tiling import Block, Tiling, held_bytes, making_bytes, multiplications
 from .method import (
     Array,
     Operands,
@@ -47,20 +46,12 @@ from .method import (
     Problem,
     Program,
     Told,
-    Triple,
     packed_bytes,
     panels,
 )
 
 BLOCK_BYTES = 1 << 23  # of the arrays between steps: tiles that go through all of them together
 NONE: Array = np.zeros(0, np.uint8)
-
-
-class Block(NamedTuple):
-    """Tiles that go through all steps together: images, and tiles along each axis."""
-
-    images: int
-    tiles: Triple
 
 
 class Transformed:
@@ -77,6 +68,7 @@ class Transformed:
         self.steps: dict[Any, Any] = {}
         self.pointwise = p.channels == p.outputs == 1  # a product of two spectra, without a sum
         self.block = self._block()
+        self.blocks = [-(-n // own) for n, own in zip(self.tiles, self.block.tiles, strict=True)]
 
     # ---- memory
 
@@ -152,15 +144,24 @@ class Transformed:
         arena = Arena(self.problem.types.compute)
         for n in range(0, len(out), self.block.images):
             images = slice(n, n + self.block.images)
-            for first in np.ndindex(*(-(-all_ // own) for all_, own in zip(self.tiles, self.block.tiles, strict=True))):
-                tiles = [
-                    range(i * own, min(all_, (i + 1) * own))
-                    for i, own, all_ in zip(first, self.block.tiles, self.tiles, strict=True)
-                ]
-                product = self._multiply(self._forward(x[images], tiles, arena), packed.transformed, arena)
-                beside = None if add is None else add[images]
-                self._backward(product, tiles, out[images], bias, beside, activation, bad[images], arena)
+            beside = None if add is None else add[images]
+            for first in np.ndindex(*self.blocks):
+                self._run_block(
+                    x[images], packed.transformed, out[images], bias, beside, activation, bad[images],
+                    first, arena,
+                )  # fmt: skip
         return bad.tobytes() if bad.any() else None
+
+    def _run_block(
+        self, x: Array, packed: Array, out: Array, bias: Array | None, add: Array | None, activation: int, bad: Array,
+        first: tuple[int, ...], arena: Arena,
+    ) -> None:  # fmt: skip
+        tiles = [
+            range(i * own, min(every, (i + 1) * own))
+            for i, own, every in zip(first, self.block.tiles, self.tiles, strict=True)
+        ]
+        product = self._multiply(self._forward(x, tiles, arena), packed, arena)
+        self._backward(product, tiles, out, bias, add, activation, bad, arena)
 
     def _groups(self, c: int) -> list[tuple[slice, Any]]:
         """(channels, groups) that a step writes or reads together: all where a group has one."""
@@ -381,7 +382,7 @@ class FftProgram(Program):
         p, t, first = self.problem, self.t, self.passes[0]
         spectra = held_bytes(p, t) * len(self.passes)
         plain = sum(packed_bytes(p, prod(q.counts)) for q in p.passes)
-        own = max(one.scratch(one.block) for one in self.passes)
+        own = max(one.scratch(one.block) for one in self.passes)  # and what the driver takes for a step
         return Told(
             tile=t.outputs, block=f"{first.block.images * prod(first.block.tiles)} tiles",
             register_tile=(p.machine.rows, p.machine.width),

@@ -98,6 +98,7 @@ class Arena:
         """Values of no meaning."""
         count = prod(shape)
         if name not in self.held or self.held[name].size < count:
+            self.held.pop(name, None)
             self.held[name] = np.empty(count, self.dtype)
         return self.held[name][:count].reshape(shape)
 

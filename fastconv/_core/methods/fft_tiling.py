@@ -30,6 +30,13 @@ class Tiling(NamedTuple):
         return self.half * self.samples[1] * self.samples[0]
 
 
+class Block(NamedTuple):
+    """Tiles that go through all steps together: images, and tiles along each axis."""
+
+    images: int
+    tiles: Triple
+
+
 def tiling(p: Problem, samples: int) -> Tiling | None:
     """Tiles of so many samples along every axis with taps; None where the taps do not fit."""
     q = p.passes[0]
@@ -44,12 +51,6 @@ def tiling(p: Problem, samples: int) -> Tiling | None:
                 return None
     first = next((a for a in AXES if most[a]), 2)
     return Tiling(triple(n), triple(t), tuple(range(2, first - 1, -1)))
-
-
-@lru_cache(maxsize=1024)
-def spectra_bytes(p: Problem, t: Tiling) -> int:
-    """Of the transformed kernel."""
-    return len(p.passes) * p.machine.element * 4 * p.groups * t.frequencies * p.channels * p.outputs
 
 
 def held_bytes(p: Problem, t: Tiling) -> int:
