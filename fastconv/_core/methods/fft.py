@@ -47,6 +47,8 @@ class Fft:
             return "it has no weight gradient"
         if p.channels == 0 or p.outputs == 0:
             return "there are no channels"
+        if p.empty:  # nothing to lay tiles over
+            return None
         t, samples = tiling(p, SAMPLES[variant]), SAMPLES[variant]
         if t is None:
             return f"the taps span more than a tile of {samples}"

@@ -96,7 +96,7 @@ def trial_of(number: int) -> Trial:
         if rng.random() < 0.3:
             channels, outputs = (int(n) for n in rng.integers(1, 71, 2))
             size = tuple(int(n) for n in rng.integers(5, 26, 2))
-            drawn = replace(drawn, in_channels=channels, out_channels=outputs, size=size)
+            drawn = replace(drawn, in_channels=channels, out_channels=outputs, groups=1, size=size)
         case = way.method.example(replace(drawn, batch=batch), way.variant, direction)
         if case is not None:
             return Trial(way, direction, replace(case, activation=None, with_residual=False))
@@ -182,7 +182,7 @@ def _fast(rng: np.random.Generator, trial: Trial, values: str) -> Iterator[Measu
     c = Configuration(
         index=case.index, kind=trial.way.wish, batch=g.batch, channels=g.in_channels, outputs=g.out_channels,
         groups=g.groups, size=g.input_size, kernel=g.kernel_size, stride=g.stride, dilation=g.dilation,  # type: ignore[arg-type]
-        padding=g.padding, word=None, mode=g.padding_mode, dtype="float32",  # type: ignore[arg-type]
+        padding=g.padding, word=None, mode=g.padding_mode, dtype=case.dtypes[0],  # type: ignore[arg-type]
         channels_last=case.channels_last, threads=1,
     )  # fmt: skip
     x, w, dy, bias = _arrays(rng, c, values)
