@@ -315,7 +315,7 @@ def forced_cases(way: Way, count: int, first: int = 0, axes: int = 2) -> tuple[C
         if not bent:
             continue
         work += max(bent)
-        if work > count * MOST_MACS and len(kept) >= FEW_CASES:
+        if work > count * MOST_MACS // 2 and len(kept) >= FEW_CASES:
             break
         kept.append(case)
     return tuple(kept)
