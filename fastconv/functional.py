@@ -95,7 +95,7 @@ def conv2d(
     residual : array_like, optional
         An array of the result's shape and element type, added before the activation.
     algorithm : str
-        'auto', 'direct', 'winograd' or 'strassen'; 'winograd:2x2' and the like ask for a variant of it by name.
+        'auto', 'direct', 'winograd', 'strassen' or 'fft'; 'winograd:2x2' and the like ask for a variant of it by name.
         'auto' takes what `explain_conv2d` says.
     num_threads : int, optional
         Threads for this call, in place of `get_num_threads()`.
@@ -135,10 +135,12 @@ def conv2d(
     and for the input gradient of 4x4 ones, 'winograd:4x4 at stride 2' the former in larger tiles; 'winograd:rows' works
     along the rows of kernels of seven columns at stride 2 with up to four channels.
     'strassen' multiplies the blocks of a 1x1 convolution, whose channels must divide, in 7 products for 8,
-    'strassen:twice' in 49 for 64. All are for float32 alone.
+    'strassen:twice' in 49 for 64. All these are for float32 alone. 'fft' works by Fourier transforms of tiles,
+    'fft:36' of tiles of 36 samples an axis, in float32 and float64 and only where it is asked for.
 
     References
     ----------
+    Mathieu, Henaff and LeCun, "Fast Training of Convolutional Networks through FFTs", ICLR 2014.
     Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
     Strassen, "Gaussian elimination is not optimal", Numerische Mathematik 13, 1969.
 

@@ -6,7 +6,6 @@ Li and Durand, "The Anatomy of Efficient FFT and Winograd Convolutions on Modern
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 from typing import Any, ClassVar
 
@@ -14,9 +13,8 @@ import numpy as np
 
 from ... import _native
 from ..passes import AXES, triple
-from .fft_programs import FftProgram, Transformed
 from .fft_tiling import MOST_TILE_BYTES, Block, making_bytes, tiling
-from .method import Bound, Direction, GradientProgram, Offer, Problem, Program, Triple
+from .method import Bound, Direction, GradientProgram, Offer, Problem, Program, Triple, bent
 
 SAMPLES = {"36": 36, "16": 16, "24": 24, "64": 64, "128": 128, "256": 256}
 LOST, ADDED = 64, 2.0**-110  # where numbers are near the smallest, as for Winograd
@@ -34,6 +32,8 @@ class Fft:
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
         if variant is None:
+            if p.wish == "auto":  # which `offer` leaves to the others: no tiles need to be laid
+                return None
             why: str | None = None
             for one in SAMPLES:
                 why = self.why_not(p, one)
@@ -61,6 +61,8 @@ class Fft:
                 f"making the transformed kernel takes {made:,} bytes, more than the {room:,} that a call has for it; "
                 "a plan holds it"
             )
+        from .fft_programs import Transformed
+
         least = max(Transformed(p, q, t).scratch(Block(1, (1, 1, 1))) for q in p.passes)
         if least > MOST_TILE_BYTES:
             return f"a tile of {samples} takes {least:,} bytes of scratch"
@@ -75,6 +77,8 @@ class Fft:
     # ---- what it does
 
     def program(self, p: Problem, variant: str) -> Program:
+        from .fft_programs import FftProgram  # no call needs it unless it asks for this
+
         t = tiling(p, SAMPLES[variant])
         assert t is not None
         return FftProgram(p, t)
@@ -125,7 +129,7 @@ class Fft:
             groups = 1
         channels = {"in_channels": few, "out_channels": more, "groups": groups}
         dtypes = ("float64",) * 2 if case.index % 3 == 0 else ("float32",) * 2
-        return replace(case, kernel=kernel, dilation=dilation, size=size, dtypes=dtypes, **channels)
+        return bent(case, kernel=kernel, dilation=dilation, size=size, dtypes=dtypes, **channels)
 
 
 METHOD = Fft()
