@@ -4,8 +4,9 @@
 #   fastconv.h, memory.h, tasks.h    kernels and threads: C
 #   View, Arrays                     the arrays of a call                             _native.pyx
 #   run_tasks, team_for, allocate    threads and scratch                              _native.pyx
+#   Work                             native work that waits for its turn              drivers/work.pxi
 #   Program                          a convolution that waits for its arrays          _native.pyx
-#   Operands, run_flagged            the arrays of a run of a program                 drivers/operands.pxi
+#   Operands                         the arrays of a run of a program                 drivers/operands.pxi
 #   Weights                          packed for the register tile                     drivers/weights.pxi
 #   pack_region                      the part of the input under a tile of outputs    drivers/region.pxi
 #   Ends, direct_block, run_product  products in register tiles                       drivers/product.pxi
@@ -278,6 +279,40 @@ cpdef size team_for(size threads, size tasks, size scratch_bytes, size beside=*)
 cdef void* allocate(size bytes) except NULL
 
 
+# ---- work ---------------------------------------------------------------------------------------------------------
+
+ctypedef void (*fc_begin)(void* job, char* scratch, size scratch_bytes, int threads) noexcept nogil
+
+cdef enum:
+    MOST_PLACES = 32    # pointers into arrays of one work that can be moved
+    OWNED_AT = 64       # bytes of a piece of memory before what is asked for: which piece is the next
+
+
+cdef class Work(Arrays):
+    cdef fc_task task
+    cdef fc_begin begin          # of the scratch of all threads, before the tasks; NULL: nothing to begin
+    cdef void* job
+    cdef size tasks, scratch_bytes
+    cdef int threads
+    cdef bint even
+    cdef char** flags            # where the job expects `flag_count` flags; NULL: it raises none
+    cdef size flag_count
+    cdef const char* ahead       # packed weights, which may be fetched before the work begins
+    cdef size ahead_bytes
+    cdef void* owned             # pieces of memory, one after the other
+    cdef char** places[MOST_PLACES]
+    cdef int place_count
+    cdef bint fixed              # it holds a pointer into its arrays that is no place
+    cdef object keep             # whose memory the job points into, too
+
+    cdef void* own(self, size bytes) except NULL
+    cdef int place(self, char** at) except -1
+    cdef int team(self, int threads) except -1
+    cdef size memory(self) noexcept nogil
+    cdef int perform(self, char* memory, fc_look look) noexcept nogil
+    cdef bint flagged(self) noexcept nogil
+
+
 # ---- programs -----------------------------------------------------------------------------------------------------
 
 cdef class Program:
@@ -285,6 +320,7 @@ cdef class Program:
     cdef int input, weight, result     # fc_dtype
 
     cdef int compute_with(self, codes) except -1
+    cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads)
 
 
 cdef struct Operands:          # the arrays of a run
@@ -302,8 +338,8 @@ cdef struct Phase:             # outputs that a pass writes: every step-th from 
 cdef int bind_operands(Operands* o, Arrays arrays, x, bias, residual, y, int activation, bint channels_last) except -1
 cdef void bind_phase(Operands* o, const Phase* phase) noexcept nogil
 cdef int read_phase(Phase* phase, p, extent) except -1
-cdef const char* transformed_weights(Arrays arrays, packed) except? NULL
-cdef run_flagged(fc_task work, void* job, char** flags, size count, size scratch_bytes, size tasks, size threads)
+cdef int places_of(Work work, View* x, View* y, View* residual, bint has_residual) except -1
+cdef const char* transformed_weights(Work work, packed) except? NULL
 cdef int even_taps(taps, size* first, size* apart) except -1
 
 
@@ -322,9 +358,9 @@ cdef struct Weights:
     size group_elements
     size* offsets            # bytes of every tap plane, then of every tap row, then of every tap column
 
-cdef int bind_weights(Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
+cdef int bind_weights(Work work, Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
                       bint finite, size groups, bint transposed, const size* taps, const size* places) except -1
-cdef int bind_taps(Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
+cdef int bind_taps(Work work, Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
                    size groups, bint transposed, tuple rows, tuple columns, tuple planes=*) except -1
 cdef int pack_panel(const Weights* w, size group, size panel, size channel, size channels, char* dst) noexcept nogil
 cdef void pack_steps(const Weights* w, size group, size panel, size first, size last, char* dst) noexcept nogil

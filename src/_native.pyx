@@ -34,18 +34,26 @@ cdef int look_for_signals() noexcept nogil:
         return PyErr_CheckSignals()
 
 
+cdef fc_look own_look() noexcept:
+    """How this thread looks for signals: only Python's main thread runs their handlers."""
+    return look_for_signals if PyThread_get_thread_ident() == main_thread else <fc_look>NULL
+
+
 cdef int run_tasks(fc_task work, void* job, char* scratch, size scratch_bytes, size tasks, int threads,
                    bint even=False) except -1:
     """work(job, scratch of the thread, task, watch) for every task; a signal's handler may raise and end it early.
 
     Without the GIL, on at most `threads` threads; `even` shares the tasks out beforehand.
     """
-    cdef fc_look look = NULL
+    cdef fc_look look = own_look()
     cdef int stopped
-    if PyThread_get_thread_ident() == main_thread:
-        look = look_for_signals
     with nogil:
         stopped = fc_run_tasks(work, job, scratch, scratch_bytes, tasks, threads, even, look)
+    return raise_stopped(stopped)
+
+
+cdef int raise_stopped(int stopped) except -1:
+    """What a signal's handler raised, if it ended a job."""
     if stopped == FC_FORKED:
         raise RuntimeError("a signal's handler forked this process during a call: the child has none of the threads that "
                            "were computing it. Make the call again here.")
@@ -352,8 +360,8 @@ cdef inline size padded_index(size i, size n, int mode) noexcept nogil:
 cdef class Program:
     """A convolution with every number resolved but the arrays: made once, run many times, by several threads at once.
 
-    Every program has `run(x, weight, packed, bias, residual, y, activation, channels_last, threads)` and
-    `scratch_bytes(...)` of one thread. `codes` has the attributes `compute` (fc_compute), `input`, `weight` and `result`
+    Every program has `run(x, weight, packed, bias, residual, y, activation, channels_last, threads)`, which is `bind` of
+    the same and then the work that it gives, and `scratch_bytes(...)` of one thread. `codes` has the attributes `compute` (fc_compute), `input`, `weight` and `result`
     (fc_dtype).
     """
 
@@ -365,7 +373,21 @@ cdef class Program:
             raise TypeError(f"no kernels read and write the element types of {codes}")
         return 0
 
+    cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        """The work of a run."""
+        raise NotImplementedError
 
+    def run(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        """y = activation(convolution(x, weight) + bias + residual). Returns None or, of a fast method, where an output is
+        not finite, bytes that say in which parts.
+
+        `channels_last`: x, y, residual are (N, [[D,] H,] W, C) and weight ([[kD,] kH,] kW, I, O), else (N, C, ...) and
+        (O, I, ...). Raises MemoryError before anything is written.
+        """
+        return self.bind(x, weight, packed, bias, residual, y, activation, channels_last, threads).run()
+
+
+include "drivers/work.pxi"
 include "drivers/totals.pxi"
 include "drivers/weights.pxi"
 include "drivers/region.pxi"

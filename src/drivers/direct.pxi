@@ -189,62 +189,56 @@ cdef class Direct(Program):
             most = max(most, p.scratch_bytes)
         return most
 
-    def run(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
-        """y = activation(convolution(x, weight) + bias + residual).
-
-        The weights are `packed` (`panels` and `finite` of `pack_weights`; of several passes, one a pass) or, where that
-        is None, packed on the way. `channels_last`: x, y, residual are (N, [[D,] H,] W, C) and weight ([[kD,] kH,] kW, I, O),
-        else (N, C, ...) and (O, I, ...). Raises MemoryError before anything is written.
-        """
-        cdef Arrays arrays = Arrays()
+    cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        """The weights are `packed` (`panels` and `finite` of `pack_weights`; of several passes, one a pass) or, where that
+        is None, packed on the way."""
+        cdef Work work = Work()
         cdef View vx, vy, vr, vb, vw
-        cdef DirectPass* passes = NULL
+        cdef DirectRun* run
+        cdef DirectPass* p
         cdef size i, count = self.count
-        try:
-            arrays.activation(x, &vx, False, channels_last)
-            arrays.activation(y, &vy, True, channels_last)
-            arrays.weight(weight, &vw, channels_last)
-            if residual is not None:
-                arrays.activation(residual, &vr, False, channels_last)
-            vb.p = NULL
-            if bias is not None:
-                arrays.view(bias, &vb, False)
-            if count == 0 or elements(&vy) == 0:
-                return
-            passes = <DirectPass*>allocate(count * sizeof(DirectPass))
-            for i in range(count):
-                passes[i].weights.offsets = NULL
-            held = []
-            for i in range(count):
-                passes[i] = self.chosen(i, direct_usable(self.kernels, &vx, self.input, self.passes[i].groups))[0]
-                passes[i].x, passes[i].activation, passes[i].bias = vx, activation, vb.p
-                passes[i].has_residual = residual is not None
-                direct_phase(&passes[i], &passes[i].y, &vy)
-                if passes[i].has_residual:
-                    direct_phase(&passes[i], &passes[i].residual, &vr)
-                self.bind(&passes[i], &vw, packed, i, held)
-            run_direct(passes, count, threads)
-        finally:
-            if passes != NULL:
-                for i in range(count):
-                    fc_free(passes[i].weights.offsets)
-            fc_free(passes)
-            arrays.release()
+        work.activation(x, &vx, False, channels_last)
+        work.activation(y, &vy, True, channels_last)
+        work.weight(weight, &vw, channels_last)
+        if residual is not None:
+            work.activation(residual, &vr, False, channels_last)
+        vb.p = NULL
+        if bias is not None:
+            work.view(bias, &vb, False)
+        if count == 0 or elements(&vy) == 0:
+            return work
+        work.keep = self
+        run = <DirectRun*>work.own(sizeof(DirectRun) + count * sizeof(DirectPass))
+        run.passes, run.count = <DirectPass*>(run + 1), count
+        for i in range(count):
+            p = &run.passes[i]
+            p[0] = self.chosen(i, direct_usable(self.kernels, &vx, self.input, self.passes[i].groups))[0]
+            p.x, p.activation, p.bias = vx, activation, vb.p
+            p.has_residual = residual is not None
+            direct_phase(p, &p.y, &vy)
+            work.place(&p.x.p)
+            work.place(&p.y.p)
+            if p.has_residual:
+                direct_phase(p, &p.residual, &vr)
+                work.place(&p.residual.p)
+            self.bind_pass(p, &vw, packed, i, work)
+        direct_work(work, run, threads)
+        return work
 
-    cdef int bind(self, DirectPass* p, const View* weight, packed, size i, list held) except -1:
-        """The weights of pass i; the buffers of packed ones are released with `held`."""
+    cdef int bind_pass(self, DirectPass* p, const View* weight, packed, size i, Work work) except -1:
+        """The weights of pass i."""
         cdef View panels
-        cdef Arrays own
+        cdef Arrays own = work
         cdef bint finite = True
         panels.p = NULL
         if packed is not None:
             if not hasattr(packed, "panels"):
-                packed = packed[i]
-            own = Arrays()
-            held.append(own)
+                packed, own = packed[i], Arrays()
+                work.keep = work.keep, own
             own.view(packed.panels, &panels, False)
             finite = packed.finite
-        return bind_weights(&p.weights, p.kernels, weight, self.weight, panels.p, finite, p.groups, self.transposed,
+            work.ahead, work.ahead_bytes = panels.p, panels.n[3]
+        return bind_weights(work, &p.weights, p.kernels, weight, self.weight, panels.p, finite, p.groups, self.transposed,
                             p.taps, p.places)
 
     def __dealloc__(self):
@@ -285,29 +279,26 @@ cdef bint direct_usable(const fc_kernels* kernels, const View* x, int code, size
             and x.s[2] % unit == 0 and x.s[3] % unit == 0 and x.s[4] % unit == 0 and <size>x.p % unit == 0)
 
 
-cdef int run_direct(DirectPass* passes, size count, int threads) except -1:
+cdef int direct_work(Work work, DirectRun* run, int threads) except -1:
     """All passes as one list of tasks."""
-    cdef DirectRun all_passes
-    cdef char* scratch = NULL
-    cdef size i, products = 0, tasks = 0, panels = 0, scratch_bytes = 0
-    for i in range(count):
+    cdef DirectPass* passes = run.passes
+    cdef size i, products = 0, panels = 0
+    for i in range(run.count):
         products += volume(passes[i].extent) * volume(passes[i].taps)
         direct_scratch(&passes[i])
-        scratch_bytes = max(scratch_bytes, passes[i].scratch_bytes)
-        passes[i].first_task, passes[i].first_panel = tasks, panels
+        work.scratch_bytes = max(work.scratch_bytes, passes[i].scratch_bytes)
+        passes[i].first_task, passes[i].first_panel = work.tasks, panels
         panels += passes[i].groups * passes[i].panels
-        tasks += direct_tiles(&passes[i]) * passes[i].panel_chunks
+        work.tasks += direct_tiles(&passes[i]) * passes[i].panel_chunks
     products *= passes[0].y.n[0] * passes[0].y.n[1] * passes[0].channels
-    threads = <int>team_for(threads if products >= PARALLEL_FROM_MACS else 1, tasks, scratch_bytes)
-    try:
-        scratch = <char*>allocate(scratch_bytes * threads)
-        for i in range(threads):
-            (<HeldPanel*>(scratch + i * scratch_bytes)).number = -1
-        all_passes.passes, all_passes.count = passes, count
-        run_tasks(direct_any_task, &all_passes, scratch, scratch_bytes, tasks, threads)
-    finally:
-        fc_free(scratch)
-    return 0
+    work.task, work.begin, work.job = direct_any_task, direct_begin, run
+    return work.team(threads if products >= PARALLEL_FROM_MACS else 1)
+
+
+cdef void direct_begin(void* run, char* scratch, size scratch_bytes, int threads) noexcept nogil:
+    cdef int i
+    for i in range(threads):
+        (<HeldPanel*>(scratch + i * scratch_bytes)).number = -1
 
 
 cdef inline size direct_tiles(const DirectPass* p) noexcept nogil:

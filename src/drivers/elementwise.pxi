@@ -25,39 +25,35 @@ def elementwise(out, x, tuple operands, tuple shape, tuple strides, tuple steps,
     All arrays are seen as `shape` (N, P, C) with `strides` in bytes, a triple for out, x and each operand; operands
     have stride 0 where they repeat. A step is (code, operand or -1, number).
     """
-    cdef Elementwise job
-    cdef Arrays arrays = Arrays()
+    cdef Work work = Work()
+    cdef Elementwise* job = <Elementwise*>work.own(sizeof(Elementwise))
     cdef size i, pixels, channels
-    cdef char* scratch
     if len(operands) > MOST_OPERANDS or len(steps) > MOST_STEPS or len(strides) != len(operands) + 2:
         raise ValueError("too many operands or steps")
-    try:
-        arrays.view(out, &job.y, True)
-        reshape(&job.y, shape, strides[0])
-        arrays.view(x, &job.x, False)
-        reshape(&job.x, shape, strides[1])
-        for i in range(len(operands)):
-            arrays.view(operands[i], &job.operands[i], False)
-            reshape(&job.operands[i], shape, strides[2 + i])
-        for i in range(len(steps)):
-            job.steps[i].code, job.place[i], job.steps[i].number = steps[i]
-            job.steps[i].operand = NULL
-        job.operand_count, job.step_count = len(operands), len(steps)
-        job.item, pixels, channels = arrays.buffers[0].itemsize, job.y.n[2], job.y.n[3]
-        if job.y.n[1] * pixels * channels == 0:
-            return
+    work.view(out, &job.y, True)
+    reshape(&job.y, shape, strides[0])
+    work.view(x, &job.x, False)
+    reshape(&job.x, shape, strides[1])
+    work.place(&job.y.p)
+    work.place(&job.x.p)
+    for i in range(len(operands)):
+        work.view(operands[i], &job.operands[i], False)
+        reshape(&job.operands[i], shape, strides[2 + i])
+        work.place(&job.operands[i].p)
+    for i in range(len(steps)):
+        job.steps[i].code, job.place[i], job.steps[i].number = steps[i]
+        job.steps[i].operand = NULL
+    job.operand_count, job.step_count = len(operands), len(steps)
+    job.item, pixels, channels = work.buffers[0].itemsize, job.y.n[2], job.y.n[3]
+    if job.y.n[1] * pixels * channels > 0:
         job.kernels = isa.layers[layer_code(job.item)]
         job.rows = min(pixels, max(1, TILE_VALUES // channels))
         job.parts = min((threads + job.y.n[1] - 1) // job.y.n[1], pixels)
         job.tile_bytes = round_up(job.rows * channels * job.item, 64)
-        i = (1 + job.operand_count) * job.tile_bytes
-        scratch = <char*>allocate(i * threads)
-        try:
-            run_tasks(elementwise_task, &job, scratch, i, job.y.n[1] * job.parts, threads, True)
-        finally:
-            fc_free(scratch)
-    finally:
-        arrays.release()
+        work.task, work.job, work.even, work.tasks = elementwise_task, job, True, job.y.n[1] * job.parts
+        work.scratch_bytes = (1 + job.operand_count) * job.tile_bytes
+        work.team(threads)
+    work.run()
 
 
 cdef int reshape(View* view, tuple shape, tuple strides) except -1:

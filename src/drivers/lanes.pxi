@@ -161,46 +161,42 @@ cdef class Lanes(Program):
         contiguous arrays, channels last; None where it is not computed in patches."""
         return patches_blocking(&self.patches_, &self.jobs[0], images, threads) if self.patches_.count else None
 
-    def run(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
-        """y = activation(convolution + bias + residual) by `packed.panels`, every element written that a pass reaches."""
-        cdef LanesPasses passes
+    cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        """By `packed.panels`, every element written that a pass reaches."""
+        cdef Work work = Work()
+        cdef LanesPasses* passes
         cdef LanesJob* job
         cdef Operands o, phase
-        cdef Arrays arrays = Arrays()
         cdef View panels
-        cdef char* scratch = NULL
-        cdef size scratch_bytes = 0, i, tasks = 0, macs
-        passes.jobs = NULL
-        try:
-            bind_operands(&o, arrays, x, bias, residual, y, activation, channels_last)
-            arrays.view(packed.panels, &panels, False)
-            if self.count == 0 or o.y.n[0] * o.y.n[1] == 0:
-                return None
-            if self.patches_.count and not o.has_residual and patches_run(&self.patches_, self, &o, panels.p, threads):
-                return None
-            passes.jobs, passes.count = <LanesJob*>allocate(self.count * sizeof(LanesJob)), self.count
-            for i in range(self.count):
-                job = &passes.jobs[i]
-                job[0] = self.jobs[i]
-                phase = o
-                bind_phase(&phase, &job.phase)
-                job.x, job.y, job.residual, job.bias = phase.x, phase.y, phase.residual, phase.bias
-                job.has_residual, job.activation, job.packed = o.has_residual, activation, panels.p
-                lanes_arrays(job)
-                scratch_bytes = max(scratch_bytes, job.scratch_bytes)
-                tasks = max(tasks, job.y.n[0] * job.tiles_y * job.tiles_x * job.chunk_groups)
-            # passes innermost: what one has read, the next finds in the cache
-            tasks *= self.count
-            macs = o.y.n[0] * o.y.n[1] * self.pixels * self.jobs.channels * self.taps
-            if 4 * macs < PARALLEL_FROM_MACS:  # bound by memory more than by arithmetic
-                threads = 1
-            threads = <int>team_for(threads, tasks, scratch_bytes)
-            scratch = <char*>allocate(scratch_bytes * threads)
-            run_tasks(lanes_task, &passes, scratch, scratch_bytes, tasks, threads)
-        finally:
-            fc_free(scratch)
-            fc_free(passes.jobs)
-            arrays.release()
+        cdef size i, macs
+        bind_operands(&o, work, x, bias, residual, y, activation, channels_last)
+        work.view(packed.panels, &panels, False)
+        work.keep = self
+        if self.count == 0 or o.y.n[0] * o.y.n[1] == 0:
+            return work
+        work.ahead, work.ahead_bytes = panels.p, panels.n[3]
+        if self.patches_.count and not o.has_residual and patches_bind(&self.patches_, self, &o, panels.p, threads, work):
+            return work
+        passes = <LanesPasses*>work.own(sizeof(LanesPasses) + self.count * sizeof(LanesJob))
+        passes.jobs, passes.count = <LanesJob*>(passes + 1), self.count
+        for i in range(self.count):
+            job = &passes.jobs[i]
+            job[0] = self.jobs[i]
+            phase = o
+            bind_phase(&phase, &job.phase)
+            job.x, job.y, job.residual, job.bias = phase.x, phase.y, phase.residual, phase.bias
+            job.has_residual, job.activation, job.packed = o.has_residual, activation, panels.p
+            lanes_arrays(job)
+            places_of(work, &job.x, &job.y, &job.residual, job.has_residual)
+            work.scratch_bytes = max(work.scratch_bytes, job.scratch_bytes)
+            work.tasks = max(work.tasks, job.y.n[0] * job.tiles_y * job.tiles_x * job.chunk_groups)
+        # passes innermost: what one has read, the next finds in the cache
+        work.tasks *= self.count
+        work.task, work.job = lanes_task, passes
+        macs = o.y.n[0] * o.y.n[1] * self.pixels * self.jobs.channels * self.taps
+        # bound by memory more than by arithmetic
+        work.team(1 if 4 * macs < PARALLEL_FROM_MACS else threads)
+        return work
 
 
 cdef int lanes_numbers(LanesJob* job, extent, p, tile) except -1:

@@ -338,6 +338,7 @@ cdef struct Dense:
     size chunk, row          # inputs of a part, bytes of its sums and, where they are long, of their totals
     const fc_kernels* totals
     bint long_               # the sums of a part are made in blocks of INPUT_BLOCK inputs (drivers/totals.pxi)
+    size parts
     char* sums
 
 
@@ -361,32 +362,44 @@ cdef void dense_task(void* job_, char* scratch, size part, fc_watch* watch) noex
         job.totals.total_end(sums, totals, values)
 
 
+cdef void dense_end(void* job_, char* scratch, size part, fc_watch* watch) noexcept nogil:
+    cdef Dense* job = <Dense*>job_
+    add_parts(job.item, job.sums, job.parts, job.row, job.count * job.outputs,
+              job.out.p + job.first * job.outputs * job.item)
+
+
 def dense(x, w, out, int threads):
     """out (N, outputs) = x (N, inputs) @ w (inputs, outputs). The sums are cut by shape, the batch changes no bit."""
-    cdef Arrays arrays = Arrays()
-    cdef Dense job
-    cdef size samples, parts
-    job.sums = NULL
-    try:
-        arrays.view(x, &job.x, False)
-        arrays.view(w, &job.w, False)
-        arrays.view(out, &job.out, True)
-        job.item, samples, job.inputs, job.outputs = arrays.buffers[0].itemsize, job.x.n[2], job.x.n[3], job.w.n[3]
-        job.kernels = isa.layers[layer_code(job.item)]
-        parts = max(<size>1, min(<size>DENSE_PARTS, job.inputs * job.outputs // DENSE_WEIGHTS))
-        job.chunk = round_up((job.inputs + parts - 1) // parts, 4)
-        job.totals = isa.compute[layer_code(job.item)]
-        job.long_ = is_long(job.totals, job.chunk + parts)
-        job.row = round_up(DENSE_SAMPLES * job.outputs * job.item, 64) * (3 if job.long_ else 1)
-        job.sums = <char*>allocate(parts * job.row)
-        job.first = 0
-        while job.first < samples:
-            job.count = min(<size>DENSE_SAMPLES, samples - job.first)
-            run_tasks(dense_task, &job, NULL, 0, parts, threads, True)
-            add_parts(job.item, job.sums, parts, job.row, job.count * job.outputs,
-                      job.out.p + job.first * job.outputs * job.item)
-            job.first += job.count
-            handle_signals()   # a pass is too short for its threads to look
-    finally:
-        fc_free(job.sums)
-        arrays.release()
+    cdef size first = 0, samples = len(x)
+    while first < samples:
+        dense_samples(x, w, out, first, min(<size>DENSE_SAMPLES, samples - first), threads)
+        first += DENSE_SAMPLES
+        handle_signals()   # a pass is too short for its threads to look
+
+
+cdef int dense_samples(x, w, out, size first, size count, int threads) except -1:
+    """So many samples of `dense`: the parts of the sums, then their sum."""
+    cdef Work parts = Work(), end = Work()
+    cdef Dense* job = <Dense*>parts.own(sizeof(Dense))
+    parts.view(x, &job.x, False)
+    parts.view(w, &job.w, False)
+    parts.view(out, &job.out, True)
+    job.item, job.inputs, job.outputs = parts.buffers[0].itemsize, job.x.n[3], job.w.n[3]
+    job.kernels = isa.layers[layer_code(job.item)]
+    job.parts = max(<size>1, min(<size>DENSE_PARTS, job.inputs * job.outputs // DENSE_WEIGHTS))
+    job.chunk = round_up((job.inputs + job.parts - 1) // job.parts, 4)
+    job.totals = isa.compute[layer_code(job.item)]
+    job.long_ = is_long(job.totals, job.chunk + job.parts)
+    job.row = round_up(DENSE_SAMPLES * job.outputs * job.item, 64) * (3 if job.long_ else 1)
+    job.sums = <char*>parts.own(job.parts * job.row)
+    job.first, job.count = first, count
+    parts.place(&job.x.p)
+    parts.task, parts.job, parts.tasks, parts.even = dense_task, job, job.parts, True
+    parts.ahead, parts.ahead_bytes = job.w.p, job.inputs * job.outputs * job.item
+    parts.team(threads)
+    end.place(&job.out.p)
+    end.task, end.job, end.tasks, end.keep = dense_end, job, 1, parts
+    end.team(1)
+    parts.run()
+    end.run()
+    return 0

@@ -1,4 +1,4 @@
-# What the programs share at the door: the arrays of a run, and threads that say which of their pieces went wrong.
+# What the programs share at the door: the arrays of a run.
 
 
 cdef int bind_operands(Operands* o, Arrays arrays, x, bias, residual, y, int activation, bint channels_last) except -1:
@@ -34,26 +34,23 @@ cdef int read_phase(Phase* phase, p, extent) except -1:
     return 0
 
 
-cdef const char* transformed_weights(Arrays arrays, packed) except? NULL:
+cdef int places_of(Work work, View* x, View* y, View* residual, bint has_residual) except -1:
+    """The pointers of a job into the arrays that a net may move."""
+    work.place(&x.p)
+    work.place(&y.p)
+    if has_residual:
+        work.place(&residual.p)
+    return 0
+
+
+cdef const char* transformed_weights(Work work, packed) except? NULL:
     """What a fast method made of the weights; NULL where nothing holds it."""
     cdef View view
     if packed is None or packed.transformed is None:
         return NULL
-    arrays.view(packed.transformed, &view, False)
+    work.view(packed.transformed, &view, False)
+    work.ahead, work.ahead_bytes = view.p, view.n[3]
     return view.p
-
-
-cdef run_flagged(fc_task work, void* job, char** flags, size count, size scratch_bytes, size tasks, size threads):
-    """`run_tasks` with scratch for every thread; None or, where a task raised one of `count` flags, a byte for each."""
-    cdef size team = team_for(threads, tasks, scratch_bytes)
-    cdef char* scratch = <char*>allocate(scratch_bytes * team + count)
-    try:
-        flags[0] = scratch + scratch_bytes * team
-        memset(flags[0], 0, count)
-        run_tasks(work, job, scratch, scratch_bytes, tasks, <int>team)
-        return None if memchr(flags[0], 1, count) == NULL else flags[0][:count]
-    finally:
-        fc_free(scratch)
 
 
 cdef int even_taps(taps, size* first, size* apart) except -1:

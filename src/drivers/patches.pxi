@@ -87,31 +87,34 @@ cdef patches_blocking(const Patches* own, const LanesJob* first, size images, in
             bool(job.packs))
 
 
-cdef bint patches_run(const Patches* own, Program program, const Operands* o, const char* packed,
-                      int threads) except -1:
-    """As `Lanes.run` without a residual; False, and nothing is done, where the arrays do not lie as needed."""
+cdef bint patches_bind(const Patches* own, Program program, const Operands* o, const char* packed, int threads,
+                       Work work) except -1:
+    """As `Lanes.bind` without a residual; False, and nothing is done, where the arrays do not lie as needed."""
     cdef Operands phase
-    cdef PatchJob job
+    cdef PatchJob* job
     cdef PatchPass* p
     cdef const fc_kernels* kernels = own.kernels
-    cdef char* tail = NULL
-    cdef char* scratch = NULL
-    cdef size i, scratch_bytes = 0, macs = 0
+    cdef size i, macs = 0
     if (o.x.n[1] < kernels.lanes or o.x.n[1] != o.y.n[1]
             or not lies_in_vectors(kernels, &o.x, program.input == kernels.input)
             or not lies_in_vectors(kernels, &o.y, program.result == kernels.sum)):
         return False
+    for i in range(own.count):
+        phase = o[0]
+        bind_phase(&phase, &own.passes[i].phase)
+        if patch_for(kernels, &own.passes[i], own.stride, phase.y.n[3], o.x.n[3]) == NULL:
+            return False
+    job = <PatchJob*>work.own(sizeof(PatchJob))
     job.count = 0
     for i in range(own.count):
         phase = o[0]
         bind_phase(&phase, &own.passes[i].phase)
         p = &job.passes[job.count]
+        work.place(&p.y)
         p.y, p.y_y, p.y_x, p.rows, p.columns = phase.y.p, phase.y.s[2], phase.y.s[3], phase.y.n[2], phase.y.n[3]
         p.taps_y, p.min_y, p.min_x = own.passes[i].taps_y, own.passes[i].min_y, own.passes[i].min_x
         p.tap = own.passes[i].tap
         p.patch = patch_for(kernels, &own.passes[i], own.stride, p.columns, o.x.n[3])
-        if p.patch == NULL:
-            return False
         macs += p.rows * p.columns * own.passes[i].taps_y * own.passes[i].taps_x
         job.count += 1
     job.kernels, job.x, job.packed, job.bias, job.tail = kernels, o.x.p, packed, o.bias, NULL
@@ -119,18 +122,12 @@ cdef bint patches_run(const Patches* own, Program program, const Operands* o, co
     job.images, job.height, job.width, job.total = o.x.n[0], o.x.n[2], o.x.n[3], o.x.n[1]
     job.x_n, job.x_y, job.x_x, job.y_n = o.x.s[0], o.x.s[2], o.x.s[3], o.y.s[0]
     job.stride, job.taps, job.tap_columns = own.stride, own.rows * own.columns, own.columns
-    threads = patch_team(&job, macs, o.y.n[2] * o.y.n[3], threads)
-    scratch_bytes = patch_blocks(&job, threads)
-    threads = <int>team_for(threads, job.images * job.row_blocks, scratch_bytes)
-    try:
-        tail = patch_tail(&job)
-        job.tail = tail
-        if scratch_bytes > 0:
-            scratch = <char*>allocate(scratch_bytes * threads)
-        run_tasks(patch_task, &job, scratch, scratch_bytes, job.images * job.row_blocks, threads, True)
-    finally:
-        fc_free(scratch)
-        fc_free(tail)
+    work.place(<char**>&job.x)
+    threads = patch_team(job, macs, o.y.n[2] * o.y.n[3], threads)
+    work.scratch_bytes = patch_blocks(job, threads)
+    work.task, work.job, work.tasks, work.even = patch_task, job, job.images * job.row_blocks, True
+    work.team(threads)
+    job.tail = patch_tail(job, work)
     return True
 
 
@@ -173,7 +170,7 @@ cdef size patch_blocks(PatchJob* job, size threads) noexcept nogil:
     return round_up(image * job.together, 64)
 
 
-cdef char* patch_tail(const PatchJob* job) except? NULL:
+cdef char* patch_tail(const PatchJob* job, Work work) except? NULL:
     """The weights of the last channels as one vector, where no vector of a panel begins with them; else NULL."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size first = job.total - kernels.lanes, tap, lane, ldb
@@ -181,7 +178,7 @@ cdef char* patch_tail(const PatchJob* job) except? NULL:
     cdef char* tail
     if job.total % kernels.lanes == 0:
         return NULL
-    tail = <char*>allocate(job.taps * kernels.lanes * kernels.size)
+    tail = <char*>work.own(job.taps * kernels.lanes * kernels.size)
     for lane in range(kernels.lanes):
         b = patch_weights(job, first + lane, &ldb)
         for tap in range(job.taps):

@@ -16,36 +16,37 @@ def pool(str kind, int code, x, y, index, window, int threads, size low=0):
     the rows and planes of an image, or is None. Of `window` are read `kernel`, `stride`, `padding` (before), `dilation` and
     `limit` (the end of the padded input), three numbers each (z, y, x), `include_pad` and `divisor` (0: counted).
     `low`: so many bytes behind y lie zeros of the same strides, to which a gradient in double adds what it rounds off."""
-    cdef Pool job
+    cdef Work work = Work()
+    cdef Pool* job = <Pool*>work.own(sizeof(Pool))
     cdef const fc_pool_kernels* kernels = isa.pool[code]
-    cdef Arrays arrays = Arrays()
     cdef bint scatter = kind.endswith("_gradient")
     cdef View* whole
     cdef View* windows
     job.scatter, job.indexed, job.row.index, job.row.low = scatter, index is not None, NULL, low
-    pool_window(&job, window)
-    try:
-        arrays.view(x, &job.x, False)
-        arrays.view(y, &job.y, True)
-        if index is not None:
-            arrays.view(index, &job.index, not scatter)
-            job.row.iw, job.row.ic = job.index.s[3], job.index.s[1]
-        job.function = (kernels.max_row if kind == "max" else kernels.avg_row if kind == "avg"
-                        else kernels.max_scatter if kind == "max_gradient" else kernels.avg_scatter)
-        whole = &job.y if scatter else &job.x     # the side that windows slide over
-        windows = &job.x if scatter else &job.y
-        job.row.xd, job.row.xh, job.row.xw, job.row.xc = job.x.s[4], job.x.s[2], job.x.s[3], job.x.s[1]
-        job.row.yd, job.row.yh, job.row.yw, job.row.yc = job.y.s[4], job.y.s[2], job.y.s[3], job.y.s[1]
-        job.row.depth, job.row.height, job.row.width = whole.n[4], whole.n[2], whole.n[3]
-        job.row.out_width = windows.n[3]
-        if elements(&job.x) == 0 or elements(&job.y) == 0:
-            return
-        job.chunk = 64 if whole.s[1] == <size>arrays.buffers[0].itemsize else 1
+    pool_window(job, window)
+    work.view(x, &job.x, False)
+    work.view(y, &job.y, True)
+    work.place(&job.x.p)
+    work.place(&job.y.p)
+    if index is not None:
+        work.view(index, &job.index, not scatter)
+        work.place(&job.index.p)
+        job.row.iw, job.row.ic = job.index.s[3], job.index.s[1]
+    job.function = (kernels.max_row if kind == "max" else kernels.avg_row if kind == "avg"
+                    else kernels.max_scatter if kind == "max_gradient" else kernels.avg_scatter)
+    whole = &job.y if scatter else &job.x     # the side that windows slide over
+    windows = &job.x if scatter else &job.y
+    job.row.xd, job.row.xh, job.row.xw, job.row.xc = job.x.s[4], job.x.s[2], job.x.s[3], job.x.s[1]
+    job.row.yd, job.row.yh, job.row.yw, job.row.yc = job.y.s[4], job.y.s[2], job.y.s[3], job.y.s[1]
+    job.row.depth, job.row.height, job.row.width = whole.n[4], whole.n[2], whole.n[3]
+    job.row.out_width = windows.n[3]
+    if elements(&job.x) > 0 and elements(&job.y) > 0:
+        job.chunk = 64 if whole.s[1] == <size>work.buffers[0].itemsize else 1
         job.chunks = (whole.n[1] + job.chunk - 1) // job.chunk
-        run_tasks(pool_task, &job, NULL, 0, whole.n[0] * (job.chunks if scatter else job.y.n[4] * job.y.n[2]), threads,
-                  True)
-    finally:
-        arrays.release()
+        work.task, work.job, work.even = pool_task, job, True
+        work.tasks = whole.n[0] * (job.chunks if scatter else job.y.n[4] * job.y.n[2])
+        work.team(threads)
+    work.run()
 
 
 cdef int pool_window(Pool* job, window) except -1:

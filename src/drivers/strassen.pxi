@@ -147,23 +147,24 @@ cdef class Strassen(Program):
         """Scratch of one thread."""
         return self.job.scratch_bytes
 
-    def run(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
-        """y = activation(convolution + bias + residual) by `packed.transformed`. Returns None or, where an output is not
-        finite, a byte for every image, 1 for one that has such."""
-        cdef StrassenJob job = self.job
+    cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        """By `packed.transformed`. Flags are a byte for every image, 1 for one with an output that is not finite."""
+        cdef Work work = Work()
+        cdef StrassenJob* job = <StrassenJob*>work.own(sizeof(StrassenJob))
         cdef Operands o
-        cdef Arrays arrays = Arrays()
-        try:
-            bind_operands(&o, arrays, x, bias, residual, y, activation, channels_last)
-            bind_phase(&o, &self.phase)
-            job.x, job.y, job.residual, job.bias = o.x, o.y, o.residual, o.bias
-            job.has_residual, job.activation = o.has_residual, activation
-            job.transformed = transformed_weights(arrays, packed)
-            strassen_arrays(&job)
-            return run_flagged(strassen_task, &job, &job.flags, job.y.n[0], job.scratch_bytes,
-                               job.blocks * job.panel_chunks, threads)
-        finally:
-            arrays.release()
+        job[0] = self.job
+        bind_operands(&o, work, x, bias, residual, y, activation, channels_last)
+        bind_phase(&o, &self.phase)
+        job.x, job.y, job.residual, job.bias = o.x, o.y, o.residual, o.bias
+        job.has_residual, job.activation = o.has_residual, activation
+        job.transformed = transformed_weights(work, packed)
+        strassen_arrays(job)
+        places_of(work, &job.x, &job.y, &job.residual, job.has_residual)
+        work.place(&job.at.p)
+        work.task, work.job, work.flags, work.keep = strassen_task, job, &job.flags, self
+        work.flag_count, work.scratch_bytes, work.tasks = job.y.n[0], job.scratch_bytes, job.blocks * job.panel_chunks
+        work.team(threads)
+        return work
 
 
 cdef void strassen_prepare(StrassenJob* job, size panels_per_task) noexcept nogil:

@@ -14,12 +14,12 @@ def packed_bytes(int compute, size groups, size taps, size channels, size output
     return groups * packed_elements(kernels, taps, channels, outputs) * kernels.weight_size
 
 
-cdef int bind_weights(Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
+cdef int bind_weights(Work work, Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
                       bint finite, size groups, bint transposed, const size* taps, const size* places) except -1:
     """Weights (O, I/groups, [[kD,] kH,] kW), any strides, for so many `taps` along each axis, which are the `places` of
     the kernel: planes, then rows, then columns.
 
-    `transposed` swaps the roles of input and output channels, as the input gradient needs. The caller frees `offsets`.
+    `transposed` swaps the roles of input and output channels, as the input gradient needs. `work` owns the offsets.
     """
     cdef size i, at = 0
     cdef int axis
@@ -33,7 +33,7 @@ cdef int bind_weights(Weights* w, const fc_kernels* kernels, const View* array, 
     w.panels = (w.outputs + w.width - 1) // w.width
     w.steps = round_up(w.channels, kernels.tile_k)
     w.group_elements = packed_elements(kernels, volume(taps), w.channels, w.outputs)
-    w.offsets = <size*>allocate((taps[0] + taps[1] + taps[2]) * sizeof(size))
+    w.offsets = <size*>work.own((taps[0] + taps[1] + taps[2]) * sizeof(size))
     for axis in range(3):
         w.taps[axis] = taps[axis]
         for i in range(taps[axis]):
@@ -42,7 +42,7 @@ cdef int bind_weights(Weights* w, const fc_kernels* kernels, const View* array, 
     return 0
 
 
-cdef int bind_taps(Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
+cdef int bind_taps(Work work, Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
                    size groups, bint transposed, tuple rows, tuple columns, tuple planes=(0,)) except -1:
     """`bind_weights` with the planes, rows and columns of the kernel as tuples."""
     cdef size i = 0
@@ -54,7 +54,7 @@ cdef int bind_taps(Weights* w, const fc_kernels* kernels, const View* array, int
         for place in (*planes, *rows, *columns):
             places[i] = place
             i += 1
-        return bind_weights(w, kernels, array, code, packed, True, groups, transposed, taps, places)
+        return bind_weights(work, w, kernels, array, code, packed, True, groups, transposed, taps, places)
     finally:
         fc_free(places)
 
@@ -171,19 +171,14 @@ def pack_weights(int compute, weight, int code, packed, size groups, bint transp
     """
     cdef Panels job
     cdef View to, array
-    cdef Arrays arrays = Arrays()
+    cdef Work work = Work()     # that owns what describes the weights
     job.special = 0
-    job.w.offsets = NULL
-    try:
-        arrays.view(packed, &to, True)
-        arrays.view(weight, &array, False)
-        planes, rows, columns = (3 - len(places)) * ((0,),) + places
-        bind_taps(&job.w, isa.compute[compute], &array, code, to.p, groups, transposed, rows, columns, planes)
-        run_tasks(pack_task, &job, NULL, 0, groups * job.w.panels, threads)
-        return not job.special
-    finally:
-        fc_free(job.w.offsets)
-        arrays.release()
+    work.view(packed, &to, True)
+    work.view(weight, &array, False)
+    planes, rows, columns = (3 - len(places)) * ((0,),) + places
+    bind_taps(work, &job.w, isa.compute[compute], &array, code, to.p, groups, transposed, rows, columns, planes)
+    run_tasks(pack_task, &job, NULL, 0, groups * job.w.panels, threads)
+    return not job.special
 
 
 cdef struct Panels:

@@ -213,37 +213,36 @@ cdef class Winograd(Program):
         winograd_scratch(&job, self.tile_columns, held)
         return job.scratch_bytes
 
-    def run(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
-        """y = activation(convolution + bias + residual). The weights are `packed.transformed`, or `packed.panels`, or the
-        array `weight`, which are transformed on the way. Returns None or, where an output is not finite, the bytes (N,
-        rows of tiles), 1 for a row of tiles that has one."""
-        cdef WinogradJob job = self.job
+    cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        """The weights are `packed.transformed`, or `packed.panels`, or the array `weight`, which are transformed on the way.
+        Flags are (N, rows of tiles), 1 for a row of tiles with an output that is not finite."""
+        cdef Work work = Work()
+        cdef WinogradJob* job = <WinogradJob*>work.own(sizeof(WinogradJob))
         cdef Operands o
-        cdef Arrays arrays = Arrays()
         cdef View view, array
-        job.weights.offsets = NULL
-        try:
-            bind_operands(&o, arrays, x, bias, residual, y, activation, channels_last)
-            bind_phase(&o, &self.phase)
-            job.y, job.residual, job.bias = o.y, o.residual, o.bias
-            job.has_residual, job.activation = o.has_residual, activation
-            phase_view(&job.x, &o.x, self.first_y, self.first_x, self.apart_y, self.apart_x)
-            arrays.weight(weight, &array, channels_last)
-            view.p = NULL
-            if packed is not None:
-                arrays.view(packed.panels, &view, False)
-            bind_weights(&job.weights, job.kernels, &array, self.weight, view.p, True, 1, self.transposed, self.taps,
-                         self.places)
-            job.weights.channels = job.channels   # packed, of all planes of the kernel one after the other
-            job.weights.steps = round_up(job.channels, job.kernels.tile_k)
-            job.weights.group_elements = packed_elements(job.kernels, volume(self.taps), job.channels, job.outputs)
-            job.transformed = transformed_weights(arrays, None if job.few else packed)
-            winograd_arrays(&job)
-            return run_flagged(winograd_task, &job, &job.flags, job.y.n[0] * job.depth * job.tile_rows, job.scratch_bytes,
-                               job.blocks * job.panel_chunks, threads)
-        finally:
-            fc_free(job.weights.offsets)
-            arrays.release()
+        job[0] = self.job
+        bind_operands(&o, work, x, bias, residual, y, activation, channels_last)
+        bind_phase(&o, &self.phase)
+        job.y, job.residual, job.bias = o.y, o.residual, o.bias
+        job.has_residual, job.activation = o.has_residual, activation
+        phase_view(&job.x, &o.x, self.first_y, self.first_x, self.apart_y, self.apart_x)
+        work.weight(weight, &array, channels_last)
+        view.p = NULL
+        if packed is not None:
+            work.view(packed.panels, &view, False)
+        bind_weights(work, &job.weights, job.kernels, &array, self.weight, view.p, True, 1, self.transposed, self.taps,
+                     self.places)
+        job.weights.channels = job.channels   # packed, of all planes of the kernel one after the other
+        job.weights.steps = round_up(job.channels, job.kernels.tile_k)
+        job.weights.group_elements = packed_elements(job.kernels, volume(self.taps), job.channels, job.outputs)
+        job.transformed = transformed_weights(work, None if job.few else packed)
+        winograd_arrays(job)
+        places_of(work, &job.x, &job.y, &job.residual, job.has_residual)
+        work.task, work.job, work.flags, work.keep = winograd_task, job, &job.flags, self
+        work.flag_count, work.scratch_bytes = job.y.n[0] * job.depth * job.tile_rows, job.scratch_bytes
+        work.tasks = job.blocks * job.panel_chunks
+        work.team(threads)
+        return work
 
 
 cdef void winograd_arrays(WinogradJob* job) noexcept nogil:

@@ -92,26 +92,26 @@ cdef class WinogradRows(Program):
         """Scratch of one thread."""
         return self.job.scratch_bytes
 
-    def run(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
-        """y = activation(convolution + bias + residual) by `packed.transformed`, the packed weights of the elements one
-        after the other. Returns None or, where an output is not finite, a byte for every image, 1 for one that has such.
-        """
-        cdef RowsJob job = self.job
-        cdef const fc_kernels* kernels = job.kernels
+    cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        """By `packed.transformed`, the packed weights of the elements one after the other. Flags are a byte for every image,
+        1 for one with an output that is not finite."""
+        cdef Work work = Work()
+        cdef RowsJob* job = <RowsJob*>work.own(sizeof(RowsJob))
+        cdef const fc_kernels* kernels = self.job.kernels
         cdef Operands o
-        cdef Arrays arrays = Arrays()
-        try:
-            bind_operands(&o, arrays, x, bias, residual, y, activation, channels_last)
-            job.x, job.y, job.residual, job.bias = o.x, o.y, o.residual, o.bias
-            job.has_residual, job.activation = o.has_residual, activation
-            job.transformed = transformed_weights(arrays, packed)
-            job.blocks = (job.y.n[2] + job.block - 1) // job.block
-            job.in_output = (job.y_code == kernels.sum and not job.has_residual and job.y.s[0] % kernels.size == 0
-                             and in_elements(&job.y, job.y.p, kernels.size) and job.outputs % kernels.lanes == 0)
-            return run_flagged(rows_task, &job, &job.flags, job.y.n[0], job.scratch_bytes, job.y.n[0] * job.blocks,
-                               threads)
-        finally:
-            arrays.release()
+        job[0] = self.job
+        bind_operands(&o, work, x, bias, residual, y, activation, channels_last)
+        job.x, job.y, job.residual, job.bias = o.x, o.y, o.residual, o.bias
+        job.has_residual, job.activation = o.has_residual, activation
+        job.transformed = transformed_weights(work, packed)
+        job.blocks = (job.y.n[2] + job.block - 1) // job.block
+        job.in_output = (job.y_code == kernels.sum and not job.has_residual and job.y.s[0] % kernels.size == 0
+                         and in_elements(&job.y, job.y.p, kernels.size) and job.outputs % kernels.lanes == 0)
+        places_of(work, &job.x, &job.y, &job.residual, job.has_residual)
+        work.task, work.job, work.flags, work.keep = rows_task, job, &job.flags, self
+        work.flag_count, work.scratch_bytes, work.tasks = job.y.n[0], job.scratch_bytes, job.y.n[0] * job.blocks
+        work.team(threads)
+        return work
 
 
 cdef void rows_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:

@@ -90,12 +90,16 @@ class Call:
 
     def begin(self, inputs: Sequence[Any]) -> None:
         """The node is about to run on these."""
-        self.inputs = inputs
+        self.inputs, self.native = inputs, False
         self._ending = {id(inputs[index]) for index in self.dying}
 
     def end(self) -> None:
         """It has run."""
         self.inputs, self._ending = (), set()
+
+    def natively(self) -> None:
+        """Say that native works did all that was done to values in this run: a net does them again by themselves."""
+        self.native = True
 
     def is_constant(self, index: int) -> bool:
         """Whether an input is the same in every run."""

@@ -1,0 +1,81 @@
+# Work that waits for its turn: a driver binds arrays to a job, and the job runs, once or in every run of a net, without
+# Python. A net (drivers/net.pxi) records what its steps did and does it again.
+
+cdef list recorder              # the works that the recording thread does; it alone looks at this
+cdef unsigned long recording = 0
+
+
+def record(into):
+    """From now on every work of this thread is appended to `into`; None: no more. One thread at a time."""
+    global recorder, recording
+    recorder = into
+    recording = PyThread_get_thread_ident() if into is not None else 0
+
+
+cdef class Work(Arrays):
+    """Tasks of one job on arrays that stay where they are, which it holds."""
+
+    def __dealloc__(self):
+        cdef void* piece
+        while self.owned != NULL:
+            piece = self.owned
+            self.owned = (<void**>piece)[0]
+            fc_free(piece)
+
+    cdef void* own(self, size bytes) except NULL:
+        """Memory that lasts as long as this."""
+        cdef void* piece = allocate(OWNED_AT + bytes)
+        (<void**>piece)[0], self.owned = self.owned, piece
+        return <char*>piece + OWNED_AT
+
+    cdef int place(self, char** at) except -1:
+        """A pointer of the job into one of its arrays, which may be made to point into another that lies alike."""
+        if self.place_count == MOST_PLACES:
+            self.fixed = True
+            return 0
+        self.places[self.place_count] = at
+        self.place_count += 1
+        return 0
+
+    cdef int team(self, int threads) except -1:
+        """The threads that it is worth and that have scratch."""
+        self.threads = <int>team_for(threads, self.tasks, self.scratch_bytes)
+        return 0
+
+    cdef size memory(self) noexcept nogil:
+        """Bytes of scratch and flags that a run takes."""
+        return self.scratch_bytes * self.threads + self.flag_count
+
+    cdef int perform(self, char* memory, fc_look look) noexcept nogil:
+        """All tasks, on so many bytes of memory. Nonzero: `look` ended it."""
+        if self.tasks == 0:
+            return 0
+        if self.flag_count:
+            self.flags[0] = memory + self.scratch_bytes * self.threads
+            memset(self.flags[0], 0, self.flag_count)
+        if self.begin != NULL:
+            self.begin(self.job, memory, self.scratch_bytes, self.threads)
+        return fc_run_tasks(self.task, self.job, memory if self.scratch_bytes else NULL, self.scratch_bytes, self.tasks,
+                            self.threads, self.even, look)
+
+    cdef bint flagged(self) noexcept nogil:
+        """Whether the last run raised a flag."""
+        return self.tasks > 0 and self.flag_count > 0 and memchr(self.flags[0], 1, self.flag_count) != NULL
+
+    def run(self):
+        """Do it now; None or, where a task raised a flag, a byte for each."""
+        cdef size bytes = self.memory() if self.tasks else 0
+        cdef char* memory = NULL
+        cdef fc_look look = own_look()
+        cdef int stopped
+        try:
+            if bytes:
+                memory = <char*>allocate(bytes)
+            with nogil:
+                stopped = self.perform(memory, look)
+            raise_stopped(stopped)
+            if recording and recording == PyThread_get_thread_ident():
+                recorder.append(self)
+            return self.flags[0][:self.flag_count] if self.flagged() else None
+        finally:
+            fc_free(memory)
