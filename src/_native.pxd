@@ -283,6 +283,8 @@ cdef void* allocate(size bytes) except NULL
 
 ctypedef void (*fc_begin)(void* job, char* scratch, size scratch_bytes, int threads) noexcept nogil
 
+cdef struct NetStep              # drivers/net.pxi
+
 cdef enum:
     MOST_PLACES = 32    # pointers into arrays of one work that can be moved
     OWNED_AT = 64       # bytes of a piece of memory before what is asked for: which piece is the next
@@ -303,14 +305,15 @@ cdef class Work(Arrays):
     cdef char** places[MOST_PLACES]
     cdef int place_count
     cdef bint fixed              # it holds a pointer into its arrays that is no place
+    cdef readonly bint flagged   # by its last run
     cdef object keep             # whose memory the job points into, too
 
     cdef void* own(self, size bytes) except NULL
     cdef int place(self, char** at) except -1
     cdef int team(self, int threads) except -1
     cdef size memory(self) noexcept nogil
-    cdef int perform(self, char* memory, fc_look look) noexcept nogil
-    cdef bint flagged(self) noexcept nogil
+    cdef void fill(self, NetStep* step) noexcept nogil
+    cdef bint meets(self, size first, size end) noexcept
 
 
 # ---- programs -----------------------------------------------------------------------------------------------------

@@ -387,6 +387,7 @@ cdef class Program:
         return self.bind(x, weight, packed, bias, residual, y, activation, channels_last, threads).run()
 
 
+include "drivers/net.pxi"
 include "drivers/work.pxi"
 include "drivers/totals.pxi"
 include "drivers/weights.pxi"

@@ -18,6 +18,8 @@ from .words import Sizes
 class PaddedProgram(Program):
     """A forward pass, block by block; `make` gives the program of a block. All take the same packed weights."""
 
+    native = False
+
     def __init__(self, g: Geometry, c: Cut, element: int, make: Callable[[Geometry], Program]) -> None:
         self.geometry, self.cut, self.element, self.make = g, c, element, make
         self.made = {c.outputs: make(block_geometry(g, *c))}

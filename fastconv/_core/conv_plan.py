@@ -141,6 +141,11 @@ class ConvPlan:
         return self._explanation.workspace_bytes
 
     @property
+    def native(self) -> bool:
+        """Whether a run on arrays as planned is native works alone, which a net may do again by themselves."""
+        return self._weight is None and self._program.native and self._program.covers
+
+    @property
     def pools(self) -> bool:
         """Whether `run_pooled` may be called: a method that can, channels last, no activation but relu."""
         return (

@@ -222,6 +222,8 @@ def checked_residual(name: str, residual: object, frame: Layout, wanted: Shape, 
     return logical
 
 
+MOST_WORK = 1000  # steps of the search for a common element of two arrays
+
 # ---- out= --------------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +272,16 @@ def checked_out(name: str, out: object, shape: Shape, dtype: DType) -> Array:
     return out
 
 
+def _apart(a: Array, b: Array) -> bool:
+    """Whether two arrays have no element in common, though one may lie between those of the other."""
+    if not np.may_share_memory(a, b):
+        return True
+    try:
+        return not np.shares_memory(a, b, max_work=MOST_WORK)
+    except (np.exceptions.TooHardError, OverflowError):
+        return False
+
+
 def destination(
     name: str,
     out: object,
@@ -291,7 +303,7 @@ def destination(
     own_shape = layout.from_logical(np.broadcast_to(np.int8(0), shape), batched).shape
     memory, result = checked_out(name, out, own_shape, dtype), cast(Array, out)
     target = layout.to_logical(memory if batched else memory[None])
-    if not any(array is not None and np.may_share_memory(memory, array) for array in inputs):
+    if all(array is None or _apart(memory, array) for array in inputs):
         return target, result, _nothing
     fresh = empty_activation(shape, dtype, channels_last)
 

@@ -33,6 +33,8 @@ class Pool:
         self._counts: dict[int, int] = {}  # by id of the buffer
         self._buffers: dict[int, Array] = {}
         self._handed: list[Array] = []  # since the last `settle`
+        self.anew = False  # give out no buffer in which something lay before
+        self._new: set[int] = set()  # buffers that were given out so
 
     def check(self, shape: Iterable[int], dtype: Any, what: str) -> None:
         """Refuse a value above the limit."""
@@ -51,7 +53,7 @@ class Pool:
         if nbytes < SMALL_BYTES or kind.hasobject:
             return np.empty(shape, kind)
         most = SLACK * nbytes
-        for place in range(len(self._free) - 1, -1, -1):  # what was freed last is still in the cache
+        for place in range(len(self._free) - 1, -1, -1) if not self.anew else ():  # what was freed last is still in the cache
             if nbytes <= self._free[place].size <= most:
                 buffer = self._free.pop(place)
                 break
@@ -60,6 +62,8 @@ class Pool:
             shift = -raw.__array_interface__["data"][0] % CACHE_LINE
             buffer = np.frombuffer(raw.data[shift : shift + nbytes], np.uint8)
             self._buffers[id(buffer)] = buffer
+            if self.anew:
+                self._new.add(id(buffer))
         self._counts[id(buffer)] = 0
         self._handed.append(buffer)
         return np.ndarray(shape, kind, buffer)
@@ -75,6 +79,11 @@ class Pool:
     def holds(self, array: Any) -> bool:
         """Whether an array lies in a buffer of ours."""
         return self._below(array) is not None
+
+    def lies_anew(self, array: Array) -> bool:
+        """Whether an array has a buffer of ours for itself in which nothing lay before in this run."""
+        found = self._below(array)
+        return found in self._new and self._buffers[found].nbytes == array.nbytes if found is not None else False
 
     def alone(self, array: Array) -> bool:
         """Whether an array is the only value in a buffer of ours."""
@@ -105,12 +114,17 @@ class Pool:
         """After a run, whether it ended well or not: every buffer is free again."""
         total = sum(map(len, self._buffers.values()))
         self.peak = max(self.peak, total)
-        self._handed = []
+        self._handed, self._new, self.anew = [], set(), False
         if not keep or total > KEPT_BYTES:
             self._buffers, self._free, self._counts = {}, [], {}
             return
         self._counts = dict.fromkeys(self._buffers, 0)
         self._free = list(self._buffers.values())
+
+    @property
+    def kept(self) -> bool:
+        """Whether what the last run used is still held."""
+        return self.buffer_bytes <= KEPT_BYTES and (self.peak == 0 or bool(self._buffers))
 
     @property
     def buffer_bytes(self) -> int:

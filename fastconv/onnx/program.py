@@ -1,7 +1,8 @@
 """A graph prepared for inputs of one set of shapes: nodes in order, plans made once, memory used again.
 
 What depends on the shapes of the inputs alone (`Shape` and what is computed from it) is computed in the first run and
-kept. Intermediate values live in the buffers of a `Pool` and are released after their last reader.
+kept. Intermediate values live in the buffers of a `Pool` and are released after their last reader. The second run is
+recorded, and the following ones are its `Replay`.
 """
 
 from __future__ import annotations
@@ -13,17 +14,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import _native
 from .._core.arrays import Array
+from .._core.forks import Guard
 from .errors import OnnxError
 from .graph import Graph, Node
 from .joined import Joined
 from .memory import Pool
 from .operators import Call, find
 from .operators.registry import Function
+from .replay import LOOSE, NATIVE, Record, Replay, kind_of
 
 SHAPE_OPERATORS = ("Shape", "Size")
+ATTEMPTS = 3  # runs of which one must be without a value that is not finite to be recorded
 # What an operator raises over arrays that do not fit each other or attributes without a meaning.
 WRONG = (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError)
+
+
+class Recorder:
+    """Whose works are recorded: those of one thread at a time."""
+
+    def __init__(self) -> None:
+        self.guard = Guard(self.drop)
+
+    def drop(self) -> None:
+        """Record no more."""
+        _native.record(None)
+
+
+_recorder = Recorder()
 
 
 class Step(NamedTuple):
@@ -33,6 +52,7 @@ class Step(NamedTuple):
     function: Function
     call: Call
     fixed: bool  # its results depend on the shapes of the inputs alone
+    loose: bool  # even the shapes of its results depend on the content of values
     last: tuple[str, ...]  # values read here for the last time
 
 
@@ -55,8 +75,8 @@ def run_node(function: Function, call: Call, inputs: list[Any]) -> tuple[Any, ..
     return tuple(x if isinstance(x, (np.ndarray, list)) else np.asarray(x) for x in results)
 
 
-def shape_bound(graph: Graph, known: Iterable[str] = ()) -> set[str]:
-    """The values that depend on constants and on the shapes of the inputs alone.
+def shape_bound(graph: Graph, known: Iterable[str] = ()) -> tuple[set[str], set[str]]:
+    """The values that depend on constants and on the shapes of the inputs alone, and those whose shapes do.
 
     A value's own shape is known from those of the inputs unless its maker's shape depends on the content of a value
     that is not.
@@ -76,7 +96,7 @@ def shape_bound(graph: Graph, known: Iterable[str] = ()) -> set[str]:
                 content.update(node.outputs)
             if all(name in content for name in found.shaped_by(node)):
                 shaped.update(node.outputs)
-    return content
+    return content, shaped
 
 
 class Program:
@@ -86,7 +106,7 @@ class Program:
         self.graph, self.pool = graph, pool
         self.outputs = [value.name for value in graph.outputs]
         self._fixed: dict[str, Array] = dict(graph.constants)
-        bound = shape_bound(graph)
+        bound, shaped = shape_bound(graph)
         last: dict[str, int] = {name: at for at, node in enumerate(graph.nodes) for name in node.inputs if name}
         for at, node in enumerate(graph.nodes):
             last.update((name, at) for name in node.outputs if name not in last)
@@ -106,50 +126,112 @@ class Program:
                 index for index, name in enumerate(node.inputs) if name in ending and times[name] == 1
             )  # fmt: skip
             fixed = all(name in bound for name in node.outputs if name)
-            self.steps.append(Step(node, found.function, call, fixed, tuple(dying.get(at, ()))))
+            loose = any(name not in shaped for name in node.outputs if name)
+            self.steps.append(Step(node, found.function, call, fixed, loose, tuple(dying.get(at, ()))))
+        self._given_out = frozenset(self.outputs)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._joined = Joined(pool)
         self._started = False
+        self.replay: Replay | None = None
+        self._attempts = ATTEMPTS
 
     def run(self, feeds: Mapping[str, Array], seconds: list[float] | None = None) -> dict[str, Array]:
         """The outputs, each in memory of its own; the time of each of `steps` is added to `seconds`."""
-        values: dict[str, Any] = {"": None, **self._fixed, **feeds}
-        pool = self.pool
-        self._joined.begin()
-        try:
-            for at, step in enumerate(self.steps):
-                start = perf_counter() if seconds is not None else 0.0
-                results = run_node(step.function, step.call, [values[name] for name in step.node.inputs])
-                if any(step.node.outputs[len(results) :]):
-                    raise OnnxError(f"the {step.node.label} has more outputs than fastconv computes.")
-                for name, value in zip(step.node.outputs, results, strict=False):
-                    if not name:
-                        continue
-                    if step.fixed:
-                        value = self._fixed[name] = value.copy() if pool.holds(value) else value
-                    else:
-                        pool.retain(value)
-                    values[name] = value
-                    if not self._started and isinstance(value, np.ndarray):
-                        self.shapes[name] = value.shape
-                pool.settle()
-                self._joined.made(step.node)
-                for name in step.last:
-                    pool.release(values.pop(name))
-                if seconds is not None:
-                    seconds[at] += perf_counter() - start
-            outputs: dict[str, Any] = {}
-            given = {id(value) for value in (*self._fixed.values(), *feeds.values())}  # and what was given out
-            for name in self.outputs:
-                outputs[name] = _own(values[name], given)
-                given.add(id(outputs[name]))
-        finally:
-            pool.finish()
+        if self.replay is not None:
+            return self._handed_out(self.replay.run(feeds, seconds), feeds)
+        if self._started and self._attempts and seconds is None and (lock := _recorder.guard.lock).acquire(blocking=False):
+            try:
+                return self._recorded(feeds)
+            finally:
+                _recorder.drop()
+                lock.release()
+        outputs = self._handed_out(self._walk(feeds, seconds), feeds)
         if not self._started:
             self.steps = [step for step in self.steps if not step.fixed]
             self._joined.plan([(step.node, step.call) for step in self.steps], self.shapes)
             self._started = True
         return outputs
+
+    def _recorded(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """A run on copies of the inputs, recorded if its values are finite and its buffers are kept."""
+        self._attempts -= 1
+        own = {name: x.copy() if isinstance(x, np.ndarray) else x for name, x in feeds.items()}
+        records: list[Record] | None = []
+        outputs = self._handed_out(self._walk(own, None, records), own)
+        if len(records) == len(self.steps) and self.pool.kept:
+            self.replay = Replay(self._again, records, own, self._fixed, self.outputs, self.pool.limit)
+        return outputs
+
+    @staticmethod
+    def _again(step: Step, inputs: list[Any]) -> tuple[Any, ...]:
+        return run_node(step.function, step.call, inputs)
+
+    def _walk(
+        self, feeds: Mapping[str, Array], seconds: list[float] | None, records: list[Record] | None = None
+    ) -> dict[str, Any]:
+        """All values that the outputs are, step by step; what each step did goes to `records`."""
+        values: dict[str, Any] = {"": None, **self._fixed, **feeds}
+        loose: set[str] = set()
+        pool = self.pool
+        self._joined.begin()
+        try:
+            for at, step in enumerate(self.steps):
+                start = perf_counter() if seconds is not None else 0.0
+                inputs = [values[name] for name in step.node.inputs]
+                works: list[Any] = []
+                if records is not None:
+                    pool.anew = not self._given_out.isdisjoint(step.node.outputs)
+                    _native.record(works)
+                results = run_node(step.function, step.call, inputs)
+                if any(step.node.outputs[len(results) :]):
+                    raise OnnxError(f"the {step.node.label} has more outputs than fastconv computes.")
+                if records is not None:
+                    _native.record(None)
+                    pool.anew = False
+                    freely = step.loose or not loose.isdisjoint(step.node.inputs)
+                    kind = kind_of(step, works, inputs, results, freely)
+                    if kind == LOOSE:
+                        loose.update(step.node.outputs)
+                    if kind is not None:
+                        records.append(_record(step, kind, works, results, pool))
+                self._keep(step, results, values)
+                self._joined.made(step.node)
+                for name in step.last:
+                    pool.release(values.pop(name))
+                if seconds is not None:
+                    seconds[at] += perf_counter() - start
+            return {name: values[name] for name in self.outputs}
+        finally:
+            pool.finish()
+
+    def _keep(self, step: Step, results: tuple[Any, ...], values: dict[str, Any]) -> None:
+        """What a step has made, by name."""
+        pool = self.pool
+        for name, value in zip(step.node.outputs, results, strict=False):
+            if not name:
+                continue
+            if step.fixed:
+                value = self._fixed[name] = value.copy() if pool.holds(value) else value
+            else:
+                pool.retain(value)
+            values[name] = value
+            if not self._started and isinstance(value, np.ndarray):
+                self.shapes[name] = value.shape
+        pool.settle()
+
+    def _handed_out(self, found: Mapping[str, Any], feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs as the caller keeps them."""
+        outputs: dict[str, Any] = {}
+        given = {id(value) for value in (*self._fixed.values(), *feeds.values())}  # and what was given out
+        for name in self.outputs:
+            outputs[name] = _own(found[name], given)
+            given.add(id(outputs[name]))
+        return outputs
+
+
+def _record(step: Step, kind: str, works: list[Any], results: tuple[Any, ...], pool: Pool) -> Record:
+    own = kind == NATIVE and len(results) == 1 and pool.lies_anew(results[0])
+    return Record(step, kind, tuple(works) if kind == NATIVE else (), results, own)
 
 
 def _own(value: Any, others: set[int]) -> Any:

@@ -231,7 +231,9 @@ cdef class Direct(Program):
         cdef Arrays own = work
         cdef bint finite = True
         panels.p = NULL
-        if packed is not None:
+        if packed is None:
+            work.fixed = True
+        else:
             if not hasattr(packed, "panels"):
                 packed, own = packed[i], Arrays()
                 work.keep = work.keep, own

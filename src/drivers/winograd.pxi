@@ -228,6 +228,7 @@ cdef class Winograd(Program):
         phase_view(&job.x, &o.x, self.first_y, self.first_x, self.apart_y, self.apart_x)
         work.weight(weight, &array, channels_last)
         view.p = NULL
+        work.fixed = packed is None
         if packed is not None:
             work.view(packed.panels, &view, False)
         bind_weights(work, &job.weights, job.kernels, &array, self.weight, view.p, True, 1, self.transposed, self.taps,

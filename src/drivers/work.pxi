@@ -44,38 +44,38 @@ cdef class Work(Arrays):
 
     cdef size memory(self) noexcept nogil:
         """Bytes of scratch and flags that a run takes."""
-        return self.scratch_bytes * self.threads + self.flag_count
+        return (self.scratch_bytes * self.threads + self.flag_count) if self.tasks else 0
 
-    cdef int perform(self, char* memory, fc_look look) noexcept nogil:
-        """All tasks, on so many bytes of memory. Nonzero: `look` ended it."""
-        if self.tasks == 0:
-            return 0
-        if self.flag_count:
-            self.flags[0] = memory + self.scratch_bytes * self.threads
-            memset(self.flags[0], 0, self.flag_count)
-        if self.begin != NULL:
-            self.begin(self.job, memory, self.scratch_bytes, self.threads)
-        return fc_run_tasks(self.task, self.job, memory if self.scratch_bytes else NULL, self.scratch_bytes, self.tasks,
-                            self.threads, self.even, look)
+    cdef void fill(self, NetStep* step) noexcept nogil:
+        """The work as it runs."""
+        step.task, step.begin, step.job, step.tasks = self.task, self.begin, self.job, self.tasks
+        step.scratch_bytes, step.threads, step.even = self.scratch_bytes, self.threads, self.even
+        step.flags, step.flag_count = self.flags, self.flag_count
 
-    cdef bint flagged(self) noexcept nogil:
-        """Whether the last run raised a flag."""
-        return self.tasks > 0 and self.flag_count > 0 and memchr(self.flags[0], 1, self.flag_count) != NULL
+    cdef bint meets(self, size first, size end) noexcept:
+        """Whether one of its arrays begins in this memory."""
+        cdef int i
+        for i in range(self.count):
+            if first <= <size>self.buffers[i].buf < end:
+                return True
+        return False
 
     def run(self):
         """Do it now; None or, where a task raised a flag, a byte for each."""
-        cdef size bytes = self.memory() if self.tasks else 0
+        cdef size bytes = self.memory()
         cdef char* memory = NULL
         cdef fc_look look = own_look()
         cdef int stopped
+        cdef NetStep step
+        self.fill(&step)
         try:
             if bytes:
                 memory = <char*>allocate(bytes)
             with nogil:
-                stopped = self.perform(memory, look)
+                self.flagged = perform(&step, memory, look, &stopped)
             raise_stopped(stopped)
             if recording and recording == PyThread_get_thread_ident():
                 recorder.append(self)
-            return self.flags[0][:self.flag_count] if self.flagged() else None
+            return self.flags[0][:self.flag_count] if self.flagged else None
         finally:
             fc_free(memory)

@@ -348,6 +348,8 @@ class Transformed:
 class FftProgram(Program):
     """The passes of a problem, each transformed."""
 
+    native = False
+
     def __init__(self, p: Problem, t: Tiling) -> None:
         self.problem, self.t = p, t
         self.passes = [Transformed(p, q, t) for q in p.passes]

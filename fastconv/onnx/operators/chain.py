@@ -90,6 +90,7 @@ def elementwise(call: Call, *arrays: Array) -> Any:
                 out, arrays[main], tuple([arrays[at] for at in ready.operands]), ready.shape, ready.strides,
                 ready.steps, effective(call.threads) if busy else 1,
             )  # fmt: skip
+            call.natively()
             return out
     return one_by_one(call, arrays)
 

@@ -30,13 +30,14 @@ class Ready(NamedTuple):
     def run(self, call: Call, x: Array, residual: Array | None) -> Array:
         """The result, channels last in memory."""
         last = OUTWARD[x.ndim]
-        place = None if call.target is None else call.target(self.shape, x.dtype)
+        place = call.place(self.shape, x.dtype)
         if place is None:
             batch, channels, *size = self.shape
             out = call.pool.empty((batch, *size, channels), x.dtype)
         else:
             out = place.transpose(last)
         add = None if residual is None else residual.transpose(last)
+        call.native = self.plan.native
         return self.plan.run(x.transpose(last), out, residual=add).transpose(INWARD[x.ndim])
 
 
@@ -160,6 +161,7 @@ def conv_transpose(call: Call, x: Array, w: Array, b: Array | None = None) -> An
             )  # fmt: skip
             call.describe(plan.explain().kind, plan.explain().packed_weight_bytes)
         plan.run(x.transpose(last), out.transpose(last))
+        call.native = plan.native and call.get("activation") is None
     else:
         TRANSPOSED[len(size)](x, w, b, stride, sides, 0, groups, dilation, num_threads=call.threads, out=out)
     return activate(call, out, call.get("activation"))

@@ -79,7 +79,9 @@ def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any
             activation=call.get("activation"), num_threads=call.threads,
         )  # fmt: skip
         call.describe("1 x 1 convolution", plan.explain().packed_weight_bytes)
-    plan.run(x.reshape(1, 1, rows, inputs), out.reshape(1, 1, rows, outputs))
+    pixels = x.reshape(1, 1, rows, inputs)
+    plan.run(pixels, out.reshape(1, 1, rows, outputs))
+    call.native = plan.native and np.may_share_memory(pixels, x)  # a view, not a copy
     return out
 
 

@@ -60,7 +60,10 @@ def max_pool(call: Call, x: Array) -> Any:
         x, window.kernel, window.stride, window.sides, window.dilation, _ceiled(call, window, x.shape[2:]), indexed,
         out=out, num_threads=call.threads,
     )  # fmt: skip
-    return (out, _whole(found[1], x, by_columns)) if indexed else out
+    if indexed:
+        return out, _whole(found[1], x, by_columns)
+    call.natively()
+    return out
 
 
 def _whole(places: Array, x: Array, by_columns: bool) -> Any:
@@ -111,6 +114,7 @@ def average_pool(call: Call, x: Array) -> Any:
     window = _window(call, x)
     included = bool(call.get("count_include_pad", 0))
     if set(window.dilation) == {1} and _native(x, window) and x.dtype in FLOATS:
+        call.natively()
         return MEANS[x.ndim - 2](
             x, window.kernel, window.stride, window.sides, _ceiled(call, window, x.shape[2:]), included,
             out=_result(call, x, window), num_threads=call.threads,

@@ -87,10 +87,11 @@ class Call:
         self.how, self.packed_bytes = "", 0  # for `explain`
         self.target: Callable[[Shape, Any], Array | None] | None = None  # where the first result goes, if it fits
         self._constant = [name in constants for name in node.inputs]
+        self.native, self.asked = False, 0  # of this run: see `natively`; the results that it had memory for
 
     def begin(self, inputs: Sequence[Any]) -> None:
         """The node is about to run on these."""
-        self.inputs, self.native = inputs, False
+        self.inputs, self.native, self.asked = inputs, False, 0
         self._ending = {id(inputs[index]) for index in self.dying}
 
     def end(self) -> None:
@@ -143,10 +144,16 @@ class Call:
 
     # ---- memory ---------------------------------------------------------------------------------------------------
 
+    def place(self, shape: Sequence[int], dtype: Any) -> Array | None:
+        """Where the first result should lie, if it fits."""
+        self.asked += 1
+        return None if self.target is None else self.target(tuple(shape), dtype)
+
     def empty(self, shape: Sequence[int], dtype: Any) -> Array:
         """An uninitialised result."""
         sizes = tuple(int(size) for size in shape)
         self.check(sizes, dtype)
+        self.asked += 1
         return self.pool.empty(sizes, dtype)
 
     def check(self, shape: Sequence[int], dtype: Any) -> Shape:
@@ -159,7 +166,7 @@ class Call:
 
     def empty_channels_last(self, shape: Sequence[int], dtype: Any) -> Array:
         """An uninitialised (N, C, H, W) result that lies as (N, H, W, C), in the `target` if there is one."""
-        if self.target is not None and (place := self.target(tuple(shape), dtype)) is not None:
+        if (place := self.place(shape, dtype)) is not None:
             return place
         batch, channels, *sizes = shape
         last = len(sizes) + 1
@@ -184,7 +191,7 @@ class Call:
         """
         wanted = np.broadcast_shapes(*(np.shape(a) for a in arrays)) if shape is None else shape
         kind = np.dtype(arrays[0].dtype if dtype is None else dtype)
-        if self.target is not None and (place := self.target(wanted, kind)) is not None:
+        if (place := self.place(wanted, kind)) is not None:
             return place
         model = None
         for array in arrays:

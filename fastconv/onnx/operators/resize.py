@@ -204,7 +204,7 @@ def _picked(call: Call, x: Array, at: int, pixels: Array) -> Array:
     size = x.shape[at]
     factor = len(pixels) // size
     shape = (*x.shape[:at], len(pixels), *x.shape[at + 1 :])
-    place = call.target(shape, x.dtype) if call.target is not None else None
+    place = call.place(shape, x.dtype)
     out = call.ordered_like(x, shape) if place is None else place
     if factor * size == len(pixels) and np.array_equal(pixels, np.repeat(np.arange(size), factor)):
         for repeat in range(factor):

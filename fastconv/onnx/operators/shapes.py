@@ -87,14 +87,16 @@ def concat(call: Call, *arrays: Array) -> Array:
     if first.dtype.hasobject:
         return np.concatenate(arrays, axis)
     largest = max(arrays, key=lambda array: array.size)  # whose order in memory the result takes
-    out = call.target(tuple(shape), first.dtype) if call.target is not None else None
+    out = call.place(shape, first.dtype)
     out = call.ordered_like(largest, shape) if out is None else out
     end = 0
+    call.natively()
     for array in arrays:
         start, end = end, end + array.shape[axis]
         part = out[(slice(None),) * axis + (slice(start, end),)]
         if array.strides != part.strides or address(array) != address(part):  # else it was made there
             copy(part, array, call.threads)
+            call.native = False
     return out
 
 

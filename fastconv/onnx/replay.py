@@ -1,0 +1,202 @@
+"""A program's run recorded: native works are done again in one crossing of the door, the rest step by step.
+
+Every value whose shape follows from those of the inputs keeps its home, the array in which the recorded run left it. A
+step is then one of four kinds: native works on homes; a view, which is there as long as its home is; a function of
+Python, whose results are copied home; and, where a shape depends on the content of a value, a function whose results
+are whatever they are in this run (`LOOSE`), as of all that reads them.
+
+The caller's inputs and the outputs that are given away are other arrays in every run: the pointers into them are moved
+where natives alone read and write them, else they are copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from .. import _native
+from .._core.arrays import Array
+from .memory import Pool
+
+if TYPE_CHECKING:
+    from .program import Step
+
+NATIVE, VIEW, PYTHON, LOOSE = "native", "view", "Python", "loose"
+MOVED_FROM: Final = 1 << 14  # bytes of an output from which on an array of its own costs less than a copy
+
+Runner = Callable[["Step", list[Any]], tuple[Any, ...]]
+
+
+class Record(NamedTuple):
+    """What a step did in the recorded run."""
+
+    step: Step
+    kind: str
+    works: tuple[Any, ...]  # natives
+    homes: tuple[Any, ...]  # where its results lie
+    own: bool  # in memory where nothing else lay in this run
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """Its results by name."""
+        return {name: home for name, home in zip(self.step.node.outputs, self.homes, strict=False) if name}
+
+
+def kind_of(step: Step, works: Sequence[Any], inputs: Sequence[Any], results: Sequence[Any], loose: bool) -> str | None:
+    """What kind of step has just run; None where a value was not finite, so that the works are not those of most runs."""
+    if loose or not all(isinstance(result, np.ndarray) for result in results):
+        return LOOSE
+    if any(work.flagged for work in works):
+        return None
+    if step.call.native:
+        return NATIVE
+    arrays = [x for x in inputs if isinstance(x, np.ndarray)]
+    viewed = not works and not step.call.asked and all(
+        not result.size or any(np.may_share_memory(result, x) for x in arrays) for result in results
+    )
+    return VIEW if viewed else PYTHON
+
+
+class Replay:
+    """A recorded run, to be done again with other inputs. Not for several threads at once.
+
+    `feeds` are arrays of its own, on which the run was recorded; `run` computes a step's results from its inputs.
+    """
+
+    def __init__(
+        self, run: Runner, records: Sequence[Record], feeds: Mapping[str, Array], fixed: Mapping[str, Array],
+        outputs: Sequence[str], limit: int,
+    ) -> None:  # fmt: skip
+        self.records, self.outputs = records, list(outputs)
+        self._run_step, self._aside = run, Pool(limit)
+        self._homes: dict[str, Any] = {"": None, **fixed, **feeds}
+        for record in records:
+            self._homes.update(record.made)
+        self._last = self._last_loose()
+        self._place_works()
+        self._move(feeds)
+
+    def _place_works(self) -> None:
+        """Which works are whose, and which steps follow each other without Python."""
+        self._first = [0]
+        for record in self.records:
+            self._first.append(self._first[-1] + len(record.works))
+        self._owner = [at for at, record in enumerate(self.records) for _ in record.works]
+        groups = groupby(range(len(self.records)), lambda at: self.records[at].kind in (PYTHON, LOOSE))
+        self._stretches = [(by_hand, steps[0], steps[-1] + 1) for by_hand, group in groups for steps in [list(group)]]
+
+    def _last_loose(self) -> dict[int, list[str]]:
+        """Loose values that die with each step."""
+        loose = {name for record in self.records if record.kind == LOOSE for name in record.made}
+        last: dict[str, int] = {}
+        for at, record in enumerate(self.records):
+            for name in (*record.step.node.inputs, *record.made):
+                if name in loose and name not in self.outputs:
+                    last[name] = at
+        dying: dict[int, list[str]] = {}
+        for name, at in last.items():
+            dying.setdefault(at, []).append(name)
+        return dying
+
+    # ---- memory that is other in every run ------------------------------------------------------------------------
+
+    def _move(self, feeds: Mapping[str, Array]) -> None:
+        """Find the inputs and outputs that are moved: arrays whose pointers natives alone have."""
+        seen = self._seen_by_hand()
+        inputs = [name for name, array in feeds.items() if isinstance(array, np.ndarray) and array.size]
+        outputs = [name for name in dict.fromkeys(self.outputs) if name not in inputs and self._given_away(name)]
+        arrays = [self._homes[name] for name in (*inputs, *outputs)]
+        regions = [(array.__array_interface__["data"][0], array.nbytes, 0) for array in arrays]
+        self.net = _native.Net([work for record in self.records for work in record.works], regions)
+        movable = {
+            name: at for at, name in enumerate((*inputs, *outputs)) if self.net.movable[at] and name not in seen
+        }
+        self._inputs = {name: movable.get(name) for name in inputs}
+        self._given = {name: movable[name] for name in outputs if name in movable}
+
+    def _given_away(self, name: str) -> bool:
+        return any(
+            record.own and record.kind == NATIVE and home.flags.c_contiguous and home.nbytes >= MOVED_FROM
+            for record in self.records for made, home in record.made.items() if made == name
+        )  # fmt: skip
+
+    def _seen_by_hand(self) -> set[str]:
+        """Values that a step of Python or the caller reads, and those that these are views of."""
+        seen: set[str] = set()
+        for record in reversed(self.records):
+            viewed = record.kind == VIEW and any(name in seen or name in self.outputs for name in record.made)
+            if viewed or record.kind in (PYTHON, LOOSE):
+                seen.update(record.step.node.inputs)
+        return seen
+
+    # ---- a run ----------------------------------------------------------------------------------------------------
+
+    def run(self, feeds: Mapping[str, Any], seconds: list[float] | None = None) -> dict[str, Any]:
+        """The outputs, each in memory of its own; the time of each step is added to `seconds`."""
+        held = {name: np.ascontiguousarray(feeds[name]) for name in self._inputs}
+        given = {name: np.empty_like(self._homes[name]) for name in self._given}
+        for name, region in self._inputs.items():
+            if region is None:
+                np.copyto(self._homes[name], held[name])
+            else:
+                self.net.move(region, held[name])
+        for name, region in self._given.items():
+            self.net.move(region, given[name])
+        values = {**held, **given}
+        loose: dict[str, Any] = {name: value for name, value in feeds.items() if name not in self._inputs}
+        try:
+            for by_hand, begin, end in self._stretches if seconds is None else self._singly():
+                start = perf_counter() if seconds is not None else 0.0
+                if by_hand:
+                    for at in range(begin, end):
+                        self._by_hand(at, loose)
+                else:
+                    self._natively(begin, end, values)
+                if seconds is not None:
+                    seconds[begin] += perf_counter() - start
+            return {name: loose[name] if name in loose else given.get(name, self._homes[name]) for name in self.outputs}
+        finally:
+            self._aside.finish()
+
+    def _singly(self) -> list[tuple[bool, int, int]]:
+        return [(by_hand, at, at + 1) for by_hand, begin, end in self._stretches for at in range(begin, end)]
+
+    def _natively(self, begin: int, end: int, values: Mapping[str, Array]) -> None:
+        """Steps begin .. end - 1; one whose values are not finite is done again by its function."""
+        at, last = self._first[begin], self._first[end]
+        while (at := self.net.run(at, last)) < last:
+            step = self._owner[at]
+            for name, value in values.items():  # the function takes all from home
+                np.copyto(self._homes[name], value)
+            self._by_hand(step, {})
+            for name in self.records[step].made:
+                if name in values:
+                    np.copyto(values[name], self._homes[name])
+            at = self._first[step + 1]
+
+    def _by_hand(self, at: int, loose: dict[str, Any]) -> None:
+        """The function of a step, its results copied home or, where they have none, left `loose`."""
+        record = self.records[at]
+        call, node = record.step.call, record.step.node
+        before, call.pool, call.target, dying, call.dying = (call.pool, call.target), self._aside, None, call.dying, ()
+        try:
+            results = self._run_step(
+                record.step, [loose[name] if name in loose else self._homes[name] for name in node.inputs]
+            )
+        finally:
+            (call.pool, call.target), call.dying = before, dying
+        if record.kind == LOOSE:
+            for name, value in zip(node.outputs, results, strict=False):
+                if name:
+                    self._aside.retain(value)
+                    loose[name] = value
+        else:
+            for home, value in zip(record.homes, results, strict=False):
+                np.copyto(home, value)
+        self._aside.settle()
+        for name in self._last.get(at, ()):
+            self._aside.release(loose.pop(name))

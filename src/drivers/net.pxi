@@ -1,0 +1,112 @@
+# A net: works in their order, done again and again in one crossing of the door.
+
+cdef struct NetStep:             # a Work as it runs
+    fc_task task
+    fc_begin begin
+    void* job
+    size tasks, scratch_bytes
+    int threads
+    bint even
+    char** flags
+    size flag_count
+
+
+cdef struct Move:                # a pointer of a job into memory that is another in every run
+    char** place
+    size region, offset
+
+
+cdef bint perform(const NetStep* step, char* memory, fc_look look, int* stopped) noexcept nogil:
+    """All tasks of a step; whether one raised a flag."""
+    stopped[0] = 0
+    if step.tasks == 0:
+        return False
+    if step.flag_count:
+        step.flags[0] = memory + step.scratch_bytes * step.threads
+        memset(step.flags[0], 0, step.flag_count)
+    if step.begin != NULL:
+        step.begin(step.job, memory, step.scratch_bytes, step.threads)
+    stopped[0] = fc_run_tasks(step.task, step.job, memory if step.scratch_bytes else NULL, step.scratch_bytes, step.tasks,
+                              step.threads, step.even, look)
+    return step.flag_count > 0 and memchr(step.flags[0], 1, step.flag_count) != NULL
+
+
+cdef class Net:
+    """Net(works, regions): the works, whose arrays it holds, in their order.
+
+    `regions` are the arrays that are others in every run: (address, bytes, works before its first). Pointers of the works
+    into them are moved by `move`; `movable` says for each region whether all of them can be.
+    """
+    cdef tuple works
+    cdef NetStep* steps
+    cdef Move* moves
+    cdef size count, move_count
+    cdef char* memory
+    cdef readonly list movable
+
+    def __init__(self, works, regions):
+        cdef size i, bytes = 0
+        cdef Work work
+        self.works = tuple(works)
+        self.count = len(self.works)
+        self.steps = <NetStep*>allocate(max(1, self.count) * sizeof(NetStep))
+        for i in range(self.count):
+            work = self.works[i]
+            work.fill(&self.steps[i])
+            bytes = max(bytes, work.memory())
+        self.memory = <char*>allocate(max(1, bytes))
+        self.find_moves(regions)
+
+    cdef int find_moves(self, regions) except -1:
+        """The pointers of the works into every region."""
+        cdef size i, region, count = 0, first, end, before, at
+        cdef int k
+        cdef Work work
+        for i in range(self.count):
+            count += (<Work>self.works[i]).place_count
+        self.moves = <Move*>allocate(max(1, count) * sizeof(Move))
+        self.movable = []
+        for region, (first, end, before) in enumerate(regions):
+            end += first
+            movable = True
+            for i in range(before, self.count):
+                work = self.works[i]
+                if work.fixed and work.meets(first, end):
+                    movable = False
+                for k in range(work.place_count):
+                    at = <size>work.places[k][0]
+                    if first <= at < end:
+                        self.moves[self.move_count] = Move(work.places[k], region, at - first)
+                        self.move_count += 1
+            self.movable.append(movable)
+        return 0
+
+    def move(self, size region, array):
+        """Let the works take a C-contiguous array for the one that a region was."""
+        cdef size i
+        cdef char* base
+        cdef Arrays own = Arrays()
+        base = <char*>own.take(array, False).buf
+        own.release()
+        for i in range(self.move_count):
+            if self.moves[i].region == region:
+                self.moves[i].place[0] = base + self.moves[i].offset
+
+    def run(self, size first, size last):
+        """Do the works first .. last - 1; the number of the first one that raised a flag and after which nothing was done, or
+        `last`. May be called by one thread at a time."""
+        cdef fc_look look = own_look()
+        cdef int stopped = 0
+        cdef size i = first
+        with nogil:
+            while i < last:
+                if perform(&self.steps[i], self.memory, look, &stopped) or stopped:
+                    break
+                i += 1
+        raise_stopped(stopped)
+        return i
+
+    def __dealloc__(self):
+        fc_free(self.steps)
+        fc_free(self.moves)
+        fc_free(self.memory)

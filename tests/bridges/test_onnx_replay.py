@@ -1,0 +1,180 @@
+"""A run that is done again natively gives what the graph's functions give, on other inputs, step by step and as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="needs the package onnx: pip install fastconv[onnx]")
+
+import onnx_models  # noqa: E402
+from onnx.backend.test.case.node import collect_testcases  # noqa: E402
+from onnx_models import model  # noqa: E402
+
+import fastconv  # noqa: E402
+from fastconv import _native  # noqa: E402
+from fastconv.onnx import InferenceSession, OnnxError  # noqa: E402
+from fastconv.onnx.loading import load  # noqa: E402
+
+make = onnx.helper.make_node
+rng = np.random.default_rng(0)
+RUNS = 3  # prepared, recorded, replayed
+
+
+def draw(*shape: int) -> Any:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def replay(session: InferenceSession) -> Any:
+    return next(reversed(session._programs.values())).replay
+
+
+def same(got: Any, expected: Any) -> bool:
+    if isinstance(got, list):
+        return len(got) == len(expected) and all(map(same, got, expected))
+    return got.dtype == expected.dtype and got.shape == expected.shape and np.array_equal(
+        got, expected, equal_nan=got.dtype.kind in "fc"
+    )
+
+
+def others(value: Any) -> Any:
+    """Other values of the same kind, as good for any operator."""
+    return np.ascontiguousarray(value[::-1]) if isinstance(value, np.ndarray) and value.ndim else value
+
+
+def test_every_operator_of_the_standard_again():
+    """Recorded on reversed inputs, run on the right ones: the bits of a session that was not recorded."""
+    kinds: dict[str, int] = {}
+    for case in collect_testcases(None):
+        try:
+            load(case.model)
+        except OnnxError:
+            continue
+        names = [value.name for value in case.model.graph.input]
+        if "training" in case.name or not case.data_sets or len(case.data_sets[0][0]) != len(names):
+            continue
+        feeds = dict(zip(names, case.data_sets[0][0], strict=True))
+        session, fresh = InferenceSession(case.model), InferenceSession(case.model)
+        try:
+            expected = fresh.run(None, feeds)
+        except OnnxError:
+            continue
+        first = {name: others(value) for name, value in feeds.items()}
+        for _ in range(RUNS - 1):
+            try:
+                session.run(None, first)
+            except OnnxError:
+                first = feeds
+        session.run(None, first)
+        again = replay(session)
+        assert same(session.run(None, feeds), expected), case.name
+        for record in again.records if again else ():
+            kinds[record.kind] = kinds.get(record.kind, 0) + 1
+    assert kinds["native"] > 100 and kinds["view"] > 30 and kinds["Python"] > 100 and kinds["loose"] > 10, kinds
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_net_again(threads):
+    """Inputs of any layout, outputs that are the caller's own, and bits that do not depend on what ran before."""
+    session = InferenceSession(onnx_models.small_net(onnx), num_threads=threads)
+    x, kept = draw(1, 3, 8, 8), []
+    for _ in range(RUNS + 1):
+        kept.append([one.copy() for one in session.run(None, {"x": x})])
+    assert all(same(one, kept[0]) for one in kept) and replay(session) is not None
+    results = session.run(None, {"x": x})
+    other = draw(1, 3, 16, 8)[:, :, ::2]
+    expected = InferenceSession(onnx_models.small_net(onnx)).run(None, {"x": other})
+    assert same(session.run(None, {"x": other}), expected)
+    assert same(results, kept[0]), "a result changed in a later run"
+    for one in results:
+        assert one.flags.writeable and one.flags.c_contiguous and one.base is None
+        one[...] = 0
+    assert same(session.run(None, {"x": x}), kept[0])
+
+
+def convolutions(size: int = 12) -> Any:
+    """Two convolutions, the second of the kind that a transform computes, with a residual sum between them."""
+    nodes = [
+        make("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]), make("Relu", ["a"], ["b"]),
+        make("Conv", ["b", "v"], ["c"], pads=[1, 1, 1, 1]), make("Add", ["c", "b"], ["y"]),
+    ]  # fmt: skip
+    constants = {"w": draw(64, 8, 3, 3), "v": draw(64, 64, 3, 3)}
+    return model(onnx, nodes, {"x": [1, 8, size, size]}, {"y": None}, constants)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_what_is_not_finite_in_a_run_that_is_done_again(value):
+    """Exactly the outputs whose windows hold it, as in the run that was not recorded; the next run is clean again."""
+    built = convolutions()
+    session = InferenceSession(built)
+    clean = draw(1, 8, 12, 12)
+    expected = [session.run(None, {"x": clean})[0] for _ in range(RUNS)][0]
+    assert replay(session) is not None
+    x = clean.copy()
+    x[0, 3, 5, 6] = value
+    wanted = InferenceSession(built).run(None, {"x": x})[0]
+    got = session.run(None, {"x": x})[0]
+    assert same(got, wanted) and not np.isfinite(got).all()
+    assert same(session.run(None, {"x": clean})[0], expected)
+
+
+def test_a_run_that_is_not_finite_is_not_recorded():
+    session = InferenceSession(convolutions())
+    x = draw(1, 8, 12, 12)
+    bad = np.full_like(x, np.nan)
+    session.run(None, {"x": x})
+    session.run(None, {"x": bad})
+    assert replay(session) is None
+    session.run(None, {"x": x})
+    assert replay(session) is not None
+
+
+def test_lengths_that_depend_on_values():
+    """NonZero's are others in every run: what reads them stays with the functions."""
+    nodes = [make("Relu", ["x"], ["r"]), make("NonZero", ["r"], ["n"]), make("Shape", ["n"], ["s"])]
+    session = InferenceSession(model(onnx, nodes, {"x": [4, 5]}, {"n": None, "s": None}))
+    for _ in range(RUNS + 2):
+        x = draw(4, 5)
+        places, shape = session.run(None, {"x": x})
+        assert np.array_equal(places, np.nonzero(x > 0)) and shape.tolist() == list(places.shape)
+    assert [record.kind for record in replay(session).records] == ["native", "loose", "loose"]
+
+
+def test_large_outputs_are_not_copied():
+    """An output that natives alone write is made where the caller gets it, and nothing of a former one changes."""
+    nodes = [make("Conv", ["x", "w"], ["a"]), make("Relu", ["a"], ["y"])]
+    session = InferenceSession(model(onnx, nodes, {"x": [1, 4, 80, 80]}, {"y": None}, {"w": draw(1, 4, 1, 1)}))
+    x = draw(1, 4, 80, 80)
+    former = [session.run(None, {"x": x + n})[0] for n in range(5)]
+    assert replay(session)._given == {"y": 1} and replay(session)._inputs == {"x": 0}
+    for n, one in enumerate(former):
+        assert np.array_equal(one, InferenceSession(session_model(session, nodes)).run(None, {"x": x + n})[0])
+
+
+def session_model(session: InferenceSession, nodes: Any) -> Any:
+    weights = session._graph.constants
+    return model(onnx, nodes, {"x": [1, 4, 80, 80]}, {"y": None}, {"w": weights["w"]})
+
+
+def test_an_error_leaves_a_session_usable(monkeypatch):
+    session = InferenceSession(convolutions())
+    x = draw(1, 8, 12, 12)
+    expected = [session.run(None, {"x": x}) for _ in range(RUNS + 1)][0]
+    bad = x.copy()
+    bad[0, 0, 0, 0] = np.nan  # this step is done again by its function, which fails
+    monkeypatch.setattr(replay(session), "_run_step", lambda step, inputs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        session.run(None, {"x": bad})
+    monkeypatch.undo()
+    assert same(session.run(None, {"x": x}), expected)
+
+
+def test_one_thread_records_at_a_time():
+    works: list[Any] = []
+    _native.record(works)
+    fastconv.conv2d(draw(1, 2, 5, 5), draw(3, 2, 3, 3))
+    _native.record(None)
+    fastconv.conv2d(draw(1, 2, 5, 5), draw(3, 2, 3, 3))
+    assert len(works) == 1 and not works[0].flagged
