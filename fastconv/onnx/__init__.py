@@ -10,9 +10,9 @@ The names are ONNX Runtime's. Reading models needs the package `onnx`: pip insta
 
 from __future__ import annotations
 
-from .errors import OnnxError, UnsupportedOperator
-from .graph import ValueInfo
+from ..graph.errors import OnnxError, UnsupportedOperator
+from ..graph.graph import ValueInfo
+from ..graph.summary import Profile, StepTime
 from .session import InferenceSession
-from .summary import Profile, StepTime
 
 __all__ = ["InferenceSession", "OnnxError", "Profile", "StepTime", "UnsupportedOperator", "ValueInfo"]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import OnnxError, UnsupportedOperator, onnx_package
+from ..graph.errors import OnnxError, UnsupportedOperator, onnx_package
+from ..graph.operators import LATEST_OPSET
 from .loading import load
-from .operators import LATEST_OPSET
 from .session import InferenceSession
 
 onnx_package()

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ConvTypeError
-from .errors import OnnxError, UnsupportedOperator, onnx_package
-from .graph import Graph, Node, ValueInfo, in_order
-from .operators import INTERNAL, LATEST_OPSET, find
-from .signature import Signature, read_attribute, signature
-from .tensors import ELEMENT_TYPES, read_tensor, require_honest, type_name
+from ..graph.errors import OnnxError, UnsupportedOperator, onnx_package
+from ..graph.graph import Graph, Node, ValueInfo, in_order
+from ..graph.operators import INTERNAL, LATEST_OPSET, find
+from ..graph.signature import Signature, read_attribute, signature
+from ..graph.tensors import ELEMENT_TYPES, read_tensor, require_honest, type_name
 
 LARGEST_FILE: Final = (1 << 31) - 1  # bytes; Protocol Buffers go no further, larger models keep weights outside
 

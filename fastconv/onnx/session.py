@@ -11,15 +11,15 @@ import numpy as np
 from .._core.arrays import Array
 from .._core.forks import Guard
 from ..errors import ConvTypeError
-from .errors import OnnxError
-from .graph import ValueInfo
-from .halves import hold_in_float32
+from ..graph.errors import OnnxError
+from ..graph.graph import ValueInfo
+from ..graph.halves import hold_in_float32
+from ..graph.memory import LARGEST_VALUE, Pool
+from ..graph.optimise import optimise
+from ..graph.program import Program
+from ..graph.summary import Profile, described, profile, table
+from ..graph.tensors import STRING, numpy_type
 from .loading import load
-from .memory import LARGEST_VALUE, Pool
-from .optimise import optimise
-from .program import Program
-from .summary import Profile, described, profile, table
-from .tensors import STRING, numpy_type
 
 KEPT_SHAPES: Final = 4  # sets of input shapes whose plans and packed weights are kept
 

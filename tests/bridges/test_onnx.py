@@ -22,8 +22,8 @@ from reliability.rows.onnx_files import try_model  # noqa: E402
 
 import fastconv  # noqa: E402
 from fastconv import cli  # noqa: E402
+from fastconv.graph.operators import names  # noqa: E402
 from fastconv.onnx import InferenceSession, OnnxError, UnsupportedOperator, backend  # noqa: E402
-from fastconv.onnx.operators import names  # noqa: E402
 
 make = onnx.helper.make_node
 rng = np.random.default_rng(0)
@@ -274,7 +274,7 @@ def test_an_activation_behind_a_convolution_may_read_its_input_again():
 @pytest.mark.parametrize("last", ["Conv", "Relu", "MaxPool"])
 def test_what_is_joined_is_made_in_its_place(last, monkeypatch):
     """A densely connected block and a fork: after the first run nothing that an operator of ours makes is copied."""
-    from fastconv.onnx.operators import shapes
+    from fastconv.graph.operators import shapes
 
     end = [make(last, ["c"], ["y"])] if last == "Relu" else (
         [make("Conv", ["c", "w3"], ["y"])] if last == "Conv" else [make("MaxPool", ["c"], ["y"], kernel_shape=[2, 2])]

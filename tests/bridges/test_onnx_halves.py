@@ -12,11 +12,11 @@ ml_dtypes = pytest.importorskip("ml_dtypes", reason="onnx brings ml_dtypes")
 
 from onnx import helper  # noqa: E402
 
+from fastconv.graph.graph import Node  # noqa: E402
+from fastconv.graph.memory import Pool  # noqa: E402
+from fastconv.graph.operators import Call, find, names  # noqa: E402
+from fastconv.graph.program import run_node  # noqa: E402
 from fastconv.onnx import InferenceSession  # noqa: E402
-from fastconv.onnx.graph import Node  # noqa: E402
-from fastconv.onnx.memory import Pool  # noqa: E402
-from fastconv.onnx.operators import Call, find, names  # noqa: E402
-from fastconv.onnx.program import run_node  # noqa: E402
 
 HALVES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 LATEST = 28

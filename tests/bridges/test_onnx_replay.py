@@ -1,4 +1,4 @@
-"""A run that is done again natively gives what the graph's functions give, on other inputs, step by step and as a whole."""
+"""A run that is done again natively gives what the graph's functions give, on other inputs."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_what_is_not_finite_in_a_run_that_is_done_again(value):
     built = convolutions()
     session = InferenceSession(built)
     clean = draw(1, 8, 12, 12)
-    expected = [session.run(None, {"x": clean})[0] for _ in range(RUNS)][0]
+    expected, *_ = (session.run(None, {"x": clean})[0] for _ in range(RUNS))
     assert replay(session) is not None
     x = clean.copy()
     x[0, 3, 5, 6] = value
@@ -161,7 +161,7 @@ def session_model(session: InferenceSession, nodes: Any) -> Any:
 def test_an_error_leaves_a_session_usable(monkeypatch):
     session = InferenceSession(convolutions())
     x = draw(1, 8, 12, 12)
-    expected = [session.run(None, {"x": x}) for _ in range(RUNS + 1)][0]
+    expected, *_ = [session.run(None, {"x": x}) for _ in range(RUNS + 1)]
     bad = x.copy()
     bad[0, 0, 0, 0] = np.nan  # this step is done again by its function, which fails
     monkeypatch.setattr(replay(session), "_run_step", lambda step, inputs: 1 / 0)

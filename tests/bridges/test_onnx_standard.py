@@ -15,8 +15,8 @@ from onnx.reference import ReferenceEvaluator  # noqa: E402
 from onnx_models import model  # noqa: E402
 
 import fastconv  # noqa: E402
+from fastconv.graph.operators import LATEST_OPSET, names  # noqa: E402
 from fastconv.onnx import InferenceSession, OnnxError, UnsupportedOperator  # noqa: E402
-from fastconv.onnx.operators import LATEST_OPSET, names  # noqa: E402
 
 make = onnx.helper.make_node
 HALF = Fraction(1, 2)

@@ -47,7 +47,7 @@ class Record(NamedTuple):
 
 
 def kind_of(step: Step, works: Sequence[Any], inputs: Sequence[Any], results: Sequence[Any], loose: bool) -> str | None:
-    """What kind of step has just run; None where a value was not finite, so that the works are not those of most runs."""
+    """What kind of step has just run; None where a value was not finite: the works are not those of most runs."""
     if loose or not all(isinstance(result, np.ndarray) for result in results):
         return LOOSE
     if any(work.flagged for work in works):

@@ -139,7 +139,8 @@ class Program:
         """The outputs, each in memory of its own; the time of each of `steps` is added to `seconds`."""
         if self.replay is not None:
             return self._handed_out(self.replay.run(feeds, seconds), feeds)
-        if self._started and self._attempts and seconds is None and (lock := _recorder.guard.lock).acquire(blocking=False):
+        lock = _recorder.guard.lock
+        if self._started and self._attempts and seconds is None and lock.acquire(blocking=False):
             try:
                 return self._recorded(feeds)
             finally:

@@ -53,7 +53,8 @@ class Pool:
         if nbytes < SMALL_BYTES or kind.hasobject:
             return np.empty(shape, kind)
         most = SLACK * nbytes
-        for place in range(len(self._free) - 1, -1, -1) if not self.anew else ():  # what was freed last is still in the cache
+        usable = 0 if self.anew else len(self._free)
+        for place in range(usable - 1, -1, -1):  # what was freed last is still in the cache
             if nbytes <= self._free[place].size <= most:
                 buffer = self._free.pop(place)
                 break

@@ -1,4 +1,4 @@
-"""Chains of elementwise operators in one parallel pass over memory: what `fastconv.onnx.chains` puts together.
+"""Chains of elementwise operators in one parallel pass over memory: what `fastconv.graph.chains` puts together.
 
 A chain follows one value through its operators. What it cannot do natively (other types than float32 and float64, a
 value that grows by repetition on the way, arrays whose axes do not merge) is done operator by operator.
