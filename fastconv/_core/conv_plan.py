@@ -141,6 +141,11 @@ class ConvPlan:
         return self._explanation.workspace_bytes
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the planned result, as its layout has it."""
+        return self._layout.from_logical_shape((self.geometry.batch, *self._output))
+
+    @property
     def native(self) -> bool:
         """Whether a run on arrays as planned is native works alone, which a net may do again by themselves."""
         return self._weight is None and self._program.native and self._program.covers

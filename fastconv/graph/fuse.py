@@ -28,9 +28,6 @@ from .rewriter import Rewriter
 
 FLOATS: Final = ("float32", "float64")
 FUSED: Final = {"Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hardswish", "Silu": "silu"}
-SPATIAL_2D: Final = (3, 4)  # axes of the weights of what plans do
-
-
 Rule = Callable[[Rewriter, Node], bool]
 
 
@@ -38,7 +35,7 @@ def fuse(graph: Graph) -> None:
     """Apply the rules, in an order in which each makes way for the next."""
     rewriter = Rewriter(graph)
     raise_dequantised(rewriter)
-    for rule in (_small_activations, _pad, _dense, _bias, _affine, _activation, _residual, _activation):
+    for rule in (_small_activations, _pad, _dense, _bias, _affine, _activation, _residual, _activation, _pooled):
         rewriter.apply(rule)
     link(rewriter)
     rewriter.finish()
@@ -334,11 +331,33 @@ def _residual(rewriter: Rewriter, node: Node) -> bool:
         before = _convolution(rewriter, x)
         if before is None or not _plain(before) or other in rewriter.constants:
             continue
-        if rewriter.constants[before.inputs[1]].ndim in SPATIAL_2D:
-            found.append((rewriter.place(before), before, other))
+        found.append((rewriter.place(before), before, other))
     if not found:
         return False
     _, before, other = max(found, key=lambda one: one[0])  # the later one: the other value is there by then
     bias = before.input(2)
     rewriter.absorb(before, node, node.outputs, [*before.inputs[:2], bias, other])
+    return True
+
+
+# ---- pooling behind a convolution ------------------------------------------------------------------------------------
+
+
+def _pooled(rewriter: Rewriter, node: Node) -> bool:
+    """The largest of every 2 x 2 results of a convolution that nobody else reads: they need not be stored."""
+    wanted = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    usual = {"auto_pad": "NOTSET", "ceil_mode": 0, "pads": [0] * 4, "dilations": [1, 1], "storage_order": 0}
+    given = node.attributes.get
+    if node.op_type != "MaxPool" or any(node.outputs[1:]) or any(given(name) != wanted[name] for name in wanted):
+        return False
+    if any(given(name, value) != value for name, value in usual.items()):
+        return False
+    before = _convolution(rewriter, node.inputs[0])
+    if before is None or len(before.inputs) > 3 or before.attributes.get("activation") not in (None, "relu"):
+        return False
+    if rewriter.constants[before.inputs[1]].ndim != 4 or before.attributes.get("pool"):
+        return False
+    before.attributes["pool"] = True
+    before.domain = INTERNAL
+    rewriter.absorb(before, node, node.outputs[:1], before.inputs)
     return True

@@ -14,7 +14,7 @@ import numpy as np
 from .errors import OnnxError
 from .fuse import fuse
 from .graph import Graph, Node
-from .memory import Pool
+from .memory import LARGEST_VALUE, Pool
 from .operators import Call, find
 from .program import run_node
 
@@ -23,7 +23,7 @@ FOLDED_BYTES: Final = 64 << 20
 FOLDED_BYTES_IN_ALL: Final = 512 << 20
 
 
-def optimise(graph: Graph, max_value_bytes: int) -> Graph:
+def optimise(graph: Graph, max_value_bytes: int = LARGEST_VALUE) -> Graph:
     """The same network with fewer nodes; the given graph is used up."""
     with np.errstate(all="ignore"):  # infinities and NaN go on as in any runtime
         fold_constants(graph, max_value_bytes)

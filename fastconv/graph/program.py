@@ -99,10 +99,14 @@ def shape_bound(graph: Graph, known: Iterable[str] = ()) -> tuple[set[str], set[
     return content, shaped
 
 
+States = dict[int, dict[Any, Any]]
+
+
 class Program:
     """A graph for one set of input shapes. `run` is not for several threads at once."""
 
-    def __init__(self, graph: Graph, pool: Pool, threads: int | None) -> None:
+    def __init__(self, graph: Graph, pool: Pool, threads: int | None, states: States | None = None) -> None:
+        """`states`, by node, are shared by programs for the same samples: weights are packed for them once."""
         self.graph, self.pool = graph, pool
         self.outputs = [value.name for value in graph.outputs]
         self._fixed: dict[str, Array] = dict(graph.constants)
@@ -120,6 +124,8 @@ class Program:
             found = find(node.domain, node.op_type, node.version)
             assert found is not None  # `load` has refused what there is not
             call = Call(node, pool, threads, bound)
+            if states is not None:
+                call.state = states.setdefault(id(node), call.state)
             ending = set(dying.get(at, ()))
             times = Counter(node.inputs) if ending else {}
             call.dying = tuple(
@@ -135,30 +141,33 @@ class Program:
         self.replay: Replay | None = None
         self._attempts = ATTEMPTS
 
-    def run(self, feeds: Mapping[str, Array], seconds: list[float] | None = None) -> dict[str, Array]:
-        """The outputs, each in memory of its own; the time of each of `steps` is added to `seconds`."""
+    def run(
+        self, feeds: Mapping[str, Array], seconds: list[float] | None = None, into: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """The outputs, each in memory of its own or in the array `into`; the time of each of `steps` is added to
+        `seconds`."""
         if self.replay is not None:
-            return self._handed_out(self.replay.run(feeds, seconds), feeds)
+            return self._handed_out(self.replay.run(feeds, seconds, into or {}), feeds, into)
         lock = _recorder.guard.lock
         if self._started and self._attempts and seconds is None and lock.acquire(blocking=False):
             try:
-                return self._recorded(feeds)
+                return self._recorded(feeds, into)
             finally:
                 _recorder.drop()
                 lock.release()
-        outputs = self._handed_out(self._walk(feeds, seconds), feeds)
+        outputs = self._handed_out(self._walk(feeds, seconds), feeds, into)
         if not self._started:
             self.steps = [step for step in self.steps if not step.fixed]
             self._joined.plan([(step.node, step.call) for step in self.steps], self.shapes)
             self._started = True
         return outputs
 
-    def _recorded(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def _recorded(self, feeds: Mapping[str, Array], into: Mapping[str, Array] | None) -> dict[str, Array]:
         """A run on copies of the inputs, recorded if its values are finite and its buffers are kept."""
         self._attempts -= 1
-        own = {name: x.copy() if isinstance(x, np.ndarray) else x for name, x in feeds.items()}
-        records: list[Record] | None = []
-        outputs = self._handed_out(self._walk(own, None, records), own)
+        own = {name: x.copy("K") if isinstance(x, np.ndarray) else x for name, x in feeds.items()}
+        records: list[Record] = []
+        outputs = self._handed_out(self._walk(own, None, records), own, into)
         if len(records) == len(self.steps) and self.pool.kept:
             self.replay = Replay(self._again, records, own, self._fixed, self.outputs, self.pool.limit)
         return outputs
@@ -220,9 +229,16 @@ class Program:
                 self.shapes[name] = value.shape
         pool.settle()
 
-    def _handed_out(self, found: Mapping[str, Any], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def _handed_out(
+        self, found: Mapping[str, Any], feeds: Mapping[str, Array], into: Mapping[str, Array] | None
+    ) -> dict[str, Array]:
         """The outputs as the caller keeps them."""
         outputs: dict[str, Any] = {}
+        if into is not None:
+            for name in self.outputs:
+                if found[name] is not into[name]:
+                    np.copyto(into[name], found[name])
+            return dict(into)
         given = {id(value) for value in (*self._fixed.values(), *feeds.values())}  # and what was given out
         for name in self.outputs:
             outputs[name] = _own(found[name], given)

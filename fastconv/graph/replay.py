@@ -61,6 +61,15 @@ def kind_of(step: Step, works: Sequence[Any], inputs: Sequence[Any], results: Se
     return VIEW if viewed else PYTHON
 
 
+def _lying_as(home: Array, array: Any) -> Any:
+    """An array with the strides of its home, itself if it has them."""
+    if array.strides == home.strides and array.flags.aligned and array.dtype == home.dtype:
+        return array
+    made = np.empty_like(home)
+    np.copyto(made, array)
+    return made
+
+
 class Replay:
     """A recorded run, to be done again with other inputs. Not for several threads at once.
 
@@ -120,7 +129,7 @@ class Replay:
 
     def _given_away(self, name: str) -> bool:
         return any(
-            record.own and record.kind == NATIVE and home.flags.c_contiguous and home.nbytes >= MOVED_FROM
+            record.own and record.kind == NATIVE and home.nbytes >= MOVED_FROM
             for record in self.records for made, home in record.made.items() if made == name
         )  # fmt: skip
 
@@ -135,10 +144,13 @@ class Replay:
 
     # ---- a run ----------------------------------------------------------------------------------------------------
 
-    def run(self, feeds: Mapping[str, Any], seconds: list[float] | None = None) -> dict[str, Any]:
-        """The outputs, each in memory of its own; the time of each step is added to `seconds`."""
-        held = {name: np.ascontiguousarray(feeds[name]) for name in self._inputs}
-        given = {name: np.empty_like(self._homes[name]) for name in self._given}
+    def run(
+        self, feeds: Mapping[str, Any], seconds: list[float] | None = None, into: Mapping[str, Array] | None = None
+    ) -> dict[str, Any]:
+        """The outputs, each in memory of its own or `into` an array where it can be; the time of each step is added to
+        `seconds`."""
+        held = {name: _lying_as(self._homes[name], feeds[name]) for name in self._inputs}
+        given = {name: self._place(name, into) for name in self._given}
         for name, region in self._inputs.items():
             if region is None:
                 np.copyto(self._homes[name], held[name])
@@ -161,6 +173,12 @@ class Replay:
             return {name: loose[name] if name in loose else given.get(name, self._homes[name]) for name in self.outputs}
         finally:
             self._aside.finish()
+
+    def _place(self, name: str, into: Mapping[str, Array] | None) -> Array:
+        """Where an output is made: in the array that is to hold it if it lies as its home does."""
+        home, wanted = self._homes[name], (into or {}).get(name)
+        fits = wanted is not None and wanted.strides == home.strides and wanted.dtype == home.dtype
+        return wanted if wanted is not None and fits and wanted.flags.behaved else np.empty_like(home)
 
     def _singly(self) -> list[tuple[bool, int, int]]:
         return [(by_hand, at, at + 1) for by_hand, begin, end in self._stretches for at in range(begin, end)]

@@ -8,12 +8,11 @@ from typing import Any, Final
 
 from .graph import Graph, Node
 from .memory import Pool
-from .operators import INTERNAL
 from .program import Program
 
 
 def _kind(node: Node) -> str:
-    return " + ".join(node.parts) if node.domain == INTERNAL or len(node.parts) > 1 else node.op_type
+    return " + ".join(node.parts)
 
 
 def described(graph: Graph, read_nodes: int, program: Program | None, pool: Pool) -> dict[str, Any]:

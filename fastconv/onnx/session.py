@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from .._core.arrays import Array
-from .._core.forks import Guard
 from ..errors import ConvTypeError
 from ..graph.errors import OnnxError
-from ..graph.graph import ValueInfo
+from ..graph.graph import Graph, ValueInfo
 from ..graph.halves import hold_in_float32
-from ..graph.memory import LARGEST_VALUE, Pool
+from ..graph.memory import LARGEST_VALUE
 from ..graph.optimise import optimise
-from ..graph.program import Program
-from ..graph.summary import Profile, described, profile, table
+from ..graph.prepared import KEPT_SHAPES, Prepared
+from ..graph.summary import Profile, table
 from ..graph.tensors import STRING, numpy_type
 from .loading import load
-
-KEPT_SHAPES: Final = 4  # sets of input shapes whose plans and packed weights are kept
 
 
 class InferenceSession:
@@ -70,24 +66,12 @@ class InferenceSession:
         self._inputs, self._outputs = list(graph.inputs), list(graph.outputs)
         self._read_nodes = len(graph.nodes)
         hold_in_float32(graph)
-        self._graph = _optimised(graph, max_value_bytes) if optimise else graph
-        self._threads, self._keep, self._most = num_threads, keep_shapes, max_value_bytes
-        self._guard = Guard(self._drop)
-        self._drop()
+        graph = _optimised(graph, max_value_bytes) if optimise else graph
+        self._prepared = Prepared(graph, num_threads, keep_shapes, max_value_bytes, self._read_nodes)
 
-    def _drop(self) -> None:
-        """Forget what was prepared; the next run of a shape prepares it anew."""
-        self._pool = Pool(self._most)
-        self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What copies and pickles take: the graph and the options; what was prepared for shapes is made anew."""
-        return {name: value for name, value in vars(self).items() if name not in ("_guard", "_pool", "_programs")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._guard = Guard(self._drop)
-        self._drop()
+    @property
+    def _graph(self) -> Graph:
+        return self._prepared.graph
 
     def __repr__(self) -> str:
         def told(values: list[ValueInfo]) -> str:
@@ -145,8 +129,7 @@ class InferenceSession:
         for name in wanted:
             if name not in known:
                 raise OnnxError(f"there is no output {name!r}; the model has {', '.join(sorted(known))}.")
-        with self._guard.lock, np.errstate(all="ignore"):  # infinities and NaN go on as in any runtime
-            found = self._program(feeds).run(feeds)
+        found = self._prepared.run(feeds)
         return [found[name] for name in wanted]
 
     def explain(self) -> str:
@@ -167,8 +150,7 @@ class InferenceSession:
         dict
             The steps, the number of nodes read, and bytes.
         """
-        program = next(reversed(self._programs.values())) if self._programs else None
-        return described(self._graph, self._read_nodes, program, self._pool)
+        return self._prepared.describe()
 
     summary = explain
 
@@ -194,24 +176,7 @@ class InferenceSession:
         """
         if not isinstance(runs, int) or runs < 1:
             raise OnnxError(f"runs must be a positive integer, but got {runs!r}.")
-        feeds = self._checked(input_feed)
-        with self._guard.lock, np.errstate(all="ignore"):
-            program = self._program(feeds)
-            program.run(feeds)
-            seconds = [0.0] * len(program.steps)
-            for _ in range(runs):
-                program.run(feeds, seconds)
-            return profile(program, seconds, runs)
-
-    def _program(self, feeds: Mapping[str, Array]) -> Program:
-        key = tuple((name, array.shape if isinstance(array, np.ndarray) else None) for name, array in feeds.items())
-        program = self._programs.get(key)
-        if program is None:
-            program = self._programs[key] = Program(self._graph, self._pool, self._threads)
-            while len(self._programs) > self._keep:
-                self._programs.popitem(last=False)
-        self._programs.move_to_end(key)
-        return program
+        return self._prepared.profile(self._checked(input_feed), runs)
 
     def _checked(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """The inputs in the model's order, or what is wrong with them."""

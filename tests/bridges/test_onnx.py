@@ -141,7 +141,13 @@ def test_programs_are_bounded_and_batches_agree(net):
     whole = session.run(["y"], {"x": x})[0]
     for count in (1, 2, 3, 4):
         np.testing.assert_allclose(session.run(["y"], {"x": x[:count]})[0], whole[:count], rtol=1e-5, atol=1e-6)
-    assert len(session._programs) == 2
+    ((states, programs),) = session._prepared._families.values()  # one size of samples: weights are packed once
+    assert len(programs) == 4 and all(len([key for key in one if isinstance(key, tuple) and key[0] == "plan"]) <= 1 for one in states.values())
+    free = model(onnx, [make("Conv", ["x", "w"], ["y"])], {"x": ["n", 1, "h", 4]}, {"y": None}, {"w": draw(1, 1, 1, 1)})
+    session = InferenceSession(free, keep_shapes=2)
+    for height in (4, 5, 6):
+        session.run(None, {"x": draw(1, 1, height, 4)})
+    assert len(session._prepared._families) == 2
 
 
 def test_threads_share_a_session(net):

@@ -243,7 +243,7 @@ def test_onnx_sessions_are_copied_and_say_what_they_are():
     feeds = {"x": RNG.random((2, 3, 8, 8), dtype=np.float32)}
     wanted = session.run(None, feeds)
     for other in (copy.deepcopy(session), copy.copy(session), pickle.loads(pickle.dumps(session))):
-        assert repr(other) == repr(session) and other._pool.limit == 1 << 24
+        assert repr(other) == repr(session) and other._prepared.pool.limit == 1 << 24
         for mine, theirs in zip(wanted, other.run(None, feeds), strict=True):
             np.testing.assert_array_equal(mine, theirs)
 

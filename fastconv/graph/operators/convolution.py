@@ -14,6 +14,7 @@ from ..._core.problem import Use
 from ..._core.types import FLOATS
 from ..._core.words import Shape
 from ...functional import CONVOLUTIONS, TRANSPOSED
+from ...pooling import max_pool2d
 from .activations import hard_swish, logistic
 from .registry import INTERNAL, Call, operator
 from .windows import Window, attribute_numbers, kernel_of
@@ -26,6 +27,7 @@ class Ready(NamedTuple):
 
     plan: ConvPlan
     shape: tuple[int, ...]  # of the result
+    pooled: bool = False  # the largest of every 2 x 2 results alone is stored
 
     def run(self, call: Call, x: Array, residual: Array | None) -> Array:
         """The result, channels last in memory."""
@@ -38,7 +40,17 @@ class Ready(NamedTuple):
             out = place.transpose(last)
         add = None if residual is None else residual.transpose(last)
         call.native = self.plan.native
+        if self.pooled:
+            return self._run_pooled(call, x.transpose(last), out).transpose(INWARD[x.ndim])
         return self.plan.run(x.transpose(last), out, residual=add).transpose(INWARD[x.ndim])
+
+    def _run_pooled(self, call: Call, x: Array, out: Array) -> Array:
+        """The largest of every 2 x 2 results, which are stored only where the plan cannot help it."""
+        if self.plan.pools and x.flags.c_contiguous and out.flags.c_contiguous:
+            return self.plan.run_pooled(x, out)
+        _, height, width, channels = self.plan.shape
+        whole = call.pool.empty((len(x), height, width, channels), x.dtype)
+        return max_pool2d(self.plan.run(x, whole), 2, data_format="NHWC", out=out, num_threads=call.threads)
 
 
 @operator("Conv")
@@ -64,12 +76,14 @@ def _planned(
     call: Call, x: Array, w: Array, b: Array | None, residual: Array | None, window: Window
 ) -> Array:
     """By a plan where the weights are constant, else by a call."""
-    activation = call.get("activation")
+    activation, pooled = call.get("activation"), bool(call.get("pool"))
     options: dict[str, Any] = {
         "stride": window.stride, "padding": window.sides, "dilation": window.dilation, "groups": call.get("group", 1),
         "padding_mode": call.get("padding_mode", "zeros"), "num_threads": call.threads,
     }  # fmt: skip
     shape = _output_shape(call, x, w, window)
+    if pooled:
+        return _pooled(call, x, w, b, shape, options)
     late = residual is not None and residual.shape != shape  # repeated: added by itself
     fused = None if late else activation
     if shape[1] > 1:
@@ -78,14 +92,8 @@ def _planned(
         out = call.empty(shape, x.dtype)
     add = None if late else residual
     if call.is_constant(1) and (b is None or call.is_constant(2)):
-        key = ("plan", x.shape[1:], x.dtype, fused)
-        plan, last = call.state.get(key), OUTWARD[x.ndim]
-        if plan is None:
-            plan = call.state[key] = prepared(
-                Use.NETWORK, (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(WEIGHT_OUTWARD[w.ndim]), b,
-                data_format="channels_last", activation=fused, **options,
-            )  # fmt: skip
-            call.describe(plan.explain().kind, plan.explain().packed_weight_bytes)
+        after = ["residual"] if residual is not None else []
+        plan, last = _plan_of(call, x, w, b, fused, options, *after), OUTWARD[x.ndim]
         if not late:
             call.state[x.shape, x.dtype] = Ready(plan, shape)
         plan.run(x.transpose(last), out.transpose(last), residual=None if add is None else add.transpose(last))
@@ -95,6 +103,33 @@ def _planned(
         out = np.add(out, residual, out=out if np.broadcast_shapes(shape, np.shape(residual)) == shape else None)
         out = activate(call, out, activation)
     return out
+
+
+def _plan_of(
+    call: Call, x: Array, w: Array, b: Array | None, fused: str | None, options: dict[str, Any], *after: str
+) -> ConvPlan:  # fmt: skip
+    """The plan of constant weights for inputs of this shape, kept."""
+    key = ("plan", x.shape[1:], x.dtype, fused)
+    plan: ConvPlan | None = call.state.get(key)
+    if plan is None:
+        plan = call.state[key] = prepared(
+            Use.NETWORK, (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(WEIGHT_OUTWARD[w.ndim]), b,
+            data_format="channels_last", activation=fused, **options,
+        )  # fmt: skip
+    made = plan.explain()
+    call.describe(" + ".join([made.kind, *filter(None, (*after, fused))]), made.packed_weight_bytes)
+    return plan
+
+
+def _pooled(call: Call, x: Array, w: Array, b: Array | None, shape: Shape, options: dict[str, Any]) -> Any:
+    """The convolution and the largest of every 2 x 2 of its results."""
+    plan = _plan_of(call, x, w, b, call.get("activation"), options)
+    call.describe(f"{call.how} + max pooling", call.packed_bytes)
+    ready = Ready(plan, (*shape[:2], shape[2] // 2, shape[3] // 2), True)
+    if 0 not in ready.shape:
+        call.state[x.shape, x.dtype] = ready
+        return ready.run(call, x, None)
+    raise call.error(f"a window of 2 x 2 does not fit an input of shape {shape}.")
 
 
 def _output_shape(call: Call, x: Array, w: Array, window: Window) -> Shape:
