@@ -1,1 +1,1 @@
-"""Nets of different makes as ONNX graphs: published sizes, drawn weights, operators as the common exporters write them."""
+"""Nets of different makes as ONNX graphs: published sizes, drawn weights, operators as common exporters write them."""

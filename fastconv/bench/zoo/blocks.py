@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from . import operators as ops
-from .functions import apply
 from .graph import Graph, Value
 
 RESIDUAL_SCALE = 0.25  # of the last normalisation of what is added to a shortcut, lest deep nets add up
@@ -84,7 +83,3 @@ def residual_twice(g: Graph, x: Value, act: str) -> Value:
     y = ops.conv(g, x, x.channels, 3)
     y = ops.conv(g, ops.norm(g, y, act), x.channels, 3)
     return ops.add(g, x, ops.norm(g, y, scale=RESIDUAL_SCALE))
-
-
-__all__ = ["apply", "attention", "bottleneck", "classifier", "inverted_residual", "residual_twice", "squeeze_excite",
-           "tokens", "transformer", "twice"]  # fmt: skip

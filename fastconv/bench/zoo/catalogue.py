@@ -27,6 +27,7 @@ class ZooNet:
     build: Callable[[int], Graph]
     parameters: float | None = None
     macs: float | None = None
+    columns: int | None = None  # axis of the result along which scales differ, each of which is checked by itself
 
     @property
     def held_out(self) -> bool:
@@ -51,9 +52,9 @@ NETS: Final = [
     ZooNet("ConvNeXt-T", "ConvNeXt", classifiers.convnext_tiny, 28.589128, 4460),
     ZooNet("RegNetY-400MF", "RegNet", classifiers.regnet_y_400mf, 4.344144, 402),
     ZooNet("VGG-16", "VGG", classifiers.vgg16, 138.357544, 15470),
-    ZooNet("YOLOv5s", "YOLO", detectors.yolov5s, 7.235389, 16.5e3 / 8),
-    ZooNet("YOLOv8n", "YOLO", detectors.yolov8n, 3.157200, 8.75e3 / 8),
-    ZooNet("YOLOX-tiny", "YOLO", detectors.yolox_tiny, 5.056, 6.45e3 / 2),
+    ZooNet("YOLOv5s", "YOLO", detectors.yolov5s, 7.235389, 16.5e3 / 8, 2),
+    ZooNet("YOLOv8n", "YOLO", detectors.yolov8n, 3.157200, 8.75e3 / 8, 1),
+    ZooNet("YOLOX-tiny", "YOLO", detectors.yolox_tiny, 5.056, 6.45e3 / 2, 2),
     ZooNet("U-Net", "U-Net", pictures.unet, 7.763041),
     ZooNet("U-Net 3-D", "U-Net", pictures.unet_3d),
     ZooNet("ESPCN", "ESPCN", pictures.espcn),

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from . import operators as ops
+from .functions import apply
 from .graph import Graph, Value
 
 CLASSES = 80
@@ -14,7 +15,7 @@ CLASSES = 80
 
 def _layer(g: Graph, x: Value, out: int, kernel: int = 1, stride: int = 1, padding: int | None = None, **more: float
            ) -> Value:  # fmt: skip
-    return ops.conv_norm(g, x, out, kernel, stride, "silu", epsilon=1e-3, padding=padding, **more)  # type: ignore[arg-type]
+    return ops.conv_norm(g, x, out, kernel, stride, "silu", epsilon=1e-3, padding=padding, **more)
 
 
 def _bottlenecks(g: Graph, x: Value, count: int, first: int, shortcut: bool) -> list[Value]:
@@ -77,7 +78,7 @@ def yolov5s(batch: int) -> Graph:
     for level, stride in zip(levels, (8, 16, 32), strict=True):
         height, width = level.shape[2:]
         y = ops.reshape(g, ops.conv(g, level, 3 * (CLASSES + 5)), (batch, 3, CLASSES + 5, height, width))
-        y = ops.apply(g, ops.transpose(g, y, (0, 1, 3, 4, 2)), "sigmoid")
+        y = apply(g, ops.transpose(g, y, (0, 1, 3, 4, 2)), "sigmoid")
         place, size, scores = ops.split(g, y, [2, 2, CLASSES + 1], 4)
         grid = _grid(height, width, -0.5).transpose(1, 2, 0)[None, None]
         place = ops.scaled(g, ops.scaled(g, ops.scaled(g, place, 2.0), grid, "Add"), float(stride))
@@ -116,7 +117,7 @@ def yolov8n(batch: int) -> Graph:
     centre = ops.scaled(g, ops.add(g, first, last), 2.0, "Div")
     size = g.node("Sub", [last.name, first.name], last.shape, 64.0)
     boxes = ops.scaled(g, ops.concat(g, [centre, size], 1), np.concatenate(strides, 1))
-    return g.end(ops.concat(g, [boxes, ops.apply(g, scores, "sigmoid")], 1))
+    return g.end(ops.concat(g, [boxes, apply(g, scores, "sigmoid")], 1))
 
 
 def yolox_tiny(batch: int) -> Graph:
@@ -136,7 +137,7 @@ def yolox_tiny(batch: int) -> Graph:
     for level in levels:
         x = _layer(g, level, 96)
         scores, boxes = (_layer(g, _layer(g, x, 96, 3), 96, 3) for _ in range(2))
-        parts = [ops.conv(g, boxes, 4), ops.conv(g, boxes, 1, act="sigmoid"), ops.conv(g, scores, CLASSES, act="sigmoid")]
-        y = ops.concat(g, parts)
+        there = ops.conv(g, boxes, 1, act="sigmoid")
+        y = ops.concat(g, [ops.conv(g, boxes, 4), there, ops.conv(g, scores, CLASSES, act="sigmoid")])
         found.append(ops.reshape(g, y, (batch, CLASSES + 5, y.shape[2] * y.shape[3])))
     return g.end(ops.transpose(g, ops.concat(g, found, 2), (0, 2, 1)))

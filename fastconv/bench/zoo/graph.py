@@ -136,7 +136,7 @@ class Graph:
         arrays = []
         for index, (name, weight) in enumerate(self.weights.items()):
             if weights or not callable(weight.draw):
-                arrays.append(onnx.numpy_helper.from_array(np.ascontiguousarray(self.drawn(index, weight)), name))
+                arrays.append(onnx.numpy_helper.from_array(np.asarray(self.drawn(index, weight), order="C"), name))
             else:
                 inputs.append(helper.make_tensor_value_info(name, kind, weight.shape))
         outputs = [helper.make_tensor_value_info(value.name, kind, value.shape) for value in self.outputs]

@@ -13,7 +13,8 @@ def mobilenet_v1(batch: int) -> Graph:
     """Howard et al. 2017, arXiv:1704.04861."""
     g = Graph("MobileNetV1", (batch, *IMAGE))
     x = ops.conv_norm(g, g.input, 32, 3, 2, "relu6")
-    for out, stride in [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]:
+    ends = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
+    for out, stride in ends:
         x = ops.conv_norm(g, x, x.channels, 3, stride, "relu6", groups=x.channels)
         x = ops.conv_norm(g, x, out, 1, act="relu6")
     return classifier(g, x)

@@ -55,7 +55,8 @@ def conv_transpose(g: Graph, x: Value, out: int, kernel: int, stride: int, paddi
     if bias:
         inputs.append(g.weight(normal((out,), 0.1)))
     g.macs += x.size * out * kernel**axes
-    options: dict[str, Any] = {"kernel_shape": [kernel] * axes, "strides": [stride] * axes, "pads": [padding] * 2 * axes}
+    options: dict[str, Any] = {"kernel_shape": [kernel] * axes, "strides": [stride] * axes}
+    options["pads"] = [padding] * 2 * axes
     if output_padding:
         options["output_padding"] = [output_padding] * axes
     return apply(g, g.node("ConvTranspose", inputs, (x.shape[0], out, *after), 1.0, **options), act)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import operators as ops
 from .blocks import residual_twice, twice
+from .functions import apply
 from .graph import Graph, Value
 
 
@@ -37,7 +38,7 @@ def espcn(batch: int) -> Graph:
     """Shi et al. 2016, arXiv:1609.05158: three times as large, from 240 x 320."""
     g = Graph("ESPCN", (batch, 1, 240, 320))
     x = ops.conv(g, ops.conv(g, g.input, 64, 5, act="tanh"), 32, 3, act="tanh")
-    return g.end(ops.apply(g, ops.pixel_shuffle(g, ops.conv(g, x, 9, 3), 3), "tanh"))
+    return g.end(apply(g, ops.pixel_shuffle(g, ops.conv(g, x, 9, 3), 3), "tanh"))
 
 
 def dncnn(batch: int) -> Graph:
@@ -58,7 +59,7 @@ def srgan(batch: int) -> Graph:
         x = residual_twice(g, x, "prelu")
     x = ops.add(g, first, ops.norm(g, ops.conv(g, x, 64, 3)))
     for _ in range(2):
-        x = ops.apply(g, ops.pixel_shuffle(g, ops.conv(g, x, 256, 3), 2), "prelu")
+        x = apply(g, ops.pixel_shuffle(g, ops.conv(g, x, 256, 3), 2), "prelu")
     return g.end(ops.conv(g, x, 3, 9))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from . import operators as ops
 from .blocks import RESIDUAL_SCALE, tokens, transformer
+from .functions import apply
 from .graph import Graph, Value, normal
 
 
@@ -27,7 +28,7 @@ def conv_tasnet(batch: int) -> Graph:
         if block < 23:
             x = ops.add(g, x, ops.scaled(g, ops.conv(g, y, 128, 1), RESIDUAL_SCALE))
     assert skips is not None
-    masks = ops.conv(g, ops.apply(g, skips, "prelu"), 1024, 1, act="sigmoid")
+    masks = ops.conv(g, apply(g, skips, "prelu"), 1024, 1, act="sigmoid")
     n, _, length = frames.shape
     spread = ops.reshape(g, frames, (n, 1, 512, length))
     masks = ops.reshape(g, masks, (n, 2, 512, length))
@@ -45,7 +46,7 @@ def wav2vec_encoder(batch: int) -> Graph:
     flat = ops.reshape(g, x, (batch, 512, x.shape[2]))
     x = ops.reshape(g, g.node("InstanceNormalization", [flat.name, ones, zeros], x.shape, 1.0, epsilon=1e-5), x.shape)
     x = ops.layer_scale(g, x, (512, 1), 1.0)
-    x = ops.apply(g, g.node("Add", [x.name, g.weight(normal((512, 1), 0.1))], x.shape, 1.1), "gelu")
+    x = apply(g, g.node("Add", [x.name, g.weight(normal((512, 1), 0.1))], x.shape, 1.1), "gelu")
     for kernel in (3, 3, 3, 3, 2, 2):
         x = ops.conv(g, x, 512, kernel, 2, 0, bias=False, act="gelu")
     return g.end(x)
@@ -56,11 +57,11 @@ def hifigan(batch: int) -> Graph:
     g = Graph("HiFi-GAN V2", (batch, 80, 64))
 
     def leaky_conv(x: Value, kernel: int, dilation: int) -> Value:
-        return ops.conv(g, ops.apply(g, x, "leaky_relu"), x.channels, kernel, dilation=dilation)
+        return ops.conv(g, apply(g, x, "leaky_relu"), x.channels, kernel, dilation=dilation)
 
     x = ops.conv(g, g.input, 128, 7)
     for kernel, rate in ((16, 8), (16, 8), (4, 2), (4, 2)):
-        x = ops.apply(g, x, "leaky_relu")
+        x = apply(g, x, "leaky_relu")
         x = ops.conv_transpose(g, x, x.channels // 2, kernel, rate, (kernel - rate) // 2)
         total: Value | None = None
         for size in (3, 7, 11):
@@ -70,7 +71,7 @@ def hifigan(batch: int) -> Graph:
             total = ops.add(g, total, y) if total else y
         assert total is not None
         x = ops.scaled(g, total, 3.0, "Div")
-    return g.end(ops.conv(g, ops.apply(g, x, "leaky_relu"), 1, 7, act="tanh"))
+    return g.end(ops.conv(g, apply(g, x, "leaky_relu"), 1, 7, act="tanh"))
 
 
 def crepe_tiny(batch: int) -> Graph:
