@@ -230,8 +230,8 @@ class OnnxRuntime:
             raise NotOffered("float32 only")
         return [self.candidate(onnx_model(case, data), data.x, case.output_shape)]
 
-    def session(self, model: bytes) -> Any:
-        """A model loaded, with the optimisations of the default."""
+    def session(self, model: bytes | str) -> Any:
+        """A model, or a path, loaded with the optimisations of the default."""
         options = self.ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1

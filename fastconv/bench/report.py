@@ -17,7 +17,7 @@ SCHEMA: Final = 2
 DIGITS: Final = 7  # of a figure in a results file; a table shows three, and rounding twice must not change them
 MOST_BYTES: Final = 1 << 26  # of a file of results; they have some hundred thousand
 # The best peer is the fastest of these; the NumPy baselines stand in only where none of them ran.
-LIBRARIES: Final = ("torch", "onnxruntime", "openvino", "ncnn")
+LIBRARIES: Final = ("torch", "torch.compile", "onnxruntime", "openvino", "ncnn", "litert")
 OURS: Final = "fastconv"
 # Share of the machine's processor time from which on other processes may have spoilt the figures: on two cores a
 # thread that waits for a foreign process costs whole ticks of the scheduler, thousands of times a small layer.
@@ -36,6 +36,11 @@ class Timing:
     error: float
     correct: bool = True
     note: str = ""
+    load: float | None = None  # of a process of its own: seconds from the file to a session, and of the first run
+    first: float | None = None
+    base: int | None = None  # bytes of the process before it loaded, and at most until the first run was over
+    peak: int | None = None
+    beside: dict[str, list[float]] = field(default_factory=dict)  # busy processes → median and 95th percentile
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,8 @@ def _stored(value: Any) -> Any:
         return {name: _stored(one) for name, one in kept.items() if one != plain[name]}
     if isinstance(value, list):
         return [_stored(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _stored(one) for key, one in value.items()}
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
     return value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from .._core.threads import effective
@@ -20,11 +21,19 @@ from ..bench.nets import Net, run_net, select_nets
 from ..bench.peers import PEERS, Ours, Peer, load_peers
 from ..bench.plot import plot_formats, save_plot
 from ..bench.report import Report, Row, group_text, groups, heading_lines, json_lines, memory_lines, summary_text
+from ..bench.runtimes import RUNTIMES
 from ..bench.suite import new_report, run_case, select
+from ..bench.zoo.catalogue import select_zoo
+from ..bench.zoo_report import zoo_text
+from ..bench.zoo_rows import SET as ZOO
+from ..bench.zoo_rows import Method, ZooCase, missing_runtimes, run_zoo, run_zoo_together
 from .common import STDOUT, CommandError, add_json, image_size, in_a_folder, progress, require, write_text
 
 DEFAULT_AGAINST = "torch,onnxruntime,openvino,ncnn,im2col"
+# Those that run whole nets only; they are asked where --against is not given and nets of the zoo are timed.
+ZOO_ONLY = ("torch.compile", "litert")
 DEFAULT_ROUNDS = 5
+MOST_BUSY = 64
 
 
 def _words(known: tuple[str, ...]) -> Callable[[str], list[str]]:
@@ -53,6 +62,9 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
     return read
 
 
+Work = tuple[tuple[str, str], Callable[[], Row]]  # (set, pass) of a table, and what measures one of its rows
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", type=_words(tuple(SETS)), default=["vgg16"], metavar="SETS", dest="sets",
@@ -63,13 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fwd (a prepared plan), eager (plain calls), dx, dw (gradients) or all (default: fwd)",
     )  # fmt: skip
     parser.add_argument(
-        "--against", type=_words(tuple(PEERS)), default=DEFAULT_AGAINST.split(","), metavar="PEERS",
-        help=f"with whom: {', '.join(PEERS)} or all (default: {DEFAULT_AGAINST})",
+        "--against", type=_words((*PEERS, *ZOO_ONLY)), metavar="PEERS",
+        help=f"with whom: {', '.join(PEERS)}, for whole nets also {' and '.join(ZOO_ONLY)}, or all "
+        f"(default: {DEFAULT_AGAINST}, and these two)",
     )  # fmt: skip
-    parser.add_argument("--nets", action="store_true", help="time VGG-16 and ResNet-50 as a whole in place of layers")
-    parser.add_argument(
-        "--onnx", action="store_true", help="with --nets: run ours by fastconv.onnx, from the others' ONNX model"
-    )
+    _add_nets(parser)
     parser.add_argument(
         "--load", action="store_true",
         help="time loading ONNX models, ResNet-50 and graphs of many nodes, without and with their first run",
@@ -90,7 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--batch", type=_positive(int), metavar="N",
-        help="with --torch-model: images of a batch (default: 16 in training, 1 in inference)",
+        help="with --torch-model: images of a batch (default: 16 in training, 1 in inference); with --nets: only "
+        "nets at this batch (default: those from files at 1)",
     )  # fmt: skip
     parser.add_argument("--only", metavar="TEXT", help="only layers whose name or family holds TEXT")
     parser.add_argument("--layout", choices=("nhwc", "nchw"), default="nhwc", help="our memory format (default: nhwc)")
@@ -105,23 +116,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", metavar="FILE", help="draw a chart into FILE (.png, .svg or .pdf)")
 
 
+def _add_nets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--nets", action="store_true",
+        help="time whole nets in place of layers: our VGG-16 and ResNet-50 beside the others in one process, and 31 "
+        "nets of different makes from ONNX files, every library in a process of its own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--onnx", action="store_true", help="with --nets: run our VGG-16 and ResNet-50 by fastconv.onnx, too"
+    )
+    half = parser.add_mutually_exclusive_group()
+    half.add_argument(
+        "--held-out", action="store_true", help="with --nets: only nets from files that nobody tuned for"
+    )
+    half.add_argument("--tuned", action="store_true", help="with --nets: only nets from files that are tuned on")
+    parser.add_argument(
+        "--busy", type=_counts, default=[0], metavar="N,N",
+        help="with --nets: time the nets from files beside so many busy processes, too: 0,1,2,4",
+    )  # fmt: skip
+    parser.add_argument(
+        "--one-process", action="store_true", help="with --nets: all libraries in turns in this process"
+    )
+
+
+def _counts(text: str) -> list[int]:
+    """Comma-separated numbers of processes."""
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and int(word) <= MOST_BUSY for word in words):
+        raise argparse.ArgumentTypeError(f"must be numbers from 0 to {MOST_BUSY}, but got {text!r}")
+    return [int(word) for word in words]
+
+
 def run(args: argparse.Namespace) -> int:
     """Select, measure in turns, print a table after each group."""
     whole = args.nets or args.load or args.train or args.torch or args.torch_model
-    if args.onnx:
-        if not args.nets:
-            raise CommandError("--onnx is for whole networks; add --nets")
-        require("onnx", "onnx")
-    if args.load:
-        require("onnx", "onnx")
-    if not args.torch_model and (args.input_size or args.batch):
-        raise CommandError("--input-size and --batch are for --torch-model")
+    _refuse_unmatched(args)
     in_a_folder(args.json, args.plot)  # before minutes of measuring
     cases = [] if whole else select(args.sets, args.only)
-    nets = select_nets(args.nets, args.train, args.only)
+    nets = _nets(args)
+    zoo = _zoo(args)
     loads = select_loads(args.only) if args.load else []
     models = _models(args)
-    if not cases and not nets and not loads and not models:
+    if not cases and not nets and not zoo and not loads and not models:
         what = "network" if whole else f"layer of {', '.join(args.sets)}"
         raise CommandError(f"no {what} has {args.only!r} in its name or family")
     if args.plot:
@@ -130,33 +166,84 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"--plot {args.plot}: the name must end in .png, .svg, .pdf or the like, not {ending!r}")
     if models:
         require("torch", "torch")
-    # All candidates of --torch are PyTorch itself: the peers of the others are not looked for where nothing else runs.
-    ours = Ours(effective(args.threads), args.layout.upper())
-    peers, missing = load_peers(["torch"] if models and not nets and not loads else args.against, ours.threads)
-    report = new_report(ours, peers, missing, {"rounds": args.rounds, "seconds": args.seconds})
-    shown = args.json != STDOUT
-    if shown:
-        print("\n".join(heading_lines(report)))
-
+    report, ours, peers = _start(args, bool(models), bool(cases or nets or loads), bool(zoo))
     work = [_layer_work(case, name, ours, peers, args) for name in args.passes for case in cases]
     work += [_net_work(net, ours, peers, args) for net in nets]
+    work += [_zoo_work(case, report, args) for case in zoo]
     work += [_load_work(model, first, ours, peers, args) for model, first in loads]
     work += [_model_work(model, ours, args) for model in models]
-    unit = "network" if whole else "layer"
+    _measure(work, report, args, "network" if whole else "layer")
+    if args.plot:
+        save_plot(report, args.plot)
+    return 0
+
+
+def _refuse_unmatched(args: argparse.Namespace) -> None:
+    """Options that belong to others which were not given, and packages that are not there."""
+    if args.onnx and not args.nets:
+        raise CommandError("--onnx is for whole networks; add --nets")
+    for given, name in ((args.held_out, "--held-out"), (args.tuned, "--tuned"), (args.one_process, "--one-process"),
+                        (args.busy != [0], "--busy")):  # fmt: skip
+        if given and not args.nets:
+            raise CommandError(f"{name} is for whole networks; add --nets")
+    if args.one_process and args.busy != [0]:
+        raise CommandError("--busy needs processes of their own; leave out --one-process")
+    if args.onnx or args.load or args.held_out or args.tuned:
+        require("onnx", "onnx")
+    if not args.torch_model and (args.input_size or (args.batch and not args.nets)):
+        raise CommandError("--input-size and --batch are for --torch-model, --batch also for --nets")
+
+
+def _start(args: argparse.Namespace, models: bool, in_turns: bool, zoo: bool) -> tuple[Report, Ours, list[Peer]]:
+    """The report's head, printed; ours and those who take turns with us in this process."""
+    names = args.against or DEFAULT_AGAINST.split(",")
+    # All candidates of --torch are PyTorch itself: the peers of the others are not looked for where nothing else runs.
+    wanted = ["torch"] if models and not in_turns and not zoo else [name for name in names if name in PEERS]
+    ours = Ours(effective(args.threads), args.layout.upper())
+    peers, missing = load_peers(wanted, ours.threads) if in_turns or models else ([], {})
+    if zoo:
+        missing |= missing_runtimes(_zoo_peers(args))
+    report = new_report(ours, peers, missing, {"rounds": args.rounds, "seconds": args.seconds})
+    if args.json != STDOUT:
+        print("\n".join(heading_lines(report)))
+    return report, ours, peers
+
+
+def _measure(work: list[Work], report: Report, args: argparse.Namespace, unit: str) -> None:
+    """Do the work with its progress; print the tables and write the file."""
+    shown = args.json != STDOUT
     for done, (group, measure) in enumerate(progress(work, len(work), "bench", unit), start=1):
         report.rows.append(measure())
         if shown and (done == len(work) or work[done][0] != group):
             _print_group(report)
-    if args.nets:
+    if any(row.set == "nets" and row.pass_name == NET for row in report.rows):
         report.memory = [peak_memory(name) for name in MODELS if args.only is None or args.only in f"{name}, batch 1"]
     if shown:
-        if args.nets:
+        if report.memory:
             print("\n" + "\n".join(memory_lines(report)))
         print("\n" + summary_text(report.rows))
     write_text(json_lines(report, ascii_only=args.json == STDOUT), args.json)
-    if args.plot:
-        save_plot(report, args.plot)
-    return 0
+
+
+def _nets(args: argparse.Namespace) -> list[Net]:
+    """The nets that are built from our layers; they are tuned on, and are left out where the halves are asked for."""
+    whole = args.nets and not args.held_out and not args.tuned
+    nets = select_nets(whole, args.train, args.only)
+    return [net for net in nets if net.training or not args.batch or net.batch == args.batch]
+
+
+def _zoo(args: argparse.Namespace) -> list[ZooCase]:
+    """The nets from files; none without the package that makes the files."""
+    if not args.nets or find_spec("onnx") is None:
+        return []
+    side = True if args.held_out else False if args.tuned else None
+    cases = [ZooCase(net, int(args.batch or 1)) for net in select_zoo(None, side)]
+    return [case for case in cases if args.only is None or args.only in case.label or args.only in case.net.family]
+
+
+def _zoo_peers(args: argparse.Namespace) -> list[str]:
+    """Those of --against that run whole nets from files."""
+    return [name for name in args.against or [*DEFAULT_AGAINST.split(","), *ZOO_ONLY] if name in RUNTIMES]
 
 
 def _models(args: argparse.Namespace) -> list[TorchModel]:
@@ -170,9 +257,6 @@ def _models(args: argparse.Namespace) -> list[TorchModel]:
     return models
 
 
-Work = tuple[tuple[str, str], Callable[[], Row]]  # (set, pass) of a table, and what measures one of its rows
-
-
 def _layer_work(case: Case, pass_name: str, ours: Ours, peers: list[Peer], args: argparse.Namespace) -> Work:
     return (case.set, pass_name), lambda: run_case(case, pass_name, ours, peers, args.rounds, args.seconds)
 
@@ -181,6 +265,14 @@ def _net_work(net: Net, ours: Ours, peers: list[Peer], args: argparse.Namespace)
     return ("nets", TRAIN if net.training else NET), lambda: run_net(
         net, ours, peers, args.rounds, args.seconds, args.onnx
     )
+
+
+def _zoo_work(case: ZooCase, report: Report, args: argparse.Namespace) -> Work:
+    method = Method(report.threads, int(args.rounds), args.seconds, tuple(args.busy))
+    peers = [name for name in _zoo_peers(args) if name not in report.missing]
+    if args.one_process:
+        return (ZOO, NET), lambda: run_zoo_together(case, peers, method)
+    return (ZOO, NET), lambda: run_zoo(case, peers, method, report.versions)
 
 
 def _load_work(model: Model, first: bool, ours: Ours, peers: list[Peer], args: argparse.Namespace) -> Work:
@@ -196,4 +288,5 @@ def _print_group(report: Report) -> None:
     """The set and pass that was finished last, clear of the progress line."""
     if sys.stderr.isatty():
         print(end="\r\033[K", file=sys.stderr, flush=True)
-    print("\n" + group_text(*groups(report.rows)[-1]), flush=True)
+    name, pass_name, rows = groups(report.rows)[-1]
+    print("\n" + (zoo_text(rows) if name == ZOO else group_text(name, pass_name, rows)), flush=True)
