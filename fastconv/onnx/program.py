@@ -18,7 +18,7 @@ from .errors import OnnxError
 from .graph import Graph, Node
 from .joined import Joined
 from .memory import Pool
-from .operators import Call, find
+from .operators import Call, find, repeatable
 from .operators.registry import Function
 
 SHAPE_OPERATORS = ("Shape", "Size")
@@ -52,7 +52,7 @@ def run_node(function: Function, call: Call, inputs: list[Any]) -> tuple[Any, ..
     if isinstance(result, np.ndarray):
         return (result,)
     results = result if isinstance(result, tuple) else (result,)
-    return tuple(x if isinstance(x, (np.ndarray, list)) else np.asarray(x) for x in results)
+    return tuple(x if x is None or isinstance(x, (np.ndarray, list)) else np.asarray(x) for x in results)
 
 
 def shape_bound(graph: Graph, known: Iterable[str] = ()) -> set[str]:
@@ -65,7 +65,7 @@ def shape_bound(graph: Graph, known: Iterable[str] = ()) -> set[str]:
     shaped = {*content, *(value.name for value in graph.inputs)}
     for node in graph.nodes:
         found = find(node.domain, node.op_type, node.version)
-        if found is None or not found.pure:
+        if found is None or not repeatable(node):
             continue
         inputs = [name for name in node.inputs if name]
         if all(name in content for name in inputs):

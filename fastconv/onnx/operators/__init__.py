@@ -15,9 +15,10 @@ from . import (
     quantized,
     reduction,
     resize,
+    sequences,
     shapes,
 )
-from .registry import INTERNAL, LATEST_OPSET, Call, Operator, find, names
+from .registry import INTERNAL, LATEST_OPSET, Call, Operator, find, names, repeatable
 
 __all__ = [
     "INTERNAL",
@@ -37,6 +38,8 @@ __all__ = [
     "pooling",
     "quantized",
     "reduction",
+    "repeatable",
     "resize",
+    "sequences",
     "shapes",
 ]
