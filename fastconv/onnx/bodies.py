@@ -163,7 +163,7 @@ def _scanned(call: Call, own: list[Any], around: dict[str, Any], turns: int | No
     names = [value.name for value in each.graph.inputs]
     results = len(each.graph.outputs) - count
     if scans < 1 or count < 0 or len(names) < len(own) or results < 0:
-        raise call.error(f"its body does not take {len(own)} inputs, {scans} of them scanned, and give as many carried.")
+        raise call.error(f"its body does not take {len(own)} inputs, {scans} of them scanned, or give too few.")
     default = [0] * max(scans, results)
     axes, back = (call.get(f"scan_input_{what}", default) for what in ("axes", "directions"))
     back = call.get("directions", back)  # of operator set 8

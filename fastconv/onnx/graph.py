@@ -10,8 +10,8 @@ from typing import Any, Final
 from .._core.arrays import Array
 from .errors import OnnxError
 
-# The attribute of a node with bodies that names what they read from around: the values of its last inputs, as the bodies
-# call them. No file has one of this name, since operators know their attributes.
+# The attribute of a node with bodies that names what they read from around: the values of its last inputs, as the
+# bodies call them. No file has one of this name, since operators know their attributes.
 CAPTURED: Final = "captured"
 
 
