@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from ..._core.sums import product
 from ..._native import LONG_SUM
 from .convolution import activate
 from .registry import INTERNAL, Call, operator
+
+FEW_PRODUCTS: Final = 1 << 21  # for which a second thread does not pay
 
 
 @operator("MatMul")
@@ -81,6 +83,34 @@ def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any
         call.describe("1 x 1 convolution", plan.explain().packed_weight_bytes)
     plan.run(x.reshape(1, 1, rows, inputs), out.reshape(1, 1, rows, outputs))
     return out
+
+
+class Products:
+    """Rows times the transpose of a matrix a direction, plus a bias: packed once where the matrix stays the same."""
+
+    def __init__(self, call: Call, name: str, weight: Array, bias: Array | None, constant: bool) -> None:
+        self._call, self._name, self._weight, self._bias = call, name, weight, bias
+        self._constant = constant and 0 not in weight.shape
+
+    def into(self, direction: int, rows: Array, out: Array) -> None:
+        """`rows` (count, features) times the weight of a direction into `out`, contiguous."""
+        weight = self._weight[direction].T
+        bias = None if self._bias is None else self._bias[direction]
+        count = len(rows)
+        if not self._constant or not count or rows.dtype != weight.dtype:
+            product(rows, weight, out)
+            if bias is not None:
+                np.add(out, bias, out=out)
+            return
+        key = (self._name, direction, count)
+        plan = self._call.state.get(key)
+        if plan is None:
+            few = count * weight.size < FEW_PRODUCTS
+            plan = self._call.state[key] = prepared(
+                Use.NETWORK, (1, 1, count, weight.shape[0]), weight.reshape(1, 1, *weight.shape), bias,
+                data_format="NHWC", num_threads=1 if few else self._call.threads,
+            )  # fmt: skip
+        plan.run(rows.reshape(1, 1, *rows.shape), out.reshape(1, 1, *out.shape))
 
 
 @operator("Einsum")

@@ -13,14 +13,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ..._core.arrays import Array
-from ..._core.ask_plans import prepared
-from ..._core.problem import Use
-from ..._core.sums import product
 from .cells import Activation, activations_of, clipped, gru_step, lstm_step, rnn_step
+from .matrix import Products
 from .registry import Call, operator
 
 BLOCK_BYTES: Final = 16 << 20  # of what the inputs contribute to the steps that are prepared at once
-FEW_PRODUCTS: Final = 1 << 21  # of a step, for which a second thread does not pay
 
 
 # ---- sequences -------------------------------------------------------------------------------------------------------
@@ -105,34 +102,6 @@ def reversed_in_time(x: Array, lengths: Array | None) -> Array:
     steps = np.arange(x.shape[0])[:, None]
     places = np.where(steps < lengths, lengths - 1 - steps, steps)
     return x[places, np.arange(x.shape[1])]
-
-
-class Products:
-    """Rows times the transpose of a matrix a direction, plus a bias: packed once where the matrix stays the same."""
-
-    def __init__(self, call: Call, name: str, weight: Array, bias: Array | None, constant: bool) -> None:
-        self._call, self._name, self._weight, self._bias = call, name, weight, bias
-        self._constant = constant and 0 not in weight.shape
-
-    def into(self, direction: int, rows: Array, out: Array) -> None:
-        """`rows` (count, features) times the weight of a direction into `out`, contiguous."""
-        weight = self._weight[direction].T
-        bias = None if self._bias is None else self._bias[direction]
-        count = len(rows)
-        if not self._constant or not count or rows.dtype != weight.dtype:
-            product(rows, weight, out)
-            if bias is not None:
-                np.add(out, bias, out=out)
-            return
-        key = (self._name, direction, count)
-        plan = self._call.state.get(key)
-        if plan is None:
-            few = count * weight.size < FEW_PRODUCTS
-            plan = self._call.state[key] = prepared(
-                Use.NETWORK, (1, 1, count, weight.shape[0]), weight.reshape(1, 1, *weight.shape), bias,
-                data_format="NHWC", num_threads=1 if few else self._call.threads,
-            )  # fmt: skip
-        plan.run(rows.reshape(1, 1, *rows.shape), out.reshape(1, 1, *out.shape))
 
 
 def _contributions(call: Call, given: Sequences, bias: Array | None) -> Iterator[tuple[int, Array]]:
