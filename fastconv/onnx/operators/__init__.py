@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     activations,
+    attention,
     casts,
     chain,
     convolution,
@@ -14,6 +15,7 @@ from . import (
     normalization,
     pooling,
     quantized,
+    random,
     recurrent,
     reduction,
     regions,
@@ -21,6 +23,7 @@ from . import (
     sampling,
     sequences,
     shapes,
+    transforms,
 )
 from .registry import INTERNAL, LATEST_OPSET, Call, Operator, find, names, repeatable
 
@@ -30,6 +33,7 @@ __all__ = [
     "Call",
     "Operator",
     "activations",
+    "attention",
     "casts",
     "chain",
     "convolution",
@@ -42,6 +46,7 @@ __all__ = [
     "normalization",
     "pooling",
     "quantized",
+    "random",
     "recurrent",
     "reduction",
     "regions",
@@ -50,4 +55,5 @@ __all__ = [
     "sampling",
     "sequences",
     "shapes",
+    "transforms",
 ]

@@ -128,3 +128,11 @@ def einsum(call: Call, *arrays: Array) -> Array:
     if arrays[0].dtype == np.float32 and (terms >= LONG_SUM or "..." in given):  # NumPy's sums are running ones
         return np.asarray(np.einsum(text, *arrays, dtype=np.float64, casting="unsafe")).astype(np.float32)
     return np.asarray(np.einsum(text, *arrays))
+
+
+@operator("Det", since=11)
+def det(call: Call, x: Array) -> Any:
+    """The determinants of square matrices."""
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise call.error(f"an input of shape {x.shape} holds no square matrices.")
+    return np.asarray(np.linalg.det(x)).astype(x.dtype, copy=False)
