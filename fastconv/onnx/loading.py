@@ -74,7 +74,7 @@ def _opsets(model: Any) -> dict[str, int]:
     return {**opsets, "": version}
 
 
-def _graph(proto: Any, opsets: dict[str, int], folder: Path | None) -> Graph:
+def _graph(proto: Any, opsets: dict[str, int], folder: Path | None, inner: bool = False) -> Graph:
     if proto.sparse_initializer:
         raise OnnxError("the model has sparse initializers, which fastconv does not read; save them dense.")
     constants = {}
@@ -87,7 +87,7 @@ def _graph(proto: Any, opsets: dict[str, int], folder: Path | None) -> Graph:
     # Before IR version 4 every initializer is listed among the inputs too, as a default; ours are constants.
     inputs = [value for value in inputs if value.name not in constants]
     outputs = [_value_info(value) for value in proto.output]
-    for group, kind in ((inputs, "inputs"), (outputs, "outputs")):
+    for group, kind in ((inputs, "inputs"), *(() if inner else ((outputs, "outputs"),))):
         names = [value.name for value in group]
         if len(set(names)) < len(names):
             raise OnnxError(f"the graph declares one of its {kind} twice ({', '.join(names[:8])}).")
@@ -159,7 +159,7 @@ def _node(proto: Any, opsets: dict[str, int], folder: Path | None) -> Node:
         if known is not None and known.attributes[name] == GRAPH:
             if not attribute.HasField("g"):
                 raise OnnxError(f"the {node.label} has an empty attribute {name!r}; the file is damaged.")
-            node.attributes[name] = _graph(attribute.g, opsets, folder)
+            node.attributes[name] = _graph(attribute.g, opsets, folder, inner=True)
     missing = [] if known is None else [name for name in known.required if name not in node.attributes]
     if missing:
         raise OnnxError(f"the {node.label} lacks its attribute {missing[0]!r}.")
