@@ -69,8 +69,8 @@ def test_a_convolution_in_a_body_is_packed_and_folded():
     constants = {"w": draw(4, 4, 3, 3) / 9, "count": np.array(3), **{name: np.abs(draw(4)) + 0.5 for name in "sbmv"}}
     nodes = [make("Conv", ["h", "w"], ["c"], pads=[1] * 4), make("BatchNormalization", ["c", *"sbmv"], ["n"]),
              make("Relu", ["n"], ["r"]), make("Add", ["r", "x"], ["next"]),
-             make("ReduceMean", ["next"], ["mean"], keepdims=1)]  # fmt: skip
-    built = loop_model(nodes, {"h": "next"}, ["next", "mean"], {"x": [1, 4, 6, 5]}, constants=constants)
+             make("ReduceMean", ["next"], ["mean"], axes=[0, 2, 3], keepdims=0)]  # fmt: skip
+    built = loop_model(nodes, {"h": "next"}, ["mean"], {"x": [1, 4, 6, 5]}, constants=constants)
     session = check(built, x=draw(1, 4, 6, 5))
     (node,) = session._graph.nodes
     assert next(node.bodies()).nodes[0].op_type == "Conv" and len(next(node.bodies()).nodes) < 5
@@ -170,10 +170,8 @@ def test_a_condition_ends_a_loop():
     built = loop_model(nodes, {"h": "next"}, ["m"], {"x": [2]}, constants={"k": np.float32(50)})
     built.graph.node[0].input[0] = ""
     check(built, x=np.array([1, 3], np.float32))
-    never = loop_model(
-        nodes, {"h": "next"}, ["m"], {"x": [2]}, constants={"k": np.float32(50), "c": np.array(False), "count": np.array(9)},
-        condition="c",
-    )  # fmt: skip
+    constants = {"k": np.float32(50), "c": np.array(False), "count": np.array(9)}
+    never = loop_model(nodes, {"h": "next"}, ["m"], {"x": [2]}, constants=constants, condition="c")
     y, m = InferenceSession(never).run(None, {"x": np.ones(2, np.float32)})
     assert y.tolist() == [1, 1] and m.shape[0] == 0
 
