@@ -108,8 +108,7 @@ class Collected:
             return np.empty(self._call.check(shape, np.float32), numpy_type(self._declared.element_type or 1))
         first = self._parts[0]
         axis = self._call.from_front(self._axis, first.ndim + 1)
-        shape = (*first.shape[:axis], len(self._parts), *first.shape[axis:])
-        out = self._call.empty(shape, first.dtype)
+        out = self._call.empty((*first.shape[:axis], len(self._parts), *first.shape[axis:]), first.dtype)
         along = np.moveaxis(out, axis, 0)
         places = range(len(self._parts))
         for place, turn in zip(reversed(places) if backwards else places, places, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -61,6 +62,10 @@ FUNCTIONS: Final[dict[str, tuple[Callable[[Array, float, float], Any], float | N
 }
 
 
+def _applied(function: Callable[[Array, float, float], Any], alpha: float, beta: float, x: Array) -> None:
+    function(x, alpha, beta)
+
+
 def activations_of(call: Call, default: Sequence[str], directions: int) -> list[tuple[Activation, ...]]:
     """The functions of every direction; alphas and betas go in order to those that have one."""
     given = call.get("activations") or list(default) * directions
@@ -75,7 +80,7 @@ def activations_of(call: Call, default: Sequence[str], directions: int) -> list[
         function, alpha, beta = known
         a = 0.0 if alpha is None else float(next(rest["alpha"], alpha))
         b = 0.0 if beta is None else float(next(rest["beta"], beta))
-        found.append(lambda x, function=function, a=a, b=b: function(x, a, b))
+        found.append(partial(_applied, function, a, b))
     return [tuple(found[at : at + len(default)]) for at in range(0, len(found), len(default))]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any, Final
 
@@ -94,14 +96,15 @@ class Products:
 
     def into(self, direction: int, rows: Array, out: Array) -> None:
         """`rows` (count, features) times the weight of a direction into `out`, contiguous."""
+        self.bound(direction, rows, out)()
+
+    def bound(self, direction: int, rows: Array, out: Array) -> Callable[[], Any]:
+        """The same as a function to be called again and again, after `rows` has been written to."""
         weight = self._weight[direction].T
         bias = None if self._bias is None else self._bias[direction]
         count = len(rows)
         if not self._constant or not count or rows.dtype != weight.dtype:
-            product(rows, weight, out)
-            if bias is not None:
-                np.add(out, bias, out=out)
-            return
+            return partial(_plain, rows, weight, bias, out)
         key = (self._name, direction, count)
         plan = self._call.state.get(key)
         if plan is None:
@@ -110,7 +113,13 @@ class Products:
                 Use.NETWORK, (1, 1, count, weight.shape[0]), weight.reshape(1, 1, *weight.shape), bias,
                 data_format="NHWC", num_threads=1 if few else self._call.threads,
             )  # fmt: skip
-        plan.run(rows.reshape(1, 1, *rows.shape), out.reshape(1, 1, *out.shape))
+        return partial(plan.run, rows.reshape(1, 1, *rows.shape), out.reshape(1, 1, *out.shape))
+
+
+def _plain(rows: Array, weight: Array, bias: Array | None, out: Array) -> None:
+    product(rows, weight, out)
+    if bias is not None:
+        np.add(out, bias, out=out)
 
 
 @operator("Einsum")

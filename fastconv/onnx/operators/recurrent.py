@@ -169,12 +169,14 @@ def rnn(
     h = given.state(call, initial, "initial_h")
     products = Products(call, "states", recurrent, None, call.is_constant(2))
     added = np.empty_like(h)
+    from_states = [products.bound(direction, h[direction], added[direction]) for direction in range(len(h))]
+    parts = list(given.parts())
 
     def step(gates: Array) -> None:
-        for direction in range(len(h)):
-            products.into(direction, h[direction], added[direction])
+        for multiply in from_states:
+            multiply()
         np.add(added, gates, out=added)
-        for part, functions in given.parts():
+        for part, functions in parts:
             rnn_step(added[part], h[part], functions, given.clip)
 
     both = None if bias is None else bias[:, : given.hidden] + bias[:, given.hidden :]
@@ -203,22 +205,27 @@ def gru(
         constant and (bias is None or call.is_constant(3)),
     )  # fmt: skip
     gates, candidate = np.empty((*h.shape[:2], 2 * hidden), h.dtype), np.empty_like(h)
+    update, reset = gates[..., :hidden], gates[..., hidden:]
+    rows = h if linear else np.empty_like(h)
+    from_states = [gates_of.bound(at, h[at], gates[at]) for at in range(len(h))]
+    to_candidates = [candidate_of.bound(at, rows[at], candidate[at]) for at in range(len(h))]
+    parts = list(given.parts())
 
     def step(contributed: Array) -> None:
-        for direction in range(len(h)):
-            gates_of.into(direction, h[direction], gates[direction])
+        for multiply in from_states:
+            multiply()
         np.add(gates, contributed[..., : 2 * hidden], out=gates)
         clipped(gates, given.clip)
-        for part, functions in given.parts():
+        for part, functions in parts:
             functions[0](gates[part])
-        update, reset = gates[..., :hidden], gates[..., hidden:]
-        rows = h if linear else h * reset
-        for direction in range(len(h)):
-            candidate_of.into(direction, rows[direction], candidate[direction])
+        if not linear:
+            np.multiply(h, reset, out=rows)
+        for multiply in to_candidates:
+            multiply()
         if linear:
             np.multiply(candidate, reset, out=candidate)
         np.add(candidate, contributed[..., 2 * hidden :], out=candidate)
-        for part, functions in given.parts():
+        for part, functions in parts:
             gru_step(candidate[part], update[part], h[part], functions, given.clip)
 
     return _run(call, given, [h], own, step)
@@ -238,12 +245,14 @@ def lstm(
     peephole = None if peepholes is None else peepholes[:, None]
     products = Products(call, "states", recurrent, None, call.is_constant(2))
     gates = np.empty((*h.shape[:2], 4 * hidden), h.dtype)
+    from_states = [products.bound(direction, h[direction], gates[direction]) for direction in range(len(h))]
+    parts = list(given.parts())
 
     def step(contributed: Array) -> None:
-        for direction in range(len(h)):
-            products.into(direction, h[direction], gates[direction])
+        for multiply in from_states:
+            multiply()
         np.add(gates, contributed, out=gates)
-        for part, functions in given.parts():
+        for part, functions in parts:
             looking = None if peephole is None else peephole[part]
             lstm_step(gates[part], looking, c[part], h[part], functions, given.clip, coupled)
 

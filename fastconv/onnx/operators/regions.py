@@ -115,7 +115,7 @@ def _align(rows: Array, shape: Shape, mode: str, counts: tuple[int, int], bins: 
 def _within(bins: Array, samples: Array, length: Array, count: int) -> Array:
     """Where samples of bins lie behind the start of their region."""
     kind = length.dtype.type
-    return bins.astype(kind) * length + (samples + kind(0.5)).astype(kind) * length / kind(count)
+    return np.asarray(bins.astype(kind) * length + (samples + kind(0.5)).astype(kind) * length / kind(count))
 
 
 def _largest(rows: Array, start: Array, taps: list[Taps], sizes: tuple[int, int], out: Array) -> None:

@@ -22,9 +22,9 @@ CUBIC: Final = -0.75
 
 
 class Taps(NamedTuple):
-    """Neighbours of places along an axis: (neighbours, places) each; an index of -1 is outside."""
+    """Neighbours of places along an axis: (neighbours, places) each; a pixel of -1 is outside."""
 
-    index: Array
+    pixel: Array
     weight: Array
 
 
@@ -45,7 +45,7 @@ def whole(place: Array) -> Array:
 
 def bounded(place: Array) -> Array:
     """What has no number or none that an index can say is far outside."""
-    return np.nan_to_num(np.clip(place, -FARTHEST, FARTHEST), copy=False, nan=-FARTHEST)
+    return np.asarray(np.nan_to_num(np.clip(place, -FARTHEST, FARTHEST), copy=False, nan=-FARTHEST))
 
 
 def outside_is_none(index: Array, size: int) -> Array:
@@ -67,13 +67,13 @@ def gather(rows: Array, start: Array | int, taps: Sequence[Taps], sizes: Sequenc
         part = slice(first, first + step)
         _gather_block(
             rows, start[part] if isinstance(start, np.ndarray) else start,
-            [Taps(tap.index[:, part], tap.weight[:, part]) for tap in taps], sizes, out[part],
+            [Taps(tap.pixel[:, part], tap.weight[:, part]) for tap in taps], sizes, out[part],
         )  # fmt: skip
 
 
 def _gather_block(rows: Array, start: Any, taps: Sequence[Taps], sizes: Sequence[int], out: Array) -> None:
     picked = np.empty_like(out)
-    for number, choice in enumerate(product(*(range(len(tap.index)) for tap in taps))):
+    for number, choice in enumerate(product(*(range(len(tap.pixel)) for tap in taps))):
         weight: Any = 1
         for axis, neighbour in enumerate(choice):
             weight = taps[axis].weight[neighbour] * weight
@@ -90,7 +90,7 @@ def corner(rows: Array, start: Any, taps: Sequence[Taps], sizes: Sequence[int], 
     place: Any = 0
     out: Any = False
     for axis, neighbour in enumerate(choice):
-        index = taps[axis].index[neighbour]
+        index = taps[axis].pixel[neighbour]
         place = place * sizes[axis] + index
         out = out | (index < 0)
     return np.where(out, len(rows) - 1, place + start)
