@@ -55,6 +55,7 @@ def outside_is_none(index: Array, size: int) -> Array:
 
 def linear_taps(place: Array, size: int) -> Taps:
     """Two neighbours, by how near they are; outside is zero."""
+    place = bounded(place)
     first = whole(place)
     near = place - first.astype(place.dtype)
     return Taps(np.stack([outside_is_none(first, size), outside_is_none(first + 1, size)]), np.stack([1 - near, near]))
@@ -142,9 +143,9 @@ class Borders(NamedTuple):
 def _taps(mode: str, place: Array, axis: Borders) -> Taps:
     """The neighbours of places along an axis."""
     if mode == "nearest":
-        index = axis.pixels(whole(axis.inside(np.rint(place))))
+        index = axis.pixels(whole(axis.inside(np.rint(bounded(place)))))
         return Taps(index[None], np.ones_like(place)[None])
-    place = axis.inside(place)
+    place = axis.inside(bounded(place))
     first = whole(place)
     near = place - first.astype(place.dtype)
     if mode == "linear":
