@@ -1,4 +1,4 @@
-"""Attention and its relatives beside the standard's evaluator; Fourier transforms beside NumPy's in double precision."""
+"""Attention and its relatives beside the standard's evaluator; Fourier transforms beside NumPy's."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MASKS = ((), (5,), (4, 5), (1, 5), (6, 4, 5), (2, 1, 1, 5), (2, 6, 4, 5))
 
 
 def fed(feeds: dict[str, Any], outputs: int = 4, **options: Any) -> Any:
-    names = [name if name in feeds else "" for name in NAMES]
+    names = [name if name in feeds else "" for name in NAMES[: 7 if "valid" in feeds else 6]]
     return make("Attention", names, ["y", "ka", "va", "qk"][:outputs], **options)
 
 
@@ -56,9 +56,16 @@ def test_masks_heads_and_what_is_shown(block, monkeypatch):
         if shape:
             mask = draw(*shape)
             feeds["mask"] = mask > -0.5 if number % 2 else mask
-        options: dict[str, Any] = {"qk_matmul_output_mode": mode, "is_causal": number % 3 == 0}
-        options |= {"softcap": 1.5} if number % 4 < 2 else {"scale": 0.3}
+        options: dict[str, Any] = {"qk_matmul_output_mode": mode, "is_causal": number % 3 == 0 and len(shape) != 1}
+        options |= {"softcap": 1.5} if mode and number % 4 < 2 else {"scale": 0.3}
         check(fed(feeds, **options), feeds, 23)
+
+
+def test_products_are_shown_before_they_are_capped():
+    """As the text has it; the evaluator shows them after."""
+    feeds = {"q": draw(1, 1, 3, 2), "k": draw(1, 1, 4, 2), "v": draw(1, 1, 4, 2)}
+    shown = run(fed(feeds, softcap=0.5, scale=2.0), feeds, 23)[3]
+    np.testing.assert_allclose(shown, 2 * feeds["q"] @ feeds["k"].swapaxes(2, 3), rtol=1e-5)
 
 
 def test_three_axes_past_windows_and_padding(monkeypatch):
@@ -91,8 +98,10 @@ def test_rows_that_see_nothing_are_zero_and_infinite_scores_are_hidden():
 def test_attention_that_does_not_fit_is_named():
     feeds = {"q": draw(1, 4, 3, 2), "k": draw(1, 3, 4, 2), "v": draw(1, 3, 4, 2)}
     for text, changed in (
-        ("do not fit each other", {}), ("cannot be repeated", {"k": draw(1, 2, 4, 2), "v": draw(1, 2, 4, 2), "mask": draw(7, 4)}),
-        ("given together", {"pk": draw(1, 3, 1, 2)}), ("3 or 4 axes", {"q": draw(3, 2)}), ("for 4 keys", {"mask": draw(3, 9)}),
+        ("do not fit each other", {}),
+        ("cannot be repeated", {"k": draw(1, 2, 4, 2), "v": draw(1, 2, 4, 2), "mask": draw(7, 4)}),
+        ("given together", {"pk": draw(1, 3, 1, 2)}), ("3 or 4 axes", {"q": draw(3, 2)}),
+        ("for 4 keys", {"k": draw(1, 2, 4, 2), "v": draw(1, 2, 4, 2), "mask": draw(3, 9)}),
     ):  # fmt: skip
         wrong = {**feeds, **changed}
         with pytest.raises(OnnxError, match=f"Attention node.*{text}"):

@@ -174,7 +174,7 @@ def _attend(
     if shown is not None and mode == PROBABILITIES:
         shown[:, :, first:last] = scores / sums
     weights = scores.astype(heads.query.dtype, copy=False).reshape(*together, keys)
-    found = np.matmul(weights, heads.value).reshape(batch, count, last - first, -1)
+    found = np.matmul(weights, heads.value).reshape(out.shape)
     np.divide(found, sums, out=out, casting="unsafe")
 
 
