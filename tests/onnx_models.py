@@ -30,6 +30,17 @@ def model(
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
 
 
+def one_node(onnx: Any, node: Any, arrays: dict[str, Any], opset: int = 19, constants: Any = ()) -> Any:
+    """A model of one node that is fed arrays of these types, of any lengths."""
+    kind = onnx.helper.np_dtype_to_tensor_dtype
+    graph = onnx.helper.make_graph(
+        [node], "one", [tensor(onnx, name, [None] * a.ndim, kind(a.dtype)) for name, a in arrays.items()],
+        [tensor(onnx, name, None, 0) for name in node.output if name],
+        [onnx.numpy_helper.from_array(array, name) for name, array in dict(constants).items()],
+    )  # fmt: skip
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+
+
 def small_net(onnx: Any) -> Any:
     """Padding, normalisation, a residual block, pooling, resizing, shapes computed from shapes, a dense layer."""
     random_state = np.random.default_rng(0)

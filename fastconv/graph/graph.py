@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from .._core.arrays import Array
 from .errors import OnnxError
+
+# The attribute of a node with bodies that names what they read from around: the values of its last inputs, as the
+# bodies call them. No file has one of this name, since operators know their attributes.
+CAPTURED: Final = "captured"
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,10 @@ class Node:
     def input(self, index: int) -> str:
         """The name of an input, '' where it was left out."""
         return self.inputs[index] if index < len(self.inputs) else ""
+
+    def bodies(self) -> Iterator[Graph]:
+        """The graphs among the attributes."""
+        return (value for value in self.attributes.values() if isinstance(value, Graph))
 
 
 @dataclass

@@ -125,6 +125,8 @@ def _result_kind(node: Node, index: int, kinds: dict[str, int]) -> int | None:
         return attribute("output_dtype") or kinds.get(node.input(1), 0)
     if node.op_type == "LayerNormalization" and index:
         return attribute("stash_type") or FLOAT
+    if any(node.bodies()):
+        return None
     known = signature(node.op_type, node.version, node.domain)
     source = None if known is None else known.result(index)
     return None if source is None else kinds.get(node.input(source), 0) if source >= 0 else 0

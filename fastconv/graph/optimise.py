@@ -11,11 +11,12 @@ from typing import Final
 
 import numpy as np
 
+from .bodies import give_constants
 from .errors import OnnxError
 from .fuse import fuse
 from .graph import Graph, Node
 from .memory import LARGEST_VALUE, Pool
-from .operators import Call, find
+from .operators import Call, find, repeatable
 from .program import run_node
 
 # A constant made from smaller ones is kept up to here: a file of a hundred bytes can declare any shape.
@@ -28,8 +29,12 @@ def optimise(graph: Graph, max_value_bytes: int = LARGEST_VALUE) -> Graph:
     with np.errstate(all="ignore"):  # infinities and NaN go on as in any runtime
         fold_constants(graph, max_value_bytes)
         pass_through(graph)
+        give_constants(graph)
         fuse(graph)
     graph.remove_unused()
+    for node in graph.nodes:
+        for body in node.bodies():
+            optimise(body, max_value_bytes)
     return graph
 
 
@@ -40,7 +45,8 @@ def fold_constants(graph: Graph, max_value_bytes: int = FOLDED_BYTES) -> None:
     for node in graph.nodes:
         found = find(node.domain, node.op_type, node.version)
         constant = all(name in graph.constants for name in node.inputs if name)
-        if found is None or not found.pure or not constant or made > FOLDED_BYTES_IN_ALL:
+        bodies = any(node.bodies())  # may take any time: the first run computes them
+        if found is None or not repeatable(node) or bodies or not constant or made > FOLDED_BYTES_IN_ALL:
             kept.append(node)
             continue
         call = Call(node, pool, 1)

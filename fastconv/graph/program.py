@@ -21,7 +21,7 @@ from .errors import OnnxError
 from .graph import Graph, Node
 from .joined import Joined
 from .memory import Pool
-from .operators import Call, find
+from .operators import Call, find, repeatable
 from .operators.registry import Function
 from .replay import LOOSE, NATIVE, Record, Replay, kind_of
 
@@ -72,7 +72,7 @@ def run_node(function: Function, call: Call, inputs: list[Any]) -> tuple[Any, ..
     if isinstance(result, np.ndarray):
         return (result,)
     results = result if isinstance(result, tuple) else (result,)
-    return tuple(x if isinstance(x, (np.ndarray, list)) else np.asarray(x) for x in results)
+    return tuple(x if x is None or isinstance(x, (np.ndarray, list)) else np.asarray(x) for x in results)
 
 
 def shape_bound(graph: Graph, known: Iterable[str] = ()) -> tuple[set[str], set[str]]:
@@ -85,7 +85,7 @@ def shape_bound(graph: Graph, known: Iterable[str] = ()) -> tuple[set[str], set[
     shaped = {*content, *(value.name for value in graph.inputs)}
     for node in graph.nodes:
         found = find(node.domain, node.op_type, node.version)
-        if found is None or not found.pure:
+        if found is None or not repeatable(node):
             continue
         inputs = [name for name in node.inputs if name]
         if all(name in content for name in inputs):
@@ -147,7 +147,7 @@ class Program:
         """The outputs, each in memory of its own or in the array `into`; the time of each of `steps` is added to
         `seconds`."""
         if self.replay is not None:
-            return self._handed_out(self.replay.run(feeds, seconds, into or {}), feeds, into)
+            return self._handed_out(self.replay.run(feeds, seconds, into), feeds, into)
         lock = _recorder.guard.lock
         if self._started and self._attempts and seconds is None and lock.acquire(blocking=False):
             try:

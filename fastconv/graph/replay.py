@@ -48,6 +48,7 @@ class Record(NamedTuple):
 
 def kind_of(step: Step, works: Sequence[Any], inputs: Sequence[Any], results: Sequence[Any], loose: bool) -> str | None:
     """What kind of step has just run; None where a value was not finite: the works are not those of most runs."""
+    results = [result for name, result in zip(step.node.outputs, results, strict=False) if name]
     if loose or not all(isinstance(result, np.ndarray) for result in results):
         return LOOSE
     if any(work.flagged for work in works):
@@ -170,9 +171,20 @@ class Replay:
                     self._natively(begin, end, values)
                 if seconds is not None:
                     seconds[begin] += perf_counter() - start
-            return {name: loose[name] if name in loose else given.get(name, self._homes[name]) for name in self.outputs}
+            return {name: self._result(name, given, loose, into) for name in self.outputs}
         finally:
             self._aside.finish()
+
+    def _result(
+        self, name: str, given: Mapping[str, Array], loose: Mapping[str, Any], into: Mapping[str, Array] | None
+    ) -> Any:
+        """An output as the caller may keep it: what lies at home is copied."""
+        if name in loose or name in given:
+            return loose[name] if name in loose else given[name]
+        if into is None:
+            return np.array(self._homes[name], order="C")
+        np.copyto(into[name], self._homes[name])
+        return into[name]
 
     def _place(self, name: str, into: Mapping[str, Array] | None) -> Array:
         """Where an output is made: in the array that is to hold it if it lies as its home does."""
@@ -213,8 +225,9 @@ class Replay:
                     self._aside.retain(value)
                     loose[name] = value
         else:
-            for home, value in zip(record.homes, results, strict=False):
-                np.copyto(home, value)
+            for name, home, value in zip(node.outputs, record.homes, results, strict=False):
+                if name:
+                    np.copyto(home, value)
         self._aside.settle()
         for name in self._last.get(at, ()):
             self._aside.release(loose.pop(name))

@@ -22,6 +22,7 @@ KINDS: Final[dict[int, tuple[str, str]]] = {
     13: ("TYPE_PROTO", "tp"), 14: ("TYPE_PROTOS", "type_protos"),
 }  # fmt: skip
 NUMBERS: Final = {name: number for number, (name, _) in KINDS.items()}
+GRAPH: Final = 5
 FIELDS: Final = {field: name for name, field in KINDS.values()}
 
 
@@ -70,7 +71,7 @@ def _result(schema: Any, kind: str) -> int | None:
 
 
 def read_attribute(proto: Any, node: Node, known: Signature | None, folder: Path | None) -> Any:
-    """The value of an attribute; None for graphs, types and sparse tensors, of operators that there are none of."""
+    """The value of an attribute; None for graphs, which `loading` reads, types and sparse tensors."""
     name, kind = str(proto.name), int(proto.type)
     if known is not None:
         if name not in known.attributes:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ConvTypeError
 from ..graph.errors import OnnxError, UnsupportedOperator, onnx_package
-from ..graph.graph import Graph, Node, ValueInfo, in_order
+from ..graph.graph import CAPTURED, Graph, Node, ValueInfo, in_order
 from ..graph.operators import INTERNAL, LATEST_OPSET, find
-from ..graph.signature import Signature, read_attribute, signature
+from ..graph.signature import GRAPH, Signature, read_attribute, signature
 from ..graph.tensors import ELEMENT_TYPES, read_tensor, require_honest, type_name
 
 LARGEST_FILE: Final = (1 << 31) - 1  # bytes; Protocol Buffers go no further, larger models keep weights outside
@@ -28,7 +29,10 @@ def load(source: Any) -> Graph:
             f"the model defines functions of its own ({', '.join(names[:5])}); inline them with "
             "onnx.inliner.inline_local_functions before loading.", tuple(names),
         )  # fmt: skip
-    return _graph(model.graph, opsets, folder)
+    graph = _graph(model.graph, opsets, folder)
+    _require_supported(graph)
+    _put_in_order(graph)
+    return graph
 
 
 def _parsed(source: Any) -> tuple[Any, Path | None]:
@@ -70,7 +74,7 @@ def _opsets(model: Any) -> dict[str, int]:
     return {**opsets, "": version}
 
 
-def _graph(proto: Any, opsets: dict[str, int], folder: Path | None) -> Graph:
+def _graph(proto: Any, opsets: dict[str, int], folder: Path | None, inner: bool = False) -> Graph:
     if proto.sparse_initializer:
         raise OnnxError("the model has sparse initializers, which fastconv does not read; save them dense.")
     constants = {}
@@ -83,21 +87,38 @@ def _graph(proto: Any, opsets: dict[str, int], folder: Path | None) -> Graph:
     # Before IR version 4 every initializer is listed among the inputs too, as a default; ours are constants.
     inputs = [value for value in inputs if value.name not in constants]
     outputs = [_value_info(value) for value in proto.output]
-    for group, kind in ((inputs, "inputs"), (outputs, "outputs")):
+    for group, kind in ((inputs, "inputs"), *(() if inner else ((outputs, "outputs"),))):
         names = [value.name for value in group]
         if len(set(names)) < len(names):
             raise OnnxError(f"the graph declares one of its {kind} twice ({', '.join(names[:8])}).")
     if not outputs:
         raise OnnxError("the graph has no outputs; the file is damaged.")
     nodes = [_node(node, opsets, folder) for node in proto.node]
-    _require_supported(nodes)
-    known = [*constants, *(value.name for value in inputs)]
-    nodes = in_order(nodes, known)
-    made = {*known, *(output for node in nodes for output in node.outputs)}
-    for value in outputs:
-        if value.name not in made:
-            raise OnnxError(f"nobody makes the output {value.name!r}; the file is damaged.")
     return Graph(inputs, outputs, constants, nodes, str(proto.name))
+
+
+def _put_in_order(graph: Graph, inner: bool = False) -> list[str]:
+    """Sort the nodes of a graph and of its bodies; for a body, the names that it reads from the graph around it.
+
+    Those become inputs: of the body, and of its node behind the node's own. `inner` says that it is one.
+    """
+    known = [*graph.constants, *(value.name for value in graph.inputs)]
+    made = {*known, *(output for node in graph.nodes for output in node.outputs)}
+    read: dict[str, None] = {}
+    for node in graph.nodes:
+        inside = list(dict.fromkeys(name for body in node.bodies() for name in _put_in_order(body, True)))
+        if inside:
+            node.inputs = [*node.inputs, *inside]
+            node.attributes[CAPTURED] = inside
+        read.update(dict.fromkeys(name for name in node.inputs if name and name not in made))
+    read.update(dict.fromkeys(value.name for value in graph.outputs if value.name not in made))
+    captured = list(read) if inner else []
+    graph.nodes = in_order(graph.nodes, [*known, *captured])
+    for value in graph.outputs:
+        if value.name not in made and value.name not in captured:
+            raise OnnxError(f"nobody makes the output {value.name!r}; the file is damaged.")
+    graph.inputs = [*graph.inputs, *(ValueInfo(name, None, "") for name in captured)]
+    return captured
 
 
 def _value_info(proto: Any) -> ValueInfo:
@@ -135,6 +156,10 @@ def _node(proto: Any, opsets: dict[str, int], folder: Path | None) -> Node:
         if name in node.attributes:
             raise OnnxError(f"the {node.label} has its attribute {name!r} twice.")
         node.attributes[name] = read_attribute(attribute, node, known, folder)
+        if known is not None and known.attributes[name] == GRAPH:
+            if not attribute.HasField("g"):
+                raise OnnxError(f"the {node.label} has an empty attribute {name!r}; the file is damaged.")
+            node.attributes[name] = _graph(attribute.g, opsets, folder, inner=True)
     missing = [] if known is None else [name for name in known.required if name not in node.attributes]
     if missing:
         raise OnnxError(f"the {node.label} lacks its attribute {missing[0]!r}.")
@@ -151,10 +176,18 @@ def _require_arguments(node: Node, known: Signature) -> None:
             raise OnnxError(f"the {node.label} lacks its input {formal!r}.")
 
 
-def _require_supported(nodes: list[Node]) -> None:
+def _nodes(graph: Graph) -> Iterator[Node]:
+    """The nodes of a graph and of the bodies in it."""
+    for node in graph.nodes:
+        yield node
+        for body in node.bodies():
+            yield from _nodes(body)
+
+
+def _require_supported(graph: Graph) -> None:
     """Refuse operators that there are none of, all at once."""
     absent: dict[str, int] = {}
-    for node in nodes:
+    for node in _nodes(graph):
         if node.domain == INTERNAL or find(node.domain, node.op_type, node.version) is None:
             spelled = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
             absent[spelled] = absent.get(spelled, 0) + 1

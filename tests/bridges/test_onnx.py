@@ -53,8 +53,11 @@ suite = BackendTest(TestBackend, __name__)
 suite.exclude("_cuda$")
 # Models whose weights are downloaded, and the large ones made of one constant, which prove nothing.
 suite.exclude(r"^test_(bvlc_alexnet|densenet121|inception_v1|inception_v2|resnet50|shufflenet|squeezenet|vgg19|zfnet512)_")
-# Sequences, strings and gradients: no business of convolutional networks.
-suite.exclude(r"^test_(sequence_model|strnorm|gradient_of)")
+# Strings and gradients: no business of convolutional networks.
+suite.exclude(r"^test_(strnorm|gradient_of)")
+suite.exclude(r"^test_bernoulli")  # random numbers of another generator
+# Compares sequences of arrays without axes, of which the comparison takes len(); test_onnx_bodies.py runs it.
+suite.exclude(r"^test_loop16_seq_none_")
 globals().update(suite.test_cases)
 
 
@@ -142,7 +145,8 @@ def test_programs_are_bounded_and_batches_agree(net):
     for count in (1, 2, 3, 4):
         np.testing.assert_allclose(session.run(["y"], {"x": x[:count]})[0], whole[:count], rtol=1e-5, atol=1e-6)
     ((states, programs),) = session._prepared._families.values()  # one size of samples: weights are packed once
-    assert len(programs) == 4 and all(len([key for key in one if isinstance(key, tuple) and key[0] == "plan"]) <= 1 for one in states.values())
+    plans = [[key for key in one if isinstance(key, tuple) and key[0] == "plan"] for one in states.values()]
+    assert len(programs) == 4 and max(map(len, plans)) == 1
     free = model(onnx, [make("Conv", ["x", "w"], ["y"])], {"x": ["n", 1, "h", 4]}, {"y": None}, {"w": draw(1, 1, 1, 1)})
     session = InferenceSession(free, keep_shapes=2)
     for height in (4, 5, 6):
@@ -361,7 +365,7 @@ def test_the_backend_runs_one_node():
     node = make("Relu", ["x"], ["y"])
     assert np.array_equal(backend.run_node(node, [x], opset_version=17).y, np.maximum(x, 0))
     assert backend.supports_device("CPU") and not backend.supports_device("CUDA")
-    assert not backend.is_compatible(model(onnx, [make("Det", ["x"], ["y"])], {"x": [2, 2]}, {"y": None}))
+    assert not backend.is_compatible(model(onnx, [make("Multinomial", ["x"], ["y"])], {"x": [2, 2]}, {"y": None}))
 
 
 # ---- real models ---------------------------------------------------------------------------------------------------
@@ -415,10 +419,13 @@ def test_files_that_are_none(tmp_path, net):
 
 
 def test_unsupported_operators_are_named_together():
-    nodes = [make("Det", ["x"], ["a"]), make("GRU", ["x", "x", "x"], ["b"]), make("Foo", ["x"], ["y"], domain="my")]
+    ends = [onnx_models.tensor(onnx, "a", None)]
+    inner = onnx.helper.make_graph([make("StringSplit", ["x"], ["a", "b"])], "inner", [], ends)
+    nodes = [make("Multinomial", ["x"], ["a"]), make("If", ["a"], ["b"], then_branch=inner, else_branch=inner),
+             make("Foo", ["x"], ["y"], domain="my")]  # fmt: skip
     with pytest.raises(UnsupportedOperator) as caught:
         InferenceSession(model(onnx, nodes, {"x": [2, 2]}, {"y": None}))
-    assert caught.value.operators == ("Det", "GRU", "my::Foo") and "onnxruntime" in str(caught.value)
+    assert caught.value.operators == ("Multinomial", "StringSplit", "my::Foo") and "onnxruntime" in str(caught.value)
 
 
 def test_graphs_that_cannot_run():

@@ -15,6 +15,7 @@ from onnx_models import model  # noqa: E402
 
 import fastconv  # noqa: E402
 from fastconv import _native  # noqa: E402
+from fastconv.graph.operators import repeatable  # noqa: E402
 from fastconv.onnx import InferenceSession, OnnxError  # noqa: E402
 from fastconv.onnx.loading import load  # noqa: E402
 
@@ -34,6 +35,8 @@ def replay(session: InferenceSession) -> Any:
 def same(got: Any, expected: Any) -> bool:
     if isinstance(got, list):
         return len(got) == len(expected) and all(map(same, got, expected))
+    if got is None or expected is None:
+        return got is expected
     return got.dtype == expected.dtype and got.shape == expected.shape and np.array_equal(
         got, expected, equal_nan=got.dtype.kind in "fc"
     )
@@ -49,11 +52,11 @@ def test_every_operator_of_the_standard_again():
     kinds: dict[str, int] = {}
     for case in collect_testcases(None):
         try:
-            load(case.model)
+            graph = load(case.model)
         except OnnxError:
             continue
         names = [value.name for value in case.model.graph.input]
-        if "training" in case.name or not case.data_sets or len(case.data_sets[0][0]) != len(names):
+        if not all(repeatable(node) for node in graph.nodes) or not case.data_sets or len(case.data_sets[0][0]) != len(names):
             continue
         feeds = dict(zip(names, case.data_sets[0][0], strict=True))
         session, fresh = InferenceSession(case.model), InferenceSession(case.model)

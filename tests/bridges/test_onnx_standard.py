@@ -11,6 +11,7 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="needs the package onnx: pip install fastconv[onnx]")
 
+import onnx_models  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 from onnx_models import model  # noqa: E402
 
@@ -25,13 +26,7 @@ rng = np.random.default_rng(0)
 
 def one_node(node: Any, arrays: dict[str, Any], opset: int = 19) -> Any:
     """A model of one node that is fed all of these, of any lengths."""
-    kind = onnx.helper.np_dtype_to_tensor_dtype
-    graph = onnx.helper.make_graph(
-        [node], "one",
-        [onnx.helper.make_tensor_value_info(name, kind(a.dtype), [None] * a.ndim) for name, a in arrays.items()],
-        [onnx.helper.make_tensor_value_info(name, 0, None) for name in node.output],
-    )  # fmt: skip
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    return onnx_models.one_node(onnx, node, arrays, opset)
 
 
 # ---- Resize ----------------------------------------------------------------------------------------------------------

@@ -54,7 +54,8 @@ def _fused(net: Net) -> Net:
             first, second, _ = made[-3:]
             shape = net.shapes[first.output]
             same = net.shapes[op.output] == net.shapes[first.inputs[0]]
-            if same and len(shape) == 5 and second.options["perm"] == [0, 2, 1, 3, 4] and second.inputs[0] == first.output:
+            turned = second.options["perm"] == [0, 2, 1, 3, 4] and second.inputs[0] == first.output
+            if same and len(shape) == 5 and turned:
                 made[-3:] = [Op("Shuffle", first.inputs[:1], op.outputs, {"groups": shape[1]})]
     return replace(net, ops=made)
 
@@ -333,7 +334,8 @@ WRITERS: Final[dict[str, Callable[[Writer, Op], None]]] = {
     "Reshape": lambda w, op: w.layer("Reshape", [op.inputs[0]], [op.output], _extent(w.shape(op.output))),
     "Shuffle": _simple("ShuffleChannel", lambda op: {0: op.options["groups"]}), "Relu": _simple("ReLU"),
     "LeakyRelu": _simple("ReLU", lambda op: {0: op.options.get("alpha", 0.01)}), "Sigmoid": _simple("Sigmoid"),
-    "Silu": _simple("Swish"), "Gelu": _simple("GELU"), "Tanh": _simple("TanH"), "Sqrt": _simple("UnaryOp", lambda op: {0: 5}),
+    "Silu": _simple("Swish"), "Gelu": _simple("GELU"), "Tanh": _simple("TanH"),
+    "Sqrt": _simple("UnaryOp", lambda op: {0: 5}),
     "HardSigmoid": _simple("HardSigmoid", lambda op: {0: op.options.get("alpha", 0.2), 1: op.options.get("beta", 0.5)}),
     "HardSwish": _simple("HardSwish", lambda op: {0: 1 / 6, 1: 0.5}),
     "Softmax": lambda w, op: w.layer("Softmax", [op.inputs[0]], [op.output], {0: _axis(w, op, -1), 1: 1}),

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from . import (
     activations,
+    attention,
     casts,
     chain,
     convolution,
+    deformable,
     elementwise,
     indexing,
     matrix,
     normalization,
     pooling,
     quantized,
+    random,
+    recurrent,
     reduction,
+    regions,
     resize,
+    sampling,
+    sequences,
     shapes,
+    transforms,
 )
-from .registry import INTERNAL, LATEST_OPSET, Call, Operator, find, names
+from .registry import INTERNAL, LATEST_OPSET, Call, Operator, find, names, repeatable
 
 __all__ = [
     "INTERNAL",
@@ -25,9 +33,11 @@ __all__ = [
     "Call",
     "Operator",
     "activations",
+    "attention",
     "casts",
     "chain",
     "convolution",
+    "deformable",
     "elementwise",
     "find",
     "indexing",
@@ -36,7 +46,14 @@ __all__ = [
     "normalization",
     "pooling",
     "quantized",
+    "random",
+    "recurrent",
     "reduction",
+    "regions",
+    "repeatable",
     "resize",
+    "sampling",
+    "sequences",
     "shapes",
+    "transforms",
 ]

@@ -125,6 +125,15 @@ def swish(call: Call, x: Array) -> Any:
 operator("Silu", domain="fastconv")(swish)
 
 
+@operator("SwiGLU", since=28)
+def swiglu(call: Call, gate: Array, value: Array) -> Any:
+    """The Swish of a gate times a value."""
+    if gate.shape != value.shape:
+        raise call.error(f"a gate of shape {gate.shape} for values of shape {value.shape}.")
+    out = swish(call, gate)
+    return np.multiply(out, value, out=out)
+
+
 @operator("Softplus")
 def softplus(call: Call, x: Array) -> Any:
     """log(1 + exp(x))."""

@@ -234,3 +234,22 @@ def channel_affine(call: Call, x: Array, scale: Array, shift: Array) -> Any:
     shape = (-1, *(1,) * max(0, x.ndim - 2))
     y = np.multiply(x, scale.reshape(shape), out=call.into(x))
     return activate(call, np.add(y, shift.reshape(shape), out=y), call.get("activation"))
+
+
+@operator("CausalConvWithState", since=27)
+def causal_with_state(
+    call: Call, x: Array, weight: Array, bias: Array | None = None, past: Array | None = None
+) -> tuple[Array, Array]:
+    """A depthwise convolution of a sequence that arrives in chunks, and the end of the sequence so far."""
+    if x.ndim != 3 or weight.ndim != 3 or weight.shape[:2] != (x.shape[1], 1) or not weight.shape[2]:
+        raise call.error(f"a weight of shape {weight.shape} does not fit an input of shape {x.shape}.")
+    before = (x.shape[0], x.shape[1], weight.shape[2] - 1)
+    past = np.zeros(call.check(before, x.dtype), x.dtype) if past is None else past
+    if past.shape != before:
+        raise call.error(f"a past of shape {past.shape}; it must be {before}.")
+    whole = np.concatenate([past, x], axis=2)
+    out = call.empty(x.shape, x.dtype)
+    CONVOLUTIONS[1](whole, weight, bias, groups=x.shape[1], num_threads=call.threads, out=out)
+    if call.get("activation", "none") in ("silu", "swish"):
+        np.multiply(out, logistic(out, np.empty_like(out)), out=out)
+    return out, whole[:, :, whole.shape[2] - before[2] :]

@@ -216,3 +216,20 @@ def reverse_sequence(call: Call, x: Array, lengths: Array) -> Array:
             raise call.error(f"a sequence of {count} in an axis of {moved.shape[1]}.")
         result[row, :count] = moved[row, :count][::-1]
     return result if batch == 0 else result.swapaxes(0, 1)
+
+
+@operator("Unique", since=11, as_stored=True, shaping="all")
+def unique(call: Call, x: Array) -> tuple[Array, ...]:
+    """What occurs, once each: in order, or in the order in which it occurs first; where first, which, how often."""
+    axis = call.get("axis")
+    axis = None if axis is None else call.from_front(int(axis), x.ndim)
+    found, first, inverse, counts = np.unique(
+        x, return_index=True, return_inverse=True, return_counts=True, axis=axis
+    )  # fmt: skip
+    inverse = inverse.ravel()
+    if not call.get("sorted", 1):
+        order = np.argsort(first, kind="stable")
+        found = np.take(found, order, 0 if axis is None else axis)
+        first, counts = first[order], counts[order]
+        inverse = np.argsort(order)[inverse]
+    return (found, *(numbers.astype(np.int64) for numbers in (first, inverse, counts)))[: len(call.node.outputs)]

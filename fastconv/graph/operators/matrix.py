@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,6 +16,8 @@ from ..._core.sums import product
 from ..._native import LONG_SUM
 from .convolution import activate
 from .registry import INTERNAL, Call, operator
+
+FEW_PRODUCTS: Final = 1 << 21  # for which a second thread does not pay
 
 
 @operator("MatMul")
@@ -85,6 +89,41 @@ def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any
     return out
 
 
+class Products:
+    """Rows times the transpose of a matrix a direction, plus a bias: packed once where the matrix stays the same."""
+
+    def __init__(self, call: Call, name: str, weight: Array, bias: Array | None, constant: bool) -> None:
+        self._call, self._name, self._weight, self._bias = call, name, weight, bias
+        self._constant = constant and 0 not in weight.shape
+
+    def into(self, direction: int, rows: Array, out: Array) -> None:
+        """`rows` (count, features) times the weight of a direction into `out`, contiguous."""
+        self.bound(direction, rows, out)()
+
+    def bound(self, direction: int, rows: Array, out: Array) -> Callable[[], Any]:
+        """The same as a function to be called again and again, after `rows` has been written to."""
+        weight = self._weight[direction].T
+        bias = None if self._bias is None else self._bias[direction]
+        count = len(rows)
+        if not self._constant or not count or rows.dtype != weight.dtype:
+            return partial(_plain, rows, weight, bias, out)
+        key = (self._name, direction, count)
+        plan = self._call.state.get(key)
+        if plan is None:
+            few = count * weight.size < FEW_PRODUCTS
+            plan = self._call.state[key] = prepared(
+                Use.NETWORK, (1, 1, count, weight.shape[0]), weight.reshape(1, 1, *weight.shape), bias,
+                data_format="NHWC", num_threads=1 if few else self._call.threads,
+            )  # fmt: skip
+        return partial(plan.run, rows.reshape(1, 1, *rows.shape), out.reshape(1, 1, *out.shape))
+
+
+def _plain(rows: Array, weight: Array, bias: Array | None, out: Array) -> None:
+    product(rows, weight, out)
+    if bias is not None:
+        np.add(out, bias, out=out)
+
+
 @operator("Einsum")
 def einsum(call: Call, *arrays: Array) -> Array:
     """As `numpy.einsum`."""
@@ -100,3 +139,11 @@ def einsum(call: Call, *arrays: Array) -> Array:
     if arrays[0].dtype == np.float32 and (terms >= LONG_SUM or "..." in given):  # NumPy's sums are running ones
         return np.asarray(np.einsum(text, *arrays, dtype=np.float64, casting="unsafe")).astype(np.float32)
     return np.asarray(np.einsum(text, *arrays))
+
+
+@operator("Det", since=11)
+def det(call: Call, x: Array) -> Any:
+    """The determinants of square matrices."""
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise call.error(f"an input of shape {x.shape} holds no square matrices.")
+    return np.asarray(np.linalg.det(x)).astype(x.dtype, copy=False)

@@ -70,6 +70,14 @@ def find(domain: str, op_type: str, version: int) -> Operator | None:
     return next((one for one in _operators.get((domain, op_type), ()) if one.since <= version), None)
 
 
+def repeatable(node: Node) -> bool:
+    """Whether a node gives the same results for the same inputs; one with bodies if all nodes in them do."""
+    found = find(node.domain, node.op_type, node.version)
+    if found is None or not found.pure:
+        return False
+    return all(repeatable(inner) for body in node.bodies() for inner in body.nodes)
+
+
 def names(domain: str = "") -> dict[str, int]:
     """Every operator of a domain and the operator set from which it is there."""
     return {name: known[-1].since for (where, name), known in sorted(_operators.items()) if where == domain}
