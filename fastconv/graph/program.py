@@ -167,7 +167,8 @@ class Program:
         self._attempts -= 1
         own = {name: x.copy("K") if isinstance(x, np.ndarray) else x for name, x in feeds.items()}
         records: list[Record] = []
-        outputs = self._handed_out(self._walk(own, None, records), own, into)
+        found = self._walk(own, None, records)
+        outputs = self._handed_out(found, {**own, **found}, into)  # copies: what was found stays at home
         if len(records) == len(self.steps) and self.pool.kept:
             self.replay = Replay(self._again, records, own, self._fixed, self.outputs, self.pool.limit)
         return outputs
@@ -239,7 +240,7 @@ class Program:
                 if found[name] is not into[name]:
                     np.copyto(into[name], found[name])
             return dict(into)
-        given = {id(value) for value in (*self._fixed.values(), *feeds.values())}  # and what was given out
+        given = {id(value) for value in (*self._fixed.values(), *feeds.values())}  # and what was handed out
         for name in self.outputs:
             outputs[name] = _own(found[name], given)
             given.add(id(outputs[name]))

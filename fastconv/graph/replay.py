@@ -182,7 +182,8 @@ class Replay:
         if name in loose or name in given:
             return loose[name] if name in loose else given[name]
         if into is None:
-            return np.array(self._homes[name], order="C")
+            home = self._homes[name]
+            return np.array(home, order="C") if isinstance(home, np.ndarray) else home
         np.copyto(into[name], self._homes[name])
         return into[name]
 

@@ -42,6 +42,15 @@ def same(got: Any, expected: Any) -> bool:
     )
 
 
+def alike(got: Any, expected: Any) -> bool:
+    """The same but for the last bits of NumPy's matrix products, which depend on how arrays lie."""
+    if isinstance(got, list):
+        return len(got) == len(expected) and all(map(alike, got, expected))
+    if got is None or got.dtype.kind != "f":
+        return same(got, expected)
+    return got.shape == expected.shape and np.allclose(got, expected, 1e-5, 1e-6, equal_nan=True)
+
+
 def others(value: Any) -> Any:
     """Other values of the same kind, as good for any operator."""
     return np.ascontiguousarray(value[::-1]) if isinstance(value, np.ndarray) and value.ndim else value
@@ -56,7 +65,7 @@ def test_every_operator_of_the_standard_again():
         except OnnxError:
             continue
         names = [value.name for value in case.model.graph.input]
-        if not all(repeatable(node) for node in graph.nodes) or not case.data_sets or len(case.data_sets[0][0]) != len(names):
+        if not all(map(repeatable, graph.nodes)) or not case.data_sets or len(case.data_sets[0][0]) != len(names):
             continue
         feeds = dict(zip(names, case.data_sets[0][0], strict=True))
         session, fresh = InferenceSession(case.model), InferenceSession(case.model)
@@ -72,7 +81,7 @@ def test_every_operator_of_the_standard_again():
                 first = feeds
         session.run(None, first)
         again = replay(session)
-        assert same(session.run(None, feeds), expected), case.name
+        assert alike(session.run(None, feeds), expected), case.name
         for record in again.records if again else ():
             kinds[record.kind] = kinds.get(record.kind, 0) + 1
     assert kinds["native"] > 100 and kinds["view"] > 30 and kinds["Python"] > 100 and kinds["loose"] > 10, kinds
