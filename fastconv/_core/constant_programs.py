@@ -18,7 +18,7 @@ from .words import Sizes
 class PaddedProgram(Program):
     """A forward pass, block by block; `make` gives the program of a block. All take the same packed weights."""
 
-    native = False
+    natively = False
 
     def __init__(self, g: Geometry, c: Cut, element: int, make: Callable[[Geometry], Program]) -> None:
         self.geometry, self.cut, self.element, self.make = g, c, element, make

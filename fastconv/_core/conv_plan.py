@@ -148,7 +148,7 @@ class ConvPlan:
     @property
     def native(self) -> bool:
         """Whether a run on arrays as planned is native works alone, which a net may do again by themselves."""
-        return self._weight is None and self._program.native and self._program.covers
+        return self._weight is None and self._program.natively and self._program.covers
 
     @property
     def pools(self) -> bool:

@@ -276,8 +276,9 @@ def _apart(a: Array, b: Array) -> bool:
     """Whether two arrays have no element in common, though one may lie between those of the other."""
     if not np.may_share_memory(a, b):
         return True
+    search: Any = np.shares_memory
     try:
-        return not np.shares_memory(a, b, max_work=MOST_WORK)
+        return not search(a, b, max_work=MOST_WORK)
     except (np.exceptions.TooHardError, OverflowError):
         return False
 

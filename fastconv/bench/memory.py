@@ -62,7 +62,7 @@ def measure(name: str) -> dict[str, Any]:
     plan.run(x)
     return {
         "net": name, "peak_bytes": resident("VmHWM") - before, "pair_bytes": largest_pair(model),
-        "weight_bytes": weights, "packed_bytes": sum(step.packed_bytes for step in plan.steps),
+        "weight_bytes": weights, "packed_bytes": sum(step["packed_bytes"] for step in plan.steps),
     }  # fmt: skip
 
 

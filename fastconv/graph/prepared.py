@@ -69,9 +69,10 @@ class Prepared:
         shapes = tuple((name, x.shape if isinstance(x, np.ndarray) else None) for name, x in feeds.items())
         sample = tuple((name, None if shape is None else shape[1:]) for name, shape in shapes)
         states, programs = _kept(self._families, sample, self.keep, lambda: ({}, OrderedDict()))
-        return _kept(
+        made: Program = _kept(
             programs, shapes, KEPT_BATCHES, lambda: Program(self.graph, self.pool, self.threads, states)
         )  # fmt: skip
+        return made
 
     @property
     def last(self) -> Program | None:

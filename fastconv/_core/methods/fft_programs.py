@@ -348,7 +348,7 @@ class Transformed:
 class FftProgram(Program):
     """The passes of a problem, each transformed."""
 
-    native = False
+    natively = False
 
     def __init__(self, p: Problem, t: Tiling) -> None:
         self.problem, self.t = p, t

@@ -64,7 +64,7 @@ class Program(ABC):
 
     covers = True  # every output is written
     whole = False  # pieces of the image that are computed apart have other bits
-    native = True  # with packed weights, native works alone touch the arrays
+    natively = True  # with packed weights, native works alone touch the arrays
     pools = False  # `pooled` may be called for channels-last arrays
 
     @abstractmethod

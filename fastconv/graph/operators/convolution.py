@@ -50,7 +50,8 @@ class Ready(NamedTuple):
             return self.plan.run_pooled(x, out)
         _, height, width, channels = self.plan.shape
         whole = call.pool.empty((len(x), height, width, channels), x.dtype)
-        return max_pool2d(self.plan.run(x, whole), 2, data_format="NHWC", out=out, num_threads=call.threads)
+        max_pool2d(self.plan.run(x, whole), 2, data_format="NHWC", out=out, num_threads=call.threads)
+        return out
 
 
 @operator("Conv")
@@ -74,7 +75,7 @@ def require_axes(call: Call, x: Array, w: Array) -> tuple[int, ...]:
 
 def _planned(
     call: Call, x: Array, w: Array, b: Array | None, residual: Array | None, window: Window
-) -> Array:
+) -> Any:
     """By a plan where the weights are constant, else by a call."""
     activation, pooled = call.get("activation"), bool(call.get("pool"))
     options: dict[str, Any] = {
