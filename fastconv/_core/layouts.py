@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 
