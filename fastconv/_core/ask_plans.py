@@ -96,16 +96,18 @@ def prepared_transposed(
     dilation: object = 1,
     *,
     data_format: object = "channels_first",
+    activation: object = None,
     num_threads: int | None = None,
 ) -> ConvPlan:
-    """`planned_transposed` of as many axes as the weight has: for nets."""
+    """`planned_transposed` of as many axes as the weight has: for nets. An `activation` is for plans whose passes write
+    every output (`ConvPlan.native`)."""
     axes = weight.ndim - 2
     a = asked(
         f"plan_conv_transpose{axes}d", axes, data_format,
         (stride, padding, dilation, groups, output_padding, None), input_shape, weight, "auto", num_threads,
         transposed=True, input_shape="input_shape",
     )  # fmt: skip
-    return _plan(a, a.geometry.in_channels, bias, None, Use.NETWORK, transposed=True)
+    return _plan(a, a.geometry.in_channels, bias, activation, Use.NETWORK, transposed=True)
 
 
 def _plan(

@@ -61,8 +61,8 @@ def _named(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _onnx(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """An ONNX model: the steps of its optimised graph, likewise."""
     require("onnx", "onnx")
-    from ..onnx import InferenceSession
     from ..graph.tensors import numpy_type
+    from ..onnx import InferenceSession
 
     if args.classes is not None:
         raise CommandError("--classes is for the models of fastconv; an .onnx file has those that it was trained for")

@@ -1,8 +1,8 @@
 """Concat without copies: what is joined along the channels is made where it will lie.
 
 After the first run the shapes are known. Every operator whose result is one part of a Concat gets a slice of the joined
-value, channels last, as its target; a Concat of a Concat, as in a densely connected block, is a slice as well. What an
-operator cannot make in its slice is copied by the Concat.
+value, channels last, as its target; a Concat of a Concat is a slice as well, and so is one whose parts are the first of
+another's, as in a densely connected block. What an operator cannot make in its slice is copied by the Concat.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ class Place(NamedTuple):
     start: int
 
 
+def _along_channels(node: Node) -> bool:
+    return node.op_type == "Split" and node.attributes.get("axis", 0) in (CHANNELS, CHANNELS - 4)
+
+
 class Joined:
     """The joined values of a program, each allocated in a run when its first part is made."""
 
@@ -41,6 +45,10 @@ class Joined:
         """Give every call whose result is joined its target."""
         makers = {node.outputs[0]: call for node, call in steps}
         places: dict[str, Place] = {}
+        # pieces that lie one behind the other are what was split, as in the blocks of detectors
+        splits = {tuple(node.outputs): node.inputs[0] for node, _ in steps if _along_channels(node)}
+        pieces = {names[0]: len(names) for names in splits}
+        begins: dict[tuple[str, ...], str] = {}  # the Concat whose first parts are these
         for node, call in reversed(steps):
             shape = shapes.get(node.outputs[0], ())
             if node.op_type != "Concat" or len(shape) != 4 or call.axis(4, CHANNELS) != CHANNELS or shape[2:] == (1, 1):
@@ -49,13 +57,19 @@ class Joined:
                 continue
             lengths = [shapes[name][CHANNELS] if name in shapes else None for name in node.inputs]
             times = Counter(node.inputs)
+            parts = tuple(node.inputs)
+            longer = begins.get(parts)
+            if longer in places and node.outputs[0] not in places:
+                places[node.outputs[0]] = places[longer]
+            begins.update((parts[:count], node.outputs[0]) for count in range(2, len(parts)) if longer is None)
             place = places.get(node.outputs[0], Place(node.outputs[0], 0))
             start = place.start
-            for name, length in zip(node.inputs, lengths, strict=True):
+            for at, (name, length) in enumerate(zip(node.inputs, lengths, strict=True)):
                 if length is None:  # an input of the graph or a constant, whose length is not known here
                     break
-                if name in makers and name not in places and times[name] == 1:
-                    places[name] = Place(place.root, start)
+                whole = splits.get(tuple(node.inputs[at : at + pieces.get(name, 0)]), name)
+                if whole in makers and whole not in places and times[name] == 1:
+                    places[whole] = Place(place.root, start)
                 start += length
             if place.root == node.outputs[0]:
                 places[node.outputs[0]] = place

@@ -189,15 +189,22 @@ def conv_transpose(call: Call, x: Array, w: Array, b: Array | None = None) -> An
     out = call.empty_channels_last(shape, x.dtype) if shape[1] > 1 else call.empty(shape, x.dtype)
     if call.is_constant(1) and (b is None or call.is_constant(2)) and x.dtype in FLOATS:
         key, last = ("plan", x.shape[1:], x.dtype), OUTWARD[x.ndim]
+        activation = call.get("activation")
         plan = call.state.get(key)
         if plan is None:
-            plan = call.state[key] = prepared_transposed(
-                (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(WEIGHT_OUTWARD[w.ndim]), b, stride, sides, 0,
-                groups, dilation, data_format="channels_last", num_threads=call.threads,
-            )  # fmt: skip
-            call.describe(plan.explain().kind, plan.explain().packed_weight_bytes)
+            for fused in dict.fromkeys((activation, None)):  # outputs without a tap are written without one
+                plan = call.state[key] = prepared_transposed(
+                    (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(WEIGHT_OUTWARD[w.ndim]), b, stride, sides, 0,
+                    groups, dilation, data_format="channels_last", activation=fused, num_threads=call.threads,
+                )  # fmt: skip
+                if plan.native:
+                    break
+            after = [activation] if activation else []
+            call.describe(" + ".join([plan.explain().kind, *after]), plan.explain().packed_weight_bytes)
         plan.run(x.transpose(last), out.transpose(last))
-        call.native = plan.native and call.get("activation") is None
+        call.native = plan.native
+        if plan.native:
+            return out
     else:
         TRANSPOSED[len(size)](x, w, b, stride, sides, 0, groups, dilation, num_threads=call.threads, out=out)
     return activate(call, out, call.get("activation"))
