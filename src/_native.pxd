@@ -197,11 +197,21 @@ cdef extern from "fastconv.h" nogil:
                      Py_ssize_t) noexcept nogil
         void (*max_pool_gradient)(const fc_max_pool_gradient*) noexcept nogil
         void (*dense)(const void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
+    enum:
+        FC_JOIN_SUM, FC_JOIN_SQUARES, FC_JOIN_MAGNITUDES, FC_JOIN_MAX, FC_JOIN_MIN   # fc_join
+    ctypedef struct fc_row_kernels:
+        void (*blend)(void*, const void* const*, const void*, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*pick)(void*, Py_ssize_t, const void*, const Py_ssize_t*, const void*, Py_ssize_t,
+                     Py_ssize_t) noexcept nogil
+        void (*join)(int, const char*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
+        void (*join_line)(int, const char*, Py_ssize_t, void*) noexcept nogil
+        void (*place)(int, int, const char*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, void*) noexcept nogil
     ctypedef struct fc_isa:
         const char* name
         const fc_kernels* compute[FC_COMPUTES]
         const fc_pool_kernels* pool[FC_DTYPES]
         const fc_layer_kernels* layers[2]
+        const fc_row_kernels* rows[2]
         fc_burst fma_burst
     const fc_isa* fc_isa_select(const char*)
     const fc_isa* fc_isa_best()
@@ -235,6 +245,7 @@ cdef class Arrays:
     cdef int activation(self, object array, View* out, bint writable, bint channels_last) except -1
     cdef int weight(self, object array, View* out, bint channels_last) except -1
     cdef const Py_buffer* take(self, object array, bint writable) except NULL
+    cdef const Py_buffer* hold(self, object array, bint writable) except NULL
     cdef int lay(self, const Py_buffer* buffer, View* out, int first, int second, int spatial, int axes) except -1
     cdef void release(self)
 

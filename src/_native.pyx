@@ -236,6 +236,14 @@ cdef class Arrays:
         return self.lay(buffer, out, buffer.ndim - 1, buffer.ndim - 2, 0, buffer.ndim - 2)
 
     cdef const Py_buffer* take(self, object array, bint writable) except NULL:
+        """The buffer of an array that can be seen as a view."""
+        cdef const Py_buffer* buffer = self.hold(array, writable)
+        if buffer.ndim > 5:
+            raise ValueError("arrays of more than five axes do not reach native code")
+        return buffer
+
+    cdef const Py_buffer* hold(self, object array, bint writable) except NULL:
+        """The buffer of an array of any axes."""
         cdef Py_buffer* buffer = &self.buffers[self.count]
         if type(array) is not ndarray:   # a subclass may have told Python another shape than its buffer's
             raise TypeError(f"arrays reach native code as plain ndarrays, but got a {type(array).__name__}")
@@ -245,8 +253,6 @@ cdef class Arrays:
             array = array.view(f"u{array.itemsize}")
             PyObject_GetBuffer(array, buffer, PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0))
         self.count += 1
-        if buffer.ndim > 5:
-            raise ValueError("arrays of more than five axes do not reach native code")
         return buffer
 
     cdef int lay(self, const Py_buffer* buffer, View* out, int first, int second, int spatial, int axes) except -1:
@@ -406,3 +412,7 @@ include "drivers/winograd_gradient.pxi"
 include "drivers/pool.pxi"
 include "drivers/layers.pxi"
 include "drivers/elementwise.pxi"
+include "drivers/move.pxi"
+include "drivers/reduce.pxi"
+include "drivers/resize.pxi"
+include "drivers/matmul.pxi"

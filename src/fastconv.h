@@ -234,6 +234,18 @@ typedef struct {
                   ptrdiff_t outputs, void *sum);
 } fc_layer_kernels;
 
+/* Rows that are weighted, summed and compared (kernels/rows.h), for float and double. */
+enum fc_join { FC_JOIN_SUM, FC_JOIN_SQUARES, FC_JOIN_MAGNITUDES, FC_JOIN_MAX, FC_JOIN_MIN };
+typedef struct {
+    void (*blend)(void *to, const void *const *from, const void *weight, ptrdiff_t taps, ptrdiff_t count);
+    void (*pick)(void *to, ptrdiff_t to_step, const void *from, const ptrdiff_t *index, const void *weight,
+                 ptrdiff_t taps, ptrdiff_t count);
+    void (*join)(int how, const char *x, ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t count, void *sums);
+    void (*join_line)(int how, const char *x, ptrdiff_t count, void *sums);
+    void (*place)(int how, int last, const char *x, ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t count, void *most,
+                  void *place);
+} fc_row_kernels;
+
 typedef double (*fc_burst)(long rounds); /* returns the floating-point operations done (float32) */
 
 typedef struct {
@@ -241,6 +253,7 @@ typedef struct {
     const fc_kernels *compute[FC_COMPUTES];  /* NULL: it has none */
     const fc_pool_kernels *pool[FC_DTYPES];
     const fc_layer_kernels *layers[2];  /* float, double */
+    const fc_row_kernels *rows[2];      /* the same */
     fc_burst fma_burst;
 } fc_isa;
 

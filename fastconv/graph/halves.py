@@ -49,6 +49,7 @@ def _rounded(function: Callable[..., Any], call: Any, inputs: tuple[Any, ...]) -
         results = function(call, *wide)
     finally:
         call.target = target
+    call.native = False  # of what follows
     if not isinstance(results, tuple):
         return _narrowed(call, 0, results, inputs)
     return tuple(_narrowed(call, index, result, inputs) for index, result in enumerate(results))

@@ -61,6 +61,17 @@
 #define LAYER_EXP exp
 #include "layers.h"
 
+#define T float
+#define ROWS(x) rows_##x##_f32
+#define WIDE_SUM 0
+#define INDEX int32_t
+#include "rows.h"
+#define T double
+#define ROWS(x) rows_##x##_f64
+#define WIDE_SUM 1
+#define INDEX int64_t
+#include "rows.h"
+
 #define PLAIN(x) (x)
 #define POOL_AVERAGES 1
 #define POOL_SCATTERS 1
@@ -168,5 +179,6 @@ const fc_isa JOIN(fc_isa_, FASTCONV_ISA) = {
              [FC_U16] = &pool_kernels_u16, [FC_I32] = &pool_kernels_i32, [FC_U32] = &pool_kernels_u32,
              [FC_I64] = &pool_kernels_i64, [FC_U64] = &pool_kernels_u64},
     .layers = {&layer_kernels_f32, &layer_kernels_f64},
+    .rows = {&rows_kernels_f32, &rows_kernels_f64},
     .fma_burst = fma_burst,
 };

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from ... import _native
 from ..._core.arrays import Array
+from ..._core.threads import effective
+from .chain import TYPES
+from .moving import copied, moved
 from .registry import Call, operator
 
 
@@ -59,8 +64,17 @@ def gather(call: Call, x: Array, indices: Array) -> Array:
     if not x.ndim:
         raise call.error("its input has no axes.")
     axis = call.axis(x.ndim)
-    call.check((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)
-    return np.take(x, indices_of(call, indices, x.shape[axis]), axis)
+    shape = call.check((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)
+    places = indices_of(call, indices, x.shape[axis])
+    if x.dtype.hasobject:
+        return np.take(x, places, axis)
+    if not indices.ndim and call.is_constant(1):
+        return x[(slice(None),) * axis + (int(places),)]
+    out = call.ordered_like(x, shape) if indices.ndim == 1 else call.empty(shape, x.dtype)
+    flat = out.reshape(*x.shape[:axis], places.size, *x.shape[axis + 1 :])
+    if moved(call, flat, x, (*(None,) * axis, places.ravel())) and call.is_constant(1):
+        call.natively()
+    return out
 
 
 @operator("GatherElements", as_stored=True)
@@ -173,12 +187,21 @@ def _extreme(call: Call, x: Array, largest: bool) -> Array:
     axis = call.axis(x.ndim)
     if not x.size:
         raise call.error(f"its input of shape {x.shape} has no elements.")
-    find = np.argmax if largest else np.argmin
-    if call.get("select_last_index", 0):
-        found = x.shape[axis] - 1 - find(np.flip(x, axis), axis)
+    last = bool(call.get("select_last_index", 0))
+    out = call.empty((*x.shape[:axis], 1, *x.shape[axis + 1 :]), np.int64)
+    seen = x if x.flags.c_contiguous or x.dtype not in TYPES else copied(call, x)[0]
+    if x.dtype in TYPES and x.shape[axis] < 1 << 31:
+        sizes = (prod(x.shape[:axis]), x.shape[axis], prod(x.shape[axis + 1 :]))
+        _native.extreme_places(
+            "max" if largest else "min", last, out.reshape(sizes[0], 1, sizes[2]), seen.reshape(sizes),
+            effective(call.threads),
+        )  # fmt: skip
+        call.natively()
     else:
-        found = find(x, axis)
-    return (np.expand_dims(found, axis) if call.get("keepdims", 1) else np.asarray(found)).astype(np.int64)
+        find = np.argmax if largest else np.argmin
+        found = x.shape[axis] - 1 - find(np.flip(x, axis), axis) if last else find(x, axis)
+        out[...] = np.expand_dims(found, axis)
+    return out if call.get("keepdims", 1) else out.reshape([*x.shape[:axis], *x.shape[axis + 1 :]])
 
 
 operator("ArgMax")(lambda call, x: _extreme(call, x, True))

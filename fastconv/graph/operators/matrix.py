@@ -9,26 +9,53 @@ from typing import Any, Final
 
 import numpy as np
 
+from ... import _native
 from ..._core.arrays import Array
 from ..._core.ask_plans import prepared
 from ..._core.problem import Use
 from ..._core.sums import product
+from ..._core.threads import effective
+from ..._core.words import Shape
 from ..._native import LONG_SUM
+from .chain import ADD, MUL, SERIAL_BELOW, TYPES, merged
 from .convolution import activate
+from .moving import moved, reshaped, views_as
 from .registry import INTERNAL, Call, operator
 
 FEW_PRODUCTS: Final = 1 << 21  # for which a second thread does not pay
+MOST_BATCH: Final = 6  # axes of matrices that the native product takes
 
 
 @operator("MatMul")
 def matmul(call: Call, a: Array, b: Array) -> Array:
     """As `numpy.matmul`."""
-    _check(call, a, b)
-    return product(a, b).astype(a.dtype, copy=False)
+    shape = _check(call, a, b)
+    out = call.empty(shape, a.dtype)
+    if multiplied(call, out, a, b):
+        call.natively()
+    return out.reshape([*shape[:-2], *shape[-2:][: a.ndim > 1], *shape[-1:][: b.ndim > 1]])
 
 
-def _check(call: Call, a: Array, b: Array) -> None:
-    """Refuse products that do not exist or are too large."""
+def multiplied(call: Call, out: Array, a: Array, b: Array) -> bool:
+    """out (..., M, N) = a @ b; whether natively."""
+    if a.ndim > 1 and b.ndim == 2 and views_as(a.shape, a.strides, (a.size // max(1, a.shape[-1]), a.shape[-1])):
+        a, out = a.reshape(-1, a.shape[-1]), out.reshape(-1, out.shape[-1])  # one matrix for all of the batch
+    left = a if a.ndim > 1 else a[None]
+    right = b if b.ndim > 1 else b[:, None]
+    kinds = a.dtype == b.dtype and a.dtype in TYPES
+    if not kinds or out.ndim - 2 > MOST_BATCH or any(s % x.itemsize for x in (a, b) for s in x.strides):
+        out[...] = product(left, right)
+        return False
+    batch = out.shape[:-2]
+    left = np.broadcast_to(left, (*batch, *left.shape[-2:]))
+    right = np.broadcast_to(right, (*batch, *right.shape[-2:]))
+    _native.matmul(out, left, right, effective(call.threads))
+    return True
+
+
+def _check(call: Call, a: Array, b: Array) -> Shape:
+    """The shape (..., M, N) of a product, of length 1 along an axis that an input lacks; refuses what does not exist
+    or is too large."""
     left = a.shape if a.ndim > 1 else (1, *a.shape)
     right = b.shape if b.ndim > 1 else (*b.shape, 1)
     try:
@@ -37,7 +64,7 @@ def _check(call: Call, a: Array, b: Array) -> None:
         batch = np.broadcast_shapes(left[:-2], right[:-2])
     except ValueError:
         raise call.error(f"inputs of shape {a.shape} and {b.shape} have no product.") from None
-    call.check((*batch, left[-2], right[-1]), a.dtype)
+    return call.check((*batch, left[-2], right[-1]), a.dtype)
 
 
 @operator("Gemm")
@@ -48,15 +75,36 @@ def gemm(call: Call, a: Array, b: Array, c: Array | None = None) -> Array:
     a = a.T if call.get("transA", 0) else a
     b = b.T if call.get("transB", 0) else b
     _check(call, a, b)
-    kind = a.dtype.type
     alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
     out = call.empty((a.shape[0], b.shape[1]), a.dtype)
-    product(a, b, out)
+    native = multiplied(call, out, a, b)
     if alpha != 1.0:
-        np.multiply(out, kind(alpha), out=out)
+        native &= _step(call, out, MUL, alpha)
     if c is not None:
-        out += c if beta == 1.0 else (kind(beta) * c).astype(a.dtype, copy=False)
+        if beta != 1.0:
+            scaled = call.empty(c.shape, a.dtype)
+            native &= moved(call, scaled, c) and _step(call, scaled, MUL, beta)
+            c = scaled
+        native &= _step(call, out, ADD, c)
+    if native:
+        call.natively()
     return out
+
+
+def _step(call: Call, out: Array, code: int, operand: Any) -> bool:
+    """out = out * operand or out + operand, an array that is repeated or a number; whether natively."""
+    threads = effective(call.threads) if out.size >= SERIAL_BELOW else 1
+    if out.dtype in TYPES and out.size:
+        if not isinstance(operand, np.ndarray):
+            flat = ((1, out.size, 1), ((out.itemsize,) * 3,) * 2)
+            _native.elementwise(out, out, (), *flat, ((code, -1, operand),), threads)
+            return True
+        if operand.dtype == out.dtype:
+            shape, strides = merged(out, out, np.broadcast_to(operand, out.shape))
+            _native.elementwise(out, out, (operand,), shape, strides, ((code, 0, 0.0),), threads)
+            return True
+    (np.multiply if code == MUL else np.add)(out, out.dtype.type(operand) if code == MUL else operand, out=out)
+    return False
 
 
 @operator("Dense", domain=INTERNAL)
@@ -73,7 +121,7 @@ def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any
     rows = x.size // inputs if inputs else 0
     out = call.empty(shape, x.dtype)
     if x.dtype != weight.dtype or not rows or not outputs:
-        product(x, weight, out)
+        multiplied(call, out, x, weight)
         out = out if bias is None else np.add(out, bias, out=out)
         return activate(call, out, call.get("activation"))
     plan = call.state.get(rows)
@@ -83,9 +131,8 @@ def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any
             activation=call.get("activation"), num_threads=call.threads,
         )  # fmt: skip
         call.describe("1 x 1 convolution", plan.explain().packed_weight_bytes)
-    pixels = x.reshape(1, 1, rows, inputs)
-    plan.run(pixels, out.reshape(1, 1, rows, outputs))
-    call.native = plan.native and np.may_share_memory(pixels, x)  # a view, not a copy
+    call.natively()
+    plan.run(reshaped(call, x, (1, 1, rows, inputs)), out.reshape(1, 1, rows, outputs))
     return out
 
 

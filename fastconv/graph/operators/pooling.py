@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from ..._core import pooling
 from ..._core.arrays import Array
 from ..._core.layouts import lies_channels_last
-from ..._core.types import FLOATS
-from ..._core.words import Shape
-from ...pooling import MAXIMA, MEANS
+from ..._core.threads import effective
+from ..._core.types import FLOATS, SUPPORTED
+from ..._core.windows import PoolGeometry, pool_geometry
+from ..._core.words import MOST_AXES, Shape
 from .registry import Call, operator
-from .sums import mean, spatial_sums, summed
+from .sums import mean, reduced, summed
 from .windows import Window, kernel_of, pooled
 
 
@@ -25,19 +27,28 @@ def _window(call: Call, x: Array) -> Window:
     return window
 
 
-def _native(x: Array, window: Window) -> bool:
-    """Whether fastconv's poolings take this: they refuse padding of more than half a window."""
-    pairs = zip(window.sides, window.extent, strict=True)
-    halves = all(min(sides) >= 0 and max(sides) <= extent // 2 for sides, extent in pairs)
-    return halves and x.ndim - 2 in MAXIMA and 0 not in x.shape
-
-
 def _result(call: Call, x: Array, window: Window) -> Array:
     shape = (*x.shape[:2], *window.output)
     return (call.empty_channels_last if lies_channels_last(x) else call.empty)(shape, x.dtype)
 
 
-def _ceiled(call: Call, window: Window, size: tuple[int, ...]) -> bool:
+def _geometry(call: Call, x: Array, window: Window) -> PoolGeometry | None:
+    """What `_core.pooling` slides over an input of this shape; None for what it does not take, as padding of more than
+    half a window."""
+    pairs = zip(window.sides, window.extent, strict=True)
+    halves = all(min(sides) >= 0 and max(sides) <= extent // 2 for sides, extent in pairs)
+    if not halves or x.ndim - 2 > MOST_AXES or 0 in x.shape or x.dtype not in SUPPORTED:
+        return None
+    kept: PoolGeometry | None = call.state.get(x.shape)
+    if kept is None:
+        kept = call.state[x.shape] = pool_geometry(
+            x.shape, window.kernel, window.stride, window.sides, window.dilation, _ceiled(window, x.shape[2:]),
+            name=call.node.op_type, shown=x.shape,
+        )  # fmt: skip
+    return kept if kept.output_size == window.output else None
+
+
+def _ceiled(window: Window, size: tuple[int, ...]) -> bool:
     """Whether windows reach over the end of the padding."""
     return any(
         (count - 1) * stride + extent > length + sum(sides)
@@ -53,15 +64,14 @@ def max_pool(call: Call, x: Array) -> Any:
     window = _window(call, x)
     indexed = len(call.node.outputs) > 1 and bool(call.node.outputs[1])
     by_columns = bool(call.get("storage_order", 0))
-    if not _native(x, window) or x.dtype == bool:
+    geometry = _geometry(call, x, window)
+    if geometry is None:
         return _maximum(call, x, window, indexed, by_columns)
     out = _result(call, x, window)
-    found = MAXIMA[x.ndim - 2](
-        x, window.kernel, window.stride, window.sides, window.dilation, _ceiled(call, window, x.shape[2:]), indexed,
-        out=out, num_threads=call.threads,
-    )  # fmt: skip
-    if indexed:
-        return out, _whole(found[1], x, by_columns)
+    places = np.empty(out.shape, np.int64) if indexed else None
+    pooling.max_pool(geometry, x, out, places, threads=effective(call.threads))
+    if places is not None:
+        return out, _whole(places, x, by_columns)
     call.natively()
     return out
 
@@ -113,12 +123,14 @@ def average_pool(call: Call, x: Array) -> Any:
     """The mean of every window, over its elements inside the input or, with `count_include_pad`, the padding too."""
     window = _window(call, x)
     included = bool(call.get("count_include_pad", 0))
-    if set(window.dilation) == {1} and _native(x, window) and x.dtype in FLOATS:
-        call.natively()
-        return MEANS[x.ndim - 2](
-            x, window.kernel, window.stride, window.sides, _ceiled(call, window, x.shape[2:]), included,
-            out=_result(call, x, window), num_threads=call.threads,
+    geometry = _geometry(call, x, window) if set(window.dilation) == {1} and x.dtype in FLOATS else None
+    if geometry is not None:
+        out = _result(call, x, window)
+        pooling.avg_pool(
+            geometry, x, out, count_include_pad=included, divisor_override=None, threads=effective(call.threads)
         )  # fmt: skip
+        call.natively()
+        return out
     sums = windows(call, x, window, 0)
     axes = tuple(range(x.ndim, sums.ndim))
     return (sums.sum(axis=axes, dtype=np.float64) / _counts(x, window, included)).astype(x.dtype, copy=False)
@@ -154,26 +166,32 @@ def _spatial(call: Call, x: Array) -> tuple[int, ...]:
 @operator("GlobalAveragePool")
 def global_average_pool(call: Call, x: Array) -> Array:
     """The mean of every channel."""
-    axes = _spatial(call, x)
-    sums = spatial_sums(x, call.threads)
-    if sums is not None:
-        return np.asarray(np.divide(sums, x.dtype.type(x.shape[2] * x.shape[3]), out=sums))
-    if x.ndim - 2 in MEANS and x.dtype in FLOATS and x.size:
-        means: Array = MEANS[x.ndim - 2](x, x.shape[2:], num_threads=call.threads)
-        return means
-    return mean(x, axes)
+    found = _reduced(call, "mean", x)
+    return mean(x, _spatial(call, x)) if found is None else found
+
+
+def _reduced(call: Call, how: str, x: Array) -> Array | None:
+    """Every channel reduced natively; None for other types than the computing ones."""
+    found = reduced(how, x, _spatial(call, x), call.threads, call)
+    if found is not None:
+        call.natively()
+    return found
 
 
 @operator("GlobalMaxPool")
 def global_max_pool(call: Call, x: Array) -> Array:
     """The maximum of every channel."""
-    return np.asarray(x.max(axis=_spatial(call, x), keepdims=True))
+    found = _reduced(call, "max", x)
+    return np.asarray(x.max(axis=_spatial(call, x), keepdims=True)) if found is None else found
 
 
 @operator("GlobalLpPool")
 def global_lp_pool(call: Call, x: Array) -> Array:
     """The p-norm of every channel."""
     order = call.get("p", 2)
+    found = _reduced(call, {1: "magnitudes", 2: "norm"}[order], x) if order in (1, 2) else None
+    if found is not None:
+        return found
     sums = summed(np.abs(x) ** x.dtype.type(order), _spatial(call, x), call.threads)
     return np.asarray(sums ** x.dtype.type(1 / order))
 

@@ -9,12 +9,14 @@ import numpy as np
 
 from ..._core.arrays import Array
 from .registry import Call, operator
-from .sums import mean, summed
+from .sums import mean, reduced, summed
 
 Reduce = Callable[[Array, tuple[int, ...], "int | None"], Any]
 
 
-def _reduction(function: Reduce) -> Callable[..., Array]:
+def _reduction(function: Reduce, native: str | None = None) -> Callable[..., Array]:
+    """The operator that reduces by a function or, of floats, natively (`reduced`)."""
+
     def run(call: Call, x: Array, axes: Array | None = None) -> Array:
         chosen = call.numbers("axes", axes, []) or []
         if not chosen and call.get("noop_with_empty_axes", 0):
@@ -22,7 +24,11 @@ def _reduction(function: Reduce) -> Callable[..., Array]:
         else:
             where = tuple({call.from_front(axis, x.ndim) for axis in chosen}) if chosen else tuple(range(x.ndim))
         kept = [1 if axis in where else size for axis, size in enumerate(x.shape)]
-        result = np.asarray(function(x, where, call.threads)).astype(x.dtype, copy=False).reshape(kept)
+        result = reduced(native, x, where, call.threads, call) if native else None
+        if result is None:
+            result = np.asarray(function(x, where, call.threads)).astype(x.dtype, copy=False).reshape(kept)
+        elif call.settled():
+            call.natively()
         if call.get("keepdims", 1):
             return result
         return result.reshape([size for axis, size in enumerate(kept) if axis not in where])
@@ -62,6 +68,11 @@ def _mean(x: Array, axes: tuple[int, ...], threads: int | None) -> Any:
     return mean(x, axes, threads)
 
 
+NATIVE = {
+    "ReduceSum": "sum", "ReduceMean": "mean", "ReduceMax": "max", "ReduceMin": "min", "ReduceL1": "magnitudes",
+    "ReduceL2": "norm", "ReduceSumSquare": "squares",
+}  # fmt: skip
+
 for _name, _function in {
     "ReduceSum": summed,
     "ReduceMean": _mean,
@@ -74,4 +85,4 @@ for _name, _function in {
     "ReduceLogSum": lambda x, axes, threads: np.log(summed(_real(x), axes, threads)),
     "ReduceLogSumExp": _log_sum_exp,
 }.items():
-    operator(_name, shaping=(1,))(_reduction(_function))
+    operator(_name, shaping=(1,))(_reduction(_function, NATIVE.get(_name)))

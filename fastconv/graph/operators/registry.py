@@ -114,6 +114,10 @@ class Call:
         """Whether an input is the same in every run."""
         return index < len(self._constant) and self._constant[index]
 
+    def settled(self, first: int = 1) -> bool:
+        """Whether every input from number `first` on is left out or the same in every run."""
+        return all(not name or self.is_constant(at) for at, name in enumerate(self.node.inputs) if at >= first)
+
     def describe(self, how: str, packed_bytes: int = 0) -> None:
         """How the node is done, for `explain`."""
         self.how, self.packed_bytes = how, packed_bytes
@@ -191,6 +195,12 @@ class Call:
             return self.empty(shape, kind)
         order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
         return self.empty([shape[axis] for axis in order], kind).transpose(np.argsort(order))
+
+    def result_like(self, array: Array, shape: Sequence[int], dtype: Any = None) -> Array:
+        """An uninitialised result: the `target` if there is one, else as `ordered_like`."""
+        kind = array.dtype if dtype is None else np.dtype(dtype)
+        place = None if self.target is None else self.target(tuple(shape), kind)
+        return self.ordered_like(array, shape, kind) if place is None else place
 
     def into(self, *arrays: Any, shape: Shape | None = None, dtype: Any = None, fresh: bool = False) -> Array:
         """Where an elementwise result of these arrays goes: into one of them that nobody reads afterwards, if any.

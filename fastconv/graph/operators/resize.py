@@ -6,16 +6,19 @@ it where it is a whole number or just between two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
 from math import ceil, floor, isfinite, lcm
 from typing import Any, Final
 
 import numpy as np
 
 from ..._core.arrays import Array
-from .chain import copy
+from .blending import blended
+from .chain import TYPES
+from .moving import along, filled, moved, runs
 from .registry import Call, operator
 
 HALF: Final = Fraction(1, 2)
@@ -153,7 +156,7 @@ def interpolated(call: Call, x: Array, axes: dict[int, Axis], mode: str, coordin
     for at, axis in axes.items():
         shape[at] = axis.length
     call.check(shape, x.dtype)
-    y, outside = x, None
+    changed = {}
     for at, axis in axes.items():
         if axis.length == axis.size and axis.scale == 1 and coordinates != "tf_crop_and_resize":
             continue
@@ -162,15 +165,55 @@ def interpolated(call: Call, x: Array, axes: dict[int, Axis], mode: str, coordin
         kept = call.state.get(("axis", at))
         if kept is None or kept[0] != axis:
             places = Places(COORDINATES[coordinates](axis), axis.length)
-            kept = (axis, taps(call, axis, mode, places, nearest), places.outside(axis.size))
+            kept = (axis, _used(*taps(call, axis, mode, places, nearest), x.dtype), places.outside(axis.size))
             call.state["axis", at] = kept
-        y = _resampled(call, y, at, *kept[1])
-        if coordinates == "tf_crop_and_resize":
-            beyond = kept[2].reshape(-1, *(1,) * (x.ndim - 1 - at))
-            outside = beyond if outside is None else outside | beyond
-    if outside is not None and np.any(outside):
-        y = np.where(outside, x.dtype.type(call.get("extrapolation_value", 0.0)), y)
-    return limited(y, x.dtype)
+        changed[at] = kept
+    if not changed:
+        return x
+    y, native = _resampled(call, x, {at: kept[1] for at, kept in changed.items()}, shape)
+    if coordinates == "tf_crop_and_resize":
+        value = call.get("extrapolation_value", 0.0)
+        native &= _extrapolated(call, y, {at: kept[2] for at, kept in changed.items()}, value)
+    if native and call.settled():
+        call.natively()
+    return y
+
+
+def _used(pixels: Array, weights: Array | None, kind: np.dtype[Any]) -> tuple[Array, Array | None]:
+    """Without the taps that weigh nothing in any result; weights in the type in which they are applied."""
+    if weights is None:
+        return pixels, None
+    used = np.any(weights, axis=0)
+    used[0] |= not used.any()
+    kept = weights[:, used].astype(np.float32 if kind == np.float32 else np.float64)
+    return np.ascontiguousarray(pixels[:, used]), np.ascontiguousarray(kept)
+
+
+def _resampled(
+    call: Call, x: Array, axes: dict[int, tuple[Array, Array | None]], shape: Sequence[int]
+) -> tuple[Array, bool]:
+    """x with some axes resized, a result of its own; whether natively."""
+    weighed = {at: (pixels, weights) for at, (pixels, weights) in axes.items() if weights is not None}
+    if not weighed:
+        out = call.result_like(x, shape)
+        return out, moved(call, out, x, tuple(axes[at][0][:, 0] if at in axes else None for at in range(x.ndim)))
+    if x.dtype in TYPES:
+        return blended(call, x, weighed)
+    y = x
+    for at, (pixels, weights) in weighed.items():
+        behind = (-1, *(1,) * (x.ndim - 1 - at))
+        parts = (np.take(y, pixels[:, tap], at) * weights[:, tap].reshape(behind) for tap in range(pixels.shape[1]))
+        y = reduce(np.add, parts)
+    return limited(y, x.dtype), False
+
+
+def _extrapolated(call: Call, y: Array, outside: dict[int, Array], value: Any) -> bool:
+    """y = a number wherever an axis is outside; whether natively."""
+    native = True
+    for at, beyond in outside.items():
+        for _, count, place, _ in runs(np.flatnonzero(beyond)):
+            native &= filled(call, along(y, at, place, count, 1), value)
+    return native
 
 
 def limited(y: Array, kind: np.dtype[Any]) -> Array:
@@ -179,39 +222,6 @@ def limited(y: Array, kind: np.dtype[Any]) -> Array:
         limits = np.iinfo(kind)
         y = np.clip(y + np.copysign(ROUNDINGS, y), limits.min, limits.max)
     return y.astype(kind, copy=False)
-
-
-def _resampled(call: Call, x: Array, at: int, pixels: Array, weights: Array | None) -> Array:
-    if weights is None:
-        return _picked(call, x, at, pixels[:, 0])
-    kind = np.dtype(np.float32 if x.dtype == np.float32 else np.float64)
-    behind = (1,) * (x.ndim - 1 - at)
-    if not len(pixels):
-        return call.ordered_like(x, (*x.shape[:at], 0, *x.shape[at + 1 :]), kind)
-    total: Array | None = None
-    for tap in range(pixels.shape[1]):
-        weight = weights[:, tap]
-        if not np.any(weight):
-            continue
-        part = _picked(call, x, at, pixels[:, tap]) * weight.astype(kind).reshape(-1, *behind)
-        total = part if total is None else np.add(total, part, out=total)
-    assert total is not None
-    return total
-
-
-def _picked(call: Call, x: Array, at: int, pixels: Array) -> Array:
-    """x along an axis at `pixels`; whole repetitions are copied by rows."""
-    size = x.shape[at]
-    factor = len(pixels) // size
-    shape = (*x.shape[:at], len(pixels), *x.shape[at + 1 :])
-    place = call.place(shape, x.dtype)
-    out = call.ordered_like(x, shape) if place is None else place
-    if factor * size == len(pixels) and np.array_equal(pixels, np.repeat(np.arange(size), factor)):
-        for repeat in range(factor):
-            copy(out[(slice(None),) * at + (slice(repeat, None, factor),)], x, call.threads)
-        return out
-    out[...] = np.take(x, pixels, at)
-    return out
 
 
 @operator("Resize", since=11, shaping=(1, 2, 3))

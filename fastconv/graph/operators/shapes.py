@@ -7,7 +7,8 @@ from math import prod
 import numpy as np
 
 from ..._core.arrays import Array
-from .chain import copy
+from ..._core.layouts import lies_channels_last
+from .moving import along, border, filled, moved, reshaped, runs
 from .registry import Call, operator
 
 
@@ -26,7 +27,7 @@ def reshape(call: Call, x: Array, shape: Array | None = None) -> Array:
     rest = prod(size for size in asked if size != -1)
     if (rest != x.size) if -1 not in asked else (rest == 0 and x.size > 0) or (rest and x.size % rest):
         raise call.error(f"an input of shape {x.shape} has no shape {asked}.")
-    return x.reshape(asked)
+    return reshaped(call, x, asked)
 
 
 @operator("Flatten", as_stored=True)
@@ -36,7 +37,7 @@ def flatten(call: Call, x: Array) -> Array:
     axis += x.ndim if axis < 0 else 0
     if not 0 <= axis <= x.ndim:
         raise call.error(f"axis {axis} is not one of the {x.ndim} axes of its input.")
-    return x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
+    return reshaped(call, x, (prod(x.shape[:axis]), prod(x.shape[axis:])))
 
 
 @operator("Transpose", as_stored=True)
@@ -87,16 +88,15 @@ def concat(call: Call, *arrays: Array) -> Array:
     if first.dtype.hasobject:
         return np.concatenate(arrays, axis)
     largest = max(arrays, key=lambda array: array.size)  # whose order in memory the result takes
-    out = call.place(shape, first.dtype)
-    out = call.ordered_like(largest, shape) if out is None else out
-    end = 0
-    call.natively()
+    out = call.result_like(largest, shape, first.dtype)
+    end, native = 0, True
     for array in arrays:
         start, end = end, end + array.shape[axis]
         part = out[(slice(None),) * axis + (slice(start, end),)]
         if array.strides != part.strides or address(array) != address(part):  # else it was made there
-            copy(part, array, call.threads)
-            call.native = False
+            native &= moved(call, part, array)
+    if native:
+        call.natively()
     return out
 
 
@@ -140,8 +140,15 @@ def tile(call: Call, x: Array, repeats: Array, axis: Array | None = None) -> Arr
         counts = [counts[0] if at == call.from_front(int(axis.ravel()[0]), x.ndim) else 1 for at in range(x.ndim)]
     if len(counts) != x.ndim or any(count < 0 for count in counts):
         raise call.error(f"repeats {counts} do not fit an input of shape {x.shape}.")
-    call.check([size * count for size, count in zip(x.shape, counts, strict=True)], x.dtype)
-    return np.tile(x, counts)
+    shape = call.check([size * count for size, count in zip(x.shape, counts, strict=True)], x.dtype)
+    if x.dtype.hasobject:
+        return np.tile(x, counts)
+    out = call.ordered_like(x, shape)  # whose axes can each be cut in two
+    spread = out.reshape([one for size, count in zip(x.shape, counts, strict=True) for one in (count, size)])
+    once = x[tuple(one for _ in counts for one in (None, slice(None)))]
+    if moved(call, spread, np.broadcast_to(once, spread.shape)) and call.settled():
+        call.natively()
+    return out
 
 
 @operator("DepthToSpace", as_stored=True)
@@ -156,7 +163,7 @@ def depth_to_space(call: Call, x: Array) -> Array:
         spread = x.reshape(n, block, block, depth, h, w).transpose(0, 3, 4, 1, 5, 2)
     else:
         spread = x.reshape(n, depth, block, block, h, w).transpose(0, 1, 4, 2, 5, 3)
-    return spread.reshape(n, depth, h * block, w * block)
+    return _laid(call, x, spread, (n, depth, h * block, w * block))
 
 
 @operator("SpaceToDepth", as_stored=True)
@@ -168,7 +175,15 @@ def space_to_depth(call: Call, x: Array) -> Array:
     n, c, h, w = x.shape
     spread = x.reshape(n, c, h // block, block, w // block, block)
     order = (0, 3, 5, 1, 2, 4) if call.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
-    return spread.transpose(order).reshape(n, c * block * block, h // block, w // block)
+    return _laid(call, x, spread.transpose(order), (n, c * block * block, h // block, w // block))
+
+
+def _laid(call: Call, x: Array, spread: Array, shape: tuple[int, ...]) -> Array:
+    """`spread`, axes of x in another order, as an array of four axes that lies as x does."""
+    out = (call.empty_channels_last if lies_channels_last(x) else call.empty)(shape, x.dtype)
+    if moved(call, out.reshape(spread.shape), spread):
+        call.natively()
+    return out
 
 
 @operator("Trilu")
@@ -209,12 +224,24 @@ def padded(call: Call, x: Array, before: list[int], after: list[int], mode: str,
     empty = any(size == 0 and (a > 0 or b > 0) for size, a, b in zip(x.shape, before, after, strict=True))
     if empty and mode != "constant":
         raise call.error(f"an input of shape {x.shape} has nothing to repeat.")
-    widths = [(max(0, a), max(0, b)) for a, b in zip(before, after, strict=True)]
-    if mode != "constant":
-        return np.pad(x, widths, mode)  # type: ignore[call-overload,no-any-return]
-    out = call.ordered_like(x, shape)
-    out[...] = value
-    out[tuple(slice(a, a + size) for (a, _), size in zip(widths, x.shape, strict=True))] = x
+    out = call.result_like(x, shape)
+    middle = tuple(slice(max(0, a), max(0, a) + size) for a, size in zip(before, x.shape, strict=True))
+    native = moved(call, out[middle], x)
+    for axis, (size, a, b) in enumerate(zip(x.shape, before, after, strict=True)):
+        inside = out[(slice(None),) * axis + middle[axis:]]  # the axes before have their borders
+        wide = out[(slice(None),) * axis + (slice(None),) + middle[axis + 1 :]]
+        first, last = (np.zeros(max(0, width), np.int64) for width in (a, b))
+        if mode != "constant" and (len(first) or len(last)):
+            first, last = border(mode, size, len(first), len(last))
+        for start, places in ((0, first), (len(first) + size, last)):
+            if mode == "constant" and len(places):
+                native &= filled(call, along(wide, axis, start, len(places), 1), value)
+            elif len(places):
+                for at, count, place, step in runs(places):
+                    part = along(wide, axis, start + at, count, 1)
+                    native &= moved(call, part, along(inside, axis, place, count, step))
+    if native and call.settled():
+        call.natively()
     return out
 
 

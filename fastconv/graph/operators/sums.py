@@ -1,49 +1,74 @@
-"""Sums whose error does not grow with their length; those over pixels that lie channels last are native."""
+"""Sums, means and extremes along axes: natively where the array is of floats, in sums whose error does not grow."""
 
 from __future__ import annotations
 
 from math import prod
+from typing import Final
 
 import numpy as np
 
 from ... import _native
 from ..._core.arrays import Array
-from ..._core.layouts import lies_channels_last
 from ..._core.sums import mean as mean_of
 from ..._core.sums import total
 from ..._core.threads import effective
-from .chain import SERIAL_BELOW, TYPES
+from .chain import TYPES
+from .moving import copied, memory_order
+from .registry import Call
 
-SPATIAL = (2, 3)
+# What is done to the results of one group of axes to join those of another.
+AGAIN: Final = {
+    "sum": "sum", "mean": "mean", "squares": "sum", "norm": "norm", "magnitudes": "sum", "max": "max", "min": "min",
+}  # fmt: skip
+
+
+def reduced(
+    how: str, x: Array, axes: tuple[int, ...], threads: int | None = 1, call: Call | None = None
+) -> Array | None:
+    """`how` (see `_native.reduce`) of x along axes, which stay with length 1; None where it is not done natively.
+
+    Axes that are neighbours in memory are one pass. `call` lends the memory.
+    """
+    if x.dtype not in TYPES or not axes or not x.size:
+        return None
+    order = memory_order(x)
+    lies = x.transpose(order)
+    if not lies.flags.c_contiguous:
+        if call is None:
+            return None
+        lies = copied(call, lies)[0]
+    left = {order.index(axis) for axis in axes}
+    team = effective(threads)
+    while left:
+        last = max(left)
+        first = last
+        while first - 1 in left or (first and lies.shape[first - 1] == 1):
+            first -= 1
+        shape = [1 if first <= place <= last else size for place, size in enumerate(lies.shape)]
+        out = np.empty(shape, x.dtype) if call is None else call.empty(shape, x.dtype)
+        sizes = [prod(part) for part in (lies.shape[:first], lies.shape[first : last + 1], lies.shape[last + 1 :])]
+        _native.reduce(how, out.reshape(sizes[0], 1, sizes[2]), lies.reshape(sizes), team)
+        left -= set(range(first, last + 1))
+        how, lies = AGAIN[how], out
+    return lies.transpose(np.argsort(order))
+
 
 def summed(x: Array, axes: tuple[int, ...], threads: int | None = 1) -> Array:
     """The sum over axes, which stay with length 1."""
-    axes = tuple(sorted(axes))
-    if axes == SPATIAL and (sums := spatial_sums(x, threads)) is not None:
-        return sums
+    found = reduced("sum", x, axes, threads)
+    if found is not None:
+        return found
     if x.dtype.kind != "f":
         return np.asarray(np.sum(x, axis=axes, dtype=x.dtype, keepdims=True))
-    return total(x, axes, keepdims=True)
+    return total(x, sorted(axes), keepdims=True)
 
 
 def mean(x: Array, axes: tuple[int, ...], threads: int | None = 1) -> Array:
     """The mean over axes, which stay with length 1."""
-    if tuple(sorted(axes)) != SPATIAL and x.dtype.kind == "f":
-        return mean_of(x, axes, keepdims=True)
+    found = reduced("mean", x, axes, threads)
+    if found is not None:
+        return found
+    if x.dtype.kind == "f":
+        return mean_of(x, sorted(axes), keepdims=True)
     sums = summed(x, axes, threads)
     return np.asarray(np.divide(sums, sums.dtype.type(prod(x.shape[axis] for axis in axes))))
-
-
-def spatial_sums(x: Array, threads: int | None) -> Array | None:
-    """(N, C, 1, 1): every channel of every image summed up; None where the array does not lie so."""
-    if x.ndim != 4 or x.dtype not in TYPES or not lies_channels_last(x):
-        return None
-    images = x.transpose(0, 2, 3, 1)
-    if not images.flags.c_contiguous:
-        return None
-    batch, height, width, channels = images.shape
-    found = np.empty((batch, channels), x.dtype)
-    team = effective(threads) if height * width * channels >= SERIAL_BELOW else 1
-    for rows, sums in zip(images.reshape(batch, height * width, channels), found, strict=True):
-        _native.channel_sums(rows, sums, team)
-    return found.reshape(batch, channels, 1, 1)
