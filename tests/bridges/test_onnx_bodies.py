@@ -160,6 +160,15 @@ def test_what_an_endless_loop_collects_is_refused_in_time():
             session.run(None, {"x": draw(1000)})
 
 
+def test_a_sequence_that_grows_without_an_end_is_refused():
+    nodes = [make("SequenceInsert", ["s", "x"], ["next"])]
+    loop = body(nodes, {**TURN, "s": 1}, ["on", "next"])
+    outer = [make("SequenceEmpty", [], ["s0"]), make("Loop", ["count", "", "s0"], ["y"], body=loop)]
+    built = model(onnx, outer, {"x": [1000]}, {"y": None}, {"count": np.array(2**62)})
+    with pytest.raises(OnnxError, match=r"SequenceInsert node.*max_value_bytes"):
+        InferenceSession(built, max_value_bytes=1 << 20).run(None, {"x": draw(1000)})
+
+
 def test_a_condition_ends_a_loop():
     """Of the body, or at the start; without a count."""
     nodes = [

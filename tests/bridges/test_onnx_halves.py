@@ -119,8 +119,8 @@ CASES: dict[str, tuple[Any, ...]] = {
     "TensorScatter": ([image(2, 5, 4), image(2, 2, 4)], {}),
     "IsInf": ([np.where(X > 400, np.float32(np.inf), X)], {}),
 }  # fmt: skip
-# What is about types: bits, scales, integers, which no float32 result says; what has tests of its own: graphs, sequences,
-# random numbers.
+# What is about types: bits, scales, integers, which no float32 result says; and what has tests of its own: graphs,
+# sequences, random numbers.
 OTHERS = {
     "BitCast", "Cast", "Constant", "ConstantOfShape", "DequantizeLinear", "MelWeightMatrix", "QLinearMatMul",
     "QuantizeLinear", "If", "Loop", "Optional", "OptionalGetElement", "OptionalHasElement", "RandomNormalLike",
