@@ -114,12 +114,14 @@ def test_an_outer_value_may_be_a_result():
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_shapes_that_grow(count):
     """A carried value that is longer after every turn, results of the turns, and none of them."""
-    nodes = [make("Concat", ["h", "x"], ["next"], axis=0), make("ReduceSum", ["next"], ["s"], keepdims=0)]
+    nodes = [make("Concat", ["h", "x"], ["next"], axis=0), make("ReduceSum", ["next"], ["s"], keepdims=0),
+             make("Shape", ["next"], ["n"])]  # fmt: skip
     inputs = {"x": [2], "count": None}
-    built = loop_model(nodes, {"h": "next"}, ["s"], inputs, condition="")
+    built = loop_model(nodes, {"h": "next"}, ["s", "n"], inputs, condition="")
     built.graph.input[1].CopyFrom(tensor(onnx, "count", [], INT64))
     x = draw(2)
-    y, sums = InferenceSession(built).run(None, {"x": x, "count": np.array(count)})
+    y, sums, lengths = InferenceSession(built).run(None, {"x": x, "count": np.array(count)})
+    assert lengths.ravel().tolist() == [2 * (at + 2) for at in range(count)]
     assert np.array_equal(y, np.tile(x, count + 1)) and sums.shape == (count,) and sums.dtype == np.float32
     np.testing.assert_allclose(sums, [x.sum() * (at + 2) for at in range(count)], rtol=1e-5)
 
