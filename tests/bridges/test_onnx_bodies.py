@@ -111,6 +111,31 @@ def test_an_outer_value_may_be_a_result():
         assert not np.shares_memory(y, x) and not np.shares_memory(y, z)
 
 
+@pytest.mark.parametrize("truth", [True, False])
+def test_a_branch_takes_the_place_of_an_if_whose_condition_is_known(truth):
+    """Nested, with names that both branches and the graph around use, results that pass through, and constants."""
+    inner = body([make("Mul", ["h", "k"], ["t"])], {}, ["t", "k"], {"k": np.float32(3)})
+    other = body([make("Neg", ["h"], ["t"]), make("Abs", ["t"], ["k"])], {}, ["t", "k"])
+    nodes = [make("Add", ["x", "k"], ["h"]), make("Not", ["c"], ["n"]), make("Identity", ["h"], ["t"]),
+             make("If", ["n"], ["a", "b"], then_branch=inner, else_branch=other)]  # fmt: skip
+    outer = body(nodes, {}, ["a", "b", "x", "h", "t"])
+    plain = body([make("Relu", ["x"], ["h"])], {}, ["h", "h", "k", "x", "h"])
+    names = ["y0", "y1", "y2", "t", "y4"]
+    chosen = make("If", ["c"], names, then_branch=outer, else_branch=plain)
+    constants = {"c": np.array(truth), "k": np.float32(0.5)}
+    built = model(onnx, [chosen, make("Sum", names, ["s"])], {"x": [3]}, {**dict.fromkeys(names), "s": None}, constants)
+    x = draw(3)
+    h = x + np.float32(0.5)
+    wanted = [-h, np.abs(h), x, h, h] if truth else [np.maximum(x, 0)] * 2 + [constants["k"], x, np.maximum(x, 0)]
+    for optimise in (True, False):
+        session = InferenceSession(built, optimise=optimise)
+        assert any(node.op_type == "If" for node in session._graph.nodes) is not optimise
+        for _ in range(2):
+            found = session.run(None, {"x": x})
+            for ours, theirs in zip(found, [*wanted, sum(wanted)], strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_shapes_that_grow(count):
     """A carried value that is longer after every turn, results of the turns, and none of them."""
