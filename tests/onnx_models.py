@@ -81,6 +81,63 @@ def small_net(onnx: Any) -> Any:
     return model(onnx, nodes, {"x": ["n", 3, 8, 8]}, {"y": None, "y2": None}, constants)
 
 
+def net_with_bodies(onnx: Any) -> Any:
+    """Bodies that read from around, recurrent layers, sampling, regions, attention, transforms."""
+    random_state = np.random.default_rng(0)
+    make = onnx.helper.make_node
+
+    def draw(*shape: int) -> Any:
+        return random_state.standard_normal(shape).astype(np.float32)
+
+    def body(nodes: list[Any], inputs: dict[str, int], outputs: list[str]) -> Any:
+        return onnx.helper.make_graph(
+            nodes, "body", [tensor(onnx, name, None, kind) for name, kind in inputs.items()],
+            [tensor(onnx, name, None, 0) for name in outputs],
+        )  # fmt: skip
+
+    constants = {
+        "w": draw(4, 3, 3, 3), "offset": draw(1, 18, 8, 8), "mask": draw(1, 9, 8, 8), "grid": draw(1, 5, 5, 2),
+        "rois": np.array([[0, 0, 4, 4], [1, 2, 7, 6]], np.float32), "images": np.array([0, 0]), "count": np.array(3),
+        "lw": draw(2, 20, 8), "lr": draw(2, 20, 5), "lb": draw(2, 40), "lengths": np.array([4] * 8, np.int32),
+        "gw": draw(1, 9, 10), "gr": draw(1, 9, 3), "rows": np.array([4, 8, 8]), "axis": np.array(1),
+        "pairs": np.array([4, 8, 10]), "step": np.array(2), "window": draw(4), "flat": np.array([4, 64, 1]),
+        "fold": np.array([1, 36, 36]), "image": np.array([8, 8]), "block": np.array([3, 3]), "most": np.array([3]),
+        "boxes": draw(1, 8, 4), "limit": np.array([0.5], np.float32), "scores": np.array([1, 32, 8]),
+        "zero": np.float32(0), "repeat": np.array([1, 1, 8, 8]), "s0": np.array([0]), "s1": np.array([1]),
+        "columns": draw(1, 36, 36),
+    }  # fmt: skip
+    then = body([make("Relu", ["d"], ["t"])], {}, ["t"])
+    other = body([make("Mul", ["d", "x1"], ["t"])], {}, ["t"])
+    same = body([], {}, ["h2"])
+    turn = [make("Add", ["h", "c"], ["h2"]), make("If", ["on"], ["i"], then_branch=same, else_branch=then),
+            make("Tile", ["i", "repeat"], ["all"]), make("Less", ["zero", "limit"], ["go"])]  # fmt: skip
+    loop = body(turn, {"turn": 7, "on": 9, "h": 1}, ["go", "i", "all"])
+    scan = body([make("Add", ["h", "p"], ["n"]), make("Neg", ["n"], ["o"])], {"h": 1, "p": 1}, ["n", "o"])
+    nodes = [
+        make("DeformConv", ["x", "w", "offset", "", "mask"], ["d"], pads=[1] * 4),
+        make("ReduceMean", ["d"], ["m"], keepdims=0), make("Greater", ["m", "zero"], ["c0"]),
+        make("Slice", ["x", "s0", "s1", "s1"], ["x1"]),
+        make("If", ["c0"], ["c"], then_branch=then, else_branch=other),
+        make("Loop", ["count", "", "c"], ["l", "many"], body=loop),
+        make("Reshape", ["l", "rows"], ["r"]),
+        make("LSTM", ["r", "lw", "lr", "lb", "lengths"], ["q", "", "qc"], hidden_size=5, direction="bidirectional"),
+        make("Transpose", ["q"], ["qt"], perm=[0, 2, 1, 3]), make("Reshape", ["qt", "pairs"], ["qp"]),
+        make("GRU", ["qp", "gw", "gr"], ["g"], hidden_size=3, activations=["HardSigmoid", "Softsign"]),
+        make("Attention", ["r", "r", "r"], ["a"], q_num_heads=2, kv_num_heads=2, is_causal=1),
+        make("Scan", ["zero", "a"], ["sn", "so"], body=scan, num_scan_inputs=1),
+        make("Reshape", ["so", "flat"], ["f"]), make("STFT", ["f", "step", "window"], ["st"]),
+        make("DFT", ["st", "", "axis"], ["ft"]),
+        make("GridSample", ["l", "grid"], ["gs"], padding_mode="reflection", mode="cubic"),
+        make("RoiAlign", ["l", "rois", "images"], ["ra"], output_height=2, output_width=2),
+        make("Reshape", ["columns", "fold"], ["fo"]), make("Col2Im", ["fo", "image", "block"], ["ci"]),
+        make("Reshape", ["r", "scores"], ["sc"]),
+        make("NonMaxSuppression", ["boxes", "sc", "most", "limit"], ["nm"]),
+        make("Unique", ["nm"], ["u"]),
+    ]  # fmt: skip
+    outputs = ["g", "ft", "gs", "ra", "ci", "u", "sn", "qc"]
+    return model(onnx, nodes, {"x": [1, 3, 8, 8]}, dict.fromkeys(outputs), constants, opset=24)
+
+
 def damaged(onnx: Any, data: bytes, seed: int) -> bytes:
     """The file with bytes flipped, cut, repeated or inserted, or with a number in it made absurd."""
     chance = random.Random(seed)

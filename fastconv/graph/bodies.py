@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
 from .._core.arrays import Array
-from .graph import CAPTURED, Graph
+from .graph import CAPTURED, Graph, Node
 from .memory import Pool
 from .operators import Call
 from .operators.registry import operator
@@ -255,3 +256,48 @@ def give_constants(graph: Graph) -> None:
             inner.constants.update((name, array) for name, array in constant.items() if name in reads)
             inner.inputs = [value for value in inner.inputs if value.name not in constant]
 
+
+def inline(graph: Graph, known: Mapping[str, Array]) -> bool:
+    """Put the nodes of a branch in the place of each If whose condition is known; whether there was one."""
+    waiting, kept, found = graph.nodes[::-1], [], False
+    while waiting:
+        node = waiting.pop()
+        branch = _branch(node, known)
+        if branch is None:
+            kept.append(node)
+            continue
+        found = True
+        waiting += _spliced(graph, node, branch)[::-1]
+    graph.nodes = kept
+    return found
+
+
+def _branch(node: Node, known: Mapping[str, Array]) -> Graph | None:
+    """What an If comes to."""
+    condition = known.get(node.input(0)) if node.op_type == "If" and not node.domain else None
+    if condition is None or condition.size != 1:
+        return None
+    chosen: Graph = node.attributes["then_branch" if condition.ravel()[0] else "else_branch"]
+    return chosen if len(chosen.outputs) >= len(node.outputs) else None  # the run will tell
+
+
+def _spliced(graph: Graph, node: Node, branch: Graph) -> list[Node]:
+    """The branch's nodes over names of the graph around; the branch stays as it is."""
+    around = dict(zip(node.attributes.get(CAPTURED, []), node.inputs[1:], strict=True))
+    called = {"": "", **{value.name: around[value.name] for value in branch.inputs}}
+    before = next(filter(None, node.outputs), "If")
+    made = {name for inner in branch.nodes for name in inner.outputs if name}
+    passed = []
+    for value, output in zip(branch.outputs, node.outputs, strict=False):
+        if output and value.name in made and value.name not in called:
+            called[value.name] = output
+        elif output:
+            passed.append((value.name, output))
+    for name in (*made, *branch.constants):
+        called.setdefault(name, f"{before}/{name}")  # unique: so are the outputs of nodes
+    graph.constants.update((called[name], array) for name, array in branch.constants.items())
+    nodes = [
+        replace(inner, inputs=[called[name] for name in inner.inputs], outputs=[called[name] for name in inner.outputs])
+        for inner in branch.nodes
+    ]
+    return nodes + [Node("Identity", [called[name]], [output], {}, 13) for name, output in passed]

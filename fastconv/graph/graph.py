@@ -88,6 +88,15 @@ class Graph:
         counts.update(value.name for value in self.outputs)
         return counts
 
+    def constant_bytes(self) -> int:
+        """Of the constants of the graph and of the bodies in it, each array once."""
+        found: dict[int, Array] = {}
+        waiting = [self]
+        for graph in waiting:  # grows while it is walked
+            found.update((id(array), array) for array in graph.constants.values())
+            waiting += [body for node in graph.nodes for body in node.bodies()]
+        return sum(array.nbytes for array in found.values())
+
     def remove_unused(self) -> None:
         """Drop nodes whose results nobody reads, and constants that are left alone."""
         wanted = {value.name for value in self.outputs}

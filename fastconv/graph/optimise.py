@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from .bodies import give_constants
+from .bodies import give_constants, inline
 from .errors import OnnxError
 from .fuse import fuse
 from .graph import Graph, Node
@@ -28,6 +28,8 @@ def optimise(graph: Graph, max_value_bytes: int = LARGEST_VALUE) -> Graph:
     """The same network with fewer nodes; the given graph is used up."""
     with np.errstate(all="ignore"):  # infinities and NaN go on as in any runtime
         fold_constants(graph, max_value_bytes)
+        while inline(graph, graph.constants):
+            fold_constants(graph, max_value_bytes)
         pass_through(graph)
         give_constants(graph)
         fuse(graph)

@@ -33,7 +33,7 @@ def described(graph: Graph, read_nodes: int, program: Program | None, pool: Pool
     return {
         "steps": steps,
         "nodes": read_nodes,
-        "constant_bytes": sum(array.nbytes for array in graph.constants.values()),
+        "constant_bytes": graph.constant_bytes(),
         "packed_bytes": sum(call.packed_bytes for call in calls.values()) if program else None,
         "buffer_bytes": pool.peak if program else None,
     }

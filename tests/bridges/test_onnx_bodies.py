@@ -111,15 +111,42 @@ def test_an_outer_value_may_be_a_result():
         assert not np.shares_memory(y, x) and not np.shares_memory(y, z)
 
 
+@pytest.mark.parametrize("truth", [True, False])
+def test_a_branch_takes_the_place_of_an_if_whose_condition_is_known(truth):
+    """Nested, with names that both branches and the graph around use, results that pass through, and constants."""
+    inner = body([make("Mul", ["h", "k"], ["t"])], {}, ["t", "k"], {"k": np.float32(3)})
+    other = body([make("Neg", ["h"], ["t"]), make("Abs", ["t"], ["k"])], {}, ["t", "k"])
+    nodes = [make("Add", ["x", "k"], ["h"]), make("Not", ["c"], ["n"]), make("Identity", ["h"], ["t"]),
+             make("If", ["n"], ["a", "b"], then_branch=inner, else_branch=other)]  # fmt: skip
+    outer = body(nodes, {}, ["a", "b", "x", "h", "t"])
+    plain = body([make("Relu", ["x"], ["h"])], {}, ["h", "h", "k", "x", "h"])
+    names = ["y0", "y1", "y2", "t", "y4"]
+    chosen = make("If", ["c"], names, then_branch=outer, else_branch=plain)
+    constants = {"c": np.array(truth), "k": np.float32(0.5)}
+    built = model(onnx, [chosen, make("Sum", names, ["s"])], {"x": [3]}, {**dict.fromkeys(names), "s": None}, constants)
+    x = draw(3)
+    h = x + np.float32(0.5)
+    wanted = [-h, np.abs(h), x, h, h] if truth else [np.maximum(x, 0)] * 2 + [constants["k"], x, np.maximum(x, 0)]
+    for optimise in (True, False):
+        session = InferenceSession(built, optimise=optimise)
+        assert any(node.op_type == "If" for node in session._graph.nodes) is not optimise
+        for _ in range(2):
+            found = session.run(None, {"x": x})
+            for ours, theirs in zip(found, [*wanted, sum(wanted)], strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_shapes_that_grow(count):
     """A carried value that is longer after every turn, results of the turns, and none of them."""
-    nodes = [make("Concat", ["h", "x"], ["next"], axis=0), make("ReduceSum", ["next"], ["s"], keepdims=0)]
+    nodes = [make("Concat", ["h", "x"], ["next"], axis=0), make("ReduceSum", ["next"], ["s"], keepdims=0),
+             make("Shape", ["next"], ["n"])]  # fmt: skip
     inputs = {"x": [2], "count": None}
-    built = loop_model(nodes, {"h": "next"}, ["s"], inputs, condition="")
+    built = loop_model(nodes, {"h": "next"}, ["s", "n"], inputs, condition="")
     built.graph.input[1].CopyFrom(tensor(onnx, "count", [], INT64))
     x = draw(2)
-    y, sums = InferenceSession(built).run(None, {"x": x, "count": np.array(count)})
+    y, sums, lengths = InferenceSession(built).run(None, {"x": x, "count": np.array(count)})
+    assert lengths.ravel().tolist() == [2 * (at + 2) for at in range(count)]
     assert np.array_equal(y, np.tile(x, count + 1)) and sums.shape == (count,) and sums.dtype == np.float32
     np.testing.assert_allclose(sums, [x.sum() * (at + 2) for at in range(count)], rtol=1e-5)
 
@@ -158,6 +185,15 @@ def test_what_an_endless_loop_collects_is_refused_in_time():
     for _ in range(2):
         with pytest.raises(OnnxError, match=r"Loop node.*max_value_bytes"):
             session.run(None, {"x": draw(1000)})
+
+
+def test_a_sequence_that_grows_without_an_end_is_refused():
+    nodes = [make("SequenceInsert", ["s", "x"], ["next"])]
+    loop = body(nodes, {**TURN, "s": 1}, ["on", "next"])
+    outer = [make("SequenceEmpty", [], ["s0"]), make("Loop", ["count", "", "s0"], ["y"], body=loop)]
+    built = model(onnx, outer, {"x": [1000]}, {"y": None}, {"count": np.array(2**62)})
+    with pytest.raises(OnnxError, match=r"SequenceInsert node.*max_value_bytes"):
+        InferenceSession(built, max_value_bytes=1 << 20).run(None, {"x": draw(1000)})
 
 
 def test_a_condition_ends_a_loop():

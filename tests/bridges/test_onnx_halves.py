@@ -101,10 +101,31 @@ CASES: dict[str, tuple[Any, ...]] = {
     "Where": ([X > 0, X, image()], {}),
     "EyeLike": ([X[0, 0]], {}),
     "CastLike": ([X, CHANNELS], {}),
+    "AffineGrid": ([image(2, 2, 3) / 512, integers(2, 3, 5, 4)], {}),
+    "Attention": ([image(2, 3, 5, 4) / 64, image(2, 3, 6, 4) / 64, image(2, 3, 6, 4)], {}),
+    "CausalConvWithState": ([image(2, 4, 9), image(4, 1, 3) / 512], {"activation": "silu"}),
+    "Col2Im": ([image(2, 8, 9), integers(4, 4), integers(2, 2)], {}),
+    "DFT": ([image(2, 9, 1) / 16], {"onesided": 1}),
+    "DeformConv": ([X, image(3, 4, 2, 2) / 512, image(2, 8, 15, 15) / 512], {}),
+    "Det": ([image(4, 3, 3) / 64], {}),
+    "GridSample": ([X, image(2, 3, 5, 2) / 512], {"mode": "cubic"}),
+    **{name: ([image(5, 2, 4) / 512, image(1, gates * 3, 4) / 512, image(1, gates * 3, 3) / 512], {"hidden_size": 3})
+       for name, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4))},
+    "MaxRoiPool": ([X, np.array([[1, 2, 3, 9, 12]], np.float32)], {"pooled_shape": [2, 3]}),
+    "RoiAlign": ([X, np.array([[2, 3, 9, 12]], np.float32), integers(1)], {"output_height": 3, "sampling_ratio": 2}),
+    "RotaryEmbedding": ([X, image(2, 16, 8) / 512, image(2, 16, 8) / 512], {}),
+    "STFT": ([image(2, 20, 1) / 16, integers(3), image(8) / 512], {}),
+    "SwiGLU": ([X / 64, X[:, :, ::-1]], {}),
+    "TensorScatter": ([image(2, 5, 4), image(2, 2, 4)], {}),
     "IsInf": ([np.where(X > 400, np.float32(np.inf), X)], {}),
 }  # fmt: skip
-# What is about types: bits, scales and integers, which no float32 result says.
-OTHERS = {"BitCast", "Cast", "Constant", "ConstantOfShape", "DequantizeLinear", "QLinearMatMul", "QuantizeLinear"}
+# What is about types: bits, scales, integers, which no float32 result says; and what has tests of its own: graphs,
+# sequences, random numbers.
+OTHERS = {
+    "BitCast", "Cast", "Constant", "ConstantOfShape", "DequantizeLinear", "MelWeightMatrix", "QLinearMatMul",
+    "QuantizeLinear", "If", "Loop", "Optional", "OptionalGetElement", "OptionalHasElement", "RandomNormalLike",
+    "RandomUniformLike", "Scan", "SequenceConstruct", "SequenceInsert", "SequenceMap", "SplitToSequence",
+}  # fmt: skip
 
 
 def takes_halves(name: str) -> bool:
@@ -122,7 +143,7 @@ def case(name: str) -> tuple[list[Any], dict[str, Any], int]:
 def built(name: str, inputs: list[Any], attributes: dict[str, Any], version: int) -> tuple[Any, dict[str, Any]]:
     """A model of one node with its arrays fed."""
     feeds = {f"i{at}": array for at, array in enumerate(inputs) if array is not None}
-    count = 2 if name in ("MaxPool", "Split", "TopK") else 1
+    count = 2 if name in ("CausalConvWithState", "MaxPool", "Split", "TopK") else 1
     node = helper.make_node(
         name, [f"i{at}" if array is not None else "" for at, array in enumerate(inputs)],
         [f"o{at}" for at in range(count)], **attributes,

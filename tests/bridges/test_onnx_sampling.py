@@ -167,7 +167,9 @@ def overlap(a: Any, b: Any) -> float:
     return shared / (sum(areas) - shared) if shared > 0 else 0.0
 
 
-def test_non_max_suppression_pair_by_pair():
+@pytest.mark.parametrize("together", [4, 128])
+def test_non_max_suppression_pair_by_pair(together, monkeypatch):
+    monkeypatch.setattr(regions, "TOGETHER", together)
     for count, labels, images in ((0, 2, 1), (1, 1, 1), (30, 3, 2)):
         boxes = (rng.integers(0, 20, (images, count, 4)) / 2).astype(np.float32)
         scores = rng.permutation(images * labels * count).reshape(images, labels, count).astype(np.float32)

@@ -67,7 +67,7 @@ def _applied(function: Callable[[Array, float, float], Any], alpha: float, beta:
 
 
 def activations_of(call: Call, default: Sequence[str], directions: int) -> list[tuple[Activation, ...]]:
-    """The functions of every direction; alphas and betas go in order to those that have one."""
+    """The functions of every direction, or of all; alphas and betas go in order to those that have one."""
     given = call.get("activations") or list(default) * directions
     if len(given) != len(default) * directions:
         raise call.error(f"activations {given} must be {len(default)} for each of {directions} directions.")
@@ -81,7 +81,8 @@ def activations_of(call: Call, default: Sequence[str], directions: int) -> list[
         a = 0.0 if alpha is None else float(next(rest["alpha"], alpha))
         b = 0.0 if beta is None else float(next(rest["beta"], beta))
         found.append(partial(_applied, function, a, b))
-    return [tuple(found[at : at + len(default)]) for at in range(0, len(found), len(default))]
+    apart = [tuple(found[at : at + len(default)]) for at in range(0, len(found), len(default))]
+    return apart if call.get("activations") else apart[:1]
 
 
 # ---- what is between two products ------------------------------------------------------------------------------------

@@ -162,6 +162,8 @@ class Products:
                 Use.NETWORK, (1, 1, count, weight.shape[0]), weight.reshape(1, 1, *weight.shape), bias,
                 data_format="NHWC", num_threads=1 if few else self._call.threads,
             )  # fmt: skip
+            packed = self._call.packed_bytes + plan.explain().packed_weight_bytes
+            self._call.describe("gathered products" if self._name == "taps" else "packed products", packed)
         return partial(plan.run, rows.reshape(1, 1, *rows.shape), out.reshape(1, 1, *out.shape))
 
 

@@ -87,9 +87,8 @@ def _sequences(
         if lengths.shape != (batch,) or (batch and not 0 <= int(lengths.min()) <= int(lengths.max()) <= steps):
             raise call.error(f"sequence_lens {lengths.tolist()} must be {batch} numbers of at most {steps} steps.")
         lengths = None if np.all(lengths == steps) else lengths.astype(np.int64)
-    functions = activations_of(call, default, count)
-    if not call.get("activations"):
-        functions = functions[:1]
+    functions = call.state.get("functions") or activations_of(call, default, count)
+    call.state["functions"] = functions
     clip = call.get("clip")
     ordered = [reversed_in_time(x, lengths) if backwards else x for backwards in reverse]
     return Sequences(ordered, weight, recurrent, bias, lengths, reverse, functions, clip or None, batch_first)
@@ -102,6 +101,16 @@ def reversed_in_time(x: Array, lengths: Array | None) -> Array:
     steps = np.arange(x.shape[0])[:, None]
     places = np.where(steps < lengths, lengths - 1 - steps, steps)
     return x[places, np.arange(x.shape[1])]
+
+
+def _summed(call: Call, bias: Array | None, width: int) -> Array | None:
+    """The biases of inputs and states together; kept where they are the same in every run."""
+    if bias is None:
+        return None
+    known: Array | None = call.state.get("bias")
+    if known is None or not call.is_constant(3):
+        known = call.state["bias"] = bias[:, :width] + bias[:, width:]
+    return known
 
 
 def _contributions(call: Call, given: Sequences, bias: Array | None) -> Iterator[tuple[int, Array]]:
@@ -179,8 +188,7 @@ def rnn(
         for part, functions in parts:
             rnn_step(added[part], h[part], functions, given.clip)
 
-    both = None if bias is None else bias[:, : given.hidden] + bias[:, given.hidden :]
-    return _run(call, given, [h], both, step)
+    return _run(call, given, [h], _summed(call, bias, given.hidden), step)
 
 
 @operator("GRU")
@@ -256,5 +264,4 @@ def lstm(
             looking = None if peephole is None else peephole[part]
             lstm_step(gates[part], looking, c[part], h[part], functions, given.clip, coupled)
 
-    both = None if bias is None else bias[:, : 4 * hidden] + bias[:, 4 * hidden :]
-    return _run(call, given, [h, c], both, step)
+    return _run(call, given, [h, c], _summed(call, bias, 4 * hidden), step)

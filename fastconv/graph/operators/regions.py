@@ -14,6 +14,7 @@ from .sampling import Taps, bounded, corner, gather, pixel_rows
 from .sums import mean
 
 BLOCK: Final = 1 << 18  # values of samples at once
+TOGETHER: Final = 128  # boxes compared with each other
 
 
 # ---- RoiAlign --------------------------------------------------------------------------------------------------------
@@ -202,19 +203,34 @@ def _corners(boxes: Array, by_centre: bool) -> Array:
 
 
 def _without_overlap(corners: Array, most: int, limit: np.float32) -> list[int]:
-    """The boxes to keep of those in order: the first, and then the first that none of the kept ones overlaps."""
+    """Of boxes in order those to keep: each that none of the kept ones before it overlaps.
+
+    A block is compared with all kept boxes, and what is left of it with itself: few operations for many boxes.
+    """
     kept: list[int] = []
-    rest = np.arange(corners.shape[1])
-    while rest.size and len(kept) < most:
-        best = int(rest[0])
-        kept.append(best)
-        rest = rest[1:]
-        if not rest.size:
+    for first in range(0, corners.shape[1], TOGETHER):
+        if len(kept) >= most:
             break
-        others, one = corners[:, rest], corners[:, best : best + 1]
-        sides = np.minimum(others[2:4], one[2:4]) - np.maximum(others[:2], one[:2])
-        shared = np.prod(np.maximum(sides, 0), axis=0)
-        union = others[4] + one[4] - shared
-        alike = (shared > 0) & (others[4] > 0) & (one[4] > 0) & (shared / union > limit)
-        rest = rest[~alike]
-    return kept
+        block = np.arange(first, min(first + TOGETHER, corners.shape[1]))
+        if kept:
+            block = block[~_overlap(corners[:, block], corners[:, kept], limit).any(axis=1)]
+        rows = np.packbits(_overlap(corners[:, block], corners[:, block], limit), axis=1, bitorder="little")
+        gone = 0  # a bit for each box of the block
+        for at, place in enumerate(block.tolist()):
+            if not gone >> at & 1:
+                kept.append(place)
+                gone |= int.from_bytes(rows[at].tobytes(), "little")
+    return kept[:most]
+
+
+def _overlap(a: Array, b: Array, limit: np.float32) -> Array:
+    """(boxes of `a`, boxes of `b`) whether the shared area is a larger part of both together than the limit."""
+    shared: Any = None
+    for low, high in ((0, 2), (1, 3)):
+        side = np.minimum(a[high][:, None], b[high])
+        side -= np.maximum(a[low][:, None], b[low])
+        np.maximum(side, 0, out=side)
+        shared = side if shared is None else np.multiply(shared, side, out=shared)
+    union = a[4][:, None] + b[4]
+    union -= shared
+    return np.asarray(np.divide(shared, union, out=union) > limit)

@@ -31,7 +31,7 @@ class Taps(NamedTuple):
 def pixel_rows(call: Call, x: Array) -> Array:
     """(N, C, ...) as rows of channels, and zeros behind the last."""
     pixels = x.shape[0] * prod(x.shape[2:])
-    rows = call.empty((pixels + 1, x.shape[1]), x.dtype)
+    rows = np.empty(call.check((pixels + 1, x.shape[1]), x.dtype), x.dtype)
     rows[pixels] = 0
     behind = np.moveaxis(x, 1, -1)
     rows[:pixels].reshape(behind.shape)[...] = behind
@@ -185,7 +185,6 @@ def grid_sample(call: Call, x: Array, grid: Array) -> Any:
     lengths = grid.shape[1:-1]
     count = prod(lengths)
     out = call.empty((x.shape[0] * count, x.shape[1]), kind)
-    rows = pixel_rows(call, x.astype(kind, copy=False))
     places = grid.reshape(x.shape[0], count, len(sizes)).astype(np.result_type(grid.dtype, np.float32), copy=False)
     for image in range(x.shape[0]):
         taps = []
@@ -194,7 +193,7 @@ def grid_sample(call: Call, x: Array, grid: Array) -> Any:
             place = (n + 1) / 2 * (size - 1) if align else ((n + 1) * size - 1) / 2
             taps.append(_taps(mode, place.astype(n.dtype, copy=False), Borders(size, padding, align)))
         part = out[image * count : (image + 1) * count]
-        gather(rows, image * prod(sizes), taps, sizes, part)
+        gather(pixel_rows(call, x[image : image + 1].astype(kind, copy=False)), 0, taps, sizes, part)
         part[np.isnan(places[image]).any(-1)] = np.nan
     y = np.moveaxis(out.reshape(x.shape[0], *lengths, x.shape[1]), -1, 1)
     return y if x.dtype == kind else y.astype(x.dtype)

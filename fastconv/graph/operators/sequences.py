@@ -48,6 +48,8 @@ def sequence_insert(call: Call, sequence: Any, array: Any, position: Any = None)
     """One more, at the end or before a position."""
     items = list(_sequence(call, sequence))
     items.insert(_place(call, position, len(items), len(items), 1), _kept(array))
+    if not len(items) & (len(items) - 1):  # now and then, so that a loop's time does not grow with the square
+        call.check((sum(getattr(item, "nbytes", 0) for item in items),), np.uint8)
     return (items,)
 
 

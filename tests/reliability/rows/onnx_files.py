@@ -26,12 +26,12 @@ def onnx_files(count: int) -> Outcome:
     import onnx
     import onnx_models
 
-    data = onnx_models.small_net(onnx).SerializeToString()
+    nets = [made(onnx).SerializeToString() for made in (onnx_models.small_net, onnx_models.net_with_bodies)]
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, before[1]))
     refused = 0
     for seed in range(count):
-        verdict = try_model(onnx_models.damaged(onnx, data, seed))
+        verdict = try_model(onnx_models.damaged(onnx, nets[seed % 2], seed))
         refused += verdict == "refused"
         outcome.check(verdict in ("ran", "refused"), f"seed {seed}: {verdict}")
     resource.setrlimit(resource.RLIMIT_AS, before)
