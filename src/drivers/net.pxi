@@ -11,7 +11,7 @@ cdef struct NetStep:             # a Work as it runs
     size flag_count
 
 
-cdef struct Move:                # a pointer of a job into memory that is another in every run
+cdef struct Moving:              # a pointer of a job into memory that is another in every run
     char** place
     size region, offset
 
@@ -39,7 +39,7 @@ cdef class Net:
     """
     cdef tuple works
     cdef NetStep* steps
-    cdef Move* moves
+    cdef Moving* moves
     cdef size count, move_count
     cdef char* memory
     cdef readonly list movable
@@ -64,7 +64,7 @@ cdef class Net:
         cdef Work work
         for i in range(self.count):
             count += (<Work>self.works[i]).place_count
-        self.moves = <Move*>allocate(max(1, count) * sizeof(Move))
+        self.moves = <Moving*>allocate(max(1, count) * sizeof(Moving))
         self.movable = []
         for region, (first, end, before) in enumerate(regions):
             end += first
@@ -76,7 +76,7 @@ cdef class Net:
                 for k in range(work.place_count):
                     at = <size>work.places[k][0]
                     if first <= at < end:
-                        self.moves[self.move_count] = Move(work.places[k], region, at - first)
+                        self.moves[self.move_count] = Moving(work.places[k], region, at - first)
                         self.move_count += 1
             self.movable.append(movable)
         return 0
