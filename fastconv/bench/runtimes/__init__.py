@@ -188,25 +188,25 @@ def _litert(job: Job, variant: str) -> Load:
     from .litert_graph import litert_file
     from .reading import folded, named, read
 
-    content, order = litert_file(folded(named(read(job.path))))
+    made_file = litert_file(folded(named(read(job.path))))
     folder = tempfile.mkdtemp()
     path = Path(folder, "net.tflite")
-    path.write_bytes(content)
-    fed = np.ascontiguousarray(job.x.transpose(order.into)) if order.into else job.x
+    path.write_bytes(made_file.content)
+    made_file.content = b""
 
     def load() -> Call:
         made = interpreter.Interpreter(model_path=str(path), num_threads=job.threads)
         path.unlink()
         Path(folder).rmdir()
         made.allocate_tensors()
-        made.set_tensor(made.get_input_details()[0]["index"], fed)
+        made.set_tensor(made.get_input_details()[0]["index"], made_file.fed(job.x))
         index = made.get_output_details()[0]["index"]
 
         def run() -> Any:
             made.invoke()
             return made
 
-        return Call(run, lambda done: order.read(done.get_tensor(index)))
+        return Call(run, lambda done: made_file.read(done.get_tensor(index)))
 
     return load
 
