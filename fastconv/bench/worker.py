@@ -101,7 +101,7 @@ def main(name: str, variant: str, folder: str, threads: str) -> int:
         return _say(replies, {"absent": f"{error.name} is not installed" if error.name else str(error)})
     except Exception as error:  # whatever a library raises: it is named, and the others go on
         text = f"failed: {type(error).__name__}: {error}".strip().splitlines()[0]
-        return _say(replies, {"absent": text[:300]})
+        return _say(replies, {"absent": text[:160]})
     rest()
     _say(replies, told)
     for line in sys.stdin:

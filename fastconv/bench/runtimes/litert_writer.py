@@ -185,13 +185,9 @@ class Writer:
         model.operatorCodes = []
         for number in self.codes:
             code = s.OperatorCodeT()
-            code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), VERSIONS.get(number, 1)
+            code.builtinCode, code.deprecatedBuiltinCode = number, min(number, 127)
             model.operatorCodes.append(code)
         builder = module("flatbuffers").Builder(1 << 20)
         builder.Finish(model.Pack(builder), b"TFL3")
         rank = len(self.net.shapes["x"])
         return LitertFile(bytes(builder.Output()), rank, result in self.last, self.net.shapes[result])
-
-
-# Of operators whose later versions allow what is used here, by the schema's number.
-VERSIONS: Final = {3: 6, 4: 6, 9: 5, 67: 3, 126: 1, 97: 3, 49: 1, 39: 4, 45: 4}
