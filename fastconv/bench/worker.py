@@ -23,7 +23,7 @@ import numpy as np
 from .measure import rest
 from .memory import STATUS, resident
 from .peers import NotOffered
-from .runtimes import ANSWER, RUNTIMES, Job
+from .runtimes import ANSWER, RUNTIMES, Job, holding
 
 WARM_SECONDS: Final = 0.02  # dropped at the start of a turn
 MOST_CALLS: Final = 1000
@@ -93,22 +93,23 @@ def main(name: str, variant: str, folder: str, threads: str) -> int:
     # What libraries print must not come between our lines.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    try:
-        run, told = started(name, variant, Path(folder), int(threads))
-    except NotOffered as reason:
-        return _say(replies, {"absent": str(reason)})
-    except ImportError as error:
-        return _say(replies, {"absent": f"{error.name} is not installed" if error.name else str(error)})
-    except Exception as error:  # whatever a library raises: it is named, and the others go on
-        text = f"failed: {type(error).__name__}: {error}".strip().splitlines()[0]
-        return _say(replies, {"absent": text[:160]})
-    rest()
-    _say(replies, told)
-    for line in sys.stdin:
-        before = time.process_time()
-        samples = turn(run, json.loads(line)["seconds"])
-        rest()  # a pool that goes on spinning is not to meet whoever comes next
-        _say(replies, {"samples": samples, "cpu": time.process_time() - before})
+    with holding([name], int(threads)):
+        try:
+            run, told = started(name, variant, Path(folder), int(threads))
+        except NotOffered as reason:
+            return _say(replies, {"absent": str(reason)})
+        except ImportError as error:
+            return _say(replies, {"absent": f"{error.name} is not installed" if error.name else str(error)})
+        except Exception as error:  # whatever a library raises: it is named, and the others go on
+            text = f"failed: {type(error).__name__}: {error}".strip().splitlines()[0]
+            return _say(replies, {"absent": text[:160]})
+        rest()
+        _say(replies, told)
+        for line in sys.stdin:
+            before = time.process_time()
+            samples = turn(run, json.loads(line)["seconds"])
+            rest()  # a pool that goes on spinning is not to meet whoever comes next
+            _say(replies, {"samples": samples, "cpu": time.process_time() - before})
     return 0
 
 

@@ -19,7 +19,7 @@ from .measure import TOLERANCE, Candidate
 from .peers import NotOffered
 from .processes import START_LIMIT, Worker, WorkerError, neighbours
 from .report import OURS, Row, Timing
-from .runtimes import ANSWER, RUNTIMES, Job
+from .runtimes import ANSWER, RUNTIMES, Job, holding
 from .suite import ProcessorSeconds, fma_peak, outside_share, processor_seconds, timed_row
 from .worker import error_by_column
 from .zoo.catalogue import ZooNet
@@ -183,7 +183,7 @@ def _timing(one: _Timed) -> Timing:
 
 def run_zoo_together(case: ZooCase, peers: Sequence[str], method: Method) -> Row:
     """Time one net by everybody in this process; what loading takes and memory cannot be told apart here."""
-    with _files(case) as (folder, macs):
+    with _files(case) as (folder, macs), holding((OURS, *peers), method.threads):
         with Worker(ANSWER, "", folder, method.threads) as worker:
             worker.reply(START_LIMIT)
         answer = np.load(folder / "answer.npy")

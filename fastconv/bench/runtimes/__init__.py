@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from ..._core.arrays import Array
-from ..peers import Ncnn, NotOffered, OnnxRuntime, OpenVino, module
+from ..._core.threads import get_num_threads, set_num_threads
+from ..peers import Ncnn, NotOffered, OnnxRuntime, OpenVino, Torch, module
 from ..report import OURS
 
 ANSWER: Final = "answer"  # who is believed: ONNX Runtime without optimisations
@@ -41,10 +44,8 @@ Load = Callable[[], Call]
 
 
 def _fastconv(job: Job, variant: str) -> Load:
-    from ... import set_num_threads
     from ...onnx import InferenceSession
 
-    set_num_threads(job.threads)
     feeds = {"x": job.x}
 
     def load() -> Call:
@@ -119,8 +120,6 @@ def _openvino(job: Job, variant: str) -> Load:
 
 def _torch(job: Job, variant: str) -> Load:
     torch = module("torch")
-    torch.set_num_threads(job.threads)
-    torch.set_num_interop_threads(1)
     from .reading import named, read
     from .torch_graph import torch_module
 
@@ -221,6 +220,18 @@ class Runtime:
 
     def version(self) -> str:
         return importlib.metadata.version(self.package) if self.package else ""
+
+
+@contextmanager
+def holding(names: Iterable[str], threads: int) -> Iterator[None]:
+    """Libraries whose threads are a matter of the whole process are held to these, and get back what they had."""
+    with ExitStack() as stack:
+        if OURS in names:
+            stack.callback(set_num_threads, get_num_threads())
+            set_num_threads(threads)
+        if find_spec("torch") is not None and any(RUNTIMES[name].package == "torch" for name in names):
+            stack.enter_context(Torch(threads).held())
+        yield
 
 
 RUNTIMES: Final[dict[str, Runtime]] = {
