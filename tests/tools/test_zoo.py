@@ -325,7 +325,7 @@ def test_halves_have_their_means_and_their_worst() -> None:
     assert lines[0] == (
         "Tuned on, 2 nets: 4.00× the fastest correct peer in the geometric mean, least 2.00× (a)."
     )
-    assert lines[1] == "    beside 2 busy: 4.00×, 95th percentile 4.00×."
+    assert lines[1] == "Tuned on, beside 2 busy: 4.00×, 95th percentile 4.00×."
     assert lines[2] == "Held out, 1 nets: 0.50× the fastest correct peer in the geometric mean, least 0.50× (c)."
     assert lines[3] == "Held out, without an answer of ours: d."
     means = {mean.family: mean.over_best for mean in report.summaries(ROWS)}
