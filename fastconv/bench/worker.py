@@ -65,8 +65,7 @@ def error_by_column(result: np.ndarray, answer: np.ndarray, axis: int | None) ->
 def started(name: str, variant: str, folder: Path, threads: int) -> tuple[Callable[[], Any], dict[str, Any]]:
     """The call to time, and what getting there took; the imports and conversions before are not counted."""
     job = Job(str(folder / "net.onnx"), np.load(folder / "x.npy"), threads)
-    runtime = RUNTIMES[name]
-    load = runtime.prepare(job, variant)
+    load = RUNTIMES[name].prepare(job, variant)
     gc.collect()
     told = STATUS.exists() and CLEAR_PEAK.exists()
     base = resident("VmRSS") if told else None
@@ -84,7 +83,7 @@ def started(name: str, variant: str, folder: Path, threads: int) -> tuple[Callab
     options = json.loads((folder / "options.json").read_text(encoding="utf-8"))
     error = error_by_column(y, np.load(folder / "answer.npy"), options.get("columns"))
     return call.run, {
-        "load": loaded - begin, "first": first - loaded, "base": base, "peak": peak, "version": runtime.version(),
+        "load": loaded - begin, "first": first - loaded, "base": base, "peak": peak,
         "error": error if math.isfinite(error) else None,
     }  # fmt: skip
 

@@ -128,6 +128,14 @@ def busy_levels(rows: Sequence[Row]) -> list[str]:
     return sorted(levels, key=int)
 
 
+def zoo_line(row: Row) -> str:
+    """A net in a line: our time, the best peer's, and how many times faster we are."""
+    ours, best = row.of(OURS), row.best_peer
+    words = [seconds_text(ours.seconds) if ours else f"no answer, {row.absent.get(OURS, 'a wrong one')}"]
+    words += [f"{best.peer} {seconds_text(best.seconds)}"] if best else []
+    return f"{row.layer}: {', '.join([*words, times_text(row.ratio(best))])}"
+
+
 def zoo_tables(rows: Sequence[Row]) -> list[tuple[str, list[list[str]]]]:
     """The tables of what was measured, each below what it shows."""
     tables = [("medians", time_table(rows))]

@@ -94,11 +94,8 @@ def _described(case: ZooCase, macs: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run_zoo(case: ZooCase, peers: Sequence[str], method: Method, versions: dict[str, str] | None = None) -> Row:
-    """Time one net by ours and by these, each in a process of its own, their turns by rotation.
-
-    A library's version is noted in `versions`.
-    """
+def run_zoo(case: ZooCase, peers: Sequence[str], method: Method) -> Row:
+    """Time one net by ours and by these, each in a process of its own, their turns by rotation."""
     with _files(case) as (folder, macs), ExitStack() as stack:
         with Worker(ANSWER, "", folder, method.threads) as answer:
             answer.reply(START_LIMIT)
@@ -109,8 +106,6 @@ def run_zoo(case: ZooCase, peers: Sequence[str], method: Method, versions: dict[
             one for peer in (OURS, *peers) for variant in RUNTIMES[peer].variants
             if (one := _ready(stack, peer, variant, folder, method.threads, absent))
         ]  # fmt: skip
-        if versions is not None:
-            versions |= {one.peer: one.told["version"] for one in timed if one.told["version"]}
         peak = fma_peak(method.threads)
         outside = _rounds(timed, 0, method, absent)
         for busy in dict.fromkeys(method.busy):

@@ -24,7 +24,7 @@ from ..bench.report import Report, Row, group_text, groups, heading_lines, json_
 from ..bench.runtimes import RUNTIMES
 from ..bench.suite import new_report, run_case, select
 from ..bench.zoo.catalogue import select_zoo
-from ..bench.zoo_report import zoo_text
+from ..bench.zoo_report import zoo_line, zoo_text
 from ..bench.zoo_rows import SET as ZOO
 from ..bench.zoo_rows import Method, ZooCase, missing_runtimes, run_zoo, run_zoo_together
 from .common import STDOUT, CommandError, add_json, image_size, in_a_folder, progress, require, write_text
@@ -204,6 +204,8 @@ def _start(args: argparse.Namespace, models: bool, in_turns: bool, zoo: bool) ->
     if zoo:
         missing |= missing_runtimes(_zoo_peers(args))
     report = new_report(ours, peers, missing, {"rounds": args.rounds, "seconds": args.seconds})
+    if zoo:
+        report.versions |= {name: RUNTIMES[name].version() for name in _zoo_peers(args) if name not in missing}
     if args.json != STDOUT:
         print("\n".join(heading_lines(report)))
     return report, ours, peers
@@ -214,6 +216,8 @@ def _measure(work: list[Work], report: Report, args: argparse.Namespace, unit: s
     shown = args.json != STDOUT
     for done, (group, measure) in enumerate(progress(work, len(work), "bench", unit), start=1):
         report.rows.append(measure())
+        if report.rows[-1].set == ZOO:  # minutes of work: who stands where is told at once
+            print(_line_start() + zoo_line(report.rows[-1]), file=sys.stderr, flush=True)
         if shown and (done == len(work) or work[done][0] != group):
             _print_group(report)
     if any(row.set == "nets" and row.pass_name == NET for row in report.rows):
@@ -272,7 +276,7 @@ def _zoo_work(case: ZooCase, report: Report, args: argparse.Namespace) -> Work:
     peers = [name for name in _zoo_peers(args) if name not in report.missing]
     if args.one_process:
         return (ZOO, NET), lambda: run_zoo_together(case, peers, method)
-    return (ZOO, NET), lambda: run_zoo(case, peers, method, report.versions)
+    return (ZOO, NET), lambda: run_zoo(case, peers, method)
 
 
 def _load_work(model: Model, first: bool, ours: Ours, peers: list[Peer], args: argparse.Namespace) -> Work:
@@ -286,7 +290,11 @@ def _model_work(model: TorchModel, ours: Ours, args: argparse.Namespace) -> Work
 
 def _print_group(report: Report) -> None:
     """The set and pass that was finished last, clear of the progress line."""
-    if sys.stderr.isatty():
-        print(end="\r\033[K", file=sys.stderr, flush=True)
+    print(end=_line_start(), file=sys.stderr, flush=True)
     name, pass_name, rows = groups(report.rows)[-1]
     print("\n" + (zoo_text(rows) if name == ZOO else group_text(name, pass_name, rows)), flush=True)
+
+
+def _line_start() -> str:
+    """What clears a progress line."""
+    return "\r\033[K" if sys.stderr.isatty() else ""

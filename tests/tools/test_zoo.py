@@ -341,6 +341,8 @@ def test_tables_of_nets() -> None:
     assert zoo_report.memory_table(ROWS)[3][1] == "2 (3)"
     assert zoo_report.beside_table(ROWS, "2")[3][1:] == ["6 ms (20 ms)", "–", "–", "3 ms (10 ms)", "0.50×", "0.50×"]
     text = zoo_report.zoo_text(ROWS)
+    assert zoo_report.zoo_line(ROWS[0]) == "a: 1 ms, onnxruntime 2 ms, 2.00×"
+    assert zoo_report.zoo_line(ROWS[3]) == "d: no answer, a wrong one, onnxruntime 1 ms, –"
     assert "beside 2 busy processes" in text and "Wrong: openvino" in text
 
 
