@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from .measure import geometric_mean
 from .report import OURS, Row, Timing, group_lines, seconds_text, text_table, times_text
-from .zoo_rows import HALVES
 
 
 def peers_of(rows: Sequence[Row]) -> list[str]:
@@ -100,9 +99,9 @@ def beside_table(rows: Sequence[Row], busy: str) -> list[list[str]]:
 
 
 def half_lines(rows: Sequence[Row]) -> list[str]:
-    """The geometric mean over the best peer of each half, its worst net, and its means beside busy processes."""
+    """The geometric mean over the best peer of each side, its worst net, and its means beside busy processes."""
     lines = []
-    for half in HALVES.values():
+    for half in dict.fromkeys(row.family for row in rows):
         own = [row for row in rows if row.family == half]
         ratios = {row.layer: ratio for row in own if math.isfinite(ratio := row.ratio(row.best_peer))}
         refused = [row.layer for row in own if row.of(OURS) is None]

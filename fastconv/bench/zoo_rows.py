@@ -23,9 +23,9 @@ from .runtimes import ANSWER, RUNTIMES, Job, holding
 from .suite import ProcessorSeconds, fma_peak, outside_share, processor_seconds, timed_row
 from .worker import error_by_column
 from .zoo.catalogue import ZooNet
+from .zoo.graph import Buildable
 
 SET: Final = "zoo"
-HALVES: Final = {False: "tuned on", True: "held out"}
 TURN: Final = 0.1  # seconds of a turn, long against what waking up costs; beside busy processes three times as long
 MORE_BESIDE: Final = 3
 
@@ -76,27 +76,27 @@ class _Timed:
 
 
 @contextmanager
-def _files(case: ZooCase) -> Iterator[tuple[Path, int]]:
-    """A folder with the net, what is fed, and how results are compared; and the net's multiply-adds."""
+def _files(case: ZooCase) -> Iterator[tuple[Path, Buildable]]:
+    """A folder with the net, what is fed, and how results are compared; and the net as it was built."""
     graph = case.net.build(case.batch)
     with tempfile.TemporaryDirectory(prefix="fastconv-zoo-") as name:
         folder = Path(name)
         (folder / "net.onnx").write_bytes(graph.model().SerializeToString())
         np.save(folder / "x.npy", graph.feeds())
         (folder / "options.json").write_text(json.dumps({"columns": case.net.columns}), encoding="utf-8")
-        yield folder, graph.macs
+        yield folder, graph
 
 
-def _described(case: ZooCase, macs: int) -> dict[str, Any]:
+def _described(case: ZooCase, graph: Buildable) -> dict[str, Any]:
     return {
-        "set": SET, "layer": case.label, "family": HALVES[case.net.held_out], "pass_name": NET, "macs": macs,
-        "shape": {"input": list(case.net.build(case.batch).input_shape), "dtype": "float32"},
+        "set": SET, "layer": case.label, "family": case.net.side, "pass_name": NET, "macs": graph.macs,
+        "shape": {"input": list(graph.input_shape), "dtype": "float32"},
     }  # fmt: skip
 
 
 def run_zoo(case: ZooCase, peers: Sequence[str], method: Method) -> Row:
     """Time one net by ours and by these, each in a process of its own, their turns by rotation."""
-    with _files(case) as (folder, macs), ExitStack() as stack:
+    with _files(case) as (folder, graph), ExitStack() as stack:
         with Worker(ANSWER, "", folder, method.threads) as answer:
             answer.reply(START_LIMIT)
         if not (folder / "answer.npy").exists():
@@ -114,7 +114,7 @@ def run_zoo(case: ZooCase, peers: Sequence[str], method: Method) -> Row:
         right = {one.peer for one in timed}
         return Row(
             peak_gflops=peak, timings=[_timing(one) for one in timed], outside=outside,
-            absent={peer: reason for peer, reason in absent.items() if peer not in right}, **_described(case, macs),
+            absent={peer: reason for peer, reason in absent.items() if peer not in right}, **_described(case, graph),
         )  # fmt: skip
 
 
@@ -178,7 +178,7 @@ def _timing(one: _Timed) -> Timing:
 
 def run_zoo_together(case: ZooCase, peers: Sequence[str], method: Method) -> Row:
     """Time one net by everybody in this process; what loading takes and memory cannot be told apart here."""
-    with _files(case) as (folder, macs), holding((OURS, *peers), method.threads):
+    with _files(case) as (folder, graph), holding((OURS, *peers), method.threads):
         with Worker(ANSWER, "", folder, method.threads) as worker:
             worker.reply(START_LIMIT)
         answer = np.load(folder / "answer.npy")
@@ -209,5 +209,5 @@ def run_zoo_together(case: ZooCase, peers: Sequence[str], method: Method) -> Row
             except Exception as error:  # whatever another library raises: it is named, and the others go on
                 absent[peer] = f"failed: {type(error).__name__}: {error}".splitlines()[0]
         return timed_row(
-            candidates, absent, method.threads, method.rounds, method.seconds, "float32", **_described(case, macs)
+            candidates, absent, method.threads, method.rounds, method.seconds, "float32", **_described(case, graph)
         )

@@ -19,9 +19,11 @@ from fastconv.bench.worker import error_by_column, turn
 from fastconv.bench.zoo import blocks, catalogue, functions, pictures
 from fastconv.bench.zoo import operators as ops
 from fastconv.bench.zoo.catalogue import NETS, ZooNet, held_out_families, select_zoo
+from fastconv.bench.zoo.given import given_net
 from fastconv.bench.zoo.graph import Graph
 from fastconv.bench.zoo_rows import Method, ZooCase, missing_runtimes, run_zoo, run_zoo_together
 from fastconv.cli import main
+from fastconv.errors import ConvError
 
 onnx = pytest.importorskip("onnx")
 
@@ -256,6 +258,24 @@ def test_a_net_in_one_process_and_at_another_batch() -> None:
     (ours,) = row.timings
     assert ours.correct and row.layer == "tiny, batch 2" and row.shape["input"] == [2, 3, 12, 10]
     assert row.macs == 2 * small(1).macs and ours.load is None
+
+
+def test_a_net_from_a_file_of_one_s_own(tmp_path: Path) -> None:
+    helper = onnx.helper
+    images = helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["n", 3, "h", "w"])
+    scores = helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, None)
+    nodes = [helper.make_node("Relu", ["images"], ["x"]), helper.make_node("Neg", ["x"], ["scores"])]
+    graph = helper.make_graph(nodes, "net", [images], [scores])
+    path = tmp_path / "own.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    net = given_net(str(path), (6, 5))
+    assert (net.name, net.side, net.held_out) == ("own.onnx", "given", False)
+    row = run_zoo_together(ZooCase(net, 2), [], Method(1, 1))
+    assert row.timings[0].correct and row.shape["input"] == [2, 3, 6, 5] and row.family == "given"
+    model = net.build(1).model()
+    assert model.graph.input[0].name == "x" and model.graph.node[0].output[0] != "x"
+    with pytest.raises(ConvError, match="--input-size HEIGHTxWIDTH"):
+        given_net(str(path)).build(1)
 
 
 def refused(batch: int) -> Graph:

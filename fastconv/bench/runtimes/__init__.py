@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -62,15 +61,14 @@ def _onnxruntime(job: Job, variant: str) -> Load:
         session = peer.session(job.path)
         binding = session.io_binding()
         binding.bind_ortvalue_input("x", peer.ort.OrtValue.ortvalue_from_numpy(job.x))
-        name = session.get_outputs()[0].name
-        binding.bind_output(name, "cpu")
-        shape = session.get_outputs()[0].shape
-        y = peer.ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cpu")
-        binding.bind_ortvalue_output(name, y)
+        made = {one.name: peer.ort.OrtValue.ortvalue_from_shape_and_type(one.shape, np.float32, "cpu")
+                for one in session.get_outputs()}  # fmt: skip
+        for name, y in made.items():
+            binding.bind_ortvalue_output(name, y)
 
         def run() -> Any:
             session.run_with_iobinding(binding)
-            return y
+            return next(iter(made.values()))
 
         return Call(run, lambda value: np.array(value.numpy()))
 
@@ -188,15 +186,12 @@ def _litert(job: Job, variant: str) -> Load:
     from .reading import folded, named, read
 
     made_file = litert_file(folded(named(read(job.path))))
-    folder = tempfile.mkdtemp()
-    path = Path(folder, "net.tflite")
+    path = Path(job.path).with_suffix(".tflite")  # beside the net, with which it goes
     path.write_bytes(made_file.content)
     made_file.content = b""
 
     def load() -> Call:
         made = interpreter.Interpreter(model_path=str(path), num_threads=job.threads)
-        path.unlink()
-        Path(folder).rmdir()
         made.allocate_tensors()
         made.set_tensor(made.get_input_details()[0]["index"], made_file.fed(job.x))
         index = made.get_output_details()[0]["index"]
