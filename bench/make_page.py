@@ -28,6 +28,8 @@ from fastconv.bench.report import (
     times_text,
     title,
 )
+from fastconv.bench.zoo_report import half_lines, zoo_tables
+from fastconv.bench.zoo_rows import SET as ZOO
 
 HERE: Final = Path(__file__).resolve().parent
 Machine = dict[str, list[Report]]  # the runs of each set
@@ -39,6 +41,7 @@ SETS: Final = {
     "misc": "other kinds of layers",
     "nets": "whole networks",
     "nets-onnx": "networks from ONNX files",
+    "zoo": "nets of different makes",
     "accelerated": "PyTorch models, accelerated",
 }
 FORWARD: Final = ("fwd", NET)
@@ -56,7 +59,8 @@ SHORT: Final = {
 OPENING: Final = """\
 How many times as fast as others fastconv is on `{name}` ({cpu}, {threads} threads, {date}): geometric
 means over the layers or networks of a set; above 1 it is the faster one. The best peer is, layer by layer, the fastest
-of PyTorch, ONNX Runtime, OpenVINO and ncnn; gradients and training steps are compared with PyTorch alone."""
+of PyTorch, ONNX Runtime, OpenVINO and ncnn, for nets of different makes also LiteRT; gradients and training steps are
+compared with PyTorch alone."""
 
 PICTURE: Final = """\
 The same beside the best peer, on the two machines with most results. The whole bar is the mean, the part of it in full
@@ -84,7 +88,13 @@ Every number on this page was produced by `python -m fastconv bench` and is read
 - Whole networks run with equal weights everywhere, held to our layers' plain forward pass, from images to
   probabilities; a training step is forward, backward and SGD with momentum, its first losses compared before the
   timing, and counts as three forward passes.
-- Where none of the four libraries computes a layer, the best peer is im2col + BLAS, which is NumPy alone."""
+- Nets of different makes run from ONNX files, every library in a process of its own: the processes take turns of a
+  tenth of a second, and the next one begins when the threads of the last one sleep. ONNX Runtime without optimisations
+  says what is right. PyTorch runs modules made from the file, plain and compiled; ncnn and LiteRT files written from
+  it. Loading is from the library's own file to a session, memory the highest of the process from there to the end of
+  the first run. Nets that are *held out* are only reported: no constant was chosen by looking at them
+  (`fastconv/bench/zoo/catalogue.py` has the rule).
+- Where none of the libraries computes a layer, the best peer is im2col + BLAS, which is NumPy alone."""
 
 
 def load(folder: Path) -> dict[str, Machine]:
@@ -151,11 +161,19 @@ def group_fold(name: str, report: Report, set_name: str, pass_name: str, rows: l
         [
             "\n".join(f"- {line}" for line in heading_lines(report)),
             "Geometric means of the ratios (how many times faster fastconv is):", markdown_table(summary_table(rows)),
-            markdown_table(layer_table(rows)), *group_lines(rows),
+            *(zoo_parts(rows) if set_name == ZOO else [markdown_table(layer_table(rows)), *group_lines(rows)]),
             *(memory_lines(report) if pass_name == NET else []),
         ],
         f"{name}-{pass_name}",
     )  # fmt: skip
+
+
+def zoo_parts(rows: list[Row]) -> list[str]:
+    """What is said of whole nets: times, what loading takes, memory, times beside busy processes."""
+    parts = []
+    for heading, table in zoo_tables(rows):
+        parts += [f"{heading[0].upper()}{heading[1:]}:", markdown_table(table)]
+    return [*parts, *half_lines(rows)]
 
 
 def page(machines: dict[str, Machine], picture: str) -> str:

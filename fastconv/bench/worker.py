@@ -23,7 +23,7 @@ import numpy as np
 from .measure import rest
 from .memory import STATUS, resident
 from .peers import NotOffered
-from .runtimes import ANSWER, RUNTIMES, Job
+from .runtimes import ANSWER, RUNTIMES, Job, holding
 
 WARM_SECONDS: Final = 0.02  # dropped at the start of a turn
 MOST_CALLS: Final = 1000
@@ -65,8 +65,7 @@ def error_by_column(result: np.ndarray, answer: np.ndarray, axis: int | None) ->
 def started(name: str, variant: str, folder: Path, threads: int) -> tuple[Callable[[], Any], dict[str, Any]]:
     """The call to time, and what getting there took; the imports and conversions before are not counted."""
     job = Job(str(folder / "net.onnx"), np.load(folder / "x.npy"), threads)
-    runtime = RUNTIMES[name]
-    load = runtime.prepare(job, variant)
+    load = RUNTIMES[name].prepare(job, variant)
     gc.collect()
     told = STATUS.exists() and CLEAR_PEAK.exists()
     base = resident("VmRSS") if told else None
@@ -84,7 +83,7 @@ def started(name: str, variant: str, folder: Path, threads: int) -> tuple[Callab
     options = json.loads((folder / "options.json").read_text(encoding="utf-8"))
     error = error_by_column(y, np.load(folder / "answer.npy"), options.get("columns"))
     return call.run, {
-        "load": loaded - begin, "first": first - loaded, "base": base, "peak": peak, "version": runtime.version(),
+        "load": loaded - begin, "first": first - loaded, "base": base, "peak": peak,
         "error": error if math.isfinite(error) else None,
     }  # fmt: skip
 
@@ -93,22 +92,23 @@ def main(name: str, variant: str, folder: str, threads: str) -> int:
     # What libraries print must not come between our lines.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    try:
-        run, told = started(name, variant, Path(folder), int(threads))
-    except NotOffered as reason:
-        return _say(replies, {"absent": str(reason)})
-    except ImportError as error:
-        return _say(replies, {"absent": f"{error.name} is not installed" if error.name else str(error)})
-    except Exception as error:  # whatever a library raises: it is named, and the others go on
-        text = f"failed: {type(error).__name__}: {error}".strip().splitlines()[0]
-        return _say(replies, {"absent": text[:300]})
-    rest()
-    _say(replies, told)
-    for line in sys.stdin:
-        before = time.process_time()
-        samples = turn(run, json.loads(line)["seconds"])
-        rest()  # a pool that goes on spinning is not to meet whoever comes next
-        _say(replies, {"samples": samples, "cpu": time.process_time() - before})
+    with holding([name], int(threads)):
+        try:
+            run, told = started(name, variant, Path(folder), int(threads))
+        except NotOffered as reason:
+            return _say(replies, {"absent": str(reason)})
+        except ImportError as error:
+            return _say(replies, {"absent": f"{error.name} is not installed" if error.name else str(error)})
+        except Exception as error:  # whatever a library raises: it is named, and the others go on
+            text = f"failed: {type(error).__name__}: {error}".strip().splitlines()[0]
+            return _say(replies, {"absent": text[:160]})
+        rest()
+        _say(replies, told)
+        for line in sys.stdin:
+            before = time.process_time()
+            samples = turn(run, json.loads(line)["seconds"])
+            rest()  # a pool that goes on spinning is not to meet whoever comes next
+            _say(replies, {"samples": samples, "cpu": time.process_time() - before})
     return 0
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from .measure import geometric_mean
 from .report import OURS, Row, Timing, group_lines, seconds_text, text_table, times_text
-from .zoo_rows import HALVES
 
 
 def peers_of(rows: Sequence[Row]) -> list[str]:
@@ -100,9 +99,9 @@ def beside_table(rows: Sequence[Row], busy: str) -> list[list[str]]:
 
 
 def half_lines(rows: Sequence[Row]) -> list[str]:
-    """The geometric mean over the best peer of each half, its worst net, and its means beside busy processes."""
+    """The geometric mean over the best peer of each side, its worst net, and its means beside busy processes."""
     lines = []
-    for half in HALVES.values():
+    for half in dict.fromkeys(row.family for row in rows):
         own = [row for row in rows if row.family == half]
         ratios = {row.layer: ratio for row in own if math.isfinite(ratio := row.ratio(row.best_peer))}
         refused = [row.layer for row in own if row.of(OURS) is None]
@@ -117,7 +116,8 @@ def half_lines(rows: Sequence[Row]) -> list[str]:
         for busy in busy_levels(own):
             means = [geometric_mean(filter(math.isfinite, (beside_ratio(row, busy, which) for row in own)))
                      for which in (0, 1)]  # fmt: skip
-            lines.append(f"    beside {busy} busy: {times_text(means[0])}, 95th percentile {times_text(means[1])}.")
+            tail = f"{times_text(means[0])}, 95th percentile {times_text(means[1])}"
+            lines.append(f"{half.capitalize()}, beside {busy} busy: {tail}.")
     return lines
 
 
@@ -127,15 +127,31 @@ def busy_levels(rows: Sequence[Row]) -> list[str]:
     return sorted(levels, key=int)
 
 
+def zoo_line(row: Row) -> str:
+    """A net in a line: our time, the best peer's, and how many times faster we are."""
+    ours, best = row.of(OURS), row.best_peer
+    words = [seconds_text(ours.seconds) if ours else f"no answer, {row.absent.get(OURS, 'a wrong one')}"]
+    words += [f"{best.peer} {seconds_text(best.seconds)}"] if best else []
+    return f"{row.layer}: {', '.join([*words, times_text(row.ratio(best))])}"
+
+
+def zoo_tables(rows: Sequence[Row]) -> list[tuple[str, list[list[str]]]]:
+    """The tables of what was measured, each below what it shows."""
+    tables = [("medians", time_table(rows))]
+    if any(t.load is not None for row in rows for t in row.timings):
+        tables.append(("loading and first run (first run)", load_table(rows)))
+    if any(t.peak is not None for row in rows for t in row.timings):
+        tables.append(("MB from loading to the end of the first run (whole process)", memory_table(rows)))
+    for busy in busy_levels(rows):
+        tables.append((f"beside {busy} busy processes: median (95th percentile)", beside_table(rows, busy)))
+    return tables
+
+
 def zoo_text(rows: Sequence[Row]) -> str:
     """Everything about the zoo for the terminal; our column is first."""
-    parts = ["zoo, whole networks from ONNX files", text_table(time_table(rows)), ""]
-    if any(t.load is not None for row in rows for t in row.timings):
-        parts += ["loading and first run (first run)", text_table(load_table(rows)), ""]
-    if any(t.peak is not None for row in rows for t in row.timings):
-        parts += ["MB from loading to the end of the first run (whole process)", text_table(memory_table(rows)), ""]
-    for busy in busy_levels(rows):
-        parts += [f"beside {busy} busy processes: median (95th percentile)", text_table(beside_table(rows, busy)), ""]
+    parts = ["zoo, whole networks from ONNX files", ""]
+    for heading, table in zoo_tables(rows):
+        parts += [heading, text_table(table), ""]
     for row in rows:
         parts += [f"{row.layer}: {peer}: {reason}" for peer, reason in row.absent.items()]
     wrong = [line for line in group_lines(rows) if line.startswith(("Wrong", "Disturbed"))]

@@ -19,13 +19,13 @@ from .measure import TOLERANCE, Candidate
 from .peers import NotOffered
 from .processes import START_LIMIT, Worker, WorkerError, neighbours
 from .report import OURS, Row, Timing
-from .runtimes import ANSWER, RUNTIMES, Job
+from .runtimes import ANSWER, RUNTIMES, Job, holding
 from .suite import ProcessorSeconds, fma_peak, outside_share, processor_seconds, timed_row
 from .worker import error_by_column
 from .zoo.catalogue import ZooNet
+from .zoo.graph import Buildable
 
 SET: Final = "zoo"
-HALVES: Final = {False: "tuned on", True: "held out"}
 TURN: Final = 0.1  # seconds of a turn, long against what waking up costs; beside busy processes three times as long
 MORE_BESIDE: Final = 3
 
@@ -76,30 +76,27 @@ class _Timed:
 
 
 @contextmanager
-def _files(case: ZooCase) -> Iterator[tuple[Path, int]]:
-    """A folder with the net, what is fed, and how results are compared; and the net's multiply-adds."""
+def _files(case: ZooCase) -> Iterator[tuple[Path, Buildable]]:
+    """A folder with the net, what is fed, and how results are compared; and the net as it was built."""
     graph = case.net.build(case.batch)
     with tempfile.TemporaryDirectory(prefix="fastconv-zoo-") as name:
         folder = Path(name)
         (folder / "net.onnx").write_bytes(graph.model().SerializeToString())
         np.save(folder / "x.npy", graph.feeds())
         (folder / "options.json").write_text(json.dumps({"columns": case.net.columns}), encoding="utf-8")
-        yield folder, graph.macs
+        yield folder, graph
 
 
-def _described(case: ZooCase, macs: int) -> dict[str, Any]:
+def _described(case: ZooCase, graph: Buildable) -> dict[str, Any]:
     return {
-        "set": SET, "layer": case.label, "family": HALVES[case.net.held_out], "pass_name": NET, "macs": macs,
-        "shape": {"input": list(case.net.build(case.batch).input_shape), "dtype": "float32"},
+        "set": SET, "layer": case.label, "family": case.net.side, "pass_name": NET, "macs": graph.macs,
+        "shape": {"input": list(graph.input_shape), "dtype": "float32"},
     }  # fmt: skip
 
 
-def run_zoo(case: ZooCase, peers: Sequence[str], method: Method, versions: dict[str, str] | None = None) -> Row:
-    """Time one net by ours and by these, each in a process of its own, their turns by rotation.
-
-    A library's version is noted in `versions`.
-    """
-    with _files(case) as (folder, macs), ExitStack() as stack:
+def run_zoo(case: ZooCase, peers: Sequence[str], method: Method) -> Row:
+    """Time one net by ours and by these, each in a process of its own, their turns by rotation."""
+    with _files(case) as (folder, graph), ExitStack() as stack:
         with Worker(ANSWER, "", folder, method.threads) as answer:
             answer.reply(START_LIMIT)
         if not (folder / "answer.npy").exists():
@@ -109,8 +106,6 @@ def run_zoo(case: ZooCase, peers: Sequence[str], method: Method, versions: dict[
             one for peer in (OURS, *peers) for variant in RUNTIMES[peer].variants
             if (one := _ready(stack, peer, variant, folder, method.threads, absent))
         ]  # fmt: skip
-        if versions is not None:
-            versions |= {one.peer: one.told["version"] for one in timed if one.told["version"]}
         peak = fma_peak(method.threads)
         outside = _rounds(timed, 0, method, absent)
         for busy in dict.fromkeys(method.busy):
@@ -119,7 +114,7 @@ def run_zoo(case: ZooCase, peers: Sequence[str], method: Method, versions: dict[
         right = {one.peer for one in timed}
         return Row(
             peak_gflops=peak, timings=[_timing(one) for one in timed], outside=outside,
-            absent={peer: reason for peer, reason in absent.items() if peer not in right}, **_described(case, macs),
+            absent={peer: reason for peer, reason in absent.items() if peer not in right}, **_described(case, graph),
         )  # fmt: skip
 
 
@@ -183,7 +178,7 @@ def _timing(one: _Timed) -> Timing:
 
 def run_zoo_together(case: ZooCase, peers: Sequence[str], method: Method) -> Row:
     """Time one net by everybody in this process; what loading takes and memory cannot be told apart here."""
-    with _files(case) as (folder, macs):
+    with _files(case) as (folder, graph), holding((OURS, *peers), method.threads):
         with Worker(ANSWER, "", folder, method.threads) as worker:
             worker.reply(START_LIMIT)
         answer = np.load(folder / "answer.npy")
@@ -214,5 +209,5 @@ def run_zoo_together(case: ZooCase, peers: Sequence[str], method: Method) -> Row
             except Exception as error:  # whatever another library raises: it is named, and the others go on
                 absent[peer] = f"failed: {type(error).__name__}: {error}".splitlines()[0]
         return timed_row(
-            candidates, absent, method.threads, method.rounds, method.seconds, "float32", **_described(case, macs)
+            candidates, absent, method.threads, method.rounds, method.seconds, "float32", **_described(case, graph)
         )

@@ -24,7 +24,8 @@ from ..bench.report import Report, Row, group_text, groups, heading_lines, json_
 from ..bench.runtimes import RUNTIMES
 from ..bench.suite import new_report, run_case, select
 from ..bench.zoo.catalogue import select_zoo
-from ..bench.zoo_report import zoo_text
+from ..bench.zoo.given import given_net
+from ..bench.zoo_report import zoo_line, zoo_text
 from ..bench.zoo_rows import SET as ZOO
 from ..bench.zoo_rows import Method, ZooCase, missing_runtimes, run_zoo, run_zoo_together
 from .common import STDOUT, CommandError, add_json, image_size, in_a_folder, progress, require, write_text
@@ -96,7 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--input-size", type=image_size, metavar="S",
-        help="with --torch-model: side, or HEIGHTxWIDTH, of the images (default: the model's own, 224 for a function)",
+        help="with --torch-model: side, or HEIGHTxWIDTH, of the images (default: the model's own, 224 for a function); "
+        "with --net-file: where the file leaves it open",
     )  # fmt: skip
     parser.add_argument(
         "--batch", type=_positive(int), metavar="N",
@@ -130,6 +132,10 @@ def _add_nets(parser: argparse.ArgumentParser) -> None:
         "--held-out", action="store_true", help="with --nets: only nets from files that nobody tuned for"
     )
     half.add_argument("--tuned", action="store_true", help="with --nets: only nets from files that are tuned on")
+    parser.add_argument(
+        "--net-file", action="append", metavar="FILE",
+        help="with --nets: time the net of an ONNX file in their place; may be given several times",
+    )  # fmt: skip
     parser.add_argument(
         "--busy", type=_counts, default=[0], metavar="N,N",
         help="with --nets: time the nets from files beside so many busy processes, too: 0,1,2,4",
@@ -183,15 +189,15 @@ def _refuse_unmatched(args: argparse.Namespace) -> None:
     if args.onnx and not args.nets:
         raise CommandError("--onnx is for whole networks; add --nets")
     for given, name in ((args.held_out, "--held-out"), (args.tuned, "--tuned"), (args.one_process, "--one-process"),
-                        (args.busy != [0], "--busy")):  # fmt: skip
+                        (args.busy != [0], "--busy"), (args.net_file, "--net-file")):  # fmt: skip
         if given and not args.nets:
             raise CommandError(f"{name} is for whole networks; add --nets")
     if args.one_process and args.busy != [0]:
         raise CommandError("--busy needs processes of their own; leave out --one-process")
-    if args.onnx or args.load or args.held_out or args.tuned:
+    if args.onnx or args.load or args.held_out or args.tuned or args.net_file:
         require("onnx", "onnx")
-    if not args.torch_model and (args.input_size or (args.batch and not args.nets)):
-        raise CommandError("--input-size and --batch are for --torch-model, --batch also for --nets")
+    if not args.torch_model and ((args.input_size and not args.net_file) or (args.batch and not args.nets)):
+        raise CommandError("--input-size and --batch are for --torch-model, also for --net-file and for --nets")
 
 
 def _start(args: argparse.Namespace, models: bool, in_turns: bool, zoo: bool) -> tuple[Report, Ours, list[Peer]]:
@@ -204,6 +210,8 @@ def _start(args: argparse.Namespace, models: bool, in_turns: bool, zoo: bool) ->
     if zoo:
         missing |= missing_runtimes(_zoo_peers(args))
     report = new_report(ours, peers, missing, {"rounds": args.rounds, "seconds": args.seconds})
+    if zoo:
+        report.versions |= {name: RUNTIMES[name].version() for name in _zoo_peers(args) if name not in missing}
     if args.json != STDOUT:
         print("\n".join(heading_lines(report)))
     return report, ours, peers
@@ -214,6 +222,8 @@ def _measure(work: list[Work], report: Report, args: argparse.Namespace, unit: s
     shown = args.json != STDOUT
     for done, (group, measure) in enumerate(progress(work, len(work), "bench", unit), start=1):
         report.rows.append(measure())
+        if report.rows[-1].set == ZOO:  # minutes of work: who stands where is told at once
+            print(_line_start() + zoo_line(report.rows[-1]), file=sys.stderr, flush=True)
         if shown and (done == len(work) or work[done][0] != group):
             _print_group(report)
     if any(row.set == "nets" and row.pass_name == NET for row in report.rows):
@@ -227,7 +237,7 @@ def _measure(work: list[Work], report: Report, args: argparse.Namespace, unit: s
 
 def _nets(args: argparse.Namespace) -> list[Net]:
     """The nets that are built from our layers; they are tuned on, and are left out where the halves are asked for."""
-    whole = args.nets and not args.held_out and not args.tuned
+    whole = args.nets and not args.held_out and not args.tuned and not args.net_file
     nets = select_nets(whole, args.train, args.only)
     return [net for net in nets if net.training or not args.batch or net.batch == args.batch]
 
@@ -236,6 +246,9 @@ def _zoo(args: argparse.Namespace) -> list[ZooCase]:
     """The nets from files; none without the package that makes the files."""
     if not args.nets or find_spec("onnx") is None:
         return []
+    if args.net_file:
+        in_files = [given_net(path, args.input_size) for path in args.net_file]
+        return [ZooCase(net, int(args.batch or 1)) for net in in_files]
     side = True if args.held_out else False if args.tuned else None
     cases = [ZooCase(net, int(args.batch or 1)) for net in select_zoo(None, side)]
     return [case for case in cases if args.only is None or args.only in case.label or args.only in case.net.family]
@@ -272,7 +285,7 @@ def _zoo_work(case: ZooCase, report: Report, args: argparse.Namespace) -> Work:
     peers = [name for name in _zoo_peers(args) if name not in report.missing]
     if args.one_process:
         return (ZOO, NET), lambda: run_zoo_together(case, peers, method)
-    return (ZOO, NET), lambda: run_zoo(case, peers, method, report.versions)
+    return (ZOO, NET), lambda: run_zoo(case, peers, method)
 
 
 def _load_work(model: Model, first: bool, ours: Ours, peers: list[Peer], args: argparse.Namespace) -> Work:
@@ -286,7 +299,11 @@ def _model_work(model: TorchModel, ours: Ours, args: argparse.Namespace) -> Work
 
 def _print_group(report: Report) -> None:
     """The set and pass that was finished last, clear of the progress line."""
-    if sys.stderr.isatty():
-        print(end="\r\033[K", file=sys.stderr, flush=True)
+    print(end=_line_start(), file=sys.stderr, flush=True)
     name, pass_name, rows = groups(report.rows)[-1]
     print("\n" + (zoo_text(rows) if name == ZOO else group_text(name, pass_name, rows)), flush=True)
+
+
+def _line_start() -> str:
+    """What clears a progress line."""
+    return "\r\033[K" if sys.stderr.isatty() else ""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from ..._core.arrays import Array
-from ..peers import Ncnn, NotOffered, OnnxRuntime, OpenVino, module
+from ..._core.threads import get_num_threads, set_num_threads
+from ..peers import Ncnn, NotOffered, OnnxRuntime, OpenVino, Torch, module
 from ..report import OURS
 
 ANSWER: Final = "answer"  # who is believed: ONNX Runtime without optimisations
@@ -41,10 +43,8 @@ Load = Callable[[], Call]
 
 
 def _fastconv(job: Job, variant: str) -> Load:
-    from ... import set_num_threads
     from ...onnx import InferenceSession
 
-    set_num_threads(job.threads)
     feeds = {"x": job.x}
 
     def load() -> Call:
@@ -61,15 +61,14 @@ def _onnxruntime(job: Job, variant: str) -> Load:
         session = peer.session(job.path)
         binding = session.io_binding()
         binding.bind_ortvalue_input("x", peer.ort.OrtValue.ortvalue_from_numpy(job.x))
-        name = session.get_outputs()[0].name
-        binding.bind_output(name, "cpu")
-        shape = session.get_outputs()[0].shape
-        y = peer.ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cpu")
-        binding.bind_ortvalue_output(name, y)
+        made = {one.name: peer.ort.OrtValue.ortvalue_from_shape_and_type(one.shape, np.float32, "cpu")
+                for one in session.get_outputs()}  # fmt: skip
+        for name, y in made.items():
+            binding.bind_ortvalue_output(name, y)
 
         def run() -> Any:
             session.run_with_iobinding(binding)
-            return y
+            return next(iter(made.values()))
 
         return Call(run, lambda value: np.array(value.numpy()))
 
@@ -119,8 +118,6 @@ def _openvino(job: Job, variant: str) -> Load:
 
 def _torch(job: Job, variant: str) -> Load:
     torch = module("torch")
-    torch.set_num_threads(job.threads)
-    torch.set_num_interop_threads(1)
     from .reading import named, read
     from .torch_graph import torch_module
 
@@ -188,25 +185,22 @@ def _litert(job: Job, variant: str) -> Load:
     from .litert_graph import litert_file
     from .reading import folded, named, read
 
-    content, order = litert_file(folded(named(read(job.path))))
-    folder = tempfile.mkdtemp()
-    path = Path(folder, "net.tflite")
-    path.write_bytes(content)
-    fed = np.ascontiguousarray(job.x.transpose(order.into)) if order.into else job.x
+    made_file = litert_file(folded(named(read(job.path))))
+    path = Path(job.path).with_suffix(".tflite")  # beside the net, with which it goes
+    path.write_bytes(made_file.content)
+    made_file.content = b""
 
     def load() -> Call:
         made = interpreter.Interpreter(model_path=str(path), num_threads=job.threads)
-        path.unlink()
-        Path(folder).rmdir()
         made.allocate_tensors()
-        made.set_tensor(made.get_input_details()[0]["index"], fed)
+        made.set_tensor(made.get_input_details()[0]["index"], made_file.fed(job.x))
         index = made.get_output_details()[0]["index"]
 
         def run() -> Any:
             made.invoke()
             return made
 
-        return Call(run, lambda done: order.read(done.get_tensor(index)))
+        return Call(run, lambda done: made_file.read(done.get_tensor(index)))
 
     return load
 
@@ -221,6 +215,18 @@ class Runtime:
 
     def version(self) -> str:
         return importlib.metadata.version(self.package) if self.package else ""
+
+
+@contextmanager
+def holding(names: Iterable[str], threads: int) -> Iterator[None]:
+    """Libraries whose threads are a matter of the whole process are held to these, and get back what they had."""
+    with ExitStack() as stack:
+        if OURS in names:
+            stack.callback(set_num_threads, get_num_threads())
+            set_num_threads(threads)
+        if find_spec("torch") is not None and any(RUNTIMES[name].package == "torch" for name in names):
+            stack.enter_context(Torch(threads).held())
+        yield
 
 
 RUNTIMES: Final[dict[str, Runtime]] = {

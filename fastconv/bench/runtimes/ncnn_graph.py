@@ -12,7 +12,7 @@ import numpy as np
 
 from ..._core.arrays import Array
 from ..peers import NotOffered
-from .reading import Net, Op
+from .reading import Net, Op, shuffled
 
 Numbers = dict[int, Any]
 Arrays = list[tuple[bool, Array]]  # True: four zero bytes lie before it
@@ -39,7 +39,7 @@ def _activation(net: Net, op: Op) -> tuple[int, list[float]] | None:
 
 
 def _fused(net: Net) -> Net:
-    """Activations that only one layer feeds become that layer's, and three operations a shuffle of channels."""
+    """Activations that only one layer feeds become that layer's."""
     uses = net.uses()
     made: list[Op] = []
     for op in net.ops:
@@ -50,13 +50,6 @@ def _fused(net: Net) -> Net:
             made[-1] = replace(before, outputs=op.outputs, options={**before.options, "act": act})
             continue
         made.append(op)
-        if [one.kind for one in made[-3:]] == ["Reshape", "Transpose", "Reshape"]:
-            first, second, _ = made[-3:]
-            shape = net.shapes[first.output]
-            same = net.shapes[op.output] == net.shapes[first.inputs[0]]
-            turned = second.options["perm"] == [0, 2, 1, 3, 4] and second.inputs[0] == first.output
-            if same and len(shape) == 5 and turned:
-                made[-3:] = [Op("Shuffle", first.inputs[:1], op.outputs, {"groups": shape[1]})]
     return replace(net, ops=made)
 
 
@@ -64,7 +57,7 @@ class Writer:
     """Collects the lines of ncnn's text."""
 
     def __init__(self, net: Net) -> None:
-        self.net = _fused(net)
+        self.net = _fused(shuffled(net))
         self.batch = net.shapes["x"][0]
         self.layers: list[tuple[str, list[str], list[str], Numbers]] = []
         self.arrays: Arrays = []

@@ -187,3 +187,20 @@ def folded(net: Net) -> Net:
         at[op.output] = index
     shapes = net.shapes | {name: array.shape for name, array in constants.items()}
     return replace(net, ops=made, constants=constants, shapes=shapes)
+
+
+def shuffled(net: Net) -> Net:
+    """The net with Reshape, Transpose, Reshape that shuffle channels as one 'Shuffle' of so many groups."""
+    uses = net.uses()
+    made: list[Op] = []
+    for op in net.ops:
+        made.append(op)
+        if [one.kind for one in made[-3:]] != ["Reshape", "Transpose", "Reshape"]:
+            continue
+        first, second, last = made[-3:]
+        shape, linked = net.shapes[first.output], second.inputs[0] == first.output and last.inputs[0] == second.output
+        alone = uses[first.output] == uses[second.output] == 1
+        same = net.shapes[last.output] == net.shapes[first.inputs[0]]
+        if linked and alone and same and len(shape) == 5 and second.options["perm"] == [0, 2, 1, 3, 4]:
+            made[-3:] = [Op("Shuffle", first.inputs[:1], last.outputs, {"groups": shape[1]})]
+    return replace(net, ops=made)

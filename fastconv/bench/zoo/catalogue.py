@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from . import classifiers, detectors, mobile, pictures, signals
-from .graph import Graph
+from .graph import Buildable
 
+GIVEN: Final = "given"  # the family of nets from files of one's own, which are on neither side
 TUNED_LAYERS: Final = ("MobileNet", "ResNet", "VGG")
 
 
@@ -24,7 +25,7 @@ class ZooNet:
 
     name: str
     family: str
-    build: Callable[[int], Graph]
+    build: Callable[[int], Buildable]
     parameters: float | None = None
     macs: float | None = None
     columns: int | None = None  # axis of the result along which scales differ, each of which is checked by itself
@@ -32,6 +33,11 @@ class ZooNet:
     @property
     def held_out(self) -> bool:
         return self.family in HELD_OUT
+
+    @property
+    def side(self) -> str:
+        """What tables call it."""
+        return GIVEN if self.family == GIVEN else "held out" if self.held_out else "tuned on"
 
 
 # Parameters and multiply-adds: torchvision's tables where it has the net; else the paper or the code that is cited

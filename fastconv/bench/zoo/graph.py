@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -68,6 +68,17 @@ def normal(shape: Shape, scale: float, mean: float = 0.0) -> Weight:
 def uniform(shape: Shape, low: float, high: float, parameter: bool = True) -> Weight:
     """Evenly distributed values."""
     return Weight(shape, lambda random: random.uniform(low, high, shape).astype(np.float32), parameter)
+
+
+class Buildable(Protocol):
+    """A net as the benchmark takes it."""
+
+    input_shape: Shape
+    macs: int
+
+    def model(self) -> Any: ...
+
+    def feeds(self) -> Array: ...
 
 
 @dataclass
