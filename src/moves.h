@@ -84,4 +84,34 @@ static inline void fc_move_plane(const fc_plane *p, char *to, const char *from) 
         fc_move_uint8_t(p, to, from);
 }
 
+/* Conversions to and from float32: `code` is which. Truth is what is not zero. */
+enum fc_cast {
+    FC_U8_F32, FC_I8_F32, FC_I32_F32, FC_I64_F32, FC_F64_F32, FC_F32_TRUTH, FC_F32_I32, FC_F32_I64, FC_F32_F64,
+    FC_I32_I64, FC_I64_I32, FC_CASTS
+};
+#define FC_CAST(A, B, value)                                                                                         \
+    {                                                                                                                \
+        const A *a = from;                                                                                           \
+        B *b = to;                                                                                                   \
+        for (ptrdiff_t i = 0; i < count; i++) b[i] = (B)(value);                                                     \
+        return;                                                                                                      \
+    }
+
+static inline void fc_cast_line(int code, void *restrict to, const void *restrict from, ptrdiff_t count) {
+    switch (code) {
+    case FC_U8_F32: FC_CAST(uint8_t, float, a[i])
+    case FC_I8_F32: FC_CAST(int8_t, float, a[i])
+    case FC_I32_F32: FC_CAST(int32_t, float, a[i])
+    case FC_I64_F32: FC_CAST(int64_t, float, a[i])
+    case FC_F64_F32: FC_CAST(double, float, a[i])
+    case FC_F32_TRUTH: FC_CAST(float, uint8_t, a[i] != 0)
+    case FC_F32_I32: FC_CAST(float, int32_t, a[i])
+    case FC_F32_I64: FC_CAST(float, int64_t, a[i])
+    case FC_F32_F64: FC_CAST(float, double, a[i])
+    case FC_I32_I64: FC_CAST(int32_t, int64_t, a[i])
+    default: FC_CAST(int64_t, int32_t, a[i])
+    }
+}
+#undef FC_CAST
+
 #endif

@@ -1,4 +1,4 @@
-# Copies between arrays of one shape and any strides: transposes, joins, cuts, repetitions, and, where an axis of the source
+# Copies between arrays of one shape and any strides, and conversions: transposes, joins, cuts, repetitions, and, where an axis of the source
 # has a table of places, gathers. Axes that lie side by side in both arrays are one; they are ordered by the result's.
 #   for every task, a run of planes or of pieces of them:
 #     for every plane: the two axes that the result's and the source's elements lie along, so that both sides are read and
@@ -10,6 +10,7 @@ cdef enum:
     MOVE_BYTES = 1 << 16    # that a task moves, or a little more
     MOVE_TASKS = 1 << 10    # at most
     ALONE_BYTES = 1 << 17   # below this no team is started
+    CAST_CHUNK = 1 << 14    # elements that a task converts
 
 cdef extern from "moves.h" nogil:
     ctypedef struct fc_plane:
@@ -18,6 +19,10 @@ cdef extern from "moves.h" nogil:
         const Py_ssize_t* row_at
         const Py_ssize_t* column_at
     void fc_move_plane(const fc_plane*, char*, const char*)
+    enum:
+        FC_U8_F32, FC_I8_F32, FC_I32_F32, FC_I64_F32, FC_F64_F32, FC_F32_TRUTH, FC_F32_I32, FC_F32_I64, FC_F32_F64
+        FC_I32_I64, FC_I64_I32
+    void fc_cast_line(int, void*, const void*, Py_ssize_t)
 
 cdef struct MovedAxis:
     size n, to, source       # bytes from one to the next
@@ -195,14 +200,15 @@ cdef void move_task(void* job_, char* scratch, size task, fc_watch* watch) noexc
     cdef size at[MOST_MOVED]
     cdef char* to
     cdef const char* source
-    cdef int i
+    cdef int i, planes = 0
     rest = unit // job.pieces
     piece = unit % job.pieces
     for i in range(job.count - 1, -1, -1):
         at[i] = rest % job.axes[i].n
         rest = rest // job.axes[i].n
     while unit < end:
-        if fc_interrupted(watch):
+        planes += 1
+        if planes % 16 == 0 and fc_interrupted(watch):   # most are too short for a look each
             return
         to, source = job.y, job.x
         for i in range(job.count):
@@ -247,3 +253,46 @@ cdef void move_piece(const Move* job, char* to, const char* source, size piece) 
                       plane.from_column)
     else:
         fc_move_plane(&plane, to, source)
+
+
+# Which conversions there are: from and to by NumPy's names, the number, and the bytes of an element of both.
+CASTS = {
+    ("uint8", "float32"): (FC_U8_F32, 1, 4), ("bool", "float32"): (FC_U8_F32, 1, 4),
+    ("int8", "float32"): (FC_I8_F32, 1, 4), ("int32", "float32"): (FC_I32_F32, 4, 4),
+    ("int64", "float32"): (FC_I64_F32, 8, 4), ("float64", "float32"): (FC_F64_F32, 8, 4),
+    ("float32", "bool"): (FC_F32_TRUTH, 4, 1), ("float32", "int32"): (FC_F32_I32, 4, 4),
+    ("float32", "int64"): (FC_F32_I64, 4, 8), ("float32", "float64"): (FC_F32_F64, 4, 8),
+    ("int32", "int64"): (FC_I32_I64, 4, 8), ("int64", "int32"): (FC_I64_I32, 8, 4),
+}
+
+cdef struct Cast:
+    View x, y
+    int code
+    size item, to_item, count
+
+
+def cast(out, x, tuple how, int threads):
+    """out = x in another type, both flat and side by side in memory; `how` of CASTS."""
+    cdef Work work = Work()
+    cdef Cast* job = <Cast*>work.own(sizeof(Cast))
+    job.code, job.item, job.to_item = how
+    work.view(out, &job.y, True)
+    work.view(x, &job.x, False)
+    job.count = job.y.n[3]
+    if (elements(&job.x) != job.count or elements(&job.y) != job.count or job.x.n[3] != job.count
+            or work.buffers[0].itemsize != job.to_item or work.buffers[1].itemsize != job.item
+            or (job.count > 1 and (job.x.s[3] != job.item or job.y.s[3] != job.to_item))):
+        raise ValueError("arrays that are not flat, equally long and of these types")
+    work.place(&job.x.p)
+    work.place(&job.y.p)
+    work.task, work.job, work.even = cast_task, job, True
+    work.tasks = (job.count + CAST_CHUNK - 1) // CAST_CHUNK
+    work.team(threads if job.count * (job.item + job.to_item) >= ALONE_BYTES else 1)
+    work.run()
+
+
+cdef void cast_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const Cast* job = <const Cast*>job_
+    cdef size first = task * CAST_CHUNK
+    fc_cast_line(job.code, job.y.p + first * job.to_item, job.x.p + first * job.item,
+                 min(<size>CAST_CHUNK, job.count - first))

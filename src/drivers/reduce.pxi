@@ -10,6 +10,7 @@ cdef enum:
     REDUCE_PARTS = 16           # at most
     REDUCE_TASK = 1 << 14       # elements of a task, or a little more
     REDUCE_ALONE = 1 << 16      # elements below which no team is started
+    LOOKS = 16                  # units of a task between two looks for signals: most are too short for one each
 
 cdef extern from "math.h" nogil:
     double sqrt(double)
@@ -88,7 +89,7 @@ cdef void reduce_task(void* job_, char* scratch, size task, fc_watch* watch) noe
     cdef char* sums
     cdef const char* x
     for unit in range(unit, end):
-        if fc_interrupted(watch):
+        if unit % LOOKS == 0 and fc_interrupted(watch):
             return
         part, piece = unit % job.parts, unit // job.parts
         first = piece % job.chunks * job.chunk

@@ -109,6 +109,19 @@ static void ROWS(join_line)(int how, const char *x, ptrdiff_t count, void *sums)
     T *most = (T *)part;
     const ptrdiff_t columns = count >= 8 * MOST ? MOST : 16, rows = count / columns, row = columns * sizeof(T);
     const int extreme = how == FC_JOIN_MAX || how == FC_JOIN_MIN;
+#if !WIDE_SUM
+    if (how == FC_JOIN_SUM && count < 2 * MOST) { /* short lines: no more than it takes */
+        const T *a = (const T *)x, *end = a + count;
+        double *acc = sums, eight[8] = {0};
+        for (; end - a >= 32; a += 32)
+            for (int c = 0; c < 8; c++) eight[c] += (a[c] + a[c + 8]) + (a[c + 16] + a[c + 24]);
+        for (; end - a >= 8; a += 8)
+            for (int c = 0; c < 8; c++) eight[c] += a[c];
+        *acc += ((eight[0] + eight[4]) + (eight[1] + eight[5])) + ((eight[2] + eight[6]) + (eight[3] + eight[7]));
+        for (; a < end; a++) *acc += *a;
+        return;
+    }
+#endif
     if (rows > 0) {
         for (ptrdiff_t c = 0; c < 2 * columns; c++) part[c] = 0;
         if (extreme)

@@ -63,6 +63,9 @@ CASES: list[tuple[str, str, list[Any], dict[str, Any]]] = [
     ("MaxPool", "x", [], {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 1, 1, 0]}),
     ("AveragePool", "v", [], {"kernel_shape": [2, 2, 2], "ceil_mode": 1}),
     ("MatMul", "m", ["m9x4"], {}), ("MatMul", "m", ["9"], {}), ("MatMul", "m", ["9x4"], {}),
+    ("Einsum", "x", ["x"], {"equation": "bhid,bhjd->bhij"}), ("Einsum", "x", ["v"], {"equation": "bhij,bhijk->kbh"}),
+    ("Einsum", "9x4", ["5x9"], {"equation": "ij,ki->jk"}), ("Einsum", "9", ["4"], {"equation": "i,j->ji"}),
+    ("Cast", "x", [], {"to": 6}), ("Cast", "x", [], {"to": 7}),
     ("Gemm", "5x9", ["9x4", "4"], {"alpha": 0.5, "beta": 2.0}), ("Gemm", "5x9", ["4x9"], {"transB": 1}),
 ]  # fmt: skip
 SHAPES = {"m9x4": (3, 9, 4), "9": (9,), "9x4": (9, 4), "5x9": (5, 9), "4": (4,), "4x9": (4, 9), "s4": (2, 3, 6, 8)}
@@ -106,7 +109,7 @@ def run(case: tuple[str, str, list[Any], dict[str, Any]], layout: str, dtype: An
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_works_alone_do_it_again(case: Any) -> None:
     for layout in LAYOUTS:
-        for dtype in (np.float32, np.float64):
+        for dtype in (np.float32, *([] if case[0] == "Cast" else [np.float64])):
             works: list[Any] = []
             _native.record(works)
             try:
@@ -198,3 +201,39 @@ def test_borders_are_those_of_numpy() -> None:
             call = Call(node, Pool(), 1, {"pads"})
             call.begin([x, pads.T.ravel()])
             np.testing.assert_array_equal(found.function(call, x, pads.T.ravel()), np.pad(x, pads, mode))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "int32", "int64", "bool", "float64", "float32"])
+def test_conversions_are_those_of_numpy(kind: str) -> None:
+    """Natively where the kernels have them, from any memory: every pair with the same types on both sides."""
+    numbers_of = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9, "float64": 11}
+    x = (50 * drawn("x", "last", np.float64, 0)).astype(kind)
+    for name, number in numbers_of.items():
+        node = Node("Cast", ["x"], ["y"], {"to": number}, 18)
+        found = find("", "Cast", 18)
+        assert found is not None
+        for array in (x, x[:, ::2], x.ravel()[:1], x[:0]):
+            call = Call(node, Pool(), 2)
+            call.begin([array])
+            y = found.function(call, array)
+            with np.errstate(invalid="ignore"):
+                np.testing.assert_array_equal(y, array.astype(name))
+            assert y.dtype == name and call.native == ((kind, name) in _native.CASTS)
+
+
+@pytest.mark.parametrize("equation, shapes", [
+    ("ij,jk->ik", ((3, 4), (4, 5))), ("bij,bjk->bik", ((2, 3, 4), (2, 4, 5))), ("ij,ij->ij", ((3, 4), (3, 4))),
+    ("ij,ij->", ((3, 4), (3, 4))), ("abc,cd->abd", ((2, 3, 4), (4, 5))), ("ij,k->ikj", ((3, 4), (5,))),
+    ("bqhd,bkhd->bhqk", ((2, 7, 3, 4), (2, 5, 3, 4))), ("ii,ij->ij", ((3, 3), (3, 4))), ("ij,jk->k", ((3, 4), (4, 5))),
+    ("ij,jk", ((3, 4), (4, 5))), ("...i,ij->...j", ((2, 3, 4), (4, 5))), ("ij,kj->ik", ((0, 4), (5, 4))),
+])  # fmt: skip
+def test_einsum_is_that_of_numpy(equation: str, shapes: Any) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape) for shape in shapes]
+    node = Node("Einsum", ["a", "b"], ["y"], {"equation": equation}, 18)
+    found = find("", "Einsum", 18)
+    assert found is not None
+    call = Call(node, Pool(), 1)
+    call.begin(arrays)
+    y = found.function(call, *arrays)
+    np.testing.assert_allclose(y, np.einsum(equation, *arrays), rtol=1e-12, atol=1e-12)

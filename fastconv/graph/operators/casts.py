@@ -9,6 +9,7 @@ import numpy as np
 from ..._core.arrays import Array
 from ..errors import onnx_package
 from ..tensors import STRING, numpy_type
+from .moving import cast as cast_natively
 from .registry import Call, operator
 
 SATURATING: Final = {17: 448.0, 18: 240.0, 19: 57344.0, 20: 57344.0}  # float8 types and their largest number
@@ -73,6 +74,12 @@ def _as_text(x: Array) -> Array:
     return result.reshape(x.shape)
 
 
+def _cast(call: Call, x: Array, kind: int) -> Array:
+    """`converted`, natively where there are kernels."""
+    found = cast_natively(call, x, numpy_type(kind)) if kind != STRING and x.ndim else None
+    return converted(call, x, kind) if found is None else found
+
+
 @operator("Cast", as_stored=True)
 def cast(call: Call, x: Array) -> Array:
     """To the type `to`."""
@@ -81,7 +88,7 @@ def cast(call: Call, x: Array) -> Array:
         kind = onnx_package().TensorProto.DataType.Value(kind)
     if kind is None:
         raise call.error("the attribute 'to' is missing.")
-    return converted(call, x, int(kind))
+    return _cast(call, x, int(kind))
 
 
 @operator("CastLike", as_stored=True)
@@ -89,7 +96,7 @@ def cast_like(call: Call, x: Array, like: Array) -> Array:
     """To the type of another array."""
     if like.dtype.kind in "OUS":
         return _as_text(x)
-    return converted(call, x, int(onnx_package().helper.np_dtype_to_tensor_dtype(like.dtype)))
+    return _cast(call, x, int(onnx_package().helper.np_dtype_to_tensor_dtype(like.dtype)))
 
 
 @operator("BitCast", as_stored=True)

@@ -47,8 +47,10 @@ def multiplied(call: Call, out: Array, a: Array, b: Array) -> bool:
         out[...] = product(left, right)
         return False
     batch = out.shape[:-2]
-    left = np.broadcast_to(left, (*batch, *left.shape[-2:]))
-    right = np.broadcast_to(right, (*batch, *right.shape[-2:]))
+    if left.shape[:-2] != batch:
+        left = np.broadcast_to(left, (*batch, *left.shape[-2:]))
+    if right.shape[:-2] != batch:
+        right = np.broadcast_to(right, (*batch, *right.shape[-2:]))
     _native.matmul(out, left, right, effective(call.threads))
     return True
 
@@ -183,6 +185,8 @@ def einsum(call: Call, *arrays: Array) -> Array:
         if "..." not in term and len(term) == array.ndim:
             sizes.update(zip(term, array.shape, strict=True))
     call.check([sizes.get(letter, 1) for letter in result.replace(".", "")], arrays[0].dtype)
+    if (found := _einsum_product(call, given.split(","), result, arrays, sizes)) is not None:
+        return found
     kept = result if "->" in text else [letter for letter in sizes if given.count(letter) == 1]
     terms = prod(size for letter, size in sizes.items() if letter not in kept)
     if arrays[0].dtype == np.float32 and (terms >= LONG_SUM or "..." in given):  # NumPy's sums are running ones
@@ -196,3 +200,35 @@ def det(call: Call, x: Array) -> Any:
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
         raise call.error(f"an input of shape {x.shape} holds no square matrices.")
     return np.asarray(np.linalg.det(x)).astype(x.dtype, copy=False)
+
+
+def _einsum_product(
+    call: Call, terms: list[str], result: str, arrays: tuple[Array, ...], sizes: dict[str, int]
+) -> Array | None:
+    """Two arrays multiplied and summed over what the result lacks, as a native product; None where it is none."""
+    if len(arrays) != 2 or len(terms) != 2 or arrays[0].dtype not in TYPES or arrays[0].dtype != arrays[1].dtype:
+        return None
+    a, b = terms
+    fits = all(
+        len(set(term)) == len(term) == array.ndim and array.shape == tuple(sizes[letter] for letter in term)
+        for term, array in zip(terms, arrays, strict=True)
+    )
+    if not fits or len(set(result)) != len(result) or set(result) != set(a) ^ set(b) | (set(a) & set(b) & set(result)):
+        return None
+    batch = [letter for letter in a if letter in b and letter in result]
+    summed = [letter for letter in a if letter in b and letter not in result]
+    left, right = ([letter for letter in term if letter not in other] for term, other in ((a, b), (b, a)))
+
+    def seen(term: str, array: Array, *groups: list[str]) -> Array:
+        """(batch, rows, columns) of an array whose axes are these letters."""
+        order = [term.index(letter) for letter in (*batch, *groups[0], *groups[1])]
+        shape = [prod(sizes[letter] for letter in group) for group in (batch, *groups)]
+        return reshaped(call, array.transpose(order), shape)
+
+    wanted = [*batch, *left, *right]
+    out = call.empty([sizes[letter] for letter in wanted], arrays[0].dtype)
+    product_of = seen(a, arrays[0], left, summed), seen(b, arrays[1], summed, right)
+    matrices = out.reshape([prod(sizes[letter] for letter in group) for group in (batch, left, right)])
+    if multiplied(call, matrices, *product_of):
+        call.natively()
+    return out.transpose([wanted.index(letter) for letter in result])

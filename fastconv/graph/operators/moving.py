@@ -42,6 +42,19 @@ def filled(call: Call, out: Array, value: Any) -> bool:
     return moved(call, out, np.broadcast_to(np.asarray(value).astype(out.dtype, copy=False), out.shape))
 
 
+def cast(call: Call, x: Array, kind: np.dtype[Any]) -> Array | None:
+    """x in another type, natively; None where there is no such conversion."""
+    how = _native.CASTS.get((x.dtype.name, kind.name))
+    if how is None or not x.dtype.isnative or not kind.isnative:
+        return None
+    if not x.transpose(order := memory_order(x)).flags.c_contiguous:
+        x, order = copied(call, x)[0], list(range(x.ndim))
+    out = call.ordered_like(x, x.shape, kind)
+    _native.cast(out.transpose(order).reshape(-1), x.transpose(order).reshape(-1), how, effective(call.threads))
+    call.natively()
+    return out
+
+
 def copied(call: Call, x: Array, shape: Shape | None = None) -> tuple[Array, bool]:
     """x side by side in memory in the order of its axes, of another shape if one is given; whether natively."""
     out = call.empty(x.shape, x.dtype)

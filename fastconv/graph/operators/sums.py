@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,32 @@ AGAIN: Final = {
 }  # fmt: skip
 
 
+class Pass(NamedTuple):
+    """Neighbouring axes that are reduced together: the array as (outer, reduced, inner), and the result's axes."""
+
+    sizes: tuple[int, int, int]
+    result: tuple[int, ...]
+
+
+@lru_cache(maxsize=256)
+def _passes(
+    shape: tuple[int, ...], order: tuple[int, ...], axes: tuple[int, ...]
+) -> tuple[tuple[int, ...], list[Pass]]:
+    """How to reduce axes of an array that lies in an order: the way back to its own, and the passes."""
+    lies = [shape[axis] for axis in order]
+    left = {order.index(axis) for axis in axes}
+    passes = []
+    while left:
+        last = first = max(left)
+        while first - 1 in left or (first and lies[first - 1] == 1):
+            first -= 1
+        sizes = (prod(lies[:first]), prod(lies[first : last + 1]), prod(lies[last + 1 :]))
+        lies[first : last + 1] = [1] * (last + 1 - first)
+        passes.append(Pass(sizes, tuple(lies)))
+        left -= set(range(first, last + 1))
+    return tuple(order.index(axis) for axis in range(len(order))), passes
+
+
 def reduced(
     how: str, x: Array, axes: tuple[int, ...], threads: int | None = 1, call: Call | None = None
 ) -> Array | None:
@@ -31,26 +58,18 @@ def reduced(
     """
     if x.dtype not in TYPES or not axes or not x.size:
         return None
-    order = memory_order(x)
+    order = tuple(memory_order(x))
     lies = x.transpose(order)
     if not lies.flags.c_contiguous:
         if call is None:
             return None
         lies = copied(call, lies)[0]
-    left = {order.index(axis) for axis in axes}
-    team = effective(threads)
-    while left:
-        last = max(left)
-        first = last
-        while first - 1 in left or (first and lies.shape[first - 1] == 1):
-            first -= 1
-        shape = [1 if first <= place <= last else size for place, size in enumerate(lies.shape)]
-        out = np.empty(shape, x.dtype) if call is None else call.empty(shape, x.dtype)
-        sizes = [prod(part) for part in (lies.shape[:first], lies.shape[first : last + 1], lies.shape[last + 1 :])]
-        _native.reduce(how, out.reshape(sizes[0], 1, sizes[2]), lies.reshape(sizes), team)
-        left -= set(range(first, last + 1))
+    back, passes = _passes(x.shape, order, axes)
+    for sizes, result in passes:
+        out = np.empty(result, x.dtype) if call is None else call.empty(result, x.dtype)
+        _native.reduce(how, out.reshape(sizes[0], 1, sizes[2]), lies.reshape(sizes), effective(threads))
         how, lies = AGAIN[how], out
-    return lies.transpose(np.argsort(order))
+    return lies.transpose(back)
 
 
 def summed(x: Array, axes: tuple[int, ...], threads: int | None = 1) -> Array:
