@@ -9,10 +9,10 @@ import numpy as np
 from ... import _native
 from ..._core.arrays import Array
 from ..._core.layouts import lies_channels_last
+from ..._core.steps import SERIAL_BELOW, TYPES
 from ..._core.sums import mean as mean_of
 from ..._core.sums import total
 from ..._core.threads import effective
-from .chain import SERIAL_BELOW, TYPES
 
 SPATIAL = (2, 3)
 
