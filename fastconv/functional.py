@@ -89,7 +89,7 @@ def conv2d(
         window holds a part of the padding. With other modes it must be left out; a constant 0 is 'zeros'.
     data_format : {'NCHW', 'NHWC', 'channels_first', 'channels_last'}
         The order of the axes of all arrays.
-    activation : {None, 'relu', 'relu6', 'leaky_relu', 'silu', 'sigmoid', 'hardswish'}
+    activation : {None, 'relu', 'relu6', 'leaky_relu', 'silu', 'sigmoid', 'hardswish', 'tanh', 'gelu', 'gelu_tanh'}
         Applied before the result is stored; the slope of 'leaky_relu' is 0.01. Integers take the first three alone.
         'linear', 'swish', 'hard_swish' and 'hard_silu', Keras' words, mean None, 'silu' and 'hardswish'.
     residual : array_like, optional

@@ -19,7 +19,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import product
-from math import prod
+from math import erf, prod
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,14 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "silu": lambda x: x / (1 + np.exp(-x)),
     "hardswish": lambda x: x * np.minimum(np.maximum(x + 3, 0), 6) / 6,
+    "tanh": np.tanh,
+    "gelu": lambda x: x * (0.5 * (1 + _erf(x * 0.5**0.5))),
+    "gelu_tanh": lambda x: x * (0.5 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))),
 }
+
+
+def _erf(x: Array) -> Array:
+    return np.array([erf(value) for value in x.ravel().tolist()], np.float64).reshape(x.shape)
 
 
 # ---- Names ----------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ cdef extern from "fastconv.h" nogil:
         FC_F32, FC_F64, FC_DTYPES                                                   # fc_dtype
         FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTE_I16, FC_COMPUTES
         LINEAR "FC_LINEAR", RELU "FC_RELU", RELU6 "FC_RELU6"                        # fc_activation: in the registers
-        FC_LEAKY_RELU, FC_SILU, FC_SIGMOID, FC_HARDSWISH
+        FC_LEAKY_RELU, FC_HARDSWISH, FC_SILU, FC_SIGMOID, FC_TANH, FC_GELU, FC_GELU_TANH
         FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC               # fc_padding_mode
         FC_MAX_VECTORS, FC_MAX_ROWS, FC_MAX_WINDOW
         FC_WINOGRAD_TILES, FC_WINOGRAD_CHANNELS
@@ -199,6 +199,7 @@ cdef extern from "fastconv.h" nogil:
         void (*dense)(const void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
     enum:
         FC_JOIN_SUM, FC_JOIN_SQUARES, FC_JOIN_MAGNITUDES, FC_JOIN_MAX, FC_JOIN_MIN   # fc_join
+        FC_MOST_COLUMNS
     ctypedef struct fc_row_kernels:
         void (*blend)(void*, const void* const*, const void*, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*pick)(void*, Py_ssize_t, const void*, const Py_ssize_t*, const void*, Py_ssize_t,
@@ -206,12 +207,24 @@ cdef extern from "fastconv.h" nogil:
         void (*join)(int, const char*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
         void (*join_line)(int, const char*, Py_ssize_t, void*) noexcept nogil
         void (*place)(int, int, const char*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, void*) noexcept nogil
+    ctypedef struct fc_norm_kernels:
+        void (*softmax)(void*, const void*, Py_ssize_t, int) noexcept nogil
+        void (*column_softmax)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int) noexcept nogil
+        void (*moments)(const void*, Py_ssize_t, int, double*) noexcept nogil
+        void (*column_moments)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, double*) noexcept nogil
+        void (*normalise)(void*, const void*, Py_ssize_t, double, double, const void*, const void*,
+                          double) noexcept nogil
+        void (*column_normalise)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void*, const void*,
+                                 const void*) noexcept nogil
+        void (*lstm)(void*, const void*, void*, void*, Py_ssize_t, int) noexcept nogil
+        void (*gru)(void*, const void*, void*, Py_ssize_t) noexcept nogil
     ctypedef struct fc_isa:
         const char* name
         const fc_kernels* compute[FC_COMPUTES]
         const fc_pool_kernels* pool[FC_DTYPES]
         const fc_layer_kernels* layers[2]
         const fc_row_kernels* rows[2]
+        const fc_norm_kernels* norms[2]
         fc_burst fma_burst
     const fc_isa* fc_isa_select(const char*)
     const fc_isa* fc_isa_best()

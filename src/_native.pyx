@@ -7,6 +7,7 @@ algorithm, was decided in `fastconv.plan`.
 from numpy import ndarray
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pythread cimport PyThread_get_thread_ident
+from libc.math cimport sqrt
 from libc.string cimport memchr, memcpy, memset, strcmp
 
 cdef extern from "Python.h":
@@ -147,7 +148,7 @@ COMPUTES = {
 }
 ACTIVATIONS = {
     None: LINEAR, "relu": RELU, "relu6": RELU6, "leaky_relu": FC_LEAKY_RELU, "silu": FC_SILU, "sigmoid": FC_SIGMOID,
-    "hardswish": FC_HARDSWISH,
+    "hardswish": FC_HARDSWISH, "tanh": FC_TANH, "gelu": FC_GELU, "gelu_tanh": FC_GELU_TANH,
 }
 PADDING_MODES = {
     "zeros": FC_ZEROS, "reflect": FC_REFLECT, "replicate": FC_REPLICATE, "circular": FC_CIRCULAR,
@@ -416,3 +417,5 @@ include "drivers/move.pxi"
 include "drivers/reduce.pxi"
 include "drivers/resize.pxi"
 include "drivers/matmul.pxi"
+include "drivers/norms.pxi"
+include "drivers/cells.pxi"

@@ -22,7 +22,11 @@ enum fc_compute {
     FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTE_I16, FC_COMPUTES
 };
 
-enum fc_activation { FC_LINEAR, FC_RELU, FC_RELU6, FC_LEAKY_RELU, FC_SILU, FC_SIGMOID, FC_HARDSWISH };
+/* From FC_FUNCTIONS on: those of kernels/functions.h, a line of values at a time. */
+enum fc_activation {
+    FC_LINEAR, FC_RELU, FC_RELU6, FC_LEAKY_RELU, FC_HARDSWISH, FC_SILU, FC_SIGMOID, FC_TANH, FC_GELU, FC_GELU_TANH,
+    FC_FUNCTIONS = FC_SILU
+};
 
 enum fc_padding_mode { FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC };
 
@@ -211,6 +215,8 @@ enum fc_elementwise {
     FC_EW_ADD, FC_EW_SUB, FC_EW_SUB_FROM, FC_EW_MUL, FC_EW_DIV, FC_EW_DIV_BY, FC_EW_MAX, FC_EW_MIN,
     FC_EW_LEAKY, FC_EW_SQUARE, FC_EW_SQRT, FC_EW_ABS, FC_EW_NEGATE, FC_EW_ROUND, FC_EW_SIGMOID, FC_EW_SILU,
     FC_EW_HARDSWISH, FC_EW_MAX_NUMBER, /* MAX that takes the operand for NaN: integers have none */
+    FC_EW_EXP, FC_EW_LOG, FC_EW_ERF, FC_EW_TANH, FC_EW_GELU, FC_EW_GELU_TANH, FC_EW_SOFTPLUS, FC_EW_MISH,
+    FC_EW_ELU, FC_EW_CELU, FC_EW_THRESHOLD, FC_EW_SOFTSIGN, FC_EW_CUBE,
     FC_EW_CODES
 };
 typedef struct { int code; const void *operand; double number; } fc_step;
@@ -246,6 +252,22 @@ typedef struct {
                   void *place);
 } fc_row_kernels;
 
+/* Softmax, normalisations and recurrent cells (kernels/norms.h), for float and double: of a row, or of up to FC_MOST_COLUMNS columns. */
+enum { FC_MOST_COLUMNS = 64 };
+typedef struct {
+    void (*softmax)(void *y, const void *x, ptrdiff_t count, int logarithm);
+    void (*column_softmax)(void *y, const void *x, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t columns, int logarithm);
+    void (*moments)(const void *x, ptrdiff_t count, int centre, double *moments);
+    void (*column_moments)(const void *x, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t columns, double *mean,
+                           double *square);
+    void (*normalise)(void *y, const void *x, ptrdiff_t count, double mean, double factor, const void *scale,
+                      const void *shift, double add);
+    void (*column_normalise)(void *y, const void *x, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t columns,
+                             const void *mean, const void *factor, const void *shift);
+    void (*lstm)(void *gates, const void *peephole, void *cell, void *hidden, ptrdiff_t count, int coupled);
+    void (*gru)(void *candidate, const void *z, void *hidden, ptrdiff_t count);
+} fc_norm_kernels;
+
 typedef double (*fc_burst)(long rounds); /* returns the floating-point operations done (float32) */
 
 typedef struct {
@@ -254,6 +276,7 @@ typedef struct {
     const fc_pool_kernels *pool[FC_DTYPES];
     const fc_layer_kernels *layers[2];  /* float, double */
     const fc_row_kernels *rows[2];      /* the same */
+    const fc_norm_kernels *norms[2];    /* the same */
     fc_burst fma_burst;
 } fc_isa;
 

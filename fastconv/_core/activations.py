@@ -11,7 +11,7 @@ from ..errors import ConvError, ConvTypeError
 # What a convolution computes while it stores its result, with the number that the kernels know it by.
 FUSED: Final = {name: code for name, code in _native.ACTIVATIONS.items() if name is not None}
 LINEAR: Final = "linear"  # in place of None
-BY_LAYERS: Final = (LINEAR, *FUSED, "tanh", "softmax")  # the latter two in a pass of their own
+BY_LAYERS: Final = (LINEAR, *FUSED, "softmax")  # the last in a pass of its own
 ALIASES: Final = {"swish": "silu", "hard_swish": "hardswish", "hard_silu": "hardswish"}
 
 

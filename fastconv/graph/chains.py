@@ -13,7 +13,7 @@ import numpy as np
 
 from .graph import Node
 from .operators import INTERNAL
-from .operators.chain import BINARY, MOST_OPERANDS, POWERS, UNARY, Link
+from .operators.chain import BINARY, MOST_OPERANDS, PARAMETRIC, POWERS, UNARY, Link
 from .quantisation import QUANTISED, integer_type
 from .rewriter import Rewriter
 
@@ -67,7 +67,7 @@ def _main(rewriter: Rewriter, node: Node, small: set[str]) -> int | None:
         return int(not _chained(rewriter, a) and _chained(rewriter, b))
     if not node.inputs or constant[0]:
         return None
-    if kind in UNARY or kind in ("LeakyRelu", "HardSigmoid"):
+    if kind in UNARY or (kind in PARAMETRIC and not (kind == "Celu" and node.attributes.get("alpha", 1.0) <= 0)):
         return 0
     if kind == "ChannelAffine" and all(constant[1:]):
         return 0

@@ -7,7 +7,7 @@ A convolution takes over what follows it as long as nobody else reads its result
 - an activation that `fastconv.plan_conv2d` fuses, and the addition of another value (a residual block's), happen while
   it stores its result.
 
-HardSwish and SiLU that a file spells out in small operators are put together first. What elementwise operators are
+Functions that a file spells out in small operators are put together first (`spelled`). What elementwise operators are
 left go into chains (`chains`).
 """
 
@@ -25,9 +25,12 @@ from .operators import INTERNAL
 from .operators.convolution import PADDING_MODES
 from .quantisation import raise_dequantised
 from .rewriter import Rewriter
+from .spelled import RULES, bounds
 
 FLOATS: Final = ("float32", "float64")
-FUSED: Final = {"Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hardswish", "Silu": "silu"}
+FUSED: Final = {
+    "Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hardswish", "Silu": "silu", "Tanh": "tanh", "Gelu": "gelu",
+}  # fmt: skip
 Rule = Callable[[Rewriter, Node], bool]
 
 
@@ -35,74 +38,10 @@ def fuse(graph: Graph) -> None:
     """Apply the rules, in an order in which each makes way for the next."""
     rewriter = Rewriter(graph)
     raise_dequantised(rewriter)
-    for rule in (_small_activations, _pad, _dense, _bias, _affine, _activation, _residual, _activation, _pooled):
+    for rule in (*RULES, _pad, _dense, _bias, _affine, _activation, _residual, _activation, _pooled):
         rewriter.apply(rule)
     link(rewriter)
     rewriter.finish()
-
-
-# ---- activations spelled out -----------------------------------------------------------------------------------------
-
-
-def _small_activations(rewriter: Rewriter, node: Node) -> bool:
-    """x * Sigmoid(x) and x * HardSigmoid(x), and x * clip(x + 3, 0, 6) / 6."""
-    if node.op_type == "Mul" and len(node.inputs) == 2:
-        for x, gate in (node.inputs, node.inputs[::-1]):
-            found = rewriter.producer(gate, "Sigmoid", "HardSigmoid")
-            if found is None or found.inputs[0] != x or not rewriter.single(gate):
-                continue
-            if found.op_type == "HardSigmoid":
-                alpha, beta = found.attributes.get("alpha", 0.2), found.attributes.get("beta", 0.5)
-                if abs(alpha - 1 / 6) > 1e-6 or beta != 0.5:
-                    continue
-            _become(rewriter, node, "HardSwish" if found.op_type == "HardSigmoid" else "Silu", x, [found])
-            return True
-    gate_and_six = _sixth(rewriter, node)
-    if gate_and_six is not None:
-        x, gone = gate_and_six
-        _become(rewriter, node, "HardSwish", x, gone)
-        return True
-    return False
-
-
-def _sixth(rewriter: Rewriter, node: Node) -> tuple[str, list[Node]] | None:
-    """The x of (x * clip(x + 3, 0, 6)) / 6 whose last step this is, and the steps before it."""
-    factor = rewriter.number(node.input(1))
-    wanted = {"Div": 6.0, "Mul": 1 / 6}.get(node.op_type)
-    if wanted is None or factor is None or abs(factor - wanted) > 1e-6:
-        return None
-    product = rewriter.producer(node.inputs[0], "Mul")
-    if product is None or not rewriter.single(node.inputs[0]) or len(product.inputs) != 2:
-        return None
-    for x, gate in (product.inputs, product.inputs[::-1]):
-        clip = rewriter.producer(gate, "Clip")
-        if clip is None or not rewriter.single(gate) or _bounds(rewriter, clip) != (0.0, 6.0):
-            continue
-        add = rewriter.producer(clip.inputs[0], "Add")
-        if add is None or not rewriter.single(clip.inputs[0]):
-            continue
-        for other, three in (add.inputs, add.inputs[::-1]):
-            if other == x and rewriter.number(three) == 3.0:
-                return x, [product, clip, add]
-    return None
-
-
-def _become(rewriter: Rewriter, node: Node, op_type: str, x: str, gone: list[Node]) -> None:
-    """`node` is now a function of x alone, and the nodes that it was made of go."""
-    parts = [part for other in (*gone[::-1], node) for part in other.parts]
-    node.op_type, node.attributes, node.parts = op_type, {}, parts
-    node.domain = INTERNAL if op_type == "Silu" else ""
-    node.version = 1 if op_type == "Silu" else max(node.version, 14)
-    rewriter.rewire(node, [x])
-    rewriter.remove(*gone)
-
-
-def _bounds(rewriter: Rewriter, node: Node) -> tuple[float | None, float | None]:
-    """The bounds of a Clip."""
-    low, high = node.input(1), node.input(2)
-    least = rewriter.number(low) if low else node.attributes.get("min")
-    most = rewriter.number(high) if high else node.attributes.get("max")
-    return least, most
 
 
 # ---- matrix products -----------------------------------------------------------------------------------------------
@@ -305,11 +244,13 @@ def _scale(rewriter: Rewriter, node: Node, scale: Array, shift: Array) -> bool:
 def _activation(rewriter: Rewriter, node: Node) -> bool:
     """An activation behind a convolution or a normalisation."""
     word = FUSED.get(node.op_type)
+    if word == "gelu" and node.attributes.get("approximate", "none") == "tanh":
+        word = "gelu_tanh"
     if node.op_type == "LeakyRelu" and abs(node.attributes.get("alpha", 0.01) - 0.01) < 1e-9:
         word = "leaky_relu"
     if node.op_type == "Clip":
-        bounds = _bounds(rewriter, node)
-        word = "relu6" if bounds == (0.0, 6.0) else "relu" if bounds == (0.0, None) and not node.input(2) else None
+        limits = bounds(rewriter, node)
+        word = "relu6" if limits == (0.0, 6.0) else "relu" if limits == (0.0, None) and not node.input(2) else None
     if node.op_type == "Silu" or (node.op_type == "Swish" and node.attributes.get("alpha", 1.0) == 1.0):
         word = "silu"
     if word is None:

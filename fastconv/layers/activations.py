@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import pi, sqrt
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._core import steps
 from .._core.activations import BY_LAYERS, activation_name
 from .._core.sums import total
 from .._core.words import Shape, integer
@@ -18,6 +20,11 @@ from .base import Array, Layer, real
 
 # Fused activations that are the identity between 0 and this, and constant outside.
 CLIPPED: Final = {"relu": float("inf"), "relu6": 6.0}
+# What a single step of native code is.
+STEPS: Final = {
+    "sigmoid": steps.SIGMOID, "silu": steps.SILU, "hardswish": steps.HARDSWISH, "tanh": steps.TANH, "gelu": steps.GELU,
+    "gelu_tanh": steps.GELU_TANH,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +65,38 @@ class Function:
         """Write the value to `out`, which may be `x`."""
         if self.name == "relu" and self.fused:
             np.maximum(x, 0, out=out)
-        elif self.name == "tanh":
-            np.tanh(x, out=out)
+        elif self.name in STEPS:
+            steps.apply(x, out, (STEPS[self.name], 0.0))
         else:
             out[...] = self.value(x)
 
 
-def _sigmoid(x: Array) -> Array:
-    e: Array = np.exp(-np.abs(x))  # never overflows
-    numerator: Array = np.where(x >= 0, x.dtype.type(1), e)
-    value: Array = numerator / (1 + e)
-    return value
+def _native(name: str) -> Callable[[Array], Array]:
+    return lambda x: steps.applied(x, (STEPS[name], 0.0))
 
 
 def _silu_gradient(grad: Array, x: Array) -> Array:
-    s = _sigmoid(x)
+    s = steps.applied(x, (steps.SIGMOID, 0.0))
     slope: Array = s * (1 + x * (1 - s))
     return grad * slope
 
 
-def _hardswish(x: Array) -> Array:
-    gate: Array = np.clip(x + 3, 0, 6) / 6
-    return x * gate
+def _gelu_gradient(grad: Array, x: Array) -> Array:
+    """Phi(x) + x phi(x), the distribution and the density of the normal distribution."""
+    number = x.dtype.type
+    slope = steps.applied(x, (steps.MUL, sqrt(0.5)), (steps.ERF, 0.0), (steps.ADD, 1.0), (steps.MUL, 0.5))
+    density = steps.applied(x, (steps.SQUARE, 0.0), (steps.MUL, -0.5), (steps.EXP, 0.0))
+    slope += x * density * number(1 / sqrt(2 * pi))
+    return grad * slope
+
+
+def _gelu_tanh_gradient(grad: Array, x: Array) -> Array:
+    """Of x sigmoid(u), u = 2 sqrt(2 / pi) (x + 0.044715 x^3)."""
+    number, twice = x.dtype.type, 2 * sqrt(2 / pi)
+    square = x * x
+    s = steps.applied(x * (number(twice) + number(0.044715 * twice) * square), (steps.SIGMOID, 0.0))
+    s += x * s * (1 - s) * (number(twice) + number(3 * 0.044715 * twice) * square)
+    return grad * s
 
 
 def _hardswish_gradient(grad: Array, x: Array) -> Array:
@@ -138,10 +155,18 @@ FUNCTIONS: Final[dict[str, Function]] = {
         "relu6", lambda x: np.clip(x, 0, 6), lambda grad, y: grad * ((y > 0) & (y < 6)), from_output=True, fused="relu6"
     ),
     "leaky_relu": leaky_relu(0.2),
-    "sigmoid": Function("sigmoid", _sigmoid, lambda grad, y: grad * (y * (1 - y)), from_output=True, fused="sigmoid"),
-    "tanh": Function("tanh", np.tanh, lambda grad, y: grad * (1 - y * y), from_output=True),
-    "silu": Function("silu", lambda x: x * _sigmoid(x), _silu_gradient, from_output=False, fused="silu"),
-    "hardswish": Function("hardswish", _hardswish, _hardswish_gradient, from_output=False, fused="hardswish"),
+    "sigmoid": Function(
+        "sigmoid", _native("sigmoid"), lambda grad, y: grad * (y * (1 - y)), from_output=True, fused="sigmoid"
+    ),
+    "tanh": Function("tanh", _native("tanh"), lambda grad, y: grad * (1 - y * y), from_output=True, fused="tanh"),
+    "silu": Function("silu", _native("silu"), _silu_gradient, from_output=False, fused="silu"),
+    "hardswish": Function(
+        "hardswish", _native("hardswish"), _hardswish_gradient, from_output=False, fused="hardswish"
+    ),
+    "gelu": Function("gelu", _native("gelu"), _gelu_gradient, from_output=False, fused="gelu"),
+    "gelu_tanh": Function(
+        "gelu_tanh", _native("gelu_tanh"), _gelu_tanh_gradient, from_output=False, fused="gelu_tanh"
+    ),
     "softmax": SOFTMAX,
 }
 
@@ -161,8 +186,8 @@ class Activation(Layer):
     Parameters
     ----------
     activation : str, Function or None
-        'relu', 'relu6', 'leaky_relu' (slope 0.2), 'sigmoid', 'tanh', 'silu' or 'swish', 'hardswish', 'hard_swish' or
-        'hard_silu', 'linear', or 'softmax' over the last axis.
+        'relu', 'relu6', 'leaky_relu' (slope 0.2), 'sigmoid', 'tanh', 'gelu', 'gelu_tanh' (the approximation by tanh),
+        'silu' or 'swish', 'hardswish', 'hard_swish' or 'hard_silu', 'linear', or 'softmax' over the last axis.
     **options : Any
         Also name, trainable, dtype and input_shape: see `Layer`.
     """

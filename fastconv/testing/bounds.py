@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 UNIT_ROUNDOFF = {"float16": 2.0**-24, "float32": 2.0**-24, "float64": 2.0**-53}  # of the type that is summed in
 SMALLEST = {"float16": 2.0**-149, "float32": 2.0**-149, "float64": 2.0**-1074}  # number of that type: eta
-# An activation's steepest slope (silu, hardswish: below 1.1 and 1.5), and the roundings that it takes itself.
+# An activation's steepest slope (silu, gelu, hardswish: below 1.1, 1.2, 1.5), and the roundings that it takes itself.
 ACTIVATION_SLOPE, ACTIVATION_ULPS = 1.5, 8
 READINGS: dict[Direction, Callable[[Geometry, Array, Array], Array]] = {
     Direction.FORWARD: reference._forward,

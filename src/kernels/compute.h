@@ -206,8 +206,6 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
     case FC_RELU: return v < 0 ? 0 : v;
     case FC_RELU6: return v < 0 ? 0 : v > 6 ? 6 : v;
     case FC_LEAKY_RELU: return v < 0 ? v * (T)0.01 : v;
-    case FC_SILU: return v / (1 + EXP(-v));
-    case FC_SIGMOID: return 1 / (1 + EXP(-v));
     case FC_HARDSWISH: return v * ((v + 3 < 0 ? 0 : v + 3 > 6 ? 6 : v + 3) / 6);
     default: return v;
     }
@@ -219,23 +217,24 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
 }
 #endif
 
-#define S_STORE_AS(suffix, S, READ, WRITE, activation)                                                              \
-    if (in_lines)                                                                                                    \
-        for (ptrdiff_t p = 0; p < pixels; p++) {                                                                     \
-            const T *in = (const T *)src + p * lds;                                                                  \
-            NAME(src_##suffix) *to = (NAME(src_##suffix) *)(dst + p * pixel_stride);                                 \
-            const NAME(src_##suffix) *add = (const NAME(src_##suffix) *)(residual + p * residual_pixel_stride);      \
-            if (!bias && !residual)                                                                                  \
-                for (ptrdiff_t c = 0; c < channels; c++) to[c] = (S)WRITE(NAME(activate)(in[c], activation));        \
-            else if (!residual)                                                                                      \
-                for (ptrdiff_t c = 0; c < channels; c++)                                                             \
-                    to[c] = (S)WRITE(NAME(activate)(in[c] + shift[c], activation));                                  \
-            else                                                                                                     \
-                for (ptrdiff_t c = 0; c < channels; c++)                                                             \
-                    to[c] = (S)WRITE(                                                                                \
-                        NAME(activate)(bias ? in[c] + shift[c] + READ(add[c]) : in[c] + READ(add[c]), activation));  \
-        }                                                                                                            \
-    else if (__builtin_types_compatible_p(S, T)) /* channels are whole lines, pixels side by side */                  \
+#define S_STORE_LINES(suffix, S, READ, WRITE, activation)                                                            \
+    for (ptrdiff_t p = 0; p < pixels; p++) {                                                                         \
+        const T *in = (const T *)src + p * lds;                                                                      \
+        NAME(src_##suffix) *to = (NAME(src_##suffix) *)(dst + p * pixel_stride);                                     \
+        const NAME(src_##suffix) *add = (const NAME(src_##suffix) *)(residual + p * residual_pixel_stride);          \
+        if (!bias && !residual)                                                                                      \
+            for (ptrdiff_t c = 0; c < channels; c++) to[c] = (S)WRITE(NAME(activate)(in[c], activation));            \
+        else if (!residual)                                                                                          \
+            for (ptrdiff_t c = 0; c < channels; c++)                                                                 \
+                to[c] = (S)WRITE(NAME(activate)(in[c] + shift[c], activation));                                      \
+        else                                                                                                         \
+            for (ptrdiff_t c = 0; c < channels; c++)                                                                 \
+                to[c] = (S)WRITE(                                                                                    \
+                    NAME(activate)(bias ? in[c] + shift[c] + READ(add[c]) : in[c] + READ(add[c]), activation));      \
+    }
+
+#define S_STORE_COLUMNS(suffix, S, READ, WRITE, ...) /* channels are whole lines, pixels side by side */             \
+    if (__builtin_types_compatible_p(S, T))                                                                          \
         for (ptrdiff_t p0 = 0; p0 < pixels; p0 += LANES)                                                             \
             for (ptrdiff_t c0 = 0; c0 < channels; c0 += LANES) {                                                     \
                 ptrdiff_t wide = pixels - p0 < LANES ? pixels - p0 : LANES;                                          \
@@ -254,7 +253,7 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
                         for (int i = 0; i < LANES; i++) line[i] += b;                                                \
                     if (residual)                                                                                    \
                         for (ptrdiff_t i = 0; i < wide; i++) line[i] += READ(add[i]);                                \
-                    for (int i = 0; i < LANES; i++) line[i] = NAME(activate)(line[i], activation);                   \
+                    __VA_ARGS__;                                                                                     \
                     if (wide == LANES)                                                                               \
                         for (int i = 0; i < LANES; i++) to[i] = (S)WRITE(line[i]);                                   \
                     else                                                                                             \
@@ -262,21 +261,64 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
                 }                                                                                                    \
             }
 
-/* Any other layout, a value at a time. */
+#define S_STORE_AS(suffix, S, READ, WRITE, activation)                                                              \
+    if (in_lines)                                                                                                    \
+        S_STORE_LINES(suffix, S, READ, WRITE, activation)                                                            \
+    else                                                                                                             \
+        S_STORE_COLUMNS(suffix, S, READ, WRITE,                                                                      \
+                        for (int i = 0; i < LANES; i++) line[i] = NAME(activate)(line[i], activation))
+
+/* Functions of functions.h: a line of values at a time, as many as whole vectors of them serve well. */
+#if IS_FLOAT
+enum { NAME(MAPPED) = 256 };
+#define S_STORE_MAPPED(suffix, S, READ, WRITE)                                                                      \
+    if (in_lines)                                                                                                    \
+        for (ptrdiff_t p = 0; p < pixels; p++)                                                                       \
+            for (ptrdiff_t c = 0; c < channels; c += NAME(MAPPED)) {                                                 \
+                const T *in = (const T *)src + p * lds + c;                                                          \
+                NAME(src_##suffix) *to = (NAME(src_##suffix) *)(dst + p * pixel_stride) + c;                         \
+                const NAME(src_##suffix) *add =                                                                      \
+                    (const NAME(src_##suffix) *)(residual + p * residual_pixel_stride) + c;                          \
+                const ptrdiff_t most = channels - c < NAME(MAPPED) ? channels - c : NAME(MAPPED);                    \
+                T line[NAME(MAPPED)];                                                                                \
+                if (bias)                                                                                            \
+                    for (ptrdiff_t i = 0; i < most; i++) line[i] = in[i] + shift[c + i];                             \
+                else                                                                                                 \
+                    memcpy(line, in, most * sizeof(T));                                                              \
+                if (residual)                                                                                        \
+                    for (ptrdiff_t i = 0; i < most; i++) line[i] += READ(add[i]);                                    \
+                NAME(map)(function_of[activation], 0, line, most);                                                   \
+                for (ptrdiff_t i = 0; i < most; i++) to[i] = (S)WRITE(line[i]);                                      \
+            }                                                                                                        \
+    else                                                                                                             \
+        S_STORE_COLUMNS(suffix, S, READ, WRITE, NAME(map)(function_of[activation], 0, line, LANES))
+#define S_ACTIVATE_LINE(values, count)                                                                               \
+    if (activation >= FC_FUNCTIONS)                                                                                  \
+        NAME(map)(function_of[activation], 0, values, count);                                                        \
+    else                                                                                                             \
+        for (ptrdiff_t i = 0; i < count; i++) values[i] = NAME(activate)(values[i], activation)
+#else
+#define S_ACTIVATE_LINE(values, count)                                                                               \
+    for (ptrdiff_t i = 0; i < count; i++) values[i] = NAME(activate)(values[i], activation)
+#endif
+
+/* Any other layout. */
 #define S_STORE_ANY(suffix, S, READ, WRITE)                                                                          \
     for (ptrdiff_t p0 = 0; p0 < pixels; p0 += 64)                                                                    \
         for (ptrdiff_t c = 0; c < channels; c++) {                                                                   \
-            ptrdiff_t p1 = p0 + 64 < pixels ? p0 + 64 : pixels;                                                      \
-            T b = bias ? shift[c] : 0;                                                                               \
-            for (ptrdiff_t p = p0; p < p1; p++) {                                                                    \
-                T v = ((const T *)src)[p * lds + c];                                                                 \
-                if (bias) v += b;                                                                                    \
+            const ptrdiff_t count = pixels - p0 < 64 ? pixels - p0 : 64;                                             \
+            const T b = bias ? shift[c] : 0;                                                                         \
+            T line[64];                                                                                              \
+            for (ptrdiff_t i = 0; i < count; i++) {                                                                  \
+                line[i] = ((const T *)src)[(p0 + i) * lds + c];                                                      \
+                if (bias) line[i] += b;                                                                              \
                 if (residual)                                                                                        \
-                    v += READ(*(const NAME(src_##suffix) *)(residual + p * residual_pixel_stride +                   \
-                                                            c * residual_channel_stride));                           \
-                *(NAME(src_##suffix) *)(dst + p * pixel_stride + c * channel_stride) =                               \
-                    (S)WRITE(NAME(activate)(v, activation));                                                         \
+                    line[i] += READ(*(const NAME(src_##suffix) *)(residual + (p0 + i) * residual_pixel_stride +      \
+                                                                  c * residual_channel_stride));                     \
             }                                                                                                        \
+            S_ACTIVATE_LINE(line, count);                                                                            \
+            for (ptrdiff_t i = 0; i < count; i++)                                                                    \
+                *(NAME(src_##suffix) *)(dst + (p0 + i) * pixel_stride + c * channel_stride) = (S)WRITE(line[i]);     \
         }
 
 /* A loop for each activation: one that asks in its middle makes no vectors. */
@@ -288,10 +330,8 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
         S_STORE_AS(suffix, S, READ, WRITE, FC_HARDSWISH)                                                             \
     } else if (activation == FC_LEAKY_RELU) {                                                                        \
         S_STORE_AS(suffix, S, READ, WRITE, FC_LEAKY_RELU)                                                            \
-    } else if (activation == FC_SILU) {                                                                              \
-        S_STORE_AS(suffix, S, READ, WRITE, FC_SILU)                                                                  \
     } else {                                                                                                         \
-        S_STORE_AS(suffix, S, READ, WRITE, FC_SIGMOID)                                                               \
+        S_STORE_MAPPED(suffix, S, READ, WRITE)                                                                       \
     }
 #else
 #define S_STORE_OTHERS(suffix, S, READ, WRITE)                                                                       \
@@ -506,6 +546,10 @@ static const fc_kernels NAME(kernels) = {
 #undef S_PACK_PIXELS
 #undef S_STORE
 #undef S_STORE_AS
+#undef S_STORE_LINES
+#undef S_STORE_COLUMNS
+#undef S_STORE_MAPPED
+#undef S_ACTIVATE_LINE
 #undef S_STORE_ANY
 #undef S_STORE_OTHERS
 #undef READ_PLAIN
@@ -514,5 +558,4 @@ static const fc_kernels NAME(kernels) = {
 #undef LANES
 #undef IS_FLOAT
 #undef DTYPE
-#undef EXP
 #undef INDEX

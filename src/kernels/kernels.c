@@ -5,9 +5,21 @@
 #include <string.h>
 #include "fastconv.h"
 #include "half.h"
-#include "exponential.h"
 
 #include "vectors.h"
+
+#define T float
+#define FN(x) x##_float
+#define BITS uint32_t
+#define DOUBLE 0
+#define LANES (VECTOR_BYTES / 4)
+#include "functions.h"
+#define T double
+#define FN(x) x##_double
+#define BITS uint64_t
+#define DOUBLE 1
+#define LANES (VECTOR_BYTES / 8)
+#include "functions.h"
 
 #define T float
 #define DTYPE FC_F32
@@ -16,7 +28,6 @@
 #define LANES (VECTOR_BYTES / 4)
 #define IS_FLOAT 1
 #define WITH_HALF
-#define EXP exp_float
 #include "compute.h"
 #undef WITH_HALF
 
@@ -26,7 +37,6 @@
 #define NAME(x) x##_double
 #define LANES (VECTOR_BYTES / 8)
 #define IS_FLOAT 1
-#define EXP exp
 #include "compute.h"
 
 #define T int32_t
@@ -51,14 +61,14 @@
 #define LAYER_SQRT sqrtf
 #define LAYER_ABS fabsf
 #define LAYER_ROUND rintf
-#define LAYER_EXP exp_float
+#define LAYER_MAP map_float
 #include "layers.h"
 #define T double
 #define LAYER(x) layer_##x##_f64
 #define LAYER_SQRT sqrt
 #define LAYER_ABS fabs
 #define LAYER_ROUND rint
-#define LAYER_EXP exp
+#define LAYER_MAP map_double
 #include "layers.h"
 
 #define T float
@@ -71,6 +81,19 @@
 #define WIDE_SUM 1
 #define INDEX int64_t
 #include "rows.h"
+
+#define T float
+#define INTEGER int32_t
+#define NORMS(x) norm_##x##_f32
+#define MAP map_float
+#define LANES (VECTOR_BYTES / 4)
+#include "norms.h"
+#define T double
+#define INTEGER int64_t
+#define NORMS(x) norm_##x##_f64
+#define MAP map_double
+#define LANES (VECTOR_BYTES / 8)
+#include "norms.h"
 
 #define PLAIN(x) (x)
 #define POOL_AVERAGES 1
@@ -180,5 +203,6 @@ const fc_isa JOIN(fc_isa_, FASTCONV_ISA) = {
              [FC_I64] = &pool_kernels_i64, [FC_U64] = &pool_kernels_u64},
     .layers = {&layer_kernels_f32, &layer_kernels_f64},
     .rows = {&rows_kernels_f32, &rows_kernels_f64},
+    .norms = {&norm_kernels_f32, &norm_kernels_f64},
     .fma_burst = fma_burst,
 };

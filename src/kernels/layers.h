@@ -191,10 +191,11 @@ static void LAYER(elementwise)(void *values_, const fc_step *step, ptrdiff_t ste
         case FC_EW_ABS: EACH(LAYER_ABS(v));
         case FC_EW_NEGATE: EACH(-v);
         case FC_EW_ROUND: EACH(LAYER_ROUND(v));
-        case FC_EW_SIGMOID: EACH(1 / (1 + LAYER_EXP(-v)));
-        case FC_EW_SILU: EACH(v / (1 + LAYER_EXP(-v)));
         case FC_EW_HARDSWISH: EACH(v * ((v + 3 < 0 ? 0 : v + 3 > 6 ? 6 : v + 3) / 6));
-        default: break;
+        case FC_EW_THRESHOLD: EACH_WITH(v > b ? v : 0);
+        case FC_EW_SOFTSIGN: EACH(v / (1 + LAYER_ABS(v)));
+        case FC_EW_CUBE: EACH(v * v * v);
+        default: LAYER_MAP(step[s].code, step[s].number, values, count);
         }
     }
 }
@@ -211,4 +212,4 @@ static const fc_layer_kernels LAYER(kernels) = {
 #undef LAYER_SQRT
 #undef LAYER_ABS
 #undef LAYER_ROUND
-#undef LAYER_EXP
+#undef LAYER_MAP

@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("onnx")
 
 from fastconv.onnx.errors import OnnxError
-from fastconv.graph.graph import Node
-from fastconv.graph.memory import Pool
-from fastconv.graph.operators import Call, find
 
 from fastconv import _native
 from fastconv.errors import ConvError
+from fastconv.graph.graph import Node
+from fastconv.graph.memory import Pool
+from fastconv.graph.operators import Call, find
 
 Array = np.ndarray[Any, np.dtype[Any]]
 SIZES = {"x": (2, 12, 7, 6), "v": (2, 12, 7, 6, 5), "m": (2, 3, 5, 9), "s": (2, 12, 9)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from math import erfc
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ MEANT: dict[str, Callable[[Any], Any]] = {
     "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
     "hard_silu": lambda x: x * np.clip(x + 3, 0, 6) / 6,
     "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "tanh": np.tanh,
+    "gelu": lambda x: x * np.vectorize(erfc)(-x / np.sqrt(2)) / 2,
+    "gelu_tanh": lambda x: x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2,
 }
 X = np.linspace(-9, 9, 2 * 5 * 6 * 7).reshape(2, 5, 6, 7)
 W = np.random.default_rng(0).standard_normal((4, 5, 3, 3)) / 5
@@ -84,7 +88,7 @@ def test_other_words_are_refused_with_the_list():
         lambda word: fastconv.plan_conv2d(X.shape, W, activation=word),
         lambda word: reference.conv2d(X, W, activation=word),
     ):
-        for word in ("tanh", "softmax"):
+        for word in ("softmax", "Softmax"):
             with pytest.raises(ConvError, match="only layers have it"):
                 use(word)
         for word in ("mish", "", "hard swish"):
@@ -92,7 +96,7 @@ def test_other_words_are_refused_with_the_list():
                 use(word)
         with pytest.raises(ConvTypeError, match=r"activation.*type int"):
             use(3)
-    with pytest.raises(ConvError, match="'tanh', 'softmax', but got activation='mish'"):
+    with pytest.raises(ConvError, match="'gelu_tanh', 'softmax', but got activation='mish'"):
         layers.Activation("mish")
     with pytest.raises(ConvTypeError, match=r"activation.*type int"):
         layers.Dense(3, activation=3)

@@ -181,7 +181,7 @@ row("conv2d", "out", ConvError, out=overlapping(2, 6, 6, 7))
 for value in (arr(2, 6, 6, 7, dtype="float64"), arr(2, 6, 6, 7).astype(">f4"), [[1.0]], "out", memoryview(bytes(4))):
     row("conv2d", "out", ConvTypeError, out=value)
 INTS = {"input": arr(2, 4, 8, 9, dtype="int8"), "weight": arr(6, 4, 3, 3, dtype="int8")}
-for chosen in ("leaky_relu", "silu", "sigmoid", "hardswish"):
+for chosen in ("leaky_relu", "silu", "sigmoid", "hardswish", "tanh", "gelu"):
     row("conv2d", "activation", ConvTypeError, **INTS, activation=chosen)
 row("conv2d", "bias", ConvTypeError, **INTS, bias=arr(6))
 row("conv2d", "residual", ConvTypeError, **INTS, residual=arr(2, 6, 6, 7))

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.polynomial import Chebyshev
 
 from ..._core.arrays import Array
+from . import rows
+from .chain import SELU_ALPHA, SELU_GAMMA
 from .registry import Call, operator
 from .sums import summed
-
-SELU_ALPHA, SELU_GAMMA = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
 
 
 @operator("Relu")
@@ -225,6 +225,8 @@ def _flattened(call: Call, x: Array) -> tuple[Array, int]:
 def softmax(call: Call, x: Array) -> Any:
     """exp(x) over its sum."""
     flat, axis = _flattened(call, x)
+    if rows.native(flat):
+        return rows.softmax(call, flat, axis, False).reshape(x.shape)
     out = np.exp(flat - flat.max(axis=axis, keepdims=True, initial=-np.inf).astype(x.dtype))
     out /= summed(out, (axis,))
     return out.reshape(x.shape)
@@ -234,6 +236,8 @@ def softmax(call: Call, x: Array) -> Any:
 def log_softmax(call: Call, x: Array) -> Any:
     """The logarithm of softmax, without taking it of a number near zero."""
     flat, axis = _flattened(call, x)
+    if rows.native(flat):
+        return rows.softmax(call, flat, axis, True).reshape(x.shape)
     shifted = flat - flat.max(axis=axis, keepdims=True, initial=-np.inf).astype(x.dtype)
     shifted -= np.log(summed(np.exp(shifted), (axis,)))
     return shifted.reshape(x.shape)

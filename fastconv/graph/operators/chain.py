@@ -15,33 +15,79 @@ import numpy as np
 
 from ... import _native
 from ..._core.arrays import Array
+from ..._core.steps import (
+    ABS,
+    ADD,
+    CELU,
+    CUBE,
+    DIV,
+    DIV_BY,
+    ELU,
+    ERF,
+    EXP,
+    GELU,
+    GELU_TANH,
+    HARDSWISH,
+    LEAKY,
+    LOG,
+    MAX,
+    MAX_NUMBER,
+    MIN,
+    MISH,
+    MUL,
+    NEGATE,
+    ROUND,
+    SERIAL_BELOW,
+    SIGMOID,
+    SILU,
+    SOFTPLUS,
+    SOFTSIGN,
+    SQRT,
+    SQUARE,
+    SUB,
+    SUB_FROM,
+    TANH,
+    THRESHOLD,
+    TYPES,
+    cost,
+)  # fmt: skip
 from ..._core.threads import effective
 from ..graph import Node
 from .registry import INTERNAL, Call, find, operator
 
-SERIAL_BELOW: Final = 1 << 17  # values times steps: a pass of some 20 microseconds, for which no team is started
 COPIED_BELOW: Final = 1 << 12  # values: NumPy has copied them before their axes are looked at
 MOST_OPERANDS: Final = 6  # of the native driver, as the next
 MOST_STEPS: Final = 48
 MOST_AXES: Final = 4
-TYPES: Final = (np.dtype(np.float32), np.dtype(np.float64))
+SELU_ALPHA, SELU_GAMMA = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
 
-# The steps of src/fastconv.h, in its order.
-(
-    ADD, SUB, SUB_FROM, MUL, DIV, DIV_BY, MAX, MIN, LEAKY, SQUARE, SQRT, ABS, NEGATE, ROUND, SIGMOID, SILU, HARDSWISH,
-    MAX_NUMBER,
-) = range(18)  # fmt: skip
 # The value as the first and as the second of two inputs.
 BINARY: Final = {"Add": (ADD, ADD), "Sub": (SUB, SUB_FROM), "Mul": (MUL, MUL), "Div": (DIV, DIV_BY)}
 UNARY: Final[dict[str, tuple[tuple[int, float], ...]]] = {
     "Sqrt": ((SQRT, 0.0),), "Abs": ((ABS, 0.0),), "Neg": ((NEGATE, 0.0),), "Reciprocal": ((DIV_BY, 1.0),),
     "Relu": ((MAX, 0.0),), "Sigmoid": ((SIGMOID, 0.0),), "Silu": ((SILU, 0.0),), "HardSwish": ((HARDSWISH, 0.0),),
+    "Exp": ((EXP, 0.0),), "Log": ((LOG, 0.0),), "Erf": ((ERF, 0.0),), "Tanh": ((TANH, 0.0),),
+    "Softplus": ((SOFTPLUS, 0.0),), "Mish": ((MISH, 0.0),), "Softsign": ((SOFTSIGN, 0.0),),
 }  # fmt: skip
+# Those of an operator with attributes, from these.
+PARAMETRIC: Final[dict[str, Callable[[Callable[..., Any]], tuple[tuple[int, float], ...]]]] = {
+    "LeakyRelu": lambda get: ((LEAKY, get("alpha", 0.01)),),
+    "HardSigmoid": lambda get: ((MUL, get("alpha", 0.2)), (ADD, get("beta", 0.5)), (MAX, 0.0), (MIN, 1.0)),
+    "Elu": lambda get: ((ELU, get("alpha", 1.0)),),
+    "Selu": lambda get: ((ELU, get("alpha", SELU_ALPHA)), (MUL, get("gamma", SELU_GAMMA))),
+    "Celu": lambda get: ((CELU, get("alpha", 1.0)),),
+    "ThresholdedRelu": lambda get: ((THRESHOLD, get("alpha", 1.0)),),
+    "Gelu": lambda get: ((GELU_TANH if get("approximate", "none") == "tanh" else GELU, 0.0),),
+}
 ACTIVATIONS: Final = {
     "relu": UNARY["Relu"], "relu6": ((MAX, 0.0), (MIN, 6.0)), "leaky_relu": ((LEAKY, 0.01),),
     "sigmoid": UNARY["Sigmoid"], "silu": UNARY["Silu"], "hardswish": UNARY["HardSwish"],
+    "tanh": UNARY["Tanh"], "gelu": ((GELU, 0.0),), "gelu_tanh": ((GELU_TANH, 0.0),),
 }  # fmt: skip
-POWERS: Final = {2.0: SQUARE, 0.5: SQRT}
+POWERS: Final[dict[float, tuple[tuple[int, float], ...]]] = {
+    1.0: (), 2.0: ((SQUARE, 0.0),), 3.0: ((CUBE, 0.0),), 4.0: ((SQUARE, 0.0), (SQUARE, 0.0)), 0.5: ((SQRT, 0.0),),
+    -0.5: ((SQRT, 0.0), (DIV_BY, 1.0)), -1.0: ((DIV_BY, 1.0),),
+}  # fmt: skip
 Step = tuple[int, Any, float]  # code, name of an operand or None, number
 
 
@@ -64,6 +110,7 @@ class Ready(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[tuple[int, ...], ...]
     steps: tuple[tuple[int, int, float], ...]
+    cost: int  # in steps of arithmetic
 
 
 @operator("Elementwise", as_stored=True, domain=INTERNAL)
@@ -85,7 +132,7 @@ def elementwise(call: Call, *arrays: Array) -> Any:
                 ready = reason
             call.state[key, out.strides] = ready
         if isinstance(ready, Ready):
-            busy = out.size * max(1, len(ready.steps)) >= SERIAL_BELOW
+            busy = out.size * ready.cost >= SERIAL_BELOW
             _native.elementwise(
                 out, arrays[main], tuple([arrays[at] for at in ready.operands]), ready.shape, ready.strides,
                 ready.steps, effective(call.threads) if busy else 1,
@@ -164,7 +211,8 @@ def prepared(call: Call, arrays: Sequence[Array], main: int, out: Array) -> Read
         raise Unfit("operands of several types")
     shape, strides = merged(out, arrays[main], *views)
     steps = tuple((code, -1 if place is None else used.index(place), value) for code, place, value in made)
-    return Ready(main, tuple(call.node.inputs.index(name) for name, _ in used), shape, strides, steps)
+    operands = tuple(call.node.inputs.index(name) for name, _ in used)
+    return Ready(main, operands, shape, strides, steps, cost([code for code, _, _ in steps]))
 
 
 def _view(array: Array, channel: bool, out: Array) -> Array:
@@ -189,18 +237,15 @@ def link_steps(link: Link, number: Callable[[str], float | None], rank: int) -> 
         last = ACTIVATIONS.get(node.attributes.get("activation", ""), ())
         affine: list[Step] = [(MUL, (node.inputs[1], True), 0.0), (ADD, (node.inputs[2], True), 0.0)]
         return affine + [(code, None, value) for code, value in last]
-    if kind == "LeakyRelu":
-        return [(LEAKY, None, node.attributes.get("alpha", 0.01))]
+    if kind in PARAMETRIC:
+        return [(code, None, value) for code, value in PARAMETRIC[kind](node.attributes.get)]
     if kind == "PRelu":
         return [(LEAKY, (node.inputs[1], False), 0.0)]
-    if kind == "HardSigmoid":
-        scale, shift = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
-        return [(MUL, None, scale), (ADD, None, shift), (MAX, None, 0.0), (MIN, None, 1.0)]
     if kind == "Pow":
         power = POWERS.get(number(node.inputs[1]) or 0.0)
         if power is None:
             raise Unfit("a power")
-        return [(power, None, 0.0)]
+        return [(code, None, value) for code, value in power]
     if kind == "Clip":
         return _clip(node, number)
     if kind in ("QuantizeLinear", "DequantizeLinear"):

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from ..._core import steps
 from ..._core.arrays import Array
 from ..._core.ask_plans import prepared, prepared_transposed
 from ..._core.conv_plan import ConvPlan
@@ -15,7 +16,7 @@ from ..._core.types import FLOATS
 from ..._core.words import Shape
 from ...functional import CONVOLUTIONS, TRANSPOSED
 from ...pooling import max_pool2d
-from .activations import hard_swish, logistic
+from .chain import ACTIVATIONS
 from .registry import INTERNAL, Call, operator
 from .windows import Window, attribute_numbers, kernel_of
 
@@ -148,17 +149,9 @@ def _output_shape(call: Call, x: Array, w: Array, window: Window) -> Shape:
 
 def activate(call: Call, x: Array, name: str | None) -> Any:
     """An activation by its fused name, for results that a plan could not finish."""
-    if name == "relu":
-        return np.maximum(x, x.dtype.type(0), out=x)
-    if name == "relu6":
-        return np.clip(x, x.dtype.type(0), x.dtype.type(6), out=x)
-    if name == "leaky_relu":
-        return np.maximum(x, x * x.dtype.type(0.01), out=x)
-    if name == "sigmoid":
-        return logistic(x, x)
-    if name == "silu":
-        return np.multiply(x, logistic(x, call.like(x)), out=x)
-    return hard_swish(call, x) if name == "hardswish" else x
+    if name is not None:
+        steps.apply(x, x, *ACTIVATIONS[name], threads=call.threads)
+    return x
 
 
 # ---- transposed ----------------------------------------------------------------------------------------------------
@@ -259,5 +252,5 @@ def causal_with_state(
     out = call.empty(x.shape, x.dtype)
     CONVOLUTIONS[1](whole, weight, bias, groups=x.shape[1], num_threads=call.threads, out=out)
     if call.get("activation", "none") in ("silu", "swish"):
-        np.multiply(out, logistic(out, np.empty_like(out)), out=out)
+        activate(call, out, "silu")
     return out, whole[:, :, whole.shape[2] - before[2] :]

@@ -9,7 +9,8 @@ import numpy as np
 from ..._core.arrays import Array
 from ..._core.sums import FEW
 from ..tensors import numpy_type
-from .registry import Call, operator
+from . import rows
+from .registry import INTERNAL, Call, operator
 from .sums import mean as mean_over
 from .sums import summed
 
@@ -57,6 +58,8 @@ def instance_normalization(call: Call, x: Array, scale: Array, bias: Array) -> A
     """Every image and channel by its own mean and deviation."""
     if x.ndim < 3 or scale.shape != (x.shape[1],) or bias.shape != scale.shape:
         raise call.error(f"a scale of shape {scale.shape} does not fit an input of shape {x.shape}.")
+    if rows.native(x) and scale.dtype == bias.dtype == x.dtype:
+        return rows.grouped(call, x, x.shape[1], scale, bias, call.get("epsilon", 1e-5))
     y = _standardised(call, x, tuple(range(2, x.ndim)))
     y *= per_channel(scale, x.ndim)
     y += per_channel(bias, x.ndim)
@@ -69,10 +72,12 @@ def group_normalization(call: Call, x: Array, scale: Array, bias: Array) -> Any:
     groups = int(call.get("num_groups", 1))
     if x.ndim < 2 or groups < 1 or x.shape[1] % groups:
         raise call.error(f"an input of shape {x.shape} has no {groups} groups of channels.")
-    split = x.reshape(x.shape[0], groups, -1)
-    y = _standardised(call, split, (2,)).reshape(x.shape)
     if scale.size == groups != x.shape[1]:
         scale, bias = (np.repeat(part, x.shape[1] // groups) for part in (scale, bias))
+    if rows.native(x) and scale.dtype == bias.dtype == x.dtype and scale.shape == bias.shape == x.shape[1:2]:
+        return rows.grouped(call, x, groups, scale, bias, call.get("epsilon", 1e-5))
+    split = x.reshape(x.shape[0], groups, -1)
+    y = _standardised(call, split, (2,)).reshape(x.shape)
     y *= per_channel(scale, x.ndim)
     y += per_channel(bias, x.ndim)
     return y
@@ -83,6 +88,8 @@ def layer_normalization(call: Call, x: Array, scale: Array, bias: Array | None =
     """All axes from `axis` on together."""
     axis = call.axis(x.ndim, -1)
     axes = tuple(range(axis, x.ndim))
+    if len(call.node.outputs) == 1 and rows.native(x) and _repeats(x, axes, scale, bias):
+        return rows.standardised(call, x, axes, scale, bias, call.get("epsilon", 1e-5), True)
     mean = mean_over(x, axes)
     centred = x - mean
     inverse = 1 / np.sqrt(mean_over(np.square(centred), axes) + call.get("epsilon", 1e-5))
@@ -92,10 +99,64 @@ def layer_normalization(call: Call, x: Array, scale: Array, bias: Array | None =
     return (y.astype(x.dtype, copy=False), mean.astype(kind), inverse.astype(kind))[: len(call.node.outputs)]
 
 
+def _repeats(x: Array, axes: tuple[int, ...], *operands: Array | None) -> bool:
+    """Whether operands are of the type of `x` and the same along every axis but these."""
+    for operand in operands:
+        if operand is None:
+            continue
+        first = x.ndim - operand.ndim
+        if operand.dtype != x.dtype or first < 0:
+            return False
+        if any(size not in (1, x.shape[at] if at in axes else 1) for at, size in enumerate(operand.shape, first)):
+            return False
+    return True
+
+
+@operator("Standardised", domain=INTERNAL)
+def standardised(call: Call, x: Array, scale: Array | None = None, bias: Array | None = None) -> Any:
+    """LayerNormalization over any axes, or without `centre` RMSNormalization: what `onnx.spelled` finds."""
+    axes = tuple(call.from_front(axis, x.ndim) for axis in call.get("axes"))
+    epsilon, centre = call.get("epsilon"), bool(call.get("centre"))
+    if rows.native(x) and _repeats(x, axes, scale, bias):
+        return rows.standardised(call, x, axes, scale, bias, epsilon, centre)
+    if rows.native(x) and centre and sorted(axes) == list(range(2, x.ndim)) and _repeats(x, (1,), scale, bias):
+        return _grouped(call, x, x.shape[1], scale, bias, epsilon)
+    centred = x - mean_over(x, axes) if centre else x
+    y: Any = centred / np.sqrt(mean_over(np.square(centred), axes) + x.dtype.type(epsilon))
+    y = y if scale is None else y * scale
+    return y if bias is None else y + bias
+
+
+def _grouped(call: Call, x: Array, groups: int, scale: Array | None, bias: Array | None, epsilon: float) -> Array:
+    """Groups of channels by themselves; a scale and a bias a channel, or none."""
+    factor, shift = (
+        np.broadcast_to(np.full(1, neutral, x.dtype) if operand is None else operand.reshape(-1), x.shape[1])
+        for operand, neutral in ((scale, 1), (bias, 0))
+    )
+    return rows.grouped(call, x, groups, factor, shift, epsilon)
+
+
+@operator("Grouped", domain=INTERNAL)
+def grouped(call: Call, x: Array, scale: Array | None = None, bias: Array | None = None) -> Any:
+    """GroupNormalization whose scale and bias are optional and (C, 1, 1)."""
+    groups, epsilon = int(call.get("num_groups")), call.get("epsilon")
+    if x.ndim < 2 or x.shape[1] % groups:
+        raise call.error(f"an input of shape {x.shape} has no {groups} groups of channels.")
+    shape = [x.shape[at] if size == 0 and at < x.ndim else size for at, size in enumerate(call.get("shape", x.shape))]
+    same = len(shape) == x.ndim and all(size in (own, -1) for own, size in zip(x.shape, shape, strict=True))
+    if same and rows.native(x) and _repeats(x, (1,), scale, bias):
+        return _grouped(call, x, groups, scale, bias, epsilon)
+    y: Any = _standardised(call, x.reshape(x.shape[0], groups, -1), (2,)).reshape(shape)
+    y = y if scale is None else y * scale
+    return y if bias is None else y + bias
+
+
 @operator("RMSNormalization")
 def rms_normalization(call: Call, x: Array, scale: Array) -> Any:
     """By the root of the mean square of all axes from `axis` on."""
     axes = tuple(range(call.axis(x.ndim, -1), x.ndim))
+    if rows.native(x) and _repeats(x, axes, scale):
+        return rows.standardised(call, x, axes, scale, None, call.get("epsilon", 1e-5), False)
     root = np.sqrt(mean_over(np.square(x), axes) + call.get("epsilon", 1e-5))
     return (x / root * scale).astype(scale.dtype, copy=False)
 
