@@ -10,10 +10,9 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from fastconv.onnx.errors import OnnxError
-
 from fastconv import _native
 from fastconv.errors import ConvError
+from fastconv.graph.errors import OnnxError
 from fastconv.graph.graph import Node
 from fastconv.graph.memory import Pool
 from fastconv.graph.operators import Call, find
