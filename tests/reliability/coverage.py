@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SAVED = ROOT / "docs" / "reliability-coverage.json"
 NATIVE_TESTS = [
     "tests/kernels/test_layer_kernels.py", "tests/kernels/test_register_tiles.py", "tests/kernels/test_native_axes.py",
+    "tests/kernels/test_moves.py",
     "tests/methods", "tests/core/test_api.py", "tests/core/test_isa.py", "tests/layers/test_layers.py",
     "tests/models/test_training.py::test_sgd_follows_its_formula",
     "tests/models/test_training.py::test_adamw_follows_its_formula", "tests/core/test_against_reference.py",

@@ -210,6 +210,34 @@ def _training(index: int, place: Place) -> Iterator[Array]:
     dx, images, pooled = given(2, 5, 7, channels), given(2, 5, 7, channels), given(2, 3, 3, channels)
     _native.max_pool_gradient(dx, images, pooled, given(2, 3, 3, channels), (3, 3), (2, 3), (1, 1), 2)
     yield dx
+    yield from _moves(rng, given, pixels, channels)
+
+
+def _moves(rng: Any, given: Callable[..., Array], pixels: int, channels: int) -> Iterator[Array]:
+    """What moves and combines values in nets; tests/kernels/test_moves.py compares it with NumPy."""
+    x, across = given(pixels, channels), given(channels, pixels)
+    _native.move(across, x.T, (), 2)
+    yield across
+    _native.move(x, across.T[::-1], (None, rng.integers(0, channels, channels)), 2)
+    yield x.copy()
+    for how in ("mean", "norm", "max"):
+        for seen, out in ((x[None], given(1, 1, channels)), (x[:, :, None], given(pixels, 1, 1))):
+            _native.reduce(how, out, seen, 2)
+            yield out
+    places = np.zeros((1, 1, channels), np.int64)
+    _native.extreme_places("max", False, places, x[None], 2)
+    yield places
+    index, weight = np.sort(rng.integers(0, pixels, (2 * pixels, 2))), given(2 * pixels, 2)
+    for seen, out in ((x[None, :, None], given(1, 2 * pixels, 1, channels)), (x[None, ..., None],
+            given(1, 2 * pixels, 2 * channels, 1))):  # fmt: skip
+        both = None if seen.shape[2] == 1 else (rng.integers(0, channels, (2 * channels, 3)), given(2 * channels, 3))
+        _native.resize(out, seen, (index, weight), both, 2)
+        yield out
+    few, product, gram = given(3, pixels), given(3, channels), given(channels, channels)
+    _native.matmul(product, few, x, 2)
+    yield product
+    _native.matmul(gram, x.T, x, 2)
+    yield gram
 
 
 RUN: dict[str, Callable[[Any, Place], Iterator[Array]]] = {

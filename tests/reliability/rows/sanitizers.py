@@ -30,6 +30,7 @@ TESTS = [
     for name in (
         "core/test_against_reference", "methods/test_depthwise", "core/test_api", "core/test_bad_input",
         "kernels/test_layer_kernels", "layers/test_layers", "core/test_properties", "methods/test_every_method",
+        "kernels/test_moves",
     )
 ]
 TEST_CASES = "60"  # generated problems a kind
