@@ -191,7 +191,7 @@ def absurd(onnx: Any, data: bytes, chance: random.Random) -> bytes:
 LARGE = (
     "relu", "add", "add the input", "conv", "conv norm relu", "residual", "identity", "dropout", "cast", "concat",
     "sum", "outputs", "initializers", "constants", "quantised", "quantised moves", "quantised twice", "quantised tree",
-    "gemm", "factors", "split", "shapes", "silu", "hard swish", "pad", "nearest", "halves",
+    "gemm", "factors", "split", "shapes", "silu", "hard swish", "gelu", "norm", "pad", "nearest", "halves",
 )  # fmt: skip
 Nodes = list[Any]
 
@@ -202,7 +202,8 @@ def large_graph(onnx: Any, kind: str, size: int) -> tuple[Any, dict[str, Any]]:
     shared = {
         "w": np.eye(4, dtype=np.float32).reshape(4, 4, 1, 1), "scale": np.float32(0.5), "zero": np.uint8(3),
         "matrix": np.eye(3, dtype=np.float32), "factor": np.ones((4, 1, 1), np.float32), "three": np.float32(3),
-        "low": np.float32(0), "six": np.float32(6), "pads": np.zeros(8, np.int64), "first": np.array(0),
+        "low": np.float32(0), "six": np.float32(6), "root": np.float32(0.5**0.5), "one": np.float32(1),
+        "pads": np.zeros(8, np.int64), "first": np.array(0),
         "axes": np.array([0]), "rest": np.array([4, 3, 3]), "sizes": np.array([1, 4, 3, 3]),
         **{name: np.ones(4, np.float32) for name in "sbmv"},
     }  # fmt: skip
@@ -230,6 +231,14 @@ def large_graph(onnx: Any, kind: str, size: int) -> tuple[Any, dict[str, Any]]:
         "hard swish": (4, lambda a, b: [make("Add", [a, "three"], [f"{b}p"]), make("Mul", [a, f"{b}c"], [f"{b}m"]),
                                         make("Clip", [f"{b}p", "low", "six"], [f"{b}c"]),
                                         make("Div", [f"{b}m", "six"], [b])]),
+        "gelu": (5, lambda a, b: [make("Mul", [a, "root"], [f"{b}d"]), make("Erf", [f"{b}d"], [f"{b}e"]),
+                                  make("Add", [f"{b}e", "one"], [f"{b}f"]), make("Mul", [a, f"{b}f"], [f"{b}g"]),
+                                  make("Mul", [f"{b}g", "scale"], [b])]),
+        "norm": (7, lambda a, b: [make("ReduceMean", [a], [f"{b}m"], axes=[1]), make("Sub", [a, f"{b}m"], [f"{b}d"]),
+                                  make("Mul", [f"{b}d", f"{b}d"], [f"{b}s"]),
+                                  make("ReduceMean", [f"{b}s"], [f"{b}v"], axes=[1]),
+                                  make("Add", [f"{b}v", "scale"], [f"{b}e"]), make("Sqrt", [f"{b}e"], [f"{b}r"]),
+                                  make("Div", [f"{b}d", f"{b}r"], [b])]),
         "pad": (2, lambda a, b: [make("Pad", [a, "pads"], [f"{b}p"]), make("Conv", [f"{b}p", "w"], [b])]),
         "nearest": (1, lambda a, b: [make("Resize", [a, "", "", "sizes"], [b], mode="nearest")]),
     }  # fmt: skip

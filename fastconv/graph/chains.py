@@ -18,6 +18,7 @@ from .quantisation import QUANTISED, integer_type
 from .rewriter import Rewriter
 
 LONGEST: Final = 10  # operators: what the native driver surely takes
+DIVIDING: Final = ("Celu", "Swish")  # by their alpha
 MERGED: Final = ("Elementwise",)
 POOLED: Final = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")
 
@@ -67,7 +68,7 @@ def _main(rewriter: Rewriter, node: Node, small: set[str]) -> int | None:
         return int(not _chained(rewriter, a) and _chained(rewriter, b))
     if not node.inputs or constant[0]:
         return None
-    if kind in UNARY or (kind in PARAMETRIC and not (kind == "Celu" and node.attributes.get("alpha", 1.0) <= 0)):
+    if kind in UNARY or (kind in PARAMETRIC and (kind not in DIVIDING or node.attributes.get("alpha", 1.0) > 0)):
         return 0
     if kind == "ChannelAffine" and all(constant[1:]):
         return 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import pi, sqrt
+from math import pi, prod, sqrt
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .. import _native
 from .._core import steps
 from .._core.activations import BY_LAYERS, activation_name
 from .._core.sums import total
@@ -71,7 +72,7 @@ class Function:
             out[...] = self.value(x)
 
 
-def _native(name: str) -> Callable[[Array], Array]:
+def _by_step(name: str) -> Callable[[Array], Array]:
     return lambda x: steps.applied(x, (STEPS[name], 0.0))
 
 
@@ -106,10 +107,12 @@ def _hardswish_gradient(grad: Array, x: Array) -> Array:
 
 def softmax(x: Array, axis: int = -1) -> Array:
     """exp(x) / sum(exp(x)) along an axis; rows of equal infinities are NaN."""
-    # in one order: NumPy sums as values lie, and how the input lies must not decide the bits
-    e: Array = np.subtract(x, x.max(axis=axis, keepdims=True), order="C")
-    np.exp(e, out=e)
-    e /= total(e, axis, keepdims=True)
+    given = np.ascontiguousarray(x)  # in one order: how the input lies must not decide the bits
+    e = np.empty_like(given)
+    if e.size:
+        at = axis % x.ndim
+        shape = prod(x.shape[:at]), x.shape[at], prod(x.shape[at + 1 :])
+        _native.softmax(e.reshape(-1), given.reshape(-1), shape, False, rows.team(e))
     return e
 
 
@@ -156,16 +159,16 @@ FUNCTIONS: Final[dict[str, Function]] = {
     ),
     "leaky_relu": leaky_relu(0.2),
     "sigmoid": Function(
-        "sigmoid", _native("sigmoid"), lambda grad, y: grad * (y * (1 - y)), from_output=True, fused="sigmoid"
+        "sigmoid", _by_step("sigmoid"), lambda grad, y: grad * (y * (1 - y)), from_output=True, fused="sigmoid"
     ),
-    "tanh": Function("tanh", _native("tanh"), lambda grad, y: grad * (1 - y * y), from_output=True, fused="tanh"),
-    "silu": Function("silu", _native("silu"), _silu_gradient, from_output=False, fused="silu"),
+    "tanh": Function("tanh", _by_step("tanh"), lambda grad, y: grad * (1 - y * y), from_output=True, fused="tanh"),
+    "silu": Function("silu", _by_step("silu"), _silu_gradient, from_output=False, fused="silu"),
     "hardswish": Function(
-        "hardswish", _native("hardswish"), _hardswish_gradient, from_output=False, fused="hardswish"
+        "hardswish", _by_step("hardswish"), _hardswish_gradient, from_output=False, fused="hardswish"
     ),
-    "gelu": Function("gelu", _native("gelu"), _gelu_gradient, from_output=False, fused="gelu"),
+    "gelu": Function("gelu", _by_step("gelu"), _gelu_gradient, from_output=False, fused="gelu"),
     "gelu_tanh": Function(
-        "gelu_tanh", _native("gelu_tanh"), _gelu_tanh_gradient, from_output=False, fused="gelu_tanh"
+        "gelu_tanh", _by_step("gelu_tanh"), _gelu_tanh_gradient, from_output=False, fused="gelu_tanh"
     ),
     "softmax": SOFTMAX,
 }

@@ -98,6 +98,7 @@ POLYNOMIAL(log_terms, LOG_TERMS)   /* (artanh(x) / x - 1) / x^2 of z = x^2, x up
 #undef TERM
 #undef POLYNOMIAL
 #define TANH_SMALL (T)0.6
+#define ONE (((BITS)-1 >> (MANTISSA_BITS + 2)) << MANTISSA_BITS) /* its bits */
 #define INLINE static inline __attribute__((always_inline)) T
 
 INLINE FN(from_bits)(BITS bits) {
@@ -105,42 +106,54 @@ INLINE FN(from_bits)(BITS bits) {
     return one.value;
 }
 
-INLINE FN(two_to)(T shifted) { /* 2^k of k + SHIFTER */
-    union { T value; BITS bits; } one = {shifted};
-    return FN(from_bits)((one.bits + ((BITS)-1 >> (MANTISSA_BITS + 2))) << MANTISSA_BITS);
+/* 2^(k + more), k the integer in the last bits of a number to which SHIFTER was added. */
+INLINE FN(two_to)(BITS bits, int more) {
+    return FN(from_bits)((bits + ((BITS)-1 >> (MANTISSA_BITS + 2)) + (BITS)more) << MANTISSA_BITS);
 }
 
-/* x = k ln 2 + r with |r| <= ln 2 / 2 (Cody and Waite 1980), in two parts of ln 2; gives exp(r) - 1. */
-INLINE FN(reduced_exp)(T x, T *whole) {
-    const T k = (x * (T)1.4426950408889634 + SHIFTER) - SHIFTER;
+static inline __attribute__((always_inline)) BITS FN(to_bits)(T value) {
+    union { T value; BITS bits; } one = {value};
+    return one.bits;
+}
+
+/* x = k ln 2 + r with |r| <= ln 2 / 2 (Cody and Waite 1980), in two parts of ln 2; gives exp(r) - 1 and k + SHIFTER. */
+INLINE FN(reduced_exp)(T x, T *shifted) {
+    const T whole = x * (T)1.4426950408889634 + SHIFTER, k = whole - SHIFTER;
     const T r = (x - k * LN2_HIGH) - k * LN2_LOW;
-    *whole = k;
+    *shifted = whole;
     return r + (r * r) * FN(exp_terms)(r);
 }
 
 INLINE FN(exp)(T x) {
-    T k;
+    T whole;
     x = x < LEAST_EXPONENT ? LEAST_EXPONENT : x > MOST_EXPONENT ? MOST_EXPONENT : x;
-    const T p = 1 + FN(reduced_exp)(x, &k);
-    const T half = k * (T)0.5 + SHIFTER; /* in two factors: the largest power is no number of the type */
-    return p * FN(two_to)(half) * FN(two_to)((k - (half - SHIFTER)) + SHIFTER);
+    const T p = 1 + FN(reduced_exp)(x, &whole);
+    /* In two factors: the largest power is no number of the type, and the smallest no normal one. */
+    const BITS half = FN(to_bits)((whole - SHIFTER) * (T)0.5 + SHIFTER);
+    return p * FN(two_to)(half, 0) * FN(two_to)(FN(to_bits)(whole) - half, 0);
 }
 
 INLINE FN(exp_small)(T x) { /* of |x| <= 40 */
-    T k;
-    const T p = 1 + FN(reduced_exp)(x, &k);
-    return p * FN(two_to)(k + SHIFTER);
+    T whole;
+    const T p = 1 + FN(reduced_exp)(x, &whole);
+    return p * FN(two_to)(FN(to_bits)(whole), 0);
+}
+
+INLINE FN(exp_below)(T x) { /* of x <= 0 */
+    T whole;
+    const T p = 1 + FN(reduced_exp)(x < LEAST_EXPONENT ? LEAST_EXPONENT : x, &whole);
+    return p * FN(two_to)(FN(to_bits)(whole), MADE_NORMAL) * FN(from_bits)(ONE - ((BITS)MADE_NORMAL << MANTISSA_BITS));
 }
 
 INLINE FN(exp_minus_1)(T x) { /* of x <= 0 */
-    T k;
-    x = x < ALL_LOST ? ALL_LOST : x > 0 ? 0 : x;
-    const T p = FN(reduced_exp)(x, &k), scale = FN(two_to)(k + SHIFTER);
+    T whole;
+    const T p = FN(reduced_exp)(x < ALL_LOST ? ALL_LOST : x > 0 ? 0 : x, &whole);
+    const T scale = FN(two_to)(FN(to_bits)(whole), 0);
     return p * scale + (scale - 1);
 }
 
 INLINE FN(sigmoid)(T x) { /* exp(x) / (1 + exp(x)) below zero: nothing overflows or is lost */
-    const T e = FN(exp)(-MAGNITUDE(x)), sum = 1 + e, found = (x < 0 ? e : 1) / sum;
+    const T e = FN(exp_below)(-MAGNITUDE(x)), sum = 1 + e, found = (x < 0 ? e : 1) / sum;
     return found - found * (e - (sum - 1)); /* what the sum lost: up to a unit of a small e */
 }
 
@@ -163,13 +176,13 @@ INLINE FN(log_1_plus)(T x) { /* of 0 <= x <= 1 */
 
 INLINE FN(log)(T x) {
     const T scaled = x < NORMAL_FROM ? x * (T)((BITS)1 << MADE_NORMAL) : x;
-    const BITS one = ((BITS)-1 >> (MANTISSA_BITS + 2)) << MANTISSA_BITS, mask = ((BITS)1 << MANTISSA_BITS) - 1;
+    const BITS mask = ((BITS)1 << MANTISSA_BITS) - 1;
     const T shift = (T)((BITS)1 << MANTISSA_BITS); /* its last bits may be read as an integer */
-    union { T value; BITS bits; } of = {scaled}, number = {shift};
-    const T m = FN(from_bits)((of.bits & mask) | one), much = (T)1.4142135623730951;
-    number.bits |= of.bits >> MANTISSA_BITS;
+    const BITS bits = FN(to_bits)(scaled);
+    const T m = FN(from_bits)((bits & mask) | ONE), much = (T)1.4142135623730951;
+    const T exponent = FN(from_bits)(FN(to_bits)(shift) | bits >> MANTISSA_BITS) - shift;
     const T bias = (T)((BITS)-1 >> (MANTISSA_BITS + 2)) + (x < NORMAL_FROM ? (T)MADE_NORMAL : 0);
-    const T k = (number.value - shift - bias) + (m > much ? (T)1 : 0), f = m > much ? m * (T)0.5 : m;
+    const T k = (exponent - bias) + (m > much ? (T)1 : 0), f = m > much ? m * (T)0.5 : m;
     const T s = (f - 1) / (f + 1), z = s * s;
     const T found = k * LN2_HIGH + (2 * s + (2 * s * (z * FN(log_terms)(z)) + k * LN2_LOW));
     const T special = x == 0 ? -(T)INFINITY : (T)NAN;
@@ -183,7 +196,7 @@ INLINE FN(gelu_tanh)(T x) {
     return x * FN(sigmoid)(x * ((T)1.5957691216057308 + (T)0.071354816272600250 * (x * x)));
 }
 
-INLINE FN(softplus)(T x) { return (x > 0 ? x : 0) + FN(log_1_plus)(FN(exp)(-MAGNITUDE(x))); }
+INLINE FN(softplus)(T x) { return (x > 0 ? x : 0) + FN(log_1_plus)(FN(exp_below)(-MAGNITUDE(x))); }
 
 /* x tanh(log(1 + e)) = x n / (n + 2), n = e (e + 2), e = exp(x) */
 INLINE FN(mish)(T x) {
@@ -233,6 +246,7 @@ static void FN(map)(int code, double number, T *values, ptrdiff_t count) {
 
 #undef INLINE
 #undef TANH_SMALL
+#undef ONE
 #undef EXP_TERMS
 #undef TANH_TERMS
 #undef ERF_TERMS

@@ -53,7 +53,10 @@ CASES = [
     ("relu", layers.ReLU(**F64), IMAGE),
     ("relu max", layers.ReLU(max_value=0.5, **F64), IMAGE),
     ("leaky", layers.LeakyReLU(**F64), IMAGE),
-    *((name, layers.Activation(name, **F64), IMAGE) for name in ("sigmoid", "tanh", "silu", "hard_swish", "relu6")),
+    *(
+        (name, layers.Activation(name, **F64), IMAGE)
+        for name in ("sigmoid", "tanh", "silu", "hard_swish", "relu6", "gelu", "gelu_tanh")
+    ),
     ("softmax axis", layers.Softmax(1, **F64), IMAGE),
     (
         "residual",

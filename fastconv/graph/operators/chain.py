@@ -77,6 +77,7 @@ PARAMETRIC: Final[dict[str, Callable[[Callable[..., Any]], tuple[tuple[int, floa
     "Selu": lambda get: ((ELU, get("alpha", SELU_ALPHA)), (MUL, get("gamma", SELU_GAMMA))),
     "Celu": lambda get: ((CELU, get("alpha", 1.0)),),
     "ThresholdedRelu": lambda get: ((THRESHOLD, get("alpha", 1.0)),),
+    "Swish": lambda get: _swish(get("alpha", 1.0)),
     "Gelu": lambda get: ((GELU_TANH if get("approximate", "none") == "tanh" else GELU, 0.0),),
 }
 ACTIVATIONS: Final = {
@@ -88,6 +89,13 @@ POWERS: Final[dict[float, tuple[tuple[int, float], ...]]] = {
     1.0: (), 2.0: ((SQUARE, 0.0),), 3.0: ((CUBE, 0.0),), 4.0: ((SQUARE, 0.0), (SQUARE, 0.0)), 0.5: ((SQRT, 0.0),),
     -0.5: ((SQRT, 0.0), (DIV_BY, 1.0)), -1.0: ((DIV_BY, 1.0),),
 }  # fmt: skip
+
+
+def _swish(alpha: float) -> tuple[tuple[int, float], ...]:
+    """x sigmoid(alpha x) = silu(alpha x) / alpha."""
+    return ((SILU, 0.0),) if alpha == 1.0 else ((MUL, alpha), (SILU, 0.0), (DIV, alpha))
+
+
 Step = tuple[int, Any, float]  # code, name of an operand or None, number
 
 

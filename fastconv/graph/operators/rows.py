@@ -30,7 +30,7 @@ def softmax(call: Call, x: Array, axis: int, logarithm: bool) -> Array:
     shape = prod(sizes[:at]), sizes[at], prod(sizes[at + 1 :])
     out, moved = _result(call, x)
     _native.softmax(_flat(out, order), _flat(x, order), shape, logarithm, _team(call, x))
-    return _given(call, out, moved, apart)
+    return _given(call, out, moved, apart or not np.shares_memory(x, call.inputs[0]))
 
 
 def standardised(
@@ -73,9 +73,10 @@ def grouped(call: Call, x: Array, groups: int, scale: Array, shift: Array, epsil
         x, apart = _without_gaps(call, x, list(range(x.ndim)))
     order = list(last) if columns else list(range(x.ndim))
     pixels = x.size // (batch * channels)
+    scale, shift = np.ascontiguousarray(scale, x.dtype), np.ascontiguousarray(shift, x.dtype)
+    apart = apart or _made_now(call, 1, scale) or _made_now(call, 2, shift)
     out, moved = _result(call, x)
     to, flat, team = _flat(out, order), _flat(x, order), _team(call, x)
-    scale, shift = np.ascontiguousarray(scale, x.dtype), np.ascontiguousarray(shift, x.dtype)
     if columns:
         moments = call.empty((batch * _native.column_parts(pixels) * 2 * channels,), np.float64)
         found = call.empty((batch * 3 * channels,), x.dtype)
@@ -146,10 +147,15 @@ def _operand(
     outer = [axis for axis in range(x.ndim) if axis not in inner]
     spread: Any = np.broadcast_to(operand, sizes).transpose([*outer, *inner]).reshape(-1)
     made = np.ascontiguousarray(spread, x.dtype)
-    constant = call.is_constant(index)
-    if constant:
+    if call.is_constant(index):
         call.state[key] = made
-    return made, not constant and not np.shares_memory(made, operand)
+    return made, _made_now(call, index, made)
+
+
+def _made_now(call: Call, index: int, made: Array) -> bool:
+    """Whether an operand was made of an input in this run, which the next would have to do again."""
+    given = call.inputs[index] if index < len(call.inputs) else None
+    return given is not None and not call.is_constant(index) and not np.shares_memory(made, given)
 
 
 def _team(call: Call, x: Array) -> int:
