@@ -55,11 +55,22 @@ def kind_of(step: Step, works: Sequence[Any], inputs: Sequence[Any], results: Se
         return None
     if step.call.native:
         return NATIVE
-    arrays = [x for x in inputs if isinstance(x, np.ndarray)]
-    viewed = not works and not step.call.asked and all(
-        not result.size or any(np.may_share_memory(result, x) for x in arrays) for result in results
-    )
-    return VIEW if viewed else PYTHON
+    if works or step.call.asked:
+        return PYTHON
+    return _view_or_else(step, inputs, results)
+
+
+def _view_or_else(step: Step, inputs: Sequence[Any], results: Sequence[Any]) -> str:
+    """Of a function that had no memory lent: views that lie the same in every run, new arrays, or something between."""
+    shared = [
+        [at for at, x in enumerate(inputs) if isinstance(x, np.ndarray) and np.may_share_memory(result, x)]
+        for result in results if result.size
+    ]  # fmt: skip
+    if not any(shared):
+        return PYTHON if shared else VIEW
+    chosen = {at for places in shared for at in places}
+    fixed = all(step.call.is_constant(at) for at, x in enumerate(inputs) if x is not None and at not in chosen)
+    return VIEW if fixed and all(shared) else LOOSE
 
 
 def _lying_as(home: Array, array: Any) -> Any:

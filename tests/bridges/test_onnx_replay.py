@@ -154,6 +154,22 @@ def test_lengths_that_depend_on_values():
     assert [record.kind for record in replay(session).records] == ["native", "loose", "loose"]
 
 
+def test_views_that_depend_on_values():
+    """An element that another value chooses, and a part whose beginning it says, lie elsewhere in every run."""
+    nodes = [
+        make("Relu", ["x"], ["r"]), make("Gather", ["r", "i"], ["g"]), make("Add", ["i", "one"], ["e"]),
+        make("Unsqueeze", ["i", "zero"], ["b1"]), make("Unsqueeze", ["e", "zero"], ["e1"]),
+        make("Slice", ["r", "b1", "e1"], ["s"]), make("Neg", ["s"], ["n"]),
+    ]  # fmt: skip
+    built = model(onnx, nodes, {"x": [6, 4]}, {"g": None, "n": None}, {"one": np.array(1), "zero": np.array([0])})
+    built.graph.input.append(onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, []))
+    session = InferenceSession(built)
+    for run in range(RUNS + 3):
+        x = draw(6, 4)
+        g, n = session.run(None, {"x": x, "i": np.array(run)})
+        assert np.array_equal(g, np.maximum(x, 0)[run]) and np.array_equal(n, -np.maximum(x, 0)[run : run + 1])
+
+
 def test_large_outputs_are_not_copied():
     """An output that natives alone write is made where the caller gets it, and nothing of a former one changes."""
     nodes = [make("Conv", ["x", "w"], ["a"]), make("Relu", ["a"], ["y"])]
