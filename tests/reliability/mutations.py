@@ -52,7 +52,10 @@ MUTATIONS = [
         "                                          ",
     ),
     Mutation(
-        "epilogue: missing bias in channels-first outputs", _COMPUTE, "if (bias) line[i] += b;", "                       "
+        "epilogue: missing bias in channels-first outputs",
+        _COMPUTE,
+        "if (bias) line[i] += b;",
+        "                       ",
     ),
     Mutation(
         "epilogue: residual read with the output's stride",
