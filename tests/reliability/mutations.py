@@ -51,12 +51,17 @@ MUTATIONS = [
         "for (ptrdiff_t o = 0; o < width; o++) bad[o] += to[o] * 0;",
         "                                          ",
     ),
-    Mutation("epilogue: missing bias in channels-first outputs", _COMPUTE, "if (bias) v += b;", "                 "),
+    Mutation(
+        "epilogue: missing bias in channels-first outputs",
+        _COMPUTE,
+        "if (bias) line[i] += b;",
+        "                       ",
+    ),
     Mutation(
         "epilogue: residual read with the output's stride",
         _COMPUTE,
-        "residual + p * residual_pixel_stride + ",
-        "residual + p * pixel_stride +          ",
+        "residual + (p0 + i) * residual_pixel_stride + ",
+        "residual + (p0 + i) * pixel_stride +          ",
     ),
     Mutation(
         "epilogue: relu6 ends at 5",
