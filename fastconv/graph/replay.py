@@ -97,6 +97,7 @@ class Replay:
         self._homes: dict[str, Any] = {"": None, **fixed, **feeds}
         for record in records:
             self._homes.update(record.made)
+        self._at_home = {id(home) for home in self._homes.values()}
         self._last = self._last_loose()
         self._place_works()
         self._move(feeds)
@@ -190,12 +191,14 @@ class Replay:
         self, name: str, given: Mapping[str, Array], loose: Mapping[str, Any], into: Mapping[str, Array] | None
     ) -> Any:
         """An output as the caller may keep it: what lies at home is copied."""
-        if name in loose or name in given:
-            return loose[name] if name in loose else given[name]
+        if name in given:
+            return given[name]
+        if name in loose and id(loose[name]) not in self._at_home:
+            return loose[name]
         if into is None:
-            home = self._homes[name]
+            home = loose.get(name, self._homes[name])
             return np.array(home, order="C") if isinstance(home, np.ndarray) else home
-        np.copyto(into[name], self._homes[name])
+        np.copyto(into[name], loose.get(name, self._homes[name]))
         return into[name]
 
     def _place(self, name: str, into: Mapping[str, Array] | None) -> Array:
