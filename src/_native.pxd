@@ -310,7 +310,7 @@ ctypedef void (*fc_begin)(void* job, char* scratch, size scratch_bytes, int thre
 cdef struct NetStep              # drivers/net.pxi
 
 cdef enum:
-    MOST_PLACES = 32    # pointers into arrays of one work that can be moved
+    FEW_PLACES = 8      # pointers into arrays of a work, at first
     OWNED_AT = 64       # bytes of a piece of memory before what is asked for: which piece is the next
 
 
@@ -326,8 +326,8 @@ cdef class Work(Arrays):
     cdef const char* ahead       # packed weights, which may be fetched before the work begins
     cdef size ahead_bytes
     cdef void* owned             # pieces of memory, one after the other
-    cdef char** places[MOST_PLACES]
-    cdef int place_count
+    cdef char*** places          # pointers of the job into arrays, which may be made to point into others that lie alike
+    cdef int place_count, place_room
     cdef bint fixed              # it holds a pointer into its arrays that is no place
     cdef readonly bint flagged   # by its last run
     cdef object keep             # whose memory the job points into, too
