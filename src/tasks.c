@@ -5,8 +5,9 @@
    no job spins for a while, since in a net the next job comes within microseconds, and then sleeps.
 
    Where other processes are busy, a helper may lose its CPU in the middle of a task, and the caller would wait for it a
-   slice of the scheduler's (milliseconds). Who was waited for like that is left out of the next jobs for a while, twice
-   as long each time that it happens again. Results do not depend on how many threads compute them. */
+   slice of the scheduler's (milliseconds). Who was waited for as long as that lately is left out of the next jobs for a
+   while, twice as long each time that it happens again; shorter waits, which an idle machine knows too, cost less than
+   a helper that is missing. Results do not depend on how many threads compute them. */
 #include <limits.h>
 #include <omp.h>
 #include "tasks.h"
@@ -72,6 +73,9 @@ enum {
     SPIN = 100000,              /* nanoseconds that a helper without a job looks for one before it sleeps: longer, and it takes
                                    the CPU from its own caller where others are busy (bench/busy.py) */
     LATE = 200000,              /* nanoseconds that the caller waits for a helper before it is taken for late */
+    LOST = 2500000,             /* nanoseconds lost by waiting for late helpers, less half of them for each MEMORY that
+                                   passes, from which on they are left out: the shortest slice of Linux' scheduler */
+    MEMORY = 8000000,
     LEFT_OUT = 4000000,         /* nanoseconds that a late helper is left out at first */
     LEFT_OUT_LONGEST = 256000000,
     ASK_AGAIN = 1000,           /* milliseconds after the system refused a thread */
@@ -101,6 +105,7 @@ typedef struct {
     int helpers;       /* the taker's, as all below */
     int most;          /* threads of a job, as long as somebody is left out */
     int64_t until, left_out;
+    int64_t lost, noted; /* by waiting for late helpers, as of when */
 } Team;
 
 static Team teams[TEAMS] = {[0 ... TEAMS - 1] = {.lock = PTHREAD_MUTEX_INITIALIZER, .called = PTHREAD_COND_INITIALIZER}};
@@ -253,8 +258,12 @@ static int threads_now(Team *team, int wanted) {
     return wanted > 1 ? 1 + have_helpers(team, wanted - 1) : 1;
 }
 
-static void leave_out(Team *team, int threads, int late) {
-    const int64_t now = nanoseconds();
+static void leave_out(Team *team, int threads, int late, int64_t waited) {
+    const int64_t now = nanoseconds(), times = (now - team->noted) / MEMORY;
+    team->lost = (times < 32 ? team->lost >> times : 0) + waited;
+    team->noted = times ? now : team->noted;
+    if (team->lost < LOST) return;
+    team->lost = 0;
     if (team->left_out && now - team->until < 4 * team->left_out)
         team->left_out = team->left_out < LEFT_OUT_LONGEST ? 2 * team->left_out : team->left_out;
     else
@@ -264,8 +273,8 @@ static void leave_out(Team *team, int threads, int late) {
 }
 
 /* The caller has found no task left: it waits for helpers in the middle of one. Returns how many kept it waiting longer
-   than so many nanoseconds. */
-static int wait_for_helpers(Team *team, int64_t patience, fc_watch *watch) {
+   than so many nanoseconds, and how long it waited. */
+static int wait_for_helpers(Team *team, int64_t patience, int64_t *waited_, fc_watch *watch) {
     const struct timespec pause = {0, 50000};
     int late = 0, inside = atomic_load(&team->inside);
     if (!inside) return 0;
@@ -280,6 +289,7 @@ static int wait_for_helpers(Team *team, int64_t patience, fc_watch *watch) {
             nanosleep(&pause, NULL);
         }
     }
+    *waited_ = nanoseconds() - begin;
     return late;
 }
 
@@ -297,8 +307,9 @@ static int run_on(Team *team, int threads, Job *job, fc_look look) {
     const ptrdiff_t own = take_parts(job, 0, &watch);
     atomic_store(&team->job, NULL); /* who comes now finds nothing */
     const int64_t part = own ? (nanoseconds() - begin) / own : 0;
-    const int late = wait_for_helpers(team, LATE + 2 * part, &watch);
-    if (late) leave_out(team, threads, late);
+    int64_t waited = 0;
+    const int late = wait_for_helpers(team, LATE + 2 * part, &waited, &watch);
+    if (late) leave_out(team, threads, late, waited);
     return alone && !*job->stop ? FC_FORKED : *job->stop;
 }
 
