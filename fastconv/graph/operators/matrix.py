@@ -149,8 +149,9 @@ class Products:
         """`rows` (count, features) times the weight of a direction into `out`, contiguous."""
         self.bound(direction, rows, out)()
 
-    def bound(self, direction: int, rows: Array, out: Array) -> Callable[[], Any]:
-        """The same as a function to be called again and again, after `rows` has been written to."""
+    def bound(self, direction: int, rows: Array, out: Array, added: Array | None = None) -> Callable[[], Any]:
+        """The same as a function to be called again and again, after `rows` has been written to; `added` (of a constant
+        matrix) is added to the product."""
         weight = self._weight[direction].T
         bias = None if self._bias is None else self._bias[direction]
         count = len(rows)
@@ -166,7 +167,8 @@ class Products:
             )  # fmt: skip
             packed = self._call.packed_bytes + plan.explain().packed_weight_bytes
             self._call.describe("gathered products" if self._name == "taps" else "packed products", packed)
-        return partial(plan.run, rows.reshape(1, 1, *rows.shape), out.reshape(1, 1, *out.shape))
+        more = None if added is None else added.reshape(1, 1, *added.shape)
+        return partial(plan.run, rows.reshape(1, 1, *rows.shape), out.reshape(1, 1, *out.shape), residual=more)
 
 
 def _plain(rows: Array, weight: Array, bias: Array | None, out: Array) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from ..._core.arrays import Array
 from .cells import Activation, activations_of, clipped, gru_step, lstm_step, rnn_step
 from .matrix import Products
+from .recurrent_native import lstm as native_lstm
 from .registry import Call, operator
 
 BLOCK_BYTES: Final = 16 << 20  # of what the inputs contribute to the steps that are prepared at once
@@ -45,11 +46,17 @@ class Sequences(NamedTuple):
         shape = (len(self.reverse), self.x[0].shape[1], self.hidden)
         if given is None:
             return np.zeros(call.check(shape, self.weight.dtype), self.weight.dtype)
-        if self.batch_first:
-            given = given.swapaxes(0, 1)
-        if given.shape != shape:
-            raise call.error(f"{what} has the shape {given.shape} as (directions, batch, hidden); it must be {shape}.")
-        return np.array(given, self.weight.dtype, order="C")
+        self.check(call, given, what)
+        return np.array(given.swapaxes(0, 1) if self.batch_first else given, self.weight.dtype, order="C")
+
+    def check(self, call: Call, given: Array | None, what: str) -> None:
+        """Refuse a state before the first step that does not fit."""
+        shape = (len(self.reverse), self.x[0].shape[1], self.hidden)
+        if given is None:
+            return
+        own = given.swapaxes(0, 1).shape if self.batch_first and given.ndim > 1 else given.shape
+        if own != shape:
+            raise call.error(f"{what} has the shape {own} as (directions, batch, hidden); it must be {shape}.")
 
     def parts(self) -> Iterator[tuple[slice, tuple[Activation, ...]]]:
         """Directions with the same functions are done together."""
@@ -147,11 +154,17 @@ def _run(call: Call, given: Sequences, states: list[Array], bias: Array | None, 
             y[at] = h
     if y is not None:
         _restore(given, y)
+    return _laid_out(call, given, y, *states)
+
+
+def _laid_out(call: Call, given: Sequences, y: Array | None, *states: Array) -> tuple[Any, ...]:
+    """Y and the last states as the layout has them; an empty Y where nobody asks for it."""
     outputs: list[Any] = [y, *states]
+    kind = states[0].dtype
     if given.batch_first:
         outputs = [None if y is None else y.transpose(2, 0, 1, 3), *(state.swapaxes(0, 1) for state in states)]
     if y is None:
-        outputs[0] = np.empty(0, h.dtype)
+        outputs[0] = np.empty(0, kind)
     return tuple(outputs[: len(call.node.outputs)])
 
 
@@ -246,10 +259,15 @@ def lstm(
 ) -> Any:  # fmt: skip
     """Long short-term memory (Hochreiter and Schmidhuber 1997); gates in the order input, output, forget, cell."""
     given = _sequences(call, 4, ("Sigmoid", "Tanh", "Tanh"), x, weight, recurrent, bias, lengths)
+    if peepholes is not None and peepholes.shape != (len(given.reverse), 3 * given.hidden):
+        raise call.error(f"P has the shape {peepholes.shape}; it must be {(len(given.reverse), 3 * given.hidden)}.")
+    summed = _summed(call, bias, 4 * given.hidden)
+    for state, what in ((initial, "initial_h"), (cell, "initial_c")):
+        given.check(call, state, what)
+    if (made := native_lstm(call, given, initial, cell, peepholes, summed)) is not None:
+        return _laid_out(call, given, *made)
     h, c = given.state(call, initial, "initial_h"), given.state(call, cell, "initial_c")
     hidden, coupled = given.hidden, bool(call.get("input_forget", 0))
-    if peepholes is not None and peepholes.shape != (len(h), 3 * hidden):
-        raise call.error(f"P has the shape {peepholes.shape}; it must be {(len(h), 3 * hidden)}.")
     peephole = None if peepholes is None else peepholes[:, None]
     products = Products(call, "states", recurrent, None, call.is_constant(2))
     gates = np.empty((*h.shape[:2], 4 * hidden), h.dtype)
@@ -264,4 +282,4 @@ def lstm(
             looking = None if peephole is None else peephole[part]
             lstm_step(gates[part], looking, c[part], h[part], functions, given.clip, coupled)
 
-    return _run(call, given, [h, c], _summed(call, bias, 4 * hidden), step)
+    return _run(call, given, [h, c], summed, step)
