@@ -406,7 +406,7 @@ cdef struct Ends:              # what follows a sum while it is in the registers
     const char* bias           # as wide as the panel, or NULL
     const char* residual
     const size* residual_row
-    bint relu
+    int relu                   # LINEAR, RELU or RELU6
 
 cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,
                        size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,

@@ -40,7 +40,7 @@ enum { FC_WINOGRAD_TILES = 4, FC_WINOGRAD_CHANNELS = 64 };
 typedef struct { ptrdiff_t a, b, k; const void *pick; } fc_segment;
 
 /* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :]; then + bias[:] +
-   residual[i][:] where they are not NULL, and relu where asked for. `a_row`, `c_row` and `residual_row` hold the offset of
+   residual[i][:] where they are not NULL, and `relu`: FC_LINEAR, FC_RELU or FC_RELU6. `a_row`, `c_row` and `residual_row` hold the offset of
    every row. Every k fetches `ahead`, and moves it on by `ahead_step` bytes: what is to be read after this. */
 typedef struct {
     const void *a;

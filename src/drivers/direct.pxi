@@ -583,7 +583,8 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
                 lay_out(c_row, 1, t.pixels, 0, width)
         bias = p.bias + first * kernels.size if p.bias != NULL else NULL
         ends.bias = ends.residual = NULL
-        ends.residual_row, ends.relu = residual_row, in_output and p.activation == RELU
+        ends.residual_row = residual_row
+        ends.relu = p.activation if in_output and p.activation <= RELU6 else LINEAR
         if in_output:
             ends.bias, ends.residual = bias, residual
         if p.source == GATHER:
@@ -597,7 +598,7 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
             for i in range(p.blocks):
                 direct_block(kernels, a, a_row, b, vectors, width, p.segments + p.block[i], p.block[i + 1] - p.block[i],
                              t.pixels, c, c_row, &ends, i == 0, i == p.blocks - 1)
-        if in_output and (p.activation == LINEAR or p.activation == RELU):
+        if in_output and p.activation <= RELU6:
             continue
         if p.merged < p.outputs:
             direct_spread(p, &t, temporary, width, to)

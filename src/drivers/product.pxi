@@ -1,6 +1,6 @@
 # Products in register tiles: what the drivers share. A block of the reduction is a list of segments, runs of steps; its
 # rows are pixels (or tiles, or channels), wherever they lie in the caller's region, and its columns the width of a panel.
-# What follows a sum (bias, residual, relu) is done while it is in the registers: `Ends`.
+# What follows a sum (bias, residual, relu or relu6) is done while it is in the registers: `Ends`.
 
 
 cdef const void* extra(const fc_kernels* kernels, const char* name) noexcept nogil:
@@ -30,7 +30,7 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
     product.c, product.c_row, product.accumulate = c, c_row, not first
     product.bias = ends.bias if last else NULL
     product.residual = ends.residual if last else NULL
-    product.residual_row, product.relu = ends.residual_row, ends.relu and last
+    product.residual_row, product.relu = ends.residual_row, ends.relu if last else LINEAR
     product.ahead = b + end * line
     product.ahead_step = min(<size>64, line // register_tiles(kernels, vectors, pixels))  # a cache line each at most
     run_product(kernels, &product, vectors, pixels, end - begin)

@@ -57,6 +57,12 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
         if (p.relu)
             UNROLL for (int i = 0; i < rows; i++)
                 UNROLL for (int j = 0; j < vectors; j++) acc[i][j] &= ~(vec)(acc[i][j] < 0);
+        if (p.relu == FC_RELU6)
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < vectors; j++) {
+                    const vec above = (vec)(acc[i][j] > 6);
+                    acc[i][j] = (acc[i][j] & ~above) | (above & 6);
+                }
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int j = 0; j < vectors; j++) *(vec *)(c + c_row[i] + j * LANES) = acc[i][j];
     }

@@ -20,6 +20,13 @@ static inline __attribute__((always_inline)) NAME(vec) NAME(relu)(NAME(vec) v) {
     return (NAME(vec))((__typeof__(below))v & ~below);
 }
 
+/* Not above 6; NaN is not and passes through. */
+static inline __attribute__((always_inline)) NAME(vec) NAME(at_most_six)(NAME(vec) v) {
+    const NAME(vec) six = (NAME(vec)){0} + 6;
+    __typeof__(v > six) above = v > six;
+    return (NAME(vec))(((__typeof__(above))v & ~above) | ((__typeof__(above))six & above));
+}
+
 /* ---- the register tile ------------------------------------------------------------------------------------- */
 
 static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, const int vectors,
@@ -63,6 +70,9 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
         if (p.relu)
             UNROLL for (int i = 0; i < rows; i++)
                 UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(relu)(acc[i][j]);
+        if (p.relu == FC_RELU6)
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(at_most_six)(acc[i][j]);
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(c + c_row[i] + j * LANES) = acc[i][j];
     }

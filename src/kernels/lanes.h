@@ -153,11 +153,7 @@ static inline __attribute__((always_inline)) void NAME(patch_tile)(
                 UNROLL for (int p = 0; p < columns; p++) acc[r][p] = NAME(relu)(acc[r][p]);
         if (at->activation == FC_RELU6)
             UNROLL for (int r = 0; r < rows; r++)
-                UNROLL for (int p = 0; p < columns; p++) {
-                    NAME(vec) six = (NAME(vec)){0} + 6;
-                    __typeof__(acc[r][p] > six) above = acc[r][p] > six; /* not NaN, which passes through */
-                    acc[r][p] = (NAME(vec))(((__typeof__(above))acc[r][p] & ~above) | ((__typeof__(above))six & above));
-                }
+                UNROLL for (int p = 0; p < columns; p++) acc[r][p] = NAME(at_most_six)(acc[r][p]);
         UNROLL for (int r = 0; r < rows; r++)
             UNROLL for (int p = 0; p < columns; p++) *(NAME(vec) *)(c + r * c_y + p * c_x) = acc[r][p];
     }
