@@ -238,16 +238,17 @@ def held() -> list[str]:
     plan = model.compile_inference()
     dropout = training.layers[4]
     assert isinstance(dropout, layers.Dropout)
-    locks = [plan._guard.lock, one._guard.lock, dropout.random.bit_generator.lock]
+    locks = [plan._prepared.guard.lock, one._prepared.guard.lock, dropout.random.bit_generator.lock]
     with suppress(ImportError):
         from tqdm import tqdm
 
         locks.append(tqdm.get_lock())
-    # buffers as after a larger batch, and some views still of the former ones
-    plan._buffers = [np.full_like(b, np.nan) for b in plan._buffers if b is not None]
-    plan._views = {key: view for key, view in plan._views.items() if plan._root[key[0]] == key[0]}
+    for prepared in (plan._prepared, one._prepared):  # programs of which nothing is left but their names
+        for _, programs in prepared._families.values():
+            for key in programs:
+                programs[key] = None
     training.train_on_batch(images(12, 12, 12, 16), np.zeros(12, int))
-    lists = [*training._arena._free.values(), *(program.pool._free for program in one._programs.values())]
+    lists = list(training._arena._free.values())
     for buffers in lists:
         buffers[:] = [max(buffers, key=len)] * 8  # one for several values at a time
     taken, let_go = threading.Event(), threading.Event()

@@ -18,6 +18,8 @@ from .summary import Profile, described, profile
 KEPT_SHAPES: Final = 4  # sets of input shapes whose plans and packed weights are kept
 KEPT_BATCHES: Final = 4  # batches of each
 
+LEFT_BEHIND: Final = ("guard", "pool", "_families", "_states")  # by copies
+
 Key = tuple[Any, ...]
 
 
@@ -26,10 +28,12 @@ class Prepared:
 
     def __init__(
         self, graph: Graph, threads: int | None = None, keep: int = KEPT_SHAPES, limit: int = LARGEST_VALUE,
-        read_nodes: int | None = None,
+        read_nodes: int | None = None, states: States | None = None,
     ) -> None:  # fmt: skip
+        """`states` are what nodes keep, of a graph that is for one size of samples: parts of it share them."""
         self.graph, self.threads, self.keep, self.limit = graph, threads, keep, limit
         self.read_nodes = len(graph.nodes) if read_nodes is None else read_nodes
+        self._states = states
         self.guard = Guard(self._drop)
         self._drop()
 
@@ -41,10 +45,11 @@ class Prepared:
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take: the graph and the options."""
-        return {name: value for name, value in vars(self).items() if name not in ("guard", "pool", "_families")}
+        return {name: value for name, value in vars(self).items() if name not in LEFT_BEHIND}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._states = None
         self.guard = Guard(self._drop)
         self._drop()
 
@@ -68,7 +73,8 @@ class Prepared:
         """The program for inputs of these shapes, kept with those of the last ones."""
         shapes = tuple((name, x.shape if isinstance(x, np.ndarray) else None) for name, x in feeds.items())
         sample = tuple((name, None if shape is None else shape[1:]) for name, shape in shapes)
-        states, programs = _kept(self._families, sample, self.keep, lambda: ({}, OrderedDict()))
+        own = {} if self._states is None else self._states
+        states, programs = _kept(self._families, sample, self.keep, lambda: (own, OrderedDict()))
         made: Program = _kept(
             programs, shapes, KEPT_BATCHES, lambda: Program(self.graph, self.pool, self.threads, states)
         )  # fmt: skip

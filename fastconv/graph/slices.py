@@ -28,7 +28,7 @@ class Sliced(Prepared):
     """A graph whose nodes treat every image of the batch, the first axis of its one input and output, by itself."""
 
     def __init__(self, graph: Graph, threads: int | None = None, limit: int = LARGEST_VALUE) -> None:
-        super().__init__(graph, threads, limit=limit)
+        super().__init__(graph, threads, limit=limit, states={})
         self._parts: list[tuple[int, Prepared]] | None = None
 
     def run(self, feeds: Mapping[str, Any], into: Mapping[str, Array] | None = None) -> dict[str, Array]:
@@ -70,7 +70,7 @@ class Sliced(Prepared):
         return self._parts
 
     def _of(self, graph: Graph) -> Prepared:
-        return Prepared(graph, self.threads, limit=self.limit)
+        return Prepared(graph, self.threads, limit=self.limit, states=self._states)
 
 
 def _in_slices(part: Prepared, values: Mapping[str, Any], batch: int, images: int) -> dict[str, Array]:

@@ -19,7 +19,7 @@ CORE_MODULES = sorted(CORE.rglob("*.py"))
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 NAMES = re.compile("winograd|strassen|fft", re.IGNORECASE)
 MOST_MODULES_THAT_NAME_A_METHOD = 3
-TRANSFORMS = "onnx/operators/transforms.py"  # ONNX's own operators DFT and STFT, no method of convolution
+TRANSFORMS = "graph/operators/transforms.py"  # ONNX's own operators DFT and STFT, no method of convolution
 # What is not finite is computed again directly, whatever the method was.
 FALLBACK = ("_core/special.py", "_core/methods/direct.py")
 

@@ -115,7 +115,7 @@ def test_arguments_that_are_none():
     for wrong, text in (
         ({"stride": 0}, "stride must be at least 1"), ({"dilation": (1, 2)}, "dilation of a 1-D operation"),
         ({"groups": 3}, "divisible by groups=3"), ({"bias": np.ones(3, np.float32)}, r"bias must have shape \(4,\)"),
-        ({"activation": "gelu"}, "activation"), ({"data_format": "NCHWD"}, "data_format"),
+        ({"activation": "mish"}, "activation"), ({"data_format": "NCHWD"}, "data_format"),
         ({"weight": np.ones((4, 2), np.float32)}, "weight must have the axes"),
         ({"weight": np.ones((4, 2, 0), np.float32)}, "the kernel of weight must be at least 1"),
     ):  # fmt: skip

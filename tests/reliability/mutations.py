@@ -18,9 +18,10 @@ class Mutation(NamedTuple):
 
 _COMPUTE, _PACK, _TRANSPOSE, _LANES = (f"src/kernels/{name}.h" for name in ("compute", "pack", "transpose", "lanes"))
 _WINOGRAD_H, _WINOGRAD_TILE, _POOL_H = (f"src/kernels/{name}.h" for name in ("winograd", "winograd_tile", "pool"))
-_REGION, _DIRECT, _LANES_DRIVER, _PRODUCT, _OPERANDS = (
-    f"src/drivers/{name}.pxi" for name in ("region", "direct", "lanes", "product", "operands")
+_REGION, _DIRECT, _LANES_DRIVER, _PRODUCT, _NET = (
+    f"src/drivers/{name}.pxi" for name in ("region", "direct", "lanes", "product", "net")
 )
+_REPLAY = "fastconv/graph/replay.py"
 _WINOGRAD, _WINOGRAD_DW = "src/drivers/winograd.pxi", "src/drivers/winograd_gradient.pxi"
 _STRASSEN_H, _STRASSEN = "src/kernels/strassen.h", "src/drivers/strassen.pxi"
 _DW, _LANES_DW, _POOL = (f"src/drivers/{name}.pxi" for name in ("weight_gradient", "lanes_gradient", "pool"))
@@ -236,10 +237,10 @@ MUTATIONS = [
         "t.pixels, c, c_row, &ends, i <= 1, i == p.blocks - 1)",
     ),
     Mutation(
-        "direct: a race, threads share one scratch",
-        _DIRECT,
-        "run_tasks(direct_any_task, &all_passes, scratch, scratch_bytes,",
-        "run_tasks(direct_any_task, &all_passes, scratch, 0,",
+        "works: a race, threads share one scratch",
+        _NET,
+        "memory if step.scratch_bytes else NULL, step.scratch_bytes, step.tasks,",
+        "memory if step.scratch_bytes else NULL, 0, step.tasks,",
     ),
     Mutation(
         "direct: the panel packed first serves all", _DIRECT, "if held.number != number:", "if held.number == -1:"
@@ -298,10 +299,18 @@ MUTATIONS = [
         "(x.n[3] - 1 - reach - left) // step + 2))",
     ),
     Mutation(
-        "fast methods: a race, threads share one scratch",
-        _OPERANDS,
-        "run_tasks(work, job, scratch, scratch_bytes,",
-        "run_tasks(work, job, scratch, 0,",
+        "nets: a step that met what is not finite is not done again",
+        _REPLAY,
+        "            self._by_hand(step, {})\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "nets: an output lies in memory of the net", _REPLAY,
+        'return np.array(home, order="C") if isinstance(home, np.ndarray) else home', "return home",
+    ),
+    Mutation(
+        "nets: the inputs of the recorded run again", _NET, "self.moves[i].place[0] = base + self.moves[i].offset",
+        "pass",
     ),
     Mutation(
         "winograd weight gradient: a part is left out",

@@ -183,7 +183,7 @@ def conv_transpose(call: Call, x: Array, w: Array, b: Array | None = None) -> An
     if call.is_constant(1) and (b is None or call.is_constant(2)) and x.dtype in FLOATS:
         key, last = ("plan", x.shape[1:], x.dtype), OUTWARD[x.ndim]
         activation = call.get("activation")
-        plan = call.state.get(key)
+        plan: ConvPlan | None = call.state.get(key)
         if plan is None:
             for fused in dict.fromkeys((activation, None)):  # outputs without a tap are written without one
                 plan = call.state[key] = prepared_transposed(
@@ -192,6 +192,7 @@ def conv_transpose(call: Call, x: Array, w: Array, b: Array | None = None) -> An
                 )  # fmt: skip
                 if plan.native:
                     break
+            assert plan is not None
             after = [activation] if activation else []
             call.describe(" + ".join([plan.explain().kind, *after]), plan.explain().packed_weight_bytes)
         plan.run(x.transpose(last), out.transpose(last))

@@ -9,8 +9,8 @@ import numpy as np
 
 from ... import _native
 from ..._core.arrays import Array
+from ..._core.steps import TYPES
 from ..._core.threads import effective
-from .chain import TYPES
 from .moving import copied, moved
 from .registry import Call, operator
 

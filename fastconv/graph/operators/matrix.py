@@ -13,11 +13,12 @@ from ... import _native
 from ..._core.arrays import Array
 from ..._core.ask_plans import prepared
 from ..._core.problem import Use
+from ..._core.steps import ADD, MUL, SERIAL_BELOW, TYPES
 from ..._core.sums import product
 from ..._core.threads import effective
 from ..._core.words import Shape
 from ..._native import LONG_SUM
-from .chain import ADD, MUL, SERIAL_BELOW, TYPES, merged
+from .chain import merged
 from .convolution import activate
 from .moving import moved, reshaped, views_as
 from .registry import INTERNAL, Call, operator

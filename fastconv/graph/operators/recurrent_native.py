@@ -13,7 +13,7 @@ import numpy as np
 
 from ... import _native
 from ..._core.arrays import Array
-from .chain import TYPES
+from ..._core.steps import TYPES
 from .matrix import Products
 from .moving import filled, moved, reshaped
 from .registry import Call

@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from ..._core.arrays import Array
+from ..._core.steps import TYPES
 from .blending import blended
-from .chain import TYPES
 from .moving import along, filled, moved, runs
 from .registry import Call, operator
 

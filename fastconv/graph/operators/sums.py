@@ -10,10 +10,10 @@ import numpy as np
 
 from ... import _native
 from ..._core.arrays import Array
+from ..._core.steps import TYPES
 from ..._core.sums import mean as mean_of
 from ..._core.sums import total
 from ..._core.threads import effective
-from .chain import TYPES
 from .moving import copied, memory_order
 from .registry import Call
 
