@@ -107,7 +107,7 @@ class Program:
 
     def __init__(self, graph: Graph, pool: Pool, threads: int | None, states: States | None = None) -> None:
         """`states`, by node, are shared by programs for the same samples: weights are packed for them once."""
-        self.graph, self.pool = graph, pool
+        self.graph, self.pool, self._threads = graph, pool, threads
         self.outputs = [value.name for value in graph.outputs]
         self._fixed: dict[str, Array] = dict(graph.constants)
         bound, shaped = shape_bound(graph)
@@ -170,7 +170,7 @@ class Program:
         found = self._walk(own, None, records)
         outputs = self._handed_out(found, {**own, **found}, into)  # copies: what was found stays at home
         if len(records) == len(self.steps) and self.pool.kept:
-            self.replay = Replay(self._again, records, own, self._fixed, self.outputs, self.pool.limit)
+            self.replay = Replay(self._again, records, own, self._fixed, self.outputs, self.pool, self._threads)
         return outputs
 
     @staticmethod

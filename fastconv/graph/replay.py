@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import _native
 from .._core.arrays import Array
+from .._core.threads import effective
 from .memory import Pool
 
 if TYPE_CHECKING:
@@ -90,10 +91,10 @@ class Replay:
 
     def __init__(
         self, run: Runner, records: Sequence[Record], feeds: Mapping[str, Array], fixed: Mapping[str, Array],
-        outputs: Sequence[str], limit: int,
+        outputs: Sequence[str], pool: Pool, threads: int | None,
     ) -> None:  # fmt: skip
         self.records, self.outputs = records, list(outputs)
-        self._run_step, self._aside = run, Pool(limit)
+        self._run_step, self._aside, self._threads = run, Pool(pool.limit), threads
         self._homes: dict[str, Any] = {"": None, **fixed, **feeds}
         for record in records:
             self._homes.update(record.made)
@@ -212,8 +213,8 @@ class Replay:
 
     def _natively(self, begin: int, end: int, values: Mapping[str, Array]) -> None:
         """Steps begin .. end - 1; one whose values are not finite is done again by its function."""
-        at, last = self._first[begin], self._first[end]
-        while (at := self.net.run(at, last)) < last:
+        at, last, threads = self._first[begin], self._first[end], effective(self._threads)
+        while (at := self.net.run(at, last, threads)) < last:
             step = self._owner[at]
             for name, value in values.items():  # the function takes all from home
                 np.copyto(self._homes[name], value)

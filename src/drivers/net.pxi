@@ -16,8 +16,8 @@ cdef struct Moving:              # a pointer of a job into memory that is anothe
     size region, offset
 
 
-cdef bint perform(const NetStep* step, char* memory, fc_look look, int* stopped) noexcept nogil:
-    """All tasks of a step; whether one raised a flag."""
+cdef bint perform(const NetStep* step, char* memory, int most, fc_look look, int* stopped) noexcept nogil:
+    """All tasks of a step, on at most so many threads; whether one raised a flag."""
     stopped[0] = 0
     if step.tasks == 0:
         return False
@@ -25,9 +25,9 @@ cdef bint perform(const NetStep* step, char* memory, fc_look look, int* stopped)
         step.flags[0] = memory + step.scratch_bytes * step.threads
         memset(step.flags[0], 0, step.flag_count)
     if step.begin != NULL:
-        step.begin(step.job, memory, step.scratch_bytes, step.threads)
+        step.begin(step.job, memory, step.scratch_bytes, min(step.threads, most))
     stopped[0] = fc_run_tasks(step.task, step.job, memory if step.scratch_bytes else NULL, step.scratch_bytes, step.tasks,
-                              step.threads, step.even, look)
+                              min(step.threads, most), step.even, look)
     return step.flag_count > 0 and memchr(step.flags[0], 1, step.flag_count) != NULL
 
 
@@ -92,15 +92,15 @@ cdef class Net:
             if self.moves[i].region == region:
                 self.moves[i].place[0] = base + self.moves[i].offset
 
-    def run(self, size first, size last):
-        """Do the works first .. last - 1; the number of the first one that raised a flag and after which nothing was done, or
-        `last`. May be called by one thread at a time."""
+    def run(self, size first, size last, int threads):
+        """Do the works first .. last - 1 on at most so many threads; the number of the first one that raised a flag and
+        after which nothing was done, or `last`. May be called by one thread at a time."""
         cdef fc_look look = own_look()
         cdef int stopped = 0
         cdef size i = first
         with nogil:
             while i < last:
-                if perform(&self.steps[i], self.memory, look, &stopped) or stopped:
+                if perform(&self.steps[i], self.memory, threads, look, &stopped) or stopped:
                     break
                 i += 1
         raise_stopped(stopped)

@@ -75,7 +75,7 @@ cdef class Work(Arrays):
             if bytes:
                 memory = <char*>allocate(bytes)
             with nogil:
-                self.flagged = perform(&step, memory, look, &stopped)
+                self.flagged = perform(&step, memory, self.threads, look, &stopped)
             raise_stopped(stopped)
             if recording and recording == PyThread_get_thread_ident():
                 recorder.append(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -197,6 +198,28 @@ def test_an_error_leaves_a_session_usable(monkeypatch):
         session.run(None, {"x": bad})
     monkeypatch.undo()
     assert same(session.run(None, {"x": x}), expected)
+
+
+def test_a_cap_on_threads_holds_for_what_was_recorded(monkeypatch):
+    session = InferenceSession(convolutions(64))
+    x = draw(1, 8, 64, 64)
+    expected, *_ = [session.run(None, {"x": x}) for _ in range(RUNS + 1)]
+    asked: list[int] = []
+    net = replay(session).net
+
+    def run(first: int, last: int, most: int) -> int:
+        asked.append(most)
+        return net.run(first, last, most)
+
+    monkeypatch.setattr(replay(session), "net", SimpleNamespace(run=run, move=net.move))
+    before = fastconv.get_num_threads()
+    try:
+        for most in (1, 2):
+            fastconv.set_num_threads(most)
+            assert same(session.run(None, {"x": x}), expected)
+    finally:
+        fastconv.set_num_threads(before)
+    assert set(asked) == {1, 2}
 
 
 def test_one_thread_records_at_a_time():
