@@ -323,8 +323,6 @@ cdef class Work(Arrays):
     cdef bint even
     cdef char** flags            # where the job expects `flag_count` flags; NULL: it raises none
     cdef size flag_count
-    cdef const char* ahead       # packed weights, which may be fetched before the work begins
-    cdef size ahead_bytes
     cdef void* owned             # pieces of memory, one after the other
     cdef char*** places          # pointers of the job into arrays, which may be made to point into others that lie alike
     cdef int place_count, place_room

@@ -239,7 +239,6 @@ cdef class Direct(Program):
                 work.keep = work.keep, own
             own.view(packed.panels, &panels, False)
             finite = packed.finite
-            work.ahead, work.ahead_bytes = panels.p, panels.n[3]
         return bind_weights(work, &p.weights, p.kernels, weight, self.weight, panels.p, finite, p.groups, self.transposed,
                             p.taps, p.places)
 

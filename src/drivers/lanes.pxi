@@ -174,7 +174,6 @@ cdef class Lanes(Program):
         work.keep = self
         if self.count == 0 or o.y.n[0] * o.y.n[1] == 0:
             return work
-        work.ahead, work.ahead_bytes = panels.p, panels.n[3]
         if self.patches_.count and not o.has_residual and patches_bind(&self.patches_, self, &o, panels.p, threads, work):
             return work
         passes = <LanesPasses*>work.own(sizeof(LanesPasses) + self.count * sizeof(LanesJob))

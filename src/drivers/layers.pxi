@@ -395,7 +395,6 @@ cdef int dense_samples(x, w, out, size first, size count, int threads) except -1
     job.first, job.count = first, count
     parts.place(&job.x.p)
     parts.task, parts.job, parts.tasks, parts.even = dense_task, job, job.parts, True
-    parts.ahead, parts.ahead_bytes = job.w.p, job.inputs * job.outputs * job.item
     parts.team(threads)
     end.place(&job.out.p)
     end.task, end.job, end.tasks, end.keep = dense_end, job, 1, parts

@@ -49,7 +49,6 @@ cdef const char* transformed_weights(Work work, packed) except? NULL:
     if packed is None or packed.transformed is None:
         return NULL
     work.view(packed.transformed, &view, False)
-    work.ahead, work.ahead_bytes = view.p, view.n[3]
     return view.p
 
 

@@ -304,7 +304,9 @@ def test_activations_keep_nan_and_saturate(activation, dtype):
     lost = np.abs(np.nan_to_num(x.astype(np.float64))) * 1e-7 if activation == "gelu" else 1e-45
     usual = ~np.isnan(expected) & ~np.isinf(expected)
     error = np.abs(got[usual].astype(np.float64) - expected[usual].astype(np.float64))
-    allowed = (2e-3 if dtype == "float16" else 1e-6) * np.abs(expected.astype(np.float64)) + lost
+    # exp magnifies what its argument was rounded by: of gelu_tanh up to 24 times here, twice a rounding of 6e-8.
+    share = 2e-3 if dtype == "float16" else 3e-6 if activation == "gelu_tanh" else 1e-6
+    allowed = share * np.abs(expected.astype(np.float64)) + lost
     assert (error <= np.broadcast_to(allowed, usual.shape)[usual]).all()
     np.testing.assert_array_equal(got[~usual], expected[~usual])
 
