@@ -12,6 +12,7 @@ onnx = pytest.importorskip("onnx", reason="needs the package onnx: pip install f
 
 import onnx_models  # noqa: E402
 from onnx.backend.test.case.node import collect_testcases  # noqa: E402
+from onnx.reference import ReferenceEvaluator  # noqa: E402
 from onnx_models import model  # noqa: E402
 
 import fastconv  # noqa: E402
@@ -169,6 +170,25 @@ def test_views_that_depend_on_values():
         x = draw(6, 4)
         g, n = session.run(None, {"x": x, "i": np.array(run)})
         assert np.array_equal(g, np.maximum(x, 0)[run]) and np.array_equal(n, -np.maximum(x, 0)[run : run + 1])
+
+
+@pytest.mark.parametrize("rank", [3, 4, 5, 6])
+def test_chains_over_turned_and_repeated_axes_again(rank):
+    """Beside the standard's evaluator, on values and operands of any order and any axes of length one."""
+    chance = np.random.default_rng(rank)
+    for _ in range(25):
+        shape, perm = chance.integers(1, 6, rank).tolist(), chance.permutation(rank).tolist()
+        other = [size if chance.random() < 0.6 else 1 for size in (shape[axis] for axis in perm)]
+        nodes = [
+            make("Transpose", ["x"], ["t"], perm=perm), make("Mul", ["t", "b"], ["m"]), make("Sigmoid", ["m"], ["s"]),
+            make("Add", ["s", "t"], ["y"]),
+        ]  # fmt: skip
+        built = model(onnx, nodes, {"x": shape, "b": other}, {"y": None})
+        session = InferenceSession(built)
+        for _ in range(RUNS + 1):
+            feeds = {"x": draw(*shape), "b": draw(*other)}
+            (expected,) = ReferenceEvaluator(built).run(None, feeds)
+            assert np.allclose(session.run(None, feeds)[0], expected, 1e-5, 1e-6)
 
 
 def test_large_outputs_are_not_copied():

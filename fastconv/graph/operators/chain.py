@@ -58,7 +58,7 @@ from .registry import INTERNAL, Call, find, operator
 COPIED_BELOW: Final = 1 << 12  # values: NumPy has copied them before their axes are looked at
 MOST_OPERANDS: Final = 6  # of the native driver, as the next
 MOST_STEPS: Final = 48
-MOST_AXES: Final = 4
+MOST_AXES: Final = 5  # as many as arrays that reach native code have
 SELU_ALPHA, SELU_GAMMA = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
 
 # The value as the first and as the second of two inputs.
@@ -300,7 +300,7 @@ def merged(*arrays: Array) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]
     """
     first = arrays[0]
     if first.ndim > MOST_AXES:
-        raise Unfit("more than four axes")
+        raise Unfit("more than five axes")
     every = sorted(range(first.ndim), key=lambda a: -abs(first.strides[a]))
     if all(array.transpose(every).flags.c_contiguous for array in arrays):
         return (1, first.size, 1), ((first.itemsize,) * 3,) * len(arrays)
