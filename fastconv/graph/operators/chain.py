@@ -55,7 +55,6 @@ from ..._core.threads import effective
 from ..graph import Node
 from .registry import INTERNAL, Call, find, operator
 
-COPIED_BELOW: Final = 1 << 12  # values: NumPy has copied them before their axes are looked at
 MOST_OPERANDS: Final = 6  # of the native driver, as the next
 MOST_STEPS: Final = 48
 MOST_AXES: Final = 5  # as many as arrays that reach native code have
@@ -333,16 +332,3 @@ def _merged(sizes: Sequence[int], strides: Sequence[int], itemsize: int) -> int 
     if any(outer != inner * size for (outer, inner), size in zip(pairwise(strides), sizes[1:], strict=True)):
         return None
     return strides[-1]
-
-
-def copy(out: Array, x: Array, threads: int | None) -> None:
-    """out[...] = x, in parallel where it is worth it."""
-    if out.dtype != x.dtype or out.dtype not in TYPES or out.size < COPIED_BELOW:
-        np.copyto(out, x)
-        return
-    try:
-        shape, strides = merged(out, x)
-    except Unfit:
-        np.copyto(out, x)
-        return
-    _native.elementwise(out, x, (), shape, strides, (), effective(threads) if out.size >= SERIAL_BELOW else 1)

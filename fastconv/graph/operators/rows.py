@@ -12,7 +12,7 @@ from ... import _native
 from ..._core.arrays import Array
 from ..._core.steps import SERIAL_BELOW, TYPES
 from ..._core.threads import effective
-from .chain import copy
+from .moving import moved
 from .registry import Call
 
 
@@ -23,14 +23,15 @@ def native(x: Array) -> bool:
 
 def softmax(call: Call, x: Array, axis: int, logarithm: bool) -> Array:
     """exp(x) over its sum along an axis, or the logarithm of that."""
+    flattened = not np.shares_memory(x, call.inputs[0])  # by a copy
     x, apart = _without_gaps(call, x)
     order = _order(x)
     at = order.index(axis)
     sizes = [x.shape[number] for number in order]
     shape = prod(sizes[:at]), sizes[at], prod(sizes[at + 1 :])
-    out, moved = _result(call, x)
+    out, place = _result(call, x)
     _native.softmax(_flat(out, order), _flat(x, order), shape, logarithm, _team(call, x))
-    return _given(call, out, moved, apart or not np.shares_memory(x, call.inputs[0]))
+    return _given(call, out, place, apart or flattened)
 
 
 def standardised(
@@ -54,13 +55,13 @@ def standardised(
     if operands[0] is None and operands[1] is not None:
         operands[0] = np.ones_like(operands[1])
     rows = x.size // length
-    out, moved = _result(call, x)
+    out, place = _result(call, x)
     parts = _native.row_parts(length)
     sums = call.empty((rows * parts * 2,), np.float64) if parts > 1 else None
     _native.normalise_rows(
         _flat(out, order), _flat(x, order), rows, length, *operands, 0, sums, epsilon, centre, _team(call, x)
     )
-    return _given(call, out, moved, apart)
+    return _given(call, out, place, apart)
 
 
 def grouped(call: Call, x: Array, groups: int, scale: Array, shift: Array, epsilon: float) -> Array:
@@ -75,7 +76,7 @@ def grouped(call: Call, x: Array, groups: int, scale: Array, shift: Array, epsil
     pixels = x.size // (batch * channels)
     scale, shift = np.ascontiguousarray(scale, x.dtype), np.ascontiguousarray(shift, x.dtype)
     apart = apart or _made_now(call, 1, scale) or _made_now(call, 2, shift)
-    out, moved = _result(call, x)
+    out, place = _result(call, x)
     to, flat, team = _flat(out, order), _flat(x, order), _team(call, x)
     if columns:
         moments = call.empty((batch * _native.column_parts(pixels) * 2 * channels,), np.float64)
@@ -89,7 +90,7 @@ def grouped(call: Call, x: Array, groups: int, scale: Array, shift: Array, epsil
         _native.normalise_rows(
             to, flat, batch * groups, each * pixels, scale, shift, each, sums, epsilon, True, team
         )
-    return _given(call, out, moved, apart)
+    return _given(call, out, place, apart)
 
 
 # ---- how arrays lie --------------------------------------------------------------------------------------------------
@@ -108,13 +109,12 @@ def _flat(x: Array, order: list[int]) -> Array:
 
 
 def _without_gaps(call: Call, x: Array, order: list[int] | None = None) -> tuple[Array, bool]:
-    """The array, copied where it does not lie in memory in the order of these axes, and whether it was."""
+    """The array, copied where it does not lie in memory in the order of these axes, and whether NumPy did that."""
     order = _order(x) if order is None else order
     if x.transpose(order).flags.c_contiguous:
         return x, False
     held = call.empty([x.shape[axis] for axis in order], x.dtype).transpose(np.argsort(order))
-    copy(held, x, call.threads)
-    return held, True
+    return held, not moved(call, held, x)
 
 
 def _result(call: Call, x: Array) -> tuple[Array, Array | None]:
@@ -125,13 +125,12 @@ def _result(call: Call, x: Array) -> tuple[Array, Array | None]:
     return call.like(x), out
 
 
-def _given(call: Call, out: Array, moved: Array | None, apart: bool) -> Array:
-    if moved is not None:
-        copy(moved, out, call.threads)
-        return moved
+def _given(call: Call, out: Array, place: Array | None, apart: bool) -> Array:
+    """The result, moved to its place if it has one; `apart`: NumPy had a part in it."""
+    apart = (place is not None and not moved(call, place, out)) or apart
     if not apart:
         call.natively()
-    return out
+    return out if place is None else place
 
 
 def _operand(
