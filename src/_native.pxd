@@ -325,6 +325,7 @@ cdef class Work(Arrays):
     cdef size flag_count
     cdef void* owned             # pieces of memory, one after the other
     cdef char*** places          # pointers of the job into arrays, which may be made to point into others that lie alike
+    cdef char** few_places[FEW_PLACES]
     cdef int place_count, place_room
     cdef bint fixed              # it holds a pointer into its arrays that is no place
     cdef readonly bint flagged   # by its last run

@@ -74,7 +74,7 @@ enum {
                                    the CPU from its own caller where others are busy (bench/busy.py) */
     LATE = 200000,              /* nanoseconds that the caller waits for a helper before it is taken for late */
     LOST = 2500000,             /* nanoseconds lost by waiting for late helpers, less half of them for each MEMORY that
-                                   passes, from which on they are left out: the shortest slice of Linux' scheduler */
+                                   passes, from which on they are left out: about a slice of Linux' scheduler */
     MEMORY = 8000000,
     LEFT_OUT = 4000000,         /* nanoseconds that a late helper is left out at first */
     LEFT_OUT_LONGEST = 256000000,

@@ -129,11 +129,11 @@ class Replay:
 
     def _move(self, feeds: Mapping[str, Array]) -> None:
         """Find the inputs and outputs that are moved: arrays whose pointers natives alone have."""
-        seen = self._seen_by_hand()
+        seen = self._seen_by_hand() | (feeds.keys() & set(self.outputs))  # these are handed out from home
         inputs = [name for name, array in feeds.items() if isinstance(array, np.ndarray) and array.size]
         outputs = [name for name in dict.fromkeys(self.outputs) if name not in inputs and self._given_away(name)]
         arrays = [self._homes[name] for name in (*inputs, *outputs)]
-        regions = [(array.__array_interface__["data"][0], array.nbytes, 0) for array in arrays]
+        regions = [(array.__array_interface__["data"][0], array.nbytes) for array in arrays]
         self.net = _native.Net([work for record in self.records for work in record.works], regions)
         movable = {
             name: at for at, name in enumerate((*inputs, *outputs)) if self.net.movable[at] and name not in seen

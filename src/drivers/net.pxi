@@ -34,8 +34,8 @@ cdef bint perform(const NetStep* step, char* memory, int most, fc_look look, int
 cdef class Net:
     """Net(works, regions): the works, whose arrays it holds, in their order.
 
-    `regions` are the arrays that are others in every run: (address, bytes, works before its first). Pointers of the works
-    into them are moved by `move`; `movable` says for each region whether all of them can be.
+    `regions`, (address, bytes), are the arrays that are others in every run. Pointers of the works into them are moved by
+    `move`; `movable` says for each region whether all of them can be.
     """
     cdef tuple works
     cdef NetStep* steps
@@ -59,17 +59,17 @@ cdef class Net:
 
     cdef int find_moves(self, regions) except -1:
         """The pointers of the works into every region."""
-        cdef size i, region, count = 0, first, end, before, at
+        cdef size i, region, count = 0, first, end, at
         cdef int k
         cdef Work work
         for i in range(self.count):
             count += (<Work>self.works[i]).place_count
         self.moves = <Moving*>allocate(max(1, count) * sizeof(Moving))
         self.movable = []
-        for region, (first, end, before) in enumerate(regions):
+        for region, (first, end) in enumerate(regions):
             end += first
             movable = True
-            for i in range(before, self.count):
+            for i in range(self.count):
                 work = self.works[i]
                 if work.fixed and work.meets(first, end):
                     movable = False
@@ -82,7 +82,7 @@ cdef class Net:
         return 0
 
     def move(self, size region, array):
-        """Let the works take a C-contiguous array for the one that a region was."""
+        """Let the works take an array that lies alike for the one that a region was."""
         cdef size i
         cdef char* base
         cdef Arrays own = Arrays()

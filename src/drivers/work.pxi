@@ -31,11 +31,12 @@ cdef class Work(Arrays):
     cdef int place(self, char** at) except -1:
         """A pointer of the job into one of its arrays, which may be made to point into another that lies alike."""
         cdef char*** before = self.places
-        if self.place_count == self.place_room:
-            self.place_room = max(FEW_PLACES, 2 * self.place_room)
+        if before == NULL:
+            self.places, self.place_room = self.few_places, FEW_PLACES
+        elif self.place_count == self.place_room:
+            self.place_room *= 2
             self.places = <char***>self.own(self.place_room * sizeof(char**))
-            if before != NULL:
-                memcpy(self.places, before, self.place_count * sizeof(char**))
+            memcpy(self.places, before, self.place_count * sizeof(char**))
         self.places[self.place_count] = at
         self.place_count += 1
         return 0

@@ -191,6 +191,13 @@ def test_chains_over_turned_and_repeated_axes_again(rank):
             assert np.allclose(session.run(None, feeds)[0], expected, 1e-5, 1e-6)
 
 
+def test_an_output_that_is_an_input_is_that_of_this_run():
+    net = fastconv.Sequential([fastconv.layers.Dropout(0.5)], (4, 4, 3))
+    for run in range(RUNS + 2):
+        x = np.full((1, 4, 4, 3), run, np.float32)
+        assert np.array_equal(net.predict(x), x)
+
+
 def test_large_outputs_are_not_copied():
     """An output that natives alone write is made where the caller gets it, and nothing of a former one changes."""
     nodes = [make("Conv", ["x", "w"], ["a"]), make("Relu", ["a"], ["y"])]
