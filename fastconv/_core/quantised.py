@@ -1,0 +1,168 @@
+"""Convolutions of 8-bit integers that stand for real numbers: exact sums, then bytes again.
+
+One meaning, that of ONNX's QLinearConv: the sum of (x - x zero)(w - w zero) over the window, plus the bias, is an exact
+int32; `Requantise` takes it to the result's bytes. Padding holds the input's zero point, so that it adds nothing. Sums
+that leave int32 are refused, as everywhere.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+
+from ..errors import ConvError, ConvTypeError
+from .arrays import Array, DType, as_array, bias_for
+from .explanation import ConvExplanation
+from .geometry import Geometry
+from .layouts import INT32, destination, layout, lies_channels_last
+from .operations import explain, forward
+from .plan import plan_for
+from .problem import Direction
+from .record import NamedTuple
+from .types import ACTIVATIONS, COMPUTE, Types
+
+BYTES: Final = tuple(map(np.dtype, (np.int8, np.uint8)))
+# Of the difference of two bytes.
+DIFFERENCE: Final = np.dtype(np.int16)
+
+
+class Requantise(NamedTuple):
+    """clip(rint(float32(sum) * multiplier) + zero_point, low, high); an activation is in the limits already."""
+
+    multiplier: Array  # float32, one for all or one an output channel
+    zero_point: int
+    low: int
+    high: int
+    dtype: DType
+
+    def __call__(self, sums: Array, channel_axis: int) -> Array:
+        """The bytes of int32 sums."""
+        shape = [-1 if axis == channel_axis % sums.ndim else 1 for axis in range(sums.ndim)]
+        values = sums.astype(np.float32) * self.multiplier.reshape(shape)
+        np.rint(values, out=values)
+        # The limits less the zero point: sums of rounded values and a small integer would round once more.
+        np.clip(values, self.low - self.zero_point, self.high - self.zero_point, out=values)
+        return (values.astype(np.int32) + np.int32(self.zero_point)).astype(self.dtype)
+
+
+class QuantisedPlan:
+    """A convolution of bytes prepared once: `run` gives bytes, or the int32 sums where there is no `requantise`.
+
+    `weight` is logical, (O, I/groups, *kernel) of int8 or uint8, with a zero point for all or for each output channel;
+    inputs and results have the axes of `data_format` and any batch size. Nothing changes after it is made, so that
+    several threads may run it at once.
+    """
+
+    def __init__(
+        self, g: Geometry, weight: Array, weight_zero: Array, input_dtype: Any, input_zero: int,
+        bias: Array | None = None, requantise: Requantise | None = None, *, threads: int = 1,
+        data_format: str = "channels_first", batched: bool = True,
+    ) -> None:  # fmt: skip
+        self.geometry, self.requantise, self.threads = g, requantise, threads
+        self.input_dtype: DType = np.dtype(input_dtype)
+        self.dtype: DType = INT32 if requantise is None else requantise.dtype
+        self._zero = int(input_zero)
+        self._layout, self._batched = layout(data_format, len(g.input_size)), batched
+        channels = (-1, *(1,) * (weight.ndim - 1))
+        self._weight: Array = weight.astype(DIFFERENCE) - weight_zero.astype(DIFFERENCE).reshape(channels)
+        self._bias: Array | None = None if bias is None else bias.astype(INT32)
+        self._certain = self._largest_sum() < 1 << 31
+
+    def _largest_sum(self) -> int:
+        """What no sum of this weight and bias exceeds, whatever the input holds."""
+        limits = np.iinfo(self.input_dtype)
+        reach = max(int(limits.max) - self._zero, self._zero - int(limits.min))
+        sums = np.abs(self._weight.astype(np.int64)).reshape(len(self._weight), -1).sum(1) * reach
+        if self._bias is not None:
+            sums = sums + np.abs(self._bias.astype(np.int64))
+        return int(sums.max(initial=0))
+
+    @property
+    def native(self) -> bool:
+        """Whether a run is native works alone, which a net may do again by themselves."""
+        return False
+
+    @property
+    def packed_bytes(self) -> int:
+        """Memory of the weights."""
+        return self._weight.nbytes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the planned result, as its layout has it."""
+        g = self.geometry
+        return self._layout.from_logical_shape((g.batch, g.out_channels, *g.output_size))
+
+    def explain(self) -> ConvExplanation:
+        """Algorithm, instruction set, tiles and memory.
+
+        Returns
+        -------
+        ConvExplanation
+            As from `fastconv.explain_conv2d`.
+        """
+        found = explain(
+            self.geometry, DIFFERENCE, threads=self.threads, channels_last=self._layout.channels_last,
+            direction=Direction.FORWARD,
+        )  # fmt: skip
+        return found._replace(dtype=f"{self.input_dtype} to {self.dtype}")
+
+    def run(self, x: Any, out: Array | None = None) -> Array:
+        """Convolve a batch.
+
+        Parameters
+        ----------
+        x : array_like
+            Of the planned shape and element type, with any batch size.
+        out : ndarray, optional
+            Receives the result; it may overlap the input.
+
+        Returns
+        -------
+        ndarray
+            `out`, or a new array, which lies in memory as the input does.
+
+        Raises
+        ------
+        ConvError
+            For another shape, and where a sum leaves int32.
+        ConvTypeError
+            For another element type.
+        """
+        g, array = self.geometry, as_array("input", x)
+        if array.dtype != self.input_dtype:
+            raise ConvTypeError(
+                f"input must have the planned dtype {self.input_dtype}, but got {array.dtype} of shape {array.shape}."
+            )
+        logical, batched = self._layout.activation("input", array)
+        if batched != self._batched or logical.shape[1:] != (g.in_channels, *g.input_size):
+            planned = self._layout.from_logical_shape((g.batch, g.in_channels, *g.input_size))
+            raise ConvError(
+                f"input must have the planned shape {planned if self._batched else planned[1:]} (any batch size), but "
+                f"got input of shape {array.shape}."
+            )
+        shape = (len(logical), g.out_channels, *g.output_size)
+        last = self._layout.channels_last or lies_channels_last(logical)
+        target, result, finish = destination(
+            "QuantisedPlan.run", out, self._layout, shape, self.dtype, batched, last, (logical,)
+        )
+        sums = target if self.requantise is None else np.empty_like(target, INT32)
+        if sums.size:
+            self._add_up(logical, sums)
+        if self.requantise is not None:
+            target[...] = self.requantise(sums, 1)
+        finish()
+        return result
+
+    def _add_up(self, x: Array, sums: Array) -> None:
+        """The exact sums, or a refusal."""
+        g = self.geometry._replace(batch=len(x))
+        centred = x.astype(DIFFERENCE) - DIFFERENCE.type(self._zero)
+        if not self._certain or not prod(self._weight.shape):
+            forward(g, centred, self._weight, self._bias, None, None, sums, threads=self.threads)
+            return
+        plan = plan_for(g, Direction.FORWARD, Types(DIFFERENCE, DIFFERENCE, INT32), self.threads, "auto")
+        shift = bias_for(self._bias, COMPUTE[INT32])
+        plan.program.run(centred, self._weight, None, shift, None, sums, ACTIVATIONS[None], False)
