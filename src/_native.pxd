@@ -46,11 +46,12 @@ cdef extern from *:
 
 cdef extern from "fastconv.h" nogil:
     enum:
-        FC_F32, FC_F64, FC_DTYPES                                                   # fc_dtype
-        FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTE_I16, FC_COMPUTES
+        FC_F32, FC_F64, FC_I8, FC_U8, FC_DTYPES                                               # fc_dtype
+        FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTE_I16, FC_COMPUTE_U8
+        FC_COMPUTES
         LINEAR "FC_LINEAR", RELU "FC_RELU", RELU6 "FC_RELU6"                        # fc_activation: in the registers
         FC_LEAKY_RELU, FC_HARDSWISH, FC_SILU, FC_SIGMOID, FC_TANH, FC_GELU, FC_GELU_TANH
-        FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC               # fc_padding_mode
+        FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC, FC_FILL      # fc_padding_mode
         FC_MAX_VECTORS, FC_MAX_ROWS, FC_MAX_WINDOW
         FC_WINOGRAD_TILES, FC_WINOGRAD_CHANNELS
         FC_WINOGRAD_STRIDED, FC_WINOGRAD_2, FC_WINOGRAD_4, FC_WINOGRAD_TWO_TAPS, FC_WINOGRAD_STRIDED_4
@@ -61,6 +62,8 @@ cdef extern from "fastconv.h" nogil:
         Py_ssize_t b
         Py_ssize_t k
         const void* pick
+    ctypedef struct fc_requantise:
+        int zero, low, high, is_signed
     ctypedef struct fc_product:
         const void* a
         const Py_ssize_t* a_row
@@ -77,6 +80,11 @@ cdef extern from "fastconv.h" nogil:
         const Py_ssize_t* residual_row
         const char* ahead
         Py_ssize_t ahead_step
+        const fc_requantise* requantise
+        const float* multiplier
+        void* out
+        const Py_ssize_t* out_row
+        Py_ssize_t columns
     ctypedef void (*fc_micro_kernel)(const fc_product*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_pack)(void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const char*, Py_ssize_t,
                             Py_ssize_t) noexcept nogil
@@ -84,6 +92,8 @@ cdef extern from "fastconv.h" nogil:
                                   const Py_ssize_t*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_store)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, char*, Py_ssize_t, Py_ssize_t,
                               const void*, int, const char*, Py_ssize_t, Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_requantised_store)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, char*, Py_ssize_t,
+                                          Py_ssize_t, const void*, const fc_requantise*, const float*) noexcept nogil
     ctypedef void (*fc_add)(void*, const void*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_total_add)(void*, const void*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_total_end)(void*, const void*, Py_ssize_t) noexcept nogil
@@ -145,6 +155,7 @@ cdef extern from "fastconv.h" nogil:
         fc_pack pack[FC_DTYPES]
         fc_pack_panel pack_panel[FC_DTYPES]
         fc_store store[FC_DTYPES]
+        fc_requantised_store requantise
         fc_add add
         fc_total_add total_add
         fc_total_end total_end
@@ -394,6 +405,7 @@ cdef void pack_steps(const Weights* w, size group, size panel, size first, size 
 
 # ---- regions and products -----------------------------------------------------------------------------------------
 
+cdef void fill_padding(const fc_kernels* kernels, char* dst, size elements, int mode) noexcept nogil
 cdef void pack_region(const fc_kernels* kernels, int code, const View* x, size image, size channel, size channels,
                       size first_row, size row_step, size rows, size first_column, size column_step, size columns,
                       size pitch, int mode, size ld, char* dst) noexcept nogil
@@ -406,6 +418,11 @@ cdef struct Ends:              # what follows a sum while it is in the registers
     const char* residual
     const size* residual_row
     int relu                   # LINEAR, RELU or RELU6
+    const fc_requantise* requantise   # of short integers: NULL, or how bytes of the first `columns` sums go to `out`
+    const float* multiplier
+    char* out
+    const size* out_row
+    size columns
 
 cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,
                        size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,

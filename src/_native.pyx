@@ -144,7 +144,7 @@ def openmp_threads():
 DTYPES = {(<bytes>fc_dtype_names[code]).decode(): code for code in range(FC_DTYPES)}
 COMPUTES = {
     "float32": FC_COMPUTE_F32, "float64": FC_COMPUTE_F64, "int32": FC_COMPUTE_I32, "int64": FC_COMPUTE_I64,
-    "int16": FC_COMPUTE_I16,
+    "int16": FC_COMPUTE_I16, "uint8": FC_COMPUTE_U8,
 }
 ACTIVATIONS = {
     None: LINEAR, "relu": RELU, "relu6": RELU6, "leaky_relu": FC_LEAKY_RELU, "silu": FC_SILU, "sigmoid": FC_SIGMOID,
@@ -154,6 +154,7 @@ PADDING_MODES = {
     "zeros": FC_ZEROS, "reflect": FC_REFLECT, "replicate": FC_REPLICATE, "circular": FC_CIRCULAR,
     "symmetric": FC_SYMMETRIC,
 }
+FILL = FC_FILL   # + n: padding with the integer n
 WINOGRAD_CHANNELS = FC_WINOGRAD_CHANNELS   # packed together
 WINOGRAD_FEW = FC_WINOGRAD_TILES           # tiles whose weights are transformed in registers together
 
@@ -179,6 +180,12 @@ def tile_shape(int compute):
     """(bytes of an element, lanes of a vector, vectors of a full panel, rows of a full register tile)."""
     cdef const fc_kernels* kernels = isa.compute[compute]
     return kernels.size, kernels.lanes, kernels.vectors, kernels.rows[kernels.vectors]
+
+
+def operands_of(int compute):
+    """(bytes of an element of packed inputs, of packed weights, steps of the reduction that lie side by side)."""
+    cdef const fc_kernels* kernels = isa.compute[compute]
+    return kernels.input_size, kernels.weight_size, kernels.tile_k
 
 
 def lane_chunk(int compute):
@@ -344,12 +351,16 @@ cdef void span(const View* array, size itemsize, char** low, char** high) noexce
             high[0] += (array.n[axis] - 1) * array.s[axis]
 
 
+cdef enum:
+    FC_FILL_FROM = FC_FILL - 32768
+
+
 cdef inline size padded_index(size i, size n, int mode) noexcept nogil:
     """Which element of an axis of n lies at position i of its extension; -1 for a skipped zero."""
     cdef size period
     if 0 <= i < n:
         return i
-    if mode == FC_ZEROS or n == 0:
+    if mode == FC_ZEROS or mode >= FC_FILL_FROM or n == 0:
         return -1
     if mode == FC_REPLICATE:
         return 0 if i < 0 else n - 1

@@ -17,9 +17,10 @@ enum fc_dtype { FC_STORED(FC_CODE) FC_DTYPES };
 static const char *const fc_dtype_names[] __attribute__((unused)) = {FC_STORED(FC_NAME)};
 
 /* What the kernels compute in: packed inputs and weights of one type and sums of the same, but for FC_COMPUTE_I16, whose
-   int16 operands are summed in int32. An instruction set need not have it (fc_kernels). */
+   int16 operands are summed in int32, and FC_COMPUTE_U8, whose uint8 inputs times int8 weights are. An instruction set
+   need not have the latter (fc_kernels). */
 enum fc_compute {
-    FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTE_I16, FC_COMPUTES
+    FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTE_I16, FC_COMPUTE_U8, FC_COMPUTES
 };
 
 /* From FC_FUNCTIONS on: those of kernels/functions.h, a line of values at a time. */
@@ -28,7 +29,8 @@ enum fc_activation {
     FC_FUNCTIONS = FC_SILU
 };
 
-enum fc_padding_mode { FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC };
+/* FC_FILL + n: padded with the integer n >= -32768, which is not skipped. */
+enum fc_padding_mode { FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC, FC_FILL = 1 << 17 };
 
 enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12, FC_WINDOW = 8, FC_MAX_WINDOW = 5 };
 
@@ -39,9 +41,15 @@ enum { FC_WINOGRAD_TILES = 4, FC_WINOGRAD_CHANNELS = 64 };
    that pick the input of every lane (kernels/lanes.h): its place in the vector read. */
 typedef struct { ptrdiff_t a, b, k; const void *pick; } fc_segment;
 
+/* How a sum of integers becomes a byte: sum * multiplier, in float, rounded to the nearest (even where two are as near),
+   + zero, within low .. high, which are values of the byte's type. */
+typedef struct { int zero, low, high, is_signed; } fc_requantise;
+
 /* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :]; then + bias[:] +
    residual[i][:] where they are not NULL, and `relu`: FC_LINEAR, FC_RELU or FC_RELU6. `a_row`, `c_row` and `residual_row` hold the offset of
-   every row. Every k fetches `ahead`, and moves it on by `ahead_step` bytes: what is to be read after this. */
+   every row. Every k fetches `ahead`, and moves it on by `ahead_step` bytes: what is to be read after this. Of short
+   integers, where `requantise` is not NULL, bytes of the first `columns` sums of each row go to `out` and not to c; there
+   are so many multipliers, and whole vectors of them may be read. */
 typedef struct {
     const void *a;
     const ptrdiff_t *a_row;
@@ -57,6 +65,11 @@ typedef struct {
     const ptrdiff_t *residual_row;
     const char *ahead;
     ptrdiff_t ahead_step;
+    const fc_requantise *requantise;
+    const float *multiplier;
+    void *out;
+    const ptrdiff_t *out_row;
+    ptrdiff_t columns;
 } fc_product;
 
 /* That for so many register tiles, each the next rows x vectors of c. */
@@ -75,6 +88,11 @@ typedef int (*fc_pack_panel)(void *dst, ptrdiff_t width, const char *src, ptrdif
 typedef void (*fc_store)(const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t channels, char *dst,
                          ptrdiff_t pixel_stride, ptrdiff_t channel_stride, const void *bias, int activation,
                          const char *residual, ptrdiff_t residual_pixel_stride, ptrdiff_t residual_channel_stride);
+
+/* The same of integers, as bytes. */
+typedef void (*fc_requantised_store)(const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t channels, char *dst,
+                                     ptrdiff_t pixel_stride, ptrdiff_t channel_stride, const void *bias,
+                                     const fc_requantise *requantise, const float *multiplier);
 
 typedef void (*fc_add)(void *dst, const void *src, ptrdiff_t count);
 
@@ -172,6 +190,7 @@ typedef struct {
     fc_pack pack[FC_DTYPES];
     fc_pack_panel pack_panel[FC_DTYPES];
     fc_store store[FC_DTYPES];
+    fc_requantised_store requantise; /* of short integers */
     fc_add add;
     fc_total_add total_add;
     fc_total_end total_end;

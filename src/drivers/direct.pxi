@@ -45,6 +45,8 @@ cdef struct DirectPass:                        # what is counted along an axis: 
     size low[3]                                # the least tap
     size span[3]
     const char* bias
+    const fc_requantise* requantise            # how sums of integers become bytes of y, with multipliers as the bias; or NULL
+    const float* multiplier
     size images                                # of a tile
     size tile[3]
     size tiles[3]
@@ -193,8 +195,9 @@ cdef class Direct(Program):
         """The weights are `packed` (`panels` and `finite` of `pack_weights`; of several passes, one a pass) or, where that
         is None, packed on the way."""
         cdef Work work = Work()
-        cdef View vx, vy, vr, vb, vw
+        cdef View vx, vy, vr, vb, vw, vm
         cdef DirectRun* run
+        cdef fc_requantise* requantise = NULL
         cdef DirectPass* p
         cdef size i, count = self.count
         work.activation(x, &vx, False, channels_last)
@@ -202,7 +205,11 @@ cdef class Direct(Program):
         work.weight(weight, &vw, channels_last)
         if residual is not None:
             work.activation(residual, &vr, False, channels_last)
-        vb.p = NULL
+        vb.p = vm.p = NULL
+        if hasattr(bias, "multiplier"):
+            requantise = direct_requantise(work, bias, self.result)
+            work.view(bias.multiplier, &vm, False)
+            bias = bias.shift
         if bias is not None:
             work.view(bias, &vb, False)
         if count == 0 or elements(&vy) == 0:
@@ -214,6 +221,7 @@ cdef class Direct(Program):
             p = &run.passes[i]
             p[0] = self.chosen(i, direct_usable(self.kernels, &vx, self.input, self.passes[i].groups))[0]
             p.x, p.activation, p.bias = vx, activation, vb.p
+            p.requantise, p.multiplier = requantise, <const float*>vm.p
             p.has_residual = residual is not None
             direct_phase(p, &p.y, &vy)
             work.place(&p.x.p)
@@ -250,6 +258,13 @@ cdef class Direct(Program):
                 fc_free(self.passes[i].segments)
                 fc_free(self.passes[i].block)
         fc_free(self.passes)
+
+
+cdef fc_requantise* direct_requantise(Work work, how, int result) except NULL:
+    """How sums become bytes, in the memory of a work: `zero`, `low` and `high` of the result."""
+    cdef fc_requantise* own = <fc_requantise*>work.own(sizeof(fc_requantise))
+    own.zero, own.low, own.high, own.is_signed = how.zero, how.low, how.high, result == FC_I8
+    return own
 
 
 cdef int direct_taps(DirectPass* p, taps, places) except -1:
@@ -511,7 +526,7 @@ cdef const char* direct_input(const DirectPass* p, const Tile* t, const Met* met
     for axis in range(3):
         first[axis] = t.first[axis] * p.stride[axis] + met.low[axis]
         shape[axis] = (t.shape[axis] - 1) * p.step[axis] + met.span[axis]
-    if p.steps > p.channels:
+    if p.steps > p.channels:   # what lies behind the channels of a pixel meets weights that are zero
         memset(region, 0, t.images * image_region(p) * element)
     if met.span[0] > 0 and met.span[1] > 0 and met.span[2] > 0 and p.channels > 0:
         for m in range(t.images):
@@ -542,7 +557,7 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
     cdef char* to
     cdef char* c
     cdef Ends ends
-    cdef bint in_output, skip, finite = True
+    cdef bint in_output, skip, finite = True, to_bytes = p.requantise != NULL
     a_row = <size*>(temporary + round_up(tile_pixels(p) * p.width * kernels.size, 64))
     c_row = a_row + tile_pixels(p)
     residual_row = c_row + tile_pixels(p)
@@ -565,11 +580,18 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
         to = tile_origin(&p.y, &t, first)
         residual = tile_origin(&p.residual, &t, first) if p.has_residual else NULL
         # a full panel of a channels-last output of the computing type is summed where it will lie
-        in_output = (width == count and p.merged == p.outputs and p.y_code == kernels.sum and not p.long_
-                     and in_elements(&p.y, to, kernels.size)
+        in_output = (not to_bytes and width == count and p.merged == p.outputs and p.y_code == kernels.sum
+                     and not p.long_ and in_elements(&p.y, to, kernels.size)
                      and (residual == NULL or in_elements(&p.residual, residual, kernels.size))
                      and (t.images == 1 or (p.y.s[0] % kernels.size == 0
                                             and (residual == NULL or p.residual.s[0] % kernels.size == 0))))
+        if to_bytes and p.merged == p.outputs and p.y.s[1] == 1:   # bytes go where they will lie, whatever their number
+            ends.requantise, ends.out, ends.out_row, ends.columns = p.requantise, to, residual_row, count
+            if panel == chunk * p.panels_per_task:
+                lay_out_view(residual_row, &t, &p.y, 1)
+        else:
+            ends.requantise = NULL
+        ends.multiplier = p.multiplier + first if to_bytes else NULL
         c = to if in_output else temporary
         laid = -1 if in_output else width
         if panel == chunk * p.panels_per_task or laid != laid_before:  # else as the last panel's did
@@ -584,7 +606,7 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
         ends.bias = ends.residual = NULL
         ends.residual_row = residual_row
         ends.relu = p.activation if in_output and p.activation <= RELU6 else LINEAR
-        if in_output:
+        if in_output or ends.requantise != NULL:
             ends.bias, ends.residual = bias, residual
         if p.source == GATHER:
             direct_gather(p, &met, &t, panel, region, b, vectors, width, a_row, c, c_row, &ends, skip, spare, totals,
@@ -597,12 +619,12 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
             for i in range(p.blocks):
                 direct_block(kernels, a, a_row, b, vectors, width, p.segments + p.block[i], p.block[i + 1] - p.block[i],
                              t.pixels, c, c_row, &ends, i == 0, i == p.blocks - 1)
-        if in_output and p.activation <= RELU6:
+        if in_output and p.activation <= RELU6 or ends.requantise != NULL:
             continue
         if p.merged < p.outputs:
             direct_spread(p, &t, temporary, width, to)
         else:
-            direct_store(p, &t, c, c_row, width, count, to, residual, bias, in_output)
+            direct_store(p, &t, c, c_row, width, count, to, residual, bias, ends.multiplier, in_output)
 
 
 cdef inline char* tile_origin(const View* array, const Tile* t, size channel) noexcept nogil:
@@ -617,7 +639,8 @@ cdef void lay_out_view(size* at, const Tile* t, const View* array, size element)
 
 
 cdef void direct_store(const DirectPass* p, const Tile* t, const char* c, const size* c_row, size width, size count,
-                       char* to, const char* residual, const char* bias, bint in_output) noexcept nogil:
+                       char* to, const char* residual, const char* bias, const float* multiplier,
+                       bint in_output) noexcept nogil:
     """The epilogue of a tile, row by row; what was summed `in_output` has only its activation before it."""
     cdef const fc_kernels* kernels = p.kernels
     cdef size m, z, r, row = 0
@@ -630,6 +653,13 @@ cdef void direct_store(const DirectPass* p, const Tile* t, const char* c, const 
     for m in range(t.images):
         for z in range(t.shape[0]):
             for r in range(t.shape[1]):
+                if p.requantise != NULL:
+                    kernels.requantise(
+                        c + c_row[row * t.shape[2]] * kernels.size, pixel, t.shape[2], count,
+                        to + m * p.y.s[0] + z * p.y.s[4] + r * p.y.s[2], p.y.s[3], p.y.s[1], bias, p.requantise,
+                        multiplier)
+                    row += 1
+                    continue
                 if residual != NULL:
                     add = residual + m * p.residual.s[0] + z * p.residual.s[4] + r * p.residual.s[2]
                 p.kernels.store[p.y_code](
@@ -860,7 +890,7 @@ cdef size direct_gather_pixel(const DirectPass* p, const Tile* t, size pixel, si
                 spare[segments].k = n
                 segments += 1
         elif not skip:
-            real = 0
+            fill_padding(kernels, dst, real, p.mode)
         if real < n:
             memset(dst + real * kernels.input_size, 0, (n - real) * kernels.input_size)
         dst += n * kernels.input_size

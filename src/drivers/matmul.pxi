@@ -169,6 +169,7 @@ cdef void matmul_block(const MatMul* job, const char* a, const char* b, char* c,
         product.segment, product.segments, product.a_row, product.c_row = &segment, 1, a_row, c_row
         product.accumulate = done > 0 and not job.long_
         product.relu, product.bias, product.residual, product.residual_row = False, NULL, NULL, NULL
+        product.requantise = NULL
         product.ahead, product.ahead_step = <const char*>product.b, 0
         run_product(kernels, &product, vectors, rows, segment.k)
         if job.long_:

@@ -31,6 +31,9 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
     product.bias = ends.bias if last else NULL
     product.residual = ends.residual if last else NULL
     product.residual_row, product.relu = ends.residual_row, ends.relu if last else LINEAR
+    product.requantise = ends.requantise if last else NULL
+    product.multiplier, product.out, product.out_row = ends.multiplier, ends.out, ends.out_row
+    product.columns = ends.columns
     product.ahead = b + end * line
     product.ahead_step = min(<size>64, line // register_tiles(kernels, vectors, pixels))  # a cache line each at most
     run_product(kernels, &product, vectors, pixels, end - begin)
@@ -52,6 +55,8 @@ cdef void run_product(const fc_kernels* kernels, fc_product* product, size vecto
         product.c_row += longer * rows
         if product.residual != NULL:
             product.residual_row += longer * rows
+        if product.requantise != NULL:
+            product.out_row += longer * rows
         product.ahead += longer * steps * product.ahead_step
         kernels.micro[vectors][rows - 1](product, tiles - longer)
 

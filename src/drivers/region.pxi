@@ -2,6 +2,18 @@
 # only here, layouts, element types and borders are met; the micro-kernels see a plain block.
 
 
+cdef void fill_padding(const fc_kernels* kernels, char* dst, size elements, int mode) noexcept nogil:
+    """Padding that no element of the input stands for: zeros, or an integer of 8 or 16 bits (FC_FILL)."""
+    cdef size i
+    if mode < FC_FILL_FROM:
+        memset(dst, 0, elements * kernels.input_size)
+    elif kernels.input_size == 1:
+        memset(dst, mode - FC_FILL, elements)
+    else:
+        for i in range(elements):
+            (<short*>dst)[i] = <short>(mode - FC_FILL)
+
+
 cdef void pack_region(const fc_kernels* kernels, int code, const View* x, size image, size channel, size channels,
                       size first_row, size row_step, size rows, size first_column, size column_step, size columns,
                       size pitch, int mode, size ld, char* dst) noexcept nogil:
@@ -16,7 +28,7 @@ cdef void pack_region(const fc_kernels* kernels, int code, const View* x, size i
     for r in range(rows):
         iy = padded_index(first_row + r * row_step, x.n[2], mode)
         if iy < 0:
-            memset(dst, 0, columns * ld * kernels.input_size)
+            fill_padding(kernels, dst, columns * ld, mode)
         else:
             src = plane + iy * x.s[2]
             if hi > lo:
@@ -29,7 +41,7 @@ cdef void pack_region(const fc_kernels* kernels, int code, const View* x, size i
                     continue
                 ix = padded_index(first_column + j * column_step, x.n[3], mode)
                 if ix < 0:
-                    memset(dst + j * ld * kernels.input_size, 0, channels * kernels.input_size)
+                    fill_padding(kernels, dst + j * ld * kernels.input_size, channels, mode)
                 else:
                     kernels.pack[code](dst + j * ld * kernels.input_size, ld, 1, channels, src + ix * x.s[3], x.s[3],
                                        x.s[1])
@@ -47,7 +59,7 @@ cdef void pack_planes(const fc_kernels* kernels, int code, const View* x, size i
     for r in range(shape[0]):
         iz = padded_index(first[0] + r * step[0], x.n[4], mode)
         if iz < 0:
-            memset(dst, 0, shape[1] * pitch * ld * kernels.input_size)
+            fill_padding(kernels, dst, shape[1] * pitch * ld, mode)
         else:
             one.p = x.p + iz * x.s[4]
             pack_region(kernels, code, &one, image, channel, channels, first[1], step[1], shape[1], first[2], step[2],

@@ -359,6 +359,7 @@ cdef void weight_gradient_rows(const Weighing* job, const WeightBlock* block, co
     product.segment, product.segments, product.c_row, product.accumulate, product.relu = segments, n, c_row, 1, 0
     product.bias = product.residual = NULL
     product.residual_row = NULL
+    product.requantise = NULL
     product.ahead, product.ahead_step = region, 0
     c = 0
     while c < count:

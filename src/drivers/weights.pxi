@@ -181,6 +181,42 @@ def pack_weights(int compute, weight, int code, packed, size groups, bint transp
     return not job.special
 
 
+def sum_bytes(weight, sums):
+    """The sums of the int8 weights (O, I/groups, [[kD,] kH,] kW) of each output, in any layout, into int32 side by side."""
+    cdef Arrays arrays = Arrays()
+    cdef View w, to
+    cdef size channel, z, y
+    try:
+        arrays.view(weight, &w, False)
+        arrays.view(sums, &to, True)
+        with nogil:
+            memset(to.p, 0, w.n[0] * sizeof(int))
+            for channel in range(w.n[1]):
+                for z in range(w.n[4]):
+                    for y in range(w.n[2]):
+                        sum_row(&w, w.p + channel * w.s[1] + z * w.s[4] + y * w.s[2], <int*>to.p)
+    finally:
+        arrays.release()
+
+
+cdef void sum_row(const View* w, const char* row, int* sums) noexcept nogil:
+    """Add the taps of a row of every output; outputs innermost, and taps where those lie side by side."""
+    cdef size o, x
+    cdef const signed char* line
+    cdef int sum
+    if w.s[3] == 1:
+        for o in range(w.n[0]):
+            line, sum = <const signed char*>(row + o * w.s[0]), 0
+            for x in range(w.n[3]):
+                sum += line[x]
+            sums[o] += sum
+        return
+    for x in range(w.n[3]):
+        line = <const signed char*>(row + x * w.s[3])
+        for o in range(w.n[0]):
+            sums[o] += line[o * w.s[0]]
+
+
 cdef struct Panels:
     Weights w
     char special             # raised when a weight is NaN or infinite

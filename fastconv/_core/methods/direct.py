@@ -55,7 +55,9 @@ class Direct:
         return Offer("", True, "")
 
     def program(self, p: Problem, variant: str) -> Program:
-        return DirectProgram(Sums.of(p), p)
+        from .direct_bytes import exact_bytes  # which is made of this module
+
+        return exact_bytes(p) or DirectProgram(Sums.of(p), p)
 
     def gradient_program(self, p: Problem, variant: str) -> GradientProgram:
         return DirectGradient(p)
@@ -122,10 +124,13 @@ def _blocking(s: Sums, q: Pass, in_place: bool) -> Blocking:
     return b._replace(streams=streams)
 
 
-def _native_program(s: Sums) -> _native.Direct:
-    """All passes in native form, each with the way to read its input in place, where it could."""
+def native_program(s: Sums, result: int | None = None) -> _native.Direct:
+    """All passes in native form, each with the way to read its input in place, where it could; `result` is the fc_dtype
+    of what is made of the sums."""
     ways = [_blocking(s, q, True) if _reads_in_place(s, q) else None for q in s.passes]
     numbers = codes(s.types)._replace(compute=s.compute)
+    if result is not None:
+        numbers = numbers._replace(result=result)
     return _native.Direct(numbers, s, s.passes, [_blocking(s, q, False) for q in s.passes], ways, s.transposed)
 
 
@@ -138,19 +143,23 @@ class DirectProgram(Program):
                 q if terms(q, s.channels) >= LONG_SUM else useful_taps(q, s.size, s.input_size) for q in s.passes
             ))  # fmt: skip
         self.sums, self.problem, self.threads = s, p, s.machine.threads
-        self.native = _native_program(s)
+        self.native = self.native_program(s)
         self.covers = s.covers
         self.packs = packs_first(s)
         self.streams = bool(s.passes) and self.native.streams()
         self.point, self.exchanged, self.whole = alternatives(p, s.passes) if p else (None, None, False)
         self.merged = merged_phases(s) if s.transposed else None
         if self.merged:
-            self.together = _native_program(
+            self.together = native_program(
                 s._replace(passes=(self.merged,), outputs=s.outputs * len(s.passes))
             )
         self.plain = not (self.point or self.exchanged or self.merged or self.packs)
         self.single = len(s.passes) == 1
         self.apart = [self.native] if self.single else []  # made when weights are packed for several passes
+
+    def native_program(self, s: Sums) -> _native.Direct:
+        """All passes of a problem, with the weights as they lie in memory."""
+        return native_program(s)
 
     def pack(self, weight: Array) -> tuple[Packed, ...]:
         return tuple(panels(self.sums, q, weight) for q in self.sums.passes)
@@ -239,7 +248,7 @@ def rows_of_a_pass(p: Problem, q: Pass, a: Operands) -> None:
     sums = Sums.of(p)._replace(
         passes=(own,), size=shape.size, input_size=shape._replace(out=shape.x).size, images=shape.batch
     )
-    run_native(_native_program(sums), a, p.machine.threads)
+    run_native(native_program(sums), a, p.machine.threads)
 
 
 METHOD = Direct()

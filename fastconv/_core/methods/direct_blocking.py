@@ -192,10 +192,10 @@ def images_of_a_tile(pixels: int, images: int, rows: int) -> int:
 def _largest_tile(s: Sums, size: Triple, in_place: bool, region_bytes: Callable[[Triple], int]) -> Blocking:
     """The largest tile whose data stays in cache, whole rows before planes, and where it reads its pixels."""
     m, budget, most_outputs = s.machine, s.machine.room(REGION_SHARE, 3), most_pixels(s.machine)
-    reduction = max(32, m.tuning.share(WEIGHT_SLICE) // (m.width * m.element))
+    reduction = max(32, m.tuning.share(WEIGHT_SLICE) // (m.width * s.operands[1]))
     tile_z, tile_x = 1, split(size[2], most_outputs)
     if in_place:
-        most = max(m.rows, min(most_outputs, budget // max(1, s.channels * m.element)))
+        most = max(m.rows, min(most_outputs, budget // max(1, s.channels * s.operands[0])))
         tile_x = split(size[2], most)
         tile_y = split(size[1], max(1, most // tile_x))
         if (tile_y, tile_x) == size[1:]:
@@ -224,11 +224,13 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
     The number of images and whether a plan holds the weights decide how tasks are cut, and so nothing in the results.
     """
     m, size, images = s.machine, q.output_size(s.size), s.images
-    leading = s.channels + (m.lanes if s.channels >= 64 and s.channels * m.element % 1024 == 0 else 0)
+    element, _, tile_k = s.operands
+    leading = -(-s.channels // tile_k) * tile_k
+    leading += m.lanes if s.channels >= 64 and leading * element % 1024 == 0 else 0
     panels = -(-s.outputs // m.width) if s.outputs else 1
 
     def region_bytes(tile: Triple) -> int:
-        return region_pixels(q, tile, None if s.mode else s.input_size) * leading * m.element
+        return region_pixels(q, tile, None if s.mode else s.input_size) * leading * element
 
     source, together, tile, reduction, *_ = _largest_tile(s, size, in_place, region_bytes)
     steps = all_steps = prod(q.counts) * s.channels
@@ -249,8 +251,8 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
         tile_y, panels_per_task = _shared_out(
             tile_y, tile_x, panels, size[1:], s.groups, -(-size[0] // tile_z) * -(-images // together), threads,
             lambda tile, count, tasks: _task_cycles(
-                m, together * tile_z * tile[0] * tile[1], count, steps,
-                0 if in_place else together * region_bytes((tile_z, *tile)) // m.element,
+                m, together * tile_z * tile[0] * tile[1], count, -(-steps // tile_k),
+                0 if in_place else together * region_bytes((tile_z, *tile)) // element,
                 # a thread keeps the panel that it has packed
                 0.0 if s.held else weights * (min(1.0, threads / tasks) if count == 1 else 1.0),
             ),

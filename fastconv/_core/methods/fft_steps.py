@@ -9,6 +9,7 @@ import numpy as np
 
 from .direct import DirectProgram
 from .fft_tiling import Tiling
+from ..types import product_compute
 from .method import Array, Pass, Problem, Sums, Triple
 
 
@@ -75,7 +76,10 @@ def sums_of(
     p: Problem, q: Pass, channels: int, outputs: int, groups: int, inner: Triple, outer: Triple, images: int,
     mode: int = 0,
 ) -> Sums:  # fmt: skip
-    return Sums((q,), False, channels, outputs, groups, outer, inner, mode, images, True, p.types, p.machine)
+    return Sums(
+        (q,), False, channels, outputs, groups, outer, inner, mode, images, True, p.types, p.machine,
+        product_compute(p.types),
+    )  # fmt: skip
 
 
 POINT = Pass(((0,), (0,), (0,)), ((0,), (0,), (0,)), (1, 1, 1))

@@ -173,19 +173,20 @@ class Sums(NamedTuple):
     held: bool
     types: Types
     machine: Machine
+    compute: int  # fc_compute of the products
 
     @classmethod
     def of(cls, p: Problem) -> Sums:
         """Those of a problem."""
         return cls(
             () if p.empty else p.passes, p.transposed, p.channels, p.outputs, p.groups, p.size, p.input_size, p.mode,
-            p.geometry.batch, p.held, p.types, p.machine,
+            p.geometry.batch, p.held, p.types, p.machine, product_compute(p.types),
         )  # fmt: skip
 
     @property
-    def compute(self) -> int:
-        """fc_compute of the products."""
-        return product_compute(self.types)
+    def operands(self) -> tuple[int, int, int]:
+        """Bytes of packed inputs and weights, and how many steps of the reduction lie side by side."""
+        return _native.operands_of(self.compute)
 
     @property
     def covers(self) -> bool:

@@ -1,0 +1,106 @@
+"""Direct convolution of bytes, which are multiplied four steps of the reduction at a time (kernels/integers.h).
+
+The instruction takes inputs without a sign and weights with one. Inputs with a sign are packed 128 higher, and where
+zero stands for another number than 0, padding holds that: both add the same to every sum of an output channel, a
+multiple of the sum of its weights, which is taken off as part of the bias.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from ... import _native
+from ..arrays import MOST_LANES
+from ..operands import Operands
+from ..problem import Problem
+from ..record import NamedTuple
+from ..types import STORAGE, DType
+from .direct import DirectProgram, native_program
+from .method import Array, Packed, Sums
+
+UINT8: Final = _native.COMPUTES["uint8"]
+BYTES: Final = tuple(map(np.dtype, (np.int8, np.uint8)))
+SIGN: Final = 128  # what makes int8 uint8
+
+
+class Requantised(NamedTuple):
+    """What native code reads of how sums become bytes: a shift and a multiplier for each output channel, in memory that
+    vectors may be read from, and the result's zero and limits."""
+
+    shift: Array  # int32
+    multiplier: Array  # float32
+    zero: int
+    low: int
+    high: int
+
+
+def in_vectors(values: Any, count: int, dtype: Any) -> Array:
+    """`count` values, or one for all, in memory that vectors may be read from up to its end."""
+    padded = np.zeros(-(-max(1, count) // MOST_LANES) * MOST_LANES, dtype)
+    padded[:count] = values
+    return padded[:count]
+
+
+class BytesProgram(DirectProgram):
+    """Passes over bytes whose `zero` stands for 0, with int32 sums or, where `result` says so, bytes again.
+
+    What the zero adds to the sums of a weight is `shifted` off its bias by whoever packs it.
+    """
+
+    def __init__(self, p: Problem, compute: int, zero: int = 0, result: DType | None = None) -> None:
+        s = Sums.of(p)._replace(compute=compute)
+        signed = compute == UINT8 and p.types.input == np.int8
+        self.zero = zero + SIGN * signed
+        self.result = result
+        if self.zero and not s.mode:
+            s = s._replace(mode=_native.FILL + self.zero)
+        super().__init__(s, None if self.zero or result else p)
+
+    def native_program(self, s: Sums) -> _native.Direct:
+        """With bytes as the result."""
+        return native_program(s, None if self.result is None else STORAGE[self.result])
+
+    def shifted(self, weight: Array, bias: Array | None) -> Array | None:
+        """The bias of a weight in logical order, less what the zero adds to every sum."""
+        if not self.zero:
+            return bias
+        sums = in_vectors(0, len(weight), np.int32)
+        if weight.dtype == np.int8:
+            _native.sum_bytes(weight, sums)
+        else:
+            sums[:] = weight.reshape(len(weight), -1).sum(1, dtype=np.int32)
+        sums *= np.int32(-self.zero)  # it may pass beyond int32 and come back
+        if bias is not None:
+            sums += bias
+        return sums
+
+
+class ExactBytes(BytesProgram):
+    """The exact sums of a convolution of bytes."""
+
+    def run(
+        self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
+        out: Array, activation: int, channels_last: bool,
+    ) -> None:  # fmt: skip
+        if self.zero:
+            logical = Operands(x, weight, None, bias, residual, out, activation, channels_last).logical()
+            bias = self.shifted(logical.weight, bias)
+        super().run(x, weight, packed, bias, residual, out, activation, channels_last)
+
+
+FEWEST_CHANNELS: Final = 3  # of a group: fewer would fill most of the four steps with zeros
+
+
+def exact_bytes(p: Problem) -> ExactBytes | None:
+    """The program of a convolution of bytes that one instruction can multiply; None for other types and machines."""
+    if (
+        p.transposed
+        or p.types.input not in BYTES
+        or (p.types.weight, p.types.result) != (np.int8, np.int32)
+        or p.channels < FEWEST_CHANNELS
+        or not _native.computes(UINT8)
+    ):
+        return None
+    return ExactBytes(p, UINT8)

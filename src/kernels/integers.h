@@ -1,0 +1,225 @@
+/* Products of short integers, summed exactly in int32: operands are packed TILE_K steps of the reduction side by side, of
+   which one instruction multiplies and adds all. Included once a pair of operand types with
+     T, TYPE      of packed inputs       NAME(x)   x with the type's suffix
+     W, WEIGHT    of packed weights      TILE_K    steps in the four bytes of a sum
+     DOT(sum, x, w)                      sum + the products of TILE_K steps, of vectors
+     SUMS                                of the table: what int32's has, in which sums and results are
+   What makes bytes of sums, fc_requantise, is here too. Everything is static, as in compute.h. */
+
+typedef int32_t NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(int32_t)), may_alias));
+typedef float NAME(real) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(float)), may_alias));
+typedef int8_t NAME(bytes) __attribute__((vector_size(VECTOR_BYTES / 4), aligned(1), may_alias));
+typedef int32_t NAME(group) __attribute__((aligned(1), may_alias)); /* TILE_K steps of a row */
+enum { NAME(lanes) = VECTOR_BYTES / sizeof(int32_t) };
+#define LANES NAME(lanes)
+
+/* ---- sums to bytes ----------------------------------------------------------------------------------------- */
+
+/* sums * multiplier, rounded to the nearest (even where two are as near), within the limits: the lowest byte of every lane
+   is the result. Adding 1.5 * 2^23 leaves the integer in the lowest bits. */
+static inline __attribute__((always_inline)) NAME(vec) NAME(rounded)(NAME(vec) sum, const float *multiplier,
+                                                                     const fc_requantise *q) {
+    const NAME(real) low = (NAME(real)){0} + (float)(q->low - q->zero),
+                     high = (NAME(real)){0} + (float)(q->high - q->zero);
+    NAME(real) v = __builtin_convertvector(sum, NAME(real)) * *(const NAME(real) *)multiplier;
+#if defined(__AVX512F__)
+    v = (NAME(real))_mm512_min_ps(_mm512_max_ps((__m512)v, (__m512)low), (__m512)high);
+#else
+    const NAME(vec) below = (NAME(vec))(v < low);
+    v = (NAME(real))(((NAME(vec))v & ~below) | ((NAME(vec))low & below));
+    const NAME(vec) above = (NAME(vec))(v > high);
+    v = (NAME(real))(((NAME(vec))v & ~above) | ((NAME(vec))high & above));
+#endif
+    v += 12582912.0f;
+    return (NAME(vec))v + q->zero;
+}
+
+/* The lowest bytes of a vector's first `count` lanes. */
+static inline __attribute__((always_inline)) void NAME(put_bytes)(int8_t *to, NAME(vec) v, ptrdiff_t count) {
+#if defined(__AVX512F__)
+    _mm512_mask_cvtepi32_storeu_epi8(to, (__mmask16)(count >= LANES ? 0xFFFF : (1u << count) - 1), (__m512i)v);
+#else
+    const NAME(bytes) all = __builtin_convertvector(v, NAME(bytes));
+    if (count >= LANES)
+        *(NAME(bytes) *)to = all;
+    else
+        for (ptrdiff_t i = 0; i < count; i++) to[i] = all[i];
+#endif
+}
+
+#if defined(__AVX512BW__)
+#define WHOLE_LINES 1
+/* Four vectors of sums to one of bytes, by the instructions that narrow and saturate. */
+static inline __attribute__((always_inline)) void NAME(put_line)(int8_t *to, const NAME(vec) *sum,
+                                                                 const float *multiplier, const fc_requantise *q,
+                                                                 ptrdiff_t count) {
+    const __m512 most = _mm512_set1_ps(1e6f); /* beyond all limits; what is larger would become negative */
+    const __m512i zero = _mm512_set1_epi16((short)q->zero);
+    __m512i v[4];
+    UNROLL for (int j = 0; j < 4; j++)
+        v[j] = _mm512_cvtps_epi32(_mm512_min_ps(
+            _mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sum[j]), _mm512_loadu_ps(multiplier + j * LANES)), most));
+    const __m512i a = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero),
+                  b = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero);
+    __m512i line;
+    if (q->is_signed)
+        line = _mm512_max_epi8(_mm512_min_epi8(_mm512_packs_epi16(a, b), _mm512_set1_epi8((char)q->high)),
+                               _mm512_set1_epi8((char)q->low));
+    else
+        line = _mm512_max_epu8(_mm512_min_epu8(_mm512_packus_epi16(a, b), _mm512_set1_epi8((char)q->high)),
+                               _mm512_set1_epi8((char)q->low));
+    line = _mm512_permutexvar_epi32( /* the instructions above narrow every 16 bytes by themselves */
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), line);
+    _mm512_mask_storeu_epi8(to, count >= 64 ? ~0ull : (1ull << count) - 1, line);
+}
+#else
+#define WHOLE_LINES 0
+#endif
+
+/* ---- the register tile ------------------------------------------------------------------------------------- */
+
+/* As in compute.h, TILE_K steps at a time; bytes of the sums where `requantise` says so. */
+static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, const int vectors,
+                                                              const fc_product *product, ptrdiff_t tiles) {
+    const fc_product p = *product;
+    const T *a = p.a;
+    const W *b = p.b;
+    const int32_t *bias = p.bias, *residual = p.residual;
+    int32_t *c = p.c;
+    const ptrdiff_t *a_row = p.a_row, *c_row = p.c_row, *residual_row = p.residual_row, *out_row = p.out_row;
+    const char *ahead = p.ahead;
+    for (; tiles > 0; tiles--, a_row += rows, c_row += rows) {
+        NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
+        const T *row[FC_MAX_ROWS];
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < vectors; j++)
+                acc[i][j] = p.accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES) : (NAME(vec)){0};
+        for (ptrdiff_t s = 0; s < p.segments; s++) {
+            const W *panel = b + p.segment[s].b * p.ldb;
+            UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + p.segment[s].a;
+            ptrdiff_t at = 0;
+            for (ptrdiff_t k = p.segment[s].k; k > 0; k -= TILE_K, at += TILE_K, panel += TILE_K * p.ldb) {
+                __builtin_prefetch(ahead, 0, 2);
+                ahead += TILE_K * p.ahead_step;
+                NAME(vec) w[FC_MAX_VECTORS];
+                UNROLL for (int j = 0; j < vectors; j++) w[j] = *(const NAME(vec) *)(panel + j * TILE_K * LANES);
+                UNROLL for (int i = 0; i < rows; i++) {
+                    const NAME(vec) x = (NAME(vec)){0} + *(const NAME(group) *)(row[i] + at);
+                    UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = DOT(acc[i][j], x, w[j]);
+                }
+            }
+        }
+        if (bias)
+            UNROLL for (int j = 0; j < vectors; j++)
+                UNROLL for (int i = 0; i < rows; i++) acc[i][j] += *(const NAME(vec) *)(bias + j * LANES);
+        if (p.requantise) {
+            UNROLL for (int i = 0; i < rows; i++) {
+                int8_t *to = (int8_t *)p.out + out_row[i];
+#if WHOLE_LINES
+                if (vectors == 4) {
+                    NAME(put_line)(to, acc[i], p.multiplier, p.requantise, p.columns);
+                    continue;
+                }
+#endif
+                UNROLL for (int j = 0; j < vectors; j++)
+                    NAME(put_bytes)(to + j * LANES, NAME(rounded)(acc[i][j], p.multiplier + j * LANES, p.requantise),
+                                    p.columns - j * LANES);
+            }
+            out_row += rows;
+            continue;
+        }
+        if (residual) {
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < vectors; j++)
+                    acc[i][j] += *(const NAME(vec) *)(residual + residual_row[i] + j * LANES);
+            residual_row += rows;
+        }
+        if (p.relu)
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] &= ~(NAME(vec))(acc[i][j] < 0);
+        if (p.relu == FC_RELU6)
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < vectors; j++) {
+                    const NAME(vec) above = (NAME(vec))(acc[i][j] > 6);
+                    acc[i][j] = (acc[i][j] & ~above) | (above & 6);
+                }
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(c + c_row[i] + j * LANES) = acc[i][j];
+    }
+}
+
+#include "tiles.h"
+
+/* The same of sums in memory, to any layout. */
+static void NAME(requantise)(const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t channels, char *dst,
+                             ptrdiff_t pixel_stride, ptrdiff_t channel_stride, const void *bias,
+                             const fc_requantise *q, const float *multiplier) {
+    for (ptrdiff_t p = 0; p < pixels; p++, dst += pixel_stride) {
+        const int32_t *sum = (const int32_t *)src + p * lds, *shift = bias;
+        for (ptrdiff_t c = 0; c < channels; c += LANES) {
+            const ptrdiff_t count = channels - c < LANES ? channels - c : LANES;
+            NAME(vec) v = *(const NAME(vec) *)(sum + c);
+            if (shift) v += *(const NAME(vec) *)(shift + c);
+            v = NAME(rounded)(v, multiplier + c, q);
+            if (channel_stride == 1)
+                NAME(put_bytes)((int8_t *)dst + c, v, count);
+            else
+                for (ptrdiff_t i = 0; i < count; i++) dst[(c + i) * channel_stride] = (char)v[i];
+        }
+    }
+}
+
+/* ---- packing ----------------------------------------------------------------------------------------------- */
+
+#define PACK_TRANSPOSED(S)
+#include "pack.h"
+
+/* [tap y][tap x][channel / TILE_K][width][TILE_K], zeros behind channels that are no multiple of it. */
+#define PACK_PANEL(suffix, S)                                                                                        \
+    typedef S NAME(own_##suffix) __attribute__((aligned(1), may_alias));                                              \
+    static int NAME(pack_panel_##suffix)(void *dst, ptrdiff_t width, const char *src, ptrdiff_t taps_y,               \
+                                         const ptrdiff_t *tap_y, ptrdiff_t taps_x, const ptrdiff_t *tap_x,            \
+                                         ptrdiff_t channels, ptrdiff_t channel_stride, ptrdiff_t outputs,             \
+                                         ptrdiff_t output_stride) {                                                   \
+        W *to = dst;                                                                                                 \
+        for (ptrdiff_t i = 0; i < taps_y; i++)                                                                       \
+            for (ptrdiff_t j = 0; j < taps_x; j++)                                                                   \
+                for (ptrdiff_t c = 0; c < channels; c += TILE_K, to += TILE_K * width) {                             \
+                    memset(to, 0, TILE_K * width * sizeof(W));                                                       \
+                    for (ptrdiff_t k = 0; k < TILE_K && c + k < channels; k++) {                                     \
+                        const char *in = src + tap_y[i] + tap_x[j] + (c + k) * channel_stride;                       \
+                        for (ptrdiff_t o = 0; o < outputs; o++, in += output_stride)                                 \
+                            to[TILE_K * o + k] = *(const NAME(own_##suffix) *)in;                                    \
+                    }                                                                                                \
+                }                                                                                                    \
+        return 1;                                                                                                    \
+    }
+PACKS
+
+/* ---- the table --------------------------------------------------------------------------------------------- */
+
+static const fc_kernels NAME(kernels) = {
+    .input = TYPE, .weight = WEIGHT, .sum = FC_I32, .input_size = sizeof(T), .weight_size = sizeof(W),
+    .size = sizeof(int32_t), .tile_k = TILE_K, .lanes = LANES, TILES, PACKED, .requantise = NAME(requantise), SUMS
+};
+
+#undef LANES
+#undef WHOLE_LINES
+#undef TILES
+#undef MICRO
+#undef MICRO_6
+#undef MICRO_12
+#undef ROW_6
+#undef ROW_12
+#undef PACK_TRANSPOSED
+#undef PACK_PANEL
+#undef S_PACK_PIXELS
+#undef PACKS
+#undef PACKED
+#undef T
+#undef TYPE
+#undef W
+#undef WEIGHT
+#undef NAME
+#undef TILE_K
+#undef DOT
