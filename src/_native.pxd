@@ -357,6 +357,7 @@ cdef class Program:
     cdef int input, weight, result     # fc_dtype
 
     cdef int compute_with(self, codes) except -1
+    cdef bint makes_bytes(self) noexcept
     cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads)
 
 

@@ -387,9 +387,13 @@ cdef class Program:
         self.kernels = isa.compute[<int>codes.compute]
         self.input, self.weight, self.result = codes.input, codes.weight, codes.result
         if (self.kernels.pack[self.input] == NULL or self.kernels.pack_panel[self.weight] == NULL
-                or self.kernels.store[self.result] == NULL):
+                or (self.kernels.store[self.result] == NULL and not self.makes_bytes())):
             raise TypeError(f"no kernels read and write the element types of {codes}")
         return 0
+
+    cdef bint makes_bytes(self) noexcept:
+        """Of sums of integers, for runs that say how."""
+        return self.kernels.requantise != NULL and (self.result == FC_I8 or self.result == FC_U8)
 
     cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
         """The work of a run."""

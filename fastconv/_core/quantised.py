@@ -13,15 +13,15 @@ from typing import Any, Final
 import numpy as np
 
 from ..errors import ConvError, ConvTypeError
-from .arrays import Array, DType, as_array, bias_for
+from .arrays import Array, DType, as_array
 from .explanation import ConvExplanation
 from .geometry import Geometry
 from .layouts import INT32, destination, layout, lies_channels_last
+from .methods.direct_bytes import BytesProgram, bytes_program, multiplies_four
 from .operations import explain, forward
-from .plan import plan_for
-from .problem import Direction
+from .problem import Direction, Use, problem
 from .record import NamedTuple
-from .types import ACTIVATIONS, COMPUTE, Types
+from .types import ACTIVATIONS, Types
 
 BYTES: Final = tuple(map(np.dtype, (np.int8, np.uint8)))
 # Of the difference of two bytes.
@@ -69,6 +69,22 @@ class QuantisedPlan:
         self._weight: Array = weight.astype(DIFFERENCE) - weight_zero.astype(DIFFERENCE).reshape(channels)
         self._bias: Array | None = None if bias is None else bias.astype(INT32)
         self._certain = self._largest_sum() < 1 << 31
+        self._program: BytesProgram | None = None
+        if self._certain and prod(self._weight.shape):
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Native code, its weights packed."""
+        narrow = self._weight.astype(np.int8)
+        four = bool((narrow == self._weight).all()) and multiplies_four(self._weight.shape[1])
+        weight = narrow if four else self._weight
+        p = problem(self.geometry, Direction.FORWARD, Types(self.input_dtype, weight.dtype, INT32), Use.HELD, self.threads)
+        result = None if self.requantise is None else self.dtype
+        self._program = program = bytes_program(p, four, self._zero, result)
+        self._packed = program.pack(weight)
+        self._ends = program.ends(weight, self._bias, self.requantise)
+        alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
+        self._shape_alone, self._own_shape_alone = alone, self._layout.weight_from_logical(alone)
 
     def _largest_sum(self) -> int:
         """What no sum of this weight and bias exceeds, whatever the input holds."""
@@ -82,12 +98,14 @@ class QuantisedPlan:
     @property
     def native(self) -> bool:
         """Whether a run is native works alone, which a net may do again by themselves."""
-        return False
+        return self._program is not None
 
     @property
     def packed_bytes(self) -> int:
         """Memory of the weights."""
-        return self._weight.nbytes
+        if self._program is None:
+            return self._weight.nbytes
+        return sum(one.panels.nbytes for one in self._packed)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -148,21 +166,24 @@ class QuantisedPlan:
         target, result, finish = destination(
             "QuantisedPlan.run", out, self._layout, shape, self.dtype, batched, last, (logical,)
         )
-        sums = target if self.requantise is None else np.empty_like(target, INT32)
-        if sums.size:
-            self._add_up(logical, sums)
-        if self.requantise is not None:
-            target[...] = self.requantise(sums, 1)
+        if self._program is not None and target.size:
+            self._program.run(
+                logical, self._shape_alone, self._packed, self._ends, None, target, ACTIVATIONS[None], False
+            )
+        elif target.size:
+            self._run_otherwise(logical, target)
         finish()
         return result
+
+    def _run_otherwise(self, x: Array, target: Array) -> None:
+        """Sums that may leave int32, and those of nothing."""
+        sums = target if self.requantise is None else np.empty_like(target, INT32)
+        self._add_up(x, sums)
+        if self.requantise is not None:
+            target[...] = self.requantise(sums, 1)
 
     def _add_up(self, x: Array, sums: Array) -> None:
         """The exact sums, or a refusal."""
         g = self.geometry._replace(batch=len(x))
         centred = x.astype(DIFFERENCE) - DIFFERENCE.type(self._zero)
-        if not self._certain or not prod(self._weight.shape):
-            forward(g, centred, self._weight, self._bias, None, None, sums, threads=self.threads)
-            return
-        plan = plan_for(g, Direction.FORWARD, Types(DIFFERENCE, DIFFERENCE, INT32), self.threads, "auto")
-        shift = bias_for(self._bias, COMPUTE[INT32])
-        plan.program.run(centred, self._weight, None, shift, None, sums, ACTIVATIONS[None], False)
+        forward(g, centred, self._weight, self._bias, None, None, sums, threads=self.threads)

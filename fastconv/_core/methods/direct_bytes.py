@@ -7,7 +7,7 @@ multiple of the sum of its weights, which is taken off as part of the bias.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -21,11 +21,15 @@ from .direct import DirectProgram, native_program
 from .method import Array, Packed, Sums
 
 UINT8: Final = _native.COMPUTES["uint8"]
+INT16: Final = _native.COMPUTES["int16"]
+if TYPE_CHECKING:
+    from ..quantised import Requantise
+
 BYTES: Final = tuple(map(np.dtype, (np.int8, np.uint8)))
 SIGN: Final = 128  # what makes int8 uint8
 
 
-class Requantised(NamedTuple):
+class Ends(NamedTuple):
     """What native code reads of how sums become bytes: a shift and a multiplier for each output channel, in memory that
     vectors may be read from, and the result's zero and limits."""
 
@@ -77,6 +81,18 @@ class BytesProgram(DirectProgram):
         return sums
 
 
+    def ends(self, weight: Array, bias: Array | None, how: Requantise | None) -> Any:
+        """What follows the sums, for `run` to hand on as the bias: of a weight in logical order."""
+        shift = self.shifted(weight, bias)
+        count = len(weight)
+        if how is None:
+            return None if shift is None else in_vectors(shift, count, np.int32)
+        return Ends(
+            in_vectors(0 if shift is None else shift, count, np.int32),
+            in_vectors(how.multiplier, count, np.float32), how.zero_point, how.low, how.high,
+        )  # fmt: skip
+
+
 class ExactBytes(BytesProgram):
     """The exact sums of a convolution of bytes."""
 
@@ -93,14 +109,23 @@ class ExactBytes(BytesProgram):
 FEWEST_CHANNELS: Final = 3  # of a group: fewer would fill most of the four steps with zeros
 
 
+def multiplies_four(channels: int) -> bool:
+    """Whether the machine multiplies bytes four steps at a time, and so many channels of a group are worth it."""
+    return channels >= FEWEST_CHANNELS and bool(_native.computes(UINT8))
+
+
+def bytes_program(p: Problem, four: bool, zero: int, result: DType | None) -> BytesProgram:
+    """For a weight that is held: of int8 if `four` steps are multiplied at a time, else of int16."""
+    return BytesProgram(p, UINT8 if four else INT16, zero, result)
+
+
 def exact_bytes(p: Problem) -> ExactBytes | None:
     """The program of a convolution of bytes that one instruction can multiply; None for other types and machines."""
     if (
         p.transposed
         or p.types.input not in BYTES
         or (p.types.weight, p.types.result) != (np.int8, np.int32)
-        or p.channels < FEWEST_CHANNELS
-        or not _native.computes(UINT8)
+        or not multiplies_four(p.channels)
     ):
         return None
     return ExactBytes(p, UINT8)
