@@ -29,6 +29,16 @@ def room_for_threads() -> int: ...
 def computes(compute: int) -> bool: ...
 def tile_shape(compute: int) -> tuple[int, int, int, int]: ...
 def sum_bytes(weight: Array, sums: Array) -> None: ...
+def bytes_add(
+    out: Array, a: Array, b: Array, scale_a: float, zero_a: int, scale_b: float, zero_b: int, scale: float, zero: int,
+    low: int, high: int, is_signed: bool, threads: int,
+) -> None: ...  # fmt: skip
+def bytes_quantise(
+    out: Array, x: Array, scale: float, zero: int, low: int, high: int, is_signed: bool, threads: int
+) -> None: ...
+def bytes_dequantise(out: Array, x: Array, scale: float, zero: int, is_signed: bool, threads: int) -> None: ...
+def bytes_look_up(out: Array, x: Array, table: Array, threads: int) -> None: ...
+def depthwise_order(channels: int, four: bool) -> tuple[int, list[int]]: ...
 def operands_of(compute: int) -> tuple[int, int, int]: ...
 def lane_chunk(compute: int) -> tuple[int, int]: ...
 def lanes_picked(compute: int, channels: int, outputs: int) -> bool: ...
@@ -80,6 +90,32 @@ class Direct:
         weight: Array,
         packed: object,
         bias: Array | None,
+        residual: Array | None,
+        y: Array,
+        activation: int,
+        channels_last: bool,
+        threads: int,
+    ) -> None: ...
+
+class DepthwiseBytes:
+    def __init__(
+        self,
+        codes: object,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        dilation: Sequence[int],
+        origin: Sequence[int],
+        fill: int,
+        four: bool,
+    ) -> None: ...
+    def block_bytes(self) -> int: ...
+    def scratch_bytes(self) -> int: ...
+    def run(
+        self,
+        x: Array,
+        weight: Array,
+        packed: object,
+        bias: object,
         residual: Array | None,
         y: Array,
         activation: int,

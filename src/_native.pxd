@@ -229,6 +229,32 @@ cdef extern from "fastconv.h" nogil:
                                  const void*) noexcept nogil
         void (*lstm)(void*, const void*, void*, void*, Py_ssize_t, int) noexcept nogil
         void (*gru)(void*, const void*, void*, Py_ssize_t) noexcept nogil
+    enum:
+        FC_BYTES_BLOCK, FC_BYTES_OUTPUTS
+    ctypedef struct fc_byte_sum:
+        int zero_a, zero_b, zero, low, high, flip
+        float scale_a, scale_b, scale
+    ctypedef struct fc_depthwise_row:
+        const char* const* row
+        Py_ssize_t column, columns, first, rows, taps, stride, dilation, channels
+        int flip, fill
+        const void* weights
+        const int* shift
+        const float* multiplier
+        const fc_requantise* requantise
+        char* out
+        Py_ssize_t out_column, outputs
+        void* scratch
+    ctypedef struct fc_byte_kernels:
+        void (*add)(unsigned char*, const unsigned char*, const unsigned char*, Py_ssize_t,
+                    const fc_byte_sum*) noexcept nogil
+        void (*quantise)(unsigned char*, const float*, Py_ssize_t, const fc_byte_sum*) noexcept nogil
+        void (*dequantise)(float*, const unsigned char*, Py_ssize_t, const fc_byte_sum*) noexcept nogil
+        void (*look_up)(unsigned char*, const unsigned char*, Py_ssize_t, const unsigned char*) noexcept nogil
+        void (*sum)(int*, const unsigned char*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int) noexcept nogil
+        void (*depthwise)(const fc_depthwise_row*) noexcept nogil
+        int groups
+        void (*depthwise_four[3])(const fc_depthwise_row*) noexcept nogil
     ctypedef struct fc_isa:
         const char* name
         const fc_kernels* compute[FC_COMPUTES]
@@ -236,6 +262,7 @@ cdef extern from "fastconv.h" nogil:
         const fc_layer_kernels* layers[2]
         const fc_row_kernels* rows[2]
         const fc_norm_kernels* norms[2]
+        const fc_byte_kernels* bytes
         fc_burst fma_burst
     const fc_isa* fc_isa_select(const char*)
     const fc_isa* fc_isa_best()

@@ -287,6 +287,41 @@ typedef struct {
     void (*gru)(void *candidate, const void *z, void *hidden, ptrdiff_t count);
 } fc_norm_kernels;
 
+/* Bytes that stand for real numbers (kernels/bytes.h). */
+enum { FC_BYTES_BLOCK = 64, FC_BYTES_OUTPUTS = 16 };  /* channels of a row that are computed together; outputs */
+typedef struct {
+    int zero_a, zero_b, zero, low, high, flip;
+    float scale_a, scale_b, scale;
+} fc_byte_sum;
+/* A row of depthwise outputs of up to FC_BYTES_BLOCK channels. */
+typedef struct {
+    const char *const *row;    /* column 0 of every row of the kernel; NULL where that is padding */
+    ptrdiff_t column;          /* bytes between columns, of which there are */
+    ptrdiff_t columns;
+    ptrdiff_t first;           /* column that the first tap of the first output meets */
+    ptrdiff_t rows, taps, stride, dilation;
+    ptrdiff_t channels;
+    int flip, fill;            /* 0x80 to take a sign off; the byte of padding, without a sign */
+    const void *weights;
+    const int32_t *shift;
+    const float *multiplier;
+    const fc_requantise *requantise;
+    char *out;
+    ptrdiff_t out_column, outputs;
+    void *scratch;             /* of FC_BYTES_OUTPUTS outputs' columns: 4 * FC_BYTES_BLOCK bytes for each four rows */
+} fc_depthwise_row;
+typedef struct {
+    void (*add)(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t count, const fc_byte_sum *sum);
+    void (*quantise)(uint8_t *to, const float *x, ptrdiff_t count, const fc_byte_sum *how);
+    void (*dequantise)(float *to, const uint8_t *x, ptrdiff_t count, const fc_byte_sum *how);
+    void (*look_up)(uint8_t *to, const uint8_t *x, ptrdiff_t count, const uint8_t *table);
+    void (*sum)(int32_t *sums, const uint8_t *x, ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t channels, int flip);
+    void (*depthwise)(const fc_depthwise_row *row);
+    /* Where rows of the kernel are multiplied four at a time: of 64, 32 and 16 channels (kernels/depthwise_bytes.h). */
+    int groups;
+    void (*depthwise_four[3])(const fc_depthwise_row *row);
+} fc_byte_kernels;
+
 typedef double (*fc_burst)(long rounds); /* returns the floating-point operations done (float32) */
 
 typedef struct {
@@ -296,6 +331,7 @@ typedef struct {
     const fc_layer_kernels *layers[2];  /* float, double */
     const fc_row_kernels *rows[2];      /* the same */
     const fc_norm_kernels *norms[2];    /* the same */
+    const fc_byte_kernels *bytes;
     fc_burst fma_burst;
 } fc_isa;
 

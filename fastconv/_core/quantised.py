@@ -17,6 +17,7 @@ from .arrays import Array, DType, as_array
 from .explanation import ConvExplanation
 from .geometry import Geometry
 from .layouts import INT32, destination, layout, lies_channels_last
+from .methods.depthwise_bytes import DepthwiseBytes, depthwise_bytes
 from .methods.direct_bytes import BytesProgram, bytes_program, multiplies_four
 from .operations import explain, forward
 from .problem import Direction, Use, problem
@@ -69,20 +70,20 @@ class QuantisedPlan:
         self._weight: Array = weight.astype(DIFFERENCE) - weight_zero.astype(DIFFERENCE).reshape(channels)
         self._bias: Array | None = None if bias is None else bias.astype(INT32)
         self._certain = self._largest_sum() < 1 << 31
-        self._program: BytesProgram | None = None
+        self._program: BytesProgram | DepthwiseBytes | None = None
         if self._certain and prod(self._weight.shape):
             self._prepare()
 
     def _prepare(self) -> None:
         """Native code, its weights packed."""
         narrow = self._weight.astype(np.int8)
-        four = bool((narrow == self._weight).all()) and multiplies_four(self._weight.shape[1])
+        four = bool((narrow == self._weight).all()) and multiplies_four(self._weight.shape[1], self.geometry.groups)
         weight = narrow if four else self._weight
         p = problem(self.geometry, Direction.FORWARD, Types(self.input_dtype, weight.dtype, INT32), Use.HELD, self.threads)
         result = None if self.requantise is None else self.dtype
-        self._program = program = bytes_program(p, four, self._zero, result)
-        self._packed = program.pack(weight)
-        self._ends = program.ends(weight, self._bias, self.requantise)
+        program = depthwise_bytes(p, four, self._zero, result) or bytes_program(p, four, self._zero, result)
+        self._program = program
+        self._packed, self._ends = program.prepared(weight, self._bias, self.requantise)
         alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
         self._shape_alone, self._own_shape_alone = alone, self._layout.weight_from_logical(alone)
 

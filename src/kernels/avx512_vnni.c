@@ -23,6 +23,28 @@
 #define PACKED .pack = {[FC_U8] = pack_u8_uint8, [FC_I8] = pack_i8_uint8}, .pack_panel = {[FC_I8] = pack_panel_i8_uint8}
 #include "integers.h"
 
+#define NAME(x) x##_64
+#define VEC __m512i
+#define REAL __m512
+#define V(x) _mm512_##x
+#define VF(x) _mm512_##x
+#define _mm512_xor _mm512_xor_si512
+#include "depthwise_bytes.h"
+#define NAME(x) x##_32
+#define VEC __m256i
+#define REAL __m256
+#define V(x) _mm256_##x
+#define VF(x) _mm256_##x
+#define _mm256_xor _mm256_xor_si256
+#include "depthwise_bytes.h"
+#define NAME(x) x##_16
+#define VEC __m128i
+#define REAL __m128
+#define V(x) _mm_##x
+#define VF(x) _mm_##x
+#define _mm_xor _mm_xor_si128
+#include "depthwise_bytes.h"
+
 /* Sums and results are of int32. */
 static void add_table(fc_isa *isa, fc_kernels compute[FC_COMPUTES], int number, const fc_kernels *table) {
     fc_kernels *own = &compute[number];
@@ -35,4 +57,9 @@ static void add_table(fc_isa *isa, fc_kernels compute[FC_COMPUTES], int number, 
 void fc_extend_avx512_vnni(fc_isa *isa, fc_kernels compute[FC_COMPUTES]) {
     add_table(isa, compute, FC_COMPUTE_I16, &kernels_int16);
     add_table(isa, compute, FC_COMPUTE_U8, &kernels_uint8);
+    static fc_byte_kernels bytes; /* this set extends one alone */
+    bytes = *isa->bytes;
+    bytes.groups = 1;
+    bytes.depthwise_four[0] = depthwise_64, bytes.depthwise_four[1] = depthwise_32, bytes.depthwise_four[2] = depthwise_16;
+    isa->bytes = &bytes;
 }

@@ -99,6 +99,8 @@
 #define LANES (VECTOR_BYTES / 8)
 #include "norms.h"
 
+#include "bytes.h"
+
 #define PLAIN(x) (x)
 #define POOL_AVERAGES 1
 #define POOL_SCATTERS 1
@@ -209,5 +211,6 @@ const fc_isa JOIN(fc_isa_, FASTCONV_ISA) = {
     .layers = {&layer_kernels_f32, &layer_kernels_f64},
     .rows = {&rows_kernels_f32, &rows_kernels_f64},
     .norms = {&norm_kernels_f32, &norm_kernels_f64},
+    .bytes = &byte_kernels,
     .fma_burst = fma_burst,
 };

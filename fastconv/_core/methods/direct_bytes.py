@@ -81,8 +81,13 @@ class BytesProgram(DirectProgram):
         return sums
 
 
-    def ends(self, weight: Array, bias: Array | None, how: Requantise | None) -> Any:
-        """What follows the sums, for `run` to hand on as the bias: of a weight in logical order."""
+    def prepared(
+        self, weight: Array, bias: Array | None, how: Requantise | None
+    ) -> tuple[tuple[Packed, ...], Any]:
+        """The packed weights, and what follows the sums, for `run` to hand on as the bias: of a weight in logical order."""
+        return self.pack(weight), self._ends(weight, bias, how)
+
+    def _ends(self, weight: Array, bias: Array | None, how: Requantise | None) -> Any:
         shift = self.shifted(weight, bias)
         count = len(weight)
         if how is None:
@@ -109,9 +114,9 @@ class ExactBytes(BytesProgram):
 FEWEST_CHANNELS: Final = 3  # of a group: fewer would fill most of the four steps with zeros
 
 
-def multiplies_four(channels: int) -> bool:
+def multiplies_four(channels: int, groups: int = 1) -> bool:
     """Whether the machine multiplies bytes four steps at a time, and so many channels of a group are worth it."""
-    return channels >= FEWEST_CHANNELS and bool(_native.computes(UINT8))
+    return (channels >= FEWEST_CHANNELS or channels == 1 < groups) and bool(_native.computes(UINT8))
 
 
 def bytes_program(p: Problem, four: bool, zero: int, result: DType | None) -> BytesProgram:

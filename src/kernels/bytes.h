@@ -1,0 +1,100 @@
+/* Bytes that stand for real numbers, between convolutions: real = scale * (byte - zero). Bytes with a sign are read and
+   written through `flip`, 0x80, as the bytes without one that are 128 higher; every `zero` here is of those.
+
+   Depthwise convolution: a lane a channel, for which there is no reduction over channels. */
+
+/* rint((a - za) * sa + (b - zb) * sb) / sy) + zy, within the limits. The quotient is a product with the inverse where that
+   cannot round otherwise. */
+static void bytes_add(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t count, const fc_byte_sum *s) {
+    const float low = (float)(s->low - s->zero), high = (float)(s->high - s->zero), inverse = 1.0f / s->scale;
+    const uint8_t flip = (uint8_t)s->flip;
+    for (ptrdiff_t first = 0; first < count; first += 64) {
+        const ptrdiff_t n = count - first < 64 ? count - first : 64;
+        float v[64];
+        float near = 0;
+        for (ptrdiff_t i = 0; i < n; i++) {
+            v[i] = (float)((int)(uint8_t)(a[first + i] ^ flip) - s->zero_a) * s->scale_a +
+                   (float)((int)(uint8_t)(b[first + i] ^ flip) - s->zero_b) * s->scale_b;
+        }
+        uint8_t *out = to + first;
+        for (ptrdiff_t i = 0; i < n; i++) {
+            float q = v[i] * inverse;
+            q = q < low - 1 ? low - 1 : q;
+            q = q > high + 1 ? high + 1 : q;
+            const float rounded = (q + 12582912.0f) - 12582912.0f, off = fabsf(q - rounded);
+            near = off > near ? off : near;
+            float r = rounded < low ? low : rounded;
+            r = r > high ? high : r;
+            out[i] = (uint8_t)((int)r + s->zero) ^ flip;
+        }
+        if (near > 0.4999f) /* of 64, one in a hundred times */
+            for (ptrdiff_t i = 0; i < n; i++) {
+                float q = v[i] / s->scale;
+                q = q < low ? low : q;
+                q = q > high ? high : q;
+                out[i] = (uint8_t)((int)((q + 12582912.0f) - 12582912.0f) + s->zero) ^ flip;
+            }
+    }
+}
+
+/* rint(x / scale) + zero, within the limits; NaN becomes zero. */
+static void bytes_quantise(uint8_t *to, const float *x, ptrdiff_t count, const fc_byte_sum *s) {
+    const float low = (float)(s->low - s->zero), high = (float)(s->high - s->zero);
+    const uint8_t flip = (uint8_t)s->flip;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        float q = x[i] / s->scale;
+        q = q != q ? 0 : q;
+        q = q < low ? low : q;
+        q = q > high ? high : q;
+        to[i] = (uint8_t)((int)((q + 12582912.0f) - 12582912.0f) + s->zero) ^ flip;
+    }
+}
+
+static void bytes_dequantise(float *to, const uint8_t *x, ptrdiff_t count, const fc_byte_sum *s) {
+    const uint8_t flip = (uint8_t)s->flip;
+    for (ptrdiff_t i = 0; i < count; i++) to[i] = (float)((int)(uint8_t)(x[i] ^ flip) - s->zero) * s->scale;
+}
+
+static void bytes_look_up(uint8_t *to, const uint8_t *x, ptrdiff_t count, const uint8_t *table) {
+    for (ptrdiff_t i = 0; i < count; i++) to[i] = table[x[i]];
+}
+
+/* sums[c] += what the bytes of rows of channels stand for, less zeros. */
+static void bytes_sum(int32_t *sums, const uint8_t *x, ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t channels,
+                      int flip) {
+    for (ptrdiff_t r = 0; r < rows; r++, x += row_stride)
+        for (ptrdiff_t c = 0; c < channels; c++) sums[c] += (uint8_t)(x[c] ^ (uint8_t)flip);
+}
+
+/* A row of depthwise outputs, in plain code: weights int16 [row][tap][FC_BYTES_BLOCK]. */
+static void bytes_depthwise(const fc_depthwise_row *p) {
+    const uint8_t flip = (uint8_t)p->flip;
+    const float low = (float)(p->requantise->low - p->requantise->zero),
+                high = (float)(p->requantise->high - p->requantise->zero);
+    for (ptrdiff_t o = 0; o < p->outputs; o++) {
+        int32_t sum[FC_BYTES_BLOCK];
+        memcpy(sum, p->shift, sizeof sum);
+        for (ptrdiff_t k = 0; k < p->rows; k++)
+            for (ptrdiff_t t = 0; t < p->taps; t++) {
+                const int16_t *w = (const int16_t *)p->weights + (k * p->taps + t) * FC_BYTES_BLOCK;
+                const ptrdiff_t at = p->first + o * p->stride + t * p->dilation;
+                if (p->row[k] && at >= 0 && at < p->columns) {
+                    const uint8_t *x = (const uint8_t *)p->row[k] + at * p->column;
+                    for (ptrdiff_t c = 0; c < p->channels; c++) sum[c] += (uint8_t)(x[c] ^ flip) * w[c];
+                } else
+                    for (ptrdiff_t c = 0; c < p->channels; c++) sum[c] += p->fill * w[c];
+            }
+        uint8_t *out = (uint8_t *)p->out + o * p->out_column;
+        for (ptrdiff_t c = 0; c < p->channels; c++) {
+            float v = (float)sum[c] * p->multiplier[c];
+            v = v < low ? low : v;
+            v = v > high ? high : v;
+            out[c] = (uint8_t)((int)((v + 12582912.0f) - 12582912.0f) + p->requantise->zero);
+        }
+    }
+}
+
+static const fc_byte_kernels byte_kernels = {
+    .add = bytes_add, .quantise = bytes_quantise, .dequantise = bytes_dequantise, .look_up = bytes_look_up,
+    .sum = bytes_sum, .depthwise = bytes_depthwise,
+};
