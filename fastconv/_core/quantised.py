@@ -81,7 +81,10 @@ class QuantisedPlan:
         weight = narrow if four else self._weight
         p = problem(self.geometry, Direction.FORWARD, Types(self.input_dtype, weight.dtype, INT32), Use.HELD, self.threads)
         result = None if self.requantise is None else self.dtype
-        program = depthwise_bytes(p, four, self._zero, result) or bytes_program(p, four, self._zero, result)
+        # The depthwise kernel takes products that an int32 holds.
+        largest = 0 if self.requantise is None else self._largest_sum() * float(self.requantise.multiplier.max(initial=0))
+        program = depthwise_bytes(p, four, self._zero, result) if largest < 1 << 30 else None
+        program = program or bytes_program(p, four, self._zero, result)
         self._program = program
         self._packed, self._ends = program.prepared(weight, self._bias, self.requantise)
         alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
