@@ -191,6 +191,9 @@ def sum_bytes(weight, sums):
         arrays.view(sums, &to, True)
         with nogil:
             memset(to.p, 0, w.n[0] * sizeof(int))
+            if (w.s[3] == 1 and w.s[2] == w.n[3] and w.s[1] == w.n[2] * w.s[2] and w.n[4] == 1
+                    and w.n[1] * w.s[1] < 1 << 24):   # a row of all: it fits into the sums of bytes
+                w.n[3], w.n[1], w.n[2] = w.n[1] * w.s[1], 1, 1
             for channel in range(w.n[1]):
                 for z in range(w.n[4]):
                     for y in range(w.n[2]):
@@ -204,7 +207,7 @@ cdef void sum_row(const View* w, const char* row, int* sums) noexcept nogil:
     cdef size o, x
     cdef const signed char* line
     cdef int sum
-    if w.s[3] == 1:
+    if w.s[3] == 1 or w.n[3] == 1 and w.s[0] != 1:
         for o in range(w.n[0]):
             line, sum = <const signed char*>(row + o * w.s[0]), 0
             for x in range(w.n[3]):

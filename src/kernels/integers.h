@@ -171,7 +171,60 @@ static void NAME(requantise)(const void *src, ptrdiff_t lds, ptrdiff_t pixels, p
 
 /* ---- packing ----------------------------------------------------------------------------------------------- */
 
+#ifndef FASTCONV_BYTE_BLOCKS
+#define FASTCONV_BYTE_BLOCKS
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define BYTE_BLOCKS 1
+#endif
+#endif
+#ifndef BYTE_BLOCKS
+#define BYTE_BLOCKS 0 /* GCC before 12 */
+#endif
+#if BYTE_BLOCKS
+typedef uint8_t sixteen __attribute__((vector_size(16), aligned(1), may_alias));
+
+/* 16 x 16 bytes, transposed in registers as in transpose.h. */
+static inline void transpose_sixteen(uint8_t *to, ptrdiff_t to_stride, const char *from, ptrdiff_t from_stride,
+                                     uint8_t flip) {
+    sixteen v[16], t[16];
+    UNROLL_LANES for (int i = 0; i < 16; i++) v[i] = *(const sixteen *)(from + i * from_stride) ^ flip;
+    UNROLL_LANES for (int stage = 1; stage < 16; stage *= 2) {
+        UNROLL_LANES for (int i = 0; i < 8; i++) {
+            t[2 * i] = __builtin_shufflevector(v[i], v[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            t[2 * i + 1] =
+                __builtin_shufflevector(v[i], v[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        }
+        UNROLL_LANES for (int i = 0; i < 16; i++) v[i] = t[i];
+    }
+    UNROLL_LANES for (int i = 0; i < 16; i++) *(sixteen *)(to + i * to_stride) = v[i];
+}
+
+/* Whole blocks of pixels that lie side by side, and how many pixels and channels those are. */
+static inline void transpose_bytes(uint8_t *to, ptrdiff_t ldd, const char *src, ptrdiff_t channel_stride,
+                                   ptrdiff_t pixels, ptrdiff_t channels, uint8_t flip) {
+    for (ptrdiff_t c = 0; c < channels; c += 16)
+        for (ptrdiff_t p = 0; p < pixels; p += 16)
+            transpose_sixteen(to + p * ldd + c, ldd, src + c * channel_stride + p, channel_stride, flip);
+}
+#endif
+#endif
+
+#if BYTE_BLOCKS
+/* Of bytes, what is left over of blocks of 16 goes one by one. */
+#define PACK_TRANSPOSED(S)                                                                                           \
+    if (sizeof(T) == 1 && sizeof(S) == 1 && pixel_stride == 1 && pixels >= 16 && channels >= 16) {                   \
+        const ptrdiff_t whole = pixels & ~(ptrdiff_t)15, wide = channels & ~(ptrdiff_t)15;                           \
+        transpose_bytes((uint8_t *)out, ldd, src, channel_stride, whole, wide, (uint8_t)FLIP(S));                    \
+        for (ptrdiff_t c = 0; c < channels; c++)                                                                     \
+            for (ptrdiff_t p = c < wide ? whole : 0; p < pixels; p++)                                                \
+                out[p * ldd + c] = (T)((uint8_t)src[c * channel_stride + p] ^ (uint8_t)FLIP(S));                     \
+        return;                                                                                                      \
+    }
+#else
 #define PACK_TRANSPOSED(S)
+#endif
+#define FLIP(S) ((S)-1 < 0 && (T)-1 > 0 ? 0x80 : 0) /* a sign taken off (READ_SIGNED) */
 #include "pack.h"
 
 /* [tap y][tap x][channel / TILE_K][width][TILE_K], zeros behind channels that are no multiple of it. */
@@ -181,17 +234,24 @@ static void NAME(requantise)(const void *src, ptrdiff_t lds, ptrdiff_t pixels, p
                                          const ptrdiff_t *tap_y, ptrdiff_t taps_x, const ptrdiff_t *tap_x,            \
                                          ptrdiff_t channels, ptrdiff_t channel_stride, ptrdiff_t outputs,             \
                                          ptrdiff_t output_stride) {                                                   \
-        W *to = dst;                                                                                                 \
-        for (ptrdiff_t i = 0; i < taps_y; i++)                                                                       \
-            for (ptrdiff_t j = 0; j < taps_x; j++)                                                                   \
-                for (ptrdiff_t c = 0; c < channels; c += TILE_K, to += TILE_K * width) {                             \
-                    memset(to, 0, TILE_K * width * sizeof(W));                                                       \
-                    for (ptrdiff_t k = 0; k < TILE_K && c + k < channels; k++) {                                     \
-                        const char *in = src + tap_y[i] + tap_x[j] + (c + k) * channel_stride;                       \
+        const ptrdiff_t line = TILE_K * width, tap = (channels + TILE_K - 1) / TILE_K * line;                        \
+        for (ptrdiff_t c = 0; c < channels; c += TILE_K) { /* the taps of a channel often lie side by side */         \
+            W *to = (W *)dst + c / TILE_K * line;                                                                    \
+            for (ptrdiff_t i = 0; i < taps_y; i++)                                                                   \
+                for (ptrdiff_t j = 0; j < taps_x; j++, to += tap) {                                                  \
+                    const char *in = src + tap_y[i] + tap_x[j] + c * channel_stride;                                 \
+                    if (c + TILE_K <= channels)                                                                      \
                         for (ptrdiff_t o = 0; o < outputs; o++, in += output_stride)                                 \
-                            to[TILE_K * o + k] = *(const NAME(own_##suffix) *)in;                                    \
-                    }                                                                                                \
+                            UNROLL for (int k = 0; k < TILE_K; k++)                                                  \
+                                to[TILE_K * o + k] = *(const NAME(own_##suffix) *)(in + k * channel_stride);          \
+                    else                                                                                             \
+                        for (ptrdiff_t o = 0; o < outputs; o++, in += output_stride)                                 \
+                            UNROLL for (int k = 0; k < TILE_K; k++)                                                  \
+                                to[TILE_K * o + k] =                                                                 \
+                                    c + k < channels ? *(const NAME(own_##suffix) *)(in + k * channel_stride) : 0;    \
+                    memset(to + TILE_K * outputs, 0, TILE_K * (width - outputs) * sizeof(W));                        \
                 }                                                                                                    \
+        }                                                                                                            \
         return 1;                                                                                                    \
     }
 PACKS
@@ -212,6 +272,7 @@ static const fc_kernels NAME(kernels) = {
 #undef ROW_6
 #undef ROW_12
 #undef PACK_TRANSPOSED
+#undef FLIP
 #undef PACK_PANEL
 #undef S_PACK_PIXELS
 #undef PACKS
