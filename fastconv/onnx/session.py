@@ -13,7 +13,7 @@ from ..graph.errors import OnnxError
 from ..graph.graph import Graph, ValueInfo
 from ..graph.halves import hold_in_float32
 from ..graph.memory import LARGEST_VALUE
-from ..graph.optimise import optimise
+from ..graph.optimise import EXACT, INTEGERS, optimise
 from ..graph.prepared import KEPT_SHAPES, Prepared
 from ..graph.summary import Profile, table
 from ..graph.tensors import STRING, numpy_type
@@ -37,6 +37,9 @@ class InferenceSession:
         A value above this size is refused before it is allocated.
     optimise : bool
         False runs the graph as it stands.
+    quantized : {'integers', 'exact'}
+        How 8-bit operators of a quantised model compute: on bytes, where a result may be the integer beside that of the
+        graph step by step; or step by step, in float32.
     providers : sequence of str, optional
         Accepted and ignored, for code written for ONNX Runtime.
 
@@ -56,17 +59,20 @@ class InferenceSession:
         keep_shapes: int = KEPT_SHAPES,
         max_value_bytes: int = LARGEST_VALUE,
         optimise: bool = True,
+        quantized: str = INTEGERS,
         providers: Sequence[str] | None = None,
     ) -> None:
         if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
             raise OnnxError(f"num_threads must be a positive integer or None, but got {num_threads!r}.")
         if not isinstance(keep_shapes, int) or keep_shapes < 1:
             raise OnnxError(f"keep_shapes must be a positive integer, but got {keep_shapes!r}.")
+        if quantized not in (INTEGERS, EXACT):
+            raise OnnxError(f"quantized must be {INTEGERS!r} or {EXACT!r}, but got {quantized!r}.")
         graph = load(path_or_bytes)
         self._inputs, self._outputs = list(graph.inputs), list(graph.outputs)
         self._read_nodes = len(graph.nodes)
         hold_in_float32(graph)
-        graph = _optimised(graph, max_value_bytes) if optimise else graph
+        graph = _optimised(graph, max_value_bytes, quantized) if optimise else graph
         self._prepared = Prepared(graph, num_threads, keep_shapes, max_value_bytes, self._read_nodes)
 
     @property
