@@ -77,7 +77,8 @@ class Pass:
         self._merge_quantising()
         for node in self.graph.nodes:
             node.inputs = [self._renamed.get(name, name) for name in node.inputs]
-            handler = HANDLERS.get(node.op_type) if node.domain == "" and not any(node.bodies()) else None
+            known = node.domain in ("", INTERNAL) and not any(node.bodies())
+            handler = HANDLERS.get(node.op_type) if known else None
             if handler is None or not handler(self, node):
                 self.made.append(node)
         self.graph.nodes = self.made
@@ -245,7 +246,7 @@ class Pass:
             found = self.pending.get(name)
             if isinstance(found, Product) and self.single(name) and node.op_type == "Add":
                 value = self.weights[other].real() if other in self.weights else self.constants.get(other)
-                moved = None if value is None else found.with_bias(value)
+                moved = None if value is None else found.with_bias(value, behind=True)
                 if moved is not None:
                     self.pending[node.outputs[0]] = moved
                     return False

@@ -191,14 +191,15 @@ class Product(Limited):
             return None
         return replace(self, bias=given.values)._checked()
 
-    def with_bias(self, value: Array) -> Product | None:
-        """With a constant added, one value a channel, rounded to steps of the sums."""
-        rank = 1 if self.dense else self.weight.values.ndim - 1
-        if self.limits or self.bias is not None or value.dtype.kind != "f" or value.ndim > rank + 1:
+    def with_bias(self, value: Array, *, behind: bool = False) -> Product | None:
+        """With a constant added, one value a channel, rounded to steps of the sums; `behind`: by an Add."""
+        if self.limits or self.bias is not None or value.dtype.kind != "f":
             return None
-        if value.size > 1:
-            axis = -1 if self.dense else -(rank - 1) - 1 if value.ndim > 1 or self.node.input(2) == "" else 0
-            if value.size != self.channels or (value.ndim and value.shape[max(axis, -value.ndim)] != self.channels):
+        rank = 2 if self.dense else self.weight.values.ndim
+        if value.size > 1 or value.ndim > rank:
+            last = () if self.dense or not behind else (1,) * (rank - 2)
+            shape = (self.channels, *last)
+            if value.shape[-len(shape) :] != shape or value.size != self.channels:
                 return None
         with np.errstate(all="ignore"):
             steps = np.rint(value.astype(np.float64).reshape(-1) / self.scale)
@@ -256,7 +257,7 @@ def product_of(node: Node, x: Lut, weight: Weight) -> Product | None:
         plain = not get("transA", 0) and get("alpha", 1.0) == 1.0 and (get("beta", 1.0) == 1.0 or not node.input(2))
         if values.ndim != 2 or (node.op_type == "Gemm" and not plain):
             return None
-    elif not 3 <= values.ndim <= 5:
+    elif not 3 <= values.ndim <= 5 or get("padding_mode", "zeros") != "zeros" or get("activation") or get("pool"):
         return None
     if max(weight.scale.size, weight.zero.size) > 1 and weight.axis != outputs:
         return None
