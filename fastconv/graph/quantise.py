@@ -180,7 +180,8 @@ class _Quantiser:
         low, high = min(0.0, self.ranges[name][0]), max(0.0, self.ranges[name][1])
         scale = np.float32(max((high - low) / STEPS, SMALLEST_SCALE))
         zero = np.uint8(min(max(round(-low / float(scale)), 0), STEPS))
-        grid = [self.constant(f"{name}_scale", scale), self.constant(f"{name}_zero", zero)]
+        parts: dict[str, Array] = {"scale": np.asarray(scale), "zero": np.asarray(zero)}
+        grid = [self.constant(f"{name}_{part}", array) for part, array in parts.items()]
         source, target, held = name, name, self.fresh(f"{name}_bytes")
         if name in self.producers:
             source = self.fresh(f"{name}_float")
