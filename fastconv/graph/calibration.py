@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -121,24 +121,39 @@ def checked_labels(labels: Any, samples: int) -> Array | None:
     return array.reshape(-1)
 
 
-def observed(graph: Graph, feeds: Feeds, method: str, threads: int | None) -> dict[str, Range]:
-    """The range of every float value that a node makes or reads."""
+class Statistics(NamedTuple):
+    """What a calibration says of the values of a graph, by name."""
+
+    ranges: dict[str, Range]
+    peaks: dict[str, Array]  # the largest magnitude of every channel of what convolutions and dense layers read
+    means: dict[str, Array]  # their means
+
+
+def observed(graph: Graph, feeds: Feeds, method: str, threads: int | None) -> Statistics:
+    """The range of every float value that a node makes or reads, and more of those that products read."""
     names = [name for name in dict.fromkeys(name for node in graph.nodes for name in node.outputs) if name]
     given = [value.name for value in graph.inputs]
     prepared = Prepared(optimise(copied(graph, names), quantised=EXACT), threads)
-    ranges: dict[str, Range] = {}
+    found = Statistics({}, {}, {})
+    by_channel = {node.inputs[0] for node in graph.nodes if node.op_type in ("Conv", "Gemm")}
+    samples = len(next(iter(feeds.values())))
     for values in _runs(prepared, feeds, given):
         for name, x in values.items():
-            low, high = ranges.get(name, (np.inf, -np.inf))
-            ranges[name] = min(low, float(x.min())), max(high, float(x.max()))
+            low, high = found.ranges.get(name, (np.inf, -np.inf))
+            found.ranges[name] = min(low, float(x.min())), max(high, float(x.max()))
+            if name in by_channel and x.ndim > 1:
+                axes = (0, *range(2, x.ndim))
+                peak, mean = np.abs(x).max(axis=axes), x.mean(axis=axes) * np.float32(len(x) / samples)
+                found.peaks[name] = np.maximum(peak, found.peaks.get(name, peak))
+                found.means[name] = mean + found.means.get(name, 0)
     if method == "minmax":
-        return ranges
+        return found
     counts: dict[str, Array] = {}
     for values in _runs(prepared, feeds, given):
         for name, x in values.items():
-            found = np.histogram(x, BINS, ranges[name])[0]
-            counts[name] = counts[name] + found if name in counts else found
-    return {name: _percentiles(counts[name], ranges[name]) for name in counts}
+            binned = np.histogram(x, BINS, found.ranges[name])[0]
+            counts[name] = counts[name] + binned if name in counts else binned
+    return found._replace(ranges={name: _percentiles(counts[name], found.ranges[name]) for name in counts})
 
 
 def _runs(prepared: Prepared, feeds: Feeds, given: Sequence[str]) -> Iterator[dict[str, Array]]:

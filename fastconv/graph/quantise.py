@@ -7,13 +7,12 @@ and the Relu behind it, between functions of one value, in front of operators th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
 from .._core.arrays import Array
-from .calibration import Range
+from .calibration import Statistics
 from .fuse import for_quantising
 from .graph import Graph, Node
 from .integers import MOVING
@@ -43,17 +42,17 @@ def simplified(graph: Graph) -> Graph:
     return graph
 
 
-def quantised(graph: Graph, ranges: Mapping[str, Range]) -> tuple[Graph, list[str]]:
+def quantised(graph: Graph, statistics: Statistics) -> tuple[Graph, list[str]]:
     """The graph with its values quantised, and their names in order; it is used up."""
-    made = _Quantiser(graph, ranges)
+    made = _Quantiser(graph, statistics)
     made.run()
     return graph, made.chosen
 
 
 class _Quantiser:
-    def __init__(self, graph: Graph, ranges: Mapping[str, Range]) -> None:
+    def __init__(self, graph: Graph, statistics: Statistics) -> None:
         self.graph, self.constants = graph, graph.constants
-        self.ranges = dict(ranges)
+        self.ranges, self.means = dict(statistics.ranges), dict(statistics.means)
         self.producers = graph.producers()
         self.readers: dict[str, list[Node]] = {}
         for node in graph.nodes:
@@ -187,6 +186,8 @@ class _Quantiser:
             source = self.fresh(f"{name}_float")
         else:
             target = self.fresh(f"{name}_rounded")
+            if name in self.means:
+                self.means[target] = self.means[name]
             for node in self.readers.get(name, []):
                 node.inputs = [target if one == name else one for one in node.inputs]
         self.scales[target] = scale
@@ -211,6 +212,7 @@ class _Quantiser:
         spread = scale.reshape([-1 if at == axis else 1 for at in range(weight.ndim)])
         values = np.clip(np.rint(weight / spread), -LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int8)
         name = node.inputs[1]
+        self._corrected(node, values * spread - weight)
         parts = [
             self.constant(f"{name}_int8", values), self.constant(f"{name}_scale", scale),
             self.constant(f"{name}_zero", np.zeros(scale.shape, np.int8)),
@@ -218,6 +220,23 @@ class _Quantiser:
         target = self.fresh(f"{name}_rounded")
         node.inputs = [node.inputs[0], target, *node.inputs[2:]]
         return [Node("DequantizeLinear", parts, [target], {"axis": axis}, OPSET, "", name)]
+
+    def _corrected(self, node: Node, error: Array) -> None:
+        """Take what rounded weights add to the mean of every channel from the bias."""
+        mean = self.means.get(node.inputs[0])
+        if mean is None or node.op_type == "MatMul":
+            return
+        if node.op_type == "Conv":
+            groups = int(node.attributes.get("group", 1))
+            sums = error.sum(axis=tuple(range(2, error.ndim))).reshape(groups, -1, error.shape[1])
+            if mean.size != groups * error.shape[1]:
+                return
+            shift = np.einsum("goi,gi->go", sums, mean.reshape(groups, -1)).reshape(-1)
+        else:
+            shift = error @ mean if node.attributes.get("transB", 0) else mean @ error
+        bias = self.constants[node.inputs[2]].reshape(-1) if node.input(2) else np.float32(0)
+        made = self.constant(f"{node.inputs[1]}_bias", np.asarray(bias - shift, np.float32))
+        node.inputs = [*node.inputs[:2], made]
 
     def moved_from(self, name: str) -> str:
         """The value of which this is one in another order or a part of it."""

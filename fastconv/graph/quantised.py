@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, log10
 from typing import Any, Final
@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
-from .calibration import Feeds, Range, batches, copied, observed
+from .calibration import Feeds, Statistics, batches, copied, observed
+from .equalise import equalise
 from .graph import Graph
 from .optimise import EXACT, optimise
 from .prepared import Prepared
@@ -97,14 +98,14 @@ class Calibrated:
 
     def __init__(
         self, graph: Graph, feeds: Feeds | None, method: str, threads: int | None = None,
-        ranges: Mapping[str, Range] | None = None,
+        statistics: Statistics | None = None,
     ) -> None:  # fmt: skip
-        """The graph is used up. `ranges` are those of an earlier calibration, in place of `feeds`."""
+        """The graph is used up. `statistics` are those of an earlier calibration, in place of `feeds`."""
         self._graph, self._threads = simplified(graph), threads
-        if ranges is None:
+        if statistics is None:
             assert feeds is not None
-            ranges = observed(self._graph, feeds, method, threads)
-        self.ranges = dict(ranges)
+            statistics = observed(self._graph, feeds, method, threads)
+        self.statistics = statistics
         self._feeds = {} if feeds is None else {name: x[:MOST_SAMPLES] for name, x in feeds.items()}
 
     @property
@@ -114,12 +115,19 @@ class Calibrated:
 
     def graph(self) -> Graph:
         """The graph of bytes, optimised."""
-        return optimise(quantised(copied(self._graph), self.ranges)[0])
+        return optimise(self._quantised()[0])
+
+    def _quantised(self) -> tuple[Graph, list[str], dict[str, Array]]:
+        """The graph with quantised values, their names, and by which factors their channels were multiplied."""
+        graph = copied(self._graph)
+        factors = equalise(graph, self.statistics)
+        means = {name: x * factors.get(name, np.float32(1)) for name, x in self.statistics.means.items()}
+        return (*quantised(graph, self.statistics._replace(means=means)), factors)
 
     def report(self, feeds: Feeds | None = None, labels: Array | None = None) -> QuantisationReport:
         """Of these samples; of some of the calibration where there are none."""
         feeds = feeds or self._feeds
-        made, chosen = quantised(copied(self._graph), self.ranges)
+        made, chosen, factors = self._quantised()
         makers = {name: "+".join(node.parts) for node in self._graph.nodes for name in node.outputs}
         chosen = [name for name in chosen if name in makers]
         outputs = [value.name for value in self._graph.outputs]
@@ -132,14 +140,20 @@ class Calibrated:
             got, wanted = ours.run(part), plain.run(part)
             for name in names:
                 if wanted[name].dtype.kind == "f":
-                    _add_errors(sums[name], wanted[name], got[name])
+                    _add_errors(sums[name], wanted[name], _divided(got[name], factors.get(name)))
             if wanted[outputs[0]].ndim == 2:
                 tops.append((got[outputs[0]].argmax(1), wanted[outputs[0]].argmax(1)))
+        ranges = self.statistics.ranges
         layers = [
-            LayerError(name, makers.get(name, ""), _decibels(sums[name]), float(sums[name][2]), self.ranges[name])
-            for name in names if name in self.ranges
+            LayerError(name, makers.get(name, ""), _decibels(sums[name]), float(sums[name][2]), ranges[name])
+            for name in names if name in ranges
         ]  # fmt: skip
         return _with_accuracy(layers, len(next(iter(feeds.values()))), tops, labels)
+
+
+def _divided(x: Array, factor: Array | None) -> Array:
+    """x without the factors of its channels."""
+    return x if factor is None else x / factor.reshape(-1, *(1,) * (x.ndim - 2))
 
 
 def _add_errors(sums: Array, wanted: Array, got: Array) -> None:

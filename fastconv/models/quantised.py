@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from .._core.words import Shape
 from ..errors import ConvError
-from ..graph.calibration import Range, checked_calibration, checked_labels, checked_method
+from ..graph.calibration import Statistics, checked_calibration, checked_labels, checked_method
 from ..graph.graph import Graph
 from ..graph.quantised import Calibrated, QuantisationReport
 from ..layers.base import Layer
@@ -25,26 +24,26 @@ class QuantisedInferencePlan(InferencePlan):
 
     def __init__(
         self, model: Layer, sample: Shape, calibration: Any = None, method: object = "minmax",
-        ranges: Mapping[str, Range] | None = None,
+        statistics: Statistics | None = None,
     ) -> None:  # fmt: skip
         if model.dtype != np.float32:
             raise ConvError(f"precision='int8' takes a float32 model, but {model.name} is of {model.dtype}.")
         self._method = checked_method(method)
-        self._ranges = ranges
+        self._statistics = statistics
         feeds = None
-        if ranges is None:
+        if statistics is None:
             feeds = checked_calibration(calibration, {INPUT: (None, *sample)}, {INPUT: model.dtype})
         self._feeds = feeds
         super().__init__(model, sample)
 
     def _optimised(self, graph: Graph) -> Graph:
-        self._calibrated = Calibrated(graph, self._feeds, self._method, ranges=self._ranges)
+        self._calibrated = Calibrated(graph, self._feeds, self._method, statistics=self._statistics)
         self._feeds = None
         return self._calibrated.graph()
 
     def __reduce__(self) -> tuple[Any, ...]:
         super().__reduce__()  # refuses one whose weights have changed
-        return QuantisedInferencePlan, (self.model, self.sample, None, self._method, self._calibrated.ranges)
+        return QuantisedInferencePlan, (self.model, self.sample, None, self._method, self._calibrated.statistics)
 
     def report(self, x: Any = None, labels: Any = None) -> QuantisationReport:
         """The errors of the quantised net, layer by layer.
