@@ -46,7 +46,7 @@ from .plans import (
 from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 
 if TYPE_CHECKING:
-    from . import grad, layers, losses, models, optimizers, reference, streaming
+    from . import grad, layers, losses, models, optimizers, quantized, reference, streaming
     from ._core.conv_plan import ConvPlan
     from ._core.explanation import ConvExplanation
     from .models import Sequential
@@ -93,6 +93,7 @@ __all__ = [
     "plan_conv_transpose1d",
     "plan_conv_transpose2d",
     "plan_conv_transpose3d",
+    "quantized",
     "reference",
     "set_num_threads",
     "streaming",
@@ -103,7 +104,7 @@ __all__ = [
 
 # Imported when first asked for, so that `import fastconv` stays cheap.
 _CLASSES = {"ConvPlan": "._core.conv_plan", "ConvExplanation": "._core.explanation"}
-_LAZY = ("grad", "layers", "losses", "models", "optimizers", "reference", "streaming")
+_LAZY = ("grad", "layers", "losses", "models", "optimizers", "quantized", "reference", "streaming")
 
 
 def __getattr__(name: str) -> Any:

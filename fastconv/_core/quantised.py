@@ -41,7 +41,9 @@ class Requantise(NamedTuple):
     def __call__(self, sums: Array, channel_axis: int) -> Array:
         """The bytes of int32 sums."""
         shape = [-1 if axis == channel_axis % sums.ndim else 1 for axis in range(sums.ndim)]
-        values = sums.astype(np.float32) * self.multiplier.reshape(shape)
+        values = sums.astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond every limit
+            values *= self.multiplier.reshape(shape)
         np.rint(values, out=values)
         # The limits less the zero point: sums of rounded values and a small integer would round once more.
         np.clip(values, self.low - self.zero_point, self.high - self.zero_point, out=values)

@@ -44,6 +44,14 @@ def fuse(graph: Graph) -> None:
     rewriter.finish()
 
 
+def for_quantising(graph: Graph) -> None:
+    """Only what leaves every operator one of the standard: functions put together, normalisations in the weights."""
+    rewriter = Rewriter(graph)
+    for rule in (*RULES, _affine):
+        rewriter.apply(rule)
+    rewriter.finish()
+
+
 # ---- matrix products -----------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from .memory import Pool
 from .operators import Call
 
 CHANNELS = 1
+JOINED = ("float32", "uint8", "int8")
 
 
 class Place(NamedTuple):
@@ -79,12 +80,14 @@ class Joined:
 
     def _target(self, place: Place, expected: Shape) -> Any:
         def target(shape: Shape, dtype: Any) -> Array | None:
-            if shape != expected or np.dtype(dtype) != np.float32:
+            if shape != expected or np.dtype(dtype).name not in JOINED:
                 return None
             whole = self._whole.get(place.root)
             if whole is None:
-                whole = self._whole[place.root] = self._pool.empty(self._shapes[place.root], np.float32)
+                whole = self._whole[place.root] = self._pool.empty(self._shapes[place.root], dtype)
                 self._pool.retain(whole)  # until the Concat has run
+            if whole.dtype != dtype:  # what joins others is of their type: this one is no result
+                return None
             part = whole[..., place.start : place.start + shape[CHANNELS]]
             return part.transpose(0, 3, 1, 2)
 

@@ -15,6 +15,7 @@ from .bodies import give_constants, inline
 from .errors import OnnxError
 from .fuse import fuse
 from .graph import Graph, Node
+from .integers import holds_quantised, to_integers
 from .memory import LARGEST_VALUE, Pool
 from .operators import Call, find, repeatable
 from .program import run_node
@@ -22,33 +23,41 @@ from .program import run_node
 # A constant made from smaller ones is kept up to here: a file of a hundred bytes can declare any shape.
 FOLDED_BYTES: Final = 64 << 20
 FOLDED_BYTES_IN_ALL: Final = 512 << 20
+# How operators between DequantizeLinear and QuantizeLinear compute: on bytes, or step by step in float32.
+INTEGERS: Final = "integers"
+EXACT: Final = "exact"
 
 
-def optimise(graph: Graph, max_value_bytes: int = LARGEST_VALUE) -> Graph:
-    """The same network with fewer nodes; the given graph is used up."""
+def optimise(graph: Graph, max_value_bytes: int = LARGEST_VALUE, quantised: str = INTEGERS) -> Graph:
+    """The same network with fewer nodes; the given graph is used up. `quantised` says how 8-bit operators compute."""
+    integers = quantised == INTEGERS
     with np.errstate(all="ignore"):  # infinities and NaN go on as in any runtime
-        fold_constants(graph, max_value_bytes)
+        fold_constants(graph, max_value_bytes, hold=integers)
         while inline(graph, graph.constants):
-            fold_constants(graph, max_value_bytes)
+            fold_constants(graph, max_value_bytes, hold=integers)
         pass_through(graph)
+        if integers:
+            to_integers(graph)
+            fold_constants(graph, max_value_bytes)
         give_constants(graph)
         fuse(graph)
     graph.remove_unused()
     for node in graph.nodes:
         for body in node.bodies():
-            optimise(body, max_value_bytes)
+            optimise(body, max_value_bytes, quantised)
     return graph
 
 
-def fold_constants(graph: Graph, max_value_bytes: int = FOLDED_BYTES) -> None:
-    """Compute nodes whose inputs are all constant."""
+def fold_constants(graph: Graph, max_value_bytes: int = FOLDED_BYTES, *, hold: bool = False) -> None:
+    """Compute nodes whose inputs are all constant; `hold` leaves quantised weights as they are."""
     pool = Pool(min(FOLDED_BYTES, max_value_bytes))
     made, kept = 0, []
     for node in graph.nodes:
         found = find(node.domain, node.op_type, node.version)
         constant = all(name in graph.constants for name in node.inputs if name)
         bodies = any(node.bodies())  # may take any time: the first run computes them
-        if found is None or not repeatable(node) or bodies or not constant or made > FOLDED_BYTES_IN_ALL:
+        held = hold and holds_quantised(graph, node)
+        if found is None or not repeatable(node) or bodies or not constant or held or made > FOLDED_BYTES_IN_ALL:
             kept.append(node)
             continue
         call = Call(node, pool, 1)

@@ -47,7 +47,7 @@ def table(about: dict[str, Any]) -> str:
         sizes = "-" if shape is None else " x ".join(map(str, shape))
         packed = f"{step['packed_bytes']:,}" if step["packed_bytes"] else "-"
         lines.append((str(number), step["operators"], step["how"] or "-", sizes, packed))
-    text = _columns(lines)
+    text = columns(lines)
     text.append(f"{len(lines) - 1} steps of {about['nodes']} nodes, constants {about['constant_bytes']:,} bytes")
     if about["packed_bytes"] is None:
         text.append("shapes, algorithms and memory are shown after a run")
@@ -57,7 +57,8 @@ def table(about: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
-def _columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
+def columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of cells, set in columns."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
 
@@ -134,7 +135,7 @@ class Profile:
             for step in sorted(self.steps, key=lambda step: -step.seconds)[:SHOWN]
         ]
         head = f"{self.seconds * 1e3:.3f} ms in {len(self.steps)} steps, mean of {self.runs} runs"
-        return "\n".join([head, "", *_columns(kinds), "", "the slowest steps", *_columns(slowest)])
+        return "\n".join([head, "", *columns(kinds), "", "the slowest steps", *columns(slowest)])
 
 
 def profile(program: Program, seconds: list[float], runs: int) -> Profile:

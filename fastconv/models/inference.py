@@ -16,6 +16,7 @@ import numpy as np
 from .._core.arrays import Array, empty
 from .._core.words import Shape
 from ..errors import ConvError
+from ..graph.graph import Graph
 from ..graph.optimise import optimise
 from ..graph.slices import Sliced
 from ..graph.summary import Profile, table
@@ -36,9 +37,13 @@ class InferencePlan:
         self._versions = [parameter.version for parameter in self._parameters]
         traced = Tracer(model, sample)
         self.output_shape = traced.output_shape
-        self._prepared = Sliced(optimise(traced.graph))
+        self._prepared = Sliced(self._optimised(traced.graph))
         (self._output,) = (value.name for value in traced.graph.outputs)
         self._prepared.run({INPUT: np.zeros((1, *sample), model.dtype)})  # packs the weights
+
+    def _optimised(self, graph: Graph) -> Graph:
+        """The graph that is run."""
+        return optimise(graph)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy and a pickle are made of the model again, as long as it has the weights that were packed."""
@@ -52,7 +57,8 @@ class InferencePlan:
     def __repr__(self) -> str:
         shapes = f"(N, {', '.join(map(str, self.sample))}) -> (N, {', '.join(map(str, self.output_shape))})"
         stale = "" if self.current else ", the model's weights have changed since"
-        return f"<InferencePlan of {self.model.name}: {shapes} {self.model.dtype}, {len(self.steps)} steps{stale}>"
+        kind, steps = type(self).__name__, len(self.steps)
+        return f"<{kind} of {self.model.name}: {shapes} {self.model.dtype}, {steps} steps{stale}>"
 
     @property
     def steps(self) -> list[dict[str, Any]]:

@@ -12,12 +12,14 @@ from numpy.typing import ArrayLike
 from .._core.arrays import as_array
 from .._core.words import Shape, integer
 from ..errors import ConvError, ConvTypeError
+from ..graph.calibration import checked_int8
 from ..layers.base import Array, Layer, Sample, Window, locating, prefix_of
 from ..layers.core import Dropout, chain, chain_axes, chain_backward, chain_window, unique_names
 from ..layers.memory import Arena
 from . import storage
 from .convert import to_fully_convolutional
 from .inference import InferencePlan
+from .quantised import QuantisedInferencePlan
 from .summary import Table, table
 from .training import Trainable
 
@@ -307,7 +309,10 @@ class Sequential(Trainable, Layer):
                 y = layer.forward(y, training)
         return y
 
-    def compile_inference(self, input_shape: Sequence[int | None] | None = None) -> InferencePlan:
+    def compile_inference(
+        self, input_shape: Sequence[int | None] | None = None, *, precision: str | None = None,
+        calibration: ArrayLike | None = None, calibration_method: str = "minmax",
+    ) -> InferencePlan:  # fmt: skip
         """Prepare the net for samples of this shape, as `predict` uses it.
 
         Normalisation is folded into convolutions, activations and residual sums are fused, weights packed, buffers
@@ -317,13 +322,28 @@ class Sequential(Trainable, Layer):
         ----------
         input_shape : sequence of int or None, optional
             Of the samples, with or without a batch axis; that of the build if not given.
+        precision : {'float32', 'int8'}, optional
+            'int8' computes in 8-bit integers: weights symmetric a channel, activations affine a tensor.
+        calibration : array_like, optional
+            Samples as the net will see them, some dozens: what the ranges of activations are taken from. For 'int8'.
+        calibration_method : {'minmax', 'percentile'}
+            The whole range of every activation, or that of all but the outermost hundredth of a percent at either end.
 
         Returns
         -------
         InferencePlan
-            Kept until a weight changes; ``print(plan.explain())`` tells what was fused and where values live.
+            Kept until a weight changes; ``print(plan.explain())`` tells what was fused and where values live. That of
+            'int8' is a new one each time, and its `report` tells the error layer by layer.
+
+        Raises
+        ------
+        ConvError
+            For a calibration that is missing, empty, constant, not finite or of another shape.
         """
         sample = self.built_shape if input_shape is None else self._without_batch(input_shape)[1]
+        if checked_int8(precision, calibration):
+            shape = self._known_shape(None if sample is None else Sample(sample))
+            return QuantisedInferencePlan(self, shape, calibration, calibration_method)
         plan = self._plans.get(sample) if sample is not None else None
         if plan is None or not plan.current:
             sample = self._known_shape(None if sample is None else Sample(sample))

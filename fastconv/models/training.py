@@ -557,13 +557,22 @@ class Trainable:
         return result
 
     @abstractmethod
-    def compile_inference(self, input_shape: Sequence[int | None] | None = None) -> InferencePlan:
+    def compile_inference(
+        self, input_shape: Sequence[int | None] | None = None, *, precision: str | None = None,
+        calibration: ArrayLike | None = None, calibration_method: str = "minmax",
+    ) -> InferencePlan:  # fmt: skip
         """Prepare the model for samples of this shape.
 
         Parameters
         ----------
         input_shape : sequence of int or None, optional
             Of the samples, with or without a batch axis; that of the build if not given.
+        precision : {'float32', 'int8'}, optional
+            What it computes in.
+        calibration : array_like, optional
+            Samples that the ranges of 'int8' are taken from.
+        calibration_method : {'minmax', 'percentile'}
+            How they are taken.
 
         Returns
         -------

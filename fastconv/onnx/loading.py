@@ -13,6 +13,7 @@ from ..graph.graph import CAPTURED, Graph, Node, ValueInfo, in_order
 from ..graph.operators import INTERNAL, LATEST_OPSET, find
 from ..graph.signature import GRAPH, Signature, read_attribute, signature
 from ..graph.tensors import ELEMENT_TYPES, read_tensor, require_honest, type_name
+from .contributed import spelled
 
 LARGEST_FILE: Final = (1 << 31) - 1  # bytes; Protocol Buffers go no further, larger models keep weights outside
 
@@ -93,7 +94,7 @@ def _graph(proto: Any, opsets: dict[str, int], folder: Path | None, inner: bool 
             raise OnnxError(f"the graph declares one of its {kind} twice ({', '.join(names[:8])}).")
     if not outputs:
         raise OnnxError("the graph has no outputs; the file is damaged.")
-    nodes = [_node(node, opsets, folder) for node in proto.node]
+    nodes = [made for node in proto.node for made in spelled(_node(node, opsets, folder), opsets[""])]
     return Graph(inputs, outputs, constants, nodes, str(proto.name))
 
 

@@ -9,12 +9,14 @@ import numpy as np
 
 from .._core.arrays import Array
 from ..errors import ConvTypeError
+from ..graph.calibration import checked_calibration, checked_int8, checked_labels, checked_method
 from ..graph.errors import OnnxError
 from ..graph.graph import Graph, ValueInfo
 from ..graph.halves import hold_in_float32
 from ..graph.memory import LARGEST_VALUE
-from ..graph.optimise import optimise
+from ..graph.optimise import EXACT, INTEGERS, optimise
 from ..graph.prepared import KEPT_SHAPES, Prepared
+from ..graph.quantised import Calibrated, QuantisationReport
 from ..graph.summary import Profile, table
 from ..graph.tensors import STRING, numpy_type
 from .loading import load
@@ -37,6 +39,16 @@ class InferenceSession:
         A value above this size is refused before it is allocated.
     optimise : bool
         False runs the graph as it stands.
+    quantized : {'integers', 'exact'}
+        How 8-bit operators of a quantised model compute: on bytes, where a result may be the integer beside that of the
+        graph step by step; or step by step, in float32.
+    precision : {'float32', 'int8'}, optional
+        'int8' quantises a float model: weights symmetric a channel, activations affine a tensor.
+    calibration : array_like or dict of str to array_like, optional
+        Inputs as the model will see them, some dozens, by name if there are several: what the ranges of activations are
+        taken from. For 'int8'.
+    calibration_method : {'minmax', 'percentile'}
+        The whole range of every activation, or that of all but the outermost hundredth of a percent at either end.
     providers : sequence of str, optional
         Accepted and ignored, for code written for ONNX Runtime.
 
@@ -56,18 +68,37 @@ class InferenceSession:
         keep_shapes: int = KEPT_SHAPES,
         max_value_bytes: int = LARGEST_VALUE,
         optimise: bool = True,
+        quantized: str = INTEGERS,
+        precision: str | None = None,
+        calibration: Any = None,
+        calibration_method: str = "minmax",
         providers: Sequence[str] | None = None,
     ) -> None:
         if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
             raise OnnxError(f"num_threads must be a positive integer or None, but got {num_threads!r}.")
         if not isinstance(keep_shapes, int) or keep_shapes < 1:
             raise OnnxError(f"keep_shapes must be a positive integer, but got {keep_shapes!r}.")
+        if quantized not in (INTEGERS, EXACT):
+            raise OnnxError(f"quantized must be {INTEGERS!r} or {EXACT!r}, but got {quantized!r}.")
         graph = load(path_or_bytes)
         self._inputs, self._outputs = list(graph.inputs), list(graph.outputs)
         self._read_nodes = len(graph.nodes)
         hold_in_float32(graph)
-        graph = _optimised(graph, max_value_bytes) if optimise else graph
+        self._calibrated: Calibrated | None = None
+        if checked_int8(precision, calibration):
+            feeds = checked_calibration(calibration, *self._declared())
+            self._calibrated = Calibrated(graph, feeds, checked_method(calibration_method), num_threads)
+            graph = self._calibrated.graph()
+        elif optimise:
+            graph = _optimised(graph, max_value_bytes, quantized)
         self._prepared = Prepared(graph, num_threads, keep_shapes, max_value_bytes, self._read_nodes)
+
+    def _declared(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The shapes and the element types of the inputs by name."""
+        if any(not value.element_type or value.element_type == STRING for value in self._inputs):
+            raise OnnxError("precision='int8' takes models whose inputs are tensors of numbers.")
+        shapes = {value.name: value.shape for value in self._inputs}
+        return shapes, {value.name: numpy_type(value.element_type) for value in self._inputs}
 
     @property
     def _graph(self) -> Graph:
@@ -177,6 +208,35 @@ class InferenceSession:
         if not isinstance(runs, int) or runs < 1:
             raise OnnxError(f"runs must be a positive integer, but got {runs!r}.")
         return self._prepared.profile(self._checked(input_feed), runs)
+
+    def report(self, input_feed: Mapping[str, Any] | None = None, labels: Any = None) -> QuantisationReport:
+        """How far the values of a session of 'int8' are from the floats, layer by layer.
+
+        Parameters
+        ----------
+        input_feed : mapping of str to array_like, optional
+            The inputs, as for `run`; some of the calibration if not given.
+        labels : array_like, optional
+            The class of each sample, as an integer: the report then has the accuracy of both nets.
+
+        Returns
+        -------
+        QuantisationReport
+            Print it for a table.
+
+        Raises
+        ------
+        OnnxError
+            If the session is not of 'int8', or an input does not fit.
+        """
+        if self._calibrated is None:
+            raise OnnxError("report compares a session of precision='int8' with floats; this one is of the model's.")
+        if input_feed is None:
+            if labels is not None:
+                raise OnnxError("labels belong to samples; pass input_feed too.")
+            return self._calibrated.report()
+        feeds = self._checked(input_feed)
+        return self._calibrated.report(feeds, checked_labels(labels, len(next(iter(feeds.values())))))
 
     def _checked(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """The inputs in the model's order, or what is wrong with them."""

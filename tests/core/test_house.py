@@ -51,7 +51,7 @@ def test_few_modules_name_a_method() -> None:
     naming = {
         short(path): sorted({word for word in words(path) if NAMES.search(word)})
         for path in MODULES
-        if not short(path).startswith("_core/methods/") and path.name != "reference.py" and short(path) != TRANSFORMS
+        if not short(path).startswith(("_core/methods/", "reference/")) and short(path) != TRANSFORMS
     }
     naming = {name: found for name, found in naming.items() if found}
     assert len(naming) <= MOST_MODULES_THAT_NAME_A_METHOD, naming

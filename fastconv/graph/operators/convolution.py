@@ -83,7 +83,7 @@ def _planned(
         "stride": window.stride, "padding": window.sides, "dilation": window.dilation, "groups": call.get("group", 1),
         "padding_mode": call.get("padding_mode", "zeros"), "num_threads": call.threads,
     }  # fmt: skip
-    shape = _output_shape(call, x, w, window)
+    shape = output_shape(call, x, w, window)
     if pooled:
         return _pooled(call, x, w, b, shape, options)
     late = residual is not None and residual.shape != shape  # repeated: added by itself
@@ -134,7 +134,7 @@ def _pooled(call: Call, x: Array, w: Array, b: Array | None, shape: Shape, optio
     raise call.error(f"a window of 2 x 2 does not fit an input of shape {shape}.")
 
 
-def _output_shape(call: Call, x: Array, w: Array, window: Window) -> Shape:
+def output_shape(call: Call, x: Array, w: Array, window: Window) -> Shape:
     """The shape of the result, refused before anything is allocated."""
     sizes = []
     for length, (before, after), extent, stride in zip(

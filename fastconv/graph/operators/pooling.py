@@ -19,7 +19,7 @@ from .sums import mean, reduced, summed
 from .windows import Window, kernel_of, pooled
 
 
-def _window(call: Call, x: Array) -> Window:
+def pool_window(call: Call, x: Array) -> Window:
     if x.ndim < 3:
         raise call.error(f"an input of shape {x.shape} has no axes to pool over.")
     window = pooled(call, x.shape[2:], kernel_of(call, x.shape[2:]))
@@ -61,7 +61,7 @@ def _ceiled(window: Window, size: tuple[int, ...]) -> bool:
 @operator("MaxPool")
 def max_pool(call: Call, x: Array) -> Any:
     """The maximum of every window and, if asked for, its place in the whole input."""
-    window = _window(call, x)
+    window = pool_window(call, x)
     indexed = len(call.node.outputs) > 1 and bool(call.node.outputs[1])
     by_columns = bool(call.get("storage_order", 0))
     geometry = _geometry(call, x, window)
@@ -121,7 +121,7 @@ def _maximum(call: Call, x: Array, window: Window, indexed: bool, by_columns: bo
 @operator("AveragePool")
 def average_pool(call: Call, x: Array) -> Any:
     """The mean of every window, over its elements inside the input or, with `count_include_pad`, the padding too."""
-    window = _window(call, x)
+    window = pool_window(call, x)
     included = bool(call.get("count_include_pad", 0))
     geometry = _geometry(call, x, window) if set(window.dilation) == {1} and x.dtype in FLOATS else None
     if geometry is not None:
@@ -133,10 +133,10 @@ def average_pool(call: Call, x: Array) -> Any:
         return out
     sums = windows(call, x, window, 0)
     axes = tuple(range(x.ndim, sums.ndim))
-    return (sums.sum(axis=axes, dtype=np.float64) / _counts(x, window, included)).astype(x.dtype, copy=False)
+    return (sums.sum(axis=axes, dtype=np.float64) / value_counts(x, window, included)).astype(x.dtype, copy=False)
 
 
-def _counts(x: Array, window: Window, included: bool) -> Array:
+def value_counts(x: Array, window: Window, included: bool) -> Array:
     """How many elements every window has, axis by axis."""
     counts = np.ones((1,) * (x.ndim - 2))
     for axis, length in enumerate(x.shape[2:]):
@@ -152,7 +152,7 @@ def _counts(x: Array, window: Window, included: bool) -> Array:
 def lp_pool(call: Call, x: Array) -> Array:
     """The p-norm of every window."""
     order = call.get("p", 2)
-    seen = windows(call, np.abs(x) ** x.dtype.type(order), _window(call, x), 0)
+    seen = windows(call, np.abs(x) ** x.dtype.type(order), pool_window(call, x), 0)
     sums = seen.sum(axis=tuple(range(x.ndim, seen.ndim)), dtype=np.float64)
     return np.asarray(sums ** (1 / order)).astype(x.dtype, copy=False)
 

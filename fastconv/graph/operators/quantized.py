@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from ..._core.arrays import Array
+from ..._core.quantised import Requantise
 from ...functional import CONVOLUTIONS
 from ..errors import onnx_package
 from ..tensors import numpy_type
 from .casts import converted
 from .chain import integer_range
 from .convolution import require_axes
+from .matrix import matmul
 from .registry import Call, operator
 from .windows import kernel_of
 
@@ -98,19 +100,28 @@ def q_linear_conv(
     y_zero: Array, bias: Array | None = None,
 ) -> Array:  # fmt: skip
     """A convolution from quantised to quantised."""
-    sums, channels = conv_integer(call, x, w, x_zero, w_zero), (-1, *(1,) * (x.ndim - 2))
+    sums = conv_integer(call, x, w, x_zero, w_zero)
     if bias is not None:
-        sums = sums + bias.reshape(channels)
-    factor = x_scale.astype(np.float64) * w_scale.astype(np.float64) / y_scale.astype(np.float64)
-    values = sums * (factor.reshape(()) if factor.size == 1 else factor.reshape(channels))
-    return _limited(np.rint(values).astype(np.int64) + int(y_zero.ravel()[0]), y_zero.dtype)
+        sums = sums + bias.reshape(-1, *(1,) * (x.ndim - 2))
+    return _requantised(x_scale, w_scale, y_scale, y_zero)(sums, 1)
+
+
+def _requantised(a_scale: Array, b_scale: Array, y_scale: Array, y_zero: Array) -> Requantise:
+    """What takes sums to the bytes of the result; the scale of `b` may be one a channel."""
+    scale = a_scale.astype(np.float32).reshape(-1) * b_scale.astype(np.float32).reshape(-1)
+    limits = integer_range(y_zero.dtype.name)
+    zero = int(y_zero.ravel()[0])
+    return Requantise(scale / y_scale.astype(np.float32).ravel()[0], zero, *limits, y_zero.dtype)
 
 
 @operator("MatMulInteger")
 def matmul_integer(call: Call, a: Array, b: Array, a_zero: Array | None = None, b_zero: Array | None = None) -> Any:
     """The exact product of small integers, as int32."""
     left = _shifted(a, a_zero, a.ndim - 2 if a_zero is not None and a_zero.size > 1 else 0)
-    return np.matmul(left, _shifted(b, b_zero, b.ndim - 1))
+    # float64 holds every sum, and has a fast product.
+    sums = matmul(call, left.astype(np.float64), _shifted(b, b_zero, b.ndim - 1).astype(np.float64))
+    call.native = False
+    return sums.astype(np.int64).astype(np.int32)
 
 
 @operator("QLinearMatMul")
@@ -120,5 +131,7 @@ def q_linear_matmul(
 ) -> Array:  # fmt: skip
     """A matrix product from quantised to quantised."""
     sums = matmul_integer(call, a, b, a_zero, b_zero)
-    factor = a_scale.astype(np.float64) * b_scale.astype(np.float64) / y_scale.astype(np.float64)
-    return _limited(np.rint(sums * factor).astype(np.int64) + int(y_zero.ravel()[0]), y_zero.dtype)
+    if a_scale.size > 1:  # one a row
+        rows = _requantised(b_scale, a_scale, y_scale, y_zero)
+        return rows(sums, -2)
+    return _requantised(a_scale, b_scale, y_scale, y_zero)(sums, -1)

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._core import geometry, transposed, windows
-from ._core.activations import activation_name
-from ._core.geometry import Geometry
-from ._core.windows import PoolGeometry
-from ._core.words import Padding, Size
-from .errors import ConvError, ConvTypeError
+from .._core import geometry, transposed, windows
+from .._core.activations import activation_name
+from .._core.geometry import Geometry
+from .._core.windows import PoolGeometry
+from .._core.words import Padding, Size
+from ..errors import ConvError, ConvTypeError
 
 Array = NDArray[Any]
 Places = tuple[Any, ...]  # an index array for each spatial axis, to be broadcast: np.ix_
@@ -822,3 +822,6 @@ def _split_channels(x: Array, groups: int) -> Array:
 def _tap_weight(g: Geometry, w: Array, tap: Places) -> Array:
     """w[:, :, *tap] as (groups, O / groups, C / groups)."""
     return w[:, :, *tap].reshape(g.groups, g.out_channels // g.groups, g.in_channels // g.groups)
+
+
+from . import quantized  # noqa: E402, F401  made of what stands above

@@ -1,0 +1,71 @@
+"""A net prepared in 8-bit integers: `compile_inference(precision="int8", calibration=images)`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._core.words import Shape
+from ..errors import ConvError
+from ..graph.calibration import Statistics, checked_calibration, checked_labels, checked_method
+from ..graph.graph import Graph
+from ..graph.quantised import Calibrated, QuantisationReport
+from ..layers.base import Layer
+from .graphs import INPUT
+from .inference import InferencePlan
+
+
+class QuantisedInferencePlan(InferencePlan):
+    """A net in 8-bit integers: weights symmetric a channel, activations affine a tensor. Made by `compile_inference`.
+
+    As `InferencePlan`; and `report` tells how far its values are from the floats.
+    """
+
+    def __init__(
+        self, model: Layer, sample: Shape, calibration: Any = None, method: object = "minmax",
+        statistics: Statistics | None = None,
+    ) -> None:  # fmt: skip
+        if model.dtype != np.float32:
+            raise ConvError(f"precision='int8' takes a float32 model, but {model.name} is of {model.dtype}.")
+        self._method = checked_method(method)
+        self._statistics = statistics
+        feeds = None
+        if statistics is None:
+            feeds = checked_calibration(calibration, {INPUT: (None, *sample)}, {INPUT: model.dtype})
+        self._feeds = feeds
+        super().__init__(model, sample)
+
+    def _optimised(self, graph: Graph) -> Graph:
+        self._calibrated = Calibrated(graph, self._feeds, self._method, statistics=self._statistics)
+        self._feeds = None
+        return self._calibrated.graph()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        super().__reduce__()  # refuses one whose weights have changed
+        return QuantisedInferencePlan, (self.model, self.sample, None, self._method, self._calibrated.statistics)
+
+    def report(self, x: Any = None, labels: Any = None) -> QuantisationReport:
+        """The errors of the quantised net, layer by layer.
+
+        Parameters
+        ----------
+        x : array_like, optional
+            Samples; some of the calibration if not given.
+        labels : array_like, optional
+            The class of each sample, as an integer: the report then has the accuracy of both nets.
+
+        Returns
+        -------
+        QuantisationReport
+            Print it for a table.
+
+        Raises
+        ------
+        ConvError
+            For samples or labels that do not fit.
+        """
+        if x is None and (labels is not None or not self._calibrated.samples):
+            raise ConvError("x must hold the samples to report on: this plan does not have those of its calibration.")
+        feeds = None if x is None else {INPUT: self._taken(x)}
+        return self._calibrated.report(feeds, checked_labels(labels, 0 if x is None else len(np.asarray(x))))
