@@ -14,14 +14,16 @@ import numpy as np
 
 from ..errors import ConvError, ConvTypeError
 from .arrays import Array, DType, as_array
-from .explanation import ConvExplanation
+from .explanation import ConvExplanation, explanation
 from .geometry import Geometry
 from .layouts import INT32, destination, layout, lies_channels_last
+from .methods import METHODS
 from .methods.depthwise_bytes import DepthwiseBytes, depthwise_bytes
 from .methods.direct_bytes import BytesProgram, bytes_program, multiplies_four
 from .operations import explain, forward
 from .problem import Direction, Use, problem
 from .record import NamedTuple
+from .select import Choice
 from .types import ACTIVATIONS, Types
 
 BYTES: Final = tuple(map(np.dtype, (np.int8, np.uint8)))
@@ -81,10 +83,11 @@ class QuantisedPlan:
         narrow = self._weight.astype(np.int8)
         four = bool((narrow == self._weight).all()) and multiplies_four(self._weight.shape[1], self.geometry.groups)
         weight = narrow if four else self._weight
-        p = problem(self.geometry, Direction.FORWARD, Types(self.input_dtype, weight.dtype, INT32), Use.HELD, self.threads)
-        result = None if self.requantise is None else self.dtype
+        types, how = Types(self.input_dtype, weight.dtype, INT32), self.requantise
+        self._problem = p = problem(self.geometry, Direction.FORWARD, types, Use.HELD, self.threads)
+        result = None if how is None else self.dtype
         # The depthwise kernel takes products that an int32 holds.
-        largest = 0 if self.requantise is None else self._largest_sum() * float(self.requantise.multiplier.max(initial=0))
+        largest = 0 if how is None else self._largest_sum() * float(how.multiplier.max(initial=0))
         program = depthwise_bytes(p, four, self._zero, result) if largest < 1 << 30 else None
         program = program or bytes_program(p, four, self._zero, result)
         self._program = program
@@ -127,10 +130,15 @@ class QuantisedPlan:
         ConvExplanation
             As from `fastconv.explain_conv2d`.
         """
-        found = explain(
-            self.geometry, DIFFERENCE, threads=self.threads, channels_last=self._layout.channels_last,
-            direction=Direction.FORWARD,
-        )  # fmt: skip
+        last = self._layout.channels_last
+        if self._program is None:
+            found = explain(
+                self.geometry, DIFFERENCE, threads=self.threads, channels_last=last, direction=Direction.FORWARD
+            )
+        else:
+            choice = Choice(METHODS[-1], "", "bytes are multiplied directly", ())
+            axes = len(self.geometry.input_size)
+            found = explanation(self._problem, choice, self._program.told(last, True), axes)
         return found._replace(dtype=f"{self.input_dtype} to {self.dtype}")
 
     def run(self, x: Any, out: Array | None = None) -> Array:

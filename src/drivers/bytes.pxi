@@ -118,6 +118,56 @@ def bytes_look_up(out, x, table, int threads):
     bytes_run(work, job, out, x, None, threads)
 
 
+# ---- means --------------------------------------------------------------------------------------------------------
+
+cdef struct ByteMean:
+    const fc_byte_kernels* kernels
+    const fc_kernels* sums
+    View x                      # (N, rows, channels): axes 0, 2 and 3
+    char* to
+    fc_requantise how
+    float* multiplier
+    int* shift
+    int flip
+
+
+def bytes_mean(out, x, float factor, int x_zero, int zero, int low, int high, bint x_signed, bint is_signed, int threads):
+    """out (N, C) bytes of x (N, 1, rows, C), channels side by side: rint(sum of (x - x_zero) * factor) + zero, within
+    low .. high."""
+    cdef Work work = Work()
+    cdef ByteMean* job = <ByteMean*>work.own(sizeof(ByteMean))
+    cdef View to
+    cdef size i, channels, wide
+    work.view(out, &to, True)
+    work.view(x, &job.x, False)
+    channels = job.x.n[3]
+    if (to.n[2] != job.x.n[0] or to.n[3] != channels or (channels > 1 and (to.s[3] != 1 or job.x.s[3] != 1))
+            or to.n[0] * to.n[1] != 1 or job.x.n[1] * job.x.n[4] != 1 or (to.n[2] > 1 and to.s[2] != channels)):
+        raise ValueError("arrays that do not lie as rows of channels")
+    job.kernels, job.sums, job.to = isa.bytes, isa.compute[FC_COMPUTE_I16], to.p
+    job.flip = 128 if x_signed else 0
+    wide = round_up(channels, 16)
+    job.multiplier, job.shift = <float*>work.own(wide * 4), <int*>work.own(wide * 4)
+    for i in range(wide):
+        job.multiplier[i], job.shift[i] = factor, <int>(-job.x.n[2] * (x_zero + job.flip))
+    job.how = fc_requantise(zero, low, high, is_signed)
+    work.place(&job.x.p)
+    work.place(&job.to)
+    if channels and job.x.n[0]:
+        work.task, work.job, work.tasks, work.scratch_bytes = bytes_mean_task, job, job.x.n[0], round_up(wide * 4, 64)
+        work.team(threads if elements(&job.x) > BYTES_ALONE else 1)
+    work.run()
+
+
+cdef void bytes_mean_task(void* job_, char* scratch, size image, fc_watch* watch) noexcept nogil:
+    cdef const ByteMean* job = <const ByteMean*>job_
+    cdef size channels = job.x.n[3]
+    memset(scratch, 0, round_up(channels, 16) * 4)
+    job.kernels.sum(<int*>scratch, <const unsigned char*>(job.x.p + image * job.x.s[0]), job.x.s[2], job.x.n[2], channels,
+                    job.flip)
+    job.sums.requantise(scratch, 0, 1, channels, job.to + image * channels, 0, 1, job.shift, &job.how, job.multiplier)
+
+
 # ---- depthwise ----------------------------------------------------------------------------------------------------
 
 cdef struct DepthwiseBlock:

@@ -10,12 +10,14 @@ static void bytes_add(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t
     const uint8_t flip = (uint8_t)s->flip;
     for (ptrdiff_t first = 0; first < count; first += 64) {
         const ptrdiff_t n = count - first < 64 ? count - first : 64;
-        float v[64];
+        float v[64], w[64];
         float near = 0;
-        for (ptrdiff_t i = 0; i < n; i++) {
-            v[i] = (float)((int)(uint8_t)(a[first + i] ^ flip) - s->zero_a) * s->scale_a +
-                   (float)((int)(uint8_t)(b[first + i] ^ flip) - s->zero_b) * s->scale_b;
+        for (ptrdiff_t i = 0; i < n; i++) { /* each product is rounded, as the standard's is: none is fused with the sum */
+            v[i] = (float)((int)(uint8_t)(a[first + i] ^ flip) - s->zero_a) * s->scale_a;
+            w[i] = (float)((int)(uint8_t)(b[first + i] ^ flip) - s->zero_b) * s->scale_b;
         }
+        __asm__ volatile("" : "+m"(v), "+m"(w));
+        for (ptrdiff_t i = 0; i < n; i++) v[i] += w[i];
         uint8_t *out = to + first;
         for (ptrdiff_t i = 0; i < n; i++) {
             float q = v[i] * inverse;
@@ -37,14 +39,13 @@ static void bytes_add(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t
     }
 }
 
-/* rint(x / scale) + zero, within the limits; NaN becomes zero. */
+/* rint(x / scale) + zero, within the limits; NaN becomes the least. */
 static void bytes_quantise(uint8_t *to, const float *x, ptrdiff_t count, const fc_byte_sum *s) {
     const float low = (float)(s->low - s->zero), high = (float)(s->high - s->zero);
     const uint8_t flip = (uint8_t)s->flip;
     for (ptrdiff_t i = 0; i < count; i++) {
         float q = x[i] / s->scale;
-        q = q != q ? 0 : q;
-        q = q < low ? low : q;
+        q = q >= low ? q : low;
         q = q > high ? high : q;
         to[i] = (uint8_t)((int)((q + 12582912.0f) - 12582912.0f) + s->zero) ^ flip;
     }

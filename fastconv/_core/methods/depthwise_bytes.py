@@ -1,5 +1,7 @@
-"""Depthwise convolution of bytes that become bytes again: rows of the kernel are multiplied four at a time where the machine
-can (drivers/bytes.pxi, kernels/depthwise_bytes.h)."""
+"""Depthwise convolution of bytes that become bytes again (drivers/bytes.pxi).
+
+Rows of the kernel are multiplied four at a time where the machine can (kernels/depthwise_bytes.h).
+"""
 
 from __future__ import annotations
 

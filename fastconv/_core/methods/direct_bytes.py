@@ -84,7 +84,7 @@ class BytesProgram(DirectProgram):
     def prepared(
         self, weight: Array, bias: Array | None, how: Requantise | None
     ) -> tuple[tuple[Packed, ...], Any]:
-        """The packed weights, and what follows the sums, for `run` to hand on as the bias: of a weight in logical order."""
+        """A weight (logical axis order) packed, and what follows the sums, for `run` to hand on as the bias."""
         return self.pack(weight), self._ends(weight, bias, how)
 
     def _ends(self, weight: Array, bias: Array | None, how: Requantise | None) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..types import product_compute
 from .direct import DirectProgram
 from .fft_tiling import Tiling
-from ..types import product_compute
 from .method import Array, Pass, Problem, Sums, Triple
 
 

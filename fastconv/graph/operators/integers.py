@@ -17,6 +17,7 @@ from ..._core.geometry import conv_geometry
 from ..._core.layouts import INWARD, OUTWARD
 from ..._core.quantised import QuantisedPlan, Requantise
 from ..._core.threads import effective
+from . import lines
 from .convolution import output_shape, require_axes
 from .moving import memory_order, reshaped
 from .pooling import pool_window, value_counts
@@ -169,7 +170,8 @@ def q_dense(call: Call, x: Array, w: Array, b: Array | None = None) -> Any:
 def q_table(call: Call, x: Array, table: Array) -> Any:
     """Any function of a byte."""
     out = call.result_like(x, x.shape, table.dtype)
-    looked_up(x, table, out)
+    if not lines.look_up(call, x, table, out):
+        looked_up(x, table, out)
     call.describe("table")
     return out
 
@@ -181,12 +183,15 @@ def q_binary(call: Call, a: Array, b: Array) -> Any:
     shape = call.check(np.broadcast_shapes(a.shape, b.shape), np.float32)
     model = a if a.shape == shape else b
     out = call.result_like(model, shape, grid.dtype)
+    limits = call.get("low"), call.get("high")
+    call.describe("bytes")
+    if call.get("does") == "Add" and lines.add(call, a, b, first, second, grid, limits, out):
+        return out
     wide = call.ordered_like(model, shape, np.float32)
     left = to_floats(a, first, wide if a.shape == shape else call.like(a, np.float32))
     right = to_floats(b, second, call.like(b, np.float32))
     BINARY[call.get("does")](left, right, out=wide)
-    to_bytes(wide, grid, call.get("low"), call.get("high"), out)
-    call.describe("bytes")
+    to_bytes(wide, grid, *limits, out)
     return out
 
 
@@ -198,9 +203,14 @@ def q_mean(call: Call, x: Array) -> Any:
     if not x.ndim or any(not x.shape[axis] for axis in axes):
         raise call.error(f"an input of shape {x.shape} has nothing to take the mean of.")
     grid, own = call.get("x"), call.get("grid")
+    call.describe("bytes")
+    if axes == tuple(range(2, x.ndim)) and call.get("keepdims", 1):
+        factor = float(_mean_factor(grid, own, np.prod(x.shape[2:]))[0])
+        made = lines.mean(call, x, factor, grid.zero, own, (call.get("low"), call.get("high")))
+        if made is not None:
+            return made
     sums, count = sums_of(x, axes, grid.zero)
     y = Requantise(_mean_factor(grid, own, count), own.zero, call.get("low"), call.get("high"), own.dtype)(sums, 0)
-    call.describe("bytes")
     return y if call.get("keepdims", 1) else y.reshape([n for at, n in enumerate(x.shape) if at not in axes])
 
 

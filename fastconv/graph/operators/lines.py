@@ -1,0 +1,102 @@
+"""Bytes in native lines: what `operators.integers` computes, where the arrays lie alike and side by side.
+
+Each function says whether it could; then the node is done by native works alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ... import _native
+from ..._core.arrays import Array
+from ..._core.threads import effective
+from .moving import memory_order
+from .registry import Call
+
+if TYPE_CHECKING:
+    from .integers import Grid
+
+
+def _lines(*arrays: Array) -> list[Array] | None:
+    """Arrays of one shape as lines of elements; None where they do not lie side by side in one order."""
+    order = memory_order(arrays[0])
+    turned = [array.transpose(order) for array in arrays]
+    if any(not array.flags.c_contiguous for array in turned):
+        return None
+    return [array.reshape(-1) for array in turned]
+
+
+def look_up(call: Call, x: Array, table: Array, out: Array) -> bool:
+    """out = table[x] of tables of bytes, by the bits of x."""
+    found = _lines(x, out) if table.itemsize == 1 else None
+    if found is None:
+        return False
+    own, to = found
+    _native.bytes_look_up(
+        to.view(np.uint8), own.view(np.uint8), np.ascontiguousarray(table).view(np.uint8), effective(call.threads)
+    )
+    call.natively()
+    return True
+
+
+def quantise(call: Call, x: Array, grid: Grid, out: Array) -> bool:
+    """QuantizeLinear of float32."""
+    found = _lines(x, out) if x.dtype == np.float32 else None
+    if found is None:
+        return False
+    values, to = found
+    _native.bytes_quantise(
+        to, values, float(grid.scale), grid.zero, *grid.limits, grid.dtype == np.int8, effective(call.threads)
+    )
+    call.natively()
+    return True
+
+
+def dequantise(call: Call, x: Array, grid: Grid, out: Array) -> bool:
+    """DequantizeLinear to float32."""
+    found = _lines(x, out) if out.dtype == np.float32 else None
+    if found is None:
+        return False
+    own, to = found
+    _native.bytes_dequantise(to, own, float(grid.scale), grid.zero, grid.dtype == np.int8, effective(call.threads))
+    call.natively()
+    return True
+
+
+def add(
+    call: Call, a: Array, b: Array, first: Grid, second: Grid, grid: Grid, limits: tuple[int, int], out: Array
+) -> bool:
+    """A sum of two values, every step the standard's."""
+    if not (a.shape == b.shape == out.shape and a.dtype == b.dtype == out.dtype):
+        return False
+    found = _lines(a, b, out)
+    if found is None:
+        return False
+    own, other, to = found
+    _native.bytes_add(
+        to, own, other, float(first.scale), first.zero, float(second.scale), second.zero, float(grid.scale), grid.zero,
+        *limits, grid.dtype == np.int8, effective(call.threads),
+    )  # fmt: skip
+    call.natively()
+    return True
+
+
+def mean(
+    call: Call, x: Array, factor: float, zero: int, grid: Grid, limits: tuple[int, int]
+) -> Array | None:
+    """The means of images whose channels lie side by side, (N, C, 1 ..)."""
+    if x.ndim < 3 or x.shape[1] < 1:
+        return None
+    last = x.transpose(0, *range(2, x.ndim), 1)
+    if not last.flags.c_contiguous:
+        return None
+    out = call.empty((x.shape[0], x.shape[1], *(1,) * (x.ndim - 2)), grid.dtype)
+    rows = last.reshape(x.shape[0], 1, -1, x.shape[1])
+    _native.bytes_mean(
+        out.reshape(x.shape[:2]), rows, factor, zero, grid.zero, *limits, x.dtype == np.int8, grid.dtype == np.int8,
+        effective(call.threads),
+    )  # fmt: skip
+    call.natively()
+    return out
