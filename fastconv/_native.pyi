@@ -38,6 +38,10 @@ def bytes_quantise(
 ) -> None: ...
 def bytes_dequantise(out: Array, x: Array, scale: float, zero: int, is_signed: bool, threads: int) -> None: ...
 def bytes_look_up(out: Array, x: Array, table: Array, threads: int) -> None: ...
+def bytes_scale(
+    out: Array, x: Array, b: Array, scale_a: float, zero_a: int, scale_b: float, zero_b: int, scale: float, zero: int,
+    low: int, high: int, is_signed: bool, threads: int,
+) -> None: ...  # fmt: skip
 def bytes_mean(
     out: Array, x: Array, factor: float, x_zero: int, zero: int, low: int, high: int, x_signed: bool, is_signed: bool,
     threads: int,

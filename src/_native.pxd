@@ -248,6 +248,8 @@ cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_byte_kernels:
         void (*add)(unsigned char*, const unsigned char*, const unsigned char*, Py_ssize_t,
                     const fc_byte_sum*) noexcept nogil
+        void (*multiply)(unsigned char*, const unsigned char*, const float*, Py_ssize_t,
+                         const fc_byte_sum*) noexcept nogil
         void (*quantise)(unsigned char*, const float*, Py_ssize_t, const fc_byte_sum*) noexcept nogil
         void (*dequantise)(float*, const unsigned char*, Py_ssize_t, const fc_byte_sum*) noexcept nogil
         void (*look_up)(unsigned char*, const unsigned char*, Py_ssize_t, const unsigned char*) noexcept nogil

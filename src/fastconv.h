@@ -312,6 +312,7 @@ typedef struct {
 } fc_depthwise_row;
 typedef struct {
     void (*add)(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t count, const fc_byte_sum *sum);
+    void (*multiply)(uint8_t *to, const uint8_t *a, const float *b, ptrdiff_t count, const fc_byte_sum *how);
     void (*quantise)(uint8_t *to, const float *x, ptrdiff_t count, const fc_byte_sum *how);
     void (*dequantise)(float *to, const uint8_t *x, ptrdiff_t count, const fc_byte_sum *how);
     void (*look_up)(uint8_t *to, const uint8_t *x, ptrdiff_t count, const uint8_t *table);

@@ -118,6 +118,56 @@ def bytes_look_up(out, x, table, int threads):
     bytes_run(work, job, out, x, None, threads)
 
 
+# ---- products with a factor a channel -----------------------------------------------------------------------------
+
+cdef struct ByteScale:
+    const fc_byte_kernels* kernels
+    View x, y, b                # x, y: (N, rows, channels), axes 0, 2 and 3; b: (N, channels), axes 2 and 3
+    fc_byte_sum how, factors
+    size rows, blocks           # of a task; tasks of an image
+
+
+def bytes_scale(out, x, b, float scale_a, int zero_a, float scale_b, int zero_b, float scale, int zero, int low, int high,
+                bint is_signed, int threads):
+    """out (N, 1, rows, C) = rint(scale_a (x - zero_a) * scale_b (b - zero_b) / scale) + zero, of b (N, C)."""
+    cdef Work work = Work()
+    cdef ByteScale* job = <ByteScale*>work.own(sizeof(ByteScale))
+    cdef int flip = 128 if is_signed else 0
+    cdef size channels
+    work.view(out, &job.y, True)
+    work.view(x, &job.x, False)
+    work.view(b, &job.b, False)
+    channels = job.x.n[3]
+    if (job.y.n[0] != job.x.n[0] or job.y.n[2] != job.x.n[2] or job.y.n[3] != channels or job.b.n[3] != channels
+            or job.b.n[2] != job.x.n[0] or job.x.n[1] * job.y.n[1] * job.b.n[0] != 1
+            or (channels > 1 and (job.x.s[3] != 1 or job.y.s[3] != 1 or job.b.s[3] != 1))):
+        raise ValueError("arrays that do not lie as rows of channels")
+    job.kernels = isa.bytes
+    job.how = fc_byte_sum(zero_a + flip, 0, zero + flip, low + flip, high + flip, flip, scale_a, 0, scale)
+    job.factors = fc_byte_sum(0, 0, zero_b + flip, 0, 0, flip, 0, 0, scale_b)
+    job.rows = max(<size>1, BYTES_TASK // max(<size>1, channels))
+    job.blocks = (job.x.n[2] + job.rows - 1) // job.rows
+    work.place(&job.y.p)
+    work.place(&job.x.p)
+    work.place(&job.b.p)
+    if elements(&job.x):
+        work.task, work.job, work.tasks = bytes_scale_task, job, job.x.n[0] * job.blocks
+        work.scratch_bytes = round_up(channels * 4, 64)
+        work.team(threads if elements(&job.x) > BYTES_ALONE else 1)
+    work.run()
+
+
+cdef void bytes_scale_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    cdef const ByteScale* job = <const ByteScale*>job_
+    cdef size image = task // job.blocks, row = task % job.blocks * job.rows, channels = job.x.n[3]
+    cdef size end = min(row + job.rows, job.x.n[2])
+    job.kernels.dequantise(<float*>scratch, <const unsigned char*>(job.b.p + image * job.b.s[2]), channels, &job.factors)
+    for row in range(row, end):
+        job.kernels.multiply(<unsigned char*>(job.y.p + image * job.y.s[0] + row * job.y.s[2]),
+                             <const unsigned char*>(job.x.p + image * job.x.s[0] + row * job.x.s[2]),
+                             <const float*>scratch, channels, &job.how)
+
+
 # ---- means --------------------------------------------------------------------------------------------------------
 
 cdef struct ByteMean:

@@ -3,39 +3,57 @@
 
    Depthwise convolution: a lane a channel, for which there is no reduction over channels. */
 
-/* rint((a - za) * sa + (b - zb) * sb) / sy) + zy, within the limits. The quotient is a product with the inverse where that
-   cannot round otherwise. */
-static void bytes_add(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t count, const fc_byte_sum *s) {
+enum { BYTES_TOGETHER = 64 };
+
+/* to = rint(v / scale) + zero, within the limits. The quotient is a product with the inverse where that cannot round
+   otherwise: of 64 values one is so near to a half in one of a hundred. */
+static inline void bytes_rounded(uint8_t *to, const float *v, ptrdiff_t count, const fc_byte_sum *s) {
     const float low = (float)(s->low - s->zero), high = (float)(s->high - s->zero), inverse = 1.0f / s->scale;
     const uint8_t flip = (uint8_t)s->flip;
-    for (ptrdiff_t first = 0; first < count; first += 64) {
-        const ptrdiff_t n = count - first < 64 ? count - first : 64;
-        float v[64], w[64];
-        float near = 0;
+    float near = 0;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        float q = v[i] * inverse;
+        q = q >= low - 1 ? q : low - 1;
+        q = q > high + 1 ? high + 1 : q;
+        const float rounded = (q + 12582912.0f) - 12582912.0f, off = fabsf(q - rounded);
+        near = off > near ? off : near;
+        float r = rounded < low ? low : rounded;
+        r = r > high ? high : r;
+        to[i] = (uint8_t)((int)r + s->zero) ^ flip;
+    }
+    if (near > 0.4999f || !(inverse < 1e30f))
+        for (ptrdiff_t i = 0; i < count; i++) {
+            float q = v[i] / s->scale;
+            q = q >= low ? q : low;
+            q = q > high ? high : q;
+            to[i] = (uint8_t)((int)((q + 12582912.0f) - 12582912.0f) + s->zero) ^ flip;
+        }
+}
+
+/* rint(((a - za) * sa + (b - zb) * sb) / sy) + zy, within the limits. */
+static void bytes_add(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t count, const fc_byte_sum *s) {
+    const uint8_t flip = (uint8_t)s->flip;
+    for (; count > 0; count -= BYTES_TOGETHER, to += BYTES_TOGETHER, a += BYTES_TOGETHER, b += BYTES_TOGETHER) {
+        const ptrdiff_t n = count < BYTES_TOGETHER ? count : BYTES_TOGETHER;
+        float v[BYTES_TOGETHER], w[BYTES_TOGETHER];
         for (ptrdiff_t i = 0; i < n; i++) { /* each product is rounded, as the standard's is: none is fused with the sum */
-            v[i] = (float)((int)(uint8_t)(a[first + i] ^ flip) - s->zero_a) * s->scale_a;
-            w[i] = (float)((int)(uint8_t)(b[first + i] ^ flip) - s->zero_b) * s->scale_b;
+            v[i] = (float)((int)(uint8_t)(a[i] ^ flip) - s->zero_a) * s->scale_a;
+            w[i] = (float)((int)(uint8_t)(b[i] ^ flip) - s->zero_b) * s->scale_b;
         }
         __asm__ volatile("" : "+m"(v), "+m"(w));
         for (ptrdiff_t i = 0; i < n; i++) v[i] += w[i];
-        uint8_t *out = to + first;
-        for (ptrdiff_t i = 0; i < n; i++) {
-            float q = v[i] * inverse;
-            q = q < low - 1 ? low - 1 : q;
-            q = q > high + 1 ? high + 1 : q;
-            const float rounded = (q + 12582912.0f) - 12582912.0f, off = fabsf(q - rounded);
-            near = off > near ? off : near;
-            float r = rounded < low ? low : rounded;
-            r = r > high ? high : r;
-            out[i] = (uint8_t)((int)r + s->zero) ^ flip;
-        }
-        if (near > 0.4999f) /* of 64, one in a hundred times */
-            for (ptrdiff_t i = 0; i < n; i++) {
-                float q = v[i] / s->scale;
-                q = q < low ? low : q;
-                q = q > high ? high : q;
-                out[i] = (uint8_t)((int)((q + 12582912.0f) - 12582912.0f) + s->zero) ^ flip;
-            }
+        bytes_rounded(to, v, n, s);
+    }
+}
+
+/* rint((a - za) * sa * b / sy) + zy, within the limits. */
+static void bytes_multiply(uint8_t *to, const uint8_t *a, const float *b, ptrdiff_t count, const fc_byte_sum *s) {
+    const uint8_t flip = (uint8_t)s->flip;
+    for (; count > 0; count -= BYTES_TOGETHER, to += BYTES_TOGETHER, a += BYTES_TOGETHER, b += BYTES_TOGETHER) {
+        const ptrdiff_t n = count < BYTES_TOGETHER ? count : BYTES_TOGETHER;
+        float v[BYTES_TOGETHER];
+        for (ptrdiff_t i = 0; i < n; i++) v[i] = (float)((int)(uint8_t)(a[i] ^ flip) - s->zero_a) * s->scale_a * b[i];
+        bytes_rounded(to, v, n, s);
     }
 }
 
@@ -96,6 +114,6 @@ static void bytes_depthwise(const fc_depthwise_row *p) {
 }
 
 static const fc_byte_kernels byte_kernels = {
-    .add = bytes_add, .quantise = bytes_quantise, .dequantise = bytes_dequantise, .look_up = bytes_look_up,
+    .add = bytes_add, .multiply = bytes_multiply, .quantise = bytes_quantise, .dequantise = bytes_dequantise, .look_up = bytes_look_up,
     .sum = bytes_sum, .depthwise = bytes_depthwise,
 };

@@ -187,6 +187,11 @@ def q_binary(call: Call, a: Array, b: Array) -> Any:
     call.describe("bytes")
     if call.get("does") == "Add" and lines.add(call, a, b, first, second, grid, limits, out):
         return out
+    if call.get("does") == "Mul" and (
+        lines.scale(call, a, b, first, second, grid, limits, out)
+        or lines.scale(call, b, a, second, first, grid, limits, out)
+    ):
+        return out
     wide = call.ordered_like(model, shape, np.float32)
     left = to_floats(a, first, wide if a.shape == shape else call.like(a, np.float32))
     right = to_floats(b, second, call.like(b, np.float32))

@@ -83,6 +83,25 @@ def add(
     return True
 
 
+def scale(
+    call: Call, a: Array, b: Array, first: Grid, second: Grid, grid: Grid, limits: tuple[int, int], out: Array
+) -> bool:
+    """A product of images and a value for each channel, (N, C, 1 ..); every step is the standard's."""
+    if a.ndim < 3 or not a.dtype == b.dtype == out.dtype or b.shape != (*a.shape[:2], *(1,) * (a.ndim - 2)):
+        return False
+    order = (0, *range(2, a.ndim), 1)
+    x, y, factors = a.transpose(order), out.transpose(order), b.reshape(b.shape[:2])
+    if not (x.flags.c_contiguous and y.flags.c_contiguous and factors.flags.c_contiguous):
+        return False
+    rows = (len(a), 1, -1, a.shape[1])
+    _native.bytes_scale(
+        y.reshape(rows), x.reshape(rows), factors, float(first.scale), first.zero, float(second.scale), second.zero,
+        float(grid.scale), grid.zero, *limits, grid.dtype == np.int8, effective(call.threads),
+    )  # fmt: skip
+    call.natively()
+    return True
+
+
 def mean(
     call: Call, x: Array, factor: float, zero: int, grid: Grid, limits: tuple[int, int]
 ) -> Array | None:
