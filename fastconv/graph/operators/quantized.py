@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,7 @@ def conv_integer(call: Call, x: Array, w: Array, x_zero: Array | None = None, w_
     y: Array = CONVOLUTIONS[x.ndim - 2](
         a, b, None, window.stride, window.sides, window.dilation, call.get("group", 1), num_threads=call.threads
     )
+    call.macs = y.size * prod(w.shape[1:])
     return y
 
 
@@ -110,7 +112,9 @@ def q_linear_conv(
 def matmul_integer(call: Call, a: Array, b: Array, a_zero: Array | None = None, b_zero: Array | None = None) -> Any:
     """The exact product of small integers, as int32."""
     left = _shifted(a, a_zero, a.ndim - 2 if a_zero is not None and a_zero.size > 1 else 0)
-    return np.matmul(left, _shifted(b, b_zero, b.ndim - 1))
+    y = np.matmul(left, _shifted(b, b_zero, b.ndim - 1))
+    call.macs = y.size * a.shape[-1]
+    return y
 
 
 @operator("QLinearMatMul")
