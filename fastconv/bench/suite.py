@@ -27,7 +27,7 @@ from .report import Report, Row, Timing
 SPEED_VARIABLES: Final = (
     "FASTCONV_ISA", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_PROC_BIND",
 )  # fmt: skip
-COPIED_BYTES: Final = 1 << 27
+COPIED_BYTES: Final = 1 << 26
 
 
 def select(sets: Sequence[str], only: str | None = None) -> list[Case]:

@@ -83,6 +83,8 @@ class StepTime:
         Its mean time.
     operator : str
         The operator of the graph that computes it.
+    name : str
+        What the net calls it; empty where it has no name.
     why : tuple of str
         Why it is done so, and why not by each method that was asked before.
     macs : int
@@ -102,6 +104,7 @@ class StepTime:
     shape: tuple[int, ...]
     seconds: float
     operator: str = ""
+    name: str = ""
     why: tuple[str, ...] = ()
     macs: int = 0
     weight_bytes: int = 0
@@ -165,7 +168,7 @@ def profile(program: Program, feeds: Mapping[str, Any], seconds: list[float], ru
     return Profile(runs, [
         StepTime(
             _kind(step.node), step.call.told.how, program.shapes.get(step.node.outputs[0], ()), spent / runs,
-            step.node.op_type, step.call.told.why, step.call.macs, *cost,
+            step.node.op_type, step.node.name, step.call.told.why, step.call.macs, *cost,
         )
         for step, spent, cost in zip(program.steps, seconds, costs(program, feeds), strict=True)
     ])  # fmt: skip

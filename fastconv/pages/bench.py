@@ -16,6 +16,7 @@ from .charts import SERIES, Dot, Roof, new_figure, picture, roofline, titled
 from .document import DASH, Column, amount, bar, document, milliseconds, paragraph, section, share, table, text
 
 THAN_THE_BEST: Final = "than the fastest of the others"
+CAPTION: Final = "Medians, in the order of the run or by the column whose head is pressed"
 OUR_STYLE: Final = ("amber", "*")
 LEAST_INCHES, INCHES_A_ROW, INCHES_AROUND = 0.6, 0.27, 0.35
 
@@ -69,8 +70,7 @@ def _means(rows: Sequence[Row]) -> str:
         return ""
     peers = list(dict.fromkeys(peer for one in found for peer in one.over))
     columns = [
-        Column("", lambda one: ""),
-        Column("set", lambda one: text(title(one.set, one.pass_name))),
+        Column("set", lambda one: text(title(one.set, one.pass_name)), name=True),
         Column("rows", lambda one: str(one.layers), lambda one: one.layers),
         Column("× best", lambda one: _times(one.over_best), lambda one: one.over_best, THAN_THE_BEST),
         Column("least", lambda one: _times(one.least), lambda one: one.least),
@@ -170,7 +170,7 @@ def _rows(rows: Sequence[Row], anchor: str) -> str:
     numbered = list(enumerate(rows, 1))
     columns = [
         Column("#", lambda one: str(one[0]), lambda one: one[0]),
-        Column("what", lambda one: text(one[1].layer)),
+        Column("what", lambda one: text(one[1].layer), name=True),
         Column("fastconv, ms", lambda one: milliseconds(ours(one[1])), lambda one: ours(one[1])),
         Column("× best", lambda one: _times(best(one[1])), lambda one: best(one[1]), THAN_THE_BEST),
         Column("the best", lambda one: text(one[1].best_peer.peer if one[1].best_peer else DASH)),
@@ -183,7 +183,7 @@ def _rows(rows: Sequence[Row], anchor: str) -> str:
                    lambda one: one[1].share_of_peak),
         ]  # fmt: skip
     columns += [_time_of(peer) for peer in peers_of(rows)[1:]]
-    return table(anchor.replace("row", "rows"), "Medians; a head sorts", columns, numbered, anchor)
+    return table(anchor.replace("row", "rows"), CAPTION, columns, numbered, anchor)
 
 
 def _time_of(peer: str) -> Column:

@@ -16,14 +16,15 @@ DASH: Final = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its head, what a row shows (HTML) and by what it is sorted; `hint` says what it means, and a
-    `long` one holds sentences."""
+    """A column of a table: its head, what a row shows (HTML) and by what it is sorted; `hint` says what it means, a
+    `long` one holds sentences, and that of the `name` heads the rows."""
 
     head: str
     cell: Callable[[Any], str]
     key: Callable[[Any], float] | None = None
     hint: str = ""
     long: bool = False
+    name: bool = False
 
 
 def text(words: object) -> str:
@@ -101,12 +102,12 @@ def table(
 
 def _row(columns: Sequence[Column], row: Any, anchor: str) -> str:
     cells = []
-    for at, column in enumerate(columns):
+    for column in columns:
         value = ' class="why"' if column.long else ""
         if column.key:
             key = column.key(row)
             value = f' class="number" data-value="{key if math.isfinite(key) else -math.inf!r}"'
-        tag, role = ("th", ' role="rowheader" scope="row"') if at == 1 else ("td", ' role="cell"')
+        tag, role = ("th", ' role="rowheader" scope="row"') if column.name else ("td", ' role="cell"')
         cells.append(f'<{tag}{role} data-label="{text(column.head)}"{value}><div>{column.cell(row)}</div></{tag}>')
     return f'<tr role="row"{anchor}>{"".join(cells)}</tr>\n'
 

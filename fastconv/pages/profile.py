@@ -145,7 +145,7 @@ def _facts(lines: Sequence[_Line], about: About) -> list[tuple[str, str, str]]:
         ("values in memory", size(peak), "at most at one time, beside the weights"),
         ("weights", size(weights), "as they are packed"),
         ("moved", size(moved), f"at least; {amount(_per(1e-9 * moved, seconds))} GB/s"),
-        ("receptive field", _field(fields[-1]) if fields else DASH, "pixels of the input, behind the last step"),
+        ("receptive field", _field(fields[-1]) if fields else DASH, "pixels of the input that a result sees"),
     ]  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def _time(lines: Sequence[_Line], roof: Roof) -> str:
 
     columns = [
         Column("", lambda row: chip(row[1][0].colour)),
-        Column("kind of step", lambda row: text(row[0])),
+        Column("kind of step", lambda row: text(row[0]), name=True),
         Column("steps", lambda row: str(len(row[1])), lambda row: len(row[1])),
         Column("ms", lambda row: milliseconds(seconds(row)), seconds),
         Column("share, %", lambda row: share(part(row)) + bar(part(row), row[1][0].colour), part),
@@ -239,9 +239,11 @@ def _why(line: _Line) -> str:
 
 
 def _named(line: _Line) -> str:
-    """The layers or operators, and the shape of the result."""
+    """The layers or operators, what the net calls them, and the shape of the result."""
     shape = " × ".join(map(str, line.step.shape)) or "a number"
-    return f'{text(line.step.operators)} <span class="note">→ {text(shape)}</span>'
+    called = line.step.name if line.step.name not in line.step.operators else ""
+    notes = (f'<span class="note">{text(note)}</span>' for note in (called, f"→ {shape}") if note)
+    return " ".join((text(line.step.operators), *notes))
 
 
 def _steps(lines: Sequence[_Line]) -> str:
@@ -253,7 +255,7 @@ def _steps(lines: Sequence[_Line]) -> str:
 
     columns = [
         Column("#", lambda line: str(line.number), lambda line: line.number, "the order of the net"),
-        Column("step", _named),
+        Column("step", _named, name=True),
         Column("algorithm, and why", _why, long=True),
         Column("ms", lambda line: milliseconds(line.step.seconds), lambda line: line.step.seconds),
         Column("share, %", lambda line: share(line.share) + bar(line.share / most, line.colour),
@@ -269,4 +271,5 @@ def _steps(lines: Sequence[_Line]) -> str:
         Column("field", lambda line: _field(line.step.field) if line.step.field else DASH, field,
                "receptive field: pixels of the input that one result looks at"),
     ]  # fmt: skip
-    return section("Every step", table("steps", "Steps in the order of the net; a head sorts", columns, lines, "step"))
+    caption = "In the order of the net, or by the column whose head is pressed"
+    return section("Every step", table("steps", caption, columns, lines, "step"))

@@ -554,6 +554,8 @@ def test_the_page_is_that_of_the_results(make_page: Any, tmp_path: Path) -> None
     for name in ("performance.md", "performance.svg"):
         made, kept = ((folder / name).read_text(encoding="utf-8") for folder in (tmp_path, ROOT / "docs"))
         assert made == kept, f"docs/{name} is not what python bench/make_page.py makes"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == make_page.with_table(readme, make_page.load(ROOT / "bench" / "results"))
 
 
 def test_a_page(make_page: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
