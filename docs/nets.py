@@ -163,6 +163,8 @@ resized, yellow: element by element or normalised](nets/legend.svg)
 
 [![A page: figures at a glance, kinds of steps, and the steps over time](nets/profile.png)](networks.md)
 
+(A photograph of the page, from a machine that was busy with other work: times and peak alike are low.)
+
 What the layers of such nets are is answered by the [examples](gallery/index), with tables and pictures.
 """
 
