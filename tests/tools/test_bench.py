@@ -482,7 +482,7 @@ def test_results_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     text = path.read_text(encoding="utf-8")
     run, *rows = map(json.loads, text.splitlines())
     assert run["schema"] == 2 and run["threads"] == 1 and run["layout"] == "NHWC"
-    assert set(run["machine"]) == {"cpu", "cores", "system"}
+    assert set(run["machine"]) == {"cpu", "cores", "system", "copy_gbytes"} and run["machine"]["copy_gbytes"] > 0
     assert run["fastconv"]["isa"] and "reference" in run["versions"]
     assert [stored["pass_name"] for stored in rows] == list(PASSES) and "tiny 8→8 @8" in text
     forward = rows[0]

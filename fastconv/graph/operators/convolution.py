@@ -188,9 +188,9 @@ def conv_transpose(call: Call, x: Array, w: Array, b: Array | None = None) -> An
         raise call.error(f"its result would have the shape {output}.")
     call.check((x.shape[0], w.shape[1] * groups, *output), x.dtype)
     call.macs = x.size * prod(w.shape[1:])
-    call.slides(
-        [-(-extent // step) for extent, step in zip(bare.extent, stride, strict=True)], [Fraction(1, s) for s in stride]
-    )
+    if call.told.reach is None:
+        reach = [-(-extent // step) for extent, step in zip(bare.extent, stride, strict=True)]
+        call.slides(reach, [Fraction(1, step) for step in stride])
     # Rows added after the end are rows that the padding did not cut off.
     sides = tuple((before, after - more) for (before, after), more in zip(sides, extra, strict=True))
     shape = (x.shape[0], w.shape[1] * groups, *output)
