@@ -323,8 +323,12 @@ def test_open_shows_the_page(
     module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
+    from fastconv.cli import profile as profile_command
+    from fastconv.pages.charts import Roof
+
     shown: list[str] = []
     monkeypatch.setattr(webbrowser, "open", lambda address: bool(shown.append(address)))
+    monkeypatch.setattr(profile_command, "_roof", lambda: Roof(ROOF_GFLOPS, ROOF_GBYTES))
     target = tmp_path / "page.html"
     assert cli.main(["profile", f"{module}:net", "--runs", "1", "--html", str(target), "--open"]) == 0
     assert shown == [target.as_uri()] and "no browser was found" in capsys.readouterr().err
