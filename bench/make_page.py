@@ -1,6 +1,7 @@
 """Write docs/performance.md and its picture from the results files: python bench/make_page.py [RESULTS_FOLDER [PAGE]].
 
-The files are RESULTS_FOLDER/MACHINE/SET.jsonl: the page names them so, and opens with the machine that has most rows.
+Without arguments it writes the table in README.md, too. The files are RESULTS_FOLDER/MACHINE/SET.jsonl: the page names
+them so, and opens with the machine that has most rows.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from fastconv.bench.zoo_report import half_lines, zoo_tables
 from fastconv.bench.zoo_rows import SET as ZOO
 
 HERE: Final = Path(__file__).resolve().parent
+PAGE, README = HERE.parent / "docs" / "performance.md", HERE.parent / "README.md"
 Machine = dict[str, list[Report]]  # the runs of each set
 
 SETS: Final = {
@@ -61,6 +63,24 @@ How many times as fast as others fastconv is on `{name}` ({cpu}, {threads} threa
 means over the layers or networks of a set; above 1 it is the faster one. The best peer is, layer by layer, the fastest
 of PyTorch, ONNX Runtime, OpenVINO and ncnn, for nets of different makes also LiteRT; gradients and training steps are
 compared with PyTorch alone."""
+
+# The table of the README: rows by file and pass, with the number of layers or nets; columns by peer.
+README_ROWS: Final = (
+    ("{} nets of different makes, from ONNX files", "zoo", NET),
+    ("VGG-16 and ResNet-50", "nets", NET),
+    ("VGG-16's {} layers of 3×3", "vgg16", "fwd"),
+    ("ResNet-50's {} layers", "resnet50", "fwd"),
+    ("MobileNets' {} layers", "mobilenet", "fwd"),
+    ("a training step of {} small nets", "nets", TRAIN),
+)
+PEERS: Final = (
+    ("PyTorch", "torch"), ("ONNX Runtime", "onnxruntime"), ("OpenVINO", "openvino"), ("ncnn", "ncnn"),
+    ("LiteRT", "litert"),
+)  # fmt: skip
+README_OPENING: Final = """\
+How many times as fast as others, on two threads of `{name}`; above 1 fastconv is the faster one, – is not
+measured. Geometric means of ratios of medians; every answer was checked."""
+BEGIN, END = "<!-- written by bench/make_page.py -->", "<!-- end of the table -->"
 
 PICTURE: Final = """\
 The same beside the best peer, on the two machines with most results. The whole bar is the mean, the part of it in full
@@ -123,6 +143,27 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ruler, *lines[1:]])
 
 
+def readme_table(machines: dict[str, Machine]) -> str:
+    """The first screen of the README: on the first machine, how many times as fast as each of the others."""
+    name, machine = next(iter(machines.items()))
+    means = whole_sets(machine)
+    lines = [["", *(heading for heading, _ in PEERS)]]
+    for words, stem, pass_name in README_ROWS:
+        if mean := means.get((stem, pass_name)):
+            ratios = [times_text(mean.over.get(peer, math.nan)) for _, peer in PEERS]
+            lines.append([words.format(mean.layers), *ratios])
+    return "\n\n".join([README_OPENING.format(name=name), markdown_table(lines)])
+
+
+def with_table(text: str, machines: dict[str, Machine]) -> str:
+    """The README with the table as the results have it."""
+    before, _, rest = text.partition(BEGIN)
+    _, end, behind = rest.partition(END)
+    if not end:
+        raise SystemExit(f"README.md has no lines {BEGIN!r} and {END!r} around its table")
+    return f"{before}{BEGIN}\n{readme_table(machines)}\n{end}{behind}"
+
+
 def opening_table(machine: Machine) -> str:
     """A line for each set, a column for each pass."""
     means = whole_sets(machine)
@@ -138,9 +179,12 @@ def opening_table(machine: Machine) -> str:
 
 def opening(name: str, machine: Machine) -> str:
     """What the table shows, and where it was measured last."""
-    reports = [report for some in machine.values() for report in some]
-    newest = max(reports, key=lambda report: report.date)
+    newest = _newest(machine)
     return OPENING.format(name=name, cpu=newest.machine["cpu"], threads=newest.threads, date=newest.date[:10])
+
+
+def _newest(machine: Machine) -> Report:
+    return max((report for some in machine.values() for report in some), key=lambda report: report.date)
 
 
 # ---- the folds -----------------------------------------------------------------------------------------------------
@@ -243,7 +287,7 @@ def picture(machines: dict[str, Machine]) -> str:
     )  # fmt: skip
 
 
-def main(folder: Path = HERE / "results", target: Path = HERE.parent / "docs" / "performance.md") -> int:
+def main(folder: Path = HERE / "results", target: Path = PAGE) -> int:
     machines = load(folder)
     if not machines:
         print(f"no results in {folder}; make some: python -m fastconv bench --json {folder}/MACHINE/SET.jsonl")
@@ -252,6 +296,8 @@ def main(folder: Path = HERE / "results", target: Path = HERE.parent / "docs" / 
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page(machines, drawn.name), encoding="utf-8")
     drawn.write_text(picture(machines), encoding="utf-8")
+    if target == PAGE:
+        README.write_text(with_table(README.read_text(encoding="utf-8"), machines), encoding="utf-8")
     print(f"{target} and {drawn.name}: {sum(map(len, machines.values()))} results files")
     return 0
 

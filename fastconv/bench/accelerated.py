@@ -6,17 +6,15 @@ starts from the same weights, and the losses (or scores) are compared before any
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from .._core.arrays import Array
+from .._core.named import named_function
 from .._core.threads import get_num_threads, set_num_threads
 from ..errors import ConvError
 from ..models.catalogue import from_catalogue
@@ -117,7 +115,7 @@ def named_torch_model(text: str, size: tuple[int, int] | None = None, batch: int
     """
     place, colon, attribute = text.rpartition(":")
     if colon:
-        make, sides, channels = _seeded(_function(place, attribute)), (SIDE, SIDE), 0
+        make, sides, channels = _seeded(named_function(place, attribute)), (SIDE, SIDE), 0
         channels = _channels(text, make)
     elif text in TORCH_MODELS:
         make, side = TORCH_MODELS[text]
@@ -128,26 +126,6 @@ def named_torch_model(text: str, size: tuple[int, int] | None = None, batch: int
         )
     image = (channels, *(size or sides))
     return [TorchModel(text, make, image, batch or BATCHES[training], training) for training in (True, False)]
-
-
-def _function(place: str, attribute: str) -> Callable[[], Any]:
-    """The function of a file or a module."""
-    try:
-        if place.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-            assert spec is not None and spec.loader is not None  # as the name ends with .py
-            found = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(found)
-        else:
-            found = importlib.import_module(place)
-        made: Callable[[], Any] = getattr(found, attribute)
-    except AttributeError:
-        raise ConvError(f"{place} has no function {attribute!r}.") from None
-    except Exception as error:  # whatever the file does
-        raise ConvError(f"{place} cannot be loaded ({type(error).__name__}: {error}).") from error
-    if not callable(made):
-        raise ConvError(f"{attribute!r} of {place} is no function, but a {type(made).__name__}.")
-    return made
 
 
 def _seeded(make: Callable[[], Any]) -> Callable[[], Any]:

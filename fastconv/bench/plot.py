@@ -10,9 +10,11 @@ from .report import OURS, Report, Row, groups, title
 # Okabe and Ito's palette, told apart by people with any kind of colour vision; shapes tell them apart in print.
 MARKS: Final = {
     "torch": ("#D55E00", "o"),
+    "torch.compile": ("#D55E00", "v"),
     "onnxruntime": ("#0072B2", "s"),
     "openvino": ("#009E73", "^"),
     "ncnn": ("#CC79A7", "D"),
+    "litert": ("#56B4E9", "P"),
     "im2col": ("#555555", "x"),
     "reference": ("#999999", "+"),
 }
@@ -42,7 +44,7 @@ def save_plot(report: Report, path: str | Path) -> None:
         layout="constrained",
     )  # fmt: skip
     for axis, (set_name, pass_name, rows) in zip(axes[:, 0], panels, strict=True):
-        _panel(axis, rows)
+        panel(axis, rows)
         axis.set_title(title(set_name, pass_name), loc="left", fontsize=11, fontweight="bold")
     machine = report.machine
     figure.suptitle(
@@ -62,7 +64,8 @@ def save_plot(report: Report, path: str | Path) -> None:
     figures.close(figure)
 
 
-def _panel(axis: Any, rows: list[Row]) -> None:
+def panel(axis: Any, rows: list[Row]) -> None:
+    """One set and pass on the axes of a figure."""
     places = range(len(rows))
     ours = [row.gflops(timing) if (timing := row.of(OURS)) else 0.0 for row in rows]
     axis.barh(places, ours, height=0.7, color=BAR, label=OURS, zorder=1)
@@ -86,7 +89,7 @@ def _panel(axis: Any, rows: list[Row]) -> None:
     axis.text(
         1.01, -0.75, "times faster than the best", transform=axis.get_yaxis_transform(), fontsize=8, color="#555555"
     )
-    axis.set_yticks(places, [row.layer for row in rows], fontsize=8)
+    axis.set_yticks(places, [row.layer for row in rows], fontsize=8, parse_math=False)  # names are no formulas
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlim(0, 1.03 * right)
     axis.set_xlabel("effective GFLOP/s (counted as direct convolution)", fontsize=8)

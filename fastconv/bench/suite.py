@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Final
+
+import numpy as np
 
 from .. import _native
 from .._core.machine import cpu_name
@@ -21,6 +27,7 @@ from .report import Report, Row, Timing
 SPEED_VARIABLES: Final = (
     "FASTCONV_ISA", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_PROC_BIND",
 )  # fmt: skip
+COPIED_BYTES: Final = 1 << 26
 
 
 def select(sets: Sequence[str], only: str | None = None) -> list[Case]:
@@ -126,6 +133,21 @@ def fma_peak(threads: int, dtype: str = "float32") -> float:
     """GFLOP/s of fused multiply-adds in registers: the best of three runs, undisturbed; half of it in float64."""
     rest()
     return max(_native.fma_peak(threads) for _ in range(3)) / (2 if dtype == "float64" else 1)
+
+
+def copy_speed(threads: int) -> float:
+    """GB/s read and written by copying arrays that no cache holds, each thread its own part: the best of five."""
+    source, target = np.ones(COPIED_BYTES, np.uint8), np.zeros(COPIED_BYTES, np.uint8)
+    edges = [COPIED_BYTES * part // threads for part in range(threads + 1)]
+    best = math.inf
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(5):
+            start = time.perf_counter()
+            jobs = [pool.submit(np.copyto, target[a:b], source[a:b]) for a, b in pairwise(edges)]
+            for job in jobs:
+                job.result()
+            best = min(best, time.perf_counter() - start)
+    return 2e-9 * COPIED_BYTES / best
 
 
 def _timing(candidate: Candidate) -> Timing:

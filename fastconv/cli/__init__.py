@@ -26,6 +26,7 @@ COMMANDS = {
     "info": "show the version, the instruction set, the threads and why there are so many",
     "check": "compare the compiled code with the NumPy reference on this machine",
     "summary": "show the layers of a model: shapes, weights, multiply-adds, memory, receptive field",
+    "profile": "show where the time of a net goes, step by step, also as a page for the browser",
     "bench": "time the layers of real networks beside PyTorch, ONNX Runtime, OpenVINO, ncnn and im2col + BLAS",
     "run": "run an ONNX model on a picture and list what it says",
     "demo": "filter a photograph, train a network on digits and time convolutions, with pictures",

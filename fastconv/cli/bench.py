@@ -20,15 +20,16 @@ from ..bench.memory import MODELS, peak_memory
 from ..bench.nets import Net, run_net, select_nets
 from ..bench.peers import PEERS, Ours, Peer, load_peers
 from ..bench.plot import plot_formats, save_plot
-from ..bench.report import Report, Row, group_text, groups, heading_lines, json_lines, memory_lines, summary_text
+from ..bench.report import Report, Row, group_text, groups, heading_lines, json_lines, memory_lines, read, summary_text
 from ..bench.runtimes import RUNTIMES
-from ..bench.suite import new_report, run_case, select
+from ..bench.suite import copy_speed, new_report, run_case, select
 from ..bench.zoo.catalogue import select_zoo
 from ..bench.zoo.given import given_net
 from ..bench.zoo_report import zoo_line, zoo_text
 from ..bench.zoo_rows import SET as ZOO
 from ..bench.zoo_rows import Method, ZooCase, missing_runtimes, run_zoo, run_zoo_together
 from .common import STDOUT, CommandError, add_json, image_size, in_a_folder, progress, require, write_text
+from .html import add_html, check_html, write_html
 
 DEFAULT_AGAINST = "torch,onnxruntime,openvino,ncnn,im2col"
 # Those that run whole nets only; they are asked where --against is not given and nets of the zoo are timed.
@@ -116,6 +117,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--seconds", type=_positive(float), metavar="S", help="go on for S seconds a layer instead")
     add_json(parser, "JSON lines (the run, then one a layer)")
     parser.add_argument("--plot", metavar="FILE", help="draw a chart into FILE (.png, .svg or .pdf)")
+    add_html(parser, "tables, charts and rooflines")
+    parser.add_argument(
+        "--read", action="append", metavar="FILE",
+        help="measure nothing: show the rows that --json wrote into FILE, as text or by --html (may be given several "
+        "times)",
+    )  # fmt: skip
 
 
 def _add_nets(parser: argparse.ArgumentParser) -> None:
@@ -155,9 +162,12 @@ def _counts(text: str) -> list[int]:
 
 def run(args: argparse.Namespace) -> int:
     """Select, measure in turns, print a table after each group."""
+    if args.read:
+        return _show(args)
     whole = args.nets or args.load or args.train or args.torch or args.torch_model
     _refuse_unmatched(args)
     in_a_folder(args.json, args.plot)  # before minutes of measuring
+    check_html(args)
     cases = [] if whole else select(args.sets, args.only)
     nets = _nets(args)
     zoo = _zoo(args)
@@ -181,7 +191,41 @@ def run(args: argparse.Namespace) -> int:
     _measure(work, report, args, "network" if whole else "layer")
     if args.plot:
         save_plot(report, args.plot)
+    if args.html:
+        _write_page([report], args)
     return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    """The rows of files, in place of measuring."""
+    check_html(args)
+    if args.plot or args.json:
+        raise CommandError("--read shows rows as text or by --html; leave out --plot and --json")
+    try:
+        reports = [report for path in args.read for report in read(path)]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CommandError(f"{_listed(args.read)} holds no rows of fastconv bench --json FILE ({error})") from error
+    if not any(report.rows for report in reports):
+        raise CommandError(f"{_listed(args.read)} holds no rows")
+    if args.html:
+        _write_page(reports, args)
+        return 0
+    for report in reports:
+        print("\n".join(heading_lines(report)))
+        for name, pass_name, rows in groups(report.rows):
+            print("\n" + (zoo_text(rows) if name == ZOO else group_text(name, pass_name, rows)))
+        print("\n" + summary_text(report.rows))
+    return 0
+
+
+def _listed(paths: list[str]) -> str:
+    return ", ".join(map(repr, paths))
+
+
+def _write_page(reports: list[Report], args: argparse.Namespace) -> None:
+    from ..pages.bench import bench_page
+
+    write_html(bench_page(reports), args)
 
 
 def _refuse_unmatched(args: argparse.Namespace) -> None:
@@ -210,6 +254,8 @@ def _start(args: argparse.Namespace, models: bool, in_turns: bool, zoo: bool) ->
     if zoo:
         missing |= missing_runtimes(_zoo_peers(args))
     report = new_report(ours, peers, missing, {"rounds": args.rounds, "seconds": args.seconds})
+    if args.html or args.json:  # a page may be made of the file later
+        report.machine["copy_gbytes"] = float(f"{copy_speed(ours.threads):.3g}")
     if zoo:
         report.versions |= {name: RUNTIMES[name].version() for name in _zoo_peers(args) if name not in missing}
     if args.json != STDOUT:

@@ -19,8 +19,7 @@ import numpy as np
 
 from ..models.catalogue import CATALOGUE, from_catalogue
 from .common import STDOUT, CommandError, add_json, at_least, image_size, in_a_folder, require, write_json
-
-CHANNELS = 3  # of an ONNX input that leaves even these open
+from .given import input_shape
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,31 +67,10 @@ def _onnx(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         raise CommandError("--classes is for the models of fastconv; an .onnx file has those that it was trained for")
     session = InferenceSession(args.model)
     feeds = {
-        value.name: np.zeros(_shape(value, args.input_size), numpy_type(value.element_type))
+        value.name: np.zeros(input_shape(value, args.input_size), numpy_type(value.element_type))
         for value in session.get_inputs()
     }
     session.run(None, feeds)
     shapes = {name: list(array.shape) for name, array in feeds.items()}
     lines = [f"{args.model}: " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()), "", session.explain()]
     return {"model": args.model, "inputs": shapes, **session.describe()}, "\n".join(lines)
-
-
-def _shape(value: Any, size: tuple[int, int] | None) -> tuple[int, ...]:
-    """The declared shape: one sample, and --input-size where the sides of an image are open."""
-    declared = value.shape
-    if declared is None:
-        raise CommandError(f"input {value.name!r} declares no shape; run the model from Python")
-    made = [axis if isinstance(axis, int) and axis > 0 else 0 for axis in declared]
-    if made and not made[0]:
-        made[0] = 1
-    if len(made) == 4:
-        last = made[3] in (1, CHANNELS) and made[1] not in (1, CHANNELS)
-        channel, sides = (3, (1, 2)) if last else (1, (2, 3))
-        made[channel] = made[channel] or CHANNELS
-        for axis, side in zip(sides, size or (0, 0), strict=True):
-            if made[axis] and side and made[axis] != side:
-                raise CommandError(f"input {value.name!r} is {list(declared)}; it takes no --input-size {side}")
-            made[axis] = made[axis] or side
-    if not all(made):
-        raise CommandError(f"input {value.name!r} is {list(declared)}; give the open sides with --input-size")
-    return tuple(made)

@@ -128,6 +128,11 @@ class Pool:
         return self.buffer_bytes <= KEPT_BYTES and (self.peak == 0 or bool(self._buffers))
 
     @property
+    def used_bytes(self) -> int:
+        """The buffers in which something lies now."""
+        return sum(self._buffers[at].nbytes for at, count in self._counts.items() if count)
+
+    @property
     def buffer_bytes(self) -> int:
         """What is held now."""
         return sum(map(len, self._buffers.values()))

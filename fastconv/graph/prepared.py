@@ -67,7 +67,7 @@ class Prepared:
             seconds = [0.0] * len(program.steps)
             for _ in range(runs):
                 program.run(feeds, seconds)
-            return profile(program, seconds, runs)
+            return profile(program, feeds, seconds, runs)
 
     def program(self, feeds: Mapping[str, Any]) -> Program:
         """The program for inputs of these shapes, kept with those of the last ones."""

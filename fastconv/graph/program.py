@@ -136,6 +136,8 @@ class Program:
             self.steps.append(Step(node, found.function, call, fixed, loose, tuple(dying.get(at, ()))))
         self._given_out = frozenset(self.outputs)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.nbytes: dict[str, int] = {}  # of every value, inputs included
+        self.used: dict[int, int] = {}  # bytes of buffers while a node ran, by its id
         self._joined = Joined(pool)
         self._started = False
         self.replay: Replay | None = None
@@ -184,6 +186,9 @@ class Program:
         values: dict[str, Any] = {"": None, **self._fixed, **feeds}
         loose: set[str] = set()
         pool = self.pool
+        looking = records is not None or not self._started
+        if not self._started:
+            self.nbytes.update((name, x.nbytes) for name, x in values.items() if isinstance(x, np.ndarray))
         self._joined.begin()
         try:
             for at, step in enumerate(self.steps):
@@ -207,6 +212,8 @@ class Program:
                         records.append(_record(step, kind, works, results, pool))
                 self._keep(step, results, values)
                 self._joined.made(step.node)
+                if looking:
+                    self.used[id(step.node)] = pool.used_bytes
                 for name in step.last:
                     pool.release(values.pop(name))
                 if seconds is not None:
@@ -227,7 +234,7 @@ class Program:
                 pool.retain(value)
             values[name] = value
             if not self._started and isinstance(value, np.ndarray):
-                self.shapes[name] = value.shape
+                self.shapes[name], self.nbytes[name] = value.shape, value.nbytes
         pool.settle()
 
     def _handed_out(

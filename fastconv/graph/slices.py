@@ -7,12 +7,14 @@ batch 8: 7 % less time).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, Final
 
 import numpy as np
 
 from .._core.arrays import Array
+from .costs import costs
 from .graph import Graph, Node, ValueInfo
 from .memory import LARGEST_VALUE
 from .prepared import Prepared
@@ -50,9 +52,18 @@ class Sliced(Prepared):
             given = {value.name: values[value.name] for value in part.graph.inputs}
             pieces = -(-batch // images)
             found = part.profile({name: x[: -(-batch // pieces)] for name, x in given.items()}, runs)
-            steps += [StepTime(s.operators, s.how, s.shape, s.seconds * pieces) for s in found.steps]
+            steps += [_of_the_batch(step, pieces, batch, -(-batch // pieces)) for step in found.steps]
             values.update(_in_slices(part, values, batch, images))
+        fields = self._fields(feeds)
+        if len(fields) == len(steps):
+            steps = [replace(step, field=field) for step, field in zip(steps, fields, strict=True)]
         return Profile(runs, steps)
+
+    def _fields(self, feeds: Mapping[str, Any]) -> list[tuple[int, ...]]:
+        """Receptive fields, of the whole graph: a part does not know what lies before it."""
+        one = {name: x[:1] for name, x in feeds.items()}
+        with self.guard.lock:
+            return [cost.field for cost in costs(self.program(one), one)]
 
     def _in_parts(self, feeds: Mapping[str, Any]) -> list[tuple[int, Prepared]]:
         """Parts of the graph, one after the other, and how many images go through each at a time."""
@@ -71,6 +82,14 @@ class Sliced(Prepared):
 
     def _of(self, graph: Graph) -> Prepared:
         return Prepared(graph, self.threads, limit=self.limit, states=self._states)
+
+
+def _of_the_batch(step: StepTime, pieces: int, batch: int, images: int) -> StepTime:
+    """A step over one slice of so many images as the step over all slices, which read the weights anew."""
+    return replace(
+        step, shape=(batch, *step.shape[1:]) if step.shape[:1] == (images,) else step.shape,
+        seconds=step.seconds * pieces, macs=step.macs * batch // images, moved_bytes=step.moved_bytes * pieces,
+    )  # fmt: skip
 
 
 def _in_slices(part: Prepared, values: Mapping[str, Any], batch: int, images: int) -> dict[str, Array]:
@@ -100,7 +119,7 @@ def _for_batch(part: Array, batch: int) -> Array:
 
 def images_of(graph: Graph, program: Program) -> list[tuple[int, list[Node]]]:
     """Runs of nodes, and how many images may go through each run at a time."""
-    weights = {id(step.node): step.call.packed_bytes for step in program.steps}
+    weights = {id(step.node): step.call.told.packed_bytes for step in program.steps}
     sizes = {name: prod(shape) for name, shape in program.shapes.items()}
     many = (at for at, node in enumerate(graph.nodes) if weights.get(id(node), 0) > HEAVY_BYTES)
     heavy = next(many, len(graph.nodes))

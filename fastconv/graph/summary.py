@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .costs import costs
 from .graph import Graph, Node
 from .memory import Pool
 from .program import Program
@@ -27,14 +28,15 @@ def described(graph: Graph, read_nodes: int, program: Program | None, pool: Pool
         outputs = [name for name in node.outputs if name]
         shape = shapes.get(outputs[0]) if outputs else None
         steps.append({
-            "operators": _kind(node), "how": (call.how or None) if call else None,
-            "output_shape": None if shape is None else list(shape), "packed_bytes": call.packed_bytes if call else 0,
+            "operators": _kind(node), "how": (call.told.how or None) if call else None,
+            "output_shape": None if shape is None else list(shape),
+            "packed_bytes": call.told.packed_bytes if call else 0,
         })  # fmt: skip
     return {
         "steps": steps,
         "nodes": read_nodes,
         "constant_bytes": graph.constant_bytes(),
-        "packed_bytes": sum(call.packed_bytes for call in calls.values()) if program else None,
+        "packed_bytes": sum(call.told.packed_bytes for call in calls.values()) if program else None,
         "buffer_bytes": pool.peak if program else None,
     }
 
@@ -80,12 +82,36 @@ class StepTime:
         Its result's shape.
     seconds : float
         Its mean time.
+    operator : str
+        The operator of the graph that computes it.
+    name : str
+        What the net calls it; empty where it has no name.
+    why : tuple of str
+        Why it is done so, and why not by each method that was asked before.
+    macs : int
+        Multiply-adds by the definition; 0 where they are not counted.
+    weight_bytes : int
+        Its weights, packed.
+    moved_bytes : int
+        What it reads and makes, each value and weight counted once; 0 for a view.
+    used_bytes : int
+        The buffers of values in which something lies while it runs.
+    field : tuple of int
+        The receptive field of its result, in pixels of the input; empty where that is not known.
     """
 
     operators: str
     how: str
     shape: tuple[int, ...]
     seconds: float
+    operator: str = ""
+    name: str = ""
+    why: tuple[str, ...] = ()
+    macs: int = 0
+    weight_bytes: int = 0
+    moved_bytes: int = 0
+    used_bytes: int = 0
+    field: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,9 +164,12 @@ class Profile:
         return "\n".join([head, "", *columns(kinds), "", "the slowest steps", *columns(slowest)])
 
 
-def profile(program: Program, seconds: list[float], runs: int) -> Profile:
-    """The times of a program's steps, added up over `runs` runs, as a table."""
+def profile(program: Program, feeds: Mapping[str, Any], seconds: list[float], runs: int) -> Profile:
+    """The times of a program's steps, added up over `runs` runs on these inputs, and what they cost besides."""
     return Profile(runs, [
-        StepTime(_kind(step.node), step.call.how, program.shapes.get(step.node.outputs[0], ()), spent / runs)
-        for step, spent in zip(program.steps, seconds, strict=True)
+        StepTime(
+            _kind(step.node), step.call.told.how, program.shapes.get(step.node.outputs[0], ()), spent / runs,
+            step.node.op_type, step.node.name, step.call.told.why, step.call.macs, *cost,
+        )
+        for step, spent, cost in zip(program.steps, seconds, costs(program, feeds), strict=True)
     ])  # fmt: skip

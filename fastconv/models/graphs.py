@@ -43,6 +43,7 @@ def run_layer(call: Call, x: Array) -> Any:
         return out
     y = layer.forward(x)
     layer.release()
+    call.macs = len(x) * layer.macs(Sample(x.shape[1:]))
     call.describe("layer")
     return y
 

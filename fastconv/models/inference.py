@@ -9,6 +9,7 @@ the cache. The result equals the layers' own forward pass to rounding, and a bat
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,11 @@ from ..graph.slices import Sliced
 from ..graph.summary import Profile, table
 from ..layers.base import Layer
 from .graphs import INPUT, TURNED, Tracer
+
+
+def _layers(operators: str) -> str:
+    """The layers of a step: one with its activation is named once."""
+    return " + ".join(dict.fromkeys(operators.split(" + ")))
 
 
 class InferencePlan:
@@ -65,7 +71,7 @@ class InferencePlan:
         """What each step stands for ('operators'), how it is done, its output's shape, and bytes of packed weights."""
         steps = [step for step in self._prepared.describe()["steps"] if step["operators"] != TURNED]
         for step in steps:
-            step["operators"] = " + ".join(dict.fromkeys(step["operators"].split(" + ")))  # a layer with its activation
+            step["operators"] = _layers(step["operators"])
         return steps
 
     @property
@@ -104,7 +110,9 @@ class InferencePlan:
         Profile
             Times in seconds; print it for a table.
         """
-        return self._prepared.profile({INPUT: self._taken(x)}, runs)
+        found = self._prepared.profile({INPUT: self._taken(x)}, runs)
+        steps = [step for step in found.steps if step.operators != TURNED]
+        return Profile(runs, [replace(step, operators=_layers(step.operators)) for step in steps])
 
     def explain(self) -> str:
         """A table: which layers became one step, by which algorithm, and what memory they take."""

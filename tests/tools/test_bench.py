@@ -482,7 +482,7 @@ def test_results_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     text = path.read_text(encoding="utf-8")
     run, *rows = map(json.loads, text.splitlines())
     assert run["schema"] == 2 and run["threads"] == 1 and run["layout"] == "NHWC"
-    assert set(run["machine"]) == {"cpu", "cores", "system"}
+    assert set(run["machine"]) == {"cpu", "cores", "system", "copy_gbytes"} and run["machine"]["copy_gbytes"] > 0
     assert run["fastconv"]["isa"] and "reference" in run["versions"]
     assert [stored["pass_name"] for stored in rows] == list(PASSES) and "tiny 8→8 @8" in text
     forward = rows[0]
@@ -554,6 +554,8 @@ def test_the_page_is_that_of_the_results(make_page: Any, tmp_path: Path) -> None
     for name in ("performance.md", "performance.svg"):
         made, kept = ((folder / name).read_text(encoding="utf-8") for folder in (tmp_path, ROOT / "docs"))
         assert made == kept, f"docs/{name} is not what python bench/make_page.py makes"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == make_page.with_table(readme, make_page.load(ROOT / "bench" / "results"))
 
 
 def test_a_page(make_page: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

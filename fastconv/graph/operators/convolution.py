@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import prod
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -28,6 +30,7 @@ class Ready(NamedTuple):
 
     plan: ConvPlan
     shape: tuple[int, ...]  # of the result
+    macs: int
     pooled: bool = False  # the largest of every 2 x 2 results alone is stored
 
     def run(self, call: Call, x: Array, residual: Array | None) -> Array:
@@ -40,7 +43,7 @@ class Ready(NamedTuple):
         else:
             out = place.transpose(last)
         add = None if residual is None else residual.transpose(last)
-        call.native = self.plan.native
+        call.native, call.macs = self.plan.native, self.macs
         if self.pooled:
             return self._run_pooled(call, x.transpose(last), out).transpose(INWARD[x.ndim])
         return self.plan.run(x.transpose(last), out, residual=add).transpose(INWARD[x.ndim])
@@ -84,7 +87,9 @@ def _planned(
         "padding_mode": call.get("padding_mode", "zeros"), "num_threads": call.threads,
     }  # fmt: skip
     shape = output_shape(call, x, w, window)
+    call.macs = prod(shape) * prod(w.shape[1:])
     if pooled:
+        call.slides([e + s for e, s in zip(window.extent, window.stride, strict=True)], [2 * s for s in window.stride])
         return _pooled(call, x, w, b, shape, options)
     late = residual is not None and residual.shape != shape  # repeated: added by itself
     fused = None if late else activation
@@ -97,7 +102,7 @@ def _planned(
         after = ["residual"] if residual is not None else []
         plan, last = _plan_of(call, x, w, b, fused, options, *after), OUTWARD[x.ndim]
         if not late:
-            call.state[x.shape, x.dtype] = Ready(plan, shape)
+            call.state[x.shape, x.dtype] = Ready(plan, shape, call.macs)
         plan.run(x.transpose(last), out.transpose(last), residual=None if add is None else add.transpose(last))
     else:
         CONVOLUTIONS[x.ndim - 2](x, w, b, activation=fused, residual=add, out=out, **options)
@@ -118,16 +123,22 @@ def _plan_of(
             Use.NETWORK, (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(WEIGHT_OUTWARD[w.ndim]), b,
             data_format="channels_last", activation=fused, **options,
         )  # fmt: skip
-    made = plan.explain()
-    call.describe(" + ".join([made.kind, *filter(None, (*after, fused))]), made.packed_weight_bytes)
+    _describe(call, plan, *after, fused)
     return plan
+
+
+def _describe(call: Call, plan: ConvPlan, *after: str | None) -> None:
+    """What a plan says of itself, and what happens to its results."""
+    made = plan.explain()
+    why = dict.fromkeys((made.reason, *(sentence for _, sentence in made.refused)))
+    call.describe(" + ".join([made.kind, *filter(None, after)]), made.packed_weight_bytes, tuple(why))
 
 
 def _pooled(call: Call, x: Array, w: Array, b: Array | None, shape: Shape, options: dict[str, Any]) -> Any:
     """The convolution and the largest of every 2 x 2 of its results."""
     plan = _plan_of(call, x, w, b, call.get("activation"), options)
-    call.describe(f"{call.how} + max pooling", call.packed_bytes)
-    ready = Ready(plan, (*shape[:2], shape[2] // 2, shape[3] // 2), True)
+    call.describe(f"{call.told.how} + max pooling", *call.told[1:3])
+    ready = Ready(plan, (*shape[:2], shape[2] // 2, shape[3] // 2), call.macs, True)
     if 0 not in ready.shape:
         call.state[x.shape, x.dtype] = ready
         return ready.run(call, x, None)
@@ -176,6 +187,10 @@ def conv_transpose(call: Call, x: Array, w: Array, b: Array | None = None) -> An
     if min(output) < 1 or groups < 1:
         raise call.error(f"its result would have the shape {output}.")
     call.check((x.shape[0], w.shape[1] * groups, *output), x.dtype)
+    call.macs = x.size * prod(w.shape[1:])
+    if call.told.reach is None:
+        reach = [-(-extent // step) for extent, step in zip(bare.extent, stride, strict=True)]
+        call.slides(reach, [Fraction(1, step) for step in stride])
     # Rows added after the end are rows that the padding did not cut off.
     sides = tuple((before, after - more) for (before, after), more in zip(sides, extra, strict=True))
     shape = (x.shape[0], w.shape[1] * groups, *output)
@@ -193,8 +208,7 @@ def conv_transpose(call: Call, x: Array, w: Array, b: Array | None = None) -> An
                 if plan.native:
                     break
             assert plan is not None
-            after = [activation] if activation else []
-            call.describe(" + ".join([plan.explain().kind, *after]), plan.explain().packed_weight_bytes)
+            _describe(call, plan, activation)
         plan.run(x.transpose(last), out.transpose(last))
         call.native = plan.native
         if plan.native:

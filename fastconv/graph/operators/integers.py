@@ -7,6 +7,7 @@ of a single byte. Each is a function on arrays that native code may stand behind
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -107,6 +108,7 @@ def q_conv(call: Call, x: Array, w: Array, b: Array | None = None) -> Any:
         plan = call.state[x.shape] = _convolution(call, x, w, b)
     requantised = call.get("requantise")
     shape, last = (x.shape[0], w.shape[0], *plan.geometry.output_size), OUTWARD[x.ndim]
+    call.macs = prod(shape) * prod(w.shape[1:])
     out = call.empty_channels_last(shape, np.float32 if requantised is None else plan.dtype)
     if requantised is not None:
         plan.run(x.transpose(last), out.transpose(last))
@@ -152,6 +154,7 @@ def q_dense(call: Call, x: Array, w: Array, b: Array | None = None) -> Any:
             rows, weight, call.get("w_zero"), x.dtype, call.get("x_zero"), b, requantised, effective(call.threads)
         )
         call.describe(f"1 x 1 convolution in {x.dtype}", plan.packed_bytes)
+    call.macs = rows * weight.size
     given = reshaped(call, x, (1, rows, inputs))
     if requantised is not None:
         plan.run(given, out.reshape(1, rows, outputs))

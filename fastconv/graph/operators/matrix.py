@@ -39,6 +39,7 @@ def matmul(call: Call, a: Array, b: Array) -> Array:
 
 def multiplied(call: Call, out: Array, a: Array, b: Array) -> bool:
     """out (..., M, N) = a @ b; whether natively."""
+    call.macs = out.size * a.shape[-1]
     if a.ndim > 1 and b.ndim == 2 and views_as(a.shape, a.strides, (a.size // max(1, a.shape[-1]), a.shape[-1])):
         a, out = a.reshape(-1, a.shape[-1]), out.reshape(-1, out.shape[-1])  # one matrix for all of the batch
     left = a if a.ndim > 1 else a[None]
@@ -123,6 +124,7 @@ def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any
     shape = call.check((*x.shape[:-1], outputs), x.dtype)
     rows = x.size // inputs if inputs else 0
     out = call.empty(shape, x.dtype)
+    call.macs = rows * weight.size
     if x.dtype != weight.dtype or not rows or not outputs:
         multiplied(call, out, x, weight)
         out = out if bias is None else np.add(out, bias, out=out)
@@ -166,7 +168,7 @@ class Products:
                 Use.NETWORK, (1, 1, count, weight.shape[0]), weight.reshape(1, 1, *weight.shape), bias,
                 data_format="NHWC", num_threads=1 if few else self._call.threads,
             )  # fmt: skip
-            packed = self._call.packed_bytes + plan.explain().packed_weight_bytes
+            packed = self._call.told.packed_bytes + plan.explain().packed_weight_bytes
             self._call.describe("gathered products" if self._name == "taps" else "packed products", packed)
         more = None if added is None else added.reshape(1, 1, *added.shape)
         return partial(plan.run, rows.reshape(1, 1, *rows.shape), out.reshape(1, 1, *out.shape), residual=more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import prod
 from typing import Any
 
@@ -205,6 +206,7 @@ def max_unpool(call: Call, x: Array, indices: Array, shape: Array | None = None)
     the larger one; that is taken where the places cannot mean anything else.
     """
     window = kernel_of(call, x.shape[2:])
+    call.slides((1,) * len(window.stride), [Fraction(1, stride) for stride in window.stride])
     inferred = [
         (length - 1) * stride + kernel - sum(sides)
         for length, stride, kernel, sides in zip(x.shape[2:], window.stride, window.kernel, window.sides, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,7 @@ def conv_integer(call: Call, x: Array, w: Array, x_zero: Array | None = None, w_
     y: Array = CONVOLUTIONS[x.ndim - 2](
         a, b, None, window.stride, window.sides, window.dilation, call.get("group", 1), num_threads=call.threads
     )
+    call.macs = y.size * prod(w.shape[1:])
     return y
 
 

@@ -10,7 +10,8 @@ An input that was left out is None. The result is an array, or a tuple where the
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from typing import Any, Final
+from fractions import Fraction
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -83,6 +84,19 @@ def names(domain: str = "") -> dict[str, int]:
     return {name: known[-1].since for (where, name), known in sorted(_operators.items()) if where == domain}
 
 
+class Told(NamedTuple):
+    """What `explain` and `profile` show of a node besides its shapes and its time."""
+
+    how: str = ""
+    packed_bytes: int = 0
+    why: tuple[str, ...] = ()  # the reason for it, then why not each of the others
+    reach: tuple[tuple[int, ...], tuple[Fraction, ...]] | None = None  # see `Call.slides`
+
+
+TOLD: Final = "told"  # where a call's state has it
+UNTOLD: Final = Told()
+
+
 class Call:
     """A node at work: its attributes, and the memory for its results. `state` is kept from run to run."""
 
@@ -92,7 +106,7 @@ class Call:
         self.dying: tuple[int, ...] = ()  # inputs that nobody reads afterwards
         self.inputs: Sequence[Any] = ()
         self._ending: set[int] = set()  # the dying ones of these inputs by their ids
-        self.how, self.packed_bytes = "", 0  # for `explain`
+        self.macs = 0  # multiply-adds by the definition; 0 where nobody counted
         self.target: Callable[[Shape, Any], Array | None] | None = None  # where the first result goes, if it fits
         self._constant = [name in constants for name in node.inputs]
         self.native, self.asked = False, 0  # of this run: see `natively`; the results that it had memory for
@@ -118,9 +132,20 @@ class Call:
         """Whether every input from number `first` on is left out or the same in every run."""
         return all(not name or self.is_constant(at) for at, name in enumerate(self.node.inputs) if at >= first)
 
-    def describe(self, how: str, packed_bytes: int = 0) -> None:
-        """How the node is done, for `explain`."""
-        self.how, self.packed_bytes = how, packed_bytes
+    def describe(self, how: str, packed_bytes: int = 0, why: tuple[str, ...] = ()) -> None:
+        """How the node is done, and why so, for `explain` and `profile`."""
+        self.state[TOLD] = Told(how, packed_bytes, why, self.told.reach)
+
+    def slides(self, extent: Sequence[int], stride: Sequence[int | Fraction]) -> None:
+        """What one result looks at along the spatial axes, and how far the next one's begins, both in pixels of the
+        first input: for the receptive field."""
+        self.state[TOLD] = self.told._replace(reach=(tuple(extent), tuple(map(Fraction, stride))))
+
+    @property
+    def told(self) -> Told:
+        """What the node said of itself, in this program or in another one for the same samples."""
+        found: Told = self.state.get(TOLD, UNTOLD)
+        return found
 
     @property
     def version(self) -> int:

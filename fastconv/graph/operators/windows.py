@@ -67,6 +67,8 @@ def kernel_of(call: Call, size: tuple[int, ...], kernel: tuple[int, ...] | None 
     stride = attribute_numbers(call, "strides", len(size), 1)
     dilation = attribute_numbers(call, "dilations", len(size), 1)
     bare = Window(kernel, stride, dilation, ())
+    if call.told.reach is None:
+        call.slides(bare.extent, stride)
     return Window(kernel, stride, dilation, sides_of(call, size, bare))
 
 
