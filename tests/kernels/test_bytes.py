@@ -21,8 +21,9 @@ def drawn(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> np.nda
 
 
 def plan_of(
-    rng: np.random.Generator, x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: int, kind: str, **how: Any
-) -> tuple[QuantisedPlan, Any]:
+    rng: np.random.Generator, x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: int, kind: str,
+    **how: Any,
+) -> tuple[QuantisedPlan, Any]:  # fmt: skip
     """A plan with drawn zeros and multipliers, and its result by way of int64."""
     info, own = np.iinfo(kind), np.iinfo(x.dtype)
     sides = tuple((p, p) for p in padding)
@@ -46,7 +47,9 @@ def test_depthwise_of_every_size(x_kind: str, kind: str) -> None:
     kernels = ((3, 3), (3, 3), (1, 3), (3, 1), (5, 5), (4, 2), (7, 7), (2, 9), (9, 3))
     for at, channels in enumerate((2, 15, 16, 17, 32, 33, 64, 65, 96, 100, 128, 150)):
         for kernel in (kernels[at % len(kernels)], (3, 3)):
-            stride, dilation = tuple(rng.integers(1, 4, 2)), tuple(rng.integers(1, 3, 2) if kernel != (3, 3) else (1, 1))
+            stride, dilation = tuple(rng.integers(1, 4, 2)), (1, 1)
+            if kernel != (3, 3):
+                dilation = tuple(rng.integers(1, 3, 2))
             padding = tuple(int(k) for k in rng.integers(0, 4, 2))
             size = tuple(int(n) for n in rng.integers(9, 30, 2))
             reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
