@@ -142,6 +142,10 @@ class Replay:
         self._given = {name: movable[name] for name in outputs if name in movable}
 
     def _given_away(self, name: str) -> bool:
+        """Whether an output is made in an array of its own each run: one in which no other output lies."""
+        others = [self._homes[other] for other in self.outputs if other != name]
+        if any(isinstance(other, np.ndarray) and np.may_share_memory(self._homes[name], other) for other in others):
+            return False
         return any(
             record.own and record.kind == NATIVE and home.nbytes >= MOVED_FROM
             for record in self.records for made, home in record.made.items() if made == name
