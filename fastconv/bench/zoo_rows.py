@@ -45,6 +45,12 @@ class ZooCase:
         return named if self.precision == FLOAT32 else f"{named}, {self.precision}"
 
 
+    @property
+    def columns(self) -> int | None:
+        """The axis of results whose columns are compared each by itself; in 8 bits all of them share one grid."""
+        return self.net.columns if self.precision == FLOAT32 else None
+
+
 @dataclass(frozen=True)
 class Method:
     """How a net is measured."""
@@ -88,7 +94,7 @@ def _files(case: ZooCase) -> Iterator[tuple[Path, Buildable]]:
         np.save(folder / "x.npy", graph.feeds())
         if case.precision == INT8:
             quantise_file(folder, graph.input_shape)
-        options = {"columns": case.net.columns, "precision": case.precision}
+        options = {"columns": case.columns, "precision": case.precision}
         (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
         yield folder, graph
 
@@ -199,7 +205,7 @@ def run_zoo_together(case: ZooCase, peers: Sequence[str], method: Method) -> Row
                     reason = why
                     continue
                 one = Candidate(peer, variant, call.run, call.read)
-                one.error = error_by_column(one.read(one.run()), answer, case.net.columns)
+                one.error = error_by_column(one.read(one.run()), answer, case.columns)
                 one.correct = one.error <= TOLERANCE[case.precision]
                 found.append(one)
             if not found:

@@ -143,8 +143,9 @@ class Replay:
 
     def _given_away(self, name: str) -> bool:
         """Whether an output is made in an array of its own each run: one in which no other output lies."""
-        others = [self._homes[other] for other in self.outputs if other != name]
-        if any(isinstance(other, np.ndarray) and np.may_share_memory(self._homes[name], other) for other in others):
+        home, others = self._homes[name], [self._homes[other] for other in self.outputs if other != name]
+        arrays = [other for other in others if isinstance(other, np.ndarray)]
+        if not isinstance(home, np.ndarray) or any(np.may_share_memory(home, other) for other in arrays):
             return False
         return any(
             record.own and record.kind == NATIVE and home.nbytes >= MOVED_FROM

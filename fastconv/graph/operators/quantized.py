@@ -14,6 +14,7 @@ from ..tensors import numpy_type
 from .casts import converted
 from .chain import integer_range
 from .convolution import require_axes
+from .integers import grid_of, to_bytes, to_floats
 from .matrix import matmul
 from .registry import Call, operator
 from .windows import kernel_of
@@ -38,6 +39,9 @@ def _spread(call: Call, part: Array, x: Array) -> Array:
 @operator("DequantizeLinear", as_stored=True)
 def dequantize(call: Call, x: Array, scale: Array, zero: Array | None = None) -> Array:
     """(x - zero) * scale."""
+    grid = grid_of(scale, zero, x.dtype) if not call.get("output_dtype") and zero is not None else None
+    if grid is not None and x.dtype == grid.dtype:
+        return to_floats(x, grid, call.result_like(x, x.shape, np.float32))
     wide = x.astype(np.float32)
     if zero is not None:
         wide = wide - _spread(call, zero, x).astype(np.float32)
@@ -49,6 +53,12 @@ def dequantize(call: Call, x: Array, scale: Array, zero: Array | None = None) ->
 def quantize(call: Call, x: Array, scale: Array, zero: Array | None = None) -> Array:
     """round(x / scale) + zero, kept in range."""
     kind = zero.dtype if zero is not None else numpy_type(int(call.get("output_dtype", 0) or 2))
+    grid = grid_of(scale, zero, kind)
+    if grid is not None and x.dtype == np.float32:
+        out, held = call.result_like(x, x.shape, kind), call.like(x)
+        np.copyto(held, x)
+        to_bytes(held, grid, *grid.limits, out)
+        return out
     wide = x.astype(np.float32) / _spread(call, scale, x).astype(np.float32)
     if "int" not in kind.name:  # small floats round to what they have
         code = int(onnx_package().helper.np_dtype_to_tensor_dtype(kind))
