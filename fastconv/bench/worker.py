@@ -23,7 +23,7 @@ import numpy as np
 from .measure import rest
 from .memory import STATUS, resident
 from .peers import NotOffered
-from .runtimes import ANSWER, RUNTIMES, Job, holding
+from .runtimes import ANSWER, FLOAT32, RUNTIMES, Job, holding
 
 WARM_SECONDS: Final = 0.02  # dropped at the start of a turn
 MOST_CALLS: Final = 1000
@@ -64,7 +64,8 @@ def error_by_column(result: np.ndarray, answer: np.ndarray, axis: int | None) ->
 
 def started(name: str, variant: str, folder: Path, threads: int) -> tuple[Callable[[], Any], dict[str, Any]]:
     """The call to time, and what getting there took; the imports and conversions before are not counted."""
-    job = Job(str(folder / "net.onnx"), np.load(folder / "x.npy"), threads)
+    options = json.loads((folder / "options.json").read_text(encoding="utf-8"))
+    job = Job(str(folder / "net.onnx"), np.load(folder / "x.npy"), threads, options.get("precision", FLOAT32))
     load = RUNTIMES[name].prepare(job, variant)
     gc.collect()
     told = STATUS.exists() and CLEAR_PEAK.exists()
@@ -80,7 +81,6 @@ def started(name: str, variant: str, folder: Path, threads: int) -> tuple[Callab
     y = call.read(result)
     if name == ANSWER:
         np.save(folder / "answer.npy", y)
-    options = json.loads((folder / "options.json").read_text(encoding="utf-8"))
     error = error_by_column(y, np.load(folder / "answer.npy"), options.get("columns"))
     return call.run, {
         "load": loaded - begin, "first": first - loaded, "base": base, "peak": peak,

@@ -18,8 +18,9 @@ from .cases import NET
 from .measure import TOLERANCE, Candidate
 from .peers import NotOffered
 from .processes import START_LIMIT, Worker, WorkerError, neighbours
+from .quantised import quantise_file
 from .report import OURS, Row, Timing
-from .runtimes import ANSWER, RUNTIMES, Job, holding
+from .runtimes import ANSWER, FLOAT32, INT8, RUNTIMES, Job, holding
 from .suite import ProcessorSeconds, fma_peak, outside_share, processor_seconds, timed_row
 from .worker import error_by_column
 from .zoo.catalogue import ZooNet
@@ -36,10 +37,18 @@ class ZooCase:
 
     net: ZooNet
     batch: int = 1
+    precision: str = FLOAT32
 
     @property
     def label(self) -> str:
-        return f"{self.net.name}, batch {self.batch}"
+        named = f"{self.net.name}, batch {self.batch}"
+        return named if self.precision == FLOAT32 else f"{named}, {self.precision}"
+
+
+    @property
+    def columns(self) -> int | None:
+        """The axis of results whose columns are compared each by itself; in 8 bits all of them share one grid."""
+        return self.net.columns if self.precision == FLOAT32 else None
 
 
 @dataclass(frozen=True)
@@ -83,14 +92,17 @@ def _files(case: ZooCase) -> Iterator[tuple[Path, Buildable]]:
         folder = Path(name)
         (folder / "net.onnx").write_bytes(graph.model().SerializeToString())
         np.save(folder / "x.npy", graph.feeds())
-        (folder / "options.json").write_text(json.dumps({"columns": case.net.columns}), encoding="utf-8")
+        if case.precision == INT8:
+            quantise_file(folder, graph.input_shape)
+        options = {"columns": case.columns, "precision": case.precision}
+        (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
         yield folder, graph
 
 
 def _described(case: ZooCase, graph: Buildable) -> dict[str, Any]:
     return {
         "set": SET, "layer": case.label, "family": case.net.side, "pass_name": NET, "macs": graph.macs,
-        "shape": {"input": list(graph.input_shape), "dtype": "float32"},
+        "shape": {"input": list(graph.input_shape), "dtype": case.precision},
     }  # fmt: skip
 
 
@@ -113,7 +125,7 @@ def run_zoo(case: ZooCase, peers: Sequence[str], method: Method) -> Row:
                 _rounds(timed, busy, method, absent)
         right = {one.peer for one in timed}
         return Row(
-            peak_gflops=peak, timings=[_timing(one) for one in timed], outside=outside,
+            peak_gflops=peak, timings=[_timing(one, case.precision) for one in timed], outside=outside,
             absent={peer: reason for peer, reason in absent.items() if peer not in right}, **_described(case, graph),
         )  # fmt: skip
 
@@ -160,7 +172,7 @@ def _rounds(timed: list[_Timed], busy: int, method: Method, absent: dict[str, st
     return outside_share(before, ProcessorSeconds(after.all, after.busy, before.own + own))
 
 
-def _timing(one: _Timed) -> Timing:
+def _timing(one: _Timed, precision: str) -> Timing:
     idle = one.samples[0]
     error = one.told["error"]
     error = float("inf") if error is None else error
@@ -168,7 +180,7 @@ def _timing(one: _Timed) -> Timing:
         str(busy): [statistics.median(times), float(np.percentile(times, 95))] for busy, times in one.samples.items()
     }
     return Timing(
-        one.peer, one.variant, statistics.median(idle), min(idle), len(idle), error, error <= TOLERANCE["float32"],
+        one.peer, one.variant, statistics.median(idle), min(idle), len(idle), error, error <= TOLERANCE[precision],
         load=one.told["load"], first=one.told["first"], base=one.told["base"], peak=one.told["peak"], beside=beside,
     )  # fmt: skip
 
@@ -182,7 +194,7 @@ def run_zoo_together(case: ZooCase, peers: Sequence[str], method: Method) -> Row
         with Worker(ANSWER, "", folder, method.threads) as worker:
             worker.reply(START_LIMIT)
         answer = np.load(folder / "answer.npy")
-        job = Job(str(folder / "net.onnx"), np.load(folder / "x.npy"), method.threads)
+        job = Job(str(folder / "net.onnx"), np.load(folder / "x.npy"), method.threads, case.precision)
 
         def made(peer: str) -> list[Candidate]:
             found, reason = [], NotOffered("no variant")
@@ -193,8 +205,8 @@ def run_zoo_together(case: ZooCase, peers: Sequence[str], method: Method) -> Row
                     reason = why
                     continue
                 one = Candidate(peer, variant, call.run, call.read)
-                one.error = error_by_column(one.read(one.run()), answer, case.net.columns)
-                one.correct = one.error <= TOLERANCE["float32"]
+                one.error = error_by_column(one.read(one.run()), answer, case.columns)
+                one.correct = one.error <= TOLERANCE[case.precision]
                 found.append(one)
             if not found:
                 raise reason

@@ -21,7 +21,7 @@ from ..bench.nets import Net, run_net, select_nets
 from ..bench.peers import PEERS, Ours, Peer, load_peers
 from ..bench.plot import plot_formats, save_plot
 from ..bench.report import Report, Row, group_text, groups, heading_lines, json_lines, memory_lines, read, summary_text
-from ..bench.runtimes import RUNTIMES
+from ..bench.runtimes import FLOAT32, INT8, RUNTIMES
 from ..bench.suite import copy_speed, new_report, run_case, select
 from ..bench.zoo.catalogue import select_zoo
 from ..bench.zoo.given import given_net
@@ -36,6 +36,7 @@ DEFAULT_AGAINST = "torch,onnxruntime,openvino,ncnn,im2col"
 ZOO_ONLY = ("torch.compile", "litert")
 DEFAULT_ROUNDS = 5
 MOST_BUSY = 64
+PRECISIONS = (FLOAT32, INT8)
 
 
 def _words(known: tuple[str, ...]) -> Callable[[str], list[str]]:
@@ -144,6 +145,11 @@ def _add_nets(parser: argparse.ArgumentParser) -> None:
         help="with --nets: time the net of an ONNX file in their place; may be given several times",
     )  # fmt: skip
     parser.add_argument(
+        "--precision", type=_words(PRECISIONS), default=[FLOAT32], metavar="P,P",
+        help=f"with --nets: nets from files in {' and '.join(PRECISIONS)}, several with commas; the int8 ones are made "
+        "by ONNX Runtime's quantiser on random inputs (default: float32)",
+    )  # fmt: skip
+    parser.add_argument(
         "--busy", type=_counts, default=[0], metavar="N,N",
         help="with --nets: time the nets from files beside so many busy processes, too: 0,1,2,4",
     )  # fmt: skip
@@ -233,13 +239,16 @@ def _refuse_unmatched(args: argparse.Namespace) -> None:
     if args.onnx and not args.nets:
         raise CommandError("--onnx is for whole networks; add --nets")
     for given, name in ((args.held_out, "--held-out"), (args.tuned, "--tuned"), (args.one_process, "--one-process"),
-                        (args.busy != [0], "--busy"), (args.net_file, "--net-file")):  # fmt: skip
+                        (args.busy != [0], "--busy"), (args.net_file, "--net-file"),
+                        (args.precision != [FLOAT32], "--precision")):  # fmt: skip
         if given and not args.nets:
             raise CommandError(f"{name} is for whole networks; add --nets")
     if args.one_process and args.busy != [0]:
         raise CommandError("--busy needs processes of their own; leave out --one-process")
-    if args.onnx or args.load or args.held_out or args.tuned or args.net_file:
+    if args.onnx or args.load or args.held_out or args.tuned or args.net_file or args.precision != [FLOAT32]:
         require("onnx", "onnx")
+    if INT8 in args.precision:
+        require("onnxruntime", "bench")
     if not args.torch_model and ((args.input_size and not args.net_file) or (args.batch and not args.nets)):
         raise CommandError("--input-size and --batch are for --torch-model, also for --net-file and for --nets")
 
@@ -283,7 +292,7 @@ def _measure(work: list[Work], report: Report, args: argparse.Namespace, unit: s
 
 def _nets(args: argparse.Namespace) -> list[Net]:
     """The nets that are built from our layers; they are tuned on, and are left out where the halves are asked for."""
-    whole = args.nets and not args.held_out and not args.tuned and not args.net_file
+    whole = args.nets and not args.held_out and not args.tuned and not args.net_file and FLOAT32 in args.precision
     nets = select_nets(whole, args.train, args.only)
     return [net for net in nets if net.training or not args.batch or net.batch == args.batch]
 
@@ -292,11 +301,12 @@ def _zoo(args: argparse.Namespace) -> list[ZooCase]:
     """The nets from files; none without the package that makes the files."""
     if not args.nets or find_spec("onnx") is None:
         return []
+    batch = int(args.batch or 1)
     if args.net_file:
         in_files = [given_net(path, args.input_size) for path in args.net_file]
-        return [ZooCase(net, int(args.batch or 1)) for net in in_files]
+        return [ZooCase(net, batch, precision) for net in in_files for precision in args.precision]
     side = True if args.held_out else False if args.tuned else None
-    cases = [ZooCase(net, int(args.batch or 1)) for net in select_zoo(None, side)]
+    cases = [ZooCase(net, batch, precision) for net in select_zoo(None, side) for precision in args.precision]
     return [case for case in cases if args.only is None or args.only in case.label or args.only in case.net.family]
 
 

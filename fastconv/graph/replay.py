@@ -142,6 +142,11 @@ class Replay:
         self._given = {name: movable[name] for name in outputs if name in movable}
 
     def _given_away(self, name: str) -> bool:
+        """Whether an output is made in an array of its own each run: one in which no other output lies."""
+        home, others = self._homes[name], [self._homes[other] for other in self.outputs if other != name]
+        arrays = [other for other in others if isinstance(other, np.ndarray)]
+        if not isinstance(home, np.ndarray) or any(np.may_share_memory(home, other) for other in arrays):
+            return False
         return any(
             record.own and record.kind == NATIVE and home.nbytes >= MOVED_FROM
             for record in self.records for made, home in record.made.items() if made == name

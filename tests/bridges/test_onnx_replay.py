@@ -198,6 +198,20 @@ def test_an_output_that_is_an_input_is_that_of_this_run():
         assert np.array_equal(net.predict(x), x)
 
 
+def test_an_output_that_is_a_part_of_another_is_that_of_this_run():
+    """Where a Concat is given away, what it joins lies in it: the next run makes both elsewhere."""
+    nodes = [
+        make("Relu", ["x"], ["a"]), make("Sigmoid", ["x"], ["b"]), make("Concat", ["a", "b"], ["c"], axis=1),
+        make("Neg", ["c"], ["d"]),
+    ]  # fmt: skip
+    built = model(onnx, nodes, {"x": [1, 16, 32, 32]}, {"a": None, "c": None, "d": None}, {})
+    session = InferenceSession(built)
+    for _ in range(5):
+        x = draw(1, 16, 32, 32)
+        for got, expected in zip(session.run(None, {"x": x}), InferenceSession(built).run(None, {"x": x}), strict=True):
+            assert same(got, expected)
+
+
 def test_large_outputs_are_not_copied():
     """An output that natives alone write is made where the caller gets it, and nothing of a former one changes."""
     nodes = [make("Conv", ["x", "w"], ["a"]), make("Relu", ["a"], ["y"])]

@@ -25,6 +25,7 @@ MODULES = {
     "fastconv.models": None,
     "fastconv.onnx": "onnx",
     "fastconv.optimizers": None,
+    "fastconv.quantized": None,
     "fastconv.reference": None,
     "fastconv.scipy": None,
     "fastconv.streaming": None,

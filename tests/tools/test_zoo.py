@@ -24,6 +24,7 @@ from fastconv.bench.zoo.graph import Graph
 from fastconv.bench.zoo_rows import Method, ZooCase, missing_runtimes, run_zoo, run_zoo_together
 from fastconv.cli import main
 from fastconv.errors import ConvError
+from fastconv.onnx import InferenceSession
 
 onnx = pytest.importorskip("onnx")
 
@@ -258,6 +259,31 @@ def test_a_net_in_one_process_and_at_another_batch() -> None:
     (ours,) = row.timings
     assert ours.correct and row.layer == "tiny, batch 2" and row.shape["input"] == [2, 3, 12, 10]
     assert row.macs == 2 * small(1).macs and ours.load is None
+
+
+def test_a_net_in_8_bits() -> None:
+    pytest.importorskip("onnxruntime.quantization")
+    row = run_zoo_together(ZooCase(TINY, 1, "int8"), ["onnxruntime", "ncnn", "litert", "torch.compile"], Method(1, 1))
+    ours, other = row.timings
+    assert row.layer == "tiny, batch 1, int8" and row.shape["dtype"] == "int8"
+    assert other.peer == "onnxruntime" and ours.correct and other.correct and ours.error < 0.02
+    assert set(row.absent) == {"ncnn", "litert", "torch.compile"}
+
+
+def test_pytorchs_own_8_bits(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime.quantization")
+    torch = pytest.importorskip("torch")
+    from fastconv.bench.quantised import quantise_file, torch_int8
+
+    g = small(1)
+    (tmp_path / "net.onnx").write_bytes(g.model().SerializeToString())
+    quantise_file(tmp_path, g.input_shape)
+    made = torch_int8(str(tmp_path / "net.onnx"), g.feeds(), False)()
+    y = made(torch.from_numpy(g.feeds())).numpy()
+    session = InferenceSession(tmp_path / "float.onnx")
+    wanted = session.run(None, {"x": g.feeds()})[0]
+    assert np.abs(y - wanted).max() < 0.25 * np.abs(wanted).max()
+    assert any("quantized" in str(node.target) for node in made.graph.nodes)
 
 
 def test_a_net_from_a_file_of_one_s_own(tmp_path: Path) -> None:

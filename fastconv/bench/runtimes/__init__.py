@@ -18,16 +18,19 @@ from ..._core.threads import get_num_threads, set_num_threads
 from ..peers import Ncnn, NotOffered, OnnxRuntime, OpenVino, Torch, module
 from ..report import OURS
 
+FLOAT32: Final = "float32"
+INT8: Final = "int8"  # the file holds QuantizeLinear and DequantizeLinear, and the float net lies beside it
 ANSWER: Final = "answer"  # who is believed: ONNX Runtime without optimisations
 
 
 @dataclass(frozen=True)
 class Job:
-    """A net to run: its file, what is fed, the threads."""
+    """A net to run: its file, what is fed, the threads, in which precision."""
 
     path: str
     x: Array
     threads: int
+    precision: str = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ def _torch(job: Job, variant: str) -> Load:
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     if last and job.x.ndim not in formats:
         raise NotOffered("no channels_last of this many axes")
+    if job.precision == INT8:
+        return _torch_int8(torch, job, last, compiled)
     net = named(read(job.path))
 
     def load() -> Call:
@@ -145,7 +150,31 @@ def _torch(job: Job, variant: str) -> Load:
     return load
 
 
+def _torch_int8(torch: Any, job: Job, last: bool, compiled: bool) -> Load:
+    """The x86 backend of quantised operators."""
+    if compiled:
+        raise NotOffered("its quantised operators run as they are, without torch.compile")
+    from ..quantised import torch_int8
+
+    make = torch_int8(job.path, job.x, last)
+
+    def load() -> Call:
+        made, x = make(), torch.from_numpy(job.x)
+        if last:
+            x = x.contiguous(memory_format=torch.channels_last)
+
+        def run() -> Any:
+            with torch.inference_mode():
+                return made(x)
+
+        return Call(run, lambda y: np.asarray(y.contiguous().numpy()))
+
+    return load
+
+
 def _ncnn(job: Job, variant: str) -> Load:
+    if job.precision == INT8:
+        raise NotOffered("its nets of 8 bits are made by tools that its Python package does not have")
     peer = Ncnn(job.threads)
     from .ncnn_graph import ncnn_files
     from .reading import folded, named, read
@@ -181,6 +210,8 @@ def _ncnn_call(peer: Ncnn, job: Job, text: str, arrays: Any, shape: tuple[int, .
 
 
 def _litert(job: Job, variant: str) -> Load:
+    if job.precision == INT8:
+        raise NotOffered("its nets of 8 bits are made by TensorFlow's converter, from other files than these")
     interpreter = module("ai_edge_litert.interpreter")
     from .litert_graph import litert_file
     from .reading import folded, named, read

@@ -56,6 +56,15 @@ class Grid(NamedTuple):
         return out
 
 
+def grid_of(scale: Array, zero: Array | None, kind: np.dtype[Any]) -> Grid | None:
+    """One scale and zero point for all of a value of 8 bits; None for what is more than that."""
+    if scale.size != 1 or scale.dtype != np.float32 or kind.name not in ("int8", "uint8"):
+        return None
+    if zero is not None and (zero.size != 1 or zero.dtype != kind):
+        return None
+    return Grid(scale.reshape(-1)[0], 0 if zero is None else int(zero.reshape(-1)[0]), kind)
+
+
 # ---- the computations ------------------------------------------------------------------------------------------------
 
 

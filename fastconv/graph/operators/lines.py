@@ -28,6 +28,11 @@ def _lines(*arrays: Array) -> list[Array] | None:
     return [array.reshape(-1) for array in turned]
 
 
+def _plain(grid: Grid) -> bool:
+    """Whether the scale is a positive number."""
+    return bool(np.isfinite(grid.scale) and grid.scale > 0)
+
+
 def look_up(call: Call, x: Array, table: Array, out: Array) -> bool:
     """out = table[x] of tables of bytes, by the bits of x."""
     found = _lines(x, out) if table.itemsize == 1 else None
@@ -43,7 +48,7 @@ def look_up(call: Call, x: Array, table: Array, out: Array) -> bool:
 
 def quantise(call: Call, x: Array, grid: Grid, out: Array) -> bool:
     """QuantizeLinear of float32."""
-    found = _lines(x, out) if x.dtype == np.float32 else None
+    found = _lines(x, out) if x.dtype == np.float32 and _plain(grid) else None
     if found is None:
         return False
     values, to = found

@@ -16,7 +16,7 @@ from . import lines
 from .casts import converted
 from .chain import integer_range
 from .convolution import require_axes
-from .integers import Grid
+from .integers import grid_of, to_bytes, to_floats
 from .matrix import matmul
 from .registry import Call, operator
 from .windows import kernel_of
@@ -38,25 +38,15 @@ def _spread(call: Call, part: Array, x: Array) -> Array:
     return np.repeat(part, block, axis).take(np.arange(x.shape[axis]), axis)
 
 
-def _grid(scale: Array, zero: Array | None, kind: np.dtype[Any]) -> Grid | None:
-    """Of one scale for all, and bytes."""
-    one = scale.size == 1 and scale.ndim < 2 and scale.dtype == np.float32
-    if not one or kind.name not in ("int8", "uint8") or (zero is not None and (zero.size != 1 or zero.dtype != kind)):
-        return None
-    value = np.float32(scale.reshape(-1)[0])
-    if not (np.isfinite(value) and value > 0):
-        return None
-    return Grid(value, 0 if zero is None else int(zero.reshape(-1)[0]), kind)
-
-
 @operator("DequantizeLinear", as_stored=True)
 def dequantize(call: Call, x: Array, scale: Array, zero: Array | None = None) -> Array:
     """(x - zero) * scale."""
-    grid = _grid(scale, zero, x.dtype) if call.settled() else None
-    if grid is not None and not call.get("output_dtype"):
+    grid = grid_of(scale, zero, x.dtype) if not call.get("output_dtype") and zero is not None else None
+    if grid is not None and x.dtype == grid.dtype:
         out = call.result_like(x, x.shape, np.float32)
-        if lines.dequantise(call, x, grid, out):
-            return out
+        if not (call.settled() and lines.dequantise(call, x, grid, out)):
+            to_floats(x, grid, out)
+        return out
     wide = x.astype(np.float32)
     if zero is not None:
         wide = wide - _spread(call, zero, x).astype(np.float32)
@@ -68,11 +58,14 @@ def dequantize(call: Call, x: Array, scale: Array, zero: Array | None = None) ->
 def quantize(call: Call, x: Array, scale: Array, zero: Array | None = None) -> Array:
     """round(x / scale) + zero, kept in range."""
     kind = zero.dtype if zero is not None else numpy_type(int(call.get("output_dtype", 0) or 2))
-    grid = _grid(scale, zero, kind) if call.settled() else None
-    if grid is not None and x.dtype == np.float32 and not call.get("precision"):
-        out = call.result_like(x, x.shape, grid.dtype)
-        if lines.quantise(call, x, grid, out):
-            return out
+    grid = grid_of(scale, zero, kind) if not call.get("precision") else None
+    if grid is not None and x.dtype == np.float32:
+        out = call.result_like(x, x.shape, kind)
+        if not (call.settled() and lines.quantise(call, x, grid, out)):
+            held = call.like(x)
+            np.copyto(held, x)
+            to_bytes(held, grid, *grid.limits, out)
+        return out
     wide = x.astype(np.float32) / _spread(call, scale, x).astype(np.float32)
     if "int" not in kind.name:  # small floats round to what they have
         code = int(onnx_package().helper.np_dtype_to_tensor_dtype(kind))
