@@ -7,11 +7,11 @@ that leave int32 are refused, as everywhere.
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any, Final
 
 import numpy as np
 
+from .. import _native
 from ..errors import ConvError, ConvTypeError
 from .arrays import Array, DType, as_array
 from .explanation import ConvExplanation, explanation
@@ -52,6 +52,24 @@ class Requantise(NamedTuple):
         return (values.astype(np.int32) + np.int32(self.zero_point)).astype(self.dtype)
 
 
+def _unpickled(packed_by: tuple[Any, ...], given: tuple[Any, ...], weight: Array, native: Any) -> QuantisedPlan:
+    """The plan that `QuantisedPlan.__reduce__` took apart: packed weights are for one build and one instruction set."""
+    g, kind, zero, bias, requantise, options = given
+    if native is None:
+        return QuantisedPlan(g, weight, np.zeros(1, np.int8), kind, zero, bias, requantise, **options)
+    if packed_by != (_native.isa_name(), _native.sources()):
+        raise ConvError(
+            f"the weights of this plan were packed for {packed_by[0]}, perhaps by another build of fastconv, but this "
+            f"process uses {_native.isa_name()}; make the plan again here."
+        )
+    plan = QuantisedPlan(g, weight[:0], np.zeros(1, np.int8), kind, zero, None, requantise, **options)
+    (four, largest), packed, ends = native
+    plan._weight, plan._bias = weight, bias
+    plan._prepare(four, largest)
+    plan._packed, plan._ends = tuple(one.aligned() for one in packed), ends
+    return plan
+
+
 class QuantisedPlan:
     """A convolution of bytes prepared once: `run` gives bytes, or the int32 sums where there is no `requantise`.
 
@@ -70,44 +88,61 @@ class QuantisedPlan:
         self.dtype: DType = INT32 if requantise is None else requantise.dtype
         self._zero = int(input_zero)
         self._layout, self._batched = layout(data_format, len(g.input_size)), batched
+        self._options: dict[str, Any] = {"threads": threads, "data_format": data_format, "batched": batched}
         channels = (-1, *(1,) * (weight.ndim - 1))
-        self._weight: Array = weight.astype(DIFFERENCE) - weight_zero.astype(DIFFERENCE).reshape(channels)
+        difference: Array = weight.astype(DIFFERENCE) - weight_zero.astype(DIFFERENCE).reshape(channels)
         self._bias: Array | None = None if bias is None else bias.astype(INT32)
-        self._certain = self._largest_sum() < 1 << 31
+        largest = self._largest_sum(difference)
         self._program: BytesProgram | DepthwiseBytes | None = None
-        if self._certain and prod(self._weight.shape):
-            self._prepare()
+        self._weight: Array = difference
+        if largest < 1 << 31 and difference.size:
+            narrow = difference.astype(np.int8)
+            four = bool((narrow == difference).all()) and multiplies_four(difference.shape[1], g.groups)
+            self._prepare(four, largest)
+            assert self._program is not None
+            self._packed, self._ends = self._program.prepared(narrow if four else difference, self._bias, requantise)
 
-    def _prepare(self) -> None:
-        """Native code, its weights packed."""
-        narrow = self._weight.astype(np.int8)
-        four = bool((narrow == self._weight).all()) and multiplies_four(self._weight.shape[1], self.geometry.groups)
-        weight = narrow if four else self._weight
-        types, how = Types(self.input_dtype, weight.dtype, INT32), self.requantise
+    def _prepare(self, four: bool, largest: int) -> None:
+        """Native code for a weight that is `four` steps at a time; from here on packed weights stand for it."""
+        self._made = four, largest
+        kind = np.dtype(np.int8) if four else DIFFERENCE
+        self._weight = np.broadcast_to(np.zeros((), kind), self._weight.shape)
+        how, result = self.requantise, None if self.requantise is None else self.dtype
+        types = Types(self.input_dtype, kind, INT32)
         self._problem = p = problem(self.geometry, Direction.FORWARD, types, Use.HELD, self.threads)
-        result = None if how is None else self.dtype
         # The depthwise kernel takes products that an int32 holds.
-        largest = 0 if how is None else self._largest_sum() * float(how.multiplier.max(initial=0))
-        program = depthwise_bytes(p, four, self._zero, result) if largest < 1 << 30 else None
-        program = program or bytes_program(p, four, self._zero, result)
-        self._program = program
-        self._packed, self._ends = program.prepared(weight, self._bias, self.requantise)
-        alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
-        self._shape_alone, self._own_shape_alone = alone, self._layout.weight_from_logical(alone)
+        most = 0 if how is None else largest * float(how.multiplier.max(initial=0))
+        program = depthwise_bytes(p, four, self._zero, result) if most < 1 << 30 else None
+        self._program = program or bytes_program(p, four, self._zero, result)
 
-    def _largest_sum(self) -> int:
-        """What no sum of this weight and bias exceeds, whatever the input holds."""
+    def _largest_sum(self, weight: Array) -> int:
+        """What no sum of a weight and the bias exceeds, whatever the input holds."""
         limits = np.iinfo(self.input_dtype)
         reach = max(int(limits.max) - self._zero, self._zero - int(limits.min))
-        sums = np.abs(self._weight.astype(np.int64)).reshape(len(self._weight), -1).sum(1) * reach
+        sums = np.abs(weight.astype(np.int64)).sum(tuple(range(1, weight.ndim))) * reach
         if self._bias is not None:
             sums = sums + np.abs(self._bias.astype(np.int64))
         return int(sums.max(initial=0))
 
-    @property
-    def native(self) -> bool:
-        """Whether a run is native works alone, which a net may do again by themselves."""
-        return self._program is not None
+    def __copy__(self) -> QuantisedPlan:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> QuantisedPlan:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        given = self.geometry, self.input_dtype, self._zero, self._bias, self.requantise, self._options
+        if self._program is None:
+            return _unpickled, ((), given, self._weight, None)
+        packed_by = _native.isa_name(), _native.sources()
+        return _unpickled, (packed_by, given, self._weight, (self._made, self._packed, self._ends))
+
+    def natively(self, x: Array, out: Array) -> bool:
+        """Whether a run on these arrays is native works alone, which a net may do again by themselves."""
+        if self._program is None:
+            return False
+        logical = self._layout.to_logical
+        return self._program.takes(logical(x), logical(out))
 
     @property
     def packed_bytes(self) -> int:
@@ -182,7 +217,7 @@ class QuantisedPlan:
         )
         if self._program is not None and target.size:
             self._program.run(
-                logical, self._shape_alone, self._packed, self._ends, None, target, ACTIVATIONS[None], False
+                logical, self._weight, self._packed, self._ends, None, target, ACTIVATIONS[None], False
             )
         elif target.size:
             self._run_otherwise(logical, target)

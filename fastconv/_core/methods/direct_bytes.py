@@ -66,6 +66,10 @@ class BytesProgram(DirectProgram):
         """With bytes as the result."""
         return native_program(s, None if self.result is None else STORAGE[self.result])
 
+    def takes(self, x: Array, out: Array) -> bool:
+        """Whether these arrays (logical axis order) need no copies."""
+        return True
+
     def shifted(self, weight: Array, bias: Array | None) -> Array | None:
         """The bias of a weight in logical order, less what the zero adds to every sum."""
         if not self.zero:

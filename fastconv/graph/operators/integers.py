@@ -121,7 +121,7 @@ def q_conv(call: Call, x: Array, w: Array, b: Array | None = None) -> Any:
     out = call.empty_channels_last(shape, np.float32 if requantised is None else plan.dtype)
     if requantised is not None:
         plan.run(x.transpose(last), out.transpose(last))
-        if plan.native:
+        if plan.natively(x.transpose(last), out.transpose(last)):
             call.natively()
         return out
     sums = call.pool.empty(out.transpose(last).shape, np.dtype(np.int32))
@@ -167,7 +167,7 @@ def q_dense(call: Call, x: Array, w: Array, b: Array | None = None) -> Any:
     given = reshaped(call, x, (1, rows, inputs))
     if requantised is not None:
         plan.run(given, out.reshape(1, rows, outputs))
-        if plan.native:
+        if plan.natively(given, out.reshape(1, rows, outputs)):
             call.natively()
         return out
     sums = call.pool.empty((1, rows, outputs), np.dtype(np.int32))
@@ -249,7 +249,7 @@ def q_average_pool(call: Call, x: Array) -> Any:
     out = call.empty_channels_last(shape, grid.dtype)
     if factors is None:
         plan.run(x.transpose(last), out.transpose(last))
-        if plan.native:
+        if plan.natively(x.transpose(last), out.transpose(last)):
             call.natively()
         return out
     values = plan.run(x.transpose(last)).transpose(INWARD[x.ndim]) * factors
