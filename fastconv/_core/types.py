@@ -113,8 +113,8 @@ _SHORT: Final = frozenset(map(np.dtype, ("int8", "uint8", "int16")))  # what int
 
 
 def product_compute(types: Types) -> int:
-    """fc_compute of the products of the direct driver: of integers of 8 and 16 bits pairs of int16, which one instruction
-    multiplies and adds; their sums are those of int32."""
+    """fc_compute of the products of the direct driver: of integers of 8 and 16 bits pairs of int16, which one
+    instruction multiplies and adds; their sums are those of int32."""
     pairs = types.input in _SHORT and types.weight in _SHORT and COMPUTE[types.result] == _native.COMPUTES["int32"]
     return _native.COMPUTES["int16"] if pairs else COMPUTE[types.result]
 
