@@ -1,127 +1,488 @@
-"""What `fit` calls while it trains: functions of (epoch, values), and objects with the methods of Keras' callbacks.
+"""Callbacks in Keras' words: what `fit`, `evaluate` and `predict` call while they run.
 
-All are looked at before the first step: what could not be called then is refused at once.
+Whatever has these methods will do; Keras' own callbacks do, but those that write files of Keras' models.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+import csv
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, Final
 
-from .errors import ConvTypeError
+import numpy as np
 
-Values = dict[str, float]
-# The methods of Keras' callbacks that `fit` calls, and how many arguments they take before the values.
-METHODS: Final = {
-    "on_train_begin": 0, "on_train_end": 0, "on_epoch_begin": 1, "on_epoch_end": 1,
-    "on_train_batch_begin": 1, "on_train_batch_end": 1,
-    "on_test_begin": 0, "on_test_end": 0, "on_test_batch_begin": 1, "on_test_batch_end": 1,
-}  # fmt: skip
-OLDER: Final = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
-WANTED: Final = (
-    "callbacks must hold functions of (epoch, values) or objects with the methods of Keras' callbacks, such as "
-    "on_epoch_end(epoch, logs)"
-)
+from ._core.words import flag, integer
+from .errors import ConvError, ConvTypeError
+
+Values = dict[str, Any]
+SUFFIXES: Final = (".npz", ".safetensors")
 
 
-class Callbacks:
-    """The callbacks of one training.
+class Callback:
+    """What `fit` calls: override the methods that matter. `self.model` and `self.params` are set before.
+
+    Setting `self.model.stop_training` to True ends the training after the batch or the epoch.
+    """
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.params: dict[str, Any] = {}
+
+    def set_model(self, model: Any) -> None:
+        """Take the model that is trained.
+
+        Parameters
+        ----------
+        model : Model or Sequential
+            Kept as `self.model`.
+        """
+        self.model = model
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Take what is known of the training.
+
+        Parameters
+        ----------
+        params : dict
+            epochs, steps and verbose, kept as `self.params`.
+        """
+        self.params = params
+
+    def on_train_begin(self, logs: Values | None = None) -> None:
+        """Called before the first epoch.
+
+        Parameters
+        ----------
+        logs : dict, optional
+            Empty.
+        """
+
+    def on_train_end(self, logs: Values | None = None) -> None:
+        """Called behind the last epoch.
+
+        Parameters
+        ----------
+        logs : dict, optional
+            The values of the last epoch.
+        """
+
+    def on_epoch_begin(self, epoch: int, logs: Values | None = None) -> None:
+        """Called before every epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+        logs : dict, optional
+            Empty.
+        """
+
+    def on_epoch_end(self, epoch: int, logs: Values | None = None) -> None:
+        """Called behind every epoch and its validation.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+        logs : dict, optional
+            The values of the epoch, as in the history.
+        """
+
+    def on_train_batch_begin(self, batch: int, logs: Values | None = None) -> None:
+        """Called before every step.
+
+        Parameters
+        ----------
+        batch : int
+            From 0 in every epoch.
+        logs : dict, optional
+            Empty.
+        """
+
+    def on_train_batch_end(self, batch: int, logs: Values | None = None) -> None:
+        """Called behind every step.
+
+        Parameters
+        ----------
+        batch : int
+            From 0 in every epoch.
+        logs : dict, optional
+            The means of the epoch so far.
+        """
+
+    def on_test_begin(self, logs: Values | None = None) -> None:
+        """Called before a validation or an `evaluate`.
+
+        Parameters
+        ----------
+        logs : dict, optional
+            Empty.
+        """
+
+    def on_test_end(self, logs: Values | None = None) -> None:
+        """Called behind a validation or an `evaluate`.
+
+        Parameters
+        ----------
+        logs : dict, optional
+            What was measured.
+        """
+
+    def on_test_batch_begin(self, batch: int, logs: Values | None = None) -> None:
+        """Called before a batch is measured.
+
+        Parameters
+        ----------
+        batch : int
+            From 0.
+        logs : dict, optional
+            Empty.
+        """
+
+    def on_test_batch_end(self, batch: int, logs: Values | None = None) -> None:
+        """Called when a batch has been measured.
+
+        Parameters
+        ----------
+        batch : int
+            From 0.
+        logs : dict, optional
+            The means so far.
+        """
+
+    def on_predict_begin(self, logs: Values | None = None) -> None:
+        """Called before a `predict`.
+
+        Parameters
+        ----------
+        logs : dict, optional
+            Empty.
+        """
+
+    def on_predict_end(self, logs: Values | None = None) -> None:
+        """Called behind a `predict`.
+
+        Parameters
+        ----------
+        logs : dict, optional
+            Empty.
+        """
+
+    def on_predict_batch_begin(self, batch: int, logs: Values | None = None) -> None:
+        """Called before a batch is predicted.
+
+        Parameters
+        ----------
+        batch : int
+            From 0.
+        logs : dict, optional
+            Empty.
+        """
+
+    def on_predict_batch_end(self, batch: int, logs: Values | None = None) -> None:
+        """Called when a batch has been predicted.
+
+        Parameters
+        ----------
+        batch : int
+            From 0.
+        logs : dict, optional
+            'outputs': an array, or a list of them.
+        """
+
+
+class _Watching(Callback):
+    """A callback that compares a value with the best one so far."""
+
+    def __init__(self, monitor: str, mode: str, best: float | None, least: float = 0.0) -> None:
+        super().__init__()
+        if not isinstance(monitor, str):
+            raise ConvTypeError(f"monitor must be the name of a value such as 'val_loss', but got {monitor!r}.")
+        if mode not in ("auto", "min", "max"):
+            raise ConvError(f"mode must be 'auto', 'min' or 'max', but got mode={mode!r}.")
+        self.monitor, self.mode, self.least, self.best = monitor, mode, abs(float(least)), best
+        rising = monitor.removeprefix("val_").endswith(("accuracy", "acc", "auc"))
+        self._rises = mode == "max" or (mode == "auto" and rising)
+
+    def _better(self, value: float, than: float | None) -> bool:
+        if than is None:
+            return True
+        return value - self.least > than if self._rises else value + self.least < than
+
+
+class EarlyStopping(_Watching):
+    """End the training when a value has stopped to become better.
 
     Parameters
     ----------
-    given : callable, object or iterable of them, optional
-        As `fit` takes them.
-    model : Trainable
-        Handed to those with `set_model`; its `stop_training` is set where a function returns True.
-    **params : Any
-        Handed to those with `set_params`, in Keras' words: epochs, steps and verbose.
-
-    Raises
-    ------
-    ConvTypeError
-        For what is neither a function nor such an object, or takes other arguments.
+    monitor : str
+        The value: 'loss', 'val_loss', 'val_accuracy' and so on, as in the history.
+    min_delta : float
+        A change of less is none.
+    patience : int
+        Epochs without a better value before the end.
+    verbose : {0, 1}
+        Print when and what.
+    mode : {'auto', 'min', 'max'}
+        Whether smaller or larger is better; 'auto' takes accuracies to rise and all else to fall.
+    baseline : float, optional
+        The value must become better than this too for patience to begin anew.
+    restore_best_weights : bool
+        At the end, put back the weights of the best epoch.
+    start_from_epoch : int
+        Epochs that are not looked at.
     """
 
-    def __init__(self, given: object, model: Any, **params: Any) -> None:
-        self.model = model
-        self._functions: list[Callable[..., Any]] = []
-        self._methods: dict[str, list[Callable[..., Any]]] = {name: [] for name in METHODS}
-        callbacks = _listed(given)
-        for callback in callbacks:
-            self._take(callback)
-        for callback in callbacks:
-            _settle_direction(callback)
-            for setter, value in (("set_params", params), ("set_model", model)):
-                if callable(method := getattr(callback, setter, None)) and not _is_function(callback):
-                    method(value)
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0,
+        patience: int = 0,
+        verbose: int = 0,
+        mode: str = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
+    ) -> None:
+        super().__init__(monitor, mode, None, min_delta)
+        self.patience, self.baseline, self.verbose = integer("patience", patience), baseline, verbose
+        self.restore_best_weights = flag("restore_best_weights", restore_best_weights)
+        self.start_from_epoch = integer("start_from_epoch", start_from_epoch)
+        self.on_train_begin()
 
-    def _take(self, callback: object) -> None:
-        if isinstance(callback, type):
-            raise ConvTypeError(f"{WANTED}, but got the class {callback.__name__}; write it with parentheses.")
-        if _is_function(callback):
-            if not callable(callback):
-                raise ConvTypeError(f"{WANTED}, but got {callback!r} of type {type(callback).__name__}.")
-            self._functions.append(_taking(callback, 2, repr(callback)))
+    def on_train_begin(self, logs: Values | None = None) -> None:
+        self.wait, self.stopped_epoch, self.best_epoch = 0, 0, 0
+        self.best: float | None = None
+        self.best_weights: list[Any] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: Values | None = None) -> None:
+        value = (logs or {}).get(self.monitor)
+        if value is None:
+            warnings.warn(
+                f"EarlyStopping watches {self.monitor!r}, which was not measured; there are {', '.join(logs or {})}.",
+                RuntimeWarning, stacklevel=2,
+            )  # fmt: skip
+        if value is None or epoch < self.start_from_epoch:
             return
-        if isinstance(getattr(callback, "save_weights_only", None), bool):
-            raise ConvTypeError(
-                f"callbacks holds a {type(callback).__name__}, which writes files of Keras' models; save this one by "
-                "a function, such as lambda epoch, values: model.save('weights.npz')."
-            )
-        for name, count in METHODS.items():
-            method = getattr(callback, name, None) or getattr(callback, OLDER.get(name, name), None)
-            if method is not None:
-                self._methods[name].append(_taking(method, count + 1, f"{type(callback).__name__}.{name}"))
+        if self.restore_best_weights and self.best_weights is None:
+            self.best_weights, self.best_epoch = self.model.get_weights(), epoch
+        self.wait += 1
+        if self._better(value, self.best):
+            self.best, self.best_epoch = value, epoch
+            if self.restore_best_weights:
+                self.best_weights = self.model.get_weights()
+            if self.baseline is None or self._better(value, self.baseline):
+                self.wait = 0
+        elif self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
 
-    def call(self, method: str, *arguments: Any) -> None:
-        """Call this method of all objects that have it; the last argument is the values."""
-        for each in self._methods[method]:
-            each(*arguments)
-
-    def epoch_end(self, epoch: int, values: Values) -> None:
-        """Call the methods, then the functions: True of one of them ends the training."""
-        self.call("on_epoch_end", epoch, values)
-        for function in self._functions:
-            if function(epoch, values):
-                self.model.stop_training = True
-
-
-def _is_function(callback: object) -> bool:
-    """Whether it has none of the methods."""
-    known = (*METHODS, *OLDER.values(), "on_predict_begin", "on_predict_end")
-    return not any(callable(getattr(callback, name, None)) for name in known)
+    def on_train_end(self, logs: Values | None = None) -> None:
+        if self.stopped_epoch > 0 and self.verbose:
+            print(f"epoch {self.stopped_epoch + 1}: stopped, as {self.monitor} did not become better")
+        if self.best_weights is not None:
+            if self.verbose:
+                print(f"the weights are those of epoch {self.best_epoch + 1}")
+            self.model.set_weights(self.best_weights)
 
 
-def _listed(given: object) -> list[object]:
-    if given is None:
-        return []
-    if callable(given) or not _is_function(given):
-        return [given]
-    if isinstance(given, (str, bytes, dict)) or not isinstance(given, Iterable):
-        raise ConvTypeError(f"{WANTED}, in a list, but got {given!r} of type {type(given).__name__}.")
-    return list(given)
+class ModelCheckpoint(_Watching):
+    """Save the net while it trains: architecture, weights and the optimiser's state, for `fastconv.load_model`.
+
+    Parameters
+    ----------
+    filepath : path_like
+        Ends in .npz or .safetensors; may name values, such as 'net-{epoch:02d}-{val_loss:.2f}.npz', with epochs from 1.
+    monitor : str
+        The value that says which is best.
+    verbose : {0, 1}
+        Print what is saved.
+    save_best_only : bool
+        Save where the value is better than ever before.
+    save_weights_only : bool
+        Write the weights alone, for `model.load`.
+    mode : {'auto', 'min', 'max'}
+        Whether smaller or larger is better; 'auto' takes accuracies to rise and all else to fall.
+    save_freq : 'epoch' or int
+        Behind every epoch, or behind so many steps.
+    initial_value_threshold : float, optional
+        The value must be better than this to be saved.
+    """
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        save_freq: str | int = "epoch",
+        initial_value_threshold: float | None = None,
+    ) -> None:
+        super().__init__(monitor, mode, initial_value_threshold)
+        try:
+            self.filepath = os.fspath(filepath)
+        except TypeError as error:
+            raise ConvTypeError(f"filepath must be a file name, but got {filepath!r}.") from error
+        if Path(self.filepath).suffix.lower() not in SUFFIXES:
+            raise ConvError(f"filepath must end in {' or '.join(SUFFIXES)}, but got {self.filepath!r}.")
+        if save_freq != "epoch" and (isinstance(save_freq, (bool, str)) or integer("save_freq", save_freq) < 1):
+            raise ConvError(f"save_freq must be 'epoch' or a number of steps, but got save_freq={save_freq!r}.")
+        self.save_best_only = flag("save_best_only", save_best_only)
+        self.save_weights_only = flag("save_weights_only", save_weights_only)
+        self.save_freq, self.verbose = save_freq, verbose
+        self._epoch, self._steps = 0, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Values | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Values | None = None) -> None:
+        if self.save_freq == "epoch":
+            return
+        self._steps += 1
+        if self._steps >= int(self.save_freq):
+            self._steps = 0
+            self._save(self._epoch, {"batch": batch + 1, **(logs or {})})
+
+    def on_epoch_end(self, epoch: int, logs: Values | None = None) -> None:
+        if self.save_freq == "epoch":
+            self._save(epoch, logs or {})
+
+    def _save(self, epoch: int, values: Values) -> None:
+        if self.save_best_only and not self._is_best(values):
+            return
+        try:
+            path = self.filepath.format(**{"epoch": epoch + 1, **values})
+        except (KeyError, IndexError, ValueError) as error:
+            raise ConvError(
+                f"filepath={self.filepath!r} cannot be filled in ({type(error).__name__}: {error}); the values are "
+                f"{', '.join(['epoch', *values])}."
+            ) from error
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if self.save_weights_only:
+            self.model.save_weights(path)
+        else:
+            self.model.save(path)
+        if self.verbose:
+            print(f"epoch {epoch + 1}: saved {path}")
+
+    def _is_best(self, values: Values) -> bool:
+        value = values.get(self.monitor)
+        if value is None:
+            warnings.warn(
+                f"ModelCheckpoint watches {self.monitor!r}, which was not measured, and saves every time; there are "
+                f"{', '.join(values)}.",
+                RuntimeWarning, stacklevel=3,
+            )  # fmt: skip
+            return True
+        if not self._better(value, self.best):
+            return False
+        self.best = value
+        return True
 
 
-def _settle_direction(callback: Any) -> None:
-    """Of Keras' callbacks that watch accuracy: they would look for the direction in Keras' own metric objects."""
-    monitor = getattr(callback, "monitor", None)
-    if getattr(callback, "mode", None) == "auto" and monitor in ("accuracy", "val_accuracy"):
-        callback.mode = "max"
+class CSVLogger(Callback):
+    """Write a line of values an epoch to a file.
+
+    Parameters
+    ----------
+    filename : path_like
+        Written anew, unless `append`.
+    separator : str
+        Between values.
+    append : bool
+        Go on behind what is there.
+    """
+
+    def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
+        super().__init__()
+        try:
+            self.filename = os.fspath(filename)
+        except TypeError as error:
+            raise ConvTypeError(f"filename must be a file name, but got {filename!r}.") from error
+        if not isinstance(separator, str) or len(separator) != 1:
+            raise ConvError(f"separator must be one character, but got separator={separator!r}.")
+        self.separator, self.append = separator, flag("append", append)
+        self._file: IO[str] | None = None
+        self._names: list[str] = []
+        self._headed = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take: all but the open file."""
+        return {**self.__dict__, "_file": None, "model": None}
+
+    def on_train_begin(self, logs: Values | None = None) -> None:
+        self.on_train_end()
+        place = Path(self.filename)
+        self._headed = self.append and place.is_file() and place.stat().st_size > 0
+        self._file = open(place, "a" if self.append else "w", newline="", encoding="utf-8")  # noqa: SIM115
+        self._names = []
+
+    def on_epoch_end(self, epoch: int, logs: Values | None = None) -> None:
+        values = logs or {}
+        if self._file is None:
+            self.on_train_begin()
+        assert self._file is not None
+        writer = csv.writer(self._file, delimiter=self.separator)
+        if not self._names:
+            self._names = sorted(values)
+            if not any(name.startswith("val_") for name in self._names):
+                self._names += [f"val_{name}" for name in self._names]  # a later epoch may be validated
+            if not self._headed:
+                writer.writerow(["epoch", *self._names])
+        writer.writerow([epoch, *(values.get(name, "NA") for name in self._names)])
+        self._file.flush()
+
+    def on_train_end(self, logs: Values | None = None) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
 
 
-def _taking(function: Callable[..., Any], count: int, name: str) -> Callable[..., Any]:
-    """The function, if it can be called with so many arguments."""
-    if not callable(function):
-        raise ConvTypeError(f"{WANTED}, but {name} is {function!r}, which cannot be called.")
-    try:
-        signature = inspect.signature(function)
-    except (ValueError, TypeError):  # built in: no telling
-        return function
-    try:
-        signature.bind(*range(count))
-    except TypeError as error:
-        taken = "(epoch, values)" if count == 2 else "(values)"
-        raise ConvTypeError(f"{WANTED}, but {name} takes {signature} and would be called with {taken}.") from error
-    return function
+class LearningRateScheduler(Callback):
+    """Set the optimiser's learning rate before every epoch.
 
+    Parameters
+    ----------
+    schedule : callable
+        A function of (epoch, rate), or of the epoch alone, that gives the rate.
+    verbose : {0, 1}
+        Print the rate.
+    """
+
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
+        super().__init__()
+        if not callable(schedule):
+            raise ConvTypeError(f"schedule must be a function of (epoch, rate), but got {schedule!r}.")
+        self.schedule, self.verbose = schedule, verbose
+
+    def on_epoch_begin(self, epoch: int, logs: Values | None = None) -> None:
+        optimizer = self.model.optimizer
+        try:
+            rate = self.schedule(epoch, float(optimizer.current_rate()))
+        except TypeError:  # of the epoch alone, as in older Keras
+            rate = self.schedule(epoch)
+        if isinstance(rate, bool) or not isinstance(rate, (float, int, np.floating, np.integer)) or not rate >= 0:
+            raise ConvError(f"schedule must give a rate of at least 0, but gave {rate!r} for epoch {epoch}.")
+        optimizer.learning_rate = float(rate)
+        if self.verbose:
+            print(f"epoch {epoch + 1}: learning rate {float(rate)}")
+
+    def on_epoch_end(self, epoch: int, logs: Values | None = None) -> None:
+        if logs is not None:
+            logs["learning_rate"] = float(self.model.optimizer.current_rate())
+
+
+def __getattr__(name: str) -> Any:
+    if name[:1].isupper():
+        raise AttributeError(
+            f"fastconv.callbacks has no {name}; Keras' own callbacks work too: pass keras.callbacks.{name}(...) to fit."
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["CSVLogger", "Callback", "EarlyStopping", "LearningRateScheduler", "ModelCheckpoint"]

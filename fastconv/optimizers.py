@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import _native
 from ._core.arrays import as_array
 from ._core.words import flag
-from .errors import ConvError, ConvTypeError
+from .errors import ConvError, ConvTypeError, keras_has
 from .layers.base import Parameter, positive, real
 from .layers.rows import team
 
@@ -259,12 +259,12 @@ def optimizer(value: object) -> Optimizer:
     """
     if isinstance(value, Optimizer):
         return value
-    names = ", ".join(map(repr, OPTIMIZERS))
+    names, more = ", ".join(map(repr, OPTIMIZERS)), keras_has("optimizers")
     if not isinstance(value, str):
-        raise ConvTypeError(f"optimizer must be an optimizer or one of {names}, but got {value!r}.")
+        raise ConvTypeError(f"optimizer must be an optimizer or one of {names}, but got {value!r}; {more}")
     found = OPTIMIZERS.get(value.lower())
     if found is None:
-        raise ConvError(f"optimizer must be an optimizer or one of {names}, but got optimizer={value!r}.")
+        raise ConvError(f"optimizer must be an optimizer or one of {names}, but got optimizer={value!r}; {more}")
     return found()
 
 

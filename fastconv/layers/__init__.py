@@ -9,6 +9,7 @@ from .base import Layer, Parameter
 from .convolution import Conv1D, Conv1DTranspose, Conv2D, Conv2DTranspose, Conv3D, Conv3DTranspose
 from .core import Dense, Dropout, Flatten, Reshape, Residual
 from .kinds import DepthwiseConv1D, DepthwiseConv2D, SeparableConv1D, SeparableConv2D, TiledConv2D
+from .merging import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .normalization import BatchNormalization, LocalResponseNormalization
 from .pooling import (
     AveragePooling1D,
@@ -36,10 +37,13 @@ from .pooling import (
 
 __all__ = [
     "Activation",
+    "Add",
+    "Average",
     "AveragePooling1D",
     "AveragePooling2D",
     "AveragePooling3D",
     "BatchNormalization",
+    "Concatenate",
     "Conv1D",
     "Conv1DTranspose",
     "Conv2D",
@@ -66,6 +70,9 @@ __all__ = [
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
+    "Maximum",
+    "Minimum",
+    "Multiply",
     "Parameter",
     "ReLU",
     "Reshape",
@@ -73,6 +80,7 @@ __all__ = [
     "SeparableConv1D",
     "SeparableConv2D",
     "Softmax",
+    "Subtract",
     "TiledConv2D",
     "UpSampling1D",
     "UpSampling2D",
