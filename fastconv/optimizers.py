@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
+from ._core.arguments import Made
 from ._core.arrays import as_array
 from ._core.words import flag
 from .errors import ConvError, ConvTypeError, keras_has
@@ -97,6 +98,15 @@ class Optimizer:
         for parameter, grad in given:
             decay = 0.0 if any(word in parameter.name for word in self._spared) else self.weight_decay
             self._update(parameter, grad, rate, decay)
+
+    def slots(self, parameter: Parameter) -> list[Array]:
+        """The state that is kept for a parameter: none before its first step."""
+        return self._slots[id(parameter)][1] if id(parameter) in self._slots else []
+
+    def resume(self, iterations: int, slots: Sequence[tuple[Parameter, list[Array]]]) -> None:
+        """Go on as after so many steps, with this state of parameters."""
+        self.iterations = iterations
+        self._slots = {id(parameter): (parameter, list(arrays)) for parameter, arrays in slots}
 
     def _state(self, parameter: Parameter, count: int) -> list[Array]:
         """`count` arrays of zeros that live as long as the optimiser, for this parameter."""
@@ -271,11 +281,12 @@ def optimizer(value: object) -> Optimizer:
 # ---- schedules ----------------------------------------------------------------------------------------------------
 
 
-class _Told:
+class _Told(Made):
     """A schedule that says its numbers."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+        told = {name: value for name, value in vars(self).items() if name != "arguments"}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
 
 class ExponentialDecay(_Told):

@@ -11,12 +11,14 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from math import prod
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._core.arguments import Made
 from .._core.arrays import as_array
 from .._core.layouts import INWARD, LAYOUTS, OUTWARD, layout
 from .._core.words import MOST_AXES, Shape, flag, integer
@@ -25,7 +27,8 @@ from .initializers import Initializer
 from .symbolic import Node, called, is_symbolic
 
 Array = NDArray[Any]
-Window = tuple[tuple[int, ...], tuple[int, ...]]  # (extent, stride) along every spatial axis
+# (extent, stride) along every spatial axis; fractions of pixels behind what enlarges an image.
+Window = tuple[tuple[int | Fraction, ...], tuple[int | Fraction, ...]]
 DTYPES: Final = ("float32", "float64")
 # Stand in for an unknown size: above all windows and strides, divisible by most factors.
 UNKNOWN_SIZES: Final = (40320, 80640)
@@ -156,7 +159,7 @@ class Parameter:
         self.version += 1
 
 
-class Layer:
+class Layer(Made):
     """The common part of all layers: named weights, shapes known beforehand, forward and backward.
 
     Subclasses give `_sample_shape`, `forward`, `backward` and perhaps `_build`.
@@ -188,13 +191,6 @@ class Layer:
     is_net: ClassVar[bool] = False  # is a net of its own, whose layers have paths below its name
     is_chain: ClassVar[bool] = False  # and one of layers one after another
     _named = False  # whether a `Model` chose the name
-    arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})  # what made it, for files
-
-    def __new__(cls, *args: Any, **options: Any) -> Self:
-        made = super().__new__(cls)
-        if args or options:
-            made.arguments = args, options
-        return made
 
     def __init__(
         self,
@@ -643,9 +639,13 @@ def behind(before: Window, own: Window) -> Window:
         tuple((1,) * (axes - len(numbers)) + tuple(numbers) for numbers in window) for window in (before, own)
     )
     return (
-        tuple(e + (n - 1) * j for e, n, j in zip(extent, size, jump, strict=True)),
-        tuple(j * s for j, s in zip(jump, stride, strict=True)),
+        tuple(_whole(e + (n - 1) * j) for e, n, j in zip(extent, size, jump, strict=True)),
+        tuple(_whole(j * s) for j, s in zip(jump, stride, strict=True)),
     )
+
+
+def _whole(number: int | Fraction) -> int | Fraction:
+    return int(number) if number == int(number) else number
 
 
 @contextmanager

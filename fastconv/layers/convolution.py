@@ -7,6 +7,7 @@ Keras': (kH, kW, in channels of a group, out channels), transposed (kH, kW, out 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from math import prod
 from typing import Any
 
@@ -310,6 +311,10 @@ class ConvTranspose(Convolution):
     def macs(self, input_shape: Sequence[int | None]) -> int:
         g = self.geometry(self._without_batch(input_shape)[1])
         return prod(g.output_size) * g.out_channels * g.in_channels * prod(g.kernel_size)
+
+    def window(self, input_shape: Sequence[int | None]) -> Window:
+        spans = zip(extents(self.kernel_size, self.dilation_rate), self.strides, strict=True)
+        return tuple(-(-span // step) for span, step in spans), tuple(Fraction(1, step) for step in self.strides)
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         taken = self._nhwc(self._take(x))

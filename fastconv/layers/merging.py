@@ -99,7 +99,8 @@ class Merge(Layer):
         """
         self.output_shape(input_shape)
         if self.built_shape is None:
-            self.built_shape = tuple(tuple(shape) for shape in input_shape)
+            shapes: Any = tuple(tuple(shape) for shape in input_shape)  # one an input
+            self.built_shape = shapes
 
     def _require_built(self) -> None:
         """There are no weights that could be missing."""
@@ -243,7 +244,7 @@ class Subtract(Merge):
         return super()._merged_shape(shapes, batched)
 
     def _merged(self, arrays: Sequence[Array], y: Array) -> None:
-        np.subtract(*arrays, out=y)
+        np.subtract(arrays[0], arrays[1], out=y)
 
     def _gradients(self, grad: Array, arrays: Sequence[Array]) -> Sequence[Array]:
         negative = memory.empty(grad.shape, grad.dtype)

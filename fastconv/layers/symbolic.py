@@ -189,7 +189,7 @@ def called(layer: Layer, x: Any, training: bool | None) -> Any:
             )
     samples = [Sample(value.shape[1:]) for value in given]
     wanted: Any = samples if layer.merges else samples[0]
-    made = layer.output_shape(wanted)
+    made: Any = layer.output_shape(wanted)
     if not any(None in sample for sample in samples):
         layer.build(wanted)
     node = Node(layer, given, layer.merges, training)

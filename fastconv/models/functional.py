@@ -209,7 +209,8 @@ class Model(Net):
         samples = self._samples(input_shape)
         if self.built_shape is None:
             self._build_samples(samples)
-            self.built_shape = tuple(samples) if self.merges else samples[0]
+            shapes: Any = tuple(samples)  # one an input
+            self.built_shape = shapes if self.merges else shapes[0]
 
     def _seed(self) -> None:
         """Weights of layers that another net has are left to that one, unless this has a seed."""

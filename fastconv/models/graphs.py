@@ -130,7 +130,8 @@ class Tracer:
         """What a net, or a layer of several inputs, makes."""
         if layer.is_net:
             return self.net(layer, values)
-        shape: Any = tuple(layer.output_shape([Sample(self.shapes[value]) for value in values]))
+        shapes: Any = [Sample(self.shapes[value]) for value in values]
+        shape: Any = tuple(layer.output_shape(shapes))
         convert = next((made for kind, made in MERGED.items() if isinstance(layer, kind)), None)
         if convert is None or 0 in shape or len(values) == 1:
             return [self.add("Layer", values, shape, layer.name, INTERNAL, 1, runs=layer)]

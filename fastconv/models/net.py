@@ -141,15 +141,16 @@ class Net(Trainable, Predicting, Layer):
         """Those that were given, for which the net is built, or those of the build."""
         if input_shape is not None:
             samples = self._samples(input_shape)
-            self.build([Sample(sample) for sample in samples] if self.merges else Sample(samples[0]))
+            shapes: Any = [Sample(sample) for sample in samples]
+            self.build(shapes if self.merges else shapes[0])
             return samples
         self._require_built()
         return self._samples(self._built())
 
     def _built(self) -> Any:
         """The shape of the build, or the list of them."""
-        assert self.built_shape is not None
-        return [Sample(shape) for shape in self.built_shape] if self.merges else Sample(self.built_shape)
+        shape: Any = self.built_shape
+        return [Sample(own) for own in shape] if self.merges else Sample(shape)
 
     def table(self, input_shape: Any = None) -> Table:
         """What `summary` prints, as numbers; nothing is allocated.
@@ -195,6 +196,17 @@ class Net(Trainable, Predicting, Layer):
         """
         self._require_built()
         storage.save(self, path)
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights and running statistics alone, for `load`.
+
+        Parameters
+        ----------
+        path : path_like
+            Ends in .npz or .safetensors.
+        """
+        self._require_built()
+        storage.save(self, path, weights_only=True)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Read weights that `save` wrote.

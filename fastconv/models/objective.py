@@ -84,7 +84,7 @@ class Objective:
 
     def check(self, targets: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> list[Any]:
         """Targets as the losses take them, for outputs of these shapes; refused before anything is computed."""
-        made = []
+        made: list[Any] = []
         for name, loss, target, shape in zip(self.outputs, self.losses, targets, shapes, strict=True):
             if target is None:
                 made.append(None)
@@ -116,7 +116,9 @@ class Objective:
 
     def __call__(self, outputs: Sequence[Array], targets: Sequence[Any]) -> tuple[list[float], list[Array | None]]:
         """(what `names` names, the gradient of the loss with respect to each output) of outputs that were cut."""
-        values, grads, measured = [], [], []
+        values: list[float] = []
+        grads: list[Array | None] = []
+        measured: list[float] = []
         total = 0.0
         left_out = self._cut[2] if self._cut else [False] * len(outputs)
         each = zip(outputs, targets, self.losses, self.weights, self.metrics, left_out, strict=True)

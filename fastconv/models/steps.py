@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import optimizers
-from .._core.arrays import as_array
 from ..errors import ConvError, ConvTypeError, keras_has
 from ..layers import memory
 from ..layers.base import Array, Layer

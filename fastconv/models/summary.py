@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import prod
+from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
 from .._core.words import Shape
@@ -84,7 +84,8 @@ def table(model: Net, samples: Sequence[Shape]) -> Table:
     rows = []
     for name, sample in zip(model.input_names, samples, strict=True):
         size = prod(sample) * item
-        rows.append(Row(name, "Input", 0, tuple(sample), 0, 0, 0, size, 2 * size, *one_pixel(len(sample))))
+        ones = (1,) * (len(sample) - 1 or 2)
+        rows.append(Row(name, "Input", 0, tuple(sample), 0, 0, 0, size, 2 * size, ones, ones))
     starts = [one_pixel(len(sample)) for sample in samples]
     walker = _Walker()
     found, _ = walker.net(model, [Sample(s) for s in samples], starts, list(model.input_names), 0)
@@ -145,7 +146,8 @@ class _Walker:
         return Row(
             layer.name, type(layer).__name__, depth, tuple(after),
             0 if block or again else layer.count_params(), 0 if block or again else layer.count_non_trainable(),
-            0 if block else layer.macs(before), forward * item, training * item, *window, tuple(given), again,
+            0 if block else layer.macs(before), forward * item, training * item,
+            tuple(map(ceil, window[0])), window[1], tuple(given), again,
         )  # fmt: skip
 
 

@@ -199,13 +199,12 @@ def _net(net: Any, shape: Any, outputs: Box, source: Any, place: int = 0) -> Arr
         call, before = befores[number]
         if is_empty(box):  # windows of padding alone look at nothing, and nothing is computed for them
             return np.empty((1, *(end - begin for begin, end in box), shapes[number][-1]), net.dtype)
-        given = [of(taken) for taken in call.inputs]
+        given = [of(source_number) for source_number in call.inputs]
         with locating(call.layer):
             if call.layer.is_net:
                 return _net(call.layer, before, box, given if call.several else given[0], call.outputs.index(number))
-            if call.several:
-                return PARTS[type(call.layer).forward](call.layer, before, box, _widest_first(call, given, fields))
-            return PARTS[type(call.layer).forward](call.layer, before, box, given[0])
+            taken: Any = _widest_first(call, given, fields) if call.several else given[0]
+            return PARTS[type(call.layer).forward](call.layer, before, box, taken)
 
     def of(number: int) -> Source:
         if number not in known:
@@ -230,7 +229,7 @@ def _widest_first(call: Call, given: Sequence[Source], fields: dict[int, Window]
 # How a box of a layer's output is made, by the function that makes all of it: a class that overrides `forward` computes
 # what nobody here knows. `PARTS[...](layer, shape, outputs, source)`: `shape` is that of the whole input, whose parts
 # `source` gives.
-PARTS: Final[dict[Any, Callable[[Any, Shape, Box, Source], Array]]] = {
+PARTS: Final[dict[Any, Callable[[Any, Any, Box, Any], Array]]] = {
     Conv.forward: _convolution,  # of all numbers of axes, and depthwise ones
     TiledConv2D.forward: _tiled,
     ConvTranspose.forward: _transposed,

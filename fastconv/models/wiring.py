@@ -159,7 +159,7 @@ def _between(
 
 def tensors_of(name: str, given: object) -> list[Symbolic]:
     """Inputs or outputs of a model as a list of symbolic tensors."""
-    listed = list(given) if isinstance(given, (list, tuple)) else [given]
+    listed: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
     for value in listed:
         if not isinstance(value, Symbolic):
             raise ConvTypeError(
