@@ -4,6 +4,10 @@ Every layer has `forward(x, training=False)`, `backward(grad)`, `get_weights()`,
 `count_params()` and `output_shape(input_shape)`; `fastconv.Sequential` makes a net of them.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from .activations import Activation, LeakyReLU, ReLU, Softmax
 from .base import Layer, Parameter
 from .convolution import Conv1D, Conv1DTranspose, Conv2D, Conv2DTranspose, Conv3D, Conv3DTranspose
@@ -34,6 +38,16 @@ from .pooling import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
+
+
+def __getattr__(name: str) -> Any:
+    if name[:1].isupper():
+        raise AttributeError(
+            f"fastconv.layers has no {name}: use keras.layers.{name} of Keras itself, made fast by "
+            "fastconv.keras.install()."
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Activation",

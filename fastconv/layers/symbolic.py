@@ -64,7 +64,7 @@ class Symbolic:
             )
         from . import merging  # here, as layers are built on this module
 
-        return getattr(merging, kind)()([self, other])
+        return getattr(merging, kind)(dtype=self.dtype.name)([self, other])
 
     def __add__(self, other: object) -> Any:
         return self._merged(other, "Add")
@@ -208,6 +208,8 @@ def _listed(layer: Layer, x: Any) -> list[Symbolic]:
                 f"{layer.name} is called on symbolic tensors together with a {type(value).__name__}; call it on arrays "
                 "alone or on symbolic tensors alone."
             )
+    if layer.merges and not isinstance(x, (list, tuple)):
+        raise ConvTypeError(f"{layer.name} takes several inputs: call it on a list, such as {layer.name}([a, b]).")
     if not layer.merges and len(given) != 1:
         raise ConvError(
             f"{layer.name} takes one input, but is called on a list of {len(given)}; merge them first, such as "
