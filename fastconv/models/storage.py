@@ -134,7 +134,7 @@ def load_whole(path: str | os.PathLike[str], custom: Mapping[str, Any], trains: 
         parameter.assign(arrays[name])
     if training is not None:
         kept = [(parameters[n], [arrays[f"{STATE}{i}/{n}"] for i in range(count)]) for n, count in slots.items()]
-        training.apply(model, kept)
+        _reading(place, suffix, lambda: training.apply(model, kept))
     made: Net = model
     return made
 

@@ -12,7 +12,8 @@ from fastconv import ConvError, ConvTypeError, layers
 from fastconv.layers.base import Sample
 
 FUNCTIONS: dict[str, Any] = {
-    "Add": lambda *xs: sum(xs), "Subtract": lambda a, b: a - b, "Multiply": lambda *xs: np.prod(np.broadcast_arrays(*xs), 0),
+    "Add": lambda *xs: sum(xs), "Subtract": lambda a, b: a - b,
+    "Multiply": lambda *xs: np.prod(np.broadcast_arrays(*xs), 0),
     "Average": lambda *xs: sum(xs) / len(xs), "Maximum": lambda *xs: np.max(np.broadcast_arrays(*xs), 0),
     "Minimum": lambda *xs: np.min(np.broadcast_arrays(*xs), 0), "Concatenate": lambda *xs: np.concatenate(xs, -1),
 }  # fmt: skip
@@ -129,4 +130,5 @@ def test_keras_gives_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         theirs = keras.ops.convert_to_numpy(getattr(keras.layers, name)()([keras.ops.convert_to_tensor(x) for x in xs]))
         np.testing.assert_allclose(getattr(layers, name)()(xs), theirs, rtol=1e-6)
         tensors = [keras.Input(shape[1:]) for shape in shapes]
-        assert getattr(layers, name)().output_shape([t.shape for t in tensors]) == getattr(keras.layers, name)()(tensors).shape
+        wanted = getattr(keras.layers, name)()(tensors).shape
+        assert getattr(layers, name)().output_shape([tensor.shape for tensor in tensors]) == wanted
