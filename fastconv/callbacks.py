@@ -47,7 +47,7 @@ class Callback:
         Parameters
         ----------
         params : dict
-            epochs, steps and verbose, kept as `self.params`.
+            The epochs, steps and verbose of `fit`, kept as `self.params`.
         """
         self.params = params
 
@@ -190,7 +190,7 @@ class Callback:
         batch : int
             From 0.
         logs : dict, optional
-            'outputs': an array, or a list of them.
+            An array, or a list of them, under 'outputs'.
         """
 
 

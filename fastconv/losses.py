@@ -57,16 +57,6 @@ class Loss:
         raise NotImplementedError
 
 
-class Anything(Loss):
-    """No loss: takes any targets, of outputs that only metrics look at."""
-
-    name = "none"
-
-    def check(self, y: object, outputs: tuple[int, ...]) -> Array:
-        """Targets as they are."""
-        return as_array("y", y)
-
-
 class SoftmaxCrossEntropy(Loss):
     """-log softmax(z)[label], averaged over the batch.
 

@@ -100,11 +100,30 @@ class Optimizer:
             self._update(parameter, grad, rate, decay)
 
     def slots(self, parameter: Parameter) -> list[Array]:
-        """The state that is kept for a parameter: none before its first step."""
+        """The state that is kept for a parameter.
+
+        Parameters
+        ----------
+        parameter : Parameter
+            One that `apply` has moved, or may move.
+
+        Returns
+        -------
+        list of ndarray
+            As many as the rule keeps, of its shape; none before its first step.
+        """
         return self._slots[id(parameter)][1] if id(parameter) in self._slots else []
 
     def resume(self, iterations: int, slots: Sequence[tuple[Parameter, list[Array]]]) -> None:
-        """Go on as after so many steps, with this state of parameters."""
+        """Go on as after so many steps, with this state of parameters.
+
+        Parameters
+        ----------
+        iterations : int
+            Steps done.
+        slots : sequence of (Parameter, list of ndarray)
+            As `slots` gave them.
+        """
         self.iterations = iterations
         self._slots = {id(parameter): (parameter, list(arrays)) for parameter, arrays in slots}
 

@@ -212,7 +212,7 @@ class Add(Merge):
     Parameters
     ----------
     **options : Any
-        name, trainable, dtype: see `Layer`.
+        Also name, trainable and dtype: see `Layer`.
 
     Examples
     --------
@@ -235,7 +235,7 @@ class Subtract(Merge):
     Parameters
     ----------
     **options : Any
-        name, trainable, dtype: see `Layer`.
+        Also name, trainable and dtype: see `Layer`.
     """
 
     def _merged_shape(self, shapes: Sequence[Sizes], batched: bool) -> Sizes:
@@ -258,7 +258,7 @@ class Multiply(Merge):
     Parameters
     ----------
     **options : Any
-        name, trainable, dtype: see `Layer`.
+        Also name, trainable and dtype: see `Layer`.
     """
 
     def _merged(self, arrays: Sequence[Array], y: Array) -> None:
@@ -280,7 +280,7 @@ class Average(Merge):
     Parameters
     ----------
     **options : Any
-        name, trainable, dtype: see `Layer`.
+        Also name, trainable and dtype: see `Layer`.
     """
 
     def _merged(self, arrays: Sequence[Array], y: Array) -> None:
@@ -297,7 +297,7 @@ class Maximum(Merge):
     Parameters
     ----------
     **options : Any
-        name, trainable, dtype: see `Layer`.
+        Also name, trainable and dtype: see `Layer`.
     """
 
     function: Any = np.maximum
@@ -322,7 +322,7 @@ class Minimum(Maximum):
     Parameters
     ----------
     **options : Any
-        name, trainable, dtype: see `Layer`.
+        Also name, trainable and dtype: see `Layer`.
     """
 
     function = np.minimum
@@ -336,7 +336,7 @@ class Concatenate(Merge):
     axis : int
         Which one, that of the batch being 0 and not taken; -1 is the last, of images the channels.
     **options : Any
-        name, trainable, dtype: see `Layer`.
+        Also name, trainable and dtype: see `Layer`.
     """
 
     def __init__(self, axis: int = -1, **options: Any) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import losses
+from .._core.arrays import as_array
 from ..errors import ConvError, ConvTypeError
 from ..layers.activations import Softmax, softmax
 from ..layers.base import Array, real
@@ -90,7 +91,7 @@ class Objective:
                 made.append(None)
                 continue
             try:
-                made.append((loss or losses.Anything()).check(target, shape))
+                made.append(as_array("y", target) if loss is None else loss.check(target, shape))
             except (ConvError, ConvTypeError) as error:
                 if len(self.outputs) == 1:
                     raise

@@ -269,7 +269,8 @@ def test_keras_names_the_values_of_several_outputs_alike_and_splits_alike(keras:
     kind = keras.layers.Dense(3, activation="softmax", name="kind")(trunk)
     place = keras.layers.Dense(2, name="place")(keras.layers.Dense(4, activation="tanh")(trunk))
     theirs = keras.Model(given, [kind, place])
-    theirs.compile(keras.optimizers.SGD(0.0), ["sparse_categorical_crossentropy", "mse"], [1.0, 2.0], [["accuracy"], []])
+    wanted = ["sparse_categorical_crossentropy", "mse"]
+    theirs.compile(keras.optimizers.SGD(0.0), wanted, [1.0, 2.0], [["accuracy"], []])
     for name in ("kind", "place"):
         theirs.get_layer(name).set_weights(ours.get_layer(name).get_weights())
     theirs.layers[1].set_weights(ours.layers[0].get_weights())

@@ -18,6 +18,7 @@ validate = pytest.importorskip("numpydoc.validate", reason="needs numpydoc: pip 
 # Module and the package that it needs besides ours.
 MODULES = {
     "fastconv": None,
+    "fastconv.callbacks": None,
     "fastconv.dask": "dask",
     "fastconv.grad": None,
     "fastconv.layers": None,
