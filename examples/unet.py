@@ -63,7 +63,9 @@ def unet(seed: int) -> Model:
 
 def overlap(found: Array, wanted: Array) -> list[float]:
     """Intersection over union of every class."""
-    return [float(((found == k) & (wanted == k)).sum() / max(1, ((found == k) | (wanted == k)).sum())) for k in range(3)]
+    both = [((found == k) & (wanted == k)).sum() for k in range(3)]
+    either = [((found == k) | (wanted == k)).sum() for k in range(3)]
+    return [float(one / max(1, other)) for one, other in zip(both, either, strict=True)]
 
 
 def run(options: Options) -> None:
@@ -87,7 +89,7 @@ def run(options: Options) -> None:
         [(name, int((wanted == k).sum()), f"{shares[k]:.3f}") for k, name in enumerate(CLASSES)],
     )
     right = 100 * float((found == wanted).mean())
-    print(f"{len(history['loss'])} epochs; {right:.1f} % of the pixels of a picture of 120 x 300 are right, by tiles of 64")
+    print(f"{len(history['loss'])} epochs; {right:.1f} % of the pixels of 120 x 300 are right, by tiles of 64")
 
     figure = new_figure(
         10.4, 5.9, f"{right:.1f} % of the pixels of a new, larger picture are right",

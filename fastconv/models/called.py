@@ -47,6 +47,9 @@ class Callbacks:
 
     def __init__(self, given: object, model: Any, **params: Any) -> None:
         self.model = model
+        self._nobody = given is None or given == ()
+        if self._nobody:
+            return  # as in every call of a small `predict`
         self._functions: list[Callable[..., Any]] = []
         self._methods: dict[str, list[Callable[..., Any]]] = {name: [] for name in METHODS}
         callbacks = _listed(given)
@@ -80,11 +83,15 @@ class Callbacks:
 
     def call(self, method: str, *arguments: Any) -> None:
         """Call this method of all objects that have it; the last argument is the values."""
+        if self._nobody:
+            return
         for each in self._methods[method]:
             each(*arguments)
 
     def epoch_end(self, epoch: int, values: Values) -> None:
         """Call the methods, then the functions: True of one of them ends the training."""
+        if self._nobody:
+            return
         self.call("on_epoch_end", epoch, values)
         for function in self._functions:
             if function(epoch, values):

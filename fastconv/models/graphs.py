@@ -22,7 +22,7 @@ from ..layers.convolution import Conv, ConvTranspose
 from ..layers.core import Dense, Dropout, Flatten, Reshape, Residual
 from ..layers.merging import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from ..layers.normalization import BatchNormalization
-from ..layers.pooling import AveragePooling, GlobalAveragePooling, GlobalMaxPooling, MaxPooling
+from ..layers.pooling import AveragePooling, GlobalAveragePooling, GlobalMaxPooling, MaxPooling, UpSampling
 
 if TYPE_CHECKING:
     from .net import Net
@@ -241,6 +241,14 @@ class Tracer:
             **more,
         )  # fmt: skip
 
+    def enlarged(self, layer: UpSampling, value: str, shape: Shape) -> str:
+        scales = f"{layer.name}/scales.{len(self.nodes)}"
+        self.constants[scales] = np.array([1, 1, *layer.size], np.float32)
+        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        if layer.interpolation == "bilinear":
+            how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        return self.made("Resize", value, shape, layer.name, "", scales, **how)
+
     def whole(self, layer: Any, value: str, shape: Shape) -> str:
         """A pooling of whole images."""
         kind = "GlobalAveragePool" if isinstance(layer, GlobalAveragePooling) else "GlobalMaxPool"
@@ -297,6 +305,6 @@ MERGED: Final[dict[Any, Any]] = {
 CONVERTED: Final[dict[Any, Any]] = {
     Conv: Tracer.convolution, ConvTranspose: Tracer.transposed, BatchNormalization: Tracer.normalisation,
     MaxPooling: Tracer.pooling, AveragePooling: Tracer.pooling, GlobalAveragePooling: Tracer.whole,
-    GlobalMaxPooling: Tracer.whole, Dense: Tracer.dense, Reshape: Tracer.reshaped, Softmax: Tracer.softmax,
+    GlobalMaxPooling: Tracer.whole, UpSampling: Tracer.enlarged, Dense: Tracer.dense, Reshape: Tracer.reshaped, Softmax: Tracer.softmax,
     Activation: lambda tracer, layer, value, shape: tracer.function(layer.function, value, layer.name),
 }  # fmt: skip

@@ -507,3 +507,20 @@ def test_what_is_wrong_with_data_is_said_before_a_step() -> None:
         net.backward(y[0])
     with pytest.raises(ConvError, match="shape"):
         net.backward([y[0], y[1][:2]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_upsampling_is_native_in_the_prepared_net(dtype: str) -> None:
+    random = np.random.default_rng(0)
+    for layer, shape in (
+        (layers.UpSampling2D((2, 3), dtype=dtype), (4, 5, 3)), (layers.UpSampling1D(4, dtype=dtype), (6, 2)),
+        (layers.UpSampling3D((1, 2, 3), dtype=dtype), (2, 3, 2, 2)),
+        (layers.UpSampling2D(2, interpolation="bilinear", dtype=dtype), (4, 3, 5)),
+        (layers.UpSampling2D((3, 1), interpolation="bilinear", dtype=dtype), (1, 3, 2)),
+    ):  # fmt: skip
+        net = Sequential([layer], shape)
+        x = random.standard_normal((3, *shape)).astype(dtype)
+        for _ in range(3):
+            np.testing.assert_allclose(net.predict(x), net.forward(x), rtol=1e-6, atol=1e-6)
+        assert [step["operators"] for step in net.compile_inference().steps] == [layer.name]
+        assert "layer" not in [step["how"] for step in net.compile_inference().steps]
