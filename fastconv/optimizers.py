@@ -304,7 +304,7 @@ class _Told(Made):
     """A schedule that says its numbers."""
 
     def __repr__(self) -> str:
-        told = {name: value for name, value in vars(self).items() if name != "arguments"}
+        told = {name: value for name, value in vars(self).items() if name != "_made_with"}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
 

@@ -9,14 +9,14 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Made:
-    """Keeps the arguments of its constructor, by position and by name, in `arguments`."""
+    """Keeps the arguments of its constructor, by position and by name, in `_made_with`."""
 
-    arguments: Arguments = ((), {})
+    _made_with: Arguments = ((), {})
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         made = super().__new__(cls)
         if args or options:
-            made.arguments = args, options
+            made._made_with = args, options
         return made
 
 
@@ -25,7 +25,7 @@ def by_name(made: Made) -> dict[str, Any]:
 
     Raises `TypeError` for a constructor that takes any number of arguments by position.
     """
-    args, options = made.arguments
+    args, options = made._made_with
     bound = inspect.signature(type(made)).bind(*args, **options)
     found: dict[str, Any] = {}
     for name, value in bound.arguments.items():

@@ -60,6 +60,7 @@ def pair(name: str, given: Any) -> tuple[Any, Any]:
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         got = f"{len(given)} values" if isinstance(given, (tuple, list)) else f"a {type(given).__name__}"
         more = f" Sample weights are not taken; {keras_has('fit')}" if got == "3 values" else ""
+        more = " Beside arrays, y must be given." if is_ndarray(given) else more
         raise ConvTypeError(f"{name} must yield pairs (x, y) of batches, but it yielded {got}.{more}")
     return given[0], given[1]
 

@@ -305,6 +305,7 @@ MERGED: Final[dict[Any, Any]] = {
 CONVERTED: Final[dict[Any, Any]] = {
     Conv: Tracer.convolution, ConvTranspose: Tracer.transposed, BatchNormalization: Tracer.normalisation,
     MaxPooling: Tracer.pooling, AveragePooling: Tracer.pooling, GlobalAveragePooling: Tracer.whole,
-    GlobalMaxPooling: Tracer.whole, UpSampling: Tracer.enlarged, Dense: Tracer.dense, Reshape: Tracer.reshaped, Softmax: Tracer.softmax,
+    GlobalMaxPooling: Tracer.whole, UpSampling: Tracer.enlarged, Dense: Tracer.dense,
+    Reshape: Tracer.reshaped, Softmax: Tracer.softmax,
     Activation: lambda tracer, layer, value, shape: tracer.function(layer.function, value, layer.name),
 }  # fmt: skip
