@@ -38,6 +38,7 @@ from .pooling import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
+from .symbolic import input_tensor as Input  # noqa: F401  as keras.layers has it
 
 
 def __getattr__(name: str) -> Any:

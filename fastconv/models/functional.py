@@ -10,7 +10,6 @@ from .._core.words import Shape, integer
 from ..errors import ConvError, ConvTypeError
 from ..layers.base import Array, Layer, Sample
 from ..layers.core import unique_names
-from ..layers.symbolic import Symbolic, input_tensor
 from .data import listed
 from .net import Net
 from .wiring import Wiring, tensors_of, wired
@@ -72,7 +71,7 @@ class Model(Net):
         self.input_names = _names([tensor.name if tensor.node.name else None for tensor in begin], "input")
         self.output_names = _names([tensor.name for tensor in end], "output")
         self._sizes: list[Sizes] = [tensor.shape[1:] for tensor in begin]
-        self._ends: tuple[list[Symbolic], list[Symbolic]] | None = (begin, end)
+        self._ends = (begin, end)
         self.merges = len(begin) > 1
         if not any(None in sizes for sizes in self._sizes):
             self.build([Sample(sizes) for sizes in self._sizes] if self.merges else Sample(self._sizes[0]))
@@ -82,47 +81,14 @@ class Model(Net):
         """The calls of the layers."""
         return self._made
 
-    @property
-    def inputs(self) -> list[Symbolic]:
-        """The symbolic tensors at the beginning."""
-        return self._tensors()[0]
-
-    @property
-    def outputs(self) -> list[Symbolic]:
-        """The symbolic tensors at the end."""
-        return self._tensors()[1]
-
-    @property
-    def input(self) -> Any:
-        """The symbolic tensor at the beginning, or the list."""
-        return self.inputs if len(self.inputs) > 1 else self.inputs[0]
-
-    @property
-    def output(self) -> Any:
-        """The symbolic tensor at the end, or the list."""
-        return self.outputs if len(self.outputs) > 1 else self.outputs[0]
-
-    def _tensors(self) -> tuple[list[Symbolic], list[Symbolic]]:
-        """Those that made it; of a copy new ones, by calling its layers again."""
-        if self._ends is None:
-            begin = [
-                input_tensor(sizes, self.dtype.name, name)
-                for sizes, name in zip(self._sizes, self.input_names, strict=True)
-            ]
-            values: dict[int, Any] = dict(enumerate(begin))
-            for call in self._made.calls:
-                values.update(call.made(call.layer(call.taken(values), call.training)))
-            self._ends = begin, [values[number] for number in self._made.outputs]
-        return self._ends
-
     def twin(self, made: dict[int, Layer]) -> Layer:
         found = cast(Model, super().twin(made))
         if found._made is self._made:
             found._made = self._made.twin(made)
         return found
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_ends": None}
+    def _input_sizes(self) -> list[Sizes]:
+        return self._sizes
 
     # ---- shapes -------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from ..errors import ConvError
 from ..layers.base import Array, Layer, Parameter, Sample, Window, prefix_of
 from ..layers.core import Dropout
 from ..layers.memory import Arena
+from ..layers.symbolic import Symbolic, input_tensor
 from . import storage
 from .inference import InferencePlan
 from .objective import _cut
@@ -54,10 +55,11 @@ class Net(Trainable, Predicting, Layer):
         self._arena = Arena()
         self._tape: Tape | None = None
         self._logits_wiring: tuple[Wiring, Wiring] | None = None
+        self._ends: tuple[list[Symbolic], list[Symbolic]] | None = None  # what it was made of, or would be
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take: layers, weights, the optimiser's state; plans are made anew."""
-        return {**super().__getstate__(), "_plans": {}, "_arena": Arena(), "_logits_wiring": None}
+        return {**super().__getstate__(), "_plans": {}, "_arena": Arena(), "_logits_wiring": None, "_ends": None}
 
     def _described(self) -> list[str]:
         count = len(self.layers)
@@ -88,6 +90,45 @@ class Net(Trainable, Predicting, Layer):
             if layer.name == name:
                 return layer
         raise ConvError(f"{self.name} has no layer {name!r}; it has {', '.join(layer.name for layer in self.layers)}.")
+
+    # ---- symbolic tensors ---------------------------------------------------------------------------------------
+
+    def _input_sizes(self) -> list[tuple[int | None, ...]]:
+        """The sizes of samples, one an input, None where any may come."""
+        raise NotImplementedError
+
+    @property
+    def inputs(self) -> list[Symbolic]:
+        """The symbolic tensors at the beginning."""
+        return self._tensors()[0]
+
+    @property
+    def outputs(self) -> list[Symbolic]:
+        """The symbolic tensors at the end."""
+        return self._tensors()[1]
+
+    @property
+    def input(self) -> Any:
+        """The symbolic tensor at the beginning, or the list."""
+        return self.inputs if len(self.inputs) > 1 else self.inputs[0]
+
+    @property
+    def output(self) -> Any:
+        """The symbolic tensor at the end, or the list."""
+        return self.outputs if len(self.outputs) > 1 else self.outputs[0]
+
+    def _tensors(self) -> tuple[list[Symbolic], list[Symbolic]]:
+        """Those that made it; of a chain, and of a copy, new ones, by calling its layers."""
+        if self._ends is None:
+            begin = [
+                input_tensor(sizes, self.dtype.name, name)
+                for sizes, name in zip(self._input_sizes(), self.input_names, strict=True)
+            ]
+            values: dict[int, Any] = dict(enumerate(begin))
+            for call in self.wiring.calls:
+                values.update(call.made(call.layer(call.taken(values), call.training)))
+            self._ends = begin, [values[number] for number in self.wiring.outputs]
+        return self._ends
 
     # ---- shapes and weights -------------------------------------------------------------------------------------
 

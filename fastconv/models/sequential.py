@@ -11,6 +11,7 @@ from .._core.words import Shape
 from ..errors import ConvError, ConvTypeError
 from ..layers.base import Array, Layer, Sample, Window, locating
 from ..layers.core import chain, chain_axes, chain_window, unique_names
+from ..layers.symbolic import Symbolic
 from .convert import to_fully_convolutional
 from .net import Net, all_layers
 from .wiring import Wiring, chained
@@ -24,7 +25,7 @@ class Sequential(Net):
     Parameters
     ----------
     layers : sequence of Layer
-        From the input to the output.
+        From the input to the output; before them an `Input` may stand, for the shape.
     input_shape : sequence of int, optional
         Of one sample; fixes all shapes at once. Without it the first input does.
     name : str, optional
@@ -63,6 +64,8 @@ class Sequential(Net):
         seed: int | None = None,
         **options: Any,
     ) -> None:
+        if isinstance(layers, (list, tuple)) and layers and isinstance(layers[0], Symbolic):
+            input_shape, layers = _begun(layers[0], input_shape), layers[1:]
         layers = chain("layers", layers)
         if layers and "dtype" not in options:
             options["dtype"] = layers[0].dtype.name
@@ -83,13 +86,16 @@ class Sequential(Net):
         Parameters
         ----------
         layer : Layer
-            Of the model's element type, with one input and one output.
+            Of the model's element type, with one input and one output; first an `Input` may come.
 
         Raises
         ------
         ConvError, ConvTypeError
             For a built model, or what is no layer.
         """
+        if isinstance(layer, Symbolic) and not self.layers:
+            self.given_input_shape = _begun(layer, None)
+            return
         if not isinstance(layer, Layer):
             raise ConvTypeError(f"add takes a layer, but got {layer!r} of type {type(layer).__name__}.")
         if self.built_shape is not None:
@@ -117,6 +123,10 @@ class Sequential(Net):
     def output_names(self) -> list[str]:  # type: ignore[override]  # of the last layer, whatever it is now
         """The name of the one output."""
         return [self.layers[-1].name if self.layers else "output"]
+
+    def _input_sizes(self) -> list[tuple[int | None, ...]]:
+        self._require_built()
+        return [cast("tuple[int | None, ...]", self.built_shape)]
 
     def twin(self, made: dict[int, Layer]) -> Layer:
         found = cast(Sequential, super().twin(made))
@@ -216,6 +226,14 @@ class Sequential(Net):
 
     def _taken(self, x: ArrayLike) -> list[Array]:
         return [self._take(x)]
+
+
+def _begun(tensor: Symbolic, input_shape: Sequence[int] | None) -> Any:
+    """The shape of samples that an `Input` before all layers says, if it says all sizes."""
+    if tensor.node.layer is not None:
+        raise ConvTypeError(f"layers must hold layers, and perhaps an Input before them, but got {tensor!r}.")
+    sizes = tensor.shape[1:]
+    return input_shape if None in sizes else sizes
 
 
 __all__ = ["Sequential", "all_layers"]

@@ -356,6 +356,21 @@ def test_copies_and_pickles_train_on_as_the_net_would(name: str) -> None:
             np.testing.assert_array_equal(one, two)
 
 
+def test_a_chain_begins_with_an_input_and_has_symbolic_ends() -> None:
+    net = Sequential([Input((6, 6, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2)], seed=0)
+    other = Sequential(seed=0)
+    for layer in (Input((6, 6, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2)):
+        other.add(layer)
+    x = np.random.default_rng(0).random((3, 6, 6, 1), np.float32)
+    assert net.built_shape == (6, 6, 1) and other.count_params() == net.count_params() == 86
+    np.testing.assert_array_equal(net.predict(x), other.predict(x))
+    features = Model(net.input, [net.layers[0].output, net.output])
+    np.testing.assert_array_equal(features(x)[1], net(x))
+    assert Sequential([layers.Input((None, None, 1)), layers.Conv2D(2, 3)]).predict(x).shape == (3, 4, 4, 2)
+    with pytest.raises(ConvTypeError, match="an Input before them"):
+        Sequential([net.output, layers.Dense(2)])
+
+
 # ---- the table ------------------------------------------------------------------------------------------------------
 
 
