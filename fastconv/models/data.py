@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core.arrays import as_array, is_ndarray
+from .._core.arrays import as_array, is_ndarray, plain
 from ..errors import ConvError, ConvTypeError, keras_has
 from ..layers.base import Array, real
 
@@ -24,6 +24,8 @@ Augment = Callable[[Any, np.random.Generator], Any]
 
 def listed(name: str, given: Any, names: Sequence[str], kind: str) -> list[Any]:
     """One value for each name: from a list, a dictionary, or what is given itself where there is one name."""
+    if len(names) == 1 and is_ndarray(given):  # first, as an array may say of itself whatever it likes
+        return [given]
     if isinstance(given, dict):
         if set(given) != set(names):
             raise ConvError(f"{name} must be by the names of the {kind}s {list(names)}, but got {list(given)}.")
@@ -48,8 +50,10 @@ def named_arrays(names: Sequence[str], given: Sequence[Any]) -> list[Array]:
 
 def bare(given: Any, count: int | None = None, axes: int | None = None) -> Any:
     """The array of a list that holds one alone, if it has so many samples, or axes."""
+    if is_ndarray(given):
+        return given
     if isinstance(given, (list, tuple)) and len(given) == 1 and is_ndarray(given[0]):
-        array = given[0]
+        array = plain(given[0])
         if (count is not None and count != 1 and array.ndim and len(array) == count) or array.ndim == axes:
             return array
     return given
@@ -148,7 +152,7 @@ class Yielded(Source):
 
 def is_yielded(given: Any) -> bool:
     """Whether batches can be taken from an object one after the other."""
-    if isinstance(given, (str, bytes, dict)) or is_ndarray(given):
+    if is_ndarray(given) or isinstance(given, (str, bytes, dict)):
         return False
     return isinstance(given, Iterable) or (hasattr(given, "__getitem__") and hasattr(given, "__len__"))
 
