@@ -70,13 +70,13 @@ def overlap(found: Array, wanted: Array) -> list[float]:
 
 def run(options: Options) -> None:
     random = np.random.default_rng(options.seed)
-    images, classes = scenes(random, 160 if options.quick else 320)
+    images, classes = scenes(random, 64 if options.quick else 320)
     net = unet(options.seed)
     net.summary()
     print()
     net.compile(Adam(4e-3), "sparse_categorical_crossentropy", ["accuracy"])
     history = net.fit(
-        images, classes, batch_size=16, epochs=8 if options.quick else 12, validation_split=0.2, seed=options.seed,
+        images, classes, batch_size=16, epochs=3 if options.quick else 12, validation_split=0.2, seed=options.seed,
         callbacks=[EarlyStopping(patience=4, restore_best_weights=True)], verbose=1 if sys.stderr.isatty() else 0,
     ).history  # fmt: skip
     large, wanted = scene(random, 120, 300, 26)
