@@ -71,6 +71,7 @@ SCRIPTS: dict[str, list[str] | None] = {
     "stride_or_pooling": ["--quick"],
     "dense_or_convolution": ["--quick"],
     "other_sizes": ["--quick"],
+    "unet": [],
     "width_or_depth": ["--quick"],
     "mobilenet": None,
     "run_onnx": None,

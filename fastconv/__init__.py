@@ -46,10 +46,11 @@ from .plans import (
 from .pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 
 if TYPE_CHECKING:
-    from . import grad, layers, losses, models, optimizers, quantized, reference, streaming
+    from . import callbacks, grad, layers, losses, models, optimizers, quantized, reference, streaming
     from ._core.conv_plan import ConvPlan
     from ._core.explanation import ConvExplanation
-    from .models import Sequential
+    from .models import Input, Model, Sequential
+    from .models.saved import load_model
     from .models.tiles import tiled_predict
 
 __version__ = "0.1.0"
@@ -59,11 +60,14 @@ __all__ = [
     "ConvExplanation",
     "ConvPlan",
     "ConvTypeError",
+    "Input",
+    "Model",
     "Sequential",
     "__version__",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "callbacks",
     "conv1d",
     "conv1d_backward",
     "conv2d",
@@ -81,6 +85,7 @@ __all__ = [
     "grad",
     "info",
     "layers",
+    "load_model",
     "losses",
     "max_pool1d",
     "max_pool2d",
@@ -103,22 +108,21 @@ __all__ = [
 
 
 # Imported when first asked for, so that `import fastconv` stays cheap.
-_CLASSES = {"ConvPlan": "._core.conv_plan", "ConvExplanation": "._core.explanation"}
-_LAZY = ("grad", "layers", "losses", "models", "optimizers", "quantized", "reference", "streaming")
+_CLASSES = {
+    "ConvPlan": "._core.conv_plan", "ConvExplanation": "._core.explanation", "Sequential": ".models",
+    "Input": ".models", "Model": ".models", "load_model": ".models.saved", "tiled_predict": ".models.tiles",
+}  # fmt: skip
+_LAZY = ("callbacks", "grad", "layers", "losses", "models", "optimizers", "quantized", "reference", "streaming")
 
 
 def __getattr__(name: str) -> Any:
     """Import what is not needed for the functions when it is first asked for."""
     if name in _LAZY:
         return import_module(f".{name}", __name__)
-    if name == "Sequential":
-        return import_module(".models", __name__).Sequential
-    if name == "tiled_predict":
-        return import_module(".models.tiles", __name__).tiled_predict
     if name in _CLASSES:
         return getattr(import_module(_CLASSES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, *_CLASSES, "Sequential", "tiled_predict"})
+    return sorted({*globals(), *_LAZY, *_CLASSES})

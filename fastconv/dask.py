@@ -33,7 +33,7 @@ from ._core.threads import effective
 from ._core.words import Padding, Size
 from .errors import ConvError, ConvTypeError
 from .functional import CONVOLUTIONS
-from .models.tiles import Range, needed
+from .models.boxes import Range, needed
 
 NUMPY_MODES: Final = {"reflect": "reflect", "replicate": "edge", "circular": "wrap", "symmetric": "symmetric"}
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ._core.arrays import as_array
 from ._core.words import flag
-from .errors import ConvError, ConvTypeError
+from .errors import ConvError, ConvTypeError, keras_has
 from .layers.base import real
 
 Array = NDArray[Any]
@@ -221,10 +221,10 @@ def loss(value: object) -> Loss:
     """
     if isinstance(value, Loss):
         return value
-    names = ", ".join(map(repr, LOSSES))
+    names, more = ", ".join(map(repr, LOSSES)), keras_has("losses")
     if not isinstance(value, str):
-        raise ConvTypeError(f"loss must be a loss or one of {names}, but got {value!r}.")
+        raise ConvTypeError(f"loss must be a loss or one of {names}, but got {value!r}; {more}")
     found = LOSSES.get(value.lower())
     if found is None:
-        raise ConvError(f"loss must be a loss or one of {names}, but got loss={value!r}.")
+        raise ConvError(f"loss must be a loss or one of {names}, but got loss={value!r}; {more}")
     return found()

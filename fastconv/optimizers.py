@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
+from ._core.arguments import Made
 from ._core.arrays import as_array
 from ._core.words import flag
-from .errors import ConvError, ConvTypeError
+from .errors import ConvError, ConvTypeError, keras_has
 from .layers.base import Parameter, positive, real
 from .layers.rows import team
 
@@ -97,6 +98,34 @@ class Optimizer:
         for parameter, grad in given:
             decay = 0.0 if any(word in parameter.name for word in self._spared) else self.weight_decay
             self._update(parameter, grad, rate, decay)
+
+    def slots(self, parameter: Parameter) -> list[Array]:
+        """The state that is kept for a parameter.
+
+        Parameters
+        ----------
+        parameter : Parameter
+            One that `apply` has moved, or may move.
+
+        Returns
+        -------
+        list of ndarray
+            As many as the rule keeps, of its shape; none before its first step.
+        """
+        return self._slots[id(parameter)][1] if id(parameter) in self._slots else []
+
+    def resume(self, iterations: int, slots: Sequence[tuple[Parameter, list[Array]]]) -> None:
+        """Go on as after so many steps, with this state of parameters.
+
+        Parameters
+        ----------
+        iterations : int
+            Steps done.
+        slots : sequence of (Parameter, list of ndarray)
+            As `slots` gave them.
+        """
+        self.iterations = iterations
+        self._slots = {id(parameter): (parameter, list(arrays)) for parameter, arrays in slots}
 
     def _state(self, parameter: Parameter, count: int) -> list[Array]:
         """`count` arrays of zeros that live as long as the optimiser, for this parameter."""
@@ -259,23 +288,24 @@ def optimizer(value: object) -> Optimizer:
     """
     if isinstance(value, Optimizer):
         return value
-    names = ", ".join(map(repr, OPTIMIZERS))
+    names, more = ", ".join(map(repr, OPTIMIZERS)), keras_has("optimizers")
     if not isinstance(value, str):
-        raise ConvTypeError(f"optimizer must be an optimizer or one of {names}, but got {value!r}.")
+        raise ConvTypeError(f"optimizer must be an optimizer or one of {names}, but got {value!r}; {more}")
     found = OPTIMIZERS.get(value.lower())
     if found is None:
-        raise ConvError(f"optimizer must be an optimizer or one of {names}, but got optimizer={value!r}.")
+        raise ConvError(f"optimizer must be an optimizer or one of {names}, but got optimizer={value!r}; {more}")
     return found()
 
 
 # ---- schedules ----------------------------------------------------------------------------------------------------
 
 
-class _Told:
+class _Told(Made):
     """A schedule that says its numbers."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+        told = {name: value for name, value in vars(self).items() if name != "_made_with"}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
 
 class ExponentialDecay(_Told):

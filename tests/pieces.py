@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv import ConvError, Sequential
+from fastconv import ConvError, Input, Model, Sequential
 from fastconv._core.problem import Direction
 from fastconv._core.select import wishes
 from fastconv.layers import (
     Activation,
+    Add,
+    Average,
     AveragePooling2D,
     BatchNormalization,
+    Concatenate,
     Conv2D,
     Conv2DTranspose,
     Dense,
@@ -23,7 +26,9 @@ from fastconv.layers import (
     Dropout,
     LeakyReLU,
     LocalResponseNormalization,
+    Maximum,
     MaxPooling2D,
+    Multiply,
     ReLU,
     Residual,
     SeparableConv2D,
@@ -94,9 +99,18 @@ def _random_layer(rng: Any, channels: int, deep: bool) -> Any:
         kinds += [
             lambda: Residual(_body(rng, channels), activation="relu"),
             lambda: Residual([Conv2D(channels, 3, 2, "same")], [Conv2D(channels, 1, 2, "same")], activation),
+            lambda: _wired(rng, channels, filters),
             lambda: Sequential([_random_layer(rng, channels, False) for _ in range(rng.integers(1, 3))]),
         ]
     return kinds[rng.integers(len(kinds))]()
+
+
+def _wired(rng: Any, channels: int, filters: int) -> Any:
+    """A net of several paths, one of which sees more than the others; two read one value."""
+    x = Input((None, None, channels))
+    y = Concatenate()([Conv2D(filters, 3, padding="same", activation="relu")(x), MaxPooling2D(2, 1, "same")(x), x])
+    merge = [Add, Multiply, Maximum, Average][rng.integers(4)]()
+    return Model(x, merge([Conv2D(filters, 5, padding="same")(y), Conv2D(filters, 1)(y)]))
 
 
 def _body(rng: Any, channels: int) -> list[Any]:

@@ -20,6 +20,7 @@ from .layouts import INT32, destination, layout, lies_channels_last
 from .methods import METHODS
 from .methods.depthwise_bytes import DepthwiseBytes, depthwise_bytes
 from .methods.direct_bytes import BytesProgram, bytes_program, multiplies_four
+from .operands import Packed
 from .operations import explain, forward
 from .problem import Direction, Use, problem
 from .record import NamedTuple
@@ -94,6 +95,8 @@ class QuantisedPlan:
         self._bias: Array | None = None if bias is None else bias.astype(INT32)
         largest = self._largest_sum(difference)
         self._program: BytesProgram | DepthwiseBytes | None = None
+        self._packed: tuple[Packed, ...] = ()
+        self._ends: Any = None
         self._weight: Array = difference
         if largest < 1 << 31 and difference.size:
             narrow = difference.astype(np.int8)

@@ -4,11 +4,16 @@ Every layer has `forward(x, training=False)`, `backward(grad)`, `get_weights()`,
 `count_params()` and `output_shape(input_shape)`; `fastconv.Sequential` makes a net of them.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from .activations import Activation, LeakyReLU, ReLU, Softmax
 from .base import Layer, Parameter
 from .convolution import Conv1D, Conv1DTranspose, Conv2D, Conv2DTranspose, Conv3D, Conv3DTranspose
 from .core import Dense, Dropout, Flatten, Reshape, Residual
 from .kinds import DepthwiseConv1D, DepthwiseConv2D, SeparableConv1D, SeparableConv2D, TiledConv2D
+from .merging import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .normalization import BatchNormalization, LocalResponseNormalization
 from .pooling import (
     AveragePooling1D,
@@ -33,13 +38,27 @@ from .pooling import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
+from .symbolic import input_tensor as Input  # noqa: F401  as keras.layers has it
+
+
+def __getattr__(name: str) -> Any:
+    if name[:1].isupper():
+        raise AttributeError(
+            f"fastconv.layers has no {name}: use keras.layers.{name} of Keras itself, made fast by "
+            "fastconv.keras.install()."
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Activation",
+    "Add",
+    "Average",
     "AveragePooling1D",
     "AveragePooling2D",
     "AveragePooling3D",
     "BatchNormalization",
+    "Concatenate",
     "Conv1D",
     "Conv1DTranspose",
     "Conv2D",
@@ -66,6 +85,9 @@ __all__ = [
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
+    "Maximum",
+    "Minimum",
+    "Multiply",
     "Parameter",
     "ReLU",
     "Reshape",
@@ -73,6 +95,7 @@ __all__ = [
     "SeparableConv1D",
     "SeparableConv2D",
     "Softmax",
+    "Subtract",
     "TiledConv2D",
     "UpSampling1D",
     "UpSampling2D",

@@ -11,20 +11,24 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from math import prod
 from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._core.arguments import Made
 from .._core.arrays import as_array
 from .._core.layouts import INWARD, LAYOUTS, OUTWARD, layout
 from .._core.words import MOST_AXES, Shape, flag, integer
-from ..errors import ConvError, ConvTypeError
+from ..errors import ConvError, ConvTypeError, keras_has
 from .initializers import Initializer
+from .symbolic import Node, called, is_symbolic
 
 Array = NDArray[Any]
-Window = tuple[tuple[int, ...], tuple[int, ...]]  # (extent, stride) along every spatial axis
+# (extent, stride) along every spatial axis; fractions of pixels behind what enlarges an image.
+Window = tuple[tuple[int | Fraction, ...], tuple[int | Fraction, ...]]
 DTYPES: Final = ("float32", "float64")
 # Stand in for an unknown size: above all windows and strides, divisible by most factors.
 UNKNOWN_SIZES: Final = (40320, 80640)
@@ -155,7 +159,7 @@ class Parameter:
         self.version += 1
 
 
-class Layer:
+class Layer(Made):
     """The common part of all layers: named weights, shapes known beforehand, forward and backward.
 
     Subclasses give `_sample_shape`, `forward`, `backward` and perhaps `_build`.
@@ -172,6 +176,8 @@ class Layer:
         Images (N, H, W, C) or (N, C, H, W).
     input_shape : sequence of int, optional
         Of one sample, without the batch; for the first layer of a model.
+    **others : Any
+        Refused: what else Keras' layers take is Keras' own.
 
     Raises
     ------
@@ -181,6 +187,10 @@ class Layer:
 
     reads_images: ClassVar[bool] = True  # needs (H, W, C); False: any number of axes
     axes: ClassVar[int] = 2  # spatial axes of what it reads, if it reads images
+    merges: bool = False  # takes a list of inputs: shapes, arrays and gradients of inputs are lists then
+    is_net: ClassVar[bool] = False  # is a net of its own, whose layers have paths below its name
+    is_chain: ClassVar[bool] = False  # and one of layers one after another
+    _named = False  # whether a `Model` chose the name
 
     def __init__(
         self,
@@ -190,7 +200,10 @@ class Layer:
         dtype: str = "float32",
         data_format: str = "channels_last",
         input_shape: Sequence[int] | None = None,
+        **others: Any,
     ) -> None:
+        if others:
+            raise ConvTypeError(f"{type(self).__name__} does not take {', '.join(others)}; {keras_has('layers')}")
         if name is not None and not isinstance(name, str):
             raise ConvTypeError(f"name must be a string, but got {name!r} of type {type(name).__name__}.")
         self._given_name = name
@@ -206,6 +219,7 @@ class Layer:
         self.built_shape: Shape | None = None
         self.given_input_shape = None if input_shape is None else self._without_batch(input_shape)[1]
         self._own: list[Parameter] = []
+        self._nodes: list[Node] = []  # calls on symbolic tensors
 
     @classmethod
     def default_name(cls) -> str:
@@ -537,8 +551,37 @@ class Layer:
         """`backward` for a first layer: nobody needs the gradient of its input."""
         self.backward(grad)
 
-    def __call__(self, x: ArrayLike, training: bool = False) -> Array:
-        return self.forward(x, training)
+    def __call__(self, x: Any, training: bool | None = None) -> Any:
+        """`forward` on arrays; on symbolic tensors, a symbolic tensor."""
+        return called(self, x, training) if is_symbolic(x) else self.forward(x, bool(training))
+
+    @property
+    def input(self) -> Any:
+        """The symbolic tensor, or the list, that the layer was called on; refused where it was called not just once."""
+        node = self._node()
+        return list(node.inputs) if node.several else node.inputs[0]
+
+    @property
+    def output(self) -> Any:
+        """The symbolic tensor that the layer made; refused where it was called not just once."""
+        outputs = self._node().outputs
+        return outputs[0] if len(outputs) == 1 else list(outputs)
+
+    def _node(self) -> Node:
+        if len(self._nodes) != 1:
+            raise ConvError(
+                f"{self.name} was called on symbolic tensors {len(self._nodes)} times, so that it has no one input and "
+                "output; use the tensors that the calls returned."
+            )
+        return self._nodes[0]
+
+    def twin(self, made: dict[int, Layer]) -> Layer:
+        """The same layer, with the same weights, with room of its own for what a call keeps for `backward`."""
+        found = made.get(id(self))
+        if found is None:
+            found = made[id(self)] = object.__new__(type(self))
+            found.__dict__.update({name: _twinned(value, made) for name, value in self.__dict__.items()})
+        return found
 
     def release(self) -> None:
         """Forget what the last forward call kept for `backward`."""
@@ -551,6 +594,7 @@ class Layer:
         bare.__dict__.update(self.__dict__, sublayers=tuple)  # the layers inside speak for themselves
         bare.release()
         del bare.__dict__["sublayers"]
+        bare._nodes = []  # symbolic tensors are not copied
         return bare.__dict__
 
     def _described(self) -> list[str]:
@@ -566,9 +610,20 @@ class Layer:
 
 
 def prefix_of(layer: Layer, prefix: str) -> str:
-    """What the paths of a layer's parameters begin with inside another: a chain, which leaves its own name to whoever
-    has it, gets it here, or layers of two chains would have one path."""
-    return f"{prefix}{layer.name}/" if getattr(layer, "is_chain", False) else prefix
+    """What the paths of a layer's parameters begin with inside another: a net, which leaves its own name to whoever
+    has it, gets it here, or layers of two nets would have one path."""
+    return f"{prefix}{layer.name}/" if layer.is_net else prefix
+
+
+def _twinned(value: Any, made: dict[int, Layer]) -> Any:
+    """A layer, or a container of some, with twins in their place."""
+    if isinstance(value, Layer):
+        return value.twin(made)
+    if type(value) in (list, tuple) and any(isinstance(inner, (Layer, list, tuple)) for inner in value):
+        return type(value)(_twinned(inner, made) for inner in value)
+    if type(value) is dict and any(isinstance(inner, Layer) for inner in value.values()):
+        return {name: _twinned(inner, made) for name, inner in value.items()}
+    return value
 
 
 def one_pixel(axes: int) -> Window:
@@ -584,9 +639,13 @@ def behind(before: Window, own: Window) -> Window:
         tuple((1,) * (axes - len(numbers)) + tuple(numbers) for numbers in window) for window in (before, own)
     )
     return (
-        tuple(e + (n - 1) * j for e, n, j in zip(extent, size, jump, strict=True)),
-        tuple(j * s for j, s in zip(jump, stride, strict=True)),
+        tuple(_whole(e + (n - 1) * j) for e, n, j in zip(extent, size, jump, strict=True)),
+        tuple(_whole(j * s) for j, s in zip(jump, stride, strict=True)),
     )
+
+
+def _whole(number: int | Fraction) -> int | Fraction:
+    return int(number) if number == int(number) else number
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Keras': (kH, kW, in channels of a group, out channels), transposed (kH, kW, out 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from math import prod
 from typing import Any
 
@@ -56,6 +57,14 @@ class Convolution(Layer):
         self._kept_input: Array | None = None
         self._kept: Array | None = None  # what the gradient of the activation needs
         self._output_shape: Shape | None = None
+
+    def forward_logits(self, x: ArrayLike) -> Array:
+        """`forward` without the activation; the next `backward` leaves it out too."""
+        return self._own_order(self._convolve(self._nhwc(self._take(x)), LINEAR))
+
+    def _convolve(self, x: Array, activation: Function) -> Array:
+        """The output for an input, both channels last."""
+        raise NotImplementedError
 
     def _finish(self, y: Array, activation: Function, applied: bool) -> Array:
         """Apply the activation unless it was fused, and keep what its gradient needs."""
@@ -141,10 +150,6 @@ class Conv(Convolution):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         return self._own_order(self._convolve(self._nhwc(self._take(x)), self.activation))
-
-    def forward_logits(self, x: ArrayLike) -> Array:
-        """`forward` without the activation; the next `backward` leaves it out too."""
-        return self._own_order(self._convolve(self._nhwc(self._take(x)), LINEAR))
 
     def _planned(self, x: Array) -> tuple[Geometry, dict[str, Any]]:
         """The convolution of an input of this shape (channels last), and how to do it."""
@@ -311,8 +316,14 @@ class ConvTranspose(Convolution):
         g = self.geometry(self._without_batch(input_shape)[1])
         return prod(g.output_size) * g.out_channels * g.in_channels * prod(g.kernel_size)
 
+    def window(self, input_shape: Sequence[int | None]) -> Window:
+        spans = zip(extents(self.kernel_size, self.dilation_rate), self.strides, strict=True)
+        return tuple(-(-span // step) for span, step in spans), tuple(Fraction(1, step) for step in self.strides)
+
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        taken = self._nhwc(self._take(x))
+        return self._own_order(self._convolve(self._nhwc(self._take(x)), self.activation))
+
+    def _convolve(self, taken: Array, activation: Function) -> Array:
         g = self._planned(taken)
         assert self.kernel is not None
         self._kept_input = taken
@@ -320,7 +331,7 @@ class ConvTranspose(Convolution):
         y = memory.empty((g.batch, *g.input_size, self.filters), self.dtype)
         weight = _logical_weight(self.kernel.array)
         operations.input_gradient(g, _logical(taken), weight, bias, _logical(y), threads=threads.effective(None))
-        return self._own_order(self._finish(y, self.activation, False))
+        return self._finish(y, activation, False)
 
     def _planned(self, x: Array) -> Geometry:
         """The convolution whose input gradient is the output for an input of this shape (channels last)."""

@@ -455,7 +455,7 @@ class Residual(Layer):
 def chain(name: str, layers: object) -> tuple[Layer, ...]:
     """A layer or a sequence of layers as a tuple."""
     if isinstance(layers, Layer):
-        return tuple(layers.sublayers()) if getattr(layers, "is_chain", False) else (layers,)
+        return tuple(layers.sublayers()) if layers.is_chain else (layers,)
     if not isinstance(layers, (list, tuple)):
         raise ConvTypeError(f"{name} must be a layer or a list of layers, but got a {type(layers).__name__}.")
     for layer in layers:
@@ -480,16 +480,19 @@ def chain_backward(layers: Sequence[Layer], grad: Array) -> Array:
     return grad
 
 
-def unique_names(layers: Sequence[Layer]) -> None:
-    """Give the layers of one chain names of their own: conv2d, conv2d_1, ... as Keras does."""
-    taken = {layer._given_name for layer in layers if layer._given_name is not None}
+def unique_names(layers: Sequence[Layer], keep: bool = False) -> None:
+    """Give the layers of one net names of their own: conv2d, conv2d_1, ... as Keras does.
+
+    Those that a `Model`, which says `keep`, has named stay as they are: it is known by them in files.
+    """
+    taken = {layer.name for layer in layers if layer._given_name is not None or layer._named}
     given = [layer._given_name for layer in layers if layer._given_name is not None]
     for name in taken:
         if given.count(name) > 1:
             raise ConvError(f"two layers are named {name!r}; give them different names.")
     counts: dict[str, int] = {}
     for layer in layers:
-        if layer._given_name is not None:
+        if layer._given_name is not None or layer._named:
             continue
         stem = type(layer).default_name()
         while True:
@@ -498,7 +501,7 @@ def unique_names(layers: Sequence[Layer]) -> None:
             name = f"{stem}_{count}" if count else stem
             if name not in taken:
                 break
-        layer.name = name
+        layer.name, layer._named = name, keep
 
 
 def chain_axes(layers: Sequence[Layer]) -> int | None:

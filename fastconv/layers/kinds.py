@@ -136,6 +136,11 @@ class SeparableConv(Layer):
             bias_initializer=bias_initializer, name="pointwise", **shared,
         )  # fmt: skip
 
+    @property
+    def activation(self) -> Function:
+        """That of the 1x1 convolution."""
+        return self.pointwise.activation
+
     def sublayers(self) -> Sequence[Layer]:
         return (self.depthwise, self.pointwise)
 
@@ -154,6 +159,10 @@ class SeparableConv(Layer):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         return self.pointwise.forward(self.depthwise.forward(self._take(x), training), training)
+
+    def forward_logits(self, x: ArrayLike) -> Array:
+        """`forward` without the activation; the next `backward` leaves it out too."""
+        return self.pointwise.forward_logits(self.depthwise.forward(self._take(x)))
 
     def backward(self, grad: ArrayLike) -> Array:
         return self.depthwise.backward(self.pointwise.backward(grad))
@@ -290,13 +299,15 @@ class TiledConv2D(Convolution):
         }  # fmt: skip
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        taken = self._nhwc(self._take(x))
+        return self._own_order(self._convolve(self._nhwc(self._take(x)), self.activation))
+
+    def _convolve(self, taken: Array, activation: Function) -> Array:
         self.geometry(self._own_order(taken).shape[1:])
         assert self.kernel is not None
         self._kept_input = taken
         bias = None if self.bias is None else self.bias.array
         y = functional.tiled_conv2d(taken, self.kernel.array, bias, **self._options())
-        return self._own_order(self._finish(y, self.activation, False))
+        return self._finish(y, activation, False)
 
     def backward(self, grad: ArrayLike) -> Array:
         dz = self._activation_gradient(grad)

@@ -6,6 +6,7 @@ A class for all numbers of axes does the work; those that users name say how man
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from math import prod
 from typing import Any, Final
 
@@ -289,6 +290,10 @@ class UpSampling(Layer):
     def _sample_shape(self, sample: Shape) -> Shape:
         *size, channels = self._image(sample)
         return self._sample(*(n * factor for n, factor in zip(size, self.size, strict=True)), channels)
+
+    def window(self, input_shape: Sequence[int | None]) -> Window:
+        seen = tuple(1 if self.interpolation == "nearest" or factor == 1 else 2 for factor in self.size)
+        return seen, tuple(Fraction(1, factor) for factor in self.size)
 
     def _matrices(self, shape: Shape) -> tuple[Array, Array]:
         """The interpolation along rows and columns as matrices (outputs, inputs)."""

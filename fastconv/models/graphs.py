@@ -7,7 +7,7 @@ that no operator stands for is a node that calls it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -20,8 +20,12 @@ from ..layers.activations import LINEAR, Activation, Function, Softmax
 from ..layers.base import Layer, Sample, locating
 from ..layers.convolution import Conv, ConvTranspose
 from ..layers.core import Dense, Dropout, Flatten, Reshape, Residual
+from ..layers.merging import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from ..layers.normalization import BatchNormalization
-from ..layers.pooling import AveragePooling, GlobalAveragePooling, GlobalMaxPooling, MaxPooling
+from ..layers.pooling import AveragePooling, GlobalAveragePooling, GlobalMaxPooling, MaxPooling, UpSampling
+
+if TYPE_CHECKING:
+    from .net import Net
 
 OPSET: Final = 17
 INPUT: Final = "input"
@@ -34,9 +38,10 @@ FUNCTIONS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 
 
 @operator("Layer", domain=INTERNAL)
-def run_layer(call: Call, x: Array) -> Any:
+def run_layer(call: Call, *xs: Array) -> Any:
     """A layer, or a function of one, on arrays with the channels last."""
     layer: Any = call.node.attributes["runs"]
+    x: Any = list(xs) if getattr(layer, "merges", False) else xs[0]
     if isinstance(layer, Function):
         out = call.into(x)
         layer.into(x, out)
@@ -48,19 +53,27 @@ def run_layer(call: Call, x: Array) -> Any:
     return y
 
 
-class Tracer:
-    """The graph of a chain of layers, node by node."""
+def input_values(count: int) -> list[str]:
+    """What the graph calls so many inputs."""
+    return [f"{INPUT}_{number}" if number else INPUT for number in range(count)]
 
-    def __init__(self, model: Layer, sample: Shape) -> None:
+
+class Tracer:
+    """The graph of a net, node by node; `inputs` and `outputs` are the names of its values."""
+
+    def __init__(self, model: Net, samples: Sequence[Shape]) -> None:
         self.dtype = model.dtype
         self.nodes: list[Node] = []
         self.constants: dict[str, Array] = {}
-        self.shapes: dict[str, Shape] = {INPUT: sample}  # of samples, as layers have them
+        self.inputs = input_values(len(samples))
+        self.shapes: dict[str, Shape] = dict(zip(self.inputs, samples, strict=True))  # of samples, as layers have them
         self._other: dict[str, str] = {}  # the same values with the channels elsewhere
-        last = self.chain(list(model.sublayers()), INPUT)
-        self.output_shape = self.shapes[last]
-        info = [ValueInfo(name, None, "tensor") for name in (INPUT, last)]
-        self.graph = Graph(info[:1], info[1:], self.constants, self.nodes, model.name)
+        self.outputs = self.net(model, self.inputs)
+        self.output_shapes = [self.shapes[name] for name in self.outputs]
+        begin, end = (
+            [ValueInfo(name, None, "tensor") for name in dict.fromkeys(ends)] for ends in (self.inputs, self.outputs)
+        )
+        self.graph = Graph(begin, end, self.constants, self.nodes, model.name)
         self.graph.remove_unused()  # views that nobody took
 
     # ---- values and nodes -----------------------------------------------------------------------------------------
@@ -107,6 +120,29 @@ class Tracer:
 
     # ---- layers ---------------------------------------------------------------------------------------------------
 
+    def net(self, net: Any, values: Sequence[str]) -> list[str]:
+        """The outputs of a net for these inputs."""
+        made = dict(enumerate(values))
+        for call in net.wiring.calls:
+            given = [made[number] for number in call.inputs]
+            with locating(call.layer):
+                found = self.several(call.layer, given) if call.several or call.layer.is_net else [
+                    self.layer(call.layer, given[0])
+                ]
+            made.update(zip(call.outputs, found, strict=True))
+        return [made[number] for number in net.wiring.outputs]
+
+    def several(self, layer: Layer, values: Sequence[str]) -> list[str]:
+        """What a net, or a layer of several inputs, makes."""
+        if layer.is_net:
+            return self.net(layer, values)
+        shapes: Any = [Sample(self.shapes[value]) for value in values]
+        shape: Any = tuple(layer.output_shape(shapes))
+        convert = next((made for kind, made in MERGED.items() if isinstance(layer, kind)), None)
+        if convert is None or 0 in shape or len(values) == 1:
+            return [self.add("Layer", values, shape, layer.name, INTERNAL, 1, runs=layer)]
+        return [convert(self, layer, values, shape)]
+
     def chain(self, layers: Sequence[Layer], value: str) -> str:
         for layer in layers:
             with locating(layer):
@@ -117,8 +153,8 @@ class Tracer:
         """The value behind a layer."""
         if isinstance(layer, Residual):
             return self._residual(layer, value)
-        if getattr(layer, "is_chain", False):
-            return self.chain(list(layer.sublayers()), value)
+        if layer.is_net:
+            return self.net(layer, [value])[0]
         if isinstance(layer, Dropout):
             return value
         shape: Any = tuple(layer.output_shape(Sample(self.shapes[value])))
@@ -211,6 +247,14 @@ class Tracer:
             **more,
         )  # fmt: skip
 
+    def enlarged(self, layer: UpSampling, value: str, shape: Shape) -> str:
+        scales = f"{layer.name}/scales.{len(self.nodes)}"
+        self.constants[scales] = np.array([1, 1, *layer.size], np.float32)
+        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        if layer.interpolation == "bilinear":
+            how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        return self.made("Resize", value, shape, layer.name, "", scales, **how)
+
     def whole(self, layer: Any, value: str, shape: Shape) -> str:
         """A pooling of whole images."""
         kind = "GlobalAveragePool" if isinstance(layer, GlobalAveragePooling) else "GlobalMaxPool"
@@ -234,13 +278,40 @@ class Tracer:
         self.constants[target] = np.array([0, *shape], np.int64)  # 0: as many samples as there are
         return self.add("Reshape", [value, target], shape, layer.name)
 
+    def merged(self, op_type: str, layer: Layer, values: Sequence[str], shape: Shape) -> str:
+        """An operator over two values at a time, from the left."""
+        made, sizes = values[0], self.shapes[values[0]]
+        for value in values[1:]:
+            sizes = tuple(map(max, sizes, self.shapes[value]))
+            made = self.made(op_type, made, sizes, layer.name, self.logical(value))
+        return made
+
+    def average(self, layer: Average, values: Sequence[str], shape: Shape) -> str:
+        total = self.merged("Add", layer, values, shape)
+        share = self.constant(layer.name, "share", np.array(1 / len(values)))
+        return self.made("Mul", total, shape, layer.name, share)
+
+    def concatenated(self, layer: Concatenate, values: Sequence[str], shape: Shape) -> str:
+        axes = len(shape) + 1
+        axis = (0, *range(2, axes), 1)[layer._place(axes)] if axes > 2 else 1  # channels lie second in the graph
+        return self.made("Concat", values[0], shape, layer.name, *map(self.logical, values[1:]), axis=axis)
+
     def softmax(self, layer: Softmax, value: str, shape: Shape) -> str:
         return self.add("Softmax", [value], shape, layer.name, axis=layer.axis)
 
 
+MERGED: Final[dict[Any, Any]] = {
+    Add: lambda tracer, *about: tracer.merged("Add", *about),
+    Subtract: lambda tracer, *about: tracer.merged("Sub", *about),
+    Multiply: lambda tracer, *about: tracer.merged("Mul", *about),
+    Minimum: lambda tracer, *about: tracer.merged("Min", *about),
+    Maximum: lambda tracer, *about: tracer.merged("Max", *about),
+    Average: Tracer.average, Concatenate: Tracer.concatenated,
+}  # fmt: skip  # a Minimum is a Maximum, and looked for before it
 CONVERTED: Final[dict[Any, Any]] = {
     Conv: Tracer.convolution, ConvTranspose: Tracer.transposed, BatchNormalization: Tracer.normalisation,
     MaxPooling: Tracer.pooling, AveragePooling: Tracer.pooling, GlobalAveragePooling: Tracer.whole,
-    GlobalMaxPooling: Tracer.whole, Dense: Tracer.dense, Reshape: Tracer.reshaped, Softmax: Tracer.softmax,
+    GlobalMaxPooling: Tracer.whole, UpSampling: Tracer.enlarged, Dense: Tracer.dense,
+    Reshape: Tracer.reshaped, Softmax: Tracer.softmax,
     Activation: lambda tracer, layer, value, shape: tracer.function(layer.function, value, layer.name),
 }  # fmt: skip

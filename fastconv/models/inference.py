@@ -10,7 +10,7 @@ the cache. The result equals the layers' own forward pass to rounding, and a bat
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,8 +21,11 @@ from ..graph.graph import Graph
 from ..graph.optimise import optimise
 from ..graph.slices import Sliced
 from ..graph.summary import Profile, table
-from ..layers.base import Layer
-from .graphs import INPUT, TURNED, Tracer
+from .data import listed
+from .graphs import TURNED, Tracer
+
+if TYPE_CHECKING:
+    from .net import Net
 
 
 def _layers(operators: str) -> str:
@@ -31,21 +34,23 @@ def _layers(operators: str) -> str:
 
 
 class InferencePlan:
-    """A model prepared for inputs of one shape and any batch. Made by `Sequential.compile_inference`.
+    """A model prepared for inputs of one shape and any batch. Made by `compile_inference` of the model.
 
-    `run(x)` computes, `explain()` tells how, `profile(x)` how long. The plan holds copies of the weights as they were
-    when it was made; `current` is False once the model's have changed.
+    `run(x)` computes, of several inputs from a list or a dictionary by name, and gives a list of several outputs;
+    `explain()` tells how, `profile(x)` how long. The plan holds copies of the weights as they were when it was made;
+    `current` is False once the model's have changed.
     """
 
-    def __init__(self, model: Layer, sample: Shape) -> None:
-        self.model, self.sample = model, sample
+    def __init__(self, model: Net, samples: Shape | list[Shape]) -> None:
+        self.model, self.samples = model, samples if isinstance(samples, list) else [samples]
         self._parameters = model.parameters()
         self._versions = [parameter.version for parameter in self._parameters]
-        traced = Tracer(model, sample)
-        self.output_shape = traced.output_shape
+        traced = Tracer(model, self.samples)
+        self.output_shapes = traced.output_shapes
+        self._inputs, self._outputs = traced.inputs, traced.outputs
         self._prepared = Sliced(self._optimised(traced.graph))
-        (self._output,) = (value.name for value in traced.graph.outputs)
-        self._prepared.run({INPUT: np.zeros((1, *sample), model.dtype)})  # packs the weights
+        zeros = [np.zeros((1, *sample), model.dtype) for sample in self.samples]
+        self._prepared.run(dict(zip(self._inputs, zeros, strict=True)))  # packs the weights
 
     def _optimised(self, graph: Graph) -> Graph:
         """The graph that is run."""
@@ -58,10 +63,23 @@ class InferencePlan:
                 f"this plan of {self.model.name} holds weights that the model no longer has, and cannot be copied; "
                 "copy the model, or what compile_inference gives now."
             )
-        return InferencePlan, (self.model, self.sample)
+        return InferencePlan, (self.model, self.samples)
+
+    @property
+    def sample(self) -> Shape:
+        """The shape of a sample of the first input."""
+        return self.samples[0]
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of a sample of the first output."""
+        return self.output_shapes[0]
 
     def __repr__(self) -> str:
-        shapes = f"(N, {', '.join(map(str, self.sample))}) -> (N, {', '.join(map(str, self.output_shape))})"
+        shapes = " -> ".join(
+            ", ".join(f"(N, {', '.join(map(str, shape))})" for shape in ends)
+            for ends in (self.samples, self.output_shapes)
+        )
         stale = "" if self.current else ", the model's weights have changed since"
         kind, steps = type(self).__name__, len(self.steps)
         return f"<{kind} of {self.model.name}: {shapes} {self.model.dtype}, {steps} steps{stale}>"
@@ -79,21 +97,32 @@ class InferencePlan:
         """Whether the model's weights are still those that were packed."""
         return all(p.version == v for p, v in zip(self._parameters, self._versions, strict=True))
 
-    def run(self, x: Any) -> Array:
+    def run(self, x: Any) -> Any:
         """The outputs for a batch of samples of the planned shape."""
-        array = self._taken(x)
-        if not array.size:
-            return empty((len(array), *self.output_shape), self.model.dtype)
-        return self._prepared.run({INPUT: array})[self._output]
+        feeds = self._taken(x)
+        if not all(array.size for array in feeds.values()):
+            batch = len(next(iter(feeds.values())))
+            made = [empty((batch, *shape), self.model.dtype) for shape in self.output_shapes]
+        else:
+            results = self._prepared.run(feeds)
+            made = [results[name] for name in self._outputs]
+        return made[0] if len(made) == 1 else made
 
-    def _taken(self, x: Any) -> Array:
-        array = np.asarray(x)
-        if array.shape[1:] != self.sample:
-            raise ConvError(
-                f"{self.model.name} was prepared for a batch of {self.sample}, but got shape {array.shape}; call "
-                "compile_inference for that shape."
-            )
-        return array if array.dtype == self.model.dtype else array.astype(self.model.dtype)
+    def _taken(self, x: Any) -> dict[str, Array]:
+        given = listed("x", x, self.model.input_names, "input")
+        arrays = [np.asarray(value) for value in given]
+        for array, sample in zip(arrays, self.samples, strict=True):
+            if array.shape[1:] != sample or array.shape[:1] != arrays[0].shape[:1]:
+                wanted = self.sample if len(self.samples) == 1 else self.samples
+                raise ConvError(
+                    f"{self.model.name} was prepared for a batch of {wanted}, but got shape "
+                    f"{', '.join(str(array.shape) for array in arrays)}; call compile_inference for that shape."
+                )
+        dtype = self.model.dtype
+        return {
+            name: array if array.dtype == dtype else array.astype(dtype)
+            for name, array in zip(self._inputs, arrays, strict=True)
+        }
 
     def profile(self, x: Any, runs: int = 10) -> Profile:
         """The mean time of every step for this batch.
@@ -110,7 +139,7 @@ class InferencePlan:
         Profile
             Times in seconds; print it for a table.
         """
-        found = self._prepared.profile({INPUT: self._taken(x)}, runs)
+        found = self._prepared.profile(self._taken(x), runs)
         steps = [step for step in found.steps if step.operators != TURNED]
         return Profile(runs, [replace(step, operators=_layers(step.operators)) for step in steps])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,9 +11,12 @@ from ..errors import ConvError
 from ..graph.calibration import Statistics, checked_calibration, checked_labels, checked_method
 from ..graph.graph import Graph
 from ..graph.quantised import Calibrated, QuantisationReport
-from ..layers.base import Layer
-from .graphs import INPUT
+from .data import listed
+from .graphs import input_values
 from .inference import InferencePlan
+
+if TYPE_CHECKING:
+    from .net import Net
 
 
 class QuantisedInferencePlan(InferencePlan):
@@ -23,18 +26,21 @@ class QuantisedInferencePlan(InferencePlan):
     """
 
     def __init__(
-        self, model: Layer, sample: Shape, calibration: Any = None, method: object = "minmax",
+        self, model: Net, samples: list[Shape], calibration: Any = None, method: object = "minmax",
         statistics: Statistics | None = None,
     ) -> None:  # fmt: skip
         if model.dtype != np.float32:
             raise ConvError(f"precision='int8' takes a float32 model, but {model.name} is of {model.dtype}.")
         self._method = checked_method(method)
         self._statistics = statistics
-        feeds = None
+        self._feeds = None
         if statistics is None:
-            feeds = checked_calibration(calibration, {INPUT: (None, *sample)}, {INPUT: model.dtype})
-        self._feeds = feeds
-        super().__init__(model, sample)
+            names, given = input_values(len(samples)), calibration
+            if given is not None and len(samples) > 1:
+                given = dict(zip(names, listed("calibration", calibration, model.input_names, "input"), strict=True))
+            shapes = {name: (None, *sample) for name, sample in zip(names, samples, strict=True)}
+            self._feeds = checked_calibration(given, shapes, dict.fromkeys(names, model.dtype))
+        super().__init__(model, samples)
 
     def _optimised(self, graph: Graph) -> Graph:
         self._calibrated = Calibrated(graph, self._feeds, self._method, statistics=self._statistics)
@@ -43,7 +49,7 @@ class QuantisedInferencePlan(InferencePlan):
 
     def __reduce__(self) -> tuple[Any, ...]:
         super().__reduce__()  # refuses one whose weights have changed
-        return QuantisedInferencePlan, (self.model, self.sample, None, self._method, self._calibrated.statistics)
+        return QuantisedInferencePlan, (self.model, self.samples, None, self._method, self._calibrated.statistics)
 
     def report(self, x: Any = None, labels: Any = None) -> QuantisationReport:
         """The errors of the quantised net, layer by layer.
@@ -67,5 +73,6 @@ class QuantisedInferencePlan(InferencePlan):
         """
         if x is None and (labels is not None or not self._calibrated.samples):
             raise ConvError("x must hold the samples to report on: this plan does not have those of its calibration.")
-        feeds = None if x is None else {INPUT: self._taken(x)}
-        return self._calibrated.report(feeds, checked_labels(labels, 0 if x is None else len(np.asarray(x))))
+        feeds = None if x is None else self._taken(x)
+        count = 0 if feeds is None else len(next(iter(feeds.values())))
+        return self._calibrated.report(feeds, checked_labels(labels, count))

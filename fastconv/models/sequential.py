@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, cast
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from .._core.arrays import as_array
-from .._core.words import Shape, integer
+from .._core.words import Shape
 from ..errors import ConvError, ConvTypeError
-from ..graph.calibration import checked_int8
-from ..layers.base import Array, Layer, Sample, Window, locating, prefix_of
-from ..layers.core import Dropout, chain, chain_axes, chain_backward, chain_window, unique_names
-from ..layers.memory import Arena
-from . import storage
+from ..layers.base import Array, Layer, Sample, Window, locating
+from ..layers.core import chain, chain_axes, chain_window, unique_names
+from ..layers.symbolic import Symbolic
 from .convert import to_fully_convolutional
-from .inference import InferencePlan
-from .quantised import QuantisedInferencePlan
-from .summary import Table, table
-from .training import Trainable
-
-PLANS = 4  # input shapes that a model keeps prepared: each holds packed weights
+from .net import Net, all_layers
+from .wiring import Wiring, chained
 
 
-class Sequential(Trainable, Layer):
+class Sequential(Net):
     """A net of layers one after another, with Keras' methods.
 
     Weights are made when they are first needed.
@@ -34,7 +25,7 @@ class Sequential(Trainable, Layer):
     Parameters
     ----------
     layers : sequence of Layer
-        From the input to the output.
+        From the input to the output; before them an `Input` may stand, for the shape.
     input_shape : sequence of int, optional
         Of one sample; fixes all shapes at once. Without it the first input does.
     name : str, optional
@@ -61,8 +52,8 @@ class Sequential(Trainable, Layer):
     (5, 3)
     """
 
-    reads_images = False
-    is_chain = True
+    is_chain: ClassVar[bool] = True
+    input_names = ("input",)
 
     def __init__(
         self,
@@ -73,17 +64,17 @@ class Sequential(Trainable, Layer):
         seed: int | None = None,
         **options: Any,
     ) -> None:
+        if isinstance(layers, (list, tuple)) and layers and isinstance(layers[0], Symbolic):
+            input_shape, layers = _begun(layers[0], input_shape), layers[1:]
         layers = chain("layers", layers)
         if layers and "dtype" not in options:
             options["dtype"] = layers[0].dtype.name
         if layers and input_shape is None:
             input_shape = layers[0].given_input_shape
         self.layers: list[Layer] = list(layers)  # which tell the meaning of input_shape
-        super().__init__(name=name, input_shape=input_shape, **options)
-        self.seed = None if seed is None else integer("seed", seed)
+        super().__init__(name=name, seed=seed, input_shape=input_shape, **options)
         self.layers = []
-        self._plans: dict[Shape, InferencePlan] = {}
-        self._arena = Arena()
+        self._wiring: tuple[list[int], Wiring] | None = None
         for layer in layers:
             self.add(layer)
         if self.layers and self.given_input_shape is not None:
@@ -95,62 +86,64 @@ class Sequential(Trainable, Layer):
         Parameters
         ----------
         layer : Layer
-            Of the model's element type.
+            Of the model's element type, with one input and one output; first an `Input` may come.
 
         Raises
         ------
         ConvError, ConvTypeError
             For a built model, or what is no layer.
         """
+        if isinstance(layer, Symbolic) and not self.layers:
+            self.given_input_shape = _begun(layer, None)
+            return
         if not isinstance(layer, Layer):
             raise ConvTypeError(f"add takes a layer, but got {layer!r} of type {type(layer).__name__}.")
         if self.built_shape is not None:
             raise ConvError(f"{self.name} is built: layers are added before the first input or without input_shape.")
+        if layer.merges or (layer.is_net and len(layer.wiring.outputs) > 1):  # type: ignore[attr-defined]
+            raise ConvError(
+                f"{layer.name} has several inputs or outputs, which a chain does not have; wire it by fastconv.Input "
+                "and fastconv.Model."
+            )
         if layer.dtype != self.dtype:
             raise ConvTypeError(f"{layer.name} computes in {layer.dtype}, but {self.name} in {self.dtype}.")
         chain("layers", [*self.layers, layer])
         unique_names([*self.layers, layer])
         self.layers.append(layer)
 
+    @property
+    def wiring(self) -> Wiring:
+        """The calls of the layers, one after another."""
+        layers = [id(layer) for layer in self.layers]
+        if self._wiring is None or self._wiring[0] != layers:
+            self._wiring = layers, chained(self.layers)
+        return self._wiring[1]
+
+    @property
+    def output_names(self) -> list[str]:  # type: ignore[override]  # of the last layer, whatever it is now
+        """The name of the one output."""
+        return [self.layers[-1].name if self.layers else "output"]
+
+    def _input_sizes(self) -> list[tuple[int | None, ...]]:
+        self._require_built()
+        return [cast("tuple[int | None, ...]", self.built_shape)]
+
+    def twin(self, made: dict[int, Layer]) -> Layer:
+        found = cast(Sequential, super().twin(made))
+        found._wiring = None
+        return found
+
     def __getstate__(self) -> dict[str, Any]:
-        """What copies and pickles take: layers, weights, the optimiser's state; plans are made anew."""
-        return {**super().__getstate__(), "_plans": {}, "_arena": Arena()}
-
-    def _described(self) -> list[str]:
-        count = len(self.layers)
-        return [f"{count} layer{'' if count == 1 else 's'}", *super()._described()]
-
-    def sublayers(self) -> Sequence[Layer]:
-        return self.layers
-
-    def get_layer(self, name: str) -> Layer:
-        """Find a layer at any depth.
-
-        Parameters
-        ----------
-        name : str
-            The layer's name.
-
-        Returns
-        -------
-        Layer
-            The first of this name.
-
-        Raises
-        ------
-        ConvError
-            If there is none.
-        """
-        for layer in all_layers(self):
-            if layer.name == name:
-                return layer
-        raise ConvError(f"{self.name} has no layer {name!r}; it has {', '.join(layer.name for layer in self.layers)}.")
+        return {**super().__getstate__(), "_wiring": None}
 
     # ---- shapes and weights -------------------------------------------------------------------------------------
 
     def _spatial_axes(self) -> int | None:
         known = chain_axes(self.layers)
         return super()._spatial_axes() if known is None else known
+
+    def _axes(self) -> int | None:
+        return None if self.built_shape is None else len(self.built_shape) + 1
 
     def _require_layers(self) -> None:
         if not self.layers:
@@ -163,6 +156,11 @@ class Sequential(Trainable, Layer):
     def _require_built(self) -> None:
         self._require_layers()
         super()._require_built()
+
+    def _samples(self, input_shape: Any) -> list[Shape]:
+        if isinstance(input_shape, list) and len(input_shape) == 1 and isinstance(input_shape[0], (tuple, list)):
+            input_shape = input_shape[0]
+        return [self._without_batch(input_shape)[1]]
 
     def shapes(self, sample: Sequence[int | None]) -> Iterator[tuple[Layer, Shape, Shape]]:
         """The shapes down the net, without the batch axis.
@@ -194,66 +192,10 @@ class Sequential(Trainable, Layer):
         return (*shape[:batched], *self._sample_shape(cast(Shape, shape[batched:])))
 
     def _build(self, sample: Shape) -> None:
-        for layer, before, _ in self.shapes(sample):
-            layer.build(before)
-        root = int(np.random.SeedSequence().generate_state(1)[0]) if self.seed is None else self.seed
-        for i, parameter in enumerate(self.parameters()):
-            parameter.seed = (root, i)
-        if self.seed is not None:
-            for i, layer in enumerate(all_layers(self)):
-                if isinstance(layer, Dropout) and not layer.seeded:
-                    layer.random = np.random.default_rng((self.seed, i, 1))
-
-    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        for layer in self.layers:
-            yield from layer.named_parameters(prefix_of(layer, prefix))
-
-    def macs(self, input_shape: Sequence[int | None]) -> int:
-        return sum(layer.macs(before) for layer, before, _ in self.shapes(self._without_batch(input_shape)[1]))
+        self._build_samples([sample])
 
     def window(self, input_shape: Sequence[int | None]) -> Window:
         return chain_window(self.layers, self._without_batch(input_shape)[1])
-
-    # ---- what it is ---------------------------------------------------------------------------------------------
-
-    def _known_shape(self, input_shape: Sequence[int | None] | None) -> Shape:
-        if input_shape is not None:
-            sample = self._without_batch(input_shape)[1]
-            self.build(Sample(sample))
-            return sample
-        self._require_built()
-        assert self.built_shape is not None
-        return self.built_shape
-
-    def table(self, input_shape: Sequence[int | None] | None = None) -> Table:
-        """What `summary` prints, as numbers; nothing is allocated.
-
-        Parameters
-        ----------
-        input_shape : sequence of int or None, optional
-            Of the samples, with or without a batch axis; that of the build if not given.
-
-        Returns
-        -------
-        Table
-            Rows, one a layer, and totals: `parameters`, `macs`, `forward_bytes`, `training_bytes`.
-        """
-        return table(self, self._known_shape(input_shape))
-
-    def summary(self, input_shape: Sequence[int | None] | None = None, print_fn: Callable[[str], Any] = print) -> None:
-        """Print a table of the net; nothing is allocated.
-
-        Output shape, parameters, multiply-adds, bytes of activations forward and in training, receptive field and
-        stride of every layer, and the totals.
-
-        Parameters
-        ----------
-        input_shape : sequence of int or None, optional
-            Of the samples, with or without a batch axis; that of the build if not given.
-        print_fn : callable
-            Receives the text.
-        """
-        print_fn(str(self.table(input_shape)))
 
     def to_fully_convolutional(self) -> Sequential:
         """Copy the net for images of any larger size: Flatten + Dense become k x k and 1 x 1 convolutions.
@@ -273,91 +215,25 @@ class Sequential(Trainable, Layer):
         """
         return to_fully_convolutional(self, Sequential)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the weights to a file.
-
-        Parameters
-        ----------
-        path : path_like
-            Ends in .npz or .safetensors.
-        """
-        self._require_built()
-        storage.save(self, path)
-
-    def load(self, path: str | os.PathLike[str]) -> None:
-        """Read weights that `save` wrote.
-
-        Parameters
-        ----------
-        path : path_like
-            Ends in .npz or .safetensors.
-
-        Raises
-        ------
-        ConvError
-            Says what differs from this model, which is then unchanged.
-        """
-        self._require_built()
-        storage.load(self, path)
-
     # ---- running ------------------------------------------------------------------------------------------------
 
-    def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        y = self._take(x)
-        for layer in self.layers:
-            with locating(layer):
-                y = layer.forward(y, training)
-        return y
+    def _batches(self, arrays: Sequence[Array]) -> None:
+        (array,) = arrays
+        if not self._takes_batch(array.shape):
+            raise ConvError(f"x must be a batch {self._axes_text('N, ')} or (N, F), but got shape {array.shape}.")
+        if self.built_shape is None:
+            self.build(Sample(array.shape[1:]))
 
-    def compile_inference(
-        self, input_shape: Sequence[int | None] | None = None, *, precision: str | None = None,
-        calibration: ArrayLike | None = None, calibration_method: str = "minmax",
-    ) -> InferencePlan:  # fmt: skip
-        """Prepare the net for samples of this shape, as `predict` uses it.
-
-        Normalisation is folded into convolutions, activations and residual sums are fused, weights packed, buffers
-        shared.
-
-        Parameters
-        ----------
-        input_shape : sequence of int or None, optional
-            Of the samples, with or without a batch axis; that of the build if not given.
-        precision : {'float32', 'int8'}, optional
-            'int8' computes in 8-bit integers: weights symmetric a channel, activations affine a tensor.
-        calibration : array_like, optional
-            Samples as the net will see them, some dozens: what the ranges of activations are taken from. For 'int8'.
-        calibration_method : {'minmax', 'percentile'}
-            The whole range of every activation, or that of all but the outermost hundredth of a percent at either end.
-
-        Returns
-        -------
-        InferencePlan
-            Kept until a weight changes; ``print(plan.explain())`` tells what was fused and where values live. That of
-            'int8' is a new one each time, and its `report` tells the error layer by layer.
-
-        Raises
-        ------
-        ConvError
-            For a calibration that is missing, empty, constant, not finite or of another shape.
-        """
-        sample = self.built_shape if input_shape is None else self._without_batch(input_shape)[1]
-        if checked_int8(precision, calibration):
-            shape = self._known_shape(None if sample is None else Sample(sample))
-            return QuantisedInferencePlan(self, shape, calibration, calibration_method)
-        plan = self._plans.get(sample) if sample is not None else None
-        if plan is None or not plan.current:
-            sample = self._known_shape(None if sample is None else Sample(sample))
-            if len(self._plans) >= PLANS:
-                self._plans.pop(next(iter(self._plans)))
-            plan = self._plans[sample] = InferencePlan(self, sample)
-        return plan
-
-    def backward(self, grad: ArrayLike) -> Array:
-        return chain_backward(self.layers, as_array("grad", grad))
+    def _taken(self, x: ArrayLike) -> list[Array]:
+        return [self._take(x)]
 
 
-def all_layers(layer: Layer) -> Iterable[Layer]:
-    """The layers inside `layer`, at any depth."""
-    for inner in layer.sublayers():
-        yield inner
-        yield from all_layers(inner)
+def _begun(tensor: Symbolic, input_shape: Sequence[int] | None) -> Any:
+    """The shape of samples that an `Input` before all layers says, if it says all sizes."""
+    if tensor.node.layer is not None:
+        raise ConvTypeError(f"layers must hold layers, and perhaps an Input before them, but got {tensor!r}.")
+    sizes = tensor.shape[1:]
+    return input_shape if None in sizes else sizes
+
+
+__all__ = ["Sequential", "all_layers"]

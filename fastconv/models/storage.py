@@ -1,20 +1,22 @@
-"""Weights in files: NumPy's .npz, or .safetensors, which the package of that name writes. Never pickle.
+"""Nets in files: NumPy's .npz, or .safetensors, which the package of that name writes. Never pickle.
 
-Every array lies under the path of its parameter, such as `conv2d_1/kernel`. A file is written beside its place and
-moved there when complete. Its names, shapes and types are compared with the model's before any value is read, and it is
-read as a whole before any weight is changed.
+Every array lies under the path of its parameter, such as `conv2d_1/kernel`; the optimiser's state under the same paths
+behind `@optimizer/0/`, and what the net is as JSON text beside them (`architecture`). A file is written beside its
+place and moved there when complete. Its names, shapes and types are compared with the model's before any value is read,
+and it is read as a whole before any weight is changed.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +24,19 @@ from numpy.typing import NDArray
 from .._core import files
 from ..errors import ConvError, ConvTypeError
 from ..layers.base import Layer
+from .architecture import described, restored
+
+if TYPE_CHECKING:
+    from .net import Net
 
 Array = NDArray[Any]
 Described = Mapping[str, tuple[tuple[int, ...], Any]]  # shape and element type by name
 SUFFIXES = (".npz", ".safetensors")
 SHOWN = 8  # differences listed in one message
+STATE: Final = "@optimizer/"  # before the paths of the optimiser's state
+MEMBER: Final = "architecture.json"  # of an archive
+META: Final = "fastconv"  # the key of the same text in .safetensors
+MOST_TEXT: Final = 1 << 24  # bytes; a net of 1,000 layers has some 300,000
 
 
 def _suffix(path: str | os.PathLike[str]) -> tuple[Path, str]:
@@ -64,38 +74,110 @@ def _naming(place: Path) -> Iterator[None]:
         raise
 
 
-def save(model: Layer, path: str | os.PathLike[str]) -> None:
-    """Write all weights and running statistics of a built model."""
+def save(model: Net, path: str | os.PathLike[str], weights_only: bool = False) -> None:
+    """Write a built net: weights and running statistics, and, unless they alone, what it is and how it trains."""
     place, suffix = _suffix(path)
     arrays: dict[str, Any] = {name: parameter.array for name, parameter in model.named_parameters()}
+    taken = [name for name in arrays if name.startswith(STATE)]
+    if taken:
+        raise ConvError(f"the path {taken[0]!r} of a weight begins as those of the optimiser do; name its layer anew.")
+    text = None
+    if not weights_only:
+        text = json.dumps(described(model))
+        arrays |= slots_of(model)
     writer = _safetensors() if suffix == ".safetensors" else None
     with _naming(place), tempfile.TemporaryDirectory(dir=place.parent, prefix=".fastconv-") as folder:
         beside = Path(folder, "weights" + suffix)
         if writer is not None:
-            writer.save_file(arrays, str(beside))
+            writer.save_file(arrays, str(beside), metadata=None if text is None else {META: text})
         else:
             np.savez(beside, **arrays)
+            if text is not None:
+                with zipfile.ZipFile(beside, "a") as archive:
+                    archive.writestr(MEMBER, text)
         os.replace(beside, place)
 
 
 def load(model: Layer, path: str | os.PathLike[str]) -> None:
     """Read weights written by `save` into a built model; if anything differs, say what, and change nothing."""
-    place, suffix = _suffix(path)
+    place, suffix = _existing(path)
     parameters = dict(model.named_parameters())
-    if not place.exists():
-        raise FileNotFoundError(f"there is no weights file {str(place)!r}.")
     wanted = {name: (parameter.shape, parameter.dtype) for name, parameter in parameters.items()}
     with files.open_regular(place) as file:
-        described, read = _reading(place, suffix, lambda: _opened(file, suffix, wanted))
-        differences = _differences(wanted, described)
-        if differences:
-            more = len(differences) - SHOWN
-            listed = "".join(f"\n  {line}" for line in differences[:SHOWN])
-            listed += f"\n  and {more} more" if more > 0 else ""
-            raise ConvError(f"{str(place)!r} does not hold the weights of {model.name}:{listed}")
+        stored, read = _reading(place, suffix, lambda: _opened(file, suffix, wanted))
+        own = {name: about for name, about in stored.items() if not name.startswith(STATE)}
+        _require_alike(place, model.name, wanted, own)
         arrays = _reading(place, suffix, lambda: {name: read(name) for name in parameters})
     for name, parameter in parameters.items():
         parameter.assign(arrays[name])
+
+
+def load_whole(path: str | os.PathLike[str], custom: Mapping[str, Any], trains: bool) -> Net:
+    """A net as `save` wrote it; nothing in the file is run."""
+    place, suffix = _existing(path)
+    with files.open_regular(place) as file:
+        text = _reading(place, suffix, lambda: _text(file, suffix))
+        model, training = _reading(place, suffix, lambda: restored(text, custom, trains))
+        parameters = dict(model.named_parameters())
+        wanted = {name: (parameter.shape, parameter.dtype) for name, parameter in parameters.items()}
+        slots = training.slots if training is not None else {}
+        for name, count in slots.items():
+            if name not in parameters:
+                raise ConvError(f"{str(place)!r} has a state of {name!r}, which is no weight of the net.")
+            wanted |= {f"{STATE}{i}/{name}": wanted[name] for i in range(count)}
+        file.seek(0)
+        stored, read = _reading(place, suffix, lambda: _opened(file, suffix, wanted))
+        ignored = () if training is not None else tuple(name for name in stored if name.startswith(STATE))
+        _require_alike(place, model.name, wanted, {name: stored[name] for name in stored if name not in ignored})
+        arrays = _reading(place, suffix, lambda: {name: read(name) for name in wanted})
+    for name, parameter in parameters.items():
+        parameter.assign(arrays[name])
+    if training is not None:
+        kept = [(parameters[n], [arrays[f"{STATE}{i}/{n}"] for i in range(count)]) for n, count in slots.items()]
+        _reading(place, suffix, lambda: training.apply(model, kept))
+    made: Net = model
+    return made
+
+
+def slots_of(model: Net) -> dict[str, Array]:
+    """The optimiser's state by name."""
+    made: dict[str, Array] = {}
+    if model.optimizer is not None:
+        for name, parameter in model.named_parameters():
+            made |= {f"{STATE}{i}/{name}": array for i, array in enumerate(model.optimizer.slots(parameter))}
+    return made
+
+
+def _existing(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    place, suffix = _suffix(path)
+    if not place.exists():
+        raise FileNotFoundError(f"there is no weights file {str(place)!r}.")
+    return place, suffix
+
+
+def _require_alike(place: Path, name: str, wanted: Described, stored: Described) -> None:
+    differences = _differences(wanted, stored)
+    if differences:
+        more = len(differences) - SHOWN
+        listed = "".join(f"\n  {line}" for line in differences[:SHOWN])
+        listed += f"\n  and {more} more" if more > 0 else ""
+        raise ConvError(f"{str(place)!r} does not hold the weights of {name}:{listed}")
+
+
+def _text(file: BinaryIO, suffix: str) -> str:
+    """What the file says that the net is."""
+    if suffix == ".safetensors":
+        from ..weights.safetensors import read_parts  # here, as that package is built on models
+
+        text = read_parts(file)[0].get(META)
+    else:
+        if not files.is_archive(file):
+            raise ConvError("it is no archive of named weights")
+        archive = files.Archive(file)
+        text = archive.read(MEMBER, "fastconv", MOST_TEXT).decode() if MEMBER in archive else None
+    if not isinstance(text, str):
+        raise ConvError("it holds weights alone: make the net and call its load(path)")
+    return text
 
 
 def _opened(file: BinaryIO, suffix: str, wanted: Described) -> tuple[Described, Callable[[str], Array]]:
@@ -109,15 +191,15 @@ def _opened(file: BinaryIO, suffix: str, wanted: Described) -> tuple[Described, 
     if not files.is_archive(file):
         raise ConvError("it is no archive of named weights")
     archive = files.Archive(file)
-    described: dict[str, tuple[tuple[int, ...], Any]] = {}
+    found: dict[str, tuple[tuple[int, ...], Any]] = {}
     for member in archive.entries:
         name = member.removesuffix(".npy")
         if name in wanted and name != member:
             header = archive.npy(member)
-            described[name] = header.shape, header.dtype
-        else:
-            described[name] = (), None  # a difference by its name alone
-    return described, lambda name: archive.array(f"{name}.npy")
+            found[name] = header.shape, header.dtype
+        elif member != MEMBER:
+            found[name] = (), None  # a difference by its name alone
+    return found, lambda name: archive.array(f"{name}.npy")
 
 
 def _reading(place: Path, suffix: str, read: Callable[[], Any]) -> Any:

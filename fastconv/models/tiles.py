@@ -9,6 +9,7 @@ and the strides, and neighbouring tiles compute nothing twice but the pixels tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any, Final
@@ -18,92 +19,29 @@ from numpy.typing import NDArray
 
 from .._core import threads
 from .._core.arrays import as_array, is_ndarray, plain
-from .._core.geometry import Geometry, extents, tiled_geometries
+from .._core.geometry import Geometry, tiled_geometries
 from .._core.plan import pieces
 from .._core.problem import Direction
 from .._core.progress import Progress
 from .._core.select import wish_for_batch
-from .._core.windows import PoolGeometry
-from .._core.words import Pads, Shape, Size, Sizes, per_axis
+from .._core.words import Shape, Size, per_axis
 from ..errors import ConvError, ConvTypeError
 from ..functional import CONVOLUTIONS, TRANSPOSED
 from ..layers.activations import LINEAR, Activation, Softmax
-from ..layers.base import Layer, Sample, locating
+from ..layers.base import Layer, Sample, Window, locating
 from ..layers.convolution import Conv, ConvTranspose
 from ..layers.core import Dense, Dropout, Residual, chain_window
 from ..layers.kinds import SeparableConv, TiledConv2D
+from ..layers.merging import Concatenate, Merge
 from ..layers.normalization import BatchNormalization, LocalResponseNormalization
 from ..layers.pooling import AveragePooling, Cropping, MaxPooling, Pooling, UpSampling, ZeroPadding
 from ..pooling import MAXIMA, MEANS
-from .sequential import Sequential
+from .boxes import Box, Range, Source, cut, grains, is_empty, remembering, windows
+from .net import Net
+from .summary import windows as windows_of
+from .wiring import Call, Wiring
 
 Array = NDArray[Any]
-Range = tuple[int, int]
-Box = tuple[Range, ...]  # along every spatial axis
-Source = Callable[[Box], Array]  # the pixels (1, *spatial, C) of a box
-
-
-# ---- which pixels ------------------------------------------------------------------------------------------------
-
-
-def needed(outputs: Range, stride: int, extent: int, before: int, size: int, aligned: int) -> tuple[Range, Range]:
-    """The positions that windows of these outputs meet, and how many of padding lie before and after them.
-
-    Where outputs are made `aligned` at a time, the positions of the last ones' windows too: padding is then negative.
-    """
-    first = outputs[0] * stride - before
-    last = (outputs[1] - 1) * stride - before + extent
-    start = min(max(0, first), size)
-    stop = max(start, min(last + (-outputs[1] % aligned) * stride, size))
-    if start == stop:  # windows of padding alone
-        return (start, stop), (last - first, 0)
-    return (start, stop), (start - first, last - stop)
-
-
-def _windows(
-    g: Geometry | PoolGeometry, outputs: Box, aligned: Sequence[int] | None = None
-) -> tuple[Box, Pads]:
-    """The box of the input that windows of these outputs meet, and the padding around it."""
-    boxes, pads = [], []
-    aligned = aligned or (1,) * len(outputs)
-    for axis, extent in enumerate(extents(g.kernel_size, g.dilation)):
-        box, sides = needed(
-            outputs[axis], g.stride[axis], extent, g.padding[axis][0], g.input_size[axis], aligned[axis]
-        )
-        boxes.append(box)
-        pads.append(sides)
-    return tuple(boxes), tuple(pads)
-
-
-def _grains(outputs: Box, aligned: Sizes, size: Sizes) -> Box:
-    """The box of whole grains around outputs, within those that there are."""
-    return tuple(
-        (begin // step * step, min(end, -(-stop // step) * step))
-        for (begin, stop), step, end in zip(outputs, aligned, size, strict=True)
-    )
-
-
-def _is_empty(box: Box) -> bool:
-    return any(begin == end for begin, end in box)
-
-
-def _cut(x: Array, held: Box, wanted: Box) -> Array:
-    """The wanted box out of an array that holds another."""
-    return x[(slice(None), *(slice(begin - at, end - at) for (at, _), (begin, end) in zip(held, wanted, strict=True)))]
-
-
-def _remembering(source: Source) -> Source:
-    """A source for several readers: what lies in a box that was read before is not made again."""
-    held: list[tuple[Box, Array]] = []
-
-    def shared(box: Box) -> Array:
-        for own, pixels in held:
-            if all(a[0] <= b[0] and b[1] <= a[1] for a, b in zip(own, box, strict=True)):
-                return _cut(pixels, own, box)
-        held.append((box, source(box)))
-        return held[-1][1]
-
-    return shared
 
 
 # ---- layers ------------------------------------------------------------------------------------------------------
@@ -114,13 +52,13 @@ def _convolved(
 ) -> Array:
     """A box of the outputs of a convolution `g` of the whole input, with the bits that the whole has."""
     chosen, aligned = pieces(g, weight.dtype, algorithm, threads.effective(None))
-    made = _grains(outputs, aligned, g.output_size)
-    box, pads = _windows(g, made, aligned)
+    made = grains(outputs, aligned, g.output_size)
+    box, pads = windows(g, made, aligned)
     y = CONVOLUTIONS[len(box)](
         source(box), weight, bias, g.stride, pads, g.dilation, g.groups, data_format="channels_last",
         activation=activation, algorithm=chosen,
     )  # fmt: skip
-    return _cut(y, made, outputs)
+    return cut(y, made, outputs)
 
 
 def _convolution(layer: Conv, shape: Shape, outputs: Box, source: Source) -> Array:
@@ -136,8 +74,8 @@ def _tiled(layer: TiledConv2D, shape: Shape, outputs: Box, source: Source) -> Ar
     assert layer.kernel is not None
     bias = None if layer.bias is None else layer.bias.array
     y = np.empty((1, *(end - begin for begin, end in outputs), layer.filters), layer.dtype)
-    shared = _remembering(source)
-    shared(_windows(layer.geometry(shape), outputs)[0])  # which of all kernels' windows are the most
+    shared = remembering(source)
+    shared(windows(layer.geometry(shape), outputs)[0])  # which of all kernels' windows are the most
     for (a, b), g in tiled_geometries(layer.geometry(shape), layer.tiles):
         own: list[Range] = []
         places: list[slice] = []
@@ -145,7 +83,7 @@ def _tiled(layer: TiledConv2D, shape: Shape, outputs: Box, source: Source) -> Ar
             low, high = (max(0, -(-(place - first) // step)) for place in (begin, end))
             own.append((low, high))
             places.append(slice(low * step + first - begin, None, step))
-        if not _is_empty((own[0], own[1])):
+        if not is_empty((own[0], own[1])):
             y[:, places[0], places[1]] = _convolved(
                 g, "auto", layer.kernel.array[a, b], bias, None, (own[0], own[1]), shared
             )
@@ -155,7 +93,7 @@ def _tiled(layer: TiledConv2D, shape: Shape, outputs: Box, source: Source) -> Ar
 def _transposed(layer: ConvTranspose, shape: Shape, outputs: Box, source: Source) -> Array:
     g = layer.geometry(shape)  # its output is the layer's input
     algorithm, aligned = pieces(g, layer.dtype, "auto", threads.effective(None), Direction.INPUT_GRADIENT)
-    made = _grains(outputs, aligned, g.input_size)
+    made = grains(outputs, aligned, g.input_size)
     box, pads = [], []
     for axis, (begin, end) in enumerate(made):
         reach, stride = (g.kernel_size[axis] - 1) * g.dilation[axis], g.stride[axis]
@@ -171,13 +109,13 @@ def _transposed(layer: ConvTranspose, shape: Shape, outputs: Box, source: Source
         source(tuple(box)), layer.kernel.array, None if layer.bias is None else layer.bias.array, g.stride, pads,
         0, g.groups, g.dilation, data_format="channels_last", algorithm=algorithm,
     )  # fmt: skip
-    y = _cut(y, made, outputs)
+    y = cut(y, made, outputs)
     return y if layer.activation is LINEAR else layer.activation.value(y)
 
 
 def _pooled(layer: Pooling, shape: Shape, outputs: Box, source: Source) -> Array:
     g = layer.geometry(shape)
-    box, pads = _windows(g, outputs)
+    box, pads = windows(g, outputs)
     x = source(box)
     made: Array
     if isinstance(layer, MaxPooling):
@@ -190,7 +128,7 @@ def _pooled(layer: Pooling, shape: Shape, outputs: Box, source: Source) -> Array
 
 
 def _padded(layer: ZeroPadding, shape: Shape, outputs: Box, source: Source) -> Array:
-    box, pads = _windows(layer.geometry(shape), outputs)
+    box, pads = windows(layer.geometry(shape), outputs)
     return np.pad(source(box), ((0, 0), *pads, (0, 0)))
 
 
@@ -204,7 +142,7 @@ def _enlarged(layer: UpSampling, shape: Shape, outputs: Box, source: Source) -> 
     for axis, factor in enumerate(layer.size, 1):
         y = y.repeat(factor, axis=axis)
     held = tuple((first * s, last * s) for (first, last), s in zip(box, layer.size, strict=True))
-    return _cut(y, held, outputs)
+    return cut(y, held, outputs)
 
 
 def _pixelwise(layer: Layer, shape: Shape, outputs: Box, source: Source) -> Array:
@@ -216,7 +154,7 @@ def _pixelwise(layer: Layer, shape: Shape, outputs: Box, source: Source) -> Arra
 
 def _residual(layer: Residual, shape: Shape, outputs: Box, source: Source) -> Array:
     """Both paths look at the same pixels, which are computed once, for the path that sees more of them."""
-    shared = _remembering(source)
+    shared = remembering(source)
     paths = (layer.body, layer.shortcut)
     order = sorted(paths, key=lambda path: chain_window(path, shape)[0], reverse=True)
     first, second = (_chain(path, shape, outputs, shared) for path in order)
@@ -229,10 +167,69 @@ def _sublayers(layer: Layer, shape: Shape, outputs: Box, source: Source) -> Arra
     return _chain(layer.sublayers(), shape, outputs, source)
 
 
+def _merged(layer: Merge, shapes: Sequence[Shape], outputs: Box, sources: Any) -> Array:
+    """`sources` gives the pixels of a box of every input; where a size of 1 is repeated, that is all there is."""
+    whole = layer.output_shape([Sample(shape) for shape in shapes])
+    boxes = [
+        tuple(box if own == full else (0, own) for box, own, full in zip(outputs, shape, whole, strict=False))
+        for shape in shapes
+    ]
+    y = layer.forward(sources(boxes))
+    layer.release()
+    return y
+
+
+def _net(net: Any, shape: Any, outputs: Box, source: Any, place: int = 0) -> Array:
+    """A box of an output of a net: every value asks those that it is made of. What several ask for is remembered, and
+    asked for first by whoever sees more of it."""
+    wiring: Wiring = net.wiring
+    samples = list(shape) if net.merges else [shape]
+    shapes = {number: Sample(sample) for number, sample in enumerate(samples)}
+    befores: dict[int, tuple[Call, Any]] = {}
+    for call, before, made in wiring.walk(samples):
+        shapes.update(zip(call.outputs, made, strict=True))
+        befores.update(dict.fromkeys(call.outputs, (call, before)))
+    fields, uses = windows_of(wiring, samples), wiring.uses()
+    known: dict[int, Source] = {
+        number: remembering(one) if uses[number] > 1 else one
+        for number, one in enumerate(source if net.merges else [source])
+    }
+
+    def part(number: int, box: Box) -> Array:
+        call, before = befores[number]
+        if is_empty(box):  # windows of padding alone look at nothing, and nothing is computed for them
+            return np.empty((1, *(end - begin for begin, end in box), shapes[number][-1]), net.dtype)
+        given = [of(source_number) for source_number in call.inputs]
+        with locating(call.layer):
+            if call.layer.is_net:
+                return _net(call.layer, before, box, given if call.several else given[0], call.outputs.index(number))
+            taken: Any = _widest_first(call, given, fields) if call.several else given[0]
+            return PARTS[type(call.layer).forward](call.layer, before, box, taken)
+
+    def of(number: int) -> Source:
+        if number not in known:
+            one: Source = partial(part, number)
+            known[number] = remembering(one) if uses[number] > 1 else one
+        return known[number]
+
+    return of(wiring.outputs[place])(outputs)
+
+
+def _widest_first(call: Call, given: Sequence[Source], fields: dict[int, Window]) -> Callable[[Sequence[Box]], Any]:
+    """A box of each input, in the order of how much they see of what they have in common."""
+    order = sorted(range(len(given)), key=lambda at: fields[call.inputs[at]][0], reverse=True)
+
+    def arrays(boxes: Sequence[Box]) -> list[Array]:
+        made = {at: given[at](boxes[at]) for at in order}
+        return [made[at] for at in range(len(given))]
+
+    return arrays
+
+
 # How a box of a layer's output is made, by the function that makes all of it: a class that overrides `forward` computes
 # what nobody here knows. `PARTS[...](layer, shape, outputs, source)`: `shape` is that of the whole input, whose parts
 # `source` gives.
-PARTS: Final[dict[Any, Callable[[Any, Shape, Box, Source], Array]]] = {
+PARTS: Final[dict[Any, Callable[[Any, Any, Box, Any], Array]]] = {
     Conv.forward: _convolution,  # of all numbers of axes, and depthwise ones
     TiledConv2D.forward: _tiled,
     ConvTranspose.forward: _transposed,
@@ -243,7 +240,8 @@ PARTS: Final[dict[Any, Callable[[Any, Shape, Box, Source], Array]]] = {
     UpSampling.forward: _enlarged,
     Residual.forward: _residual,
     SeparableConv.forward: _sublayers,
-    Sequential.forward: _sublayers,
+    Net.forward: _net,
+    Merge.forward: _merged,
     Activation.forward: _pixelwise,
     BatchNormalization.forward: _pixelwise,
     Dense.forward: _pixelwise,
@@ -278,6 +276,11 @@ def _require_parts(layers: Iterable[Layer], dtype: np.dtype[Any], axes: int) -> 
                 f"{layer.name} has axis={layer.axis}, along which tiled_predict has a part alone; use axis=-1 (the "
                 "channels) or predict."
             )
+        if isinstance(layer, Concatenate) and layer.axis not in (-1, axes + 1):
+            raise ConvError(
+                f"{layer.name} has axis={layer.axis}, along which tiled_predict has a part alone; use axis=-1 (the "
+                "channels) or predict."
+            )
         _require_parts(layer.sublayers(), dtype, axes)
 
 
@@ -294,7 +297,7 @@ def _chain(layers: Sequence[Layer], shape: Shape, outputs: Box, source: Source) 
             if i == 0:
                 return source(box)
             layer = layers[i - 1]
-            if _is_empty(box):  # windows of padding alone look at nothing, and nothing is computed for them
+            if is_empty(box):  # windows of padding alone look at nothing, and nothing is computed for them
                 return np.empty((1, *(end - begin for begin, end in box), shapes[i][-1]), layer.dtype)
             with locating(layer):
                 return PARTS[type(layer).forward](layer, shapes[i - 1], box, at(i - 1))
@@ -314,9 +317,10 @@ def tiled_predict(
 
     Parameters
     ----------
-    model : Sequential
-        Built, of convolutions of every kind, pooling, padding, cropping, nearest-neighbour upsampling, residual
-        blocks, nets of these, and layers that see one pixel at a time.
+    model : Sequential or Model
+        Built, with one input and one output, of convolutions of every kind, pooling, padding, cropping,
+        nearest-neighbour upsampling, residual blocks, sums, products and concatenations of channels, nets of these, and
+        layers that see one pixel at a time.
     image : array_like with ``shape`` (H, W, C)
         Or a volume (D, H, W, C) or a signal (W, C), as the net takes. Sliced as ``image[rows, columns]``: an array,
         `numpy.memmap`, zarr or h5py array. Only the pixels that one tile looks at are read at a time.
@@ -364,6 +368,8 @@ def tiled_predict(
         raise ConvError(
             f"image must have a shape {model._axes_text()}, but got {type(image).__name__} of shape {shape}."
         )
+    if model.merges or (isinstance(model, Net) and len(model.wiring.outputs) > 1):
+        raise ConvError(f"{model.name} has several inputs or outputs; tiled_predict takes a net with one of each.")
     model._require_built()
     _require_parts((model,), model.dtype, axes)
     result_shape: Any = tuple(model.output_shape(Sample(shape)))

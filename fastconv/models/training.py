@@ -1,108 +1,25 @@
-"""Training with Keras' words: compile, fit, evaluate, predict, train_on_batch.
-
-A step computes everything before it changes anything: when the loss is not finite or a shape is wrong, weights and
-running statistics are as they were before it.
-"""
+"""Training with Keras' words: fit and evaluate, over what `data` makes batches of."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from .. import losses, optimizers
-from .._core.arrays import as_array, is_ndarray, plain
 from .._core.progress import Progress
 from .._core.words import flag
-from ..callbacks import Callbacks
 from ..errors import ConvError, ConvTypeError
-from ..layers import memory
-from ..layers.activations import SOFTMAX, Activation, Softmax
-from ..layers.base import Layer, Parameter, Sample, locating, positive
-from ..layers.core import chain_backward
-from .inference import InferencePlan
+from ..layers.base import Array, Parameter, positive
+from .called import Callbacks
+from .data import Arrays, Epochs, Source, Yielded, is_yielded, split_last
+from .measures import History, accuracy, ends_in_softmax
+from .steps import Steps, refuse_others
 
-Array = NDArray[Any]
-Metric = Callable[[Array, Array], float]
-
-
-@dataclass
-class History:
-    """What `fit` measured.
-
-    Parameters
-    ----------
-    epoch : list of int
-        Numbers of the epochs, from 0.
-    history : dict of lists
-        A value an epoch of loss, accuracy, val_loss, val_accuracy, learning_rate and images_per_second.
-    """
-
-    epoch: list[int] = field(default_factory=list)
-    history: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, epoch: int, values: dict[str, float]) -> None:
-        """Append the values of one epoch."""
-        self.epoch.append(epoch)
-        for name, value in values.items():
-            self.history.setdefault(name, []).append(value)
-
-
-def accuracy(outputs: Array, target: Array) -> float:
-    """The share of samples whose largest output is the target (nearest to it, where there is one output alone).
-
-    Parameters
-    ----------
-    outputs : ndarray
-        Of shape (N, ..., classes).
-    target : ndarray
-        Class numbers, or probabilities of the outputs' shape.
-
-    Returns
-    -------
-    float
-        Between 0 and 1.
-    """
-    if outputs.shape[-1] == 1 and target.shape == outputs.shape:
-        return float(((outputs > 0.5) == (target > 0.5)).mean())
-    wanted = target.argmax(axis=-1) if target.ndim == outputs.ndim else target
-    return float((outputs.argmax(axis=-1) == wanted).mean())
-
-
-def metric(value: object) -> tuple[str, Metric]:
-    """(name, function) of a metric: 'accuracy' or a function of (outputs, targets)."""
-    if isinstance(value, str) and value.lower() in ("accuracy", "acc"):
-        return "accuracy", accuracy
-    if callable(value):
-        return getattr(value, "__name__", "metric"), value
-    raise ConvError(f"metrics must hold 'accuracy' or functions of (outputs, targets), but got {value!r}.")
-
-
-def ends_in_softmax(layer: Layer) -> bool:
-    """Whether the output of a layer is a softmax over its last axis.
-
-    Parameters
-    ----------
-    layer : Layer
-        A layer of its own, or one with an activation.
-
-    Returns
-    -------
-    bool
-        True for `Softmax()`, and for 'softmax' as an activation.
-    """
-    if isinstance(layer, Softmax):
-        return layer.axis == -1
-    if isinstance(layer, Activation):
-        return layer.function is SOFTMAX
-    return getattr(layer, "activation", None) is SOFTMAX
+UNSHOWN = ("images_per_second", "learning_rate")
 
 
 class _Interrupt:
@@ -132,218 +49,48 @@ def between_batches() -> Iterator[_Interrupt]:
         signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
 
 
-class Trainable:
-    """The training methods of a model; they need `layers`, `forward` and `backward` from the class they join."""
+class Trainable(Steps):
+    """The training methods of a net."""
 
-    layers: list[Layer]
-    name: str
-    optimizer: optimizers.Optimizer | None = None
-    loss: losses.Loss | None = None
-    metrics: Sequence[tuple[str, Metric]] = ()
     history: History | None = None
     stop_training: bool = False  # set while `fit` runs, it ends the training
-    _arena: memory.Arena  # activations and gradients of a step, used again by the next
-
-    def compile(
-        self,
-        optimizer: str | optimizers.Optimizer = "adam",
-        loss: str | losses.Loss = "sparse_categorical_crossentropy",
-        metrics: Sequence[str | Metric] = (),
-    ) -> None:
-        """Choose how to train.
-
-        Parameters
-        ----------
-        optimizer : str or Optimizer
-            'sgd', 'adam', 'adamw' (with Keras' defaults) or an object of `fastconv.optimizers`.
-        loss : str or Loss
-            A name in Keras' words or an object of `fastconv.losses`.
-        metrics : sequence of str or callable
-            'accuracy', or functions of (outputs, targets).
-
-        Raises
-        ------
-        ConvError, ConvTypeError
-            For an unknown name, or a loss that takes logits on a model that ends in a softmax.
-        """
-        chosen, wanted = optimizers.optimizer(optimizer), losses.loss(loss)
-        if isinstance(metrics, str):
-            raise ConvTypeError(f"metrics must be a list, such as [{metrics!r}], but got {metrics!r}.")
-        measured = [metric(value) for value in metrics]
-        if getattr(wanted, "from_logits", False) and self.layers and ends_in_softmax(self.layers[-1]):
-            raise ConvError(
-                f"loss with from_logits=True takes logits, but {self.name} ends in a softmax ({self.layers[-1].name}); "
-                "leave out one of them."
-            )
-        self.optimizer, self.loss, self.metrics = chosen, wanted, measured
-
-    # ---- one batch ----------------------------------------------------------------------------------------------
-
-    def _compiled(self) -> tuple[optimizers.Optimizer, losses.Loss]:
-        if not self.layers:
-            raise ConvError(f"{self.name} has no layers: there is nothing to train or to measure.")
-        if self.optimizer is None or self.loss is None:
-            raise ConvError(f"{self.name} is not compiled: call compile(optimizer, loss) first.")
-        return self.optimizer, self.loss
-
-    def _model(self) -> Layer:
-        return cast(Layer, self)
-
-    def _checked(self, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
-        """Inputs and targets of the same number, in range; the model is built."""
-        _, loss = self._compiled()
-        inputs = as_array("x", x)
-        if inputs.ndim == 0 or len(inputs) == 0:
-            raise ConvError(f"x holds no samples to learn from (shape {inputs.shape}).")
-        model = self._model()
-        if not model._takes_batch(inputs.shape):
-            text = model._axes_text("N, ")
-            raise ConvError(f"x must be a batch {text} or (N, F), but got shape {inputs.shape}.")
-        if model.built_shape is None:
-            model.build(Sample(inputs.shape[1:]))
-        target = loss.check(y, cast("tuple[int, ...]", model.output_shape(Sample(inputs.shape[1:]))))
-        if len(target) != len(inputs):
-            raise ConvError(f"x holds {len(inputs)} samples and y {len(target)}; they must be as many.")
-        return inputs, target
-
-    def _logits(self, x: Array, loss: losses.Loss, training: bool) -> Array:
-        """The outputs that the loss takes: those before the softmax that ends the model, for a cross-entropy."""
-        *body, last = self.layers
-        if not (loss.from_softmax and ends_in_softmax(last)):
-            return self._model().forward(x, training)
-        for layer in body:
-            with locating(layer):
-                x = layer.forward(x, training)
-        with locating(last):
-            return last.forward_logits(x) if hasattr(last, "forward_logits") else x
-
-    def _backward(self, grad: Array, loss: losses.Loss) -> None:
-        layers = self.layers
-        if loss.from_softmax and ends_in_softmax(layers[-1]) and not hasattr(layers[-1], "forward_logits"):
-            layers = layers[:-1]
-        first, *rest = layers or [self.layers[-1]]
-        grad = chain_backward(rest, grad)
-        with locating(first):
-            first.backward_weights(grad)
-
-    def train_on_batch(self, x: ArrayLike, y: ArrayLike) -> list[float]:
-        """Make one step of the optimiser.
-
-        Parameters
-        ----------
-        x : array_like
-            Inputs (N, H, W, C), (N, C, H, W) or (N, F).
-        y : array_like
-            Targets of as many samples, as the loss takes them.
-
-        Returns
-        -------
-        list of float
-            The loss and the metrics, from before the step.
-
-        Raises
-        ------
-        ConvError
-            For labels out of range or a loss that is not finite; the weights are then as before.
-        """
-        inputs, target = self._checked(x, y)
-        return self._step(inputs, target)
-
-    def _step(self, x: Array, target: Array) -> list[float]:
-        optimizer, loss = self._compiled()
-        model = self._model()
-        statistics = [(p, p.array.copy()) for p in model.parameters() if not p.trainable and p.allocated]
-        try:
-            with memory.reusing(self._arena):
-                taken = x if x.dtype == model.dtype else x.astype(model.dtype)
-                outputs = self._logits(taken, loss, True)
-                value, grad = loss(outputs, target)
-                if not np.isfinite(value):
-                    raise ConvError(self._why_not_finite(taken, value))
-                measured = [value, *(measure(outputs, target) for _, measure in self.metrics)]
-                self._backward(grad, loss)
-        except BaseException:
-            for parameter, before in statistics:
-                parameter.assign(before)
-            raise
-        finally:
-            model.release()
-        optimizer.apply(model.trained_parameters())
-        return measured
-
-    def _why_not_finite(self, x: Array, value: float) -> str:
-        """Which layer first made a value that is not finite."""
-        message = f"the loss is {value}: "
-        if not np.isfinite(x).all():
-            return message + "the input x itself holds NaN or infinity; the weights were left as they were."
-        for layer in self.layers:
-            x = layer.forward(x, True)
-            if not np.isfinite(x).all():
-                return message + (
-                    f"the first output that is not finite is that of layer {layer.name}; the weights were left as "
-                    "they were. Lower the learning rate, or scale the inputs."
-                )
-        return message + "the outputs are finite but too large; the weights were left as they were."
-
-    def test_on_batch(self, x: ArrayLike, y: ArrayLike) -> list[float]:
-        """Measure one batch; nothing is changed.
-
-        Parameters
-        ----------
-        x : array_like
-            Inputs (N, H, W, C), (N, C, H, W) or (N, F).
-        y : array_like
-            Targets of as many samples, as the loss takes them.
-
-        Returns
-        -------
-        list of float
-            The loss and the metrics.
-        """
-        inputs, target = self._checked(x, y)
-        return self._measure(inputs, target)
-
-    def _measure(self, x: Array, target: Array) -> list[float]:
-        _, loss = self._compiled()
-        model = self._model()
-        outputs = self._logits(x if x.dtype == model.dtype else x.astype(model.dtype), loss, False)
-        model.release()
-        value, _ = loss(outputs, target)
-        return [value, *(measure(outputs, target) for _, measure in self.metrics)]
-
-    # ---- many batches -------------------------------------------------------------------------------------------
-
-    def _names(self) -> list[str]:
-        return ["loss", *(name for name, _ in self.metrics)]
 
     def fit(
         self,
-        x: ArrayLike,
-        y: ArrayLike,
+        x: Any,
+        y: Any = None,
         batch_size: int = 32,
         epochs: int = 1,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: Any = None,
         verbose: int | str = 1,
         *,
         shuffle: bool = True,
         seed: int | None = None,
         augment: Callable[[Array, np.random.Generator], Array] | None = None,
         callbacks: object = (),
+        validation_split: float = 0.0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        initial_epoch: int = 0,
+        **others: Any,
     ) -> History:
         """Train on all samples, in batches, `epochs` times.
 
         Parameters
         ----------
-        x : array_like
-            Inputs (N, H, W, C), (N, C, H, W) or (N, F).
-        y : array_like
-            Targets of as many samples, as the loss takes them.
+        x : array_like, list, dict or iterable
+            Inputs (N, H, W, C), (N, C, H, W) or (N, F); of several inputs a list, or a dictionary by `input_names`. Or,
+            without `y`, what yields batches (x, y): a list, a generator, a loader, an object with `__getitem__` and
+            `__len__`.
+        y : array_like, list or dict, optional
+            Targets of as many samples, as the losses take them; of several outputs a list, or a dictionary by
+            `output_names`.
         batch_size : int
-            Samples a step.
+            Samples a step, of arrays.
         epochs : int
-            How often all samples are seen.
-        validation_data : (array_like, array_like), optional
-            Samples that are only measured, after every epoch.
+            The number of the last epoch: how often all samples are seen.
+        validation_data : (array_like, array_like) or iterable, optional
+            Samples that are only measured, after every epoch: a pair (x, y), or what yields batches.
         verbose : {0, 1, 2}
             Nothing, a bar, or a line an epoch.
         shuffle : bool
@@ -355,7 +102,17 @@ class Trainable:
         callbacks : callable, object or sequence of them
             Functions are called with (epoch, values) after every epoch; True ends the training. Objects have methods
             of Keras' callbacks, such as `on_epoch_end(epoch, logs)`; `model.stop_training = True` ends the training
-            after the batch or the epoch in which it is set.
+            after the batch or the epoch in which it is set. See `fastconv.callbacks`.
+        validation_split : float
+            The share of the samples, the last ones as they lie in x and y, that is kept for validation.
+        steps_per_epoch : int, optional
+            Batches an epoch, where an epoch is not one pass over the data; the next goes on behind it.
+        validation_steps : int, optional
+            Batches of a validation, of a `validation_data` that yields them.
+        initial_epoch : int
+            The number of the first epoch, to go on with a training.
+        **others : Any
+            Refused: what else Keras' fit takes is Keras' own.
 
         Returns
         -------
@@ -371,230 +128,193 @@ class Trainable:
         KeyboardInterrupt
             After Ctrl-C, at the end of the batch: the model is then as after that batch.
         """
-        inputs, target = self._checked(x, y)
+        refuse_others("fit", others)
+        self._compiled()
         size, rounds = positive("batch_size", batch_size), positive("epochs", epochs)
-        shuffled, shown = flag("shuffle", shuffle), _verbosity(verbose)
-        held = None if validation_data is None else self._validation(validation_data)
-        random = np.random.default_rng(seed)
-        called = Callbacks(callbacks, self, epochs=rounds, steps=-(-len(inputs) // size), verbose=shown)
-        history, self.stop_training = History(), False
-        values: dict[str, float] = {}
-        with between_batches() as interrupt, self._arena_for_a_while():
-            called.call("on_train_begin", {})
-            for epoch in range(rounds):
-                called.call("on_epoch_begin", epoch, {})
-                order = random.permutation(len(inputs)) if shuffled else np.arange(len(inputs))
-                values = self._epoch(inputs, target, order, size, f"epoch {epoch + 1}/{rounds}", shown, random, augment,
-                                     held, interrupt, called)  # fmt: skip
-                history.add(epoch, values)
-                self.history = history
-                called.epoch_end(epoch, values)
-                if self.stop_training:
-                    break
-            called.call("on_train_end", values)
-        self.history = history
-        return history
-
-    @contextmanager
-    def _arena_for_a_while(self) -> Iterator[None]:
-        """Keep the memory of activations until the training ends."""
+        shuffled, shown, random = flag("shuffle", shuffle), _verbosity(verbose), np.random.default_rng(seed)
+        source, held = self._sources(
+            x, y, size, validation_data, validation_split, random, shuffled, augment
+        )
+        limit = None if steps_per_epoch is None else positive("steps_per_epoch", steps_per_epoch)
+        measured = None if validation_steps is None else positive("validation_steps", validation_steps)
+        batches = Epochs("x", source, limit)
+        called = Callbacks(callbacks, self, epochs=rounds, steps=batches.steps, verbose=shown)
+        if held is not None and held.once and measured is None and rounds > initial_epoch + 1:
+            raise ConvError(
+                "validation_data is read once and cannot be measured after every epoch: pass a list or an object that "
+                "can be read again, or validation_steps with what yields without end."
+            )
+        measuring = None if held is None else Epochs("validation_data", held, measured, True)
+        run = _Run(self, batches, measuring, shown, called)
+        self.stop_training = False
         try:
-            yield
+            return run.epochs(int(initial_epoch), rounds)
         finally:
-            self._arena.clear()
+            self._arena.clear()  # the memory of activations is kept until the training ends
 
-    def _validation(self, data: object) -> tuple[Array, Array]:
-        if not isinstance(data, (tuple, list)) or len(data) != 2:
-            raise ConvTypeError("validation_data must be a pair (x, y).")
+    def _sources(
+        self, x: Any, y: Any, size: int, validation_data: Any, validation_split: float, random: np.random.Generator,
+        shuffle: bool, augment: Any,
+    ) -> tuple[Source, Source | None]:  # fmt: skip
+        """What is learnt from, and what is measured after every epoch."""
+        if y is None and is_yielded(x):
+            if validation_split and validation_data is None:
+                raise ConvError(
+                    f"validation_split={validation_split!r} cuts arrays, but x yields batches: pass validation_data."
+                )
+            source: Source = Yielded("x", x, self._checked, random if shuffle else None, augment)
+            return source, None if validation_data is None else self._validation(validation_data, size)
+        batch = self._checked(x, y)
+        if validation_data is not None:
+            held: Source | None = self._validation(validation_data, size)
+        elif validation_split:
+            batch, kept = split_last(batch, validation_split)
+            held = Arrays(kept, size)
+        else:
+            held = None
+        return Arrays(batch, size, random, shuffle, augment), held
+
+    def _validation(self, data: Any, size: int) -> Source:
         try:
-            return self._checked(*data)
+            if isinstance(data, (tuple, list)) and len(data) == 2:
+                return Arrays(self._checked(*data), size)
+            if not isinstance(data, tuple) and is_yielded(data):
+                return Yielded("validation_data", data, self._checked)
         except (ConvError, ConvTypeError) as error:
             raise type(error)(f"validation_data: {error}") from error
+        raise ConvTypeError("validation_data must be a pair (x, y), or yield such pairs of batches.")
 
-    def _epoch(
-        self,
-        x: Array,
-        target: Array,
-        order: Array,
-        size: int,
-        title: str,
-        shown: int,
-        random: np.random.Generator,
-        augment: Callable[[Array, np.random.Generator], Array] | None,
-        held: tuple[Array, Array] | None,
-        interrupt: _Interrupt,
-        called: Callbacks,
-    ) -> dict[str, float]:
-        names, totals = self._names(), np.zeros(1 + len(self.metrics))
-        optimizer, _ = self._compiled()
-        with Progress(len(x), title, shown == 1) as progress:
-            for begin in range(0, len(x), size):
-                chosen = order[begin : begin + size]
-                called.call("on_train_batch_begin", begin // size, {})
-                batch = x[chosen] if augment is None else augment(x[chosen], random)
-                try:
-                    measured = self._step(batch, target[chosen])
-                except (ConvError, ConvTypeError) as error:
-                    raise type(error)(f"{title}, batch {begin // size + 1}: {error}") from error
-                totals += np.array(measured) * len(chosen)
-                means = (totals / (begin + len(chosen))).tolist()
-                progress.step(len(chosen), _text(names, means))
-                values = dict(zip(names, means, strict=True))
-                called.call("on_train_batch_end", begin // size, dict(values))
-                if interrupt.pressed:
-                    raise KeyboardInterrupt
-                if self.stop_training:
-                    break
-            values["learning_rate"] = optimizer.current_rate()
-            values["images_per_second"] = progress.rate
-            if held is not None:
-                validated = self._evaluate(*held, size, Progress(None, title, False), called)
-                values |= {f"val_{name}": value for name, value in zip(names, validated, strict=True)}
-            text = _text(*zip(*((k, v) for k, v in values.items() if k not in UNSHOWN), strict=True))
-            progress.finish(text)
-        if shown == 2:
-            print(f"{title}: {text}, {values['images_per_second']:,.0f} images/s")
-        return values
-
-    def _evaluate(
-        self, x: Array, target: Array, size: int, progress: Progress, called: Callbacks | None = None
-    ) -> list[float]:
-        called = Callbacks((), self) if called is None else called
-        names, totals, means = self._names(), np.zeros(1 + len(self.metrics)), []
+    def _evaluate(self, batches: Epochs, progress: Progress, called: Callbacks) -> list[float]:
+        names, count = self._compiled()[1].names, 0
+        totals, means = np.zeros(len(names)), [0.0]
         called.call("on_test_begin", {})
+        given = batches.next()
+        if given is None:
+            raise ConvError(f"{batches.name} has no batches to measure.")
         with progress:
-            for begin in range(0, len(x), size):
-                batch = x[begin : begin + size]
-                called.call("on_test_batch_begin", begin // size, {})
-                totals += np.array(self._measure(batch, target[begin : begin + size])) * len(batch)
-                means = (totals / (begin + len(batch))).tolist()
-                progress.step(len(batch), _text(names, means))
-                called.call("on_test_batch_end", begin // size, dict(zip(names, means, strict=True)))
+            for step, (inputs, targets) in enumerate(given):
+                called.call("on_test_batch_begin", step, {})
+                totals += np.array(self._measure(inputs, targets)) * len(inputs[0])
+                count += len(inputs[0])
+                means = (totals / count).tolist()
+                progress.step(len(inputs[0]), _text(names, means))
+                called.call("on_test_batch_end", step, dict(zip(names, means, strict=True)))
         called.call("on_test_end", dict(zip(names, means, strict=True)))
         return means
 
     def evaluate(
-        self, x: ArrayLike, y: ArrayLike, batch_size: int = 32, verbose: int | str = 0, return_dict: bool = False
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int = 32,
+        verbose: int | str = 0,
+        return_dict: bool = False,
+        *,
+        steps: int | None = None,
+        callbacks: object = (),
+        **others: Any,
     ) -> Any:
         """Measure loss and metrics over all samples.
 
         Parameters
         ----------
-        x : array_like
-            Inputs (N, H, W, C), (N, C, H, W) or (N, F).
-        y : array_like
-            Targets of as many samples, as the loss takes them.
+        x : array_like, list, dict or iterable
+            Inputs, as `fit` takes them; or, without `y`, what yields batches (x, y).
+        y : array_like, list or dict, optional
+            Targets of as many samples, as the losses take them.
         batch_size : int
-            Samples a step.
+            Samples a step, of arrays.
         verbose : {0, 1, 2}
             Nothing, a bar, or a line an epoch.
         return_dict : bool
             Give a dictionary by name.
+        steps : int, optional
+            Measure no more batches than these.
+        callbacks : object or sequence of them
+            Objects with methods of Keras' callbacks, such as `on_test_batch_end(batch, logs)`.
+        **others : Any
+            Refused: what else Keras' evaluate takes is Keras' own.
 
         Returns
         -------
         float, list of float or dict
-            The loss; [loss, metrics] where the model was compiled with metrics.
+            The loss; [loss, metrics] where there are metrics, with the loss of each output before them where there are
+            several.
         """
-        inputs, target = self._checked(x, y)
-        shown = _verbosity(verbose)
-        values = self._evaluate(
-            inputs, target, positive("batch_size", batch_size), Progress(len(inputs), "evaluate", shown == 1)
-        )
+        refuse_others("evaluate", others)
+        names, size, shown = self._compiled()[1].names, positive("batch_size", batch_size), _verbosity(verbose)
+        yielded = y is None and is_yielded(x)
+        source: Source = Yielded("x", x, self._checked) if yielded else Arrays(self._checked(x, y), size)
+        batches = Epochs("x", source, None if steps is None else positive("steps", steps))
+        called = Callbacks(callbacks, self, epochs=1, steps=batches.steps, verbose=shown)
+        values = self._evaluate(batches, Progress(batches.samples, "evaluate", shown == 1), called)
+        if shown == 2:
+            print(f"evaluate: {_text(names, values)}")
         if flag("return_dict", return_dict):
-            return dict(zip(self._names(), values, strict=True))
-        return values if self.metrics else values[0]
-
-    def predict(self, x: ArrayLike | Iterable[ArrayLike], batch_size: int = 32, verbose: int | str = 0) -> Any:
-        """Compute the outputs by the prepared net (see `compile_inference`).
-
-        Parameters
-        ----------
-        x : array_like or iterable
-            A batch as an array, or a list or generator of single samples: then a bar shows progress (unless `verbose`
-            is 0).
-        batch_size : int
-            Samples at a time.
-        verbose : {0, 1, 2}
-            Nothing, a bar, or a line an epoch.
-
-        Returns
-        -------
-        ndarray or list of ndarray
-            A list where the sizes of samples differ.
-        """
-        size, shown = positive("batch_size", batch_size), _verbosity(verbose) > 0
-        if is_ndarray(x):
-            x = plain(x)
-            with Progress(len(x) if x.ndim else None, "predict", shown) as progress:
-                return self._predict_array(x, size, progress)
-        if isinstance(x, (str, bytes)) or not isinstance(x, Iterable):
-            raise ConvTypeError(f"x must be an array or an iterable of samples, but got a {type(x).__name__}.")
-        with Progress(len(x) if isinstance(x, (list, tuple)) else None, "predict", shown) as progress:
-            parts = [self._predict_array(np.stack(group), size, progress) for group in _runs(x, size)]
-        if not parts:
-            raise ConvError("x holds no samples to predict.")
-        if len({part.shape[1:] for part in parts}) == 1:
-            return np.concatenate(parts)
-        return [sample for part in parts for sample in part]
-
-    def _predict_array(self, x: Array, size: int, progress: Progress) -> Array:
-        inputs = as_array("x", x)
-        model = self._model()
-        if not model._takes_batch(inputs.shape):
-            model.forward(inputs)  # refuses it
-        plan = self.compile_inference(Sample(inputs.shape[1:]))
-        if len(inputs) <= size:
-            result = plan.run(inputs)
-            progress.step(len(inputs))
-            return result
-        shape = cast("tuple[int, ...]", model.output_shape(Sample(inputs.shape[1:])))
-        result = np.empty((len(inputs), *shape), model.dtype)
-        for begin in range(0, len(inputs), size):
-            part = plan.run(inputs[begin : begin + size])
-            result[begin : begin + size] = part
-            progress.step(len(part))
-        return result
-
-    @abstractmethod
-    def compile_inference(
-        self, input_shape: Sequence[int | None] | None = None, *, precision: str | None = None,
-        calibration: ArrayLike | None = None, calibration_method: str = "minmax",
-    ) -> InferencePlan:  # fmt: skip
-        """Prepare the model for samples of this shape.
-
-        Parameters
-        ----------
-        input_shape : sequence of int or None, optional
-            Of the samples, with or without a batch axis; that of the build if not given.
-        precision : {'float32', 'int8'}, optional
-            What it computes in.
-        calibration : array_like, optional
-            Samples that the ranges of 'int8' are taken from.
-        calibration_method : {'minmax', 'percentile'}
-            How they are taken.
-
-        Returns
-        -------
-        InferencePlan
-            What `predict` runs.
-        """
+            return dict(zip(names, values, strict=True))
+        return values if len(values) > 1 else values[0]
 
 
-UNSHOWN = ("images_per_second", "learning_rate")
+class _Run:
+    """One training: what it takes, measures, shows and calls."""
 
+    def __init__(self, model: Trainable, batches: Epochs, held: Epochs | None, shown: int, called: Callbacks) -> None:
+        self.model, self.batches, self.held, self.shown, self.called = model, batches, held, shown, called
+        self.optimizer, objective = model._compiled()
+        self.names = objective.names
 
-def _runs(samples: Iterable[ArrayLike], most: int) -> Iterator[list[Array]]:
-    """Samples in their order, those of equal shape that follow each other together, `most` at a time."""
-    group: list[Array] = []
-    for sample in samples:
-        array = as_array("x", sample)
-        if group and (len(group) == most or array.shape != group[0].shape):
-            yield group
-            group = []
-        group.append(array)
-    if group:
-        yield group
+    def epochs(self, first: int, last: int) -> History:
+        """All epochs."""
+        history, model, values = History(), self.model, {}
+        with between_batches() as interrupt:
+            self.called.call("on_train_begin", {})
+            for epoch in range(first, last):
+                given = self.batches.next()
+                if given is None:
+                    if not history.epoch:
+                        raise ConvError(f"{self.batches.name} has no batches to learn from.")
+                    self.batches.warn(f"{len(history.epoch)} of {last - first} epochs")
+                    break
+                self.called.call("on_epoch_begin", epoch, {})
+                values = self.epoch(given, f"epoch {epoch + 1}/{last}", interrupt)
+                history.add(epoch, values)
+                model.history = history
+                self.called.epoch_end(epoch, values)
+                if model.stop_training:
+                    break
+            self.called.call("on_train_end", values)
+        model.history = history
+        return history
+
+    def epoch(self, given: Iterable[Any], title: str, interrupt: _Interrupt) -> dict[str, float]:
+        """The steps of one epoch and the measurement behind them."""
+        totals, count, values = np.zeros(len(self.names)), 0, {}
+        with Progress(self.batches.samples, title, self.shown == 1) as progress:
+            for step, (inputs, targets) in enumerate(given):
+                self.called.call("on_train_batch_begin", step, {})
+                try:
+                    measured = self.model._step(inputs, targets)
+                except (ConvError, ConvTypeError) as error:
+                    raise type(error)(f"{title}, batch {step + 1}: {error}") from error
+                totals += np.array(measured) * len(inputs[0])
+                count += len(inputs[0])
+                values = dict(zip(self.names, (totals / count).tolist(), strict=True))
+                progress.step(len(inputs[0]), _text(*zip(*values.items(), strict=True)))
+                self.called.call("on_train_batch_end", step, dict(values))
+                if interrupt.pressed:
+                    raise KeyboardInterrupt
+                if self.model.stop_training:
+                    break
+            values["learning_rate"] = self.optimizer.current_rate()
+            values["images_per_second"] = progress.rate
+            if self.held is not None:
+                validated = self.model._evaluate(self.held, Progress(None, title, False), self.called)
+                values |= {f"val_{name}": value for name, value in zip(self.names, validated, strict=True)}
+            text = _text(*zip(*((k, v) for k, v in values.items() if k not in UNSHOWN), strict=True))
+            progress.finish(text)
+        if self.shown == 2:
+            print(f"{title}: {text}, {values['images_per_second']:,.0f} images/s")
+        return values
 
 
 def _verbosity(verbose: object) -> int:

@@ -26,6 +26,11 @@ def read_header(file: BinaryIO) -> dict[str, Stored]:
 
     Raises `ConvError` for whatever is not as the format says.
     """
+    return read_parts(file)[1]
+
+
+def read_parts(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Stored]]:
+    """What an open file says about itself, and what it holds by name."""
     size = size_of(file)
     if size < 8:
         raise ConvError("it is shorter than its first field")
@@ -38,7 +43,7 @@ def read_header(file: BinaryIO) -> dict[str, Stored]:
         raise ConvError(f"its header is no JSON object ({error})") from None
     if not isinstance(header, dict):
         raise ConvError("its header is no JSON object")
-    header.pop("__metadata__", None)
+    about = header.pop("__metadata__", None)
     require_few(len(header))
     entries = sorted((_entry(name, value) for name, value in header.items()), key=lambda entry: entry[3:])
     at = 0
@@ -52,7 +57,7 @@ def read_header(file: BinaryIO) -> dict[str, Stored]:
         name: _stored(Segment(file, 8 + length + begin, end - begin), kind, shape)
         for name, kind, shape, begin, end in entries
     }
-    return {name: stored[name] for name in header}
+    return about if isinstance(about, dict) else {}, {name: stored[name] for name in header}
 
 
 def _stored(part: Segment, kind: str, shape: tuple[int, ...]) -> Stored:

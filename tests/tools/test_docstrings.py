@@ -18,6 +18,7 @@ validate = pytest.importorskip("numpydoc.validate", reason="needs numpydoc: pip 
 # Module and the package that it needs besides ours.
 MODULES = {
     "fastconv": None,
+    "fastconv.callbacks": None,
     "fastconv.dask": "dask",
     "fastconv.grad": None,
     "fastconv.layers": None,
@@ -53,7 +54,7 @@ PARAMETERS = {f"PR{i:02}" for i in range(1, 11)} | {f"RT{i:02}" for i in range(1
 PROTOCOL = {
     "accepts", "activation_values", "add", "affine", "allocated", "array", "backward_weights", "default_name", "error",
     "forward_logits", "geometry", "named_parameters", "parameters", "release", "size", "sublayers",
-    "trained_parameters", "updated", "window", "count_non_trainable",
+    "trained_parameters", "twin", "updated", "window", "count_non_trainable",
 }  # fmt: skip
 TWINS = "fastconv.reference."
 MADE_BY_FUNCTIONS = {"fastconv.ConvPlan"}  # whose constructors nobody calls

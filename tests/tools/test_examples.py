@@ -21,6 +21,7 @@ PRINTED = {
     "padding": (["VALID", "10 x 10", "118 x 193"], "skimage"),
     "small_kernels": (["18", "25", "27", "49", "5 x 5", "7 x 7"], None),
     "stride_or_pooling": (["max pooling", "stride 2", "7,369,600", "1,950,592"], "mlxtend"),
+    "unet": (["65,799", "31,518,720", "conv2d_transpose_1, conv2d_1", "by tiles of 64"], None),
     "width_or_depth": (["68,883,240", "11,398,021,120", "60,192,808", "11,513,626,624"], None),
 }
 

@@ -1,4 +1,4 @@
-"""What `fit` calls while it trains: functions of (epoch, values), and objects with the methods of Keras' callbacks.
+"""Who is called while a net trains: functions of (epoch, values), and objects with the methods of Keras' callbacks.
 
 All are looked at before the first step: what could not be called then is refused at once.
 """
@@ -9,7 +9,8 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from .errors import ConvTypeError
+from ..callbacks import ModelCheckpoint
+from ..errors import ConvTypeError
 
 Values = dict[str, float]
 # The methods of Keras' callbacks that `fit` calls, and how many arguments they take before the values.
@@ -17,6 +18,7 @@ METHODS: Final = {
     "on_train_begin": 0, "on_train_end": 0, "on_epoch_begin": 1, "on_epoch_end": 1,
     "on_train_batch_begin": 1, "on_train_batch_end": 1,
     "on_test_begin": 0, "on_test_end": 0, "on_test_batch_begin": 1, "on_test_batch_end": 1,
+    "on_predict_begin": 0, "on_predict_end": 0, "on_predict_batch_begin": 1, "on_predict_batch_end": 1,
 }  # fmt: skip
 OLDER: Final = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
 WANTED: Final = (
@@ -45,6 +47,9 @@ class Callbacks:
 
     def __init__(self, given: object, model: Any, **params: Any) -> None:
         self.model = model
+        self._nobody = given is None or given == ()
+        if self._nobody:
+            return  # as in every call of a small `predict`
         self._functions: list[Callable[..., Any]] = []
         self._methods: dict[str, list[Callable[..., Any]]] = {name: [] for name in METHODS}
         callbacks = _listed(given)
@@ -64,10 +69,12 @@ class Callbacks:
                 raise ConvTypeError(f"{WANTED}, but got {callback!r} of type {type(callback).__name__}.")
             self._functions.append(_taking(callback, 2, repr(callback)))
             return
-        if isinstance(getattr(callback, "save_weights_only", None), bool):
+        foreign = isinstance(getattr(callback, "save_weights_only", None), bool)
+        if foreign and not isinstance(callback, ModelCheckpoint):
             raise ConvTypeError(
                 f"callbacks holds a {type(callback).__name__}, which writes files of Keras' models; save this one by "
-                "a function, such as lambda epoch, values: model.save('weights.npz')."
+                "fastconv.callbacks.ModelCheckpoint, or by a function, such as lambda epoch, values: "
+                "model.save('net.npz')."
             )
         for name, count in METHODS.items():
             method = getattr(callback, name, None) or getattr(callback, OLDER.get(name, name), None)
@@ -76,11 +83,15 @@ class Callbacks:
 
     def call(self, method: str, *arguments: Any) -> None:
         """Call this method of all objects that have it; the last argument is the values."""
+        if self._nobody:
+            return
         for each in self._methods[method]:
             each(*arguments)
 
     def epoch_end(self, epoch: int, values: Values) -> None:
         """Call the methods, then the functions: True of one of them ends the training."""
+        if self._nobody:
+            return
         self.call("on_epoch_end", epoch, values)
         for function in self._functions:
             if function(epoch, values):
@@ -89,7 +100,7 @@ class Callbacks:
 
 def _is_function(callback: object) -> bool:
     """Whether it has none of the methods."""
-    known = (*METHODS, *OLDER.values(), "on_predict_begin", "on_predict_end")
+    known = (*METHODS, *OLDER.values())
     return not any(callable(getattr(callback, name, None)) for name in known)
 
 
