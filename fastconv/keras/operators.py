@@ -26,6 +26,14 @@ class Asked(NamedTuple):
     kernel_shape: tuple[int, ...] | None = None  # as Keras' function takes it, where ours is another
 
 
+class Patch(NamedTuple):
+    """An attribute of a module of Keras and what makes ours of Keras' own."""
+
+    module: Any
+    name: str
+    make: Callable[[Any], Any]
+
+
 class Host(Protocol):
     """What a backend answers for its operators."""
 
@@ -33,6 +41,9 @@ class Host(Protocol):
 
     def passes_by(self) -> bool:
         """Whether calls go straight to Keras' own functions."""
+
+    def patches(self) -> list[Patch]:
+        """What changes besides the operators."""
 
     def compute(self, name: str, asked: Asked, theirs: Any) -> Any:
         """The result of an operator; `theirs` is Keras' own function."""

@@ -55,13 +55,22 @@ def _patched(name: str, read: Read, theirs: Any, host: Host, tally: Tally, switc
     return function
 
 
+def _switched(theirs: Any, ours: Any, switch: _Switch) -> Any:
+    """ours while it is installed."""
+
+    @functools.wraps(theirs)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return ours(*args, **kwargs) if switch.on else theirs(*args, **kwargs)
+
+    return function
+
+
 class _Installation:
-    """What is patched in which module, and what was there before."""
+    """What is patched in which modules, and what was there before."""
 
     def __init__(self, backend: str, nn: ModuleType) -> None:
         self.backend = backend
         self.tally = Tally()
-        self._nn = nn
         self._switch = _Switch()
         host: Host
         if backend == "torch":
@@ -72,22 +81,25 @@ class _Installation:
             from .on_numpy import NumpyHost
 
             host = NumpyHost(nn)
-        self._kept = {  # name: (Keras', ours)
-            name: (theirs := getattr(nn, name), _patched(name, read, theirs, host, self.tally, self._switch))
-            for name, read in OPERATORS.items()
-        }
+        self._kept: list[tuple[Any, str, Any, Any]] = []  # module, name, Keras', ours
+        for name, read in OPERATORS.items():
+            theirs = getattr(nn, name)
+            self._kept.append((nn, name, theirs, _patched(name, read, theirs, host, self.tally, self._switch)))
+        for module, name, make in host.patches():
+            theirs = getattr(module, name)
+            self._kept.append((module, name, theirs, _switched(theirs, make(theirs), self._switch)))
 
     def put(self) -> None:
         """Patch."""
-        for name, (_, ours) in self._kept.items():
-            setattr(self._nn, name, ours)
+        for module, name, _, ours in self._kept:
+            setattr(module, name, ours)
 
     def take_back(self) -> None:
         """Put everything back. Where somebody has wrapped ours since, theirs stays, and reaches Keras' through it."""
         self._switch.on = False
-        for name, (theirs, ours) in self._kept.items():
-            if getattr(self._nn, name, None) is ours:
-                setattr(self._nn, name, theirs)
+        for module, name, theirs, ours in self._kept:
+            if getattr(module, name, None) is ours:
+                setattr(module, name, theirs)
 
 
 class _State:

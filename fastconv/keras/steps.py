@@ -72,7 +72,7 @@ def _algorithm(o: Options, x: Sizes, w: Sizes, dtype: np.dtype[Any]) -> str:
     return wish_for_batch(g, dtype)
 
 
-def _weight(o: Options, w: Array) -> Array:
+def weight_of(o: Options, w: Array) -> Array:
     """Keras' kernel in the order that fastconv's functions want beside such activations: a view."""
     return w if o.last else w.transpose(WEIGHT_INWARD[w.ndim])
 
@@ -80,7 +80,7 @@ def _weight(o: Options, w: Array) -> Array:
 def _weight_gradient(o: Options, x: Array, shape: Sizes, dy: Array, how: dict[str, Any]) -> Array:
     """The gradient of a kernel, contiguous in Keras' order: optimisers walk it beside the kernel."""
     dw = empty(shape, x.dtype)
-    to = _weight(o, dw)
+    to = weight_of(o, dw)
     WEIGHT_GRADIENTS[o.axes](x, to.shape, dy, o.stride, o.padding, o.dilation, o.groups, out=to, **how)
     return dw
 
@@ -114,7 +114,7 @@ class Convolution(Step):
         assert w is not None
         o = self.options
         y: Array = CONVOLUTIONS[o.axes](
-            x, _weight(o, w), None, o.stride, o.padding, o.dilation, o.groups, **self._how(x.shape, w, threads)
+            x, weight_of(o, w), None, o.stride, o.padding, o.dilation, o.groups, **self._how(x.shape, w, threads)
         )
         return y
 
@@ -126,7 +126,7 @@ class Convolution(Step):
         dx = dw = None
         if wanted[0]:
             dx = INPUT_GRADIENTS[o.axes](
-                x.shape, _weight(o, w), dy, o.stride, o.padding, o.dilation, o.groups, **how
+                x.shape, weight_of(o, w), dy, o.stride, o.padding, o.dilation, o.groups, **how
             )
         if wanted[1]:
             dw = _weight_gradient(o, x, w.shape, dy, how)
@@ -153,7 +153,7 @@ class Transposed(Step):
         assert w is not None
         o, shape = self.options, self._shape(x, w)
         y: Array = INPUT_GRADIENTS[o.axes](
-            shape, _weight(o, w), x, o.stride, o.padding, o.dilation, o.groups, **self._how(shape, w, threads)
+            shape, weight_of(o, w), x, o.stride, o.padding, o.dilation, o.groups, **self._how(shape, w, threads)
         )
         return y
 
@@ -164,7 +164,7 @@ class Transposed(Step):
         o, how = self.options, self._how(dy.shape, w, threads)
         dx = dw = None
         if wanted[0]:
-            dx = CONVOLUTIONS[o.axes](dy, _weight(o, w), None, o.stride, o.padding, o.dilation, o.groups, **how)
+            dx = CONVOLUTIONS[o.axes](dy, weight_of(o, w), None, o.stride, o.padding, o.dilation, o.groups, **how)
         if wanted[1]:
             dw = _weight_gradient(o, dy, w.shape, x, how)
         return dx, dw
