@@ -18,6 +18,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+if "--one-thread" in sys.argv:  # before the libraries count processors
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
 import numpy as np
 
 import fastconv.keras
@@ -26,7 +29,9 @@ try:
     import keras
     from keras import layers
 except ImportError as error:
-    sys.exit(f"keras_fit.py: error: {error}; needs Keras and what its backend needs: pip install keras torch, or keras jax")
+    sys.exit(
+        f"keras_fit.py: error: {error}; needs Keras and what its backend needs: pip install keras torch, or keras jax"
+    )
 
 
 def vgg() -> Any:
@@ -44,7 +49,11 @@ def vgg_normalised() -> Any:
     net = [keras.Input((32, 32, 3))]
     for filters in (64, 128, 256, 512):
         for _ in range(2):
-            net += [layers.Conv2D(filters, 3, padding="same", use_bias=False), layers.BatchNormalization(), layers.ReLU()]
+            net += [
+                layers.Conv2D(filters, 3, padding="same", use_bias=False),
+                layers.BatchNormalization(),
+                layers.ReLU(),
+            ]
         net += [layers.MaxPooling2D(2)]
     net += [layers.Flatten(), layers.Dense(256, activation="relu"), layers.Dense(10)]
     return keras.Sequential(net)
@@ -117,17 +126,6 @@ def measure(name: str, batch: int, steps: int, turns: int, clock: Callable[[], f
     )
 
 
-def alone() -> None:
-    """One thread for everybody; JAX reads its number when it starts, so that it is held to one processor."""
-    fastconv.set_num_threads(1)
-    if keras.config.backend() == "torch":
-        import torch
-
-        torch.set_num_threads(1)
-    else:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nets", nargs="*", default=[*NETS], metavar="NET", help=f"of {', '.join(NETS)} (default: all)")
@@ -136,7 +134,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--one-thread", action="store_true",
-        help="one thread on both sides, and processor time in place of the clock's: what a busy machine allows",
+        help="one thread for everybody, and processor time in place of the clock's: what a busy machine allows",
     )  # fmt: skip
     args = parser.parse_args()
     if keras.config.backend() not in ("torch", "numpy"):
@@ -144,9 +142,9 @@ def main() -> None:
     unknown = [name for name in args.nets if name not in NETS]
     if unknown:
         parser.error(f"unknown net {unknown[0]}; choose from {', '.join(NETS)}")
-    if args.one_thread:
-        alone()
-    print(f"Keras {keras.__version__} on {keras.config.backend()}, {len(os.sched_getaffinity(0))} processors", flush=True)
+    print(
+        f"Keras {keras.__version__} on {keras.config.backend()}, {len(os.sched_getaffinity(0))} processors", flush=True
+    )
     for name in args.nets:
         measure(name, args.batch, args.steps, args.turns, time.process_time if args.one_thread else time.perf_counter)
 

@@ -21,7 +21,7 @@ BACKENDS: Final = ("numpy", "torch")
 FRAMEWORKS: Final = ("jax", "openvino", "tensorflow", "torch")
 CHOOSE: Final = (
     "Set the environment variable KERAS_BACKEND to 'torch' (training and prediction) or 'numpy' (prediction) before "
-    "Keras is imported for the first time, or \"backend\" in ~/.keras/keras.json."
+    'Keras is imported for the first time, or "backend" in ~/.keras/keras.json.'
 )
 
 

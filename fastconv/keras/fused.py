@@ -1,7 +1,7 @@
 """Keras' convolution layers on NumPy: bias and ReLU with the convolution, from weights that stay packed.
 
-A layer's `call` convolves, adds its bias and applies its activation, in this order and with nothing between: so says its
-code, by which it is recognised when the convolution is asked for. Its three calls then share one pass. The convolution
+A layer's `call` convolves, adds its bias and applies its activation, in this order and with nothing between: so says
+its code, by which it is recognised when the convolution is asked for. Its three calls then share one pass. The convolution
 gives the finished result; the sum and the activation, when they come, find the very array that they are of and hand it
 on. Should another bias come than the layer's, the convolution is done again without one.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from types import FrameType
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -27,7 +28,9 @@ from fastconv._core.steps import TYPES
 from .operators import Asked
 from .steps import Convolution, weight_of
 
-KEPT_PLANS: Final = 2  # shapes of input that a layer keeps packed weights for; Winograd's are some four times the weights
+KEPT_PLANS: Final = (
+    2  # shapes of input that a layer keeps packed weights for; Winograd's are some four times the weights
+)
 
 
 class _Packed:
@@ -78,12 +81,15 @@ class Layers:
 
     def _layer(self, name: str) -> Any:
         """The layer whose `call` asks for this operator; None where it is somebody else."""
-        frame = sys._getframe(4)  # behind `run`, the host's `compute` and the function that stands for Keras'
-        for code in self._calls.get(name, (None,)):
+        frame: FrameType | None = sys._getframe(
+            4
+        )  # behind `run`, the host's `compute` and the function that stands for Keras'
+        found = None
+        for code in self._calls.get(name, ()):
             if frame is None or frame.f_code is not code:
                 return None
             found, frame = frame, frame.f_back
-        return found.f_locals.get("self")
+        return None if found is None else found.f_locals.get("self")
 
     def run(self, name: str, asked: Asked) -> Array | None:
         """The layer's result with bias and ReLU; None where no layer that is known asks."""

@@ -15,23 +15,31 @@ from .fused import Layers
 from .operators import Asked, Left, Patch
 from .steps import AveragePooling
 
+# What Keras makes of types, aligned with JAX's defaults, in every backend but TensorFlow.
+BITS_32: Final = {
+    np.dtype(wide): np.dtype(narrow)
+    for wide, narrow in (("float64", "float32"), ("int64", "int32"), ("uint64", "uint32"))
+}
+
 
 class NumpyHost:
     """Reads and computes the calls of one installation."""
 
-    averages_border: Final = False
+    averages_border = False
 
     def __init__(self, nn: ModuleType) -> None:
         self._nn: Any = nn
         self._layers = Layers()
 
-    def passes_by(self) -> bool:
-        """Whether calls go straight to Keras' own functions."""
-        return False
+    def passes_by(self) -> str | None:
+        """Nobody watches arrays."""
+        return None
 
     def tensor(self, value: Any) -> Any:
-        # Keras' function copies arrays.
-        return value if isinstance(value, np.ndarray) else self._nn.convert_to_tensor(value)
+        """As Keras' `convert_to_tensor`, which has no types of 64 bits; but that copies every array."""
+        if not isinstance(value, np.ndarray):
+            value = self._nn.convert_to_tensor(value)
+        return value.astype(BITS_32.get(value.dtype, value.dtype), copy=False)
 
     def data_format(self, word: Any) -> str:
         return str(self._nn.backend.standardize_data_format(word))

@@ -1,7 +1,7 @@
 """Keras' torch backend: tensors in, tensors out, with derivatives.
 
-The first derivative is fastconv's. Where somebody wants to differentiate it again, or watches the tensors, gradients are
-made from Keras' own function, so that derivatives of any order are right.
+The first derivative is fastconv's. Where somebody wants to differentiate it again, or watches the tensors, gradients
+are made from Keras' own function, so that derivatives of any order are right.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from fastconv.torch.ops import DTYPES, array, threads
 from .operators import Asked, Left, Patch
 from .steps import Step
 from .tally import Tally
+
+WATCHED: Final = "traced, transformed or watched"
 
 
 class _Call:
@@ -46,18 +48,18 @@ def _forward(step: Step, x: Tensor, w: Tensor | None) -> Tensor:
     return torch.from_numpy(step.forward(array("inputs", x), weight, threads()))
 
 
-class _Computed(torch.autograd.Function):
+class _Computed(torch.autograd.Function):  # type: ignore[misc]
     """A step of tensors, one of which wants a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, x: Tensor, w: Tensor | None) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, call: _Call, x: Tensor, w: Tensor | None) -> Tensor:
         y = _forward(call.step, x, w)
         ctx.call = call
         ctx.save_for_backward(x, w, y if w is None else None)
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
         x, w, y = ctx.saved_tensors
         _, *wanted = ctx.needs_input_grad
@@ -85,15 +87,17 @@ def _their_gradients(call: _Call, x: Tensor, w: Tensor | None, dy: Tensor, wante
 class TorchHost:
     """Reads and computes the calls of one installation."""
 
-    averages_border: Final = True
+    averages_border = True
 
     def __init__(self, nn: ModuleType, tally: Tally) -> None:
         self._nn: Any = nn
         self._tally = tally
 
-    def passes_by(self) -> bool:
-        """Whether calls go straight to Keras' own functions: `torch.compile` reads them for a graph."""
-        return torch.compiler.is_dynamo_compiling()
+    def passes_by(self) -> str | None:
+        """Why calls go straight to Keras' own functions, if they do: `torch.compile` reads those for a graph."""
+        if torch.compiler.is_dynamo_compiling():
+            return ""
+        return None if unwatched() else WATCHED
 
     def tensor(self, value: Any) -> Any:
         return self._nn.convert_to_tensor(value)
@@ -119,9 +123,9 @@ class TorchHost:
         if w is not None and w.dtype is not x.dtype:
             raise Left("tensors of different types")
         if x.device.type != "cpu" or (w is not None and w.device.type != "cpu"):
-            raise Left(f"a tensor on {x.device.type}")
+            raise Left("" if x.is_meta else f"a tensor on {x.device.type}")  # a meta tensor asks for its shape alone
         if not unwatched(x, w):
-            raise Left("traced, transformed or watched")
+            raise Left(WATCHED)
         if not (torch.is_grad_enabled() and (x.requires_grad or (w is not None and w.requires_grad))):
             return _forward(step, x, w)
         y: Tensor = _Computed.apply(_Call(name, asked, self._tally, theirs), x, w)

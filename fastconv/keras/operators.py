@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from .steps import AveragePooling, Convolution, MaxPooling, Options, Step, Transposed
 
 
-class Left(Exception):  # noqa: N818 - it is no error
-    """This call is Keras' own; why."""
+class Left(Exception):
+    """This call is Keras' own; why, or nothing where that is no matter for a report."""
 
 
 class Asked(NamedTuple):
@@ -39,8 +39,8 @@ class Host(Protocol):
 
     averages_border: bool  # whether average poolings count a border that is wider at one end than at the other
 
-    def passes_by(self) -> bool:
-        """Whether calls go straight to Keras' own functions."""
+    def passes_by(self) -> str | None:
+        """Why calls go to Keras' own functions before they are read, if they do; empty as in `Left`."""
 
     def patches(self) -> list[Patch]:
         """What changes besides the operators."""

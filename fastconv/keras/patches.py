@@ -32,7 +32,9 @@ def _patched(name: str, read: Read, theirs: Any, host: Host, tally: Tally, switc
 
     @functools.wraps(theirs)
     def function(*args: Any, **kwargs: Any) -> Any:
-        if not switch.on or host.passes_by():
+        if not switch.on or (by := host.passes_by()) is not None:
+            if switch.on and by:
+                tally.left(name, by)
             return theirs(*args, **kwargs)
         refused: Exception | None = None
         try:
@@ -44,7 +46,8 @@ def _patched(name: str, read: Read, theirs: Any, host: Host, tally: Tally, switc
         else:
             tally.took(name)
             return y
-        tally.left(name, why)
+        if why:
+            tally.left(name, why)
         try:
             return theirs(*args, **kwargs)
         except ModuleNotFoundError as error:

@@ -1,8 +1,8 @@
 """What Keras' operators compute, as fastconv's functions on arrays that lie as Keras has them: a step an operator.
 
 Kernels stay (*kernel, channels, filters), for transposed convolutions (*kernel, filters, channels), in either order of
-the activations. A step knows its options and nothing of a backend: NumPy's arrays and the memory of tensors are the same
-to it.
+the activations. A step knows its options and nothing of a backend: NumPy's arrays and the memory of tensors are the
+same to it.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ class Step(ABC):
 
     @abstractmethod
     def gradients(
-        self, wanted: tuple[bool, bool], x: Array, w: Array | None, y: Array, dy: Array, threads: int
+        self, wanted: tuple[bool, bool], x: Array, w: Array | None, y: Array | None, dy: Array, threads: int
     ) -> Gradients:
-        """Those of x and w that are wanted."""
+        """Those of x and w that are wanted; y is the result, which poolings alone are given."""
 
 
 class Convolution(Step):
@@ -119,15 +119,13 @@ class Convolution(Step):
         return y
 
     def gradients(
-        self, wanted: tuple[bool, bool], x: Array, w: Array | None, y: Array, dy: Array, threads: int
+        self, wanted: tuple[bool, bool], x: Array, w: Array | None, y: Array | None, dy: Array, threads: int
     ) -> Gradients:
         assert w is not None
         o, how = self.options, self._how(x.shape, w, threads)
         dx = dw = None
         if wanted[0]:
-            dx = INPUT_GRADIENTS[o.axes](
-                x.shape, weight_of(o, w), dy, o.stride, o.padding, o.dilation, o.groups, **how
-            )
+            dx = INPUT_GRADIENTS[o.axes](x.shape, weight_of(o, w), dy, o.stride, o.padding, o.dilation, o.groups, **how)
         if wanted[1]:
             dw = _weight_gradient(o, x, w.shape, dy, how)
         return dx, dw
@@ -158,7 +156,7 @@ class Transposed(Step):
         return y
 
     def gradients(
-        self, wanted: tuple[bool, bool], x: Array, w: Array | None, y: Array, dy: Array, threads: int
+        self, wanted: tuple[bool, bool], x: Array, w: Array | None, y: Array | None, dy: Array, threads: int
     ) -> Gradients:
         assert w is not None
         o, how = self.options, self._how(dy.shape, w, threads)
@@ -183,16 +181,14 @@ class MaxPooling(Pooling):
 
     def forward(self, x: Array, w: Array | None, threads: int | None = None) -> Array:
         o = self.options
-        y: Array = MAXIMA[o.axes](
-            x, self.size, o.stride, o.padding, data_format=o.data_format, num_threads=threads
-        )
+        y: Array = MAXIMA[o.axes](x, self.size, o.stride, o.padding, data_format=o.data_format, num_threads=threads)
         return y
 
     def gradients(
-        self, wanted: tuple[bool, bool], x: Array, w: Array | None, y: Array, dy: Array, threads: int
+        self, wanted: tuple[bool, bool], x: Array, w: Array | None, y: Array | None, dy: Array, threads: int
     ) -> Gradients:
         o = self.options
-        if o.last:  # natively without places
+        if o.last and y is not None:  # natively without places
             g = pool_geometry(o.inward(x.shape), self.size, o.stride, o.padding)
             return rows.max_pool_gradient(g, x, y, dy, threads), None
         dx: Array = MAX_GRADIENTS[o.axes](
@@ -212,7 +208,7 @@ class AveragePooling(Pooling):
         return y
 
     def gradients(
-        self, wanted: tuple[bool, bool], x: Array, w: Array | None, y: Array, dy: Array, threads: int
+        self, wanted: tuple[bool, bool], x: Array, w: Array | None, y: Array | None, dy: Array, threads: int
     ) -> Gradients:
         o = self.options
         dx: Array = MEAN_GRADIENTS[o.axes](
