@@ -1,9 +1,9 @@
 """Keras' convolution layers on NumPy: bias and ReLU with the convolution, from weights that stay packed.
 
 A layer's `call` convolves, adds its bias and applies its activation, in this order and with nothing between: so says
-its code, by which it is recognised when the convolution is asked for. Its three calls then share one pass. The convolution
-gives the finished result; the sum and the activation, when they come, find the very array that they are of and hand it
-on. Should another bias come than the layer's, the convolution is done again without one.
+its code, by which it is recognised when the convolution is asked for. Its three calls then share one pass: the
+convolution gives the finished result, and the sum and the activation, when they come, find the very array that they are
+of and hand it on. Should another bias come than the layer's, the convolution is done again without one.
 
 The packed weights are used while kernel and bias hold the bytes that were packed.
 """

@@ -108,3 +108,16 @@ def test_in_keras(backend, name):
         pytest.skip(f"needs Keras on {backend}: pip install fastconv[keras]")
     wrong = checks(backend)[name]
     assert not wrong, wrong
+
+
+def test_the_lecture_runs():
+    if find_spec("keras") is None:
+        pytest.skip("needs Keras: pip install fastconv[keras]")
+    done = python(str(SCRIPT.parents[1] / "examples" / "keras_lecture.py"), "--quick", KERAS_BACKEND="numpy")
+    assert done.returncode == 0 and "48 x 80" in done.stdout and "1x1 bottlenecks" in done.stdout, done.stderr
+
+
+def test_the_lecture_says_what_is_missing(tmp_path):
+    (tmp_path / "keras.py").write_text("raise ModuleNotFoundError(\"No module named 'keras'\", name='keras')")
+    done = python(str(SCRIPT.parents[1] / "examples" / "keras_lecture.py"), path=[tmp_path])
+    assert done.returncode == 1 and "fastconv[keras]" in done.stderr and done.stderr.count("\n") == 1
