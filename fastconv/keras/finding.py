@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-OLDEST: Final = (3, 10)  # its torch backend pads as today's does; older ones shift some dilated convolutions
+OLDEST: Final = (3, 13)  # its rules of types and its signatures are today's
 BEFORE: Final = 4  # the first version that nothing is known of
 BACKENDS: Final = ("numpy", "torch")
 FRAMEWORKS: Final = ("jax", "openvino", "tensorflow", "torch")

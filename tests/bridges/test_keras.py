@@ -60,7 +60,7 @@ def test_a_missing_framework_is_named_with_the_choice(tmp_path):
 
 
 @pytest.mark.parametrize("version, backend, wanted", [
-    ("2.15.0", "torch", "2.15.0 is installed"), ("3.3.1", "torch", "keras>=3.10,<4"), ("4.0", "torch", "before 4"),
+    ("2.15.0", "torch", "2.15.0 is installed"), ("3.3.1", "torch", "keras>=3.13,<4"), ("4.0", "torch", "before 4"),
     ("3.15.1", "jax", "'jax'"), ("3.15.1", "tensorflow", "KERAS_BACKEND"),
 ])  # fmt: skip
 def test_versions_and_backends_that_are_not_taken_are_named(tmp_path, version, backend, wanted):
@@ -71,8 +71,8 @@ def test_versions_and_backends_that_are_not_taken_are_named(tmp_path, version, b
 
 
 def test_versions():
-    taken = [v for v in ("3.9.2", "3.10.0", "3.15.1", "3.99.0rc1", "4.0.0", "unknown", "3", "") if supported(v)]
-    assert taken == ["3.10.0", "3.15.1", "3.99.0rc1"]
+    taken = [v for v in ("3.9.2", "3.12.4", "3.13.0", "3.15.1", "3.99.0rc1", "4.0.0", "unknown", "3", "") if supported(v)]
+    assert taken == ["3.13.0", "3.15.1", "3.99.0rc1"]
 
 
 def test_the_report_is_a_table():

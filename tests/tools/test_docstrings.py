@@ -20,6 +20,7 @@ MODULES = {
     "fastconv": None,
     "fastconv.dask": "dask",
     "fastconv.grad": None,
+    "fastconv.keras": None,
     "fastconv.layers": None,
     "fastconv.losses": None,
     "fastconv.models": None,
