@@ -77,6 +77,7 @@ SCRIPTS: dict[str, list[str] | None] = {
     "run_onnx": None,
     "dask_zarr": None,
     "train_ddp": None,
+    "keras_lecture": None,
 }
 OUTPUT = HERE.parent / "examples" / "examples-output"  # where a script run in its own folder saves its picture
 

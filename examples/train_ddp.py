@@ -8,6 +8,7 @@ With PyTorch's ``DistributedDataParallel``, fastconv convolves and PyTorch does 
 
     pip install fastconv[torch]
     python examples/train_ddp.py --processes 1 2 4
+    python examples/train_ddp.py --processes 1 2 --keras      # a Keras model on its torch backend
 
 Every process takes its share of each global batch, and gloo averages the gradients. The losses are printed for every
 number of processes, with the largest relative difference from the first: the curves agree to rounding.
@@ -42,6 +43,25 @@ CLASSES, SIZE, CHANNELS = 10, 16, 3
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 
 
+def keras_network() -> Any:
+    """The same kind of net in Keras' layers: on its torch backend a model is a `torch.nn.Module`."""
+    os.environ["KERAS_BACKEND"] = "torch"
+    import keras
+    from keras import layers
+
+    import fastconv.keras
+
+    fastconv.keras.install()
+    keras.utils.set_random_seed(0)
+    net: list[Any] = [keras.Input((CHANNELS, SIZE, SIZE)), layers.Permute((2, 3, 1))]
+    for filters in (32, 64):
+        net += [
+            layers.Conv2D(filters, 3, padding="same"), layers.GroupNormalization(8), layers.Activation("gelu"),
+            layers.Conv2D(filters, 3, padding="same", activation="gelu"), layers.AveragePooling2D(2),
+        ]  # fmt: skip
+    return keras.Sequential([*net, layers.Flatten(), layers.Dense(CLASSES)])
+
+
 def network() -> nn.Module:
     """A small net without batch statistics, which would depend on how a batch is shared out."""
     torch.manual_seed(0)
@@ -66,12 +86,15 @@ def global_batch(step: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, labels
 
 
-def train(rank: int, processes: int, folder: str, steps: int, batch: int) -> None:
+def train(rank: int, processes: int, folder: str, steps: int, batch: int, keras: bool) -> None:
     """What one process does; the first one writes the losses."""
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting-{processes}", rank=rank, world_size=processes)
-    net = network()
-    report = accelerate(net)
+    if keras:
+        net, swapped = keras_network(), 4
+    else:
+        net = network()
+        swapped = len(accelerate(net).swapped)
     model = DistributedDataParallel(net)
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=MOMENTUM)
     losses: list[float] = []
@@ -86,17 +109,17 @@ def train(rank: int, processes: int, folder: str, steps: int, batch: int) -> Non
         dist.all_reduce(mean)
         losses.append(mean.item() / processes)
     if rank == 0:
-        result = {"losses": losses, "seconds": time.perf_counter() - start, "swapped": len(report.swapped)}
+        result = {"losses": losses, "seconds": time.perf_counter() - start, "swapped": swapped}
         Path(folder, f"{processes}.json").write_text(json.dumps(result), encoding="utf-8")
     dist.barrier()  # nobody leaves while another still talks to it
     del model
     dist.destroy_process_group()
 
 
-def curve(processes: int, steps: int, batch: int) -> dict[str, Any]:
+def curve(processes: int, steps: int, batch: int, keras: bool) -> dict[str, Any]:
     """The losses of a training shared by so many processes."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(train, (processes, folder, steps, batch), nprocs=processes)
+        mp.spawn(train, (processes, folder, steps, batch, keras), nprocs=processes)
         found: dict[str, Any] = json.loads(Path(folder, f"{processes}.json").read_text(encoding="utf-8"))
     return found
 
@@ -106,12 +129,13 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="default: 1 2 4")
     parser.add_argument("--steps", type=int, default=100, metavar="N", help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="of all processes (default: %(default)s)")
+    parser.add_argument("--keras", action="store_true", help="a Keras model, with fastconv.keras.install()")
     args = parser.parse_args()
     if args.batch % max(args.processes) or any(args.batch % count for count in args.processes):
         parser.error(f"a batch of {args.batch} cannot be shared equally by {args.processes} processes")
     first: list[float] = []
     for count in args.processes:
-        found = curve(count, args.steps, args.batch)
+        found = curve(count, args.steps, args.batch, args.keras)
         losses = found["losses"]
         first = first or losses
         worst = max(abs(a - b) / abs(b) for a, b in zip(losses, first, strict=True))

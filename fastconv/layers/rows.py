@@ -91,8 +91,9 @@ def relu_gradient(dy: Array, y: Array, most: float = float("inf")) -> tuple[Arra
     return dz, total
 
 
-def max_pool_gradient(g: PoolGeometry, x: Array, y: Array, dy: Array) -> Array:
+def max_pool_gradient(g: PoolGeometry, x: Array, y: Array, dy: Array, threads: int | None = None) -> Array:
     """The gradient of a max pooling of x (N, *spatial, C) to y, each value to the first maximum of its window."""
+    threads = team(x) if threads is None else min(threads, team(x))
     dx = memory.empty(x.shape, x.dtype)
     if y.size == 0:
         dx[...] = 0
@@ -101,8 +102,8 @@ def max_pool_gradient(g: PoolGeometry, x: Array, y: Array, dy: Array) -> Array:
     if axes == 3 or pooling.windows_of_a_pixel(g) >= LONG_SUM:  # a pixel may be the maximum of very many
         inward = INWARD[x.ndim]
         logical, indices = x.transpose(inward), np.empty(y.shape, np.int64).transpose(inward)
-        pooling.max_pool(g, logical, np.empty_like(y).transpose(inward), indices, threads=team(x))
-        pooling.max_pool_gradient(g, dy.transpose(inward), indices, dx.transpose(inward), threads=team(x))
+        pooling.max_pool(g, logical, np.empty_like(y).transpose(inward), indices, threads=threads)
+        pooling.max_pool_gradient(g, dy.transpose(inward), indices, dx.transpose(inward), threads=threads)
         return dx
     *_, top, left = 0, *(sides[0] for sides in g.padding)
     *_, height, width = 1, *g.kernel_size
@@ -111,7 +112,7 @@ def max_pool_gradient(g: PoolGeometry, x: Array, y: Array, dy: Array) -> Array:
     to = dx
     if axes == 1:  # a sequence is an image of one row
         x, y, dy, to = (array[:, None] for array in (x, y, dy, dx))
-    _native.max_pool_gradient(to, x, y, dy, (height, width), (down, across), (top, left), team(x))
+    _native.max_pool_gradient(to, x, y, dy, (height, width), (down, across), (top, left), threads)
     return dx
 
 

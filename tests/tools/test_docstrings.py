@@ -21,6 +21,7 @@ MODULES = {
     "fastconv.callbacks": None,
     "fastconv.dask": "dask",
     "fastconv.grad": None,
+    "fastconv.keras": None,
     "fastconv.layers": None,
     "fastconv.losses": None,
     "fastconv.models": None,

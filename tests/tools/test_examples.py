@@ -39,6 +39,7 @@ def test_every_example_is_tested():
     elsewhere = {
         "mobilenet": "test_pretrained.py",
         "dask_zarr": "a store of two gigabytes",
+        "keras_lecture": "test_keras.py",
         "run_onnx": "test_onnx.py",
         "train_ddp": "test_torch.py",
     }

@@ -1,5 +1,6 @@
 """The Python examples of the documentation run, and say what is true: they end in assertions of their own."""
 
+import os
 import re
 from math import log2
 from pathlib import Path
@@ -30,6 +31,9 @@ def examples() -> list[object]:
 def test_the_examples_run(page, code):
     if "torch" in code:
         pytest.importorskip("torch")
+    if "import keras" in code:
+        os.environ.setdefault("KERAS_BACKEND", "torch")
+        pytest.importorskip("keras")
     exec(compile(code, str(page), "exec"), {"__name__": "example"})
 
 

@@ -92,8 +92,8 @@ class DepthwiseBytes(Program):
             ordered = padded[order].reshape(width, groups, 4, columns).transpose(3, 1, 0, 2)
             to[: ordered.size].view(np.int8)[:] = ordered.ravel()
         else:
-            ordered = whole.transpose(1, 2, 0).astype(np.int16)
-            to[: 2 * ordered.size].view(np.int16)[:] = ordered.ravel()
+            lanes = whole.transpose(1, 2, 0).astype(np.int16)
+            to[: 2 * lanes.size].view(np.int16)[:] = lanes.ravel()
 
     def run(
         self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,

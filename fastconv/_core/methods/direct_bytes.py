@@ -133,7 +133,8 @@ def exact_bytes(p: Problem) -> ExactBytes | None:
     if (
         p.transposed
         or p.types.input not in BYTES
-        or (p.types.weight, p.types.result) != (np.int8, np.int32)
+        or p.types.weight != np.int8
+        or p.types.result != np.int32
         or not multiplies_four(p.channels)
     ):
         return None
