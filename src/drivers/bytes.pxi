@@ -22,7 +22,9 @@ cdef struct ByteLine:
     const char* b
     char* to
     const char* table
-    size count, item_a, item_to
+    size rows, count, item_a, item_to               # elements of a row
+    size row_a, row_b, row_to                       # bytes between rows
+    size pieces, together                           # tasks of a row, or rows of a task
     int kind
 
 
@@ -30,43 +32,61 @@ cdef enum:
     BYTES_ADD, BYTES_QUANTISE, BYTES_DEQUANTISE, BYTES_LOOK_UP
 
 
-cdef char* line_of(Work work, array, bint writable, size count) except? NULL:
-    """The elements of an array of one axis, side by side; so many, unless that is negative."""
+cdef char* line_of(Work work, array, bint writable, size* rows, size* count, size* step) except? NULL:
+    """An array of one axis, or of two: rows of elements side by side, `step` bytes apart; of so many rows and elements,
+    unless these are negative, and says so."""
     cdef View view
     cdef Py_buffer* buffer = &work.buffers[work.count]
+    cdef size own
     work.view(array, &view, writable)
-    if buffer.ndim != 1 or 0 <= count != buffer.shape[0] or (
-            buffer.shape[0] > 1 and buffer.strides[0] != buffer.itemsize):
-        raise ValueError("lines of another length, or that do not lie side by side")
+    if not 1 <= buffer.ndim <= 2:
+        raise ValueError("rows of elements that lie side by side have one axis or two")
+    own = buffer.shape[0] if buffer.ndim == 2 else 1
+    step[0] = buffer.strides[0] if buffer.ndim == 2 else 0
+    if rows[0] < 0:
+        rows[0], count[0] = own, buffer.shape[buffer.ndim - 1]
+    if rows[0] != own or count[0] != buffer.shape[buffer.ndim - 1] or (
+            count[0] > 1 and buffer.strides[buffer.ndim - 1] != buffer.itemsize):
+        raise ValueError("rows of another length, or that do not lie side by side")
     return view.p
 
 
 cdef int bytes_run(Work work, ByteLine* job, out, a, b, int threads) except -1:
-    """The arrays lie side by side, and are of one axis."""
-    job.to = line_of(work, out, True, -1)
-    job.count, job.item_to = work.buffers[0].shape[0], work.buffers[0].itemsize
-    job.a = line_of(work, a, False, job.count)
+    """All rows; long ones in pieces, short ones together."""
+    job.rows = job.count = -1
+    job.to = line_of(work, out, True, &job.rows, &job.count, &job.row_to)
+    job.item_to = work.buffers[0].itemsize
+    job.a = line_of(work, a, False, &job.rows, &job.count, &job.row_a)
     job.item_a, job.kernels = work.buffers[1].itemsize, isa.bytes
     work.place(&job.to)
     work.place(<char**>&job.a)
     if b is not None:
-        job.b = line_of(work, b, False, job.count)
+        job.b = line_of(work, b, False, &job.rows, &job.count, &job.row_b)
         work.place(<char**>&job.b)
-    if job.count:
+    if job.rows * job.count:
+        job.pieces = (job.count + BYTES_TASK - 1) // BYTES_TASK
+        job.together = max(<size>1, BYTES_TASK // job.count)
         work.task, work.job, work.even = bytes_task, job, True
-        work.tasks = (job.count + BYTES_TASK - 1) // BYTES_TASK
-        work.team(threads if job.count > BYTES_ALONE else 1)
+        work.tasks = (job.rows + job.together - 1) // job.together * job.pieces
+        work.team(threads if job.rows * job.count > BYTES_ALONE else 1)
     work.run()
     return 0
 
 
 cdef void bytes_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef const ByteLine* job = <const ByteLine*>job_
-    cdef size first = task * BYTES_TASK, count = min(<size>BYTES_TASK, job.count - first)
-    cdef char* to = job.to + first * job.item_to
-    cdef const char* a = job.a + first * job.item_a
+    cdef size row = task // job.pieces * job.together, end = min(row + job.together, job.rows)
+    cdef size first = task % job.pieces * BYTES_TASK
+    for row in range(row, end):
+        bytes_piece(job, row, first, min(<size>BYTES_TASK, job.count - first))
+
+
+cdef void bytes_piece(const ByteLine* job, size row, size first, size count) noexcept nogil:
+    cdef char* to = job.to + row * job.row_to + first * job.item_to
+    cdef const char* a = job.a + row * job.row_a + first * job.item_a
     if job.kind == BYTES_ADD:
-        job.kernels.add(<unsigned char*>to, <const unsigned char*>a, <const unsigned char*>job.b + first, count, &job.how)
+        job.kernels.add(<unsigned char*>to, <const unsigned char*>a,
+                        <const unsigned char*>job.b + row * job.row_b + first, count, &job.how)
     elif job.kind == BYTES_QUANTISE:
         job.kernels.quantise(<unsigned char*>to, <const float*>a, count, &job.how)
     elif job.kind == BYTES_DEQUANTISE:
@@ -113,7 +133,8 @@ def bytes_look_up(out, x, table, int threads):
     cdef ByteLine* job = <ByteLine*>work.own(sizeof(ByteLine))
     cdef Work other = Work()
     cdef char* own = <char*>work.own(256)
-    memcpy(own, line_of(other, table, False, 256), 256)
+    cdef size rows = 1, count = 256, step
+    memcpy(own, line_of(other, table, False, &rows, &count, &step), 256)
     job.kind, job.table = BYTES_LOOK_UP, own
     bytes_run(work, job, out, x, None, threads)
 

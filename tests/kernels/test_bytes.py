@@ -153,10 +153,27 @@ def test_lines_of_bytes(kind: str) -> None:
         np.testing.assert_array_equal(y, np.clip(expected, info.min, info.max).astype(kind))
 
 
+def test_rows_of_bytes() -> None:
+    """A part of the channels into a part of others': rows that lie apart, short and long ones."""
+    rng = np.random.default_rng(8)
+    for rows, count in ((1, 7), (50, 20), (3, 40000), (2000, 33)):
+        x, table = drawn(rng, "uint8", (rows, 2 * count))[:, count:], rng.integers(0, 256, 256).astype(np.uint8)
+        whole = np.zeros((rows, count + 5), np.uint8)
+        _native.bytes_look_up(whole[:, 3 : 3 + count], x, table, 2)
+        np.testing.assert_array_equal(whole[:, 3 : 3 + count], table[x])
+        assert not whole[:, :3].any() and not whole[:, 3 + count :].any()
+        _native.bytes_add(
+            whole[:, 5:], x, whole[:, 3:-2].copy(), 0.5, 3, 0.25, 100, 0.75, 7, 0, 255, False, 2
+        )  # fmt: skip
+        real = (x.astype(np.float32) - 3) * np.float32(0.5) + (table[x].astype(np.float32) - 100) * np.float32(0.25)
+        expected = np.clip(np.rint(real / np.float32(0.75)) + 7, 0, 255)
+        np.testing.assert_array_equal(whole[:, 5:], expected.astype(np.uint8))
+
+
 def test_lines_that_do_not_lie_side_by_side_are_refused() -> None:
     """In place of reading something else."""
     x, y = np.zeros(10, np.float32), np.zeros(20, np.uint8)
-    for out in (y[::2], y[:9], y.reshape(2, 10)):
+    for out in (y[::2], y[:9], y.reshape(2, 10), y.reshape(2, 5, 2)):
         with pytest.raises(ValueError, match="side by side"):
             _native.bytes_quantise(out, x, 1.0, 0, 0, 255, False, 1)
     with pytest.raises(ValueError, match="side by side"):

@@ -20,12 +20,23 @@ if TYPE_CHECKING:
 
 
 def _lines(*arrays: Array) -> list[Array] | None:
-    """Arrays of one shape as lines of elements; None where they do not lie side by side in one order."""
+    """Arrays of one shape as rows of elements, (rows, elements); None where they do not lie in one order, or nothing of
+    them side by side."""
     order = memory_order(arrays[0])
     turned = [array.transpose(order) for array in arrays]
-    if any(not array.flags.c_contiguous for array in turned):
+    if all(array.flags.c_contiguous for array in turned):
+        return [array.reshape(1, -1) for array in turned]
+    if not turned[0].ndim or any(array.strides[-1] != array.itemsize for array in turned):
         return None
-    return [array.reshape(-1) for array in turned]
+    rows = []
+    for array in turned:
+        view = array[...]
+        try:
+            view.shape = (-1, array.shape[-1])
+        except AttributeError:  # it would be a copy
+            return None
+        rows.append(view)
+    return rows
 
 
 def _plain(grid: Grid) -> bool:
