@@ -40,6 +40,10 @@ NUMPY_DTYPES: Final[dict[Any, np.dtype[Any]]] = {
     torch.float64: np.dtype(np.float64),
 }
 DTYPES: Final = tuple(NUMPY_DTYPES)
+ARRAY_DTYPES: Final[dict[Any, np.dtype[Any]]] = {  # of which arrays may show the memory
+    **NUMPY_DTYPES,
+    **{getattr(torch, name): np.dtype(name) for name in ("int8", "int16", "int32", "int64", "uint8", "bool")},
+}
 FORMATS: Final = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes of a tensor
 
 Ints = Sequence[int]
@@ -90,13 +94,13 @@ def stored(name: str, tensor: Tensor) -> None:
         )
 
 
-class _Memory:
+class Memory:
     """What NumPy asks of those whose memory it shows."""
 
-    __slots__ = ("__array_interface__", "tensor")
+    __slots__ = ("__array_interface__", "owner")
 
-    def __init__(self, tensor: Tensor, interface: dict[str, Any]) -> None:
-        self.tensor = tensor  # lives as long as the array
+    def __init__(self, owner: Any, interface: dict[str, Any]) -> None:
+        self.owner = owner  # lives as long as the array
         self.__array_interface__ = interface
 
 
@@ -110,13 +114,13 @@ def array(name: str, tensor: Tensor, axes: Ints | None = None) -> Array:
     Not `tensor.numpy()`: that takes the memory for writing, and the storage could not be resized ever after.
     """
     stored(name, tensor)
-    dtype = NUMPY_DTYPES[tensor.dtype]
+    dtype = ARRAY_DTYPES[tensor.dtype]
     shape, strides = tensor.shape, tensor.stride()
     if axes is not None:
         shape, strides = [shape[axis] for axis in axes], [strides[axis] for axis in axes]
     if not tensor.numel():
         return np.empty(tuple(shape), dtype)
-    return np.asarray(_Memory(tensor, {
+    return np.asarray(Memory(tensor, {
         "version": 3, "typestr": dtype.str, "data": (address(tensor), True), "shape": tuple(shape),
         "strides": tuple([step * dtype.itemsize for step in strides]),
     }))  # fmt: skip

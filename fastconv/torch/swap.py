@@ -216,13 +216,19 @@ def _why_not(module: Any) -> str:
 
 def _rule_of_thumb(module: Any) -> tuple[bool, str]:
     inner, outer = module.in_channels // module.groups, module.out_channels // module.groups
+    return pays(inner, outer, module.groups, module.kernel_size, module.stride, module.weight.dtype)
+
+
+def pays(
+    inner: int, outer: int, groups: int, kernel: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype
+) -> tuple[bool, str]:
+    """Whether a convolution of so many channels a group is likely to be faster here, and why (not)."""
     if min(inner, outer) < LEAST_CHANNELS:
         return False, f"fewer than {LEAST_CHANNELS} channels a group"
-    if module.weight.dtype is torch.float64:
+    if dtype is torch.float64:
         return True, "float64"
-    if module.groups == 1 and module.kernel_size in ((3, 3), (3, 3, 3)) and set(module.stride) == {1}:
-        kernel = "x".join(map(str, module.kernel_size))
-        return True, f"{kernel} with stride 1, which takes a quarter of the multiplications"
+    if groups == 1 and kernel in ((3, 3), (3, 3, 3)) and set(stride) == {1}:
+        return True, f"{'x'.join(map(str, kernel))} with stride 1, which takes a quarter of the multiplications"
     return False, "without a fast algorithm the two are about as fast; pass an example to measure"
 
 
