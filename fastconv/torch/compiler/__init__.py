@@ -1,47 +1,27 @@
 """`torch.compile(model, backend="fastconv")`: a captured graph as one program of ours.
 
 PyTorch finds `fastconv` here by its entry point, and imports nothing of this before. Without gradients the graph, as
-AOTAutograd makes it (functional, of `aten` operators), becomes a `fastconv.graph` with the weights as its constants: the
-rewrites, the plan of memory and the replay are those of ONNX models. What cannot be expressed is PyTorch's, and the
+AOTAutograd makes it (functional, of `aten` operators), becomes a `fastconv.graph` with the weights as its constants:
+the rewrites, the plan of memory and the replay are those of ONNX models. What cannot be expressed is PyTorch's, and the
 rest falls into parts. With gradients PyTorch runs its own graph with our convolutions in it.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import fx
 
 from ..guard import unwatched
+from ..reports import CompileReport, told
 from . import elementwise, images, moves  # noqa: F401  (they register what they convert)
 from .part import Part, arrays_of, know_lengths
-from .partition import CompileReport, computes, cut, static_names
+from .partition import computes, cut
 from .trace import survey
 
-__all__ = ["CompileReport", "compile_reports", "fastconv"]
-
-log: Final = logging.getLogger("fastconv.torch")
-_reports: Final[deque[CompileReport]] = deque(maxlen=256)
-
-
-def compile_reports() -> list[CompileReport]:
-    """What became of the graphs that were compiled last, the latest at the end.
-
-    Returns
-    -------
-    list of CompileReport
-        One a graph: without gradients from its first run on, with gradients one for each direction.
-    """
-    return list(_reports)
-
-
-def _report(report: CompileReport) -> None:
-    _reports.append(report)
-    log.info("%s", report)
+__all__ = ["fastconv"]
 
 
 def fastconv(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> Callable[..., Any]:
@@ -102,14 +82,18 @@ def _with_gradients(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Ca
     from .training import accelerated
 
     count = accelerated(module)
-    _report(CompileReport(sum(map(computes, module.graph.nodes)), training=count))
+    told(CompileReport(sum(map(computes, module.graph.nodes)), training=count))
     return _boxed(module.forward)
 
 
 def _inference(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
     context = torch._guards.TracingContext.try_get()
     metadata = None if context is None else context.fw_metadata
-    static = static_names(module, getattr(metadata, "static_input_indices", None) or ())
+    found, written = (
+        set(getattr(metadata, name, None) or ()) for name in ("static_input_indices", "mutated_inp_runtime_indices")
+    )
+    names = [node.name for node in module.graph.nodes if node.op == "placeholder"]
+    static = {names[at] for at in found - written if at < len(names)}
     return _boxed(_Lazily(module, static))
 
 
@@ -138,14 +122,16 @@ class _Lazily:
         refused = survey(module, known)
         static = self.static & known.keys()
         divided, ours, report = cut(module, refused)
-        _report(report)
+        told(report)
         if not ours:
-            return self.module.forward
+            plain: Callable[..., Any] = module.forward
+            return plain
         if not refused:  # the whole
             return Part(module, static)
         for name in ours:
             setattr(divided, name, _Called(Part(getattr(divided, name), static)))
-        return divided.forward
+        in_parts: Callable[..., Any] = divided.forward
+        return in_parts
 
 
 class _Called(torch.nn.Module):

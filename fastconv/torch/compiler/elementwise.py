@@ -49,7 +49,7 @@ def kind_of(node: fx.Node) -> Any:
 def _function(t: Tracer, node: fx.Node, a: Any) -> Any:
     name = called(node)
     kind = kind_of(node) if name in FLOATING else None
-    if name == "round" and getattr(a, "decimals", 0):
+    if name == "round" and vars(a).get("decimals"):
         raise Refused("rounding to decimals")
     return t.add(SAME[name], [t.name(a.self, kind)])
 
@@ -128,7 +128,8 @@ def _glu(t: Tracer, node: fx.Node, a: Any) -> Any:
 @converts("clamp", "clamp_min", "clamp_max", "hardtanh")
 def _clip(t: Tracer, node: fx.Node, a: Any) -> Any:
     kind = kind_of(node)
-    limits = [getattr(a, ours, getattr(a, theirs, None)) for ours, theirs in (("min", "min_val"), ("max", "max_val"))]
+    given = vars(a)
+    limits = [given.get(ours, given.get(f"{ours}_val")) for ours in ("min", "max")]
     if any(isinstance(limit, fx.Node) for limit in limits):
         raise Refused("limits that are tensors")
     bounds = ["" if limit is None else t.name(limit, kind) for limit in limits]
@@ -163,11 +164,10 @@ def _operand(t: Tracer, one: Any, kind: Any) -> str:
 @converts(*ARITHMETIC, "rsub")
 def _arithmetic(t: Tracer, node: fx.Node, a: Any) -> Any:
     name, kind = called(node), kind_of(node)
-    if getattr(a, "rounding_mode", None) is not None or kind is torch.bool:
+    if vars(a).get("rounding_mode") is not None or kind is torch.bool:
         raise Refused("whole quotients, or sums of what is true")
-    first = getattr(a, "self", None)
     second = a.other if hasattr(a, "other") else a.exponent
-    left, right = _operand(t, first, kind), _operand(t, second, kind)
+    left, right = _operand(t, a.self, kind), _operand(t, second, kind)
     alpha = getattr(a, "alpha", 1)
     if name == "rsub":  # other - alpha self
         left, right = right, left
@@ -243,7 +243,8 @@ def _extreme(t: Tracer, node: fx.Node, a: Any) -> Any:
 def _place(t: Tracer, node: fx.Node, a: Any) -> Any:
     if a.dim is None:
         raise Refused("a place among all")
-    return t.add("ArgMax" if called(node) == "argmax" else "ArgMin", [t.name(a.self)], axis=a.dim, keepdims=int(a.keepdim))
+    op_type = "ArgMax" if called(node) == "argmax" else "ArgMin"
+    return t.add(op_type, [t.name(a.self)], axis=a.dim, keepdims=int(a.keepdim))
 
 
 @converts("linalg_vector_norm")

@@ -198,7 +198,7 @@ def _interpolate(t: Tracer, node: fx.Node, a: Any) -> Any:
     if not mode or a.antialias or not t.fake(a.input).dtype.is_floating_point:
         raise Refused(f"interpolation by {a.mode!r}")
     if a.mode == "nearest":
-        options = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        options: dict[str, Any] = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     elif a.mode == "nearest-exact":
         options = {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"}
     else:
@@ -206,7 +206,7 @@ def _interpolate(t: Tracer, node: fx.Node, a: Any) -> Any:
     if a.align_corners and mode != "nearest":
         by_factor = False  # corners lie where they lie, whatever the factor
     if mode == "cubic":
-        options["cubic_coeff_a"] = -0.75  # type: ignore[assignment]
+        options["cubic_coeff_a"] = -0.75
     if by_factor:
         factors = list(a.scale_factor) if len(a.scale_factor) > 1 else list(a.scale_factor) * (len(shape) - 2)
         scales = np.array([1, 1, *factors], np.float32)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import fx
 from torch.fx.passes.split_module import split_module
+
+from ..reports import CompileReport
 
 # A part without any of these is as fast where it is.
 HEAVY: Final = frozenset({
@@ -16,35 +17,6 @@ HEAVY: Final = frozenset({
     "native_layer_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit",
     "_scaled_dot_product_flash_attention_for_cpu", "grid_sampler_2d", "grid_sampler_3d",
 })  # fmt: skip
-
-
-@dataclass
-class CompileReport:
-    """What became of one graph of `torch.compile`; print it.
-
-    Parameters
-    ----------
-    operators : int
-        Operators of PyTorch in the graph.
-    parts : list of int
-        How many of them each program of fastconv computes.
-    left : dict of str to str
-        Operators that are left to PyTorch, and why.
-    training : int or None
-        In a graph with gradients, the convolutions that fastconv computes; None in one without.
-    """
-
-    operators: int
-    parts: list[int] = field(default_factory=list)
-    left: dict[str, str] = field(default_factory=dict)
-    training: int | None = None
-
-    def __str__(self) -> str:
-        if self.training is not None:
-            return f"{self.training} convolutions of {self.operators} operators by fastconv, with gradients"
-        taken = sum(self.parts)
-        text = f"{taken} of {self.operators} operators in {len(self.parts)} part(s) by fastconv"
-        return "\n".join([text, *(f"  {name}: {why}" for name, why in self.left.items())])
 
 
 def named(node: fx.Node) -> str:
@@ -81,7 +53,7 @@ def cut(module: fx.GraphModule, refused: dict[fx.Node, str]) -> tuple[fx.GraphMo
         level = found[node]
         if level % 2 == 0:
             worth[level] = worth.get(level, 0) + 1
-            if node.target.overloadpacket.__name__ in HEAVY:  # type: ignore[union-attr]
+            if node.target.overloadpacket.__name__ in HEAVY:
                 heavy.add(level)
     report.parts = [count for level, count in sorted(worth.items()) if level in heavy]
     if not heavy:
@@ -89,8 +61,3 @@ def cut(module: fx.GraphModule, refused: dict[fx.Node, str]) -> tuple[fx.GraphMo
     divided = split_module(module, torch.nn.Module(), lambda node: found[node])
     return divided, [f"submod_{level}" for level in sorted(heavy)], report
 
-
-def static_names(module: fx.GraphModule, static: Any) -> set[str]:
-    """The names of the inputs with these numbers."""
-    names = [node.name for node in module.graph.nodes if node.op == "placeholder"]
-    return {names[at] for at in static if at < len(names)}

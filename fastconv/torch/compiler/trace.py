@@ -1,7 +1,7 @@
 """Graphs of PyTorch's operators as graphs of ours: the nodes of an `fx.Graph`, one after the other, and its values.
 
-What a node becomes is written in `images`, `moves` and `elementwise`, a function an operator; each gets the arguments by
-the names of the operator's schema. A node that cannot be expressed raises `Refused`, which says why.
+What a node becomes is written in `images`, `moves` and `elementwise`, a function an operator; each gets the arguments
+by the names of the operator's schema. A node that cannot be expressed raises `Refused`, which says why.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Arguments:
 
     def __init__(self, node: fx.Node) -> None:
         given = iter(node.args)
-        for argument in node.target._schema.arguments:  # type: ignore[union-attr]
+        for argument in node.target._schema.arguments:
             name, rest = argument.name, object()
             value = node.kwargs.get(name, argument.default_value) if argument.kwarg_only else next(given, rest)
             setattr(self, name, node.kwargs.get(name, argument.default_value) if value is rest else value)
@@ -65,7 +65,7 @@ def whole(value: Any) -> int:
 
 
 class Tracer:
-    """The graph of a module whose nodes know their shapes (`meta["val"]`), those of inputs that are `known` constant."""
+    """The graph of a module whose nodes know their shapes (`meta["val"]`); inputs that are `known` are constants."""
 
     def __init__(self, module: fx.GraphModule, known: Mapping[str, Array]) -> None:
         self.module, self.known = module, known
@@ -143,8 +143,8 @@ class Tracer:
             self.constants[node.name] = self.known[node.name]
 
     def _item(self, node: fx.Node) -> str:
-        whole_value, index = node.args
-        items = self.names[whole_value]  # type: ignore[index]
+        several, index = node.args
+        items = self.names[several]
         if not isinstance(items, list) or not isinstance(index, int) or not -len(items) <= index < len(items):
             raise Refused("a result that fastconv does not compute")
         return str(items[index])

@@ -55,7 +55,7 @@ def _options(a: Any, input: Any, weight: Any) -> tuple[int, Any] | None:
 def _put(module: fx.GraphModule, node: fx.Node, target: Any, args: tuple[Any, ...], like: Tensor) -> fx.Node | None:
     """One of our operators before a node; None if its result would not lie as PyTorch's."""
     values = fx.map_arg(args, lambda one: one.meta["val"])
-    with like.fake_mode if hasattr(like, "fake_mode") else torch.no_grad():  # type: ignore[attr-defined]
+    with like.fake_mode if hasattr(like, "fake_mode") else torch.no_grad():
         made = target(*values)
     if made.shape != like.shape or made.stride() != like.stride():
         return None

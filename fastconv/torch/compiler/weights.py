@@ -25,20 +25,27 @@ class Weights:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.tensors = [tensor.detach() for tensor in tensors]  # holds the memory, should the caller's go elsewhere
-        self.form = _form(tensors)
-        self.words, self.places = _samples(tensors)
-        self.kept = self.words[self.places] if self.words is not None else None
+        self.counted = not any(tensor.is_inference() for tensor in tensors)  # those that are have no counter
+        self.places = [address(tensor) for tensor in tensors]
+        self.versions = _versions(tensors)
+        self.memory, self.words = _samples(tensors)
+        self.kept = None if self.memory is None else self.memory[self.words]
 
     def are(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these lie where those lay and, as far as is looked, have their values."""
-        if _form(tensors) != self.form:
+        if [address(tensor) for tensor in tensors] != self.places:
             return False
-        return self.words is None or bool((self.words[self.places] == self.kept).all())
+        if self.counted and _versions(tensors) != self.versions:
+            return False
+        return self.memory is None or bool((self.memory[self.words] == self.kept).all())
 
 
-def _form(tensors: Sequence[Tensor]) -> list[tuple[Any, ...]]:
-    """Where tensors lie, and how often they were written to."""
-    return [(address(t), 0 if t.is_inference() else t._version) for t in tensors]
+def _versions(tensors: Sequence[Tensor]) -> list[int] | None:
+    """How often tensors were written to."""
+    try:
+        return [tensor._version for tensor in tensors]
+    except RuntimeError:  # one made in inference mode has come in the place of another
+        return None
 
 
 def _samples(tensors: Sequence[Tensor]) -> tuple[Any, Any]:
@@ -51,7 +58,8 @@ def _samples(tensors: Sequence[Tensor]) -> tuple[Any, Any]:
             continue
         flat = np.unique(np.linspace(0, count - 1, min(count, SAMPLES)).astype(np.int64))
         at = np.zeros(len(flat), np.int64)
-        for index, step in zip(np.unravel_index(flat, tuple(tensor.shape)), tensor.stride(), strict=True):
+        places = np.unravel_index(flat, tuple(tensor.shape)) if tensor.dim() else ()
+        for index, step in zip(places, tensor.stride(), strict=True):
             at += index * step
         found += [address(tensor) + at * size + word for word in range(0, size, WORD)]
     if not found:
