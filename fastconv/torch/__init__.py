@@ -11,10 +11,14 @@ traces, exports or transforms a model meets PyTorch's own.
 from . import needed as _needed  # noqa: F401  (first, as it says what is missing)
 from .modules import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .ops import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
-from .reports import CompileReport, compile_reports
-from .swap import Decision, Report, accelerate, restore
+from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from .reports import CompileReport, Decision, Report, compile_reports
+from .swap import accelerate, restore
 
 __all__ = [
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
     "CompileReport",
     "Conv1d",
     "Conv2d",
@@ -23,6 +27,9 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "Decision",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
     "Report",
     "accelerate",
     "compile_reports",
