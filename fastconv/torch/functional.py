@@ -15,6 +15,7 @@ from inspect import Parameter, Signature
 from typing import Any, Final, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .guard import PLAIN_TYPES, OwnMode, unwatched
@@ -44,7 +45,9 @@ def _takes(*names: str, **defaults: Any) -> Signature:
 
 _CONV: Final = _takes("input", "weight", bias=None, stride=1, padding=0, dilation=1, groups=1)
 _TRANSPOSED: Final = _takes("input", "weight", bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1)
-_LARGEST: Final = _takes("input", "kernel_size", stride=None, padding=0, dilation=1, ceil_mode=False)
+_LARGEST: Final = _takes(
+    "input", "kernel_size", stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
+)
 _MEAN: Final = _takes(
     "input", "kernel_size", stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
 )
@@ -73,7 +76,8 @@ FUNCTIONS: Final[dict[Any, Function]] = {
             f"{'max' if largest else 'avg'}_pool{axes}d", partial(pooled, largest, axes),
             _LARGEST if largest else _MEAN, 1,
         )
-        for (largest, axes), theirs in THEIRS_POOLED.items()
+        for (largest, axes), one in THEIRS_POOLED.items()
+        for theirs in ((one, getattr(F, f"max_pool{axes}d")) if largest else (one,))  # the former from the latter
     },
 }  # fmt: skip
 
@@ -102,6 +106,8 @@ def key_of(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     try:
         bound = function.signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        if bound.arguments.pop("return_indices", False):
+            return None
         values = list(bound.arguments.values())
         if any(type(one) not in PLAIN_TYPES for one in values[: function.tensors] if one is not None):
             return None  # a proxy, or a subclass with a way of its own

@@ -29,8 +29,9 @@ OURS_POOLED: Final[dict[tuple[bool, int], Any]] = {
 
 def pooled(largest: bool, axes: int, input: Tensor, *options: Any, **named: Any) -> Tensor:
     """A pooling with the arguments of PyTorch's own, computed here where it can be."""
-    if len(options) > 1 and isinstance(options[1], (tuple, list)) and not options[1]:
-        options = (options[0], options[0], *options[2:])  # PyTorch's word for the size of the window
+    if len(options) > 1 and (options[1] is None or options[1] in ((), [])):
+        options = (options[0], options[0], *options[2:])  # PyTorch's words for the size of the window
+    named.pop("return_indices", None)  # functions that give the places are others
     if _ours(axes, input, *options, **named):
         last = lies_channels_last(input)
         x = array("input", input, OUTWARD[axes + 2] if last else None)
