@@ -26,7 +26,7 @@ from .modules import (
     ConvTranspose3d,
     Prepared,
 )
-from .ops import DTYPES, THEIRS_TRANSPOSED, taken
+from .ops import BFLOAT16, DTYPES, THEIRS_TRANSPOSED, halves, taken
 from .pooling import POOL_SWAPS
 from .reports import Decision, Report
 
@@ -164,6 +164,8 @@ def _why_not(module: Any) -> str:
         return "its weight is not made yet"
     if weight.device.type != "cpu":
         return f"its weight is on {weight.device}"
+    if weight.dtype is torch.bfloat16 and BFLOAT16 is not None and not module.training and not module.transposed:
+        return ""
     if weight.dtype not in DTYPES:
         return f"its weight is of {weight.dtype}"
     return ""
@@ -178,6 +180,8 @@ def pays(
     inner: int, outer: int, groups: int, kernel: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype
 ) -> tuple[bool, str]:
     """Whether a convolution of so many channels a group is likely to be faster here, and why (not)."""
+    if dtype not in DTYPES:
+        return False, f"{dtype}, for which some processors have instructions of their own; pass an example to measure"
     if min(inner, outer) < LEAST_CHANNELS:
         return False, f"fewer than {LEAST_CHANNELS} channels a group"
     if dtype is torch.float64:
@@ -220,7 +224,7 @@ def _measure(model: nn.Module, modules: Sequence[nn.Module], example: Any) -> di
         if module in found or _why_not(module) or not isinstance(x, Tensor):
             return
         operands = [x] if type(module) in POOL_SWAPS else [x, module.weight, module.bias]
-        if not taken(*operands):
+        if not taken(*operands) and (len(operands) == 1 or not halves(*operands)):
             return
         key = (*_signature(module), x.shape, x.stride(), x.requires_grad)
         if key not in known:

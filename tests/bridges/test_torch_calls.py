@@ -221,3 +221,35 @@ def test_poolings_are_swapped_in_evaluation_alone() -> None:
     assert report.swapped == ["0", "1", "2"] and type(net[1]) is MaxPool2d and type(net[0]) is Conv2d
     assert report.counts == "1 of 1 convolutions swapped, 2 of 2 poolings"
     assert restore(net) == 3 and type(net[1]) is nn.MaxPool2d
+
+
+# ---- bfloat16 ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_bfloat16_is_computed_in_float32_and_rounded_once(last: bool) -> None:
+    pytest.importorskip("ml_dtypes")
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, groups=4),
+        nn.Conv2d(16, 8, 3, padding=1, padding_mode="reflect"),
+    ).bfloat16().eval()  # fmt: skip
+    x = torch.randn(2, 3, 20, 22).bfloat16()
+    if last:
+        net, x = net.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+    plain = copy.deepcopy(net)
+    report = accelerate(net, x)
+    assert report.swapped == ["0", "2", "3"] and all(d.times for d in report.decisions)
+    with torch.no_grad():
+        for _ in range(2):
+            got, exact = net[0](x), copy.deepcopy(plain[0]).double()(x.double())
+            assert got.dtype is torch.bfloat16 and got.is_contiguous(memory_format=torch.channels_last) is last
+            assert (got.double() - exact).abs().max() <= exact.abs().max() * 2**-8  # half a unit in the last place
+            torch.testing.assert_close(net(x), plain(x), atol=2e-2, rtol=2e-2)
+            net[0].weight.mul_(2)
+            plain[0].weight.mul_(2)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(net(x.float()), plain(x.float()))
+    net(x).sum().backward()  # with gradients PyTorch's
+    assert net[0].weight.grad is not None
+    assert accelerate(plain).swapped == [] and "pass an example" in str(accelerate(plain))
+    assert accelerate(plain.train(), x).swapped == []

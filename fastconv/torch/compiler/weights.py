@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..ops import Memory, address, stored
 
-SAMPLES: Final = 16
+SAMPLES: Final = 4
 WORD: Final = 4  # bytes that are compared together
 
 
