@@ -9,6 +9,7 @@ traces, exports or transforms a model meets PyTorch's own.
 """
 
 from . import needed as _needed  # noqa: F401  (first, as it says what is missing)
+from .entry import backend
 from .modules import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .ops import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
@@ -32,6 +33,7 @@ __all__ = [
     "MaxPool3d",
     "Report",
     "accelerate",
+    "backend",
     "compile_reports",
     "conv1d",
     "conv2d",

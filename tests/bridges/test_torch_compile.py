@@ -21,8 +21,7 @@ import torch_models  # noqa: E402
 from torch import nn  # noqa: E402
 
 from fastconv import ConvTypeError  # noqa: E402
-from fastconv.torch import compile_reports  # noqa: E402
-from fastconv.torch.compiler import fastconv  # noqa: E402
+from fastconv.torch import backend, compile_reports  # noqa: E402
 from fastconv.torch.compiler.part import KEPT_PROGRAMS, Part  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +70,7 @@ def agree(compiled: Any, plain: Any, *inputs: Any, runs: int = 1, tolerance: flo
 
 
 def compile_it(model: Any, **options: Any) -> Any:
-    return torch.compile(model, backend=fastconv, **options)
+    return torch.compile(model, backend=backend, **options)
 
 
 # ---- nets ----------------------------------------------------------------------------------------------------------
@@ -399,7 +398,7 @@ def test_results_are_the_callers() -> None:
 
 def test_options_are_refused() -> None:
     with pytest.raises(ConvTypeError, match="has no options, but got speed"):
-        fastconv(torch.fx.GraphModule(nn.Module(), torch.fx.Graph()), [], speed=1)
+        backend(torch.fx.GraphModule(nn.Module(), torch.fx.Graph()), [], speed=1)
 
 
 def test_an_old_pytorch_is_named() -> None:

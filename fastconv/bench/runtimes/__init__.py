@@ -134,9 +134,9 @@ def _torch(job: Job, variant: str) -> Load:
             made = made.to(memory_format=formats[job.x.ndim])
             x = x.contiguous(memory_format=formats[job.x.ndim])
         if how == "fastconv":
-            from ...torch.compiler import fastconv
+            from ...torch import backend
 
-            made = torch.compile(made, dynamic=False, backend=fastconv)
+            made = torch.compile(made, dynamic=False, backend=backend)
         elif how == "compile":
             os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
             made = torch.compile(made, dynamic=False)

@@ -1,6 +1,6 @@
 """`torch.compile(model, backend="fastconv")`: a captured graph as one program of ours.
 
-PyTorch finds `fastconv` here by its entry point, and imports nothing of this before. Without gradients the graph, as
+PyTorch finds `entry.backend` by the entry point, and imports nothing of this before. Without gradients the graph, as
 AOTAutograd makes it (functional, of `aten` operators), becomes a `fastconv.graph` with the weights as its constants:
 the rewrites, the plan of memory and the replay are those of ONNX models. What cannot be expressed is PyTorch's, and the
 rest falls into parts. With gradients PyTorch runs its own graph with our convolutions in it.
@@ -21,31 +21,11 @@ from .part import Part, arrays_of, know_lengths
 from .partition import computes, cut
 from .trace import survey
 
-__all__ = ["fastconv"]
+__all__ = ["compiled"]
 
 
-def fastconv(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> Callable[..., Any]:
-    """The backend: what `torch.compile` calls with every graph that it captures.
-
-    Parameters
-    ----------
-    gm : GraphModule
-        The graph as it was recorded; changed in place.
-    example_inputs : sequence of Tensor
-        Its inputs.
-    **options : object
-        There are none yet.
-
-    Returns
-    -------
-    callable
-        What runs in its place.
-
-    Raises
-    ------
-    fastconv.ConvTypeError
-        For options.
-    """
+def compiled(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> Callable[..., Any]:
+    """What runs in the place of a graph that `torch.compile` captured; see `fastconv.torch.backend`."""
     if options:
         raise _no_options(options)
     if not (torch.is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in example_inputs)):
