@@ -165,3 +165,42 @@ def _filled(t: Tracer, node: fx.Node, a: Any) -> Any:
     if isinstance(value, fx.Node):
         raise Refused("a value that is a tensor")
     return t.constant(np.full(t.shape(node), value, ARRAY_DTYPES[kind_of(node)]))
+
+
+# ---- parts that are written ----------------------------------------------------------------------------------------
+
+
+@converts("copy", "fill")
+def _written(t: Tracer, node: fx.Node, a: Any) -> Any:
+    """All values at once, by others or by one."""
+    value = a.src if called(node) == "copy" else a.value
+    return t.add("Expand", [t.name(value, kind_of(node)), t.integers(t.shape(node))])
+
+
+def _replaced(t: Tracer, whole_value: Any, part: str, axis: int, first: int, last: int) -> str:
+    """A value with the places from `first` to `last` of an axis from elsewhere."""
+    x, length = t.name(whole_value), t.shape(whole_value)[axis]
+    parts = [part]
+    if first > 0:
+        parts.insert(0, t.add("Slice", [x, t.integers([0]), t.integers([first]), t.integers([axis])]))
+    if last < length:
+        parts.append(t.add("Slice", [x, t.integers([last]), t.integers([length]), t.integers([axis])]))
+    return str(t.add("Concat", parts, axis=axis))
+
+
+@converts("slice_scatter")
+def _slice_written(t: Tracer, node: fx.Node, a: Any) -> Any:
+    axis = a.dim % len(t.shape(a.self))
+    length = t.shape(a.self)[axis]
+    first, last, step = slice(*(None if end is None else whole(end) for end in (a.start, a.end))).indices(length)
+    if a.step != 1 or step != 1 or last <= first or t.fake(a.src).dtype is not kind_of(node):
+        raise Refused("every so many places written")
+    return _replaced(t, a.self, t.name(a.src), axis, first, last)
+
+
+@converts("select_scatter")
+def _place_written(t: Tracer, node: fx.Node, a: Any) -> Any:
+    axis = a.dim % len(t.shape(a.self))
+    at = whole(a.index) % t.shape(a.self)[axis]
+    part = t.add("Unsqueeze", [t.name(a.src, kind_of(node)), t.integers([axis])])
+    return _replaced(t, a.self, part, axis, at, at + 1)
