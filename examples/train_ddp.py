@@ -10,8 +10,9 @@ With PyTorch's ``DistributedDataParallel``, fastconv convolves and PyTorch does 
     python examples/train_ddp.py --processes 1 2 4
     python examples/train_ddp.py --processes 1 2 --keras      # a Keras model on its torch backend
 
-Every process takes its share of each global batch, and gloo averages the gradients. The losses are printed for every
-number of processes, with the largest relative difference from the first: the curves agree to rounding.
+Every process takes its share of each global batch, and gloo averages the gradients. The losses and the images a second
+(the median of all steps but the first) are printed for every number of processes, with the largest relative difference
+of the losses from the first: the curves agree to rounding. ``--plain`` leaves all convolutions to PyTorch.
 
 The net is smooth (GELU, average pooling) so that they can: where ReLU or a maximum switches over a difference in the
 last bit, two trainings in float32 drift apart by percents within a hundred steps, in PyTorch alone just as here.
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -86,20 +88,21 @@ def global_batch(step: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, labels
 
 
-def train(rank: int, processes: int, folder: str, steps: int, batch: int, keras: bool) -> None:
-    """What one process does; the first one writes the losses."""
+def train(rank: int, processes: int, folder: str, steps: int, batch: int, kind: str) -> None:
+    """What one process does; the first one writes the losses. `kind` is 'torch', 'plain' or 'keras'."""
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting-{processes}", rank=rank, world_size=processes)
-    if keras:
+    if kind == "keras":
         net, swapped = keras_network(), 4
     else:
         net = network()
-        swapped = len(accelerate(net).swapped)
+        swapped = 0 if kind == "plain" else len(accelerate(net).swapped)
     model = DistributedDataParallel(net)
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=MOMENTUM)
     losses: list[float] = []
-    start = time.perf_counter()
+    seconds: list[float] = []
     for step in range(steps):
+        start = time.perf_counter()
         images, labels = global_batch(step, batch)
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(images[rank::processes]), labels[rank::processes])
@@ -108,18 +111,19 @@ def train(rank: int, processes: int, folder: str, steps: int, batch: int, keras:
         mean = loss.detach().clone()
         dist.all_reduce(mean)
         losses.append(mean.item() / processes)
+        seconds.append(time.perf_counter() - start)
     if rank == 0:
-        result = {"losses": losses, "seconds": time.perf_counter() - start, "swapped": swapped}
+        result = {"losses": losses, "seconds": seconds, "swapped": swapped}
         Path(folder, f"{processes}.json").write_text(json.dumps(result), encoding="utf-8")
     dist.barrier()  # nobody leaves while another still talks to it
     del model
     dist.destroy_process_group()
 
 
-def curve(processes: int, steps: int, batch: int, keras: bool) -> dict[str, Any]:
+def curve(processes: int, steps: int, batch: int, kind: str) -> dict[str, Any]:
     """The losses of a training shared by so many processes."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(train, (processes, folder, steps, batch, keras), nprocs=processes)
+        mp.spawn(train, (processes, folder, steps, batch, kind), nprocs=processes)
         found: dict[str, Any] = json.loads(Path(folder, f"{processes}.json").read_text(encoding="utf-8"))
     return found
 
@@ -129,20 +133,24 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="default: 1 2 4")
     parser.add_argument("--steps", type=int, default=100, metavar="N", help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="of all processes (default: %(default)s)")
-    parser.add_argument("--keras", action="store_true", help="a Keras model, with fastconv.keras.install()")
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument("--keras", action="store_true", help="a Keras model, with fastconv.keras.install()")
+    others.add_argument("--plain", action="store_true", help="PyTorch's own convolutions")
     args = parser.parse_args()
+    if args.steps < 2:
+        parser.error("at least two steps, of which the first is not counted")
     if args.batch % max(args.processes) or any(args.batch % count for count in args.processes):
         parser.error(f"a batch of {args.batch} cannot be shared equally by {args.processes} processes")
     first: list[float] = []
     for count in args.processes:
-        found = curve(count, args.steps, args.batch, args.keras)
+        found = curve(count, args.steps, args.batch, "keras" if args.keras else "plain" if args.plain else "torch")
         losses = found["losses"]
         first = first or losses
         worst = max(abs(a - b) / abs(b) for a, b in zip(losses, first, strict=True))
         print(
             f"{count} process(es): {found['swapped']} convolutions by fastconv, loss {losses[0]:.6f} -> "
-            f"{losses[-1]:.6f} in {args.steps} steps, {found['seconds']:.1f} s; largest relative difference from "
-            f"{args.processes[0]}: {worst:.1e}",
+            f"{losses[-1]:.6f} in {args.steps} steps, {args.batch / statistics.median(found['seconds'][1:]):.0f} "
+            f"images/s; largest relative difference from {args.processes[0]}: {worst:.1e}",
             flush=True,
         )
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch._C import DispatchKey, DispatchKeySet
 from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
 
-_PLAIN_TYPES: Final = (Tensor, torch.nn.Parameter)
+PLAIN_TYPES: Final = (Tensor, torch.nn.Parameter)
 _is_exporting: Final = getattr(torch.compiler, "is_exporting", lambda: False)  # new in PyTorch 2.7
 
 
@@ -32,6 +33,18 @@ _PLAIN_TENSOR: Final = _bits("CPU", "AutogradCPU", "AutocastCPU", "ADInplaceOrVi
 _PLAIN_THREAD: Final = _bits("BackendSelect", "ADInplaceOrView")
 
 
+class OwnMode(TorchFunctionMode):
+    """A function mode of ours, which watches for nobody."""
+
+
+def _foreign_modes() -> bool:
+    """Whether somebody else's function mode is at work."""
+    return any(
+        not isinstance(torch._C._get_function_stack_at(at), OwnMode)
+        for at in range(torch._C._len_torch_function_stack())
+    )
+
+
 def unwatched(*tensors: Tensor | None) -> bool:
     """Whether these are plain tensors on the CPU and nobody but autograd watches what is done with them.
 
@@ -41,12 +54,12 @@ def unwatched(*tensors: Tensor | None) -> bool:
     """
     for tensor in tensors:
         if tensor is not None and (
-            type(tensor) not in _PLAIN_TYPES or torch._C._dispatch_keys(tensor).raw_repr() & ~_PLAIN_TENSOR
+            type(tensor) not in PLAIN_TYPES or torch._C._dispatch_keys(tensor).raw_repr() & ~_PLAIN_TENSOR
         ):
             return False
     return not (
         torch._C._dispatch_tls_local_include_set().raw_repr() & ~_PLAIN_THREAD
-        or torch._C._len_torch_function_stack()
+        or (torch._C._len_torch_function_stack() and _foreign_modes())
         or forward_ad._current_level >= 0
         or torch.is_autocast_enabled("cpu")
     )
@@ -63,7 +76,7 @@ def compiled(*tensors: Tensor | None) -> bool:
         or _transformed()
         or forward_ad._current_level >= 0
         or torch.is_autocast_enabled("cpu")
-        or any(tensor is not None and type(tensor) not in _PLAIN_TYPES for tensor in tensors)
+        or any(tensor is not None and type(tensor) not in PLAIN_TYPES for tensor in tensors)
     )
 
 

@@ -30,10 +30,12 @@ from .ops import (
     conv_transpose2d,
     conv_transpose3d,
     convolve,
+    halves,
     lies_channels_last,
     padding_of,
     sides_of,
     taken,
+    tensor,
     threads,
 )
 
@@ -100,7 +102,7 @@ class _Plans:
             y = self._plan(module, x.shape, options, how).run(x)
         else:
             y = CONVOLUTIONS[axes - 2](x, *_operands(weight, bias, last), *options, **how)
-        return torch.from_numpy(y.transpose(INWARD[axes]) if last else y)
+        return tensor(y.transpose(INWARD[axes]) if last else y)
 
     def _plan(
         self, module: Any, shape: tuple[int, ...], options: tuple[Any, ...], how: dict[str, Any]
@@ -146,10 +148,10 @@ class Prepared:
     __jit_unused_properties__: ClassVar = ["_plans"]  # TorchScript would compile it
 
     def _computed(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not taken(input, weight, bias):
-            result: Tensor = super()._conv_forward(input, weight, bias)  # type: ignore[misc]
-            return result
+        own = taken(input, weight, bias)
         padding: Any = self.padding
+        if not own and (self.padding_mode != "zeros" or self.training or not halves(input, weight, bias)):
+            return self._theirs(input, weight, bias)
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
@@ -157,7 +159,14 @@ class Prepared:
             sides = sides_of(padding, weight, self.stride, self.dilation)
             if sides is not None:
                 return self._plans.run(self, input, sides)
+        if not own:
+            return self._theirs(input, weight, bias)
         return convolve(len(self.kernel_size), input, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+    def _theirs(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """PyTorch's own."""
+        result: Tensor = super()._conv_forward(input, weight, bias)  # type: ignore[misc]
+        return result
 
     def _may_prepare(self, input: Tensor) -> bool:
         """Whether this call, of tensors that are ours, can use packed weights: no gradient is recorded."""

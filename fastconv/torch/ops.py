@@ -40,6 +40,16 @@ NUMPY_DTYPES: Final[dict[Any, np.dtype[Any]]] = {
     torch.float64: np.dtype(np.float64),
 }
 DTYPES: Final = tuple(NUMPY_DTYPES)
+ARRAY_DTYPES: Final[dict[Any, np.dtype[Any]]] = {  # of which arrays may show the memory
+    **NUMPY_DTYPES,
+    **{getattr(torch, name): np.dtype(name) for name in ("int8", "int16", "int32", "int64", "uint8", "bool")},
+}
+try:  # how NumPy knows the numbers of `torch.bfloat16`
+    from ml_dtypes import bfloat16
+except ImportError:
+    BFLOAT16 = None
+else:
+    BFLOAT16 = np.dtype(bfloat16)
 FORMATS: Final = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes of a tensor
 
 Ints = Sequence[int]
@@ -90,13 +100,13 @@ def stored(name: str, tensor: Tensor) -> None:
         )
 
 
-class _Memory:
+class Memory:
     """What NumPy asks of those whose memory it shows."""
 
-    __slots__ = ("__array_interface__", "tensor")
+    __slots__ = ("__array_interface__", "owner")
 
-    def __init__(self, tensor: Tensor, interface: dict[str, Any]) -> None:
-        self.tensor = tensor  # lives as long as the array
+    def __init__(self, owner: Any, interface: dict[str, Any]) -> None:
+        self.owner = owner  # lives as long as the array
         self.__array_interface__ = interface
 
 
@@ -109,17 +119,27 @@ def array(name: str, tensor: Tensor, axes: Ints | None = None) -> Array:
 
     Not `tensor.numpy()`: that takes the memory for writing, and the storage could not be resized ever after.
     """
+    if tensor.dtype is torch.bfloat16:
+        assert BFLOAT16 is not None  # `halves` has asked
+        return array(name, tensor.view(torch.int16), axes).view(BFLOAT16)
     stored(name, tensor)
-    dtype = NUMPY_DTYPES[tensor.dtype]
+    dtype = ARRAY_DTYPES[tensor.dtype]
     shape, strides = tensor.shape, tensor.stride()
     if axes is not None:
         shape, strides = [shape[axis] for axis in axes], [strides[axis] for axis in axes]
     if not tensor.numel():
         return np.empty(tuple(shape), dtype)
-    return np.asarray(_Memory(tensor, {
+    return np.asarray(Memory(tensor, {
         "version": 3, "typestr": dtype.str, "data": (address(tensor), True), "shape": tuple(shape),
         "strides": tuple([step * dtype.itemsize for step in strides]),
     }))  # fmt: skip
+
+
+def tensor(values: Array) -> Tensor:
+    """An array of ours as a tensor in the same memory."""
+    if values.dtype == BFLOAT16:
+        return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(values)
 
 
 def threads() -> int:
@@ -147,7 +167,7 @@ def choice(
 ) -> tuple[str, int]:  # fmt: skip
     """The algorithm of a convolution (N, C, *size), chosen for the whole batch, and the outputs of a channel."""
     g = conv_geometry(input_shape, weight_shape, stride, padding, dilation, groups)
-    return wish_for_batch(g, NUMPY_DTYPES[dtype]), g.batch * prod(g.output_size)
+    return wish_for_batch(g, NUMPY_DTYPES.get(dtype, np.dtype(np.float32))), g.batch * prod(g.output_size)
 
 
 def algorithm(*arguments: Any) -> str:
@@ -364,6 +384,16 @@ def taken(*tensors: Tensor | None) -> bool:
                 return False
             dtype = tensor.dtype
     return dtype in DTYPES
+
+
+def halves(*tensors: Tensor | None) -> bool:
+    """Whether these are bfloat16 tensors that prepared evaluation takes: computed in float32, rounded once.
+
+    Not under autocast, which PyTorch computes in instructions of its own where the processor has them.
+    """
+    if BFLOAT16 is None or torch.compiler.is_dynamo_compiling() or not unwatched(*tensors):
+        return False
+    return all(one.dtype is torch.bfloat16 for one in tensors if one is not None)
 
 
 def sizes(value: Size, axes: int) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from ..report import OURS
 FLOAT32: Final = "float32"
 INT8: Final = "int8"  # the file holds QuantizeLinear and DequantizeLinear, and the float net lies beside it
 ANSWER: Final = "answer"  # who is believed: ONNX Runtime without optimisations
+BACKEND: Final = "torch.compile fastconv"  # PyTorch with our backend; no peer: bench/torch_compile.py asks for it
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _torch(job: Job, variant: str) -> Load:
     from .reading import named, read
     from .torch_graph import torch_module
 
-    last, compiled = variant.endswith("channels_last"), variant.startswith("compile")
+    last, how = variant.endswith("channels_last"), variant.split()[0]
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     if last and job.x.ndim not in formats:
         raise NotOffered("no channels_last of this many axes")
@@ -137,7 +138,11 @@ def _torch(job: Job, variant: str) -> Load:
         if last:
             made = made.to(memory_format=formats[job.x.ndim])
             x = x.contiguous(memory_format=formats[job.x.ndim])
-        if compiled:
+        if how == "fastconv":
+            from ...torch import backend
+
+            made = torch.compile(made, dynamic=False, backend=backend)
+        elif how == "compile":
             os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
             made = torch.compile(made, dynamic=False)
 
@@ -266,6 +271,7 @@ RUNTIMES: Final[dict[str, Runtime]] = {
     "openvino": Runtime(_openvino, ("ONNX",), "openvino"),
     "torch": Runtime(_torch, ("contiguous", "channels_last"), "torch"),
     "torch.compile": Runtime(_torch, ("compile contiguous", "compile channels_last"), "torch"),
+    BACKEND: Runtime(_torch, ("fastconv contiguous", "fastconv channels_last"), "torch"),
     "ncnn": Runtime(_ncnn, ("its own",), "ncnn"),
     "litert": Runtime(_litert, ("XNNPACK",), "ai-edge-litert"),
     ANSWER: Runtime(_answer, ("",)),
