@@ -23,7 +23,7 @@ class QuantisedInferencePlan(InferencePlan):
     """
 
     def __init__(
-        self, model: Layer, sample: Shape, calibration: Any = None, method: object = "minmax",
+        self, model: Layer, sample: Shape, calibration: Any = None, method: object = "percentile",
         statistics: Statistics | None = None,
     ) -> None:  # fmt: skip
         if model.dtype != np.float32:

@@ -311,7 +311,7 @@ class Sequential(Trainable, Layer):
 
     def compile_inference(
         self, input_shape: Sequence[int | None] | None = None, *, precision: str | None = None,
-        calibration: ArrayLike | None = None, calibration_method: str = "minmax",
+        calibration: ArrayLike | None = None, calibration_method: str = "percentile",
     ) -> InferencePlan:  # fmt: skip
         """Prepare the net for samples of this shape, as `predict` uses it.
 
@@ -326,8 +326,8 @@ class Sequential(Trainable, Layer):
             'int8' computes in 8-bit integers: weights symmetric a channel, activations affine a tensor.
         calibration : array_like, optional
             Samples as the net will see them, some dozens: what the ranges of activations are taken from. For 'int8'.
-        calibration_method : {'minmax', 'percentile'}
-            The whole range of every activation, or that of all but the outermost hundredth of a percent at either end.
+        calibration_method : {'percentile', 'minmax'}
+            The range of an activation less its outermost hundredth of a percent at either end, or its whole range.
 
         Returns
         -------

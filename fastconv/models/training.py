@@ -559,7 +559,7 @@ class Trainable:
     @abstractmethod
     def compile_inference(
         self, input_shape: Sequence[int | None] | None = None, *, precision: str | None = None,
-        calibration: ArrayLike | None = None, calibration_method: str = "minmax",
+        calibration: ArrayLike | None = None, calibration_method: str = "percentile",
     ) -> InferencePlan:  # fmt: skip
         """Prepare the model for samples of this shape.
 
@@ -571,7 +571,7 @@ class Trainable:
             What it computes in.
         calibration : array_like, optional
             Samples that the ranges of 'int8' are taken from.
-        calibration_method : {'minmax', 'percentile'}
+        calibration_method : {'percentile', 'minmax'}
             How they are taken.
 
         Returns
