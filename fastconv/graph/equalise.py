@@ -56,7 +56,10 @@ def _usual(graph: Graph, node: Node) -> bool:
         return False
     constants = [graph.constants.get(name) for name in node.inputs[1:] if name]
     plain = not node.attributes.get("activation") and node.attributes.get("padding_mode", "zeros") == "zeros"
-    return plain and all(x is not None and x.dtype == np.float32 for x in constants)
+    if not plain or not all(x is not None and x.dtype == np.float32 and np.isfinite(x).all() for x in constants):
+        return False  # such a value may stay in floats, where a Clip is needed
+    weight = graph.constants[node.inputs[1]]
+    return 3 <= weight.ndim <= 5 and weight.size > 0
 
 
 def _limits_from_zero(graph: Graph, node: Node) -> bool:

@@ -109,6 +109,8 @@ class _Quantiser:
     def _plain(self, node: Node) -> bool:
         """Whether a product is one that `integers` takes."""
         get, weight = node.attributes.get, self.constants[node.inputs[1]]
+        if not np.isfinite(weight).all():
+            return False
         if node.op_type == "Conv":
             return 3 <= weight.ndim <= 5 and get("padding_mode", "zeros") == "zeros" and not get("activation")
         bias = not node.input(2) or node.inputs[2] in self.constants

@@ -317,7 +317,7 @@ class Net(Trainable, Predicting, Layer):
 
     def compile_inference(
         self, input_shape: Any = None, *, precision: str | None = None, calibration: Any = None,
-        calibration_method: str = "minmax",
+        calibration_method: str = "percentile",
     ) -> InferencePlan:  # fmt: skip
         """Prepare the net for samples of this shape, as `predict` uses it.
 
@@ -334,8 +334,8 @@ class Net(Trainable, Predicting, Layer):
         calibration : array_like, optional
             Samples as the net will see them, some dozens: what the ranges of activations are taken from; a list or a
             dictionary where there are several inputs. For 'int8'.
-        calibration_method : {'minmax', 'percentile'}
-            The whole range of every activation, or that of all but the outermost hundredth of a percent at either end.
+        calibration_method : {'percentile', 'minmax'}
+            The range of an activation less its outermost hundredth of a percent at either end, or its whole range.
 
         Returns
         -------

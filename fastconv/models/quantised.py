@@ -26,7 +26,7 @@ class QuantisedInferencePlan(InferencePlan):
     """
 
     def __init__(
-        self, model: Net, samples: list[Shape], calibration: Any = None, method: object = "minmax",
+        self, model: Net, samples: list[Shape], calibration: Any = None, method: object = "percentile",
         statistics: Statistics | None = None,
     ) -> None:  # fmt: skip
         if model.dtype != np.float32:

@@ -47,8 +47,8 @@ class InferenceSession:
     calibration : array_like or dict of str to array_like, optional
         Inputs as the model will see them, some dozens, by name if there are several: what the ranges of activations are
         taken from. For 'int8'.
-    calibration_method : {'minmax', 'percentile'}
-        The whole range of every activation, or that of all but the outermost hundredth of a percent at either end.
+    calibration_method : {'percentile', 'minmax'}
+        The range of an activation less its outermost hundredth of a percent at either end, or its whole range.
     providers : sequence of str, optional
         Accepted and ignored, for code written for ONNX Runtime.
 
@@ -71,7 +71,7 @@ class InferenceSession:
         quantized: str = INTEGERS,
         precision: str | None = None,
         calibration: Any = None,
-        calibration_method: str = "minmax",
+        calibration_method: str = "percentile",
         providers: Sequence[str] | None = None,
     ) -> None:
         if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):

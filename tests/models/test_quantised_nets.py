@@ -219,3 +219,12 @@ def test_a_session_quantises() -> None:
             InferenceSession(built, **options)
     with pytest.raises(OnnxError, match="int8"):
         InferenceSession(built).report()
+
+
+def test_weights_that_are_not_finite_stay_in_floats() -> None:
+    net = Sequential([layers.Conv2D(4, 3), layers.Conv2D(4, 3)], (8, 8, 1), seed=0)
+    kernel, bias = net.layers[0].get_weights()
+    kernel[0, 0, 0, 1] = np.nan
+    net.layers[0].set_weights([kernel, bias])
+    plan: Any = net.compile_inference(precision="int8", calibration=GOOD)
+    assert np.isnan(plan.run(GOOD)).all()

@@ -130,7 +130,7 @@ def _torch(job: Job, variant: str) -> Load:
     if last and job.x.ndim not in formats:
         raise NotOffered("no channels_last of this many axes")
     if job.precision == INT8:
-        return _torch_int8(torch, job, last, compiled)
+        return _torch_int8(torch, job, last, how in ("compile", "fastconv"))
     net = named(read(job.path))
 
     def load() -> Call:
