@@ -9,6 +9,7 @@ from .conv_plan import ConvPlan
 from .explanation import ConvExplanation
 from .operations import explain
 from .problem import Use
+from .rounding import Halves, checked_halves
 
 
 def planned(
@@ -28,13 +29,16 @@ def planned(
     num_threads: int | None,
     padding_value: object = 0,
     max_workspace: object = None,
+    weights_dtype: object = None,
+    precision: object = None,
 ) -> ConvPlan:
     """The plan of a convolution; `use` says how it will be run."""
+    halves = checked_halves(weights_dtype, precision)
     a = asked(
         f"plan_conv{axes}d", axes, data_format, (stride, padding, dilation, groups, padding_mode, padding_value),
         input_shape, weight, algorithm, num_threads, input_shape="input_shape", max_workspace=max_workspace,
     )  # fmt: skip
-    return _plan(a, a.geometry.out_channels, bias, activation, use)
+    return _plan(a, a.geometry.out_channels, bias, activation, use, halves)
 
 
 def prepared(
@@ -52,11 +56,13 @@ def prepared(
     activation: object = None,
     algorithm: object = "auto",
     num_threads: int | None = None,
+    weights_dtype: object = None,
+    precision: object = None,
 ) -> ConvPlan:
     """`planned` with the usual options left out, of as many axes as the weight has: for nets."""
     return planned(
         use, weight.ndim - 2, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode, data_format,
-        activation, algorithm, num_threads,
+        activation, algorithm, num_threads, 0, None, weights_dtype, precision,
     )  # fmt: skip
 
 
@@ -75,14 +81,17 @@ def planned_transposed(
     num_threads: int | None,
     output_size: object,
     max_workspace: object,
+    weights_dtype: object,
+    precision: object,
 ) -> ConvPlan:
     """The plan of a transposed convolution."""
+    halves = checked_halves(weights_dtype, precision)
     a = asked(
         f"plan_conv_transpose{axes}d", axes, data_format,
         (stride, padding, dilation, groups, output_padding, output_size), input_shape, weight, algorithm, num_threads,
         transposed=True, input_shape="input_shape", max_workspace=max_workspace,
     )  # fmt: skip
-    return _plan(a, a.geometry.in_channels, bias, None, Use.HELD, transposed=True)
+    return _plan(a, a.geometry.in_channels, bias, None, Use.HELD, halves, transposed=True)
 
 
 def prepared_transposed(
@@ -98,6 +107,8 @@ def prepared_transposed(
     data_format: object = "channels_first",
     activation: object = None,
     num_threads: int | None = None,
+    weights_dtype: object = None,
+    precision: object = None,
 ) -> ConvPlan:
     """`planned_transposed` of as many axes as the weight has: for nets. An `activation` is for plans whose passes write
     every output (`ConvPlan.native`)."""
@@ -107,18 +118,19 @@ def prepared_transposed(
         (stride, padding, dilation, groups, output_padding, None), input_shape, weight, "auto", num_threads,
         transposed=True, input_shape="input_shape",
     )  # fmt: skip
-    return _plan(a, a.geometry.in_channels, bias, activation, Use.NETWORK, transposed=True)
+    halves = checked_halves(weights_dtype, precision)
+    return _plan(a, a.geometry.in_channels, bias, activation, Use.NETWORK, halves, transposed=True)
 
 
 def _plan(
-    a: Asked, channels: int, bias: object, activation: object, use: Use, *, transposed: bool = False
+    a: Asked, channels: int, bias: object, activation: object, use: Use, halves: Halves, *, transposed: bool = False
 ) -> ConvPlan:
     assert a.weight is not None
     b = checked_bias(a.name, bias, channels, a.dtype, a.shown_weight)
     act = checked_activation(activation, a.dtype)
     return ConvPlan(
         a.geometry, a.weight, b, a.weight.dtype, data_format=a.frame.name, activation=act, algorithm=a.algorithm,
-        threads=a.threads, batched=a.batched, use=use, transposed=transposed, most=a.most,
+        threads=a.threads, batched=a.batched, use=use, transposed=transposed, most=a.most, halves=halves,
     )  # fmt: skip
 
 

@@ -9,13 +9,16 @@ the cache. The result equals the layers' own forward pass to rounding, and a bat
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .._core.arrays import Array, empty
+from .._core.rounding import checked_halves, require_single
 from .._core.words import Shape
 from ..errors import ConvError
+from ..graph.half_weights import hold_halves
 from ..graph.optimise import optimise
 from ..graph.slices import Sliced
 from ..graph.summary import Profile, table
@@ -30,13 +33,19 @@ class InferencePlan:
     when it was made; `current` is False once the model's have changed.
     """
 
-    def __init__(self, model: Layer, sample: Shape) -> None:
+    def __init__(
+        self, model: Layer, sample: Shape, *, weights_dtype: str | None = None, precision: str | None = None
+    ) -> None:
         self.model, self.sample = model, sample
+        self._halves = checked_halves(weights_dtype, precision)
+        require_single(self._halves, np.dtype(model.dtype))
         self._parameters = model.parameters()
         self._versions = [parameter.version for parameter in self._parameters]
         traced = Tracer(model, sample)
         self.output_shape = traced.output_shape
-        self._prepared = Sliced(optimise(traced.graph))
+        graph = optimise(traced.graph)
+        hold_halves(graph, self._halves)
+        self._prepared = Sliced(graph)
         (self._output,) = (value.name for value in traced.graph.outputs)
         self._prepared.run({INPUT: np.zeros((1, *sample), model.dtype)})  # packs the weights
 
@@ -47,12 +56,13 @@ class InferencePlan:
                 f"this plan of {self.model.name} holds weights that the model no longer has, and cannot be copied; "
                 "copy the model, or what compile_inference gives now."
             )
-        return InferencePlan, (self.model, self.sample)
+        return partial(InferencePlan, **self._halves.options), (self.model, self.sample)
 
     def __repr__(self) -> str:
         shapes = f"(N, {', '.join(map(str, self.sample))}) -> (N, {', '.join(map(str, self.output_shape))})"
         stale = "" if self.current else ", the model's weights have changed since"
-        return f"<InferencePlan of {self.model.name}: {shapes} {self.model.dtype}, {len(self.steps)} steps{stale}>"
+        held = "".join(f", {name}={value!r}" for name, value in self._halves.options.items())
+        return f"<InferencePlan of {self.model.name}: {shapes} {self.model.dtype}{held}, {len(self.steps)} steps{stale}>"
 
     @property
     def steps(self) -> list[dict[str, Any]]:

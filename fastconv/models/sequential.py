@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._core.arrays import as_array
+from .._core.rounding import Halves, checked_halves
 from .._core.words import Shape, integer
 from ..errors import ConvError, ConvTypeError
 from ..layers.base import Array, Layer, Sample, Window, locating, prefix_of
@@ -80,7 +81,7 @@ class Sequential(Trainable, Layer):
         super().__init__(name=name, input_shape=input_shape, **options)
         self.seed = None if seed is None else integer("seed", seed)
         self.layers = []
-        self._plans: dict[Shape, InferencePlan] = {}
+        self._plans: dict[tuple[Shape, Halves], InferencePlan] = {}
         self._arena = Arena()
         for layer in layers:
             self.add(layer)
@@ -230,6 +231,10 @@ class Sequential(Trainable, Layer):
         ----------
         input_shape : sequence of int or None, optional
             Of the samples, with or without a batch axis; that of the build if not given.
+        weights_dtype : {'float32', 'float16', 'bfloat16'}, optional
+            Weights of 16 bits are rounded to the nearest and held so, and multiplied in float32.
+        precision : {'float32', 'bfloat16'}, optional
+            'bfloat16' rounds the inputs of convolutions and dense layers, and their weights, to it; sums are float32.
 
         Returns
         -------
@@ -307,7 +312,10 @@ class Sequential(Trainable, Layer):
                 y = layer.forward(y, training)
         return y
 
-    def compile_inference(self, input_shape: Sequence[int | None] | None = None) -> InferencePlan:
+    def compile_inference(
+        self, input_shape: Sequence[int | None] | None = None, *, weights_dtype: str | None = None,
+        precision: str | None = None,
+    ) -> InferencePlan:  # fmt: skip
         """Prepare the net for samples of this shape, as `predict` uses it.
 
         Normalisation is folded into convolutions, activations and residual sums are fused, weights packed, buffers
@@ -324,12 +332,13 @@ class Sequential(Trainable, Layer):
             Kept until a weight changes; ``print(plan.explain())`` tells what was fused and where values live.
         """
         sample = self.built_shape if input_shape is None else self._without_batch(input_shape)[1]
-        plan = self._plans.get(sample) if sample is not None else None
+        halves = checked_halves(weights_dtype, precision)
+        plan = self._plans.get((sample, halves)) if sample is not None else None
         if plan is None or not plan.current:
             sample = self._known_shape(None if sample is None else Sample(sample))
             if len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
-            plan = self._plans[sample] = InferencePlan(self, sample)
+            plan = self._plans[sample, halves] = InferencePlan(self, sample, **halves.options)
         return plan
 
     def backward(self, grad: ArrayLike) -> Array:

@@ -557,13 +557,20 @@ class Trainable:
         return result
 
     @abstractmethod
-    def compile_inference(self, input_shape: Sequence[int | None] | None = None) -> InferencePlan:
+    def compile_inference(
+        self, input_shape: Sequence[int | None] | None = None, *, weights_dtype: str | None = None,
+        precision: str | None = None,
+    ) -> InferencePlan:  # fmt: skip
         """Prepare the model for samples of this shape.
 
         Parameters
         ----------
         input_shape : sequence of int or None, optional
             Of the samples, with or without a batch axis; that of the build if not given.
+        weights_dtype : {'float32', 'float16', 'bfloat16'}, optional
+            What the packed weights are held in.
+        precision : {'float32', 'bfloat16'}, optional
+            What the operands of convolutions and dense layers are rounded to.
 
         Returns
         -------

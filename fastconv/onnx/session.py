@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from .._core.arrays import Array
+from .._core.rounding import checked_halves
 from ..errors import ConvTypeError
 from ..graph.errors import OnnxError
 from ..graph.graph import Graph, ValueInfo
+from ..graph.half_weights import hold_halves
 from ..graph.halves import hold_in_float32
 from ..graph.memory import LARGEST_VALUE
 from ..graph.optimise import optimise
@@ -39,6 +41,10 @@ class InferenceSession:
         False runs the graph as it stands.
     providers : sequence of str, optional
         Accepted and ignored, for code written for ONNX Runtime.
+    weights_dtype : {'float32', 'float16', 'bfloat16'}, optional
+        Weights of convolutions and matrix products that stay the same are rounded to 16 bits and held so.
+    precision : {'float32', 'bfloat16'}, optional
+        'bfloat16' rounds the inputs of these operators to it as well, and sums in float32.
 
     Raises
     ------
@@ -57,7 +63,10 @@ class InferenceSession:
         max_value_bytes: int = LARGEST_VALUE,
         optimise: bool = True,
         providers: Sequence[str] | None = None,
+        weights_dtype: str | None = None,
+        precision: str | None = None,
     ) -> None:
+        halves = checked_halves(weights_dtype, precision)
         if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
             raise OnnxError(f"num_threads must be a positive integer or None, but got {num_threads!r}.")
         if not isinstance(keep_shapes, int) or keep_shapes < 1:
@@ -67,6 +76,7 @@ class InferenceSession:
         self._read_nodes = len(graph.nodes)
         hold_in_float32(graph)
         graph = _optimised(graph, max_value_bytes) if optimise else graph
+        hold_halves(graph, halves)
         self._prepared = Prepared(graph, num_threads, keep_shapes, max_value_bytes, self._read_nodes)
 
     @property

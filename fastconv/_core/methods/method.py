@@ -57,6 +57,7 @@ class Told(NamedTuple):
     multiplications: int
     threads: int
     remark: str = ""  # behind the reason of the choice
+    transforms_held: bool = False  # beside weights in 16 bits, their transform in float32
 
 
 class Program(ABC):
@@ -117,6 +118,16 @@ class Method(Protocol):
     @property
     def variants(self) -> tuple[str, ...]:
         """What may follow the word and a colon; the first that applies is taken for the word alone."""
+        ...
+
+    @property
+    def halves(self) -> str:
+        """Why it holds the weights of plans in the type of the sums, not in 16 bits: a sentence; '' where it does not."""
+        ...
+
+    @property
+    def rounds(self) -> bool:
+        """Whether it can round its operands to bfloat16."""
         ...
 
     @property

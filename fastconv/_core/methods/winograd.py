@@ -50,6 +50,7 @@ class Winograd:
     """The method."""
 
     word, title, variants = "winograd", "Winograd", tuple(KINDS)
+    halves, rounds = "", True
     former: ClassVar[dict[str, str]] = {
         "winograd_2x2": SMALL, "winograd_phases": STRIDED, "winograd_phases_4x4": STRIDED_LARGE,
     }  # fmt: skip

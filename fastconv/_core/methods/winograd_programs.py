@@ -129,6 +129,11 @@ def few_tiles(p: Problem, kind: Kind, tiles: int, prepared: bool) -> bool:
     return flat and kind == KINDS[LARGE] and m.vectors == 4 and tiles <= t.few_tiles and not held
 
 
+def holds_beside_halves(p: Problem, kind: Kind) -> bool:
+    """Whether a plan whose weights take 16 bits holds their transform in float32 too."""
+    return False
+
+
 MOST_PLANES = 4  # of outputs of a block: the planes under neighbouring ones are transformed once for all
 
 
@@ -198,9 +203,16 @@ class WinogradProgram(Program):
         even = len(self.parts) == 1 and not any(n % 2 for n in p.size[1:])
         self.pools = even and KINDS[variant].stride == 1 and p.outputs % p.machine.lanes == 0
         self.kind, self.first = kind_of(variant, p.passes[0]), self.parts[0][1]
-        self.holds = not few_tiles(p, self.kind, self._tiles(self.first, p.geometry.batch), True)
         self.made: dict[tuple[int, int, bool, bool], _native.Winograd] = {}
         self.deep = p.passes[0].counts[0] > 1
+        self.holds = self._holds()
+
+    def _holds(self) -> bool:
+        """Whether a plan holds the transformed weights."""
+        p = self.problem
+        if p.types.packed:
+            return self.deep or holds_beside_halves(p, self.kind)
+        return not few_tiles(p, self.kind, self._tiles(self.first, p.geometry.batch), True)
 
     def _tiles(self, part: Pass, batch: int) -> int:
         return tiles_of(self.kind, batch, part.output_size(self.problem.size))
@@ -223,10 +235,11 @@ class WinogradProgram(Program):
 
     def _pack(self, q: Pass, weight: Array) -> Packed:
         p, kind = self.problem, self.kind
-        packed = panels(p, q, weight)
+        packed = panels(Sums.of(p), q, weight)
         if not packed.finite or not self.holds:
             return packed
-        flat = self._flat(q, weight).panels if self.deep else packed.panels
+        plain = p._replace(types=p.types.plain)
+        flat = self._flat(q, weight).panels if self.deep else panels(plain, q, weight).panels if p.types.packed else packed.panels
         transformed = aligned_bytes(flat.size // kind.taps**2 * kind.weights**2)
         team = p.machine.threads if flat.size > 1 << 16 else 1
         _native.winograd_weights(
@@ -242,7 +255,8 @@ class WinogradProgram(Program):
         shape = list(planes.shape[:first] + planes.shape[first + 1 :])
         shape[first] *= deep
         flat = q._replace(taps=((0,), *q.taps[1:]), places=((0,), *q.places[1:]))
-        return panels(Sums.of(p)._replace(channels=p.channels * deep), flat, planes.reshape(shape))
+        sums = Sums.of(p)._replace(channels=p.channels * deep, types=p.types.plain._replace(rounded=False))
+        return panels(sums, flat, planes.reshape(shape))
 
     def run(
         self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
@@ -298,15 +312,15 @@ class WinogradProgram(Program):
         b = blocking(p, kind, tiles, held)
         scratch = self.native(0, p.geometry.batch, held).scratch_bytes(held)
         tasks = -(-tiles // b.tiles) * pieces(p.outputs, m.width, b.panels_per_task)
-        packed = sum(packed_bytes(p, prod(q.counts)) for q in p.passes)
-        packed = packed // kind.taps**2 * (kind.taps**2 + kind.weights**2 * held)
+        packed = sum(packed_bytes(Sums.of(p), prod(q.counts)) for q in p.passes)
+        packed += sum(packed_bytes(p, prod(q.counts)) for q in p.passes) // kind.taps**2 * kind.weights**2 * held
         return Told(
             tile=(kind.tile, kind.tile), block=f"{b.tiles} tiles", register_tile=(m.rows, m.width),
             source=f"transformed {kind.extent} x {kind.extent} tiles",
             workspace_bytes=scratch * _native.team_for(m.threads, tasks, scratch),
             packed_weight_bytes=packed if prepared or self.deep or packs_first(p) else 0,
             multiplications=kind.elements**2 * len(self.parts) * tiles * self.first.counts[0] * p.channels * p.outputs,
-            threads=m.threads,
+            threads=m.threads, transforms_held=held and bool(p.types.packed),
         )  # fmt: skip
 
 
