@@ -16,9 +16,9 @@ from .operands import Array, Packed
 from .operations import explain, forward, input_gradient, write_rest
 from .plan import plan_for
 from .problem import Direction, Use
-from .rounding import NO_HALVES, Halves, require_single, rounded
+from .rounding import NO_HALVES, Halves, require_single, rounded, types_of
 from .select import check
-from .types import ACTIVATIONS, FLOATS, Types, result_of
+from .types import ACTIVATIONS, FLOATS, result_of
 
 
 def _unpickled_plan(
@@ -85,11 +85,9 @@ class ConvPlan:
             )  # fmt: skip
             self._weight = weight.copy()
             return
-        types = Types(self.dtype, self.dtype, self.dtype)
-        if halves.packed:
-            types = types._replace(weight=np.dtype(np.float32), packed=halves.packed, rounded=halves.rounded)
-            if packed is None:
-                weight = rounded(weight, halves.packed)
+        types = types_of(self.dtype, halves)
+        if halves.packed and packed is None:
+            weight = rounded(weight, halves.packed)
         check(g, direction, self.dtype, algorithm, use, types)
         plan = plan_for(g, direction, types, threads, algorithm, use, most)
         self._problem, self._program = plan.problem, plan.program

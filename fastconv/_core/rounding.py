@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ..errors import ConvError, ConvTypeError
 from .arrays import Array, DType
 from .record import NamedTuple
-from .types import COMPUTE, COMPUTE_DTYPES, FLOATS
+from .types import COMPUTE, COMPUTE_DTYPES, FLOATS, Types
 from .words import word
 
 FLOAT32: Final = "float32"
@@ -23,6 +24,7 @@ class Halves(NamedTuple):
 
     packed: str = ""
     rounded: bool = False
+    beside: bool = False  # whether it may hold a transform of the weights in float32 too
 
     @property
     def options(self) -> dict[str, str]:
@@ -33,6 +35,16 @@ class Halves(NamedTuple):
 
 
 NO_HALVES: Final = Halves()
+Grant = Callable[[int], bool]  # whether a plan may hold so many bytes beside its weights
+
+
+def types_of(dtype: DType, halves: Halves) -> Types:
+    """The types of a plan for arrays of `dtype`, with weights rounded in float32."""
+    types = Types(dtype, dtype, dtype)
+    if not halves.packed:
+        return types
+    single = np.dtype(np.float32)
+    return types._replace(weight=single, packed=halves.packed, rounded=halves.rounded, beside=halves.beside)
 
 
 def checked_halves(weights_dtype: object, precision: object) -> Halves:
@@ -67,7 +79,7 @@ def require_single(halves: Halves, dtype: DType) -> None:
 
 
 def rounded(weight: Array, packed: str) -> Array:
-    """The weights in float32, each the nearest (of two as near the even) of a type of 16 bits, NaN and infinities as they are.
+    """The weights in float32, each the nearest number of a type of 16 bits, the even one of two that are as near.
 
     Raises `ConvError` for a finite one that the type does not hold.
     """

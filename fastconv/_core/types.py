@@ -99,6 +99,7 @@ class Types(NamedTuple):
     result: DType
     packed: str = ""  # the type of 16 bits that a plan holds its weights in; '' where it is that of the sums
     rounded: bool = False  # whether operands are rounded to bfloat16
+    beside: bool = False  # whether a plan may hold a transform of them in the type of the sums too
 
     @property
     def compute(self) -> DType:
@@ -113,7 +114,7 @@ class Types(NamedTuple):
     @property
     def plain(self) -> Types:
         """The same with weights held in the type of the sums."""
-        return self._replace(packed="")
+        return self._replace(packed="", beside=False)
 
 
 @lru_cache(maxsize=256)

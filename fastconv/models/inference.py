@@ -9,7 +9,6 @@ the cache. The result equals the layers' own forward pass to rounding, and a bat
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,11 @@ from ..graph.slices import Sliced
 from ..graph.summary import Profile, table
 from ..layers.base import Layer
 from .graphs import INPUT, TURNED, Tracer
+
+
+def _again(model: Layer, sample: Shape, options: dict[str, str]) -> InferencePlan:
+    """The plan that `InferencePlan.__reduce__` took apart."""
+    return InferencePlan(model, sample, weights_dtype=options.get("weights_dtype"), precision=options.get("precision"))
 
 
 class InferencePlan:
@@ -56,13 +60,14 @@ class InferencePlan:
                 f"this plan of {self.model.name} holds weights that the model no longer has, and cannot be copied; "
                 "copy the model, or what compile_inference gives now."
             )
-        return partial(InferencePlan, **self._halves.options), (self.model, self.sample)
+        return _again, (self.model, self.sample, self._halves.options)
 
     def __repr__(self) -> str:
         shapes = f"(N, {', '.join(map(str, self.sample))}) -> (N, {', '.join(map(str, self.output_shape))})"
         stale = "" if self.current else ", the model's weights have changed since"
         held = "".join(f", {name}={value!r}" for name, value in self._halves.options.items())
-        return f"<InferencePlan of {self.model.name}: {shapes} {self.model.dtype}{held}, {len(self.steps)} steps{stale}>"
+        told = f"{self.model.dtype}{held}, {len(self.steps)} steps{stale}"
+        return f"<InferencePlan of {self.model.name}: {shapes} {told}>"
 
     @property
     def steps(self) -> list[dict[str, Any]]:

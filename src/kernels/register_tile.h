@@ -45,8 +45,7 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
             UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + p.segment[s].a;
             ptrdiff_t at = 0;
             for (ptrdiff_t k = p.segment[s].k; k > 0; k -= TILE_K, panel += TILE_K * p.ldb) {
-                __builtin_prefetch(ahead, 0, 2);
-                ahead += TILE_K * p.ahead_step;
+                UNROLL for (int step = 0; step < TILE_K; step++, ahead += p.ahead_step) __builtin_prefetch(ahead, 0, 2);
 #ifdef MULTIPLY
                 NAME(vec) w[FC_MAX_VECTORS];
                 UNROLL for (int j = 0; j < vectors; j++) w[j] = STEP_WEIGHTS(panel, j, 0);

@@ -9,6 +9,7 @@ import fastconv
 from fastconv import ConvError, ConvTypeError, _native, reference
 from fastconv._core.rounding import to_bfloat16
 
+OPTIONS = [{"weights_dtype": "float16"}, {"weights_dtype": "bfloat16"}, {"precision": "bfloat16"}]
 U, TINY = 2.0**-24, 2.0**-126
 ON_PLANS = {1: fastconv.plan_conv1d, 2: fastconv.plan_conv2d, 3: fastconv.plan_conv3d}
 ON_TRANSPOSED = {2: fastconv.plan_conv_transpose2d, 3: fastconv.plan_conv_transpose3d}
@@ -47,10 +48,10 @@ CASES = [
     ((2, 33, 12, 10), (33, 1, 3, 3), {"groups": 33, "padding": 1}),  # a lane an output channel
     ((1, 12, 9, 9), (24, 4, 3, 3), {"groups": 3, "padding": "same", "padding_mode": "reflect"}),
     ((1, 300, 9, 9), (5, 300, 5, 5), {"dilation": 2}),  # long sums
-    ((1, 3, 60, 61), (32, 3, 7, 7), {"stride": 2, "padding": 3}),  # Winograd along rows
+    ((1, 3, 50, 51), (32, 3, 7, 7), {"stride": 2, "padding": 3}),  # Winograd along rows
     ((1, 6, 8, 8), (9, 6, 3, 3), {"padding_mode": "constant", "padding_value": 0.3, "padding": 2}),
     ((2, 7, 30), (18, 7, 5), {"padding": 2}),
-    ((1, 33, 6, 9, 12), (34, 33, 3, 3, 3), {"padding": 1}),
+    ((1, 17, 3, 12, 9), (18, 17, 2, 3, 3), {"padding": 1}),
 ]
 
 
@@ -64,7 +65,8 @@ def test_the_bits_are_those_of_rounded_weights_in_float32(isa, kind, shape, weig
     x, w, bias = normal(1, *shape), normal(2, *weight), normal(3, weight[0])
     held = planned(shape, w, {**options, "bias": bias}, weights_dtype=kind)
     told = held.explain()
-    plain = planned(shape, rounded(w, kind), {**options, "bias": bias}, algorithm=f"{told.algorithm}:{told.variant}".strip(":"))
+    way = f"{told.algorithm}:{told.variant}".strip(":")
+    plain = planned(shape, rounded(w, kind), {**options, "bias": bias}, algorithm=way)
     np.testing.assert_array_equal(held.run(x), plain.run(x))
     assert kind in told.weights and told.variant == plain.explain().variant
 
@@ -81,7 +83,7 @@ def test_transposed(isa, kind, axes):
     assert held.explain().packed_weight_bytes * 2 <= plain.explain().packed_weight_bytes * 1.2
 
 
-ODD = ((1, 301, 9, 9), (5, 301, 5, 5), {"dilation": 2})  # pairs of steps are filled up, and the blocks of long sums with them
+ODD = ((1, 301, 9, 9), (5, 301, 5, 5), {"dilation": 2})  # pairs of steps are filled up, and with them long sums
 
 
 @pytest.mark.parametrize(("shape", "weight", "options"), [*CASES, ODD])
@@ -106,7 +108,7 @@ def test_bfloat16_precision_rounds_operands(isa, shape, weight, options):
     assert "bfloat16" in plan.explain().weights and (not product or "multiplied in it" in plan.explain().weights)
 
 
-@pytest.mark.parametrize("options", [{"weights_dtype": "float16"}, {"weights_dtype": "bfloat16"}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize("options", OPTIONS)
 def test_bits_depend_on_neither_threads_nor_batch_nor_layout(isa, options):
     for _, weight, more in [CASES[1], CASES[3], CASES[9]]:
         x, w = normal(1, 3, weight[1], 12, 11), normal(2, *weight)
@@ -119,7 +121,7 @@ def test_bits_depend_on_neither_threads_nor_batch_nor_layout(isa, options):
         np.testing.assert_array_equal(whole, last.run(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
 
 
-@pytest.mark.parametrize("options", [{"weights_dtype": "float16"}, {"weights_dtype": "bfloat16"}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize("options", OPTIONS)
 def test_what_is_not_finite_reaches_the_outputs_whose_window_holds_it(isa, options):
     for shape, weight, more in [CASES[0], CASES[3], CASES[5], CASES[7]]:
         x, w = normal(1, *shape), normal(2, *weight)
@@ -138,7 +140,9 @@ def test_what_is_not_finite_reaches_the_outputs_whose_window_holds_it(isa, optio
 def test_every_number_of_16_bits_is_held_and_widened_exactly(isa, kind):
     """All 65,536, subnormal ones and infinities too, through the packing and the register tile."""
     codes = np.arange(1 << 16, dtype=np.uint16)
-    values = codes.view(np.float16).astype(np.float32) if kind == "float16" else (codes.astype(np.uint32) << 16).view(np.float32)
+    values = (codes.astype(np.uint32) << 16).view(np.float32)
+    if kind == "float16":
+        values = codes.view(np.float16).astype(np.float32)
     values = values[~np.isnan(values)]
     w = values[: len(values) // 2 * 2].reshape(-1, 2, 1, 1)
     x = np.zeros((1, 2, 1, 2), np.float32)
@@ -147,12 +151,13 @@ def test_every_number_of_16_bits_is_held_and_widened_exactly(isa, kind):
     got = fastconv.plan_conv2d(x.shape, w_finite, weights_dtype=kind).run(x)
     np.testing.assert_array_equal(got[0, :, 0], w_finite[:, :, 0, 0])
     ones = np.ones((1, 2, 1, 1), np.float32)
-    with np.errstate(invalid="ignore"):
-        np.testing.assert_array_equal(fastconv.plan_conv2d(ones.shape, w, weights_dtype=kind).run(ones)[0, :, 0, 0], w.sum((1, 2, 3)))
+    got = fastconv.plan_conv2d(ones.shape, w, weights_dtype=kind).run(ones)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(got[0, :, 0, 0], w.sum((1, 2, 3)))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("options", [{"weights_dtype": "float16"}, {"weights_dtype": "bfloat16"}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize("options", OPTIONS)
 def test_arrays_of_16_bits(isa, dtype, options):
     kind = np.dtype(dtype) if dtype == "float16" else np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
     for shape, weight, more in [CASES[0], CASES[1], CASES[2]]:
@@ -162,22 +167,24 @@ def test_arrays_of_16_bits(isa, dtype, options):
         a = rounded(x.astype(np.float32), "bfloat16") if "precision" in options else x.astype(np.float32)
         want = reference.conv2d(a.astype(np.float64), rounded(w.astype(np.float32), held).astype(np.float64), **more)
         assert got.dtype == kind
-        assert (abs(got.astype(np.float64) - want) <= 2.0 ** (-10 if dtype == "float16" else -7) * abs(want) + 1e-3).all()
+        unit = 2.0 ** (-10 if dtype == "float16" else -7)
+        assert (abs(got.astype(np.float64) - want) <= unit * abs(want) + 1e-3).all()
 
 
 def test_memory():
     w = normal(2, 256, 128, 1, 1)
     plain = fastconv.plan_conv2d((1, 128, 14, 14), w, algorithm="direct").explain().packed_weight_bytes
-    for options in ({"weights_dtype": "float16"}, {"weights_dtype": "bfloat16"}, {"precision": "bfloat16"}):
+    for options in OPTIONS:
         plan = fastconv.plan_conv2d((1, 128, 14, 14), w, **options)
         assert plan.explain().packed_weight_bytes * 2 == plain == w.nbytes
         assert sum(one.panels.nbytes for one in plan._packed) == plan.explain().packed_weight_bytes
-        assert next(iter(options.values())) in str(plan.explain()) and repr(options)[2:-1].split("'")[0] in repr(plan)
+        ((name, kind),) = options.items()
+        assert kind in str(plan.explain()) and f"{name}='{kind}'" in repr(plan)
 
 
 def test_copies_and_pickles():
     w, x = normal(2, 64, 64, 3, 3), normal(1, 1, 64, 20, 20)
-    for options in ({"weights_dtype": "float16"}, {"weights_dtype": "bfloat16"}, {"precision": "bfloat16"}):
+    for options in OPTIONS:
         plan = fastconv.plan_conv2d(x.shape, w, padding=1, **options)
         again = pickle.loads(pickle.dumps(plan))
         np.testing.assert_array_equal(plan.run(x), again.run(x))
@@ -187,9 +194,9 @@ def test_copies_and_pickles():
 
 def test_refusals():
     w = normal(2, 8, 4, 3, 3)
-    with pytest.raises(ConvError, match=r"weights_dtype must be one of 'float32', 'float16', 'bfloat16', but got .*int4"):
+    with pytest.raises(ConvError, match=r"weights_dtype must be one of 'float32', 'float16', 'bfloat16', .*int4"):
         fastconv.plan_conv2d((1, 4, 8, 8), w, weights_dtype="int4")
-    with pytest.raises(ConvError, match=r"precision must be one of 'float32', 'bfloat16', but got precision='float16'"):
+    with pytest.raises(ConvError, match=r"precision must be one of 'float32', 'bfloat16', but .*'float16'"):
         fastconv.plan_conv2d((1, 4, 8, 8), w, precision="float16")
     with pytest.raises(ConvTypeError, match=r"weights_dtype must be one of .*got 3"):
         fastconv.plan_conv2d((1, 4, 8, 8), w, weights_dtype=3)
@@ -200,7 +207,7 @@ def test_refusals():
     with pytest.raises(ConvTypeError, match=r"precision='bfloat16' is for .*int8, and integers are exact"):
         fastconv.plan_conv2d((1, 4, 8, 8), w.astype(np.int8), precision="bfloat16")
     w[3, 1, 2, 0] = 65520
-    with pytest.raises(ConvError, match=r"up to 65504, but weight\[3, 1, 2, 0\] is 65520; use weights_dtype='bfloat16'"):
+    with pytest.raises(ConvError, match=r"up to 65504, but weight\[3, 1, 2, 0\] is 65520; use .*'bfloat16'"):
         fastconv.plan_conv2d((1, 4, 8, 8), w, weights_dtype="float16")
     w[3, 1, 2, 0] = 65519  # the nearest is the largest
     fastconv.plan_conv2d((1, 4, 8, 8), w, weights_dtype=np.float16)

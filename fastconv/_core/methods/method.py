@@ -122,7 +122,7 @@ class Method(Protocol):
 
     @property
     def halves(self) -> str:
-        """Why it holds the weights of plans in the type of the sums, not in 16 bits: a sentence; '' where it does not."""
+        """Why it holds the weights of plans in the type of the sums, not in 16 bits; '' where it does not."""
         ...
 
     @property

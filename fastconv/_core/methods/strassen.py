@@ -144,7 +144,8 @@ class Strassen:
 
     def offer(self, p: Problem) -> Offer:
         if p.types.packed:
-            return Offer("", False, f"it would hold sums of the weights in float32, and these are to be {p.types.packed}")
+            held = f"it would hold sums of the weights in float32, and these are to be {p.types.packed}"
+            return Offer("", False, held)
         if p.use is not Use.HELD:
             return Offer("", False, f"it is for plans, and this is a {p.use.value}")
         if why := sums_too_long(p):

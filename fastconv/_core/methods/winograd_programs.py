@@ -88,6 +88,8 @@ class Tuned:
     strided: From = From(64, 7, 16 << 20)  # 3 x 3 taps at stride 2
     strided_phases: From = From(32, 4, 4 << 20)  # 2 x 2 in every phase
     size_strided_large: int = 24  # outputs a side from which on tiles of 4 x 4 outputs waste little of the map
+    size_strided_halves: int = 12  # likewise of weights in 16 bits, whose transform may be made in every run
+    size_bfloat16: int = 12  # outputs a side from which on it beats direct products of bfloat16
     batch_channels: int = 32  # of a training step, which transforms the weights once for the batch
     batch_tiles: int = 64  # of 4 x 4 outputs, over the batch
     few_tiles: int = 4  # of a batch: more make up for storing the transformed weights
@@ -127,11 +129,6 @@ def few_tiles(p: Problem, kind: Kind, tiles: int, prepared: bool) -> bool:
     held = prepared and kind.weights**2 * p.channels * p.outputs * m.element <= t.held_bytes
     flat = p.size[0] == p.input_size[0] == 1
     return flat and kind == KINDS[LARGE] and m.vectors == 4 and tiles <= t.few_tiles and not held
-
-
-def holds_beside_halves(p: Problem, kind: Kind) -> bool:
-    """Whether a plan whose weights take 16 bits holds their transform in float32 too."""
-    return False
 
 
 MOST_PLANES = 4  # of outputs of a block: the planes under neighbouring ones are transformed once for all
@@ -211,7 +208,7 @@ class WinogradProgram(Program):
         """Whether a plan holds the transformed weights."""
         p = self.problem
         if p.types.packed:
-            return self.deep or holds_beside_halves(p, self.kind)
+            return self.deep or p.types.beside
         return not few_tiles(p, self.kind, self._tiles(self.first, p.geometry.batch), True)
 
     def _tiles(self, part: Pass, batch: int) -> int:
@@ -238,8 +235,11 @@ class WinogradProgram(Program):
         packed = panels(Sums.of(p), q, weight)
         if not packed.finite or not self.holds:
             return packed
-        plain = p._replace(types=p.types.plain)
-        flat = self._flat(q, weight).panels if self.deep else panels(plain, q, weight).panels if p.types.packed else packed.panels
+        flat = packed.panels
+        if self.deep:
+            flat = self._flat(q, weight).panels
+        elif p.types.packed:
+            flat = panels(p, q, weight).panels
         transformed = aligned_bytes(flat.size // kind.taps**2 * kind.weights**2)
         team = p.machine.threads if flat.size > 1 << 16 else 1
         _native.winograd_weights(

@@ -18,7 +18,7 @@ from ..._core.arrays import Array
 from ..._core.words import Shape
 from ..errors import OnnxError
 from ..graph import Node
-from ..half_weights import HALVES
+from ..half_weights import options_of
 from ..halves import in_float32
 from ..memory import Pool
 
@@ -135,8 +135,7 @@ class Call:
     @property
     def halves(self) -> dict[str, Any]:
         """`weights_dtype` or `precision` of the plans that it makes, if any."""
-        given: dict[str, Any] = self.node.attributes.get(HALVES, {})
-        return given
+        return options_of(self.node)
 
     def error(self, text: str) -> OnnxError:
         """What is wrong with this node."""
