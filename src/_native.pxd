@@ -97,8 +97,6 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_winograd_taps)(const void*, Py_ssize_t, int, void*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_winograd_weights)(void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t,
                                          Py_ssize_t) noexcept nogil
-    ctypedef void (*fc_winograd_halves)(void*, Py_ssize_t, Py_ssize_t, const void*, Py_ssize_t, Py_ssize_t,
-                                        Py_ssize_t) noexcept nogil
     ctypedef void (*fc_winograd_pool)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int, void*,
                                       Py_ssize_t) noexcept nogil
     ctypedef void (*fc_winograd_products)(int, const void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*,
@@ -118,8 +116,6 @@ cdef extern from "fastconv.h" nogil:
         fc_winograd_input input
         fc_winograd_output output
         fc_winograd_weights transform
-        fc_winograd_halves transform_f16
-        fc_winograd_halves transform_bf16
         fc_winograd_pool pool
         fc_winograd_products products
         fc_winograd_input gradient

@@ -100,9 +100,6 @@ typedef void (*fc_winograd_taps)(const void *src, ptrdiff_t element_stride, int 
 typedef void (*fc_winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
                                     ptrdiff_t tap_stride, ptrdiff_t channels);
 
-typedef void (*fc_winograd_halves)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *panel,
-                                   ptrdiff_t tap_stride, ptrdiff_t first, ptrdiff_t channels);
-
 typedef void (*fc_winograd_products)(int row, const void *v, const void *w, ptrdiff_t tap_stride, ptrdiff_t width,
                                      ptrdiff_t channels, void *m, ptrdiff_t element_stride, ptrdiff_t tile_stride,
                                      int accumulate);
@@ -123,7 +120,6 @@ typedef struct {
     fc_winograd_input input;
     fc_winograd_output output;
     fc_winograd_weights transform;
-    fc_winograd_halves transform_f16, transform_bf16; /* of lines of a panel of 16 bits, as float_halves.h packs them */
     fc_winograd_pool pool;          /* what may follow */
     fc_winograd_products products;  /* NULL where there are not registers enough */
     fc_winograd_input gradient;     /* the weight gradient F(3x3, m x m) where it exists */

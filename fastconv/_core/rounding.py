@@ -38,6 +38,16 @@ NO_HALVES: Final = Halves()
 Grant = Callable[[int], bool]  # whether a plan may hold so many bytes beside its weights
 
 
+def types_in(types: Types, precision: str | None) -> Types:
+    """Those of a call whose operands are rounded: weights that `in_precision` has rounded are packed in 16 bits."""
+    return types if precision is None else types._replace(packed=precision, rounded=True)
+
+
+def in_precision(weight: Array, precision: str | None) -> Array:
+    """The weights of such a call."""
+    return weight if precision is None else to_bfloat16(weight)
+
+
 def types_of(dtype: DType, halves: Halves) -> Types:
     """The types of a plan for arrays of `dtype`, with weights rounded in float32."""
     types = Types(dtype, dtype, dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from .._core.arrays import as_array
 from .._core.rounding import Halves, checked_halves
 from .._core.words import Shape, integer
 from ..errors import ConvError, ConvTypeError
-from ..layers.base import Array, Layer, Sample, Window, locating, prefix_of
+from ..layers.base import Array, Layer, Sample, Window, all_layers, locating, prefix_of
 from ..layers.core import Dropout, chain, chain_axes, chain_backward, chain_window, unique_names
 from ..layers.memory import Arena
 from . import storage
@@ -343,10 +343,3 @@ class Sequential(Trainable, Layer):
 
     def backward(self, grad: ArrayLike) -> Array:
         return chain_backward(self.layers, as_array("grad", grad))
-
-
-def all_layers(layer: Layer) -> Iterable[Layer]:
-    """The layers inside `layer`, at any depth."""
-    for inner in layer.sublayers():
-        yield inner
-        yield from all_layers(inner)

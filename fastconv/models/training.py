@@ -20,12 +20,13 @@ from numpy.typing import ArrayLike, NDArray
 from .. import losses, optimizers
 from .._core.arrays import as_array, is_ndarray, plain
 from .._core.progress import Progress
+from .._core.rounding import checked_halves, require_single
 from .._core.words import flag
 from ..callbacks import Callbacks
 from ..errors import ConvError, ConvTypeError
 from ..layers import memory
 from ..layers.activations import SOFTMAX, Activation, Softmax
-from ..layers.base import Layer, Parameter, Sample, locating, positive
+from ..layers.base import Layer, Parameter, Sample, all_layers, locating, positive
 from ..layers.core import chain_backward
 from .inference import InferencePlan
 
@@ -141,6 +142,7 @@ class Trainable:
     loss: losses.Loss | None = None
     metrics: Sequence[tuple[str, Metric]] = ()
     history: History | None = None
+    precision: str | None = None  # what the operands of its layers are rounded to
     stop_training: bool = False  # set while `fit` runs, it ends the training
     _arena: memory.Arena  # activations and gradients of a step, used again by the next
 
@@ -149,6 +151,8 @@ class Trainable:
         optimizer: str | optimizers.Optimizer = "adam",
         loss: str | losses.Loss = "sparse_categorical_crossentropy",
         metrics: Sequence[str | Metric] = (),
+        *,
+        precision: str | None = None,
     ) -> None:
         """Choose how to train.
 
@@ -160,6 +164,9 @@ class Trainable:
             A name in Keras' words or an object of `fastconv.losses`.
         metrics : sequence of str or callable
             'accuracy', or functions of (outputs, targets).
+        precision : {'float32', 'bfloat16'}, optional
+            'bfloat16' rounds the operands of convolutions and dense layers to it, forward and backward, in steps and in
+            `predict`; sums, weights and the optimiser stay float32.
 
         Raises
         ------
@@ -175,6 +182,12 @@ class Trainable:
                 f"loss with from_logits=True takes logits, but {self.name} ends in a softmax ({self.layers[-1].name}); "
                 "leave out one of them."
             )
+        halves = checked_halves(None, precision)
+        for layer in self.layers:
+            for one in (layer, *all_layers(layer)):
+                require_single(halves, one.dtype)
+                one.precision = halves.packed or None
+        self.precision = halves.packed or None
         self.optimizer, self.loss, self.metrics = chosen, wanted, measured
 
     # ---- one batch ----------------------------------------------------------------------------------------------
@@ -543,7 +556,7 @@ class Trainable:
         model = self._model()
         if not model._takes_batch(inputs.shape):
             model.forward(inputs)  # refuses it
-        plan = self.compile_inference(Sample(inputs.shape[1:]))
+        plan = self.compile_inference(Sample(inputs.shape[1:]), precision=self.precision)
         if len(inputs) <= size:
             result = plan.run(inputs)
             progress.step(len(inputs))

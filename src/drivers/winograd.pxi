@@ -428,15 +428,8 @@ cdef void winograd_slice(const WinogradJob* job, size panel, size width, size ch
                          size plane) noexcept nogil:
     """u[e * plane:] = the transformed weights of some channels of a panel."""
     cdef size tap_stride
-    cdef const char* w
-    cdef const Weights* held = &job.weights
-    if held.packed == NULL or held.kernels.widen == NULL:
-        w = winograd_taps(job, panel, width, channel, channels, taps, &tap_stride)
-        job.transforms.transform(u, plane, width, w, tap_stride, channels)
-    elif held.kernels.weight == FC_BF16:
-        job.transforms.transform_bf16(u, plane, width, packed_panel(held, 0, panel), held.steps * width, channel, channels)
-    else:
-        job.transforms.transform_f16(u, plane, width, packed_panel(held, 0, panel), held.steps * width, channel, channels)
+    cdef const char* w = winograd_taps(job, panel, width, channel, channels, taps, &tap_stride)
+    job.transforms.transform(u, plane, width, w, tap_stride, channels)
 
 
 cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input transform, size extent, size apart,

@@ -429,7 +429,6 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #endif
 
 #ifdef WITH_HALF
-#include "widen.h"
 #include "winograd.h"
 #include "strassen.h"
 #include "winograd_rows.h"

@@ -244,7 +244,6 @@ static void winograd_products_4(int row, const void *v, const void *w, ptrdiff_t
 
 #define FORWARD(kind)                                                                                                \
     .input = winograd_input_##kind, .output = winograd_output_##kind, .transform = winograd_weights_##kind,           \
-    .transform_f16 = winograd_weights_f16_##kind, .transform_bf16 = winograd_weights_bf16_##kind,                     \
     .pool = winograd_pool
 #define GRADIENT(kind) .gradient = winograd_gradient_##kind, .gradient_taps = winograd_taps_##kind
 #define WINOGRAD_KINDS                                                                                               \

@@ -55,21 +55,6 @@ static int KIND(winograd_output)(const void *src, ptrdiff_t element_stride, int 
     return 1;
 }
 
-/* out[f * element_stride] = (G g G^T)[f] of a vector of weights g, of which LOAD(tap) is one tap. */
-#define TRANSFORM(LOAD)                                                                                              \
-    do {                                                                                                             \
-        vec_float half[WEIGHTS * TAPS], g[TAPS], o[WEIGHTS];                                                         \
-        UNROLL for (int k = 0; k < TAPS; k++) {                                                                      \
-            UNROLL for (int r = 0; r < TAPS; r++) g[r] = LOAD(TAPS * r + k);                                         \
-            KIND(winograd_weights_along)(g, o);                                                                      \
-            UNROLL for (int r = 0; r < WEIGHTS; r++) half[TAPS * r + k] = o[r];                                      \
-        }                                                                                                            \
-        UNROLL for (int r = 0; r < WEIGHTS; r++) {                                                                   \
-            KIND(winograd_weights_along)(half + TAPS * r, o);                                                        \
-            UNROLL for (int k = 0; k < WEIGHTS; k++) *(vec_float *)(out + (WEIGHTS * r + k) * element_stride) = o[k]; \
-        }                                                                                                            \
-    } while (0)
-
 /* dst[f * element_stride + channel * width] = (G g G^T)[f] for one panel of weights g = src[tap * tap_stride + channel *
    width]. */
 static void KIND(winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
@@ -77,38 +62,18 @@ static void KIND(winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_
     for (ptrdiff_t i = 0; i < channels * width; i += LANES) {
         const T *in = (const T *)src + i;
         T *out = (T *)dst + i;
-#define LOAD(tap) (*(const vec_float *)(in + (tap) * tap_stride))
-        TRANSFORM(LOAD);
-#undef LOAD
-    }
-}
-
-/* The same of `channels` lines, from `first` on, of a panel of float16, and of one of bfloat16. */
-static void KIND(winograd_weights_f16)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
-                                       ptrdiff_t tap_stride, ptrdiff_t first, ptrdiff_t channels) {
-    for (ptrdiff_t i = 0; i < channels * width; i += LANES) {
-        const uint16_t *in = (const uint16_t *)src + first * width + i;
-        T *out = (T *)dst + i;
-#define LOAD(tap) widened_f16(in + (tap) * tap_stride)
-        TRANSFORM(LOAD);
-#undef LOAD
-    }
-}
-
-static void KIND(winograd_weights_bf16)(void *dst, ptrdiff_t element_stride, ptrdiff_t width, const void *src,
-                                        ptrdiff_t tap_stride, ptrdiff_t first, ptrdiff_t channels) {
-    for (ptrdiff_t c = 0; c < channels; c++) {
-        const uint16_t *in = (const uint16_t *)src + (first + c) / 2 * 2 * width;
-        T *out = (T *)dst + c * width;
-        const int up = (first + c) % 2 ? 0 : 16;
-        for (ptrdiff_t i = 0; i < width; i += LANES, in += 2 * LANES, out += LANES) {
-#define LOAD(tap) (vec_float)(*(const halves_bits *)(in + (tap) * tap_stride) << up & 0xffff0000u)
-            TRANSFORM(LOAD);
-#undef LOAD
+        vec_float half[WEIGHTS * TAPS], g[TAPS], o[WEIGHTS];
+        UNROLL for (int k = 0; k < TAPS; k++) {
+            UNROLL for (int r = 0; r < TAPS; r++) g[r] = *(const vec_float *)(in + (TAPS * r + k) * tap_stride);
+            KIND(winograd_weights_along)(g, o);
+            UNROLL for (int r = 0; r < WEIGHTS; r++) half[TAPS * r + k] = o[r];
+        }
+        UNROLL for (int r = 0; r < WEIGHTS; r++) {
+            KIND(winograd_weights_along)(half + TAPS * r, o);
+            UNROLL for (int k = 0; k < WEIGHTS; k++) *(vec_float *)(out + (WEIGHTS * r + k) * element_stride) = o[k];
         }
     }
 }
-#undef TRANSFORM
 
 #ifdef WITH_GRADIENT
 /* D[i * element_row + j * element_stride + channel] = (A y A^T)[i][j] of one tile y of the output's gradient: the

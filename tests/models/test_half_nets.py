@@ -8,7 +8,7 @@ import onnx_models
 import pytest
 
 import fastconv
-from fastconv import ConvError, ConvTypeError, Sequential, layers, reference
+from fastconv import ConvError, ConvTypeError, Sequential, layers, losses, reference
 from fastconv.cli import main
 from fastconv.graph.errors import OnnxError
 
@@ -143,3 +143,65 @@ def test_rounding_is_that_of_other_packages():
     ml_dtypes = pytest.importorskip("ml_dtypes")
     np.testing.assert_array_equal(reference.rounded(x, "bfloat16"), x.astype(ml_dtypes.bfloat16).astype(np.float32))
     np.testing.assert_array_equal(fastconv._core.rounding.to_bfloat16(x), reference.rounded(x, "bfloat16"))
+
+
+GRADIENTS = [  # layer, shape of the input, what the reference calls it
+    (layers.Conv2D(20, 1, use_bias=False), (2, 9, 8, 33), {}),
+    (layers.Conv2D(34, 3, padding="same", use_bias=False), (2, 20, 20, 33), {"padding": 1}),  # Winograd
+    (layers.Conv2D(8, 3, strides=2, dilation_rate=2, use_bias=False), (2, 15, 12, 5), {"stride": 2, "dilation": 2}),
+    (layers.Conv2D(12, 3, groups=12, padding="same", use_bias=False), (2, 9, 8, 12), {"padding": 1, "groups": 12}),
+    (layers.Conv2D(40, 3, padding="same", use_bias=False), (70, 2, 2, 40), {"padding": 1}),  # images of few pixels
+    (layers.Conv3D(10, 3, padding="same", use_bias=False), (2, 4, 12, 12, 16), {"padding": 1}),
+]
+
+
+@pytest.mark.parametrize("case", range(len(GRADIENTS)))
+def test_a_step_rounds_the_operands_of_all_passes(case):
+    """Forward and both gradients: those of rounded operands in double precision, to rounding in float32."""
+    layer, shape, options = GRADIENTS[case]
+    axes, rng = len(shape) - 2, np.random.default_rng(case)
+    model = Sequential([layer])
+    model.compile("sgd", "mse", precision="bfloat16")
+    x = rng.standard_normal(shape).astype(np.float32)
+    y = model.forward(x, training=True)
+    dy = rng.standard_normal(y.shape).astype(np.float32)
+    dx, dw = model.backward(dy).copy(), layer.kernel.grad.copy()
+    a, g, w = (reference.rounded(v, "bfloat16").astype(np.float64) for v in (x, dy, layer.get_weights()[0]))
+    layout = {"data_format": "NHWC" if axes == 2 else "NDHWC", **options}
+    conv = getattr(reference, f"conv{axes}d")
+    expected = [
+        (y, conv(a, w, **layout)), (dx, getattr(reference, f"conv{axes}d_input")(shape, w, g, **layout)),
+        (dw, getattr(reference, f"conv{axes}d_weight")(a, w.shape, g, **layout)),
+    ]  # fmt: skip
+    for got, want in expected:
+        assert got.dtype == np.float32 and abs(got - want).max() <= 2e-5 * abs(want).max()
+    kernel = layer.kernel.array
+    assert kernel.dtype == np.float32 and (reference.rounded(kernel, "bfloat16") != kernel).any()
+
+
+def test_training_in_bfloat16():
+    """It learns as in float32, from weights that stay float32; predictions round as steps do."""
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((64, 8, 8, 3)).astype(np.float32), rng.integers(0, 3, 64)
+    x[np.arange(64), y] += 2
+    found, weights = {}, None
+    for precision in (None, "float32", "bfloat16"):
+        made = Sequential([
+            layers.Conv2D(16, 3, activation="relu"), layers.Conv2DTranspose(8, 2, strides=2), layers.Flatten(),
+            layers.Dense(3),
+        ])  # fmt: skip
+        made.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True), precision=precision)
+        made.forward(x[:1])
+        weights = weights or made.get_weights()
+        made.set_weights(weights)
+        found[precision] = [made.train_on_batch(x, y)[0] for _ in range(12)]
+    single, half = np.array(found[None]), np.array(found["bfloat16"])
+    assert found["float32"] == found[None] != found["bfloat16"]
+    assert half[-1] < 0.8 * half[0] and abs(half - single).max() < 0.02 * single[0]
+    rounded, plain = made.predict(x[:5]), made.compile_inference().run(x[:5])
+    np.testing.assert_array_equal(rounded, made.compile_inference(precision="bfloat16").run(x[:5]))
+    assert 0 < abs(rounded - plain).max() < 0.05
+    with pytest.raises(ConvError, match="precision must be one of"):
+        made.compile(precision="float16")
+    with pytest.raises(ConvTypeError, match="float64, and double precision would be lost"):
+        Sequential([layers.Dense(3, dtype="float64")], dtype="float64").compile(precision="bfloat16")

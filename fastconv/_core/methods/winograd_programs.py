@@ -194,6 +194,8 @@ class WinogradProgram(Program):
     """Passes whose tiles are transformed, a phase of the dilation after the other."""
 
     def __init__(self, p: Problem, variant: str) -> None:
+        if not p.held:  # a call transforms its weights at once
+            p = p._replace(types=p.types.plain)
         self.problem, self.variant = p, variant
         self.parts = [(i, part) for i, q in enumerate(p.passes) for part in dilation_phases(q, p.size)]
         self.covers = sum(prod(q.output_size(p.size)) for q in p.passes) == prod(p.size)
