@@ -231,10 +231,6 @@ class Sequential(Trainable, Layer):
         ----------
         input_shape : sequence of int or None, optional
             Of the samples, with or without a batch axis; that of the build if not given.
-        weights_dtype : {'float32', 'float16', 'bfloat16'}, optional
-            Weights of 16 bits are rounded to the nearest and held so, and multiplied in float32.
-        precision : {'float32', 'bfloat16'}, optional
-            'bfloat16' rounds the inputs of convolutions and dense layers, and their weights, to it; sums are float32.
 
         Returns
         -------
@@ -325,6 +321,10 @@ class Sequential(Trainable, Layer):
         ----------
         input_shape : sequence of int or None, optional
             Of the samples, with or without a batch axis; that of the build if not given.
+        weights_dtype : {'float32', 'float16', 'bfloat16'}, optional
+            Weights of 16 bits are rounded to the nearest and held so, and multiplied in float32.
+        precision : {'float32', 'bfloat16'}, optional
+            'bfloat16' rounds the inputs of convolutions and dense layers, and their weights, to it; sums are float32.
 
         Returns
         -------
