@@ -88,7 +88,7 @@ class Codes(NamedTuple):
     input: int
     weight: int
     result: int
-    held: int  # fc_compute of the panels of weights that a plan holds
+    held: int = _native.COMPUTES["float32"]  # fc_compute of the weights that a plan holds for a transform
 
 
 class Types(NamedTuple):

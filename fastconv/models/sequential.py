@@ -109,6 +109,8 @@ class Sequential(Trainable, Layer):
             raise ConvTypeError(f"{layer.name} computes in {layer.dtype}, but {self.name} in {self.dtype}.")
         chain("layers", [*self.layers, layer])
         unique_names([*self.layers, layer])
+        for one in (layer, *all_layers(layer)):
+            one.precision = self.precision  # of `compile`
         self.layers.append(layer)
 
     def __getstate__(self) -> dict[str, Any]:
