@@ -102,7 +102,7 @@ def test_large_panels_are_packed_before_or_block_by_block(isa, size):
 
 def test_pairs_are_used_where_they_are(isa):
     """The register tiles of pairs of int16 serve what fits them, and nothing else."""
-    has = isa == "avx512_vnni"
+    has = isa in ("avx512_vnni", "avx512_bf16")
     assert _native.computes(_native.COMPUTES["int16"]) == has
     for x, w in product(("int8", "uint8", "int16", "uint16"), repeat=2):
         types = Types(np.dtype(x), np.dtype(w), np.dtype("int32"))
