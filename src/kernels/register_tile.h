@@ -56,6 +56,9 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
                 at += TILE_K;
 #else
                 UNROLL for (int step = 0; step < TILE_K; step++, at += p.step) {
+#if TILE_K > 1 && defined(__AVX512F__) /* what the steps share is read again: it would take registers */
+                    __asm__ volatile("" : : : "memory");
+#endif
                     NAME(vec) w[FC_MAX_VECTORS];
                     UNROLL for (int j = 0; j < vectors; j++) w[j] = STEP_WEIGHTS(panel, j, step);
                     UNROLL for (int i = 0; i < rows; i++) {
