@@ -98,12 +98,13 @@ BASELINE = ISA("baseline", ())
 # for 2 of the 24 sums (GCC 12); without it no micro-kernel uses the stack (tests/kernels/test_machine_code.py).
 BASELINE_GCC_ARM = ISA("baseline", ("-fno-schedule-insns",))
 X86_ISAS = [
-    ISA("avx2", ("-mavx2", "-mfma")),
+    ISA("avx2", ("-mavx2", "-mfma", "-mf16c")),
     ISA(
         "avx512",
         ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
     ),
     ISA("avx512_vnni", ("-mavx512vnni",), extends="avx512"),
+    ISA("avx512_bf16", ("-mavx512bf16",), extends="avx512_vnni"),
 ]
 
 PROBE_COMPILER = "#include <Python.h>\nint fastconv_probe(void) { return PY_MAJOR_VERSION; }\n"

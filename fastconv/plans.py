@@ -35,6 +35,8 @@ def plan_conv2d(
     algorithm: str = "auto",
     num_threads: int | None = None,
     max_workspace: int | None = None,
+    weights_dtype: str | None = None,
+    precision: str | None = None,
 ) -> ConvPlan:
     """Prepare a `conv2d` once, with packed weights, to be run on many inputs.
 
@@ -54,6 +56,10 @@ def plan_conv2d(
         Threads of every run, in place of `get_num_threads()`.
     max_workspace : int, optional
         Bytes of scratch memory that a run of any batch may take beside arrays and packed weights.
+    weights_dtype : {'float32', 'float16', 'bfloat16'}, optional
+        Weights of 16 bits are rounded to the nearest and held so, and multiplied in float32.
+    precision : {'float32', 'bfloat16'}, optional
+        'bfloat16' rounds inputs and weights to it, and sums in float32.
 
     Returns
     -------
@@ -75,7 +81,7 @@ def plan_conv2d(
     """
     return ask_plans.planned(
         problem.Use.HELD, 2, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode,
-        data_format, activation, algorithm, num_threads, padding_value, max_workspace,
+        data_format, activation, algorithm, num_threads, padding_value, max_workspace, weights_dtype, precision,
     )  # fmt: skip
 
 
@@ -96,10 +102,12 @@ def plan_conv1d(
     algorithm: str = "auto",
     num_threads: int | None = None,
     max_workspace: int | None = None,
+    weights_dtype: str | None = None,
+    precision: str | None = None,
 ) -> ConvPlan:
     return ask_plans.planned(
         problem.Use.HELD, 1, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode,
-        data_format, activation, algorithm, num_threads, padding_value, max_workspace,
+        data_format, activation, algorithm, num_threads, padding_value, max_workspace, weights_dtype, precision,
     )  # fmt: skip
 
 
@@ -120,10 +128,12 @@ def plan_conv3d(
     algorithm: str = "auto",
     num_threads: int | None = None,
     max_workspace: int | None = None,
+    weights_dtype: str | None = None,
+    precision: str | None = None,
 ) -> ConvPlan:
     return ask_plans.planned(
         problem.Use.HELD, 3, input_shape, weight, bias, stride, padding, dilation, groups, padding_mode,
-        data_format, activation, algorithm, num_threads, padding_value, max_workspace,
+        data_format, activation, algorithm, num_threads, padding_value, max_workspace, weights_dtype, precision,
     )  # fmt: skip
 
 
@@ -142,6 +152,8 @@ def plan_conv_transpose2d(
     algorithm: str = "auto",
     num_threads: int | None = None,
     max_workspace: int | None = None,
+    weights_dtype: str | None = None,
+    precision: str | None = None,
 ) -> ConvPlan:
     """Prepare a `conv_transpose2d` once, with packed weights, to be run on many inputs.
 
@@ -161,6 +173,10 @@ def plan_conv_transpose2d(
         Threads of every run, in place of `get_num_threads()`.
     max_workspace : int, optional
         Bytes of scratch memory that a run of any batch may take beside arrays and packed weights.
+    weights_dtype : {'float32', 'float16', 'bfloat16'}, optional
+        Weights of 16 bits are rounded to the nearest and held so, and multiplied in float32.
+    precision : {'float32', 'bfloat16'}, optional
+        'bfloat16' rounds inputs and weights to it, and sums in float32.
 
     Returns
     -------
@@ -182,7 +198,7 @@ def plan_conv_transpose2d(
     """
     return ask_plans.planned_transposed(
         2, input_shape, weight, bias, stride, padding, output_padding, groups, dilation, data_format, algorithm,
-        num_threads, output_size, max_workspace,
+        num_threads, output_size, max_workspace, weights_dtype, precision,
     )  # fmt: skip
 
 
@@ -202,10 +218,12 @@ def plan_conv_transpose1d(
     algorithm: str = "auto",
     num_threads: int | None = None,
     max_workspace: int | None = None,
+    weights_dtype: str | None = None,
+    precision: str | None = None,
 ) -> ConvPlan:
     return ask_plans.planned_transposed(
         1, input_shape, weight, bias, stride, padding, output_padding, groups, dilation, data_format, algorithm,
-        num_threads, output_size, max_workspace,
+        num_threads, output_size, max_workspace, weights_dtype, precision,
     )  # fmt: skip
 
 
@@ -225,10 +243,12 @@ def plan_conv_transpose3d(
     algorithm: str = "auto",
     num_threads: int | None = None,
     max_workspace: int | None = None,
+    weights_dtype: str | None = None,
+    precision: str | None = None,
 ) -> ConvPlan:
     return ask_plans.planned_transposed(
         3, input_shape, weight, bias, stride, padding, output_padding, groups, dilation, data_format, algorithm,
-        num_threads, output_size, max_workspace,
+        num_threads, output_size, max_workspace, weights_dtype, precision,
     )  # fmt: skip
 
 

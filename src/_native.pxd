@@ -46,8 +46,9 @@ cdef extern from *:
 
 cdef extern from "fastconv.h" nogil:
     enum:
-        FC_F32, FC_F64, FC_I8, FC_U8, FC_DTYPES                                               # fc_dtype
+        FC_F32, FC_F64, FC_I8, FC_U8, FC_BF16, FC_DTYPES                                      # fc_dtype
         FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTE_I16, FC_COMPUTE_U8
+        FC_COMPUTE_F32_F16, FC_COMPUTE_F32_BF16, FC_COMPUTE_BF16, FC_COMPUTE_ROUNDED
         FC_COMPUTES
         LINEAR "FC_LINEAR", RELU "FC_RELU", RELU6 "FC_RELU6"                        # fc_activation: in the registers
         FC_LEAKY_RELU, FC_HARDSWISH, FC_SILU, FC_SIGMOID, FC_TANH, FC_GELU, FC_GELU_TANH
@@ -90,6 +91,7 @@ cdef extern from "fastconv.h" nogil:
                             Py_ssize_t) noexcept nogil
     ctypedef int (*fc_pack_panel)(void*, Py_ssize_t, const char*, Py_ssize_t, const Py_ssize_t*, Py_ssize_t,
                                   const Py_ssize_t*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_widen)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_store)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, char*, Py_ssize_t, Py_ssize_t,
                               const void*, int, const char*, Py_ssize_t, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_requantised_store)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, char*, Py_ssize_t,
@@ -154,6 +156,7 @@ cdef extern from "fastconv.h" nogil:
         fc_micro_kernel micro[FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1]
         fc_pack pack[FC_DTYPES]
         fc_pack_panel pack_panel[FC_DTYPES]
+        fc_widen widen
         fc_store store[FC_DTYPES]
         fc_requantised_store requantise
         fc_add add

@@ -145,6 +145,8 @@ DTYPES = {(<bytes>fc_dtype_names[code]).decode(): code for code in range(FC_DTYP
 COMPUTES = {
     "float32": FC_COMPUTE_F32, "float64": FC_COMPUTE_F64, "int32": FC_COMPUTE_I32, "int64": FC_COMPUTE_I64,
     "int16": FC_COMPUTE_I16, "uint8": FC_COMPUTE_U8,
+    "float32 by float16": FC_COMPUTE_F32_F16, "float32 by bfloat16": FC_COMPUTE_F32_BF16, "bfloat16": FC_COMPUTE_BF16,
+    "rounded float32": FC_COMPUTE_ROUNDED,
 }
 ACTIVATIONS = {
     None: LINEAR, "relu": RELU, "relu6": RELU6, "leaky_relu": FC_LEAKY_RELU, "silu": FC_SILU, "sigmoid": FC_SIGMOID,
@@ -174,6 +176,11 @@ def winograd_kinds():
 def computes(int compute):
     """Whether the instruction set in use has kernels that compute so (fc_compute)."""
     return isa.compute[compute] != NULL
+
+
+def multiplies_bfloat16():
+    """Whether the instruction set in use multiplies bfloat16 itself, and does not only round to it."""
+    return isa.compute[<int>FC_COMPUTE_BF16].input == FC_BF16
 
 
 def tile_shape(int compute):

@@ -15,6 +15,9 @@ extern const fc_isa fc_isa_avx512;
 #ifdef FASTCONV_HAVE_AVX512_VNNI
 void fc_extend_avx512_vnni(fc_isa *isa, fc_kernels compute[FC_COMPUTES]);
 #endif
+#ifdef FASTCONV_HAVE_AVX512_BF16
+void fc_extend_avx512_bf16(fc_isa *isa, fc_kernels compute[FC_COMPUTES]);
+#endif
 
 /* Plainest first. A set has a table of its own, or extends that of one before it. */
 static const struct { const char *name; const fc_isa *own; const char *parent; fc_extend extend; } built[] = {
@@ -27,6 +30,9 @@ static const struct { const char *name; const fc_isa *own; const char *parent; f
 #endif
 #ifdef FASTCONV_HAVE_AVX512_VNNI
     {"avx512_vnni", NULL, "avx512", fc_extend_avx512_vnni},
+#endif
+#ifdef FASTCONV_HAVE_AVX512_BF16
+    {"avx512_bf16", NULL, "avx512_vnni", fc_extend_avx512_bf16},
 #endif
 };
 enum { BUILT = sizeof built / sizeof built[0] };
@@ -59,30 +65,32 @@ static void make(int i) {
 /* Asked of the processor itself: what __builtin_cpu_supports reads is in no library that clang-cl links. Bits as in
    Intel's Software Developer's Manual, volume 2, CPUID, and volume 1, section 13.3 (XCR0). */
 enum {
-    LEAF_1_ECX = 1 << 12 | 1 << 27 | 1 << 28, /* FMA, XGETBV may be asked, AVX */
+    LEAF_1_ECX = 1 << 12 | 1 << 27 | 1 << 28 | 1 << 29, /* FMA, XGETBV may be asked, AVX, F16C */
     AVX2 = 1 << 5,
+    AVX512_BF16 = 1 << 5,                               /* in EAX of leaf 7, subleaf 1 */
     XMM_YMM = 1 << 1 | 1 << 2,
     OPMASK_ZMM = 1 << 5 | 1 << 6 | 1 << 7
 };
 static const unsigned AVX512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
 static const unsigned AVX512_VNNI = 1u << 11;                             /* in ECX */
 
-static int ask_processor(unsigned leaf_7_ebx, unsigned leaf_7_ecx, unsigned saved) {
+static int ask_processor(unsigned leaf_7_ebx, unsigned leaf_7_ecx, unsigned leaf_7_1_eax, unsigned saved) {
     unsigned a, b, c, d, xcr0, high;
     if (!__get_cpuid(1, &a, &b, &c, &d) || (c & LEAF_1_ECX) != LEAF_1_ECX) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & leaf_7_ebx) != leaf_7_ebx) return 0;
     if ((c & leaf_7_ecx) != leaf_7_ecx) return 0;
+    if (leaf_7_1_eax && (!a || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || (a & leaf_7_1_eax) != leaf_7_1_eax)) return 0;
     __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0)); /* the registers that the system saves */
     return (xcr0 & saved) == saved;
 }
 
 /* Every call names its instruction set, and a virtual machine stops at CPUID for tens of microseconds: asked once.
    Threads that ask at the same time find the same. */
-static int processor_has(int *known, unsigned leaf_7_ebx, unsigned leaf_7_ecx, unsigned saved) {
+static int processor_has(int *known, unsigned leaf_7_ebx, unsigned leaf_7_ecx, unsigned leaf_7_1_eax, unsigned saved) {
     enum { UNKNOWN, ABSENT, PRESENT };
     int found = __atomic_load_n(known, __ATOMIC_RELAXED);
     if (found == UNKNOWN) {
-        found = ask_processor(leaf_7_ebx, leaf_7_ecx, saved) ? PRESENT : ABSENT;
+        found = ask_processor(leaf_7_ebx, leaf_7_ecx, leaf_7_1_eax, saved) ? PRESENT : ABSENT;
         __atomic_store_n(known, found, __ATOMIC_RELAXED);
     }
     return found == PRESENT;
@@ -92,11 +100,13 @@ static int processor_has(int *known, unsigned leaf_7_ebx, unsigned leaf_7_ecx, u
 static int machine_has(const char *name) {
     if (!strcmp(name, "baseline")) return 1;
 #if defined(__x86_64__)
-    static int avx2, avx512, avx512_vnni;
+    static int avx2, avx512, avx512_vnni, avx512_bf16;
     const unsigned wide = XMM_YMM | OPMASK_ZMM;
-    if (!strcmp(name, "avx2")) return processor_has(&avx2, AVX2, 0, XMM_YMM);
-    if (!strcmp(name, "avx512")) return processor_has(&avx512, AVX2 | AVX512, 0, wide);
-    if (!strcmp(name, "avx512_vnni")) return processor_has(&avx512_vnni, AVX2 | AVX512, AVX512_VNNI, wide);
+    if (!strcmp(name, "avx2")) return processor_has(&avx2, AVX2, 0, 0, XMM_YMM);
+    if (!strcmp(name, "avx512")) return processor_has(&avx512, AVX2 | AVX512, 0, 0, wide);
+    if (!strcmp(name, "avx512_vnni")) return processor_has(&avx512_vnni, AVX2 | AVX512, AVX512_VNNI, 0, wide);
+    if (!strcmp(name, "avx512_bf16"))
+        return processor_has(&avx512_bf16, AVX2 | AVX512, AVX512_VNNI, AVX512_BF16, wide);
 #endif
     return 0;
 }

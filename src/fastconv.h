@@ -20,7 +20,12 @@ static const char *const fc_dtype_names[] __attribute__((unused)) = {FC_STORED(F
    int16 operands are summed in int32, and FC_COMPUTE_U8, whose uint8 inputs times int8 weights are. An instruction set
    need not have the latter (fc_kernels). */
 enum fc_compute {
-    FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTE_I16, FC_COMPUTE_U8, FC_COMPUTES
+    FC_COMPUTE_F32, FC_COMPUTE_F64, FC_COMPUTE_I32, FC_COMPUTE_I64, FC_COMPUTE_I16, FC_COMPUTE_U8,
+    FC_COMPUTE_F32_F16,   /* float by weights that lie packed in 16 bits (kernels/float_halves.h) */
+    FC_COMPUTE_F32_BF16,
+    FC_COMPUTE_BF16,      /* bfloat16 by bfloat16, summed in float */
+    FC_COMPUTE_ROUNDED,   /* float, of inputs that are rounded to bfloat16 */
+    FC_COMPUTES
 };
 
 /* From FC_FUNCTIONS on: those of kernels/functions.h, a line of values at a time. */
@@ -83,6 +88,9 @@ typedef void (*fc_pack)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t ch
 typedef int (*fc_pack_panel)(void *dst, ptrdiff_t width, const char *src, ptrdiff_t taps_y, const ptrdiff_t *tap_y,
                              ptrdiff_t taps_x, const ptrdiff_t *tap_x, ptrdiff_t channels, ptrdiff_t channel_stride,
                              ptrdiff_t outputs, ptrdiff_t output_stride);
+
+/* Writes `count` lines, from `first` on, of a tap of a packed panel as sums' type. */
+typedef void (*fc_widen)(void *dst, const void *panel, ptrdiff_t first, ptrdiff_t count, ptrdiff_t width);
 
 /* The epilogue: activation(src + bias + residual), converted and written in the caller's layout. */
 typedef void (*fc_store)(const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t channels, char *dst,
@@ -189,6 +197,7 @@ typedef struct {
     fc_micro_kernel micro[FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1];
     fc_pack pack[FC_DTYPES];
     fc_pack_panel pack_panel[FC_DTYPES];
+    fc_widen widen;  /* of packed weights that are no sums' type */
     fc_store store[FC_DTYPES];
     fc_requantised_store requantise; /* of short integers */
     fc_add add;

@@ -16,8 +16,9 @@ from .operands import Array, Packed
 from .operations import explain, forward, input_gradient, write_rest
 from .plan import plan_for
 from .problem import Direction, Use
+from .rounding import NO_HALVES, Halves, require_single, rounded, types_of
 from .select import check
-from .types import ACTIVATIONS, FLOATS, Types, result_of
+from .types import ACTIVATIONS, FLOATS, result_of
 
 
 def _unpickled_plan(
@@ -57,13 +58,15 @@ class ConvPlan:
     def __init__(
         self, g: Geometry, weight: Array, bias: Array | None, dtype: Any, *, data_format: str = "channels_first",
         activation: str | None = None, algorithm: str = "auto", threads: int = 1, batched: bool = True,
-        use: Use = Use.HELD, transposed: bool = False, most: int | None = None,
+        use: Use = Use.HELD, transposed: bool = False, most: int | None = None, halves: Halves = NO_HALVES,
         packed: tuple[Packed, ...] | None = None,
     ) -> None:  # fmt: skip
         self._options = {
             "data_format": data_format, "activation": activation, "algorithm": algorithm, "threads": threads,
-            "batched": batched, "use": use, "transposed": transposed, "most": most,
+            "batched": batched, "use": use, "transposed": transposed, "most": most, "halves": halves,
         }  # fmt: skip
+        require_single(halves, np.dtype(dtype))
+        self._halves = halves
         self.geometry = g
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self._layout = layout(data_format, len(g.input_size))
@@ -82,8 +85,11 @@ class ConvPlan:
             )  # fmt: skip
             self._weight = weight.copy()
             return
-        check(g, direction, self.dtype, algorithm, use)
-        plan = plan_for(g, direction, Types(self.dtype, self.dtype, self.dtype), threads, algorithm, use, most)
+        types = types_of(self.dtype, halves)
+        if halves.packed and packed is None:
+            weight = rounded(weight, halves.packed)
+        check(g, direction, self.dtype, algorithm, use, types)
+        plan = plan_for(g, direction, types, threads, algorithm, use, most)
         self._problem, self._program = plan.problem, plan.program
         self._explanation = plan.explain(self._layout.channels_last, True)
         self._packed = packed or plan.program.pack(weight)
@@ -123,6 +129,7 @@ class ConvPlan:
             "groups": (g.groups, 1), "padding_mode": (g.padding_mode, "zeros"), "padding_value": (g.padding_value, 0),
             "max_workspace": (self._most, None), "activation": (self._activation, None),
             "transposed": (self._transposed, False),
+            **{name: (value, None) for name, value in self._halves.options.items()},
         }  # fmt: skip
         told = [f"{name}={value!r}" for name, (value, usual) in options.items() if value != usual]
         return (

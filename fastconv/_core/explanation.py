@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from .. import _native
 from .methods.method import Told
 from .problem import Problem
 from .record import NamedTuple
@@ -45,6 +46,8 @@ class ConvExplanation(NamedTuple):
         Which form of the algorithm; '' where it has but one. ``f'{algorithm}:{variant}'`` asks for it by name.
     refused : tuple of (str, str)
         The methods that were asked before, and why they do not apply or do not pay.
+    weights : str
+        What the packed weights are held in, and how they are multiplied.
     """
 
     algorithm: str
@@ -62,6 +65,7 @@ class ConvExplanation(NamedTuple):
     reason: str
     variant: str = ""
     refused: tuple[tuple[str, str], ...] = ()
+    weights: str = ""
 
     @property
     def kind(self) -> str:
@@ -75,7 +79,7 @@ class ConvExplanation(NamedTuple):
             f"  register tile   {self.register_tile[0]} pixels x {self.register_tile[1]} channels\n"
             f"  output tile     {' x '.join(map(str, self.tile))} pixels, input: {self.source}\n"
             f"  block           {self.block}\n"
-            f"  packed weights  {self.packed_weight_bytes:,} bytes\n"
+            f"  packed weights  {self.packed_weight_bytes:,} bytes{self.weights and ', ' + self.weights}\n"
             f"  workspace       {self.workspace_bytes:,} bytes\n"
             f"  multiply-adds   {self.macs:,}, of which {self.multiplications:,} are done\n"
             f"  why             {self.reason}{asked}"
@@ -91,5 +95,26 @@ def explanation(p: Problem, choice: Choice, told: Told, axes: int) -> ConvExplan
         packed_weight_bytes=told.packed_weight_bytes, macs=p.macs,
         multiplications=told.multiplications if prod(p.size) else 0,
         reason=f"{choice.reason}; {told.remark}" if told.remark else choice.reason, variant=choice.variant,
-        refused=choice.refused,
+        refused=choice.refused, weights=_weights(p, choice, told),
     )  # fmt: skip
+
+
+def _weights(p: Problem, choice: Choice, told: Told) -> str:
+    """What is held of weights of 16 bits, and what of operands that are rounded."""
+    packed, why = p.types.packed, choice.method.halves
+    if not packed:
+        return ""
+    if why:
+        held = f"rounded to {packed} and held in float32: {why}"
+    elif told.transforms_held:
+        held = f"{packed}, and their transform in float32"
+    else:
+        held = packed
+    if not p.types.rounded:
+        return held
+    if choice.method.word != "direct" or why:
+        return f"{held}; inputs rounded to bfloat16 and multiplied in float32"
+    if _native.multiplies_bfloat16():
+        return f"{held}; inputs rounded to bfloat16 and multiplied in it"
+    return f"{held}; inputs rounded to bfloat16 and multiplied in float32, as {p.machine.isa} has no product of it"
+

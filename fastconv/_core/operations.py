@@ -22,6 +22,7 @@ from .padding import padded_input_gradient
 from .passes import Triple
 from .plan import gradient_for, plan_for
 from .problem import Direction, Problem, Use
+from .rounding import in_precision, types_in
 from .select import check
 from .types import ACTIVATIONS, COMPUTE, FLOATS, STORAGE, DType, Types, result_of
 
@@ -30,14 +31,15 @@ PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a bias gradient
 
 def forward(
     g: Geometry, input: Array, weight: Array, bias: Array | None, activation: str | None, residual: Array | None,
-    out: Array, *, algorithm: str = "auto", threads: int = 1, most: int | None = None,
+    out: Array, *, algorithm: str = "auto", threads: int = 1, most: int | None = None, precision: str | None = None,
 ) -> None:  # fmt: skip
-    """out = activation(conv(input, weight) + bias + residual)."""
+    """out = activation(conv(input, weight) + bias + residual); `precision` rounds the operands of float32 arrays."""
     check(g, Direction.FORWARD, input.dtype, algorithm)
+    weight = in_precision(weight, precision)
 
     def run(x: Array, w: Array, to: Array, b: Array | None, add: Array | None) -> None:
         if to.size:
-            types = Types(x.dtype, w.dtype, to.dtype)
+            types = types_in(Types(x.dtype, w.dtype, to.dtype), precision)
             plan = plan_for(g, Direction.FORWARD, types, threads, algorithm, most=most)
             plan.program.run(
                 x, w, None, bias_for(b, plan.problem.machine.compute), add, to, ACTIVATIONS[activation], False
@@ -69,14 +71,15 @@ def forward(
 
 def input_gradient(
     g: Geometry, grad_output: Array, weight: Array, bias: Array | None, out: Array, *, algorithm: str = "auto",
-    threads: int = 1, most: int | None = None,
+    threads: int = 1, most: int | None = None, precision: str | None = None,
 ) -> None:  # fmt: skip
     """out = the gradient with respect to the input (also the transposed convolution, then with a bias)."""
     g = as_zeros(g)
     check(g, Direction.INPUT_GRADIENT, grad_output.dtype, algorithm)
+    weight = in_precision(weight, precision)
 
     def bare(g: Geometry, dy: Array, w: Array, to: Array, b: Array | None = None) -> None:
-        types = Types(dy.dtype, w.dtype, to.dtype)
+        types = types_in(Types(dy.dtype, w.dtype, to.dtype), precision)
         plan = plan_for(g, Direction.INPUT_GRADIENT, types, threads, algorithm, most=most)
         b = bias_for(b, plan.problem.machine.compute)
         if to.size:
@@ -129,8 +132,9 @@ def write_rest(p: Problem, out: Array, bias: Array | None, residual: Array | Non
 
 
 def weight_gradient(
-    g: Geometry, input: Array, grad_output: Array, out: Array, *, algorithm: str = "auto", threads: int = 1
-) -> None:
+    g: Geometry, input: Array, grad_output: Array, out: Array, *, algorithm: str = "auto", threads: int = 1,
+    precision: str | None = None,
+) -> None:  # fmt: skip
     """out (O, I/groups, *kernel) = the gradient with respect to the weight; zeros for an empty batch."""
     check(g, Direction.WEIGHT_GRADIENT, input.dtype, algorithm)
     if out.size == 0:
@@ -140,7 +144,8 @@ def weight_gradient(
         return
 
     def run(x: Array, dy: Array, to: Array) -> None:
-        gradient_for(g, Types(x.dtype, dy.dtype, to.dtype), threads, algorithm).run(x, dy, to)
+        types = types_in(Types(x.dtype, dy.dtype, to.dtype), precision).plain
+        gradient_for(g, types, threads, algorithm).run(x, dy, to)
 
     if out.dtype in FLOATS:
         run(input, grad_output, out)

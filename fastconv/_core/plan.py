@@ -38,6 +38,9 @@ class Plan:
         self.problem, self.choice, self.program = fit(self._made) if fit else (p, c := choose(p), self._made(p, c))
 
     def _made(self, p: Problem, choice: Choice) -> Program:
+        if choice.method.halves:
+            p = p._replace(types=p.types.plain)
+
         def of(g: Geometry) -> Program:
             return choice.method.program(p._replace(geometry=lifted(g)), choice.variant)
 

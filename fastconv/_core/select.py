@@ -77,7 +77,7 @@ def choose(p: Problem, shown: Geometry | None = None) -> Choice:
     """
     forced, refused = p.wish != "auto", []
     for method, variant in asked(p.wish):
-        if why := method.why_not(p, variant):
+        if why := method.why_not(p, variant) or _why_not_rounded(method, p):
             refused.append((method.title, f"{method.title} does not apply: {why}"))
             continue
         if p.empty:
@@ -97,6 +97,10 @@ def choose(p: Problem, shown: Geometry | None = None) -> Choice:
     )
 
 
+def _why_not_rounded(method: Method, p: Problem) -> str | None:
+    return "it cannot round its operands to bfloat16" if p.types.rounded and not method.rounds else None
+
+
 def _last_fast(refused: list[tuple[str, str]]) -> str:
     """Why no fast method, as the last one that was asked says it."""
     fast = {method.title for method in METHODS if method.word != "direct"}
@@ -106,11 +110,13 @@ def _last_fast(refused: list[tuple[str, str]]) -> str:
 # ---- what others ask of the methods --------------------------------------------------------------------------------
 
 
-def check(g: Geometry, direction: Direction, dtype: DType, wish: str, use: Use = Use.ONCE) -> None:
+def check(
+    g: Geometry, direction: Direction, dtype: DType, wish: str, use: Use = Use.ONCE, types: Types | None = None
+) -> None:
     """Refuse a method that the caller asks for and that does not apply to arrays of `dtype`, saying why."""
     if wish not in ("auto", "direct"):
-        types = Types(dtype, dtype, result_of(dtype))
-        choose(problem_here(g, direction, types, use, None, wish), g)
+        own = types or Types(dtype, dtype, result_of(dtype))
+        choose(problem_here(g, direction, own, use, None, wish), g)
 
 
 def known(wish: str) -> bool:

@@ -88,6 +88,7 @@ class Codes(NamedTuple):
     input: int
     weight: int
     result: int
+    held: int = _native.COMPUTES["float32"]  # fc_compute of the weights that a plan holds for a transform
 
 
 class Types(NamedTuple):
@@ -96,25 +97,50 @@ class Types(NamedTuple):
     input: DType
     weight: DType
     result: DType
+    packed: str = ""  # the type of 16 bits that a plan holds its weights in; '' where it is that of the sums
+    rounded: bool = False  # whether operands are rounded to bfloat16
+    beside: bool = False  # whether a plan may hold a transform of them in the type of the sums too
 
     @property
     def compute(self) -> DType:
         """The type of the sums."""
         return COMPUTE_DTYPES[COMPUTE[self.result]]
 
+    @property
+    def read_in_place(self) -> bool:
+        """Whether an input is of the type that kernels multiply."""
+        return self.input == self.compute and not self.rounded
+
+    @property
+    def plain(self) -> Types:
+        """The same with weights held in the type of the sums."""
+        return self._replace(packed="", beside=False)
+
 
 @lru_cache(maxsize=256)
 def codes(types: Types) -> Codes:
-    """The numbers of three types."""
-    return Codes(COMPUTE[types.result], STORAGE[types.input], STORAGE[types.weight], STORAGE[types.result])
+    """The numbers of three types, of kernels that multiply in the type of the sums."""
+    compute = _native.COMPUTES["rounded float32"] if types.rounded else COMPUTE[types.result]
+    return Codes(
+        compute, STORAGE[types.input], STORAGE[types.weight], STORAGE[types.result], _halves_compute(types) or compute
+    )
 
 
 _SHORT: Final = frozenset(map(np.dtype, ("int8", "uint8", "int16")))  # what int16 operands hold
 
 
+def _halves_compute(types: Types) -> int | None:
+    """fc_compute of products of weights that are held in 16 bits; None of others."""
+    if not types.packed:
+        return None
+    return _native.COMPUTES[types.packed if types.rounded else f"float32 by {types.packed}"]
+
+
 def product_compute(types: Types) -> int:
     """fc_compute of the products of the direct driver: of integers of 8 and 16 bits pairs of int16, which one
     instruction multiplies and adds; their sums are those of int32."""
+    if types.packed or types.rounded:
+        return _halves_compute(types) or _native.COMPUTES["rounded float32"]
     pairs = types.input in _SHORT and types.weight in _SHORT and COMPUTE[types.result] == _native.COMPUTES["int32"]
     return _native.COMPUTES["int16"] if pairs else COMPUTE[types.result]
 

@@ -66,6 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bgr", action="store_true", help="feed blue, green, red in place of red, green, blue")
     parser.add_argument("--save", metavar="FILE", help="write the first output that is a picture into FILE")
     parser.add_argument("--threads", type=at_least(1), metavar="N", help="threads (default: all)")
+    parser.add_argument(
+        "--weights-dtype", choices=("float32", "float16", "bfloat16"), metavar="TYPE",
+        help="hold weights rounded to float16 or bfloat16: half the memory",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), metavar="TYPE",
+        help="bfloat16: round inputs and weights of convolutions and matrix products to it, and sum in float32",
+    )  # fmt: skip
     parser.add_argument("--explain", action="store_true", help="show the steps of the graph too")
     parser.add_argument("--profile", action="store_true", help="show the mean time of every step over ten runs")
     add_json(parser)
@@ -80,7 +88,9 @@ def run(args: argparse.Namespace) -> int:
     names = _names(args.labels)
     from ..onnx import InferenceSession
 
-    session = InferenceSession(args.model, num_threads=args.threads)
+    session = InferenceSession(
+        args.model, num_threads=args.threads, weights_dtype=args.weights_dtype, precision=args.precision
+    )
     inputs = session.get_inputs()
     if not inputs:
         raise CommandError(f"{args.model} takes no input")

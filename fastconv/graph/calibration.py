@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from .._core.arrays import Array
+from .._core.rounding import PRECISIONS
 from ..errors import ConvError
 from .graph import Graph, Node, ValueInfo
 from .optimise import EXACT, optimise
@@ -97,12 +98,14 @@ def checked_method(method: object) -> str:
     return str(method)
 
 
-def checked_int8(precision: object, calibration: object) -> bool:
-    """Whether 8-bit integers are asked for."""
+def checked_int8(precision: object, calibration: object, weights_dtype: object = None) -> bool:
+    """Whether 8-bit integers are asked for; what else `precision` may be is `checked_halves`' affair."""
     if precision == "int8":
+        if weights_dtype is not None:
+            raise ConvError(f"precision='int8' holds weights in 8 bits; leave out weights_dtype={weights_dtype!r}.")
         return True
-    if precision not in (None, "float32"):
-        raise ConvError(f"precision must be 'float32' or 'int8', but got {precision!r}.")
+    if isinstance(precision, str) and precision not in PRECISIONS:
+        raise ConvError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, 'int8', but got {precision!r}.")
     if calibration is not None:
         raise ConvError("calibration is for precision='int8'; pass that too, or leave calibration out.")
     return False

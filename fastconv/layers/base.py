@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from math import prod
@@ -191,6 +191,7 @@ class Layer(Made):
     is_net: ClassVar[bool] = False  # is a net of its own, whose layers have paths below its name
     is_chain: ClassVar[bool] = False  # and one of layers one after another
     _named = False  # whether a `Model` chose the name
+    precision: str | None = None  # what operands of convolutions and products are rounded to; see `compile`
 
     def __init__(
         self,
@@ -663,3 +664,10 @@ def snake_case(name: str) -> str:
     """Keras' default layer name: Conv2D becomes conv2d, MaxPooling2D max_pooling2d."""
     name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def all_layers(layer: Layer) -> Iterable[Layer]:
+    """The layers inside `layer`, at any depth."""
+    for inner in layer.sublayers():
+        yield inner
+        yield from all_layers(inner)

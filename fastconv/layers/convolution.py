@@ -154,7 +154,8 @@ class Conv(Convolution):
     def _planned(self, x: Array) -> tuple[Geometry, dict[str, Any]]:
         """The convolution of an input of this shape (channels last), and how to do it."""
         g = self.geometry(self._own_order(x).shape[1:], len(x))
-        return g, {"algorithm": wish_for_batch(g, self.dtype), "threads": threads.effective(None)}
+        algorithm = wish_for_batch(g, self.dtype)
+        return g, {"algorithm": algorithm, "threads": threads.effective(None), "precision": self.precision}
 
     def _convolve(self, x: Array, activation: Function) -> Array:
         self._kept_input = x
@@ -330,7 +331,8 @@ class ConvTranspose(Convolution):
         bias = None if self.bias is None else self.bias.array
         y = memory.empty((g.batch, *g.input_size, self.filters), self.dtype)
         weight = _logical_weight(self.kernel.array)
-        operations.input_gradient(g, _logical(taken), weight, bias, _logical(y), threads=threads.effective(None))
+        how: dict[str, Any] = {"threads": threads.effective(None), "precision": self.precision}
+        operations.input_gradient(g, _logical(taken), weight, bias, _logical(y), **how)
         return self._finish(y, activation, False)
 
     def _planned(self, x: Array) -> Geometry:
@@ -341,11 +343,12 @@ class ConvTranspose(Convolution):
         dz = self._activation_gradient(grad)
         x, kernel = self._kept_input, self.kernel
         assert kernel is not None and x is not None
-        g, team = self._planned(x), threads.effective(None)
+        g = self._planned(x)
+        how: dict[str, Any] = {"threads": threads.effective(None), "precision": self.precision}
         kernel.grad = memory.again(kernel.grad, kernel.shape, self.dtype)
-        operations.weight_gradient(g, _logical(dz), _logical(x), _logical_weight(kernel.grad), threads=team)
+        operations.weight_gradient(g, _logical(dz), _logical(x), _logical_weight(kernel.grad), **how)
         dx = memory.empty(x.shape, self.dtype)
-        operations.forward(g, _logical(dz), _logical_weight(kernel.array), None, None, None, _logical(dx), threads=team)
+        operations.forward(g, _logical(dz), _logical_weight(kernel.array), None, None, None, _logical(dx), **how)
         if self._kept is not None:  # else dz is the caller's
             memory.give_back(dz)
         return self._own_order(dx)

@@ -97,7 +97,7 @@ class Dense(Layer):
             bias = None if self.bias is None else self.bias.array
             pixels, kernel = _as_pixels(x), _as_1x1(self.kernel.array)
             to = _as_pixels(z)
-            operations.forward(self._product(x), pixels, kernel, bias, None, None, to, threads=effective(None))
+            operations.forward(self._product(x), pixels, kernel, bias, None, None, to, **self._how())
         else:
             z[...] = 0 if self.bias is None else self.bias.array
         y = z if activation is LINEAR else activation.value(z)
@@ -116,7 +116,7 @@ class Dense(Layer):
         dx = memory.empty(self._kept_input.shape, self.dtype)
         if dx.size:
             kernel, to = _as_1x1(self.kernel.array), _as_pixels(dx)
-            operations.input_gradient(self._product(dx), _as_pixels(dz), kernel, None, to, threads=effective(None))
+            operations.input_gradient(self._product(dx), _as_pixels(dz), kernel, None, to, **self._how())
         return dx
 
     def backward_weights(self, grad: ArrayLike) -> None:
@@ -132,12 +132,15 @@ class Dense(Layer):
         kernel.grad = memory.again(kernel.grad, kernel.shape, self.dtype)
         if x.size:
             to = _as_1x1(kernel.grad)
-            operations.weight_gradient(self._product(x), _as_pixels(x), _as_pixels(dz), to, threads=effective(None))
+            operations.weight_gradient(self._product(x), _as_pixels(x), _as_pixels(dz), to, **self._how())
         else:
             kernel.grad[...] = 0
         if self.bias is not None:
             self.bias.grad = rows.channel_sums(dz)
         return dz
+
+    def _how(self) -> dict[str, Any]:
+        return {"threads": effective(None), "precision": self.precision}
 
     def _product(self, x: Array) -> Geometry:
         """The matrix product as a 1x1 convolution over one column of samples: it shares the convolutions' threads,

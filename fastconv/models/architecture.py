@@ -143,7 +143,7 @@ def _training(net: Net) -> dict[str, Any]:
     return {
         "optimizer": _optimizer(optimizer), "iterations": optimizer.iterations, "spared": list(optimizer._spared),
         "losses": [None if loss is None else _plain(loss, LOSSES) for loss in objective.losses],
-        "loss_weights": objective.weights, "metrics": metrics,
+        "loss_weights": objective.weights, "metrics": metrics, "precision": net.precision,
         "slots": {n: len(kept) for n, p in net.named_parameters() if (kept := optimizer.slots(p))},
     }  # fmt: skip
 
@@ -200,13 +200,14 @@ class Training:
             for loss in told["losses"]
         ]
         self.weights = list(told["loss_weights"])
+        self.precision = told.get("precision")
         self.metrics = [
             [name if name == "accuracy" else _own(str(name), custom) for name in each] for each in told["metrics"]
         ]
 
     def apply(self, net: Net, slots: Sequence[tuple[Parameter, list[Any]]]) -> None:
         """Compile the net, and go on where the training was."""
-        net.compile(self.optimizer, self.losses, self.metrics, self.weights)
+        net.compile(self.optimizer, self.losses, self.metrics, self.weights, precision=self.precision)
         self.optimizer.resume(self.iterations, slots)
 
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.arrays import Array, empty
+from .._core.rounding import NO_HALVES, Halves, require_single
 from .._core.words import Shape
 from ..errors import ConvError
 from ..graph.graph import Graph
+from ..graph.half_weights import hold_halves
 from ..graph.optimise import optimise
 from ..graph.slices import Sliced
 from ..graph.summary import Profile, table
@@ -41,8 +43,10 @@ class InferencePlan:
     `current` is False once the model's have changed.
     """
 
-    def __init__(self, model: Net, samples: Shape | list[Shape]) -> None:
+    def __init__(self, model: Net, samples: Shape | list[Shape], halves: Halves = NO_HALVES) -> None:
         self.model, self.samples = model, samples if isinstance(samples, list) else [samples]
+        self._halves = halves
+        require_single(halves, np.dtype(model.dtype))
         self._parameters = model.parameters()
         self._versions = [parameter.version for parameter in self._parameters]
         traced = Tracer(model, self.samples)
@@ -54,7 +58,9 @@ class InferencePlan:
 
     def _optimised(self, graph: Graph) -> Graph:
         """The graph that is run."""
-        return optimise(graph)
+        optimised = optimise(graph)
+        hold_halves(optimised, self._halves)
+        return optimised
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy and a pickle are made of the model again, as long as it has the weights that were packed."""
@@ -63,7 +69,7 @@ class InferencePlan:
                 f"this plan of {self.model.name} holds weights that the model no longer has, and cannot be copied; "
                 "copy the model, or what compile_inference gives now."
             )
-        return InferencePlan, (self.model, self.samples)
+        return InferencePlan, (self.model, self.samples, self._halves)
 
     @property
     def sample(self) -> Shape:
@@ -82,7 +88,8 @@ class InferencePlan:
         )
         stale = "" if self.current else ", the model's weights have changed since"
         kind, steps = type(self).__name__, len(self.steps)
-        return f"<{kind} of {self.model.name}: {shapes} {self.model.dtype}, {steps} steps{stale}>"
+        held = "".join(f", {name}={value!r}" for name, value in self._halves.options.items())
+        return f"<{kind} of {self.model.name}: {shapes} {self.model.dtype}{held}, {steps} steps{stale}>"
 
     @property
     def steps(self) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike
 
 from .. import losses
 from .._core.arrays import as_array
+from .._core.rounding import Halves, checked_halves
 from .._core.words import Shape, integer
 from ..errors import ConvError
 from ..graph.calibration import checked_int8
-from ..layers.base import Array, Layer, Parameter, Sample, Window, prefix_of
+from ..layers.base import Array, Layer, Parameter, Sample, Window, all_layers, prefix_of
 from ..layers.core import Dropout
 from ..layers.memory import Arena
 from ..layers.symbolic import Symbolic, input_tensor
@@ -53,7 +54,7 @@ class Net(Trainable, Predicting, Layer):
     def __init__(self, *, name: str | None = None, seed: int | None = None, **options: Any) -> None:
         super().__init__(name=name, **options)
         self.seed = None if seed is None else integer("seed", seed)
-        self._plans: dict[tuple[Shape, ...], InferencePlan] = {}
+        self._plans: dict[tuple[tuple[Shape, ...], Halves], InferencePlan] = {}
         self._arena = Arena()
         self._tape: Tape | None = None
         self._logits_wiring: tuple[Wiring, Wiring] | None = None
@@ -316,8 +317,8 @@ class Net(Trainable, Predicting, Layer):
         super().release()
 
     def compile_inference(
-        self, input_shape: Any = None, *, precision: str | None = None, calibration: Any = None,
-        calibration_method: str = "percentile",
+        self, input_shape: Any = None, *, weights_dtype: str | None = None, precision: str | None = None,
+        calibration: Any = None, calibration_method: str = "percentile",
     ) -> InferencePlan:  # fmt: skip
         """Prepare the net for samples of this shape, as `predict` uses it.
 
@@ -329,7 +330,10 @@ class Net(Trainable, Predicting, Layer):
         input_shape : sequence of int or None, optional
             Of the samples, with or without a batch axis; a list of them where there are several inputs; that of the
             build if not given.
-        precision : {'float32', 'int8'}, optional
+        weights_dtype : {'float32', 'float16', 'bfloat16'}, optional
+            Weights of 16 bits are rounded to the nearest and held so, and multiplied in float32.
+        precision : {'float32', 'bfloat16', 'int8'}, optional
+            'bfloat16' rounds the inputs of convolutions and dense layers, and their weights, to it; sums are float32.
             'int8' computes in 8-bit integers: weights symmetric a channel, activations affine a tensor.
         calibration : array_like, optional
             Samples as the net will see them, some dozens: what the ranges of activations are taken from; a list or a
@@ -348,22 +352,16 @@ class Net(Trainable, Predicting, Layer):
         ConvError
             For a calibration that is missing, empty, constant, not finite or of another shape.
         """
-        if checked_int8(precision, calibration):
+        if checked_int8(precision, calibration, weights_dtype):
             return QuantisedInferencePlan(self, self._known_samples(input_shape), calibration, calibration_method)
+        halves = checked_halves(weights_dtype, precision)
         samples = None if input_shape is None else tuple(self._samples(input_shape))
         if samples is None and self.built_shape is not None:
             samples = tuple(self._samples(self._built()))
-        plan = None if samples is None else self._plans.get(samples)
+        plan = None if samples is None else self._plans.get((samples, halves))
         if samples is None or plan is None or not plan.current:
             samples = tuple(self._known_samples(input_shape))
             if len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
-            plan = self._plans[samples] = InferencePlan(self, list(samples))
+            plan = self._plans[samples, halves] = InferencePlan(self, list(samples), halves)
         return plan
-
-
-def all_layers(layer: Layer) -> Iterable[Layer]:
-    """The layers inside `layer`, at any depth."""
-    for inner in layer.sublayers():
-        yield inner
-        yield from all_layers(inner)

@@ -88,7 +88,8 @@ class Predicting(Steps):
     ) -> list[Array]:
         inputs = [as_array("x", array) for array in arrays]
         self._batches(inputs)
-        plan = self.compile_inference([Sample(array.shape[1:]) for array in inputs])
+        samples = [Sample(array.shape[1:]) for array in inputs]
+        plan = self.compile_inference(samples, precision=self.precision)
         count = len(inputs[0])
         if count <= size:
             results = _as_list(plan.run(_of(inputs)))
@@ -107,13 +108,15 @@ class Predicting(Steps):
         return whole
 
     @abstractmethod
-    def compile_inference(self, input_shape: Any = None) -> InferencePlan:
+    def compile_inference(self, input_shape: Any = None, *, precision: str | None = None) -> InferencePlan:
         """Prepare the model for samples of this shape.
 
         Parameters
         ----------
         input_shape : sequence of int or None, optional
             Of the samples, with or without a batch axis; that of the build if not given.
+        precision : str, optional
+            What operands are rounded to.
 
         Returns
         -------

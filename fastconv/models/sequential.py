@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike
 
 from .._core.words import Shape
 from ..errors import ConvError, ConvTypeError
-from ..layers.base import Array, Layer, Sample, Window, locating
+from ..layers.base import Array, Layer, Sample, Window, all_layers, locating
 from ..layers.core import chain, chain_axes, chain_window, unique_names
 from ..layers.symbolic import Symbolic
 from .convert import to_fully_convolutional
-from .net import Net, all_layers
+from .net import Net
 from .wiring import Wiring, chained
 
 
@@ -109,6 +109,8 @@ class Sequential(Net):
             raise ConvTypeError(f"{layer.name} computes in {layer.dtype}, but {self.name} in {self.dtype}.")
         chain("layers", [*self.layers, layer])
         unique_names([*self.layers, layer])
+        for one in (layer, *all_layers(layer)):
+            one.precision = self.precision  # of `compile`
         self.layers.append(layer)
 
     @property

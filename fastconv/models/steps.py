@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import optimizers
+from .._core.rounding import checked_halves, require_single
 from ..errors import ConvError, ConvTypeError, keras_has
 from ..layers import memory
-from ..layers.base import Array, Layer
+from ..layers.base import Array, Layer, all_layers
 from .data import Batch, bare, listed, named_arrays, same_length
 from .objective import Objective
 from .wiring import Wiring, back, run
@@ -37,6 +38,7 @@ class Steps:
     optimizer: optimizers.Optimizer | None = None
     loss: Any = None
     metrics: Sequence[Any] = ()
+    precision: str | None  # what operands are rounded to
     _objective: Objective | None = None
     _arena: memory.Arena  # activations and gradients of a step, used again by the next
 
@@ -55,6 +57,8 @@ class Steps:
         loss: Any = "sparse_categorical_crossentropy",
         metrics: Any = (),
         loss_weights: Any = None,
+        *,
+        precision: str | None = None,
         **others: Any,
     ) -> None:
         """Choose how to train.
@@ -72,6 +76,9 @@ class Steps:
             'accuracy', or functions of (outputs, targets).
         loss_weights : list or dict of float, optional
             Factors of the losses in their sum, which is the loss; 1 if not given.
+        precision : {'float32', 'bfloat16'}, optional
+            'bfloat16' rounds the operands of convolutions and dense layers to it, forward and backward, in steps and in
+            `predict`; sums, weights and the optimiser stay float32.
         **others : Any
             Refused: what else Keras' compile takes is Keras' own.
 
@@ -84,6 +91,13 @@ class Steps:
         chosen = optimizers.optimizer(optimizer)
         objective = Objective(self.output_names, loss, metrics, loss_weights)
         objective.require_no_softmax(self.wiring, self.name)
+        halves = checked_halves(None, precision)
+        inner = list(all_layers(self._model()))
+        for layer in inner:
+            require_single(halves, layer.dtype)
+        for layer in inner:
+            layer.precision = halves.packed or None
+        self._model().precision = halves.packed or None
         self.optimizer, self._objective = chosen, objective
         several = len(self.output_names) > 1
         self.loss = objective.losses if several else objective.losses[0]

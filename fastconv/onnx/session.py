@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from .._core.arrays import Array
+from .._core.rounding import checked_halves
 from ..errors import ConvTypeError
 from ..graph.calibration import checked_calibration, checked_int8, checked_labels, checked_method
 from ..graph.errors import OnnxError
 from ..graph.graph import Graph, ValueInfo
+from ..graph.half_weights import hold_halves
 from ..graph.halves import hold_in_float32
 from ..graph.memory import LARGEST_VALUE
 from ..graph.optimise import EXACT, INTEGERS, optimise
@@ -42,8 +44,9 @@ class InferenceSession:
     quantized : {'integers', 'exact'}
         How 8-bit operators of a quantised model compute: on bytes, where a result may be the integer beside that of the
         graph step by step; or step by step, in float32.
-    precision : {'float32', 'int8'}, optional
-        'int8' quantises a float model: weights symmetric a channel, activations affine a tensor.
+    precision : {'float32', 'bfloat16', 'int8'}, optional
+        'bfloat16' rounds the inputs and weights of convolutions and matrix products to it, and sums in float32. 'int8'
+        quantises a float model: weights symmetric a channel, activations affine a tensor.
     calibration : array_like or dict of str to array_like, optional
         Inputs as the model will see them, some dozens, by name if there are several: what the ranges of activations are
         taken from. For 'int8'.
@@ -51,6 +54,8 @@ class InferenceSession:
         The range of an activation less its outermost hundredth of a percent at either end, or its whole range.
     providers : sequence of str, optional
         Accepted and ignored, for code written for ONNX Runtime.
+    weights_dtype : {'float32', 'float16', 'bfloat16'}, optional
+        Weights of convolutions and matrix products that stay the same are rounded to 16 bits and held so.
 
     Raises
     ------
@@ -73,7 +78,9 @@ class InferenceSession:
         calibration: Any = None,
         calibration_method: str = "percentile",
         providers: Sequence[str] | None = None,
+        weights_dtype: str | None = None,
     ) -> None:
+        halves = checked_halves(weights_dtype, None if precision == "int8" else precision)
         if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
             raise OnnxError(f"num_threads must be a positive integer or None, but got {num_threads!r}.")
         if not isinstance(keep_shapes, int) or keep_shapes < 1:
@@ -85,12 +92,13 @@ class InferenceSession:
         self._read_nodes = len(graph.nodes)
         hold_in_float32(graph)
         self._calibrated: Calibrated | None = None
-        if checked_int8(precision, calibration):
+        if checked_int8(precision, calibration, weights_dtype):
             feeds = checked_calibration(calibration, *self._declared())
             self._calibrated = Calibrated(graph, feeds, checked_method(calibration_method), num_threads)
             graph = self._calibrated.graph()
-        elif optimise:
-            graph = _optimised(graph, max_value_bytes, quantized)
+        else:
+            graph = _optimised(graph, max_value_bytes, quantized) if optimise else graph
+            hold_halves(graph, halves)
         self._prepared = Prepared(graph, num_threads, keep_shapes, max_value_bytes, self._read_nodes)
 
     def _declared(self) -> tuple[dict[str, Any], dict[str, Any]]:

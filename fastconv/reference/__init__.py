@@ -537,6 +537,21 @@ def abs_sum(function: Callable[..., Any], *arguments: Any, **options: Any) -> An
     return function(*(magnitude(value) for value in arguments), **kept)
 
 
+def rounded(array: ArrayLike, dtype: str) -> Array:
+    """Weights as plans with `weights_dtype=dtype` hold them, or operands as `precision=dtype` rounds them, in float32:
+    the nearest numbers of that type, of two as near the one that is even.
+
+    A number of 'float16' has 11 significant bits, and none below 2**-24; one of 'bfloat16' 8, and none below 2**-133.
+    """
+    bits, least = {"float32": (24, -149), "float16": (11, -24), "bfloat16": (8, -133)}[dtype]
+    x = np.asarray(array, np.float64)
+    step = np.ldexp(1.0, np.maximum(np.frexp(x)[1] - bits, least))
+    with np.errstate(over="ignore", invalid="ignore"):
+        nearest = np.where(np.isfinite(x), np.rint(x / step) * step, x)
+        largest = (2 - 2.0 ** (1 - bits)) * 2.0 ** (15 if dtype == "float16" else 127)
+        return np.where(np.abs(nearest) > largest, np.sign(nearest) * np.inf, nearest).astype(np.float32)
+
+
 # ---- The three readings of the identity -----------------------------------------------------------------------------
 
 

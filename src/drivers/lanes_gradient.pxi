@@ -128,7 +128,7 @@ cdef void lanes_gradient_task(void* job_, char* scratch, size task, fc_watch* wa
 
 cdef bint gradient_in_place(const LanesJob* job) noexcept nogil:
     """Whether dY is read as it lies: channels side by side, rows a whole number of pixels apart."""
-    return (job.may_lie and lies_in_vectors(job.kernels, &job.y, job.y_code == job.kernels.sum)
+    return (job.may_lie and lies_in_vectors(job.kernels, &job.y, job.y_code == job.kernels.input)
             and job.y.s[3] > 0
             and job.y.s[2] % job.y.s[3] == 0)
 

@@ -6,7 +6,7 @@
 #   for block of tiles x run of panels                      threads take these
 #     V[E][tiles][channels] = transformed tiles of inputs   second-level cache
 #     for panel of output channels
-#       for slice of the channels                           one slice if a plan holds U
+#       for slice of the channels                           one slice if a plan holds U; weights of 16 bits are widened
 #         U[E][slice][width] = transformed weights          second-level cache
 #         for each of the E elements: M += V * U            micro-kernel
 #       m x m outputs = transformed M, bias, epilogue
@@ -167,6 +167,7 @@ cdef class Winograd(Program):
     even number of rows and columns, channels last in whole vectors, no residual, no activation but relu.
     """
     cdef WinogradJob job
+    cdef const fc_kernels* held      # of packed weights
     cdef Phase phase
     cdef bint transposed
     cdef size tile_columns
@@ -178,6 +179,7 @@ cdef class Winograd(Program):
         cdef WinogradJob* job = &self.job
         cdef size i, taps
         self.compute_with(codes)
+        self.held = isa.compute[<int>codes.held]
         winograd_kind(job, self.kernels, kind)
         self.transposed = transposed
         job.x_code, job.y_code, job.mode, job.pool = self.input, self.result, extent.mode, pool
@@ -231,11 +233,11 @@ cdef class Winograd(Program):
         work.fixed = packed is None
         if packed is not None:
             work.view(packed.panels, &view, False)
-        bind_weights(work, &job.weights, job.kernels, &array, self.weight, view.p, True, 1, self.transposed, self.taps,
-                     self.places)
+        bind_weights(work, &job.weights, job.kernels if view.p == NULL else self.held, &array, self.weight, view.p, True, 1,
+                     self.transposed, self.taps, self.places)
         job.weights.channels = job.channels   # packed, of all planes of the kernel one after the other
-        job.weights.steps = round_up(job.channels, job.kernels.tile_k)
-        job.weights.group_elements = packed_elements(job.kernels, volume(self.taps), job.channels, job.outputs)
+        job.weights.steps = round_up(job.channels, job.weights.kernels.tile_k)
+        job.weights.group_elements = packed_elements(job.weights.kernels, volume(self.taps), job.channels, job.outputs)
         job.transformed = transformed_weights(work, None if job.few else packed)
         winograd_arrays(job)
         places_of(work, &job.x, &job.y, &job.residual, job.has_residual)
@@ -405,12 +407,20 @@ cdef void winograd_few_products(const WinogradJob* job, size panel, size width, 
 
 cdef const char* winograd_taps(const WinogradJob* job, size panel, size width, size channel, size channels, char* taps,
                                size* tap_stride) noexcept nogil:
-    """Where the weights of some channels of a panel lie, their taps `tap_stride` apart: in `taps` if not packed."""
-    if job.weights.packed != NULL:
+    """Where the weights of some channels of a panel lie, their taps `tap_stride` apart: in `taps` if not packed, or in 16
+    bits."""
+    cdef const Weights* w = &job.weights
+    cdef size tap
+    if w.packed != NULL and w.kernels.widen == NULL:
         tap_stride[0] = job.channels * width
-        return packed_panel(&job.weights, 0, panel) + channel * width * job.kernels.size
+        return packed_panel(w, 0, panel) + channel * width * job.kernels.size
     tap_stride[0] = channels * width
-    pack_panel(&job.weights, 0, panel, channel, channels, taps)
+    if w.packed == NULL:
+        pack_panel(w, 0, panel, channel, channels, taps)
+        return taps
+    for tap in range(volume(w.taps)):
+        w.kernels.widen(taps + tap * channels * width * job.kernels.size,
+                        packed_panel(w, 0, panel) + tap * w.steps * width * w.kernels.weight_size, channel, channels, width)
     return taps
 
 

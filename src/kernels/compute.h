@@ -14,70 +14,12 @@ typedef T NAME(vec) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeo
 #define OPERANDS 0
 #endif
 
-/* NaN is not below 0 and passes through. */
-static inline __attribute__((always_inline)) NAME(vec) NAME(relu)(NAME(vec) v) {
-    __typeof__(v < 0) below = v < 0;
-    return (NAME(vec))((__typeof__(below))v & ~below);
-}
-
-/* Not above 6; NaN is not and passes through. */
-static inline __attribute__((always_inline)) NAME(vec) NAME(at_most_six)(NAME(vec) v) {
-    const NAME(vec) six = (NAME(vec)){0} + 6;
-    __typeof__(v > six) above = v > six;
-    return (NAME(vec))(((__typeof__(above))v & ~above) | ((__typeof__(above))six & above));
-}
-
 /* ---- the register tile ------------------------------------------------------------------------------------- */
 
-static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, const int vectors,
-                                                              const fc_product *product, ptrdiff_t tiles) {
-    const fc_product p = *product;
-    const T *a = p.a, *b = p.b, *bias = p.bias, *residual = p.residual;
-    T *c = p.c;
-    const ptrdiff_t *a_row = p.a_row, *c_row = p.c_row, *residual_row = p.residual_row;
-    const char *ahead = p.ahead;
-    for (; tiles > 0; tiles--, a_row += rows, c_row += rows) {
-        NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
-        const T *row[FC_MAX_ROWS];
-        UNROLL for (int i = 0; i < rows; i++)
-            UNROLL for (int j = 0; j < vectors; j++)
-                acc[i][j] = p.accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES) : (NAME(vec)){0};
-        for (ptrdiff_t s = 0; s < p.segments; s++) {
-            const T *panel = b + p.segment[s].b * p.ldb;
-            UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + p.segment[s].a;
-            ptrdiff_t at = 0;
-            for (ptrdiff_t k = p.segment[s].k; k > 0; k--, at += p.step, panel += p.ldb, ahead += p.ahead_step) {
-                __builtin_prefetch(ahead, 0, 2);
-                NAME(vec) w[FC_MAX_VECTORS];
-                UNROLL for (int j = 0; j < vectors; j++) w[j] = *(const NAME(vec) *)(panel + j * LANES);
-                UNROLL for (int i = 0; i < rows; i++) {
-                    T x = row[i][at];
-                    UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += x * w[j];
-                }
-            }
-        }
-        if (bias)
-            UNROLL for (int j = 0; j < vectors; j++) {
-                NAME(vec) shift = *(const NAME(vec) *)(bias + j * LANES);
-                UNROLL for (int i = 0; i < rows; i++) acc[i][j] += shift;
-            }
-        if (residual) {
-            UNROLL for (int i = 0; i < rows; i++)
-                UNROLL for (int j = 0; j < vectors; j++)
-                    acc[i][j] += *(const NAME(vec) *)(residual + residual_row[i] + j * LANES);
-            residual_row += rows;
-        }
-        if (p.relu)
-            UNROLL for (int i = 0; i < rows; i++)
-                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(relu)(acc[i][j]);
-        if (p.relu == FC_RELU6)
-            UNROLL for (int i = 0; i < rows; i++)
-                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(at_most_six)(acc[i][j]);
-        UNROLL for (int i = 0; i < rows; i++)
-            UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(c + c_row[i] + j * LANES) = acc[i][j];
-    }
-}
-
+#define WEIGHTS T
+#define STEP_WEIGHTS(panel, j, step) (*(const NAME(vec) *)((panel) + (j) * LANES))
+#define TILE_K 1
+#include "register_tile.h"
 #include "tiles.h"
 
 /* ---- packing ----------------------------------------------------------------------------------------------- */
@@ -500,12 +442,17 @@ static const fc_extra extra_kernels[] = {
 
 #include "lanes.h"
 
-static const fc_kernels NAME(kernels) = {
-    .input = DTYPE, .weight = DTYPE, .sum = DTYPE, .input_size = sizeof(T), .weight_size = sizeof(T),
-    .size = sizeof(T), .tile_k = 1, .lanes = LANES, TILES, PACKING, STORES, BY_LANE
-    .add = NAME(add), .total_add = NAME(total_add), .total_end = NAME(total_end) FAST
-};
+#define TABLE(type, ...)                                                                                             \
+    {.input = type, .weight = DTYPE, .sum = DTYPE, .input_size = sizeof(T), .weight_size = sizeof(T),                \
+     .size = sizeof(T), .tile_k = 1, .lanes = LANES, TILES, __VA_ARGS__, STORES, BY_LANE                             \
+     .add = NAME(add), .total_add = NAME(total_add), .total_end = NAME(total_end) FAST}
+static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 
+#ifdef WITH_HALF
+#include "float_halves.h"
+#endif
+
+#undef TABLE
 #undef FAST
 #undef BY_LANE
 #undef LANE
@@ -537,18 +484,12 @@ static const fc_kernels NAME(kernels) = {
 #undef PATCH_ENTRY_3
 #undef PATCH_ENTRY_5
 #undef PATCHES
-#undef TILES
 #undef PACKS
 #undef PACKING
 #undef SHORT_PACK
 #undef SHORT_PACK_PANEL
 #undef SHORT_STORE
 #undef STORES
-#undef MICRO
-#undef MICRO_6
-#undef MICRO_12
-#undef ROW_6
-#undef ROW_12
 #undef PACK_TRANSPOSED
 #undef PACK_PANEL_AS_IT_LIES
 #undef OPERANDS

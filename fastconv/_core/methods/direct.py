@@ -46,6 +46,7 @@ class Direct:
     """The method."""
 
     word, title, variants = "direct", "Direct convolution", ("",)
+    halves, rounds = "", True
     former: ClassVar[dict[str, str]] = {}
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
@@ -224,7 +225,7 @@ class DirectProgram(Program):
             done = s.groups * self.exchanged.program.products()
         source, images, tile, reduction, tasks, scratch, packed = IN_PLACE, 1, (0, 0, 0), 0, 0, 0, 0  # of nothing
         if s.passes:
-            lies = channels_last and s.types.input == s.types.compute
+            lies = channels_last and s.types.read_in_place
             source, images, tile, reduction, tasks = self.native.blocking(0, lies)
             packs = prepared or (self.packs and not self.streams)
             scratch = self.native.scratch_bytes(packs, lies)

@@ -54,7 +54,7 @@ class BytesProgram(DirectProgram):
     """
 
     def __init__(self, p: Problem, compute: int, zero: int = 0, result: DType | None = None) -> None:
-        s = Sums.of(p)._replace(compute=compute)
+        s = Sums.of(p)._replace(products=compute)
         signed = compute == UINT8 and p.types.input == np.int8
         self.zero = zero + SIGN * signed
         self.result = result

@@ -17,7 +17,6 @@ from ..arrays import bias_for
 from ..operands import Operands
 from ..passes import Pass, Triple, exchanged_passes, terms, walks_padding
 from ..problem import Problem
-from ..types import Types
 from .direct_blocking import tuned, walk_cycles
 from .method import LONG_SUM, Array, Sums
 
@@ -128,7 +127,7 @@ def alternatives(p: Problem, passes: tuple[Pass, ...]) -> tuple[Point | None, Ex
         return None, None, False
     other, point, whole = exchanged_passes(g, p.transposed), None, False
     sums = Sums.of(p)._replace(passes=passes)
-    swapped = Types(p.types.weight, p.types.input, p.types.result)
+    swapped = p.types._replace(input=p.types.weight, weight=p.types.input)
     if _spreads_a_point(p):
         long = any(terms(q, p.channels) >= LONG_SUM for q in passes)
         if not (long and forced):

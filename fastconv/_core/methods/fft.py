@@ -70,6 +70,8 @@ class Fft:
 
     # ---- whether it pays
 
+    halves, rounds = "Fourier transforms of them are", False
+
     def offer(self, p: Problem) -> Offer:
         """Never by itself: what a step costs has not been measured on a machine that does nothing else."""
         return Offer("", False, "Fourier transforms are taken where they are asked for by name")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ..types import product_compute
 from .direct import DirectProgram
 from .fft_tiling import Tiling
 from .method import Array, Pass, Problem, Sums, Triple
@@ -76,10 +75,7 @@ def sums_of(
     p: Problem, q: Pass, channels: int, outputs: int, groups: int, inner: Triple, outer: Triple, images: int,
     mode: int = 0,
 ) -> Sums:  # fmt: skip
-    return Sums(
-        (q,), False, channels, outputs, groups, outer, inner, mode, images, True, p.types, p.machine,
-        product_compute(p.types),
-    )  # fmt: skip
+    return Sums((q,), False, channels, outputs, groups, outer, inner, mode, images, True, p.types, p.machine)
 
 
 POINT = Pass(((0,), (0,), (0,)), ((0,), (0,), (0,)), (1, 1, 1))

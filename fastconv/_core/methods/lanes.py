@@ -112,6 +112,7 @@ class Lanes:
     """The method: wherever it can, but for kernels far larger than what they are laid over."""
 
     word, title, variants = "direct", "A lane an output channel", ("lanes",)
+    halves, rounds = "a lane an output channel reads them in vectors, and they are few", True
     former: ClassVar[dict[str, str]] = {}
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
@@ -173,7 +174,7 @@ class LanesProgram(Program):
         self.problem = p
         self.largest = max(p.passes, key=lambda q: prod(q.counts))
         self.covers = sum(prod(q.output_size(p.size)) for q in p.passes) == prod(p.size)
-        self.apart = p.channels == p.outputs == 1 and not p.mode and p.types.input == p.types.compute
+        self.apart = p.channels == p.outputs == 1 and not p.mode and p.types.read_in_place
         self.made: dict[tuple[int, bool], _native.Lanes] = {}
         self.taps = prod(sum(map(len, {q.places[axis] for q in p.passes})) for axis in (1, 2))  # packed once each
         self.threads = p.machine.threads
@@ -236,7 +237,7 @@ class LanesProgram(Program):
             "remark": f"{'depthwise' if p.channels == 1 else 'grouped'} kernels, every lane an output channel with "
             "inputs of its own",
         }
-        lies = channels_last and p.types.input == p.types.compute
+        lies = channels_last and p.types.read_in_place
         if lies and (cut := self.first.patches(g.batch, m.threads)):
             rows, columns, tasks, team, scratch, packs = cut
             return Told(

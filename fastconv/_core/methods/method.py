@@ -57,6 +57,7 @@ class Told(NamedTuple):
     multiplications: int
     threads: int
     remark: str = ""  # behind the reason of the choice
+    transforms_held: bool = False  # beside weights in 16 bits, their transform in float32
 
 
 class Program(ABC):
@@ -120,6 +121,16 @@ class Method(Protocol):
         ...
 
     @property
+    def halves(self) -> str:
+        """Why it holds the weights of plans in the type of the sums, not in 16 bits; '' where it does not."""
+        ...
+
+    @property
+    def rounds(self) -> bool:
+        """Whether it can round its operands to bfloat16."""
+        ...
+
+    @property
     def former(self) -> dict[str, str]:
         """What callers said for a variant when each had a word of its own."""
         ...
@@ -173,15 +184,20 @@ class Sums(NamedTuple):
     held: bool
     types: Types
     machine: Machine
-    compute: int  # fc_compute of the products
+    products: int | None = None  # fc_compute of the products, where it does not follow from the types
 
     @classmethod
     def of(cls, p: Problem) -> Sums:
         """Those of a problem."""
         return cls(
             () if p.empty else p.passes, p.transposed, p.channels, p.outputs, p.groups, p.size, p.input_size, p.mode,
-            p.geometry.batch, p.held, p.types, p.machine, product_compute(p.types),
+            p.geometry.batch, p.held, p.types, p.machine,
         )  # fmt: skip
+
+    @property
+    def compute(self) -> int:
+        """fc_compute of the products."""
+        return product_compute(self.types) if self.products is None else self.products
 
     @property
     def operands(self) -> tuple[int, int, int]:

@@ -116,6 +116,7 @@ class Strassen:
     """
 
     word, title, variants = "strassen", "Strassen's product", tuple(KINDS)
+    halves, rounds = "Strassen's product adds them up", False
     former: ClassVar[dict[str, str]] = {"strassen_twice": "twice"}
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:
@@ -142,6 +143,9 @@ class Strassen:
         return None
 
     def offer(self, p: Problem) -> Offer:
+        if p.types.packed:
+            held = f"it would hold sums of the weights in float32, and these are to be {p.types.packed}"
+            return Offer("", False, held)
         if p.use is not Use.HELD:
             return Offer("", False, f"it is for plans, and this is a {p.use.value}")
         if why := sums_too_long(p):

@@ -126,4 +126,5 @@ def _of_few_pixels(p: Problem) -> Program:
         batch=p.channels, in_channels=g.batch, out_channels=p.outputs, groups=1, kernel_size=g.output_size,
         output_size=g.kernel_size, stride=g.dilation, dilation=g.stride,
     )  # fmt: skip
-    return METHOD.program(Problem(over, Direction.FORWARD, p.types, Use.ONCE, p.machine, "direct"), "")
+    types = p.types._replace(packed="bfloat16") if p.types.rounded else p.types  # both operands are rounded
+    return METHOD.program(Problem(over, Direction.FORWARD, types, Use.ONCE, p.machine, "direct"), "")

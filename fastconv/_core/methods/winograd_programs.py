@@ -88,6 +88,8 @@ class Tuned:
     strided: From = From(64, 7, 16 << 20)  # 3 x 3 taps at stride 2
     strided_phases: From = From(32, 4, 4 << 20)  # 2 x 2 in every phase
     size_strided_large: int = 24  # outputs a side from which on tiles of 4 x 4 outputs waste little of the map
+    size_strided_halves: int = 12  # likewise of weights in 16 bits, whose transform may be made in every run
+    size_bfloat16: int = 12  # outputs a side from which on it beats direct products of bfloat16
     batch_channels: int = 32  # of a training step, which transforms the weights once for the batch
     batch_tiles: int = 64  # of 4 x 4 outputs, over the batch
     few_tiles: int = 4  # of a batch: more make up for storing the transformed weights
@@ -192,15 +194,24 @@ class WinogradProgram(Program):
     """Passes whose tiles are transformed, a phase of the dilation after the other."""
 
     def __init__(self, p: Problem, variant: str) -> None:
+        if not p.held:  # a call transforms its weights at once
+            p = p._replace(types=p.types.plain)
         self.problem, self.variant = p, variant
         self.parts = [(i, part) for i, q in enumerate(p.passes) for part in dilation_phases(q, p.size)]
         self.covers = sum(prod(q.output_size(p.size)) for q in p.passes) == prod(p.size)
         even = len(self.parts) == 1 and not any(n % 2 for n in p.size[1:])
         self.pools = even and KINDS[variant].stride == 1 and p.outputs % p.machine.lanes == 0
         self.kind, self.first = kind_of(variant, p.passes[0]), self.parts[0][1]
-        self.holds = not few_tiles(p, self.kind, self._tiles(self.first, p.geometry.batch), True)
         self.made: dict[tuple[int, int, bool, bool], _native.Winograd] = {}
         self.deep = p.passes[0].counts[0] > 1
+        self.holds = self._holds()
+
+    def _holds(self) -> bool:
+        """Whether a plan holds the transformed weights."""
+        p = self.problem
+        if p.types.packed:
+            return self.deep or p.types.beside
+        return not few_tiles(p, self.kind, self._tiles(self.first, p.geometry.batch), True)
 
     def _tiles(self, part: Pass, batch: int) -> int:
         return tiles_of(self.kind, batch, part.output_size(self.problem.size))
@@ -223,10 +234,14 @@ class WinogradProgram(Program):
 
     def _pack(self, q: Pass, weight: Array) -> Packed:
         p, kind = self.problem, self.kind
-        packed = panels(p, q, weight)
+        packed = panels(Sums.of(p), q, weight)
         if not packed.finite or not self.holds:
             return packed
-        flat = self._flat(q, weight).panels if self.deep else packed.panels
+        flat = packed.panels
+        if self.deep:
+            flat = self._flat(q, weight).panels
+        elif p.types.packed:
+            flat = panels(p, q, weight).panels
         transformed = aligned_bytes(flat.size // kind.taps**2 * kind.weights**2)
         team = p.machine.threads if flat.size > 1 << 16 else 1
         _native.winograd_weights(
@@ -242,7 +257,8 @@ class WinogradProgram(Program):
         shape = list(planes.shape[:first] + planes.shape[first + 1 :])
         shape[first] *= deep
         flat = q._replace(taps=((0,), *q.taps[1:]), places=((0,), *q.places[1:]))
-        return panels(Sums.of(p)._replace(channels=p.channels * deep), flat, planes.reshape(shape))
+        sums = Sums.of(p)._replace(channels=p.channels * deep, types=p.types.plain._replace(rounded=False))
+        return panels(sums, flat, planes.reshape(shape))
 
     def run(
         self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
@@ -298,15 +314,15 @@ class WinogradProgram(Program):
         b = blocking(p, kind, tiles, held)
         scratch = self.native(0, p.geometry.batch, held).scratch_bytes(held)
         tasks = -(-tiles // b.tiles) * pieces(p.outputs, m.width, b.panels_per_task)
-        packed = sum(packed_bytes(p, prod(q.counts)) for q in p.passes)
-        packed = packed // kind.taps**2 * (kind.taps**2 + kind.weights**2 * held)
+        packed = sum(packed_bytes(Sums.of(p), prod(q.counts)) for q in p.passes)
+        packed += sum(packed_bytes(p, prod(q.counts)) for q in p.passes) // kind.taps**2 * kind.weights**2 * held
         return Told(
             tile=(kind.tile, kind.tile), block=f"{b.tiles} tiles", register_tile=(m.rows, m.width),
             source=f"transformed {kind.extent} x {kind.extent} tiles",
             workspace_bytes=scratch * _native.team_for(m.threads, tasks, scratch),
             packed_weight_bytes=packed if prepared or self.deep or packs_first(p) else 0,
             multiplications=kind.elements**2 * len(self.parts) * tiles * self.first.counts[0] * p.channels * p.outputs,
-            threads=m.threads,
+            threads=m.threads, transforms_held=held and bool(p.types.packed),
         )  # fmt: skip
 
 

@@ -73,6 +73,7 @@ class WinogradRows:
     """The method: by itself for plans."""
 
     word, title, variants = "winograd", "Winograd along rows", ("rows",)
+    halves, rounds = "Winograd along rows transforms them once, and they are few", True
     former: ClassVar[dict[str, str]] = {"winograd_rows": "rows"}
 
     def why_not(self, p: Problem, variant: str | None = None) -> str | None:

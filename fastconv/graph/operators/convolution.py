@@ -121,7 +121,7 @@ def _plan_of(
     if plan is None:
         plan = call.state[key] = prepared(
             Use.NETWORK, (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(WEIGHT_OUTWARD[w.ndim]), b,
-            data_format="channels_last", activation=fused, **options,
+            data_format="channels_last", activation=fused, **options, **call.halves,
         )  # fmt: skip
     _describe(call, plan, *after, fused)
     return plan
@@ -204,6 +204,7 @@ def conv_transpose(call: Call, x: Array, w: Array, b: Array | None = None) -> An
                 plan = call.state[key] = prepared_transposed(
                     (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(WEIGHT_OUTWARD[w.ndim]), b, stride, sides, 0,
                     groups, dilation, data_format="channels_last", activation=fused, num_threads=call.threads,
+                    **call.halves,
                 )  # fmt: skip
                 if plan.native:
                     break

@@ -133,7 +133,7 @@ def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any
     if plan is None:
         plan = call.state[rows] = prepared(
             Use.NETWORK, (1, 1, rows, inputs), weight.reshape(1, 1, inputs, outputs), bias, data_format="NHWC",
-            activation=call.get("activation"), num_threads=call.threads,
+            activation=call.get("activation"), num_threads=call.threads, **call.halves,
         )  # fmt: skip
         call.describe("1 x 1 convolution", plan.explain().packed_weight_bytes)
     call.natively()
@@ -166,7 +166,7 @@ class Products:
             few = count * weight.size < FEW_PRODUCTS
             plan = self._call.state[key] = prepared(
                 Use.NETWORK, (1, 1, count, weight.shape[0]), weight.reshape(1, 1, *weight.shape), bias,
-                data_format="NHWC", num_threads=1 if few else self._call.threads,
+                data_format="NHWC", num_threads=1 if few else self._call.threads, **self._call.halves,
             )  # fmt: skip
             packed = self._call.told.packed_bytes + plan.explain().packed_weight_bytes
             self._call.describe("gathered products" if self._name == "taps" else "packed products", packed)

@@ -19,6 +19,7 @@ from ..._core.arrays import Array
 from ..._core.words import Shape
 from ..errors import OnnxError
 from ..graph import Node
+from ..half_weights import options_of
 from ..halves import in_float32
 from ..memory import Pool
 
@@ -155,6 +156,11 @@ class Call:
         """An attribute."""
         found = self.node.attributes.get(name)
         return default if found is None else found
+
+    @property
+    def halves(self) -> dict[str, Any]:
+        """`weights_dtype` or `precision` of the plans that it makes, if any."""
+        return options_of(self.node)
 
     def error(self, text: str) -> OnnxError:
         """What is wrong with this node."""

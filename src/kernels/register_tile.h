@@ -1,0 +1,96 @@
+/* The register tile of floating-point sums: c[i][:] = relu(sum over k of a[row_i + k] * b[k][:] + bias[:] + residual[i][:]),
+   NAME(tiles)(rows, vectors, product, tiles). Included where T, NAME, LANES and NAME(vec) are those of the sums, with
+     WEIGHTS   element type of packed weights
+     TILE_K    steps of the reduction that lie side by side in them
+     STEP_WEIGHTS(panel, j, step)   vector j of the weights of one of these steps, as sums
+   and, where the instruction set multiplies and adds all of these steps at once,
+     INPUTS    element type of packed inputs
+     STEP_INPUTS(at)                these steps of a row from `at` on, in every lane
+     MULTIPLY(acc, x, w)            acc + x * w */
+
+#ifndef INPUTS
+#define INPUTS T
+#endif
+
+/* NaN is not below 0 and passes through. */
+static inline __attribute__((always_inline)) NAME(vec) NAME(relu)(NAME(vec) v) {
+    __typeof__(v < 0) below = v < 0;
+    return (NAME(vec))((__typeof__(below))v & ~below);
+}
+
+/* Not above 6; NaN is not and passes through. */
+static inline __attribute__((always_inline)) NAME(vec) NAME(at_most_six)(NAME(vec) v) {
+    const NAME(vec) six = (NAME(vec)){0} + 6;
+    __typeof__(v > six) above = v > six;
+    return (NAME(vec))(((__typeof__(above))v & ~above) | ((__typeof__(above))six & above));
+}
+
+static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, const int vectors,
+                                                              const fc_product *product, ptrdiff_t tiles) {
+    const fc_product p = *product;
+    const INPUTS *a = p.a;
+    const WEIGHTS *b = p.b;
+    const T *bias = p.bias, *residual = p.residual;
+    T *c = p.c;
+    const ptrdiff_t *a_row = p.a_row, *c_row = p.c_row, *residual_row = p.residual_row;
+    const char *ahead = p.ahead;
+    for (; tiles > 0; tiles--, a_row += rows, c_row += rows) {
+        NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
+        const INPUTS *row[FC_MAX_ROWS];
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < vectors; j++)
+                acc[i][j] = p.accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES) : (NAME(vec)){0};
+        for (ptrdiff_t s = 0; s < p.segments; s++) {
+            const WEIGHTS *panel = b + p.segment[s].b * p.ldb;
+            UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + p.segment[s].a;
+            ptrdiff_t at = 0;
+            for (ptrdiff_t k = p.segment[s].k; k > 0; k -= TILE_K, panel += TILE_K * p.ldb) {
+                UNROLL for (int step = 0; step < TILE_K; step++, ahead += p.ahead_step) __builtin_prefetch(ahead, 0, 2);
+#ifdef MULTIPLY
+                NAME(vec) w[FC_MAX_VECTORS];
+                UNROLL for (int j = 0; j < vectors; j++) w[j] = STEP_WEIGHTS(panel, j, 0);
+                UNROLL for (int i = 0; i < rows; i++) {
+                    const NAME(vec) x = STEP_INPUTS(row[i] + at);
+                    UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = MULTIPLY(acc[i][j], x, w[j]);
+                }
+                at += TILE_K;
+#else
+                UNROLL for (int step = 0; step < TILE_K; step++, at += p.step) {
+#if TILE_K > 1 && defined(__AVX512F__) /* what the steps share is read again: it would take registers */
+                    __asm__ volatile("" : : : "memory");
+#endif
+                    NAME(vec) w[FC_MAX_VECTORS];
+                    UNROLL for (int j = 0; j < vectors; j++) w[j] = STEP_WEIGHTS(panel, j, step);
+                    UNROLL for (int i = 0; i < rows; i++) {
+                        T x = row[i][at];
+                        UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += x * w[j];
+                    }
+                }
+#endif
+            }
+        }
+        if (bias)
+            UNROLL for (int j = 0; j < vectors; j++) {
+                NAME(vec) shift = *(const NAME(vec) *)(bias + j * LANES);
+                UNROLL for (int i = 0; i < rows; i++) acc[i][j] += shift;
+            }
+        if (residual) {
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < vectors; j++)
+                    acc[i][j] += *(const NAME(vec) *)(residual + residual_row[i] + j * LANES);
+            residual_row += rows;
+        }
+        if (p.relu)
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(relu)(acc[i][j]);
+        if (p.relu == FC_RELU6)
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(at_most_six)(acc[i][j]);
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(c + c_row[i] + j * LANES) = acc[i][j];
+    }
+}
+#undef INPUTS
+#undef WEIGHTS
+#undef STEP_WEIGHTS
+#undef TILE_K
