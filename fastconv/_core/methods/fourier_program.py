@@ -125,6 +125,8 @@ class FourierProgram(Program):
     ) -> None:  # fmt: skip
         a = Operands(x, weight, None, bias, residual, out, activation, channels_last)
         finite = packed is not None or special.all_finite(a.logical().weight)
+        machine = self.problem.machine
+        p = self.problem._replace(machine=machine._replace(threads=self._team(machine.threads, packed is not None)))
         for i, (q, native) in enumerate(zip(self.problem.passes, self.natives, strict=True)):
             if packed is not None:
                 held, mine = packed[i], packed[i]
@@ -133,10 +135,15 @@ class FourierProgram(Program):
                 held, mine = None, Packed(NONE, finite, own)
             rows = blocking(self.problem, q, self.samples).outputs[0]
             able = x.size > 0 and mine.transformed is not None and native  # of padding alone, directly
-            special.run(self.problem, q, a._replace(packed=held), able, rows, mine)
+            special.run(p, q, a._replace(packed=held), able, rows, mine)
 
     def _scratch(self) -> int:
         return max(int(one.scratch_bytes()) for one in self.natives)
+
+    def _team(self, tasks: int, prepared: bool) -> int:
+        """Threads that have scratch beside what a call makes."""
+        beside = 0 if prepared or self.problem.held else self._making()
+        return int(_native.team_for(self.problem.machine.threads, tasks, self._scratch(), beside))
 
     def _making(self) -> int:
         """Of the transformed kernel of a call, and what it is made in."""
@@ -144,9 +151,7 @@ class FourierProgram(Program):
         return max(held_bytes(p, q, self.samples) + 6 * 8 * prod(blocking(p, q, self.samples).samples) for q in p.passes)
 
     def need(self, prepared: bool) -> int:
-        p, own = self.problem, self._scratch()
-        team = _native.team_for(p.machine.threads, p.machine.threads, own)
-        return own * team + (0 if prepared else self._making())
+        return self._scratch() * self._team(self.problem.machine.threads, prepared) + (0 if prepared else self._making())
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
         p, m, batch, own = self.problem, self.problem.machine, self.problem.geometry.batch, self._scratch()
@@ -160,8 +165,8 @@ class FourierProgram(Program):
         return Told(
             tile=b.outputs, block="2 tiles", register_tile=(m.rows, m.width),
             source=f"spectra of tiles of {b.samples[0] or 1} x {wide}",
-            workspace_bytes=own * _native.team_for(m.threads, batch * first.tasks(), own)
-            + (0 if prepared else self._making()),
+            workspace_bytes=own * self._team(batch * first.tasks(), prepared)
+            + (0 if prepared or p.held else self._making()),
             packed_weight_bytes=spectra + plain if prepared else 0,
             multiplications=batch * sum(one.tasks() for one in self.natives) * high * wide * a_sample,
             threads=m.threads,
