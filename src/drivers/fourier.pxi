@@ -13,6 +13,9 @@
 # Where the kernel has one row nothing is transformed along y, and the rows of a tile are as many rows of the image as a
 # vector has lanes, or as many pairs of one row that follow one another: with the same bits.
 #
+# Whole numbers under a kernel of whole numbers have whole sums, to which their outputs are rounded where the bound of the
+# error allows it; where it does not, they are reported.
+#
 # What is not under a window of an output that exists is zero. A row of tiles with an output that is not finite is reported,
 # and the caller computes it directly.
 cdef extern from "fourier.h" nogil:
@@ -25,6 +28,15 @@ cdef extern from "fourier.h" nogil:
         void (*turn_back)(const void*, Py_ssize_t, void*, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*multiply)(const void*, const void*, Py_ssize_t, void*, int) noexcept nogil
         void (*filter)(void*, const void*, Py_ssize_t, const void*) noexcept nogil
+
+
+cdef enum:
+    FOURIER_HEAD = 64    # bytes before the turns
+
+
+cdef struct Whole:       # of a pair of tiles
+    bint[2] part         # each has whole numbers alone
+    double most          # the largest of both
 
 
 cdef struct FourierJob:
@@ -40,6 +52,7 @@ cdef struct FourierJob:
     size tiles_y, pairs                    # rows of tiles, and pairs in one
     size column, tile_bytes, lines_bytes, row_bytes, scratch_bytes
     const char* bias
+    double error               # of a kernel of whole numbers: the bound of the error, times the largest sample; else 0
     const char* turns_y
     const char* turns_x
     const char* spectra                    # [group][output][channel][rows / LANES][columns][re, im][LANES]
@@ -139,7 +152,8 @@ cdef class Fourier(Program):
         return self.job.groups * self.job.tiles_y * self.job.pairs
 
     cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
-        """By `packed.transformed`: the turns along y and x, then the spectra. Flags are a byte for every row of tiles of
+        """By `packed.transformed`: FOURIER_HEAD bytes whose first double is `error`, the turns along y and x, then the
+        spectra. Flags are a byte for every row of tiles of
         every image, 1 for one with an output that is not finite."""
         cdef Work work = Work()
         cdef FourierJob* job = <FourierJob*>work.own(sizeof(FourierJob))
@@ -150,7 +164,8 @@ cdef class Fourier(Program):
         bind_phase(&o, &job.phase)
         job.x, job.y, job.residual, job.bias = o.x, o.y, o.residual, o.bias
         job.has_residual, job.activation = o.has_residual, activation
-        job.turns_y = transformed_weights(work, packed)
+        job.turns_y = transformed_weights(work, packed) + FOURIER_HEAD
+        job.error = (<const double*>(job.turns_y - FOURIER_HEAD))[0]
         job.turns_x = job.turns_y + (2 * job.rows * kernels.size if job.along_y else 0)
         job.spectra = job.turns_x + 2 * job.columns * kernels.size
         places_of(work, &job.x, &job.y, &job.residual, job.has_residual)
@@ -170,10 +185,13 @@ cdef void fourier_task(void* job_, char* scratch, size task, fc_watch* watch) no
     cdef size step = job.column * job.kernels.size, lanes = job.kernels.lanes
     cdef char* lines = scratch + max(job.channels, job.outputs) * job.tile_bytes
     cdef char* ends = lines + (1 if job.channels * job.outputs == 1 else job.channels + 1) * job.lines_bytes
+    cdef Whole whole
+    whole.part[0] = whole.part[1] = job.error > 0
+    whole.most = 0
     for c in range(job.channels):
         if fc_interrupted(watch):
             return
-        fourier_rows(job, image, group * job.channels + c, row, pair, ends, scratch + c * job.tile_bytes)
+        fourier_rows(job, image, group * job.channels + c, row, pair, ends, scratch + c * job.tile_bytes, &whole)
         if job.along_y:
             for b in range(job.columns // lanes):
                 f.forward(scratch + c * job.tile_bytes + b * step, job.rows, job.turns_y)
@@ -183,7 +201,7 @@ cdef void fourier_task(void* job_, char* scratch, size task, fc_watch* watch) no
         if job.along_y:
             for b in range(job.columns // lanes):
                 f.back(scratch + o * job.tile_bytes + b * step, job.rows, job.turns_y)
-        fourier_outputs(job, image, group * job.outputs + o, row, pair, ends, scratch + o * job.tile_bytes)
+        fourier_outputs(job, image, group * job.outputs + o, row, pair, ends, scratch + o * job.tile_bytes, &whole)
 
 
 cdef void fourier_lines(const FourierJob* job, size group, size block, char* tiles, char* lines) noexcept nogil:
@@ -218,7 +236,7 @@ cdef inline size fourier_first(const FourierJob* job, size row, size pair, size 
 
 
 cdef void fourier_rows(const FourierJob* job, size image, size channel, size row, size pair, char* ends,
-                       char* tile) noexcept nogil:
+                       char* tile, Whole* whole) noexcept nogil:
     """The samples of a pair of tiles."""
     cdef size r, part, x, y, end_y, count
     cdef char* to
@@ -233,7 +251,36 @@ cdef void fourier_rows(const FourierJob* job, size image, size channel, size row
             if count > 0:
                 fourier_row(job, image, channel, y + job.low_y, x + job.low_x, count, to)
             memset(to + count * job.kernels.size, 0, (job.columns - count) * job.kernels.size)
+            if whole.part[part]:
+                if job.kernels.size == 4:
+                    whole.part[part] = all_whole(<const float*>to, count, &whole.most)
+                else:
+                    whole.part[part] = all_whole(<const double*>to, count, &whole.most)
         job.transforms.row_in(ends, ends + job.row_bytes, job.columns, tile, job.column, r)
+
+
+ctypedef fused real:
+    float
+    double
+
+
+cdef bint all_whole(const real* values, size count, double* most) noexcept nogil:
+    """Whether all are whole numbers that have a neighbour which is none; `most`: their largest magnitude, and others'."""
+    cdef double limit = (1 << 24) if real is float else <double>(1LL << 53), large = most[0]
+    cdef size i
+    for i in range(count):
+        if values[i] != rint(values[i]) or not -limit < values[i] < limit:
+            return False
+        large = max(large, fabs(values[i]))
+    most[0] = large
+    return True
+
+
+cdef void rounded(real* values, size count, const char* bias) noexcept nogil:
+    cdef real shift = (<const real*>bias)[0] if bias != NULL else 0
+    cdef size i
+    for i in range(count):
+        values[i] = <real>rint(values[i]) + shift
 
 
 cdef void fourier_row(const FourierJob* job, size image, size channel, size y, size x, size count,
@@ -261,7 +308,7 @@ cdef void fourier_row(const FourierJob* job, size image, size channel, size y, s
 
 
 cdef void fourier_outputs(const FourierJob* job, size image, size channel, size row, size pair, char* ends,
-                          const char* tile) noexcept nogil:
+                          const char* tile, const Whole* whole) noexcept nogil:
     """The outputs of a pair of tiles."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size r, part, y, rows = job.rows if job.pieces else min(job.tile_y, job.y.n[2] - row * job.tile_y)
@@ -269,18 +316,29 @@ cdef void fourier_outputs(const FourierJob* job, size image, size channel, size 
     cdef size[2] counts
     cdef const char* residual = NULL
     cdef const char* bias = NULL
+    cdef const char* shift = NULL   # which follows the rounding
     cdef char* to
+    cdef bint exact = whole.part[0] and whole.part[1] and job.error * whole.most < 0.25
     if job.bias != NULL:
         bias = job.bias + channel * kernels.size
+    if (whole.part[0] or whole.part[1]) and not exact:
+        fc_raise_flag(job.flags + image * job.tiles_y + row)
+        return
+    if not exact:
+        shift = bias
     for r in range(rows):
         for part in range(2):
             x[part] = fourier_first(job, row, pair, part, r, &y)
             counts[part] = max(<size>0, min(job.tile_x, job.y.n[3] - x[part]))
-        if not job.transforms.row_out(tile, job.column, r, counts, bias, ends, ends + job.row_bytes):
+        if not job.transforms.row_out(tile, job.column, r, counts, shift, ends, ends + job.row_bytes):
             fc_raise_flag(job.flags + image * job.tiles_y + row)
         for part in range(2):
             if counts[part] == 0:
                 continue
+            if exact and kernels.size == 4:
+                rounded(<float*>(ends + part * job.row_bytes), counts[part], bias)
+            elif exact:
+                rounded(<double*>(ends + part * job.row_bytes), counts[part], bias)
             to = job.y.p + image * job.y.s[0] + channel * job.y.s[1] + y * job.y.s[2] + x[part] * job.y.s[3]
             if job.has_residual:
                 residual = (job.residual.p + image * job.residual.s[0] + channel * job.residual.s[1]

@@ -499,7 +499,10 @@ static const fc_extra NAME(extra_kernels)[] = {
 };
 #define FAST , .winograd = WINOGRAD_KINDS, .extras = NAME(extra_kernels)
 #elif IS_FLOAT
-static const fc_extra NAME(extra_kernels)[] = {{"fourier", &NAME(fourier_kernels)}, {NULL, NULL}};
+#include "axis.h"
+static const fc_extra NAME(extra_kernels)[] = {
+    {"fourier", &NAME(fourier_kernels)}, {"axis", &axis_kernels}, {NULL, NULL}
+};
 #define FAST , .extras = NAME(extra_kernels)
 #else
 #define FAST

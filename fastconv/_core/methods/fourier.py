@@ -14,7 +14,7 @@ import numpy as np
 
 from ... import _native
 from ..passes import span
-from .fourier_program import Blocking, FourierProgram, blocking, held_bytes, scratch_bytes
+from .fourier_program import Blocking, FourierProgram, blocking, held_bytes, roundings, scratch_bytes
 from .method import (
     Bound,
     Direction,
@@ -30,7 +30,6 @@ from .method import (
 
 SAMPLES = {f"pairs-{n}": n for n in (128, 64, 256, 32, 512, 1024, 2048, 4096)}
 LOST, ADDED = 64, 2.0**-110  # where numbers are near the smallest, as for Winograd
-ROUNDINGS = 4  # for each doubling of a tile's samples along an axis
 MOST_TILE_BYTES = 12 << 20  # scratch of a thread, and what a call's transformed kernels may take
 
 
@@ -137,9 +136,10 @@ class Fourier:
     def bound(self, p: Problem, variant: str) -> Bound:
         """|y - y_ref| <= (C + 8 log2 N) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels, N the samples of
         a tile along an axis: an error follows the largest pixel of a tile. Random, one-signed, constant and badly scaled
-        data stayed below half of it, and below the bound of direct sums with its largest values."""
-        roundings = p.channels + 2 * ROUNDINGS * round(log2(SAMPLES[variant]))
-        return Bound(roundings, "plane", LOST * roundings, ADDED)
+        data stayed below half of it, and below the bound of direct sums with its largest values. Whole numbers come out
+        exactly: outputs of whole tiles are rounded, or computed directly where the error might be half a one."""
+        count = roundings(p, SAMPLES[variant])
+        return Bound(count, "plane", LOST * count, ADDED, exact=True)
 
     def example(self, case: Any, variant: str, direction: Direction) -> Any:
         """A kernel that takes two thirds of a tile at the most, at stride 1 forward; rows alone of the largest tiles."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import prod
+from math import log2, prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from ..types import codes
 from .method import Array, Operands, Packed, Pass, Problem, Program, Told, aligned_bytes, packed_bytes, panels
 
 NONE: Array = np.zeros(0, np.uint8)
+HEAD = 64  # bytes before the turns and spectra
+ROUNDINGS = 8  # that an error may come to, for each doubling of a tile's samples along an axis
 
 
 class Blocking(NamedTuple):
@@ -54,7 +56,7 @@ def held_bytes(p: Problem, q: Pass, samples: int) -> int:
     """The turns and spectra of a pass."""
     rows, columns = blocking(p, q, samples).samples
     numbers = p.groups * p.outputs * p.channels * (rows or _native.fourier_lanes(p.compute)) * columns
-    return 2 * p.machine.element * (numbers + rows + columns)
+    return HEAD + 2 * p.machine.element * (numbers + rows + columns)
 
 
 @lru_cache(maxsize=64)
@@ -67,7 +69,7 @@ def turns(samples: int, dtype: Any) -> Array:
 
 
 def transformed(p: Problem, q: Pass, samples: int, weight: Array) -> Array:
-    """The turns along both axes, then the spectra in the order of the driver, made in double precision.
+    """A head, the turns along both axes, then the spectra in the order of the driver, made in double precision.
 
     `weight` in the logical axis order."""
     dtype = np.dtype(f"f{p.machine.element}")
@@ -79,7 +81,8 @@ def transformed(p: Problem, q: Pass, samples: int, weight: Array) -> Array:
     if p.transposed:
         kernel = kernel.swapaxes(1, 2)
     made = aligned_bytes(held_bytes(p, q, samples))
-    values = made.view(dtype)
+    made[:HEAD].view(np.float64)[:] = error_of_whole_numbers(p, samples, kernel)
+    values = made[HEAD:].view(dtype)
     both = [turns(n, dtype).reshape(-1) for n in (rows, columns)]
     np.concatenate(both, out=values[: 2 * (rows + columns)])
     high = rows or lanes
@@ -101,6 +104,20 @@ def transformed(p: Problem, q: Pass, samples: int, weight: Array) -> Array:
         parts = out.reshape(high // lanes, lanes // narrow, columns, 2, narrow).transpose(0, 2, 3, 1, 4)
         own.reshape(parts.shape)[...] = parts
     return made
+
+
+def roundings(p: Problem, samples: int) -> int:
+    """How many an error may come to, of the largest sample times the sum of the kernel's magnitudes."""
+    return p.channels + ROUNDINGS * round(log2(samples))
+
+
+def error_of_whole_numbers(p: Problem, samples: int, kernel: Array) -> float:
+    """The bound of the error over the largest sample, of a kernel (group, output, ...) of whole numbers; 0 of others."""
+    if not (kernel == np.rint(kernel)).all():
+        return 0.0
+    unit = np.finfo(f"f{p.machine.element}").eps / 2
+    largest = np.abs(kernel.astype(np.float64)).sum(tuple(range(2, kernel.ndim))).max(initial=0)
+    return float(roundings(p, samples) * unit * max(largest, 1))
 
 
 class FourierProgram(Program):
