@@ -96,8 +96,8 @@ def fftconvolve(
     Parameters
     ----------
     in1, in2 : array_like
-        Real or complex numbers, with the same number of axes; along those that are not convolved their sizes are equal, or
-        one is 1. In mode 'valid' they may change places.
+        Real or complex numbers, with the same number of axes; along those that are not convolved their sizes are equal,
+        or one is 1. In mode 'valid' they may change places.
     mode : {'full', 'valid', 'same'}
         All outputs, those without a padded zero, or as many as `in1` has, centred.
     axes : int or sequence, optional
@@ -125,8 +125,8 @@ def fftconvolve(
 
 
 def oaconvolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full", axes: int | Sequence[int] | None = None) -> Array:
-    """Convolve two arrays along some axes, as `scipy.signal.oaconvolve` does: another name of `fftconvolve`, which goes by
-    tiles wherever they pay.
+    """Convolve two arrays along some axes, as `scipy.signal.oaconvolve` does: another name of `fftconvolve`, which goes
+    by tiles wherever they pay.
 
     Parameters
     ----------
@@ -232,8 +232,8 @@ def _check_mode(name: str, mode: Any) -> None:
 def _check_valid(name: str, x: tuple[int, ...], w: tuple[int, ...], axes: Sequence[int]) -> None:
     if not (all(x[a] >= w[a] for a in axes) or all(w[a] >= x[a] for a in axes)):
         raise ConvError(
-            f"{name}: in 'valid' mode one of in1 and in2 must be at least as large as the other along every axis, but got "
-            f"shapes {x} and {w}."
+            f"{name}: in 'valid' mode one of in1 and in2 must be at least as large as the other along every axis, but "
+            f"got shapes {x} and {w}."
         )
 
 
@@ -268,7 +268,7 @@ def _convolved(x: Array, w: Array, axes: list[int], mode: str, method: str, num_
     x, w = (v.transpose([*others, *axes]) for v in (x, w))
     lead = len(others)
     spans = [parts[a] for a in axes]
-    made = _part(x, w, lead, spans, method, num_threads) if axes else x * w
+    made: Array = _part(x, w, lead, spans, method, num_threads) if axes else x * w
     kept = tuple(slice(first, first + count) for first, count in (parts[a] for a in others))
     result: Array = np.ascontiguousarray(made[kept].transpose(np.argsort([*others, *axes])))
     return result
@@ -281,9 +281,10 @@ def _part(x: Array, w: Array, lead: int, spans: list[tuple[int, int]], method: s
     shape = np.broadcast_shapes(x.shape[:lead], w.shape[:lead])
     sizes, kernel = x.shape[lead:], w.shape[lead:]
     if x.dtype.kind in "fc" and method != "direct" and _one_transform(shape, sizes, kernel, spans, x.dtype, method):
-        whole = transforms.convolved(x, w, len(sizes), num_threads)
+        whole: Array = transforms.convolved(x, w, len(sizes), num_threads)
         kept: tuple[Any, ...] = (..., *(slice(first, first + count) for first, count in spans))
-        return whole[kept]
+        inside: Array = whole[kept]
+        return inside
     if x.dtype.kind == "c":
         parts = [[_part(a, b, lead, spans, method, num_threads) for b in (w.real, w.imag)] for a in (x.real, x.imag)]
         result: Array = np.empty(parts[0][0].shape, x.dtype)
@@ -320,7 +321,8 @@ def _summed(
         inside.append(slice(max(0, -before), n - max(0, -after)))
         pads.append((max(0, before), max(0, after)))
     turned: tuple[Any, ...] = (..., *(slice(None, None, -1),) * len(kernel))
-    w, x = w[turned], x[(..., *inside)]
+    within: tuple[Any, ...] = (..., *inside)
+    w, x = w[turned], x[within]
     algorithm, ones = "direct" if method == "direct" else "auto", (1,) * len(kernel)
     integers = x.dtype.kind != "f"
     if prod(w.shape[:lead]) == 1 and not integers:
@@ -338,10 +340,11 @@ def _each_by_its_own(x: Array, w: Array, lead: int, algorithm: str, num_threads:
     if axes > 3:  # the first of them tap by tap
         result: Array = np.zeros((*shape, *outputs), x.dtype)
         for tap in range(w.shape[lead]):
+            own: tuple[Any, ...] = (*(slice(None),) * lead, tap)
             for place in range(outputs[0]):
                 at: tuple[Any, ...] = (*(slice(None),) * lead, place + tap)
                 to: tuple[Any, ...] = (*(slice(None),) * lead, place)
-                result[to] += _each_by_its_own(x[at], w[(*(slice(None),) * lead, tap)], lead, algorithm, num_threads)
+                result[to] += _each_by_its_own(x[at], w[own], lead, algorithm, num_threads)
         return result
     count = prod(shape)
     convolve = getattr(functional, f"conv{axes}d")

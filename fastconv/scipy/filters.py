@@ -264,8 +264,8 @@ def uniform_filter1d(
     Returns
     -------
     ndarray
-        Of the shape of `input`. The sum is a running one, so that a NaN or an infinity reaches all that follow on the line,
-        as in SciPy.
+        Of the shape of `input`. The sum is a running one, so that a NaN or an infinity reaches all that follow on the
+        line, as in SciPy.
 
     Raises
     ------
@@ -331,9 +331,8 @@ def uniform_filter(
     """
     name, x = "uniform_filter", number("input", input)
     listed = axes_of(name, axes, x.ndim)
-    sizes, modes, origins = (
-        _sequence(name, what, value, len(listed)) for what, value in (("size", size), ("mode", mode), ("origin", origin))
-    )
+    options = (("size", size), ("mode", mode), ("origin", origin))
+    sizes, modes, origins = (_sequence(name, what, value, len(listed)) for what, value in options)
     every = zip(listed, sizes, modes, origins, strict=True)
     return _uniform(name, x, [(axis, int(k), how, o) for axis, k, how, o in every if k > 1], output, cval)
 

@@ -18,9 +18,9 @@ ALIKE: Final = 4 * float(np.finfo(np.float64).eps)  # of an element, which round
 def factors(kernel: Array) -> list[Array] | None:
     """Kernels of one axis, float64, whose product is `kernel`; None where it is none.
 
-    Every element of the product is right to 4 eps, so that sums by the factors keep the bound of the plain sum, (n + 2) u S,
-    for any kernel of 25 elements and more. Of integers times a power of two the factors are exact, and so what is exact
-    in plain sums stays exact.
+    Every element of the product is right to 4 eps, so that sums by the factors keep the bound of the plain sum,
+    (n + 2) u S, for any kernel of 25 elements and more. Of integers times a power of two the factors are exact, and so
+    what is exact in plain sums stays exact.
     """
     w = kernel.astype(np.float64)
     if not (np.isfinite(w).all() and w.any()):

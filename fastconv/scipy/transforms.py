@@ -1,10 +1,12 @@
-"""Convolution of large arrays with each other by one Fourier transform of all: where no kernel is small enough for tiles.
+"""Convolution of large arrays with each other by one Fourier transform of all: where no kernel is small enough for
+tiles.
 
 SciPy's transforms, on several threads, where it is installed; NumPy's elsewhere.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, Final
 
 import numpy as np
@@ -86,7 +88,7 @@ def _library(complex_numbers: bool, num_threads: int | None) -> Any:
     """A transform, its inverse, and what they are told."""
     names = ("fftn", "ifftn") if complex_numbers else ("rfftn", "irfftn")
     try:
-        import scipy.fft as module
+        module: Any = import_module("scipy.fft")
     except ImportError:
         return (*(getattr(np.fft, name) for name in names), {})
     return (*(getattr(module, name) for name in names), {"workers": effective(num_threads)})

@@ -17,8 +17,8 @@ scipy = pytest.importorskip("scipy.ndimage")
 
 MODES = ("reflect", "constant", "nearest", "mirror", "wrap", "grid-mirror", "grid-constant", "grid-wrap")
 DTYPES = (
-    "float32", "float64", "uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool", ">f4", ">i2",
-    "complex64", "complex128",
+    "float32", "float64", "uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool", ">f4",
+    ">i2", "complex64", "complex128",
 )  # fmt: skip
 NAMES = ("correlate1d", "convolve1d", "gaussian_filter", "gaussian_filter1d", "uniform_filter", "uniform_filter1d")
 
@@ -194,7 +194,7 @@ def test_bits_do_not_depend_on_threads() -> None:
             assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("isa", [name for name in fastconv.info()["isas_available"]])
+@pytest.mark.parametrize("isa", list(fastconv.info()["isas_available"]))
 def test_every_instruction_set(isa: str) -> None:
     from fastconv import _native
 

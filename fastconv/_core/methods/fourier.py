@@ -112,8 +112,8 @@ class Fourier:
         if pays.gain * own > direct:
             return Offer(best, False, f"Fourier transforms would cost about {own / direct:.1f} times the plain sums")
         return Offer(best, True, (
-            f"{span(p.passes[0].taps[1])} x {span(p.passes[0].taps[2])} taps of few channels: Fourier transforms of tiles "
-            f"of {SAMPLES[best]} samples cost about 1/{direct / own:.0f} of the plain sums"
+            f"{span(p.passes[0].taps[1])} x {span(p.passes[0].taps[2])} taps of few channels: Fourier transforms of "
+            f"tiles of {SAMPLES[best]} samples cost about 1/{direct / own:.0f} of the plain sums"
         ))  # fmt: skip
 
     # ---- what it does
@@ -134,15 +134,15 @@ class Fourier:
         return 1, (height if any(b.samples[0] for b in blocks) else 1) * step[1], 2 * width * step[2]
 
     def bound(self, p: Problem, variant: str) -> Bound:
-        """|y - y_ref| <= (C + 8 log2 N) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels, N the samples of
-        a tile along an axis: an error follows the largest pixel of a tile. Random, one-signed, constant and badly scaled
-        data stayed below half of it, and below the bound of direct sums with its largest values. Whole numbers come out
-        exactly: outputs of whole tiles are rounded, or computed directly where the error might be half a one."""
+        """|y - y_ref| <= (C + 8 log2 N) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels, N the samples
+        of a tile along an axis: an error follows the largest pixel of a tile. Random, one-signed, constant and badly
+        scaled data stayed below half of it, and below the bound of direct sums with its largest values. Whole numbers
+        come out exactly: their outputs are rounded, or computed directly where the error might be half a one."""
         count = roundings(p, SAMPLES[variant])
         return Bound(count, "plane", LOST * count, ADDED, exact=True)
 
     def example(self, case: Any, variant: str, direction: Direction) -> Any:
-        """A kernel that takes two thirds of a tile at the most, at stride 1 forward; rows alone of the largest tiles."""
+        """A kernel of two thirds of a tile at the most, at stride 1 forward; rows alone of the largest tiles."""
         if direction is Direction.WEIGHT_GRADIENT or case.axes == 3 or not (case.in_channels and case.out_channels):
             return None
         if 0 in case.size or case.batch == 0:
@@ -162,8 +162,8 @@ class Fourier:
             groups = 1
         stride = case.stride if direction is Direction.INPUT_GRADIENT else 1
         return bent(
-            case, kernel=kernel, dilation=1, stride=stride, size=size, dtypes=dtypes, in_channels=few, out_channels=more,
-            groups=groups,
+            case, kernel=kernel, dilation=1, stride=stride, size=size, dtypes=dtypes, in_channels=few,
+            out_channels=more, groups=groups,
         )  # fmt: skip
 
 

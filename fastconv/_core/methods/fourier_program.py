@@ -112,7 +112,7 @@ def roundings(p: Problem, samples: int) -> int:
 
 
 def error_of_whole_numbers(p: Problem, samples: int, kernel: Array) -> float:
-    """The bound of the error over the largest sample, of a kernel (group, output, ...) of whole numbers; 0 of others."""
+    """The bound of the error over the largest sample, of a kernel (group, output, ...) of whole numbers; else 0."""
     if not (kernel == np.rint(kernel)).all():
         return 0.0
     unit = np.finfo(f"f{p.machine.element}").eps / 2
@@ -164,11 +164,12 @@ class FourierProgram(Program):
 
     def _making(self) -> int:
         """Of the transformed kernel of a call, and what it is made in."""
-        p = self.problem
-        return max(held_bytes(p, q, self.samples) + 6 * 8 * prod(blocking(p, q, self.samples).samples) for q in p.passes)
+        p, n = self.problem, self.samples
+        return max(held_bytes(p, q, n) + 6 * 8 * prod(blocking(p, q, n).samples) for q in p.passes)
 
     def need(self, prepared: bool) -> int:
-        return self._scratch() * self._team(self.problem.machine.threads, prepared) + (0 if prepared else self._making())
+        team = self._team(self.problem.machine.threads, prepared)
+        return self._scratch() * team + (0 if prepared else self._making())
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
         p, m, batch, own = self.problem, self.problem.machine, self.problem.geometry.batch, self._scratch()
