@@ -72,6 +72,7 @@ SCRIPTS: dict[str, list[str] | None] = {
     "dense_or_convolution": ["--quick"],
     "other_sizes": ["--quick"],
     "width_or_depth": ["--quick"],
+    "richardson_lucy": ["--quick"],
     "mobilenet": None,
     "run_onnx": None,
     "dask_zarr": None,

@@ -41,12 +41,12 @@ def axis_scratch_bytes(size taps, size inner):
 
 cdef size axis_scratch(size taps, size inner, bint means) noexcept nogil:
     cdef size samples, pointers = sizeof(void*)
-    if means:
-        return 8 * (3 * FC_AXIS_PART * FC_AXIS_LINES if inner == 1 else 3 * FC_AXIS_COLUMNS)
+    if means:   # a line more: the first output of a line is made of none that goes, and the others lie one further on
+        return 8 * (3 * FC_AXIS_PART * FC_AXIS_LINES + FC_AXIS_LINES if inner == 1 else 3 * FC_AXIS_COLUMNS)
     if inner >= ACROSS_FROM:
         samples = FC_AXIS_ROWS + taps - 1
-        return 8 * FC_AXIS_COLUMNS * (2 + samples) + pointers * samples
-    return 8 * (2 * FC_AXIS_CHUNK + 64 + (taps + 1) * inner) + pointers * taps
+        return round_up(8 * FC_AXIS_COLUMNS * (2 + samples) + pointers * samples, 64)
+    return round_up(8 * (2 * FC_AXIS_CHUNK + 64 + (taps + 1) * inner) + pointers * taps, 64)
 
 
 def axis_sums(x, y, places, weight, double beyond, int symmetric, size taps, int threads):

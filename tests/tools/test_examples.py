@@ -19,6 +19,7 @@ PRINTED = {
     "kinds_of_convolution": (["(b) tiled convolution", "(d) transposed convolution", "97 x 97"], "skimage"),
     "other_sizes": (["the same ones", "88 x 160", "16 x 34"], "mlxtend"),
     "padding": (["VALID", "10 x 10", "118 x 193"], "skimage"),
+    "richardson_lucy": (["101 x 101", "668,532,736", "Fourier transforms of tiles"], None),
     "small_kernels": (["18", "25", "27", "49", "5 x 5", "7 x 7"], None),
     "stride_or_pooling": (["max pooling", "stride 2", "7,369,600", "1,950,592"], "mlxtend"),
     "width_or_depth": (["68,883,240", "11,398,021,120", "60,192,808", "11,513,626,624"], None),
