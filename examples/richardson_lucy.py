@@ -44,7 +44,7 @@ def threads(size: int, seed: int) -> Array:
         angle, bend, sway = rng.uniform(0, 2 * np.pi), rng.normal(0, 1.2), rng.uniform(1, 3)
         headings = angle + bend * t + 0.25 * np.sin(2 * np.pi * sway * t + angle)
         y, x = (rng.uniform(0, size) + np.cumsum(f(headings)) * size / t.size for f in (np.sin, np.cos))
-        inside = (0 <= y) & (y < size - 1) & (0 <= x) & (x < size - 1)
+        inside = (y >= 0) & (y < size - 1) & (x >= 0) & (x < size - 1)
         image[np.rint(y[inside]).astype(int), np.rint(x[inside]).astype(int)] = 1
     for y, x in rng.uniform(0.05, 0.95, (size // 16, 2)) * size:
         image[int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2] = 1.5

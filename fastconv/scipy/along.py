@@ -41,6 +41,10 @@ def along(
     extra = {"constant_values": -1} if mode == "constant" else {}
     places = np.pad(np.arange(n, dtype=np.int64), pad, mode, **extra)  # type: ignore[call-overload]
     lines = (prod(source.shape[:axis]), -1, prod(source.shape[axis + 1 :]))
+    own = 0 if weights is None else _native.axis_scratch_bytes(taps, lines[2])
+    if own > _native.WORKSPACE_BYTES and lines[2] > 1:  # less for each line
+        turned = along(np.moveaxis(source, axis, -1), x.ndim - 1, pad, mode, beyond, weights, taps, dtype, num_threads)
+        return np.ascontiguousarray(np.moveaxis(turned, -1, axis))
     if result.size == 0:
         return result.astype(dtype, copy=False)
     w = None if weights is None else np.ascontiguousarray(weights, np.float64)

@@ -300,13 +300,17 @@ def _one_transform(
     """Whether one transform of all is asked for or costs less than sums, unless tiles cost least."""
     real = np.dtype(np.float32) if dtype in (np.float32, np.complex64) else np.dtype(np.float64)
     outputs = [count for _, count in spans]
-    if len(kernel) <= 2:
-        image = (1, *(count + k - 1 for count, k in zip(outputs, kernel, strict=True)))[-2:]
-        if by_transforms(image, (1, *kernel)[-2:], (1, 1), (1, 1), real):
-            return False
+    if _in_tiles(outputs, kernel, real):
+        return False
     whole = prod(n + k - 1 for n, k in zip(sizes, kernel, strict=True))
     images = prod(shape)
     return method == "fft" or transforms.cheaper(prod(outputs) * images, prod(kernel), whole * images, real.itemsize)
+
+
+def _in_tiles(outputs: list[int], kernel: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether so many outputs go by transforms of tiles."""
+    image = (1, *(count + k - 1 for count, k in zip(outputs, kernel, strict=True)))[-2:]
+    return len(kernel) <= 2 and by_transforms(image, (1, *kernel)[-2:], (1, 1), (1, 1), dtype)
 
 
 def _summed(
@@ -326,6 +330,14 @@ def _summed(
     algorithm, ones = "direct" if method == "direct" else "auto", (1,) * len(kernel)
     integers = x.dtype.kind != "f"
     if prod(w.shape[:lead]) == 1 and not integers:
+        outputs = [count for _, count in spans]
+        if algorithm == "auto" and _in_tiles(outputs, kernel, x.dtype):  # which read the zeros without a copy
+            convolve = getattr(functional, f"conv{len(kernel)}d")
+            made: Array = convolve(
+                x.reshape(-1, 1, *x.shape[lead:]), w.reshape(1, 1, *kernel), padding=tuple(pads),
+                num_threads=num_threads,
+            )  # fmt: skip
+            return made.reshape(*shape, *outputs)
         wide = extended(x, pads, "constant", 0, x.dtype)
         return correlate_valid(wide, np.ascontiguousarray(w.reshape(kernel)), ones, ones, num_threads, algorithm)
     wide = extended(np.broadcast_to(x, (*shape, *x.shape[lead:])), pads, "constant", 0, x.dtype)

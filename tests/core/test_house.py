@@ -19,7 +19,10 @@ CORE_MODULES = sorted(CORE.rglob("*.py"))
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 NAMES = re.compile("winograd|strassen|fft", re.IGNORECASE)
 MOST_MODULES_THAT_NAME_A_METHOD = 3
-TRANSFORMS = "graph/operators/transforms.py"  # ONNX's own operators DFT and STFT, no method of convolution
+# ONNX's own operators DFT and STFT, and SciPy's own functions and words: no methods of convolution.
+OTHERS_WORDS = (
+    "graph/operators/transforms.py", "scipy/signal.py", "scipy/convolutions.py", "scipy/transforms.py",
+)  # fmt: skip
 # What is not finite is computed again directly, whatever the method was.
 FALLBACK = ("_core/special.py", "_core/methods/direct.py")
 
@@ -51,7 +54,7 @@ def test_few_modules_name_a_method() -> None:
     naming = {
         short(path): sorted({word for word in words(path) if NAMES.search(word)})
         for path in MODULES
-        if not short(path).startswith("_core/methods/") and path.name != "reference.py" and short(path) != TRANSFORMS
+        if not short(path).startswith("_core/methods/") and path.name != "reference.py" and short(path) not in OTHERS_WORDS
     }
     naming = {name: found for name, found in naming.items() if found}
     assert len(naming) <= MOST_MODULES_THAT_NAME_A_METHOD, naming
