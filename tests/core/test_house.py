@@ -54,7 +54,9 @@ def test_few_modules_name_a_method() -> None:
     naming = {
         short(path): sorted({word for word in words(path) if NAMES.search(word)})
         for path in MODULES
-        if not short(path).startswith("_core/methods/") and path.name != "reference.py" and short(path) not in OTHERS_WORDS
+        if not short(path).startswith("_core/methods/")
+        and path.name != "reference.py"
+        and short(path) not in OTHERS_WORDS
     }
     naming = {name: found for name, found in naming.items() if found}
     assert len(naming) <= MOST_MODULES_THAT_NAME_A_METHOD, naming

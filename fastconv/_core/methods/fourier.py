@@ -28,7 +28,7 @@ from .method import (
     two_axes,
 )
 
-SAMPLES = {f"pairs-{n}": n for n in (128, 64, 256, 32, 512, 1024, 2048, 4096)}
+SAMPLES = {f"pairs-{n}": n for n in (128, 64, 256, 512, 1024)}
 LOST, ADDED = 64, 2.0**-110  # where numbers are near the smallest, as for Winograd
 MOST_TILE_BYTES = 12 << 20  # scratch of a thread, and what a call's transformed kernels may take
 
@@ -151,13 +151,14 @@ class Fourier:
         if samples > 128 and case.axes == 2 and index % 8:  # one axis alone
             return None
         kernel = tuple(max(1, min(k + index % 5, samples // 3)) for k in case.kernel)
-        if samples > 128:
+        if samples > 128 or index % 3:  # whose tiles end at every row
             kernel = (*(1,) * (len(kernel) - 1), kernel[-1])
         size = tuple(max(n, k + 5) for n, k in zip(case.size, kernel, strict=True))
         if index % 4 == 1 and samples <= 128:  # several tiles
             size = (*size[:-1], max(size[-1], 2 * samples + 9))
         dtypes = ("float64",) * 2 if index % 3 == 0 else ("float32",) * 2
-        few, more, groups = min(case.in_channels, 3), min(case.out_channels, 3), case.groups
+        most = 1 if samples > 256 else 3
+        few, more, groups = min(case.in_channels, most), min(case.out_channels, most), case.groups
         if few % groups or more % groups:
             groups = 1
         stride = case.stride if direction is Direction.INPUT_GRADIENT else 1
