@@ -31,13 +31,15 @@ def along(
     """Sums of a real array over windows of `taps` samples of an axis that is extended by `pad` as `mode` (numpy.pad's
     word) says, as `dtype`; without `weights` their means. `out` may lend its memory, and may be `x`."""
     made = dtype if dtype in NATIVE else np.dtype(np.float64)
-    source = np.ascontiguousarray(x.view(np.uint8) if x.dtype == np.bool_ else x)
+    source: Array = np.require(x.view(np.uint8) if x.dtype == np.bool_ else x, requirements=("C", "A"))
     if source.dtype not in NATIVE:
         source = source.astype(np.float32 if source.dtype == np.float16 else np.float64)
     n = source.shape[axis]
     shape = (*source.shape[:axis], n + sum(pad) - taps + 1, *source.shape[axis + 1 :])
     result = out if _serves(out, shape, made, source) else np.empty(shape, made)
     assert result is not None
+    if result.size == 0:
+        return result.astype(dtype, copy=False)
     extra = {"constant_values": -1} if mode == "constant" else {}
     places = np.pad(np.arange(n, dtype=np.int64), pad, mode, **extra)  # type: ignore[call-overload]
     lines = (prod(source.shape[:axis]), -1, prod(source.shape[axis + 1 :]))
@@ -45,8 +47,6 @@ def along(
     if own > _native.WORKSPACE_BYTES and lines[2] > 1:  # less for each line
         turned = along(np.moveaxis(source, axis, -1), x.ndim - 1, pad, mode, beyond, weights, taps, dtype, num_threads)
         return np.ascontiguousarray(np.moveaxis(turned, -1, axis))
-    if result.size == 0:
-        return result.astype(dtype, copy=False)
     w = None if weights is None else np.ascontiguousarray(weights, np.float64)
     fits = _native.axis_sums(
         source.reshape(lines), result.reshape(lines), places, w, beyond, 0 if w is None else symmetry(w), taps,
@@ -61,7 +61,7 @@ def along(
 def _serves(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], source: Array) -> bool:
     """Whether the result can be made where it is to lie."""
     return (
-        out is not None and out.shape == shape and out.dtype == dtype and out.flags.c_contiguous
+        out is not None and out.shape == shape and out.dtype == dtype and out.flags.carray
         and not np.may_share_memory(out, source)
     )  # fmt: skip
 

@@ -127,7 +127,13 @@ def test_where_the_result_goes() -> None:
 def test_empty_arrays_and_half_precision() -> None:
     for shape in ((0,), (0, 4), (3, 0)):
         for name, argument in (("gaussian_filter", 1), ("uniform_filter", 3), ("correlate1d", [1, 2, 1])):
-            assert getattr(ndimage, name)(np.zeros(shape), argument, mode="constant").shape == shape
+            for mode in ("constant", "reflect"):
+                assert getattr(ndimage, name)(np.zeros(shape), argument, mode=mode).shape == shape
+    unaligned = np.zeros(8 * 40 + 1, np.uint8)[1:].view(np.float64)
+    unaligned[:] = np.arange(40)
+    assert_array_equal(ndimage.gaussian_filter(unaligned, 1), scipy.gaussian_filter(unaligned, 1))
+    target = np.zeros(8 * 40 + 1, np.uint8)[1:].view(np.float64)
+    assert_array_equal(ndimage.gaussian_filter(unaligned, 1, output=target), scipy.gaussian_filter(unaligned, 1))
     x = np.random.default_rng(0).standard_normal((30, 40)).astype(np.float16)
     wanted = scipy.gaussian_filter1d(x.astype(np.float32), 1.5).astype(np.float16)
     assert_array_equal(ndimage.gaussian_filter1d(x, 1.5), wanted)

@@ -43,7 +43,8 @@ class Tuned:
     call: float = 200_000.0  # what a call costs beside
     kernel: float = 60_000.0  # a transformed kernel
     one: float = 0.4  # a multiply-add of the direct kernels, from one channel to one
-    many: float = 0.045  # and of more
+    lane: float = 0.035  # of a small group, a lane an output
+    many: float = 0.045  # to more outputs, up to a vector of them; of more than that in proportion, in single precision
     taps: int = 100  # from which on it may be taken by itself
     gain: float = 1.5  # what it must promise for that
 
@@ -207,8 +208,11 @@ def _pairs(p: Problem, q: Pass, b: Blocking) -> int:
 def direct_cost(p: Problem) -> float:
     """The same of plain sums."""
     n, m = p.machine.tuning.of("fourier", Tuned), p.macs / max(1, p.geometry.batch)
-    alone = p.groups * p.channels * p.outputs == 1
-    return m * (n.one if alone else n.many * p.machine.element / 4)
+    if p.groups > 1:
+        return m * n.lane * p.machine.element / 4
+    if p.channels * p.outputs == 1:
+        return m * n.one
+    return m * n.many * (min(1.0, 16 / p.outputs) if p.machine.element == 4 else 1)
 
 
 @lru_cache(maxsize=1024)
