@@ -73,6 +73,7 @@ SCRIPTS: dict[str, list[str] | None] = {
     "other_sizes": ["--quick"],
     "unet": [],
     "width_or_depth": ["--quick"],
+    "richardson_lucy": ["--quick"],
     "mobilenet": None,
     "run_onnx": None,
     "dask_zarr": None,

@@ -135,8 +135,9 @@ def conv2d(
     and for the input gradient of 4x4 ones, 'winograd:4x4 at stride 2' the former in larger tiles; 'winograd:rows' works
     along the rows of kernels of seven columns at stride 2 with up to four channels.
     'strassen' multiplies the blocks of a 1x1 convolution, whose channels must divide, in 7 products for 8,
-    'strassen:twice' in 49 for 64. All these are for float32 alone. 'fft' works by Fourier transforms of tiles,
-    'fft:36' of tiles of 36 samples an axis, in float32 and float64 and only where it is asked for.
+    'strassen:twice' in 49 for 64. All these are for float32 alone. 'fft' works by Fourier transforms of tiles, in
+    float32 and float64: 'fft:pairs-128' and the like by fast ones, which large kernels of few channels take by
+    themselves, 'fft:36' and the like by products with their matrices, only where asked for.
 
     References
     ----------

@@ -7,7 +7,7 @@ algorithm, was decided in `fastconv.plan`.
 from numpy import ndarray
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pythread cimport PyThread_get_thread_ident
-from libc.math cimport sqrt
+from libc.math cimport fabs, rint, sqrt
 from libc.string cimport memchr, memcpy, memset, strcmp
 
 cdef extern from "Python.h":
@@ -430,6 +430,8 @@ include "drivers/lanes_gradient.pxi"
 include "drivers/winograd.pxi"
 include "drivers/strassen.pxi"
 include "drivers/winograd_rows.pxi"
+include "drivers/fourier.pxi"
+include "drivers/axis.pxi"
 include "drivers/weight_gradient.pxi"
 include "drivers/winograd_gradient.pxi"
 include "drivers/pool.pxi"

@@ -1,4 +1,4 @@
-"""SciPy's convolutions at fastconv's speed: `convolve2d`, `correlate2d`, and `ndimage.convolve`, `ndimage.correlate`.
+"""SciPy's convolutions at fastconv's speed: `signal` and `ndimage` have those of `scipy.signal` and `scipy.ndimage`.
 
     from fastconv.scipy import convolve2d, ndimage   # in place of scipy.signal and scipy.ndimage
 
@@ -11,6 +11,8 @@ Where results differ from SciPy's:
 - Sums of floats are made in another order, so that they agree to rounding, not to the bit. Integers agree exactly.
 - Where a kernel reaches beyond the end of an axis by four times its length or more, SciPy's `ndimage` reads memory
   outside the axis in mode 'reflect'; here the reflection goes on, as in `numpy.pad`.
+- Large kernels go by Fourier transforms of tiles: an error follows the largest value near by; whole numbers come out
+  exactly, and NaN and infinity reach the results whose window holds them, also in `signal.fftconvolve`.
 - `longdouble` is refused, which `scipy.signal` takes; float16 is taken, which SciPy refuses.
 """
 

@@ -1,4 +1,4 @@
-"""`scipy.signal.convolve2d` and `correlate2d`."""
+"""`scipy.signal`'s convolutions: here those of matrices, `convolve2d` and `correlate2d`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from numpy.typing import ArrayLike
 from .._core.words import Size, flag, pair
 from ..errors import ConvError, ConvTypeError
 from ..functional import conv2d
+from .convolutions import convolve, correlate, fftconvolve, oaconvolve
+from .separable import by_factors
 from .types import Array, exact_type, into_integers, largest, number, same_parameters
 from .windows import correlate_valid, extended
 
+__all__ = ["convolve", "convolve2d", "correlate", "correlate2d", "fftconvolve", "oaconvolve"]
 SIZES: Final = ("valid", "same", "full")
 BOUNDARIES: Final = {
     "fill": "constant", "pad": "constant", "wrap": "wrap", "circular": "wrap", "symm": "symmetric",
@@ -256,18 +259,25 @@ def _real(
     if dtype.kind != "f":
         bound = max(largest(x), abs(int(fill))) * largest(w) * prod(w.shape[1:] if channels else w.shape)
         compute = exact_type(bound, dtype)
+    if dtype.kind == "f" and not channels and stride == dilation == (1, 1):
+        axes = [x.ndim - 2, x.ndim - 1]
+        made = by_factors(x, w, axes, pads, boundary, float(fill), compute, num_threads)
+        if made is not None:
+            return made.astype(dtype, copy=False)
     wide = extended(x, pads, boundary, fill, compute)
     kernel = w.astype(compute, copy=False)
     if channels:
         batch = wide.reshape(-1, *wide.shape[-3:])
-        sums = conv2d(batch, kernel, None, stride, 0, dilation, num_threads=num_threads)
+        how = "auto" if dtype.kind == "f" else "direct"
+        sums = conv2d(batch, kernel, None, stride, 0, dilation, algorithm=how, num_threads=num_threads)
         sums = sums.reshape(*wide.shape[:-3], *sums.shape[1:])
     elif compute.kind != "f":
         images = wide.reshape(-1, 1, *wide.shape[-2:])
         sums = conv2d(images, kernel[None, None], None, stride, 0, dilation, num_threads=num_threads)
         sums = sums.reshape(*wide.shape[:-2], *sums.shape[2:])
     else:
-        sums = correlate_valid(wide, kernel, stride, dilation, num_threads)
+        algorithm = "auto" if dtype.kind == "f" else "direct"
+        sums = correlate_valid(wide, kernel, stride, dilation, num_threads, algorithm)
     if dtype.kind == "f":
         return sums.astype(dtype, copy=False)
     return into_integers(sums, dtype, f"{name}: the result", bound)

@@ -9,12 +9,17 @@ channel, which `fastconv.conv2d` reads in place. The order of the sums is that o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from .._core.geometry import conv_geometry
+from .._core.problem import Direction, problem
+from .._core.select import choose
+from .._core.types import Types
 from ..errors import ConvError
 from ..functional import conv2d
 
@@ -54,17 +59,23 @@ def extended(x: Array, pads: Sequence[tuple[int, int]], mode: str, value: Any, d
 
 
 def correlate_valid(
-    x: Array, weight: Array, stride: Sequence[int], dilation: Sequence[int], num_threads: int | None = None
+    x: Array,
+    weight: Array,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    num_threads: int | None = None,
+    algorithm: str = "auto",
 ) -> Array:
     """Sums of `weight` over the windows of the last weight.ndim axes of `x`; both of one floating type.
 
-    `x` must be C-contiguous. More than two axes are sums of images, tap by tap of the axes before the last two.
+    `x` must be C-contiguous. More than two axes are sums of images, tap by tap of the axes before the last two. Large
+    kernels go by Fourier transforms unless the `algorithm` is 'direct'.
     """
     lead = x.ndim - weight.ndim
     if weight.ndim == 1:  # a batch of rows is an image for a kernel of one row
         weight, stride, dilation = weight[None], (1, *stride), (1, *dilation)
         x = x if lead else x[None]
-        return correlate_valid(x, weight, stride, dilation, num_threads)[(...,) if lead else 0]
+        return correlate_valid(x, weight, stride, dilation, num_threads, algorithm)[(...,) if lead else 0]
     sizes = [
         max(0, (n - (k - 1) * d - 1) // s + 1)
         for n, k, s, d in zip(x.shape[lead:], weight.shape, stride, dilation, strict=True)
@@ -83,8 +94,24 @@ def correlate_valid(
         part = x[(slice(None),) * lead + steps]
         for index in np.ndindex(*planes[:-1]):
             images, sums = (part[index], result[index]) if planes else (part[None], result[None])
-            _sum_images(images, weight[tap], stride[-2:], dilation[-2:], sums, tap != taps[0], num_threads)
+            _sum_images(images, weight[tap], stride[-2:], dilation[-2:], sums, tap != taps[0], num_threads, algorithm)
     return result
+
+
+@lru_cache(maxsize=256)
+def _method(
+    size: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], dtype: Any
+) -> str:
+    """By which method one image of one channel is convolved."""
+    g = conv_geometry((1, 1, *size), (1, 1, *kernel), stride, 0, dilation, 1)
+    return choose(problem(g, Direction.FORWARD, Types(dtype, dtype, dtype))).method.word
+
+
+def by_transforms(
+    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], dtype: Any
+) -> bool:
+    """Whether plain sums over an image would cost more than Fourier transforms."""
+    return _method(tuple(size), tuple(kernel), tuple(stride), tuple(dilation), np.dtype(dtype)) != "direct"
 
 
 def _sum_images(
@@ -95,14 +122,16 @@ def _sum_images(
     sums: Array,
     add: bool,
     num_threads: int | None,
+    algorithm: str,
 ) -> None:
     """Write or `add` into `sums` (N, H', W') the sums of `kernel` over the windows of `x` (N, H, W)."""
     columns = (sums.shape[2] - 1) * stride[1] + 1
     lanes = LANE_BYTES // x.itemsize
-    if columns < lanes or kernel.shape[1] > WIDEST_KERNEL or sums[0].size < FEWEST_OUTPUTS:
+    fast = algorithm != "direct" and by_transforms(x.shape[1:], kernel.shape, stride, dilation, x.dtype)
+    if fast or columns < lanes or kernel.shape[1] > WIDEST_KERNEL or sums[0].size < FEWEST_OUTPUTS:
         conv2d(
             x[:, None], kernel[None, None], None, tuple(stride), 0, tuple(dilation),
-            residual=sums[:, None] if add else None, num_threads=num_threads, out=sums[:, None],
+            residual=sums[:, None] if add else None, algorithm=algorithm, num_threads=num_threads, out=sums[:, None],
         )  # fmt: skip
         return
     # at a stride every column is computed and some are kept: lanes take neighbours
@@ -143,7 +172,7 @@ def _sum_lanes(
         lane_sums = as_strided(out, (*out.shape[:2], blocks, lanes), (*out.strides[:2], lanes * item, item))
         conv2d(
             view, weight, None, (stride, lanes), 0, tuple(dilation), lanes, data_format="NHWC",
-            residual=lane_sums if add else None, num_threads=num_threads, out=lane_sums,
+            residual=lane_sums if add else None, algorithm="direct", num_threads=num_threads, out=lane_sums,
         )  # fmt: skip
 
     columns = sums.shape[2]

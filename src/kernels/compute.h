@@ -428,14 +428,24 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #define PACKING PACKS(pack), PACKS(pack_panel)
 #endif
 
+#if IS_FLOAT
+#include "fourier.h"
+#endif
 #ifdef WITH_HALF
 #include "winograd.h"
 #include "strassen.h"
 #include "winograd_rows.h"
-static const fc_extra extra_kernels[] = {
-    {"strassen", strassen_kernels}, {"winograd rows", &winograd_rows_kernels}, {NULL, NULL}
+static const fc_extra NAME(extra_kernels)[] = {
+    {"strassen", strassen_kernels}, {"winograd rows", &winograd_rows_kernels}, {"fourier", &NAME(fourier_kernels)},
+    {NULL, NULL}
 };
-#define FAST , .winograd = WINOGRAD_KINDS, .extras = extra_kernels
+#define FAST , .winograd = WINOGRAD_KINDS, .extras = NAME(extra_kernels)
+#elif IS_FLOAT
+#include "axis.h"
+static const fc_extra NAME(extra_kernels)[] = {
+    {"fourier", &NAME(fourier_kernels)}, {"axis", &axis_kernels}, {NULL, NULL}
+};
+#define FAST , .extras = NAME(extra_kernels)
 #else
 #define FAST
 #endif

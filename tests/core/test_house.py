@@ -19,8 +19,11 @@ CORE_MODULES = sorted(CORE.rglob("*.py"))
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 NAMES = re.compile("winograd|strassen|fft", re.IGNORECASE)
 MOST_MODULES_THAT_NAME_A_METHOD = 3
-# ONNX's own operators DFT and STFT, and Keras' functions of that name: no method of convolution
-TRANSFORMS = ("graph/operators/transforms.py", "keras/finding.py")
+# ONNX's own operators DFT and STFT, SciPy's own functions and words, Keras' of that name: no methods of convolution.
+OTHERS_WORDS = (
+    "graph/operators/transforms.py", "keras/finding.py", "scipy/signal.py", "scipy/convolutions.py",
+    "scipy/transforms.py",
+)  # fmt: skip
 # What is not finite is computed again directly, whatever the method was.
 FALLBACK = ("_core/special.py", "_core/methods/direct.py")
 
@@ -52,7 +55,7 @@ def test_few_modules_name_a_method() -> None:
     naming = {
         short(path): sorted({word for word in words(path) if NAMES.search(word)})
         for path in MODULES
-        if not short(path).startswith(("_core/methods/", "reference/")) and short(path) not in TRANSFORMS
+        if not short(path).startswith(("_core/methods/", "reference/")) and short(path) not in OTHERS_WORDS
     }
     naming = {name: found for name, found in naming.items() if found}
     assert len(naming) <= MOST_MODULES_THAT_NAME_A_METHOD, naming

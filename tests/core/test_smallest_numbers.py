@@ -31,6 +31,9 @@ CASES = {  # (channels, outputs, kernel, stride, groups) by algorithm
     "winograd:4x4 at stride 2": [(16, 32, 3, 2, 1)], "winograd:rows": [(3, 32, 7, 2, 1)],
     **{f"fft:{samples}": [(3, 5, 5, 1, 1)] for samples in (16, 24, 36, 64)},
     "fft:128": [(1, 2, 5, 1, 1)], "fft:256": [(1, 2, 5, 1, 1)],
+    **{f"fft:pairs-{samples}": [(3, 2, 5, 1, 1)] for samples in (64, 128)},
+    **{f"fft:pairs-{samples}": [(1, 1, 5, 1, 1)] for samples in (256, 512)},
+    "fft:pairs-1024": [(2, 1, (1, 5), 1, 1)],
     "strassen:once": [(128, 256, 1, 1, 1)], "strassen:twice": [(128, 256, 1, 1, 1)],
 }  # fmt: skip
 
@@ -62,13 +65,15 @@ def within(what: str, got: Any, expected: Any, bound: Any) -> None:
 def test_bounds_at_every_scale(scales: tuple[int, int], algorithm: str) -> None:
     values = ("reals", "one sign", "constant")[(SCALES.index(scales) + len(algorithm)) % 3]
     for channels, outputs, kernel, stride, groups in CASES[algorithm]:
-        shapes = [(2, channels, 14, 13), (outputs, channels // groups, kernel, kernel)]
+        sides = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+        padding = (sides[0] // 2, sides[1] // 2)
+        shapes = [(2, channels, 14, 13), (outputs, channels // groups, *sides)]
         shapes += [(2, outputs, 14 // stride, -(-13 // stride))] * 2
         x, w, dy, dz = numbers(values, scales, shapes)
-        options: dict[str, Any] = {"stride": stride, "padding": kernel // 2, "groups": groups}
+        options: dict[str, Any] = {"stride": stride, "padding": padding, "groups": groups}
         expected = reference.conv2d(x, w, **options)
         got = fastconv.conv2d(x, w, **options, algorithm=algorithm)
-        g = conv_geometry(x.shape, w.shape, stride, kernel // 2, 1, groups)
+        g = conv_geometry(x.shape, w.shape, stride, padding, 1, groups)
         assert np.isfinite(expected).all()
         within("forward", got, expected, limit(way(algorithm), Direction.FORWARD, g, expected, x, w))
         if (stride == 1 and kernel == 3) or algorithm.startswith("direct"):

@@ -19,6 +19,7 @@ PRINTED = {
     "kinds_of_convolution": (["(b) tiled convolution", "(d) transposed convolution", "97 x 97"], "skimage"),
     "other_sizes": (["the same ones", "88 x 160", "16 x 34"], "mlxtend"),
     "padding": (["VALID", "10 x 10", "118 x 193"], "skimage"),
+    "richardson_lucy": (["101 x 101", "668,532,736", "Fourier transforms of tiles"], None),
     "small_kernels": (["18", "25", "27", "49", "5 x 5", "7 x 7"], None),
     "stride_or_pooling": (["max pooling", "stride 2", "7,369,600", "1,950,592"], "mlxtend"),
     "unet": (["65,799", "31,518,720", "conv2d_transpose_1, conv2d_1", "by tiles of 64"], None),
