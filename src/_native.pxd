@@ -64,7 +64,7 @@ cdef extern from "fastconv.h" nogil:
         Py_ssize_t k
         const void* pick
     ctypedef struct fc_requantise:
-        int zero, low, high, is_signed
+        int zero, low, high, is_signed, wide
     ctypedef struct fc_product:
         const void* a
         const Py_ssize_t* a_row
@@ -258,6 +258,7 @@ cdef extern from "fastconv.h" nogil:
         void (*look_up)(unsigned char*, const unsigned char*, Py_ssize_t, const unsigned char*) noexcept nogil
         void (*sum)(int*, const unsigned char*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int) noexcept nogil
         void (*depthwise)(const fc_depthwise_row*) noexcept nogil
+        fc_pack transpose
         int groups
         void (*depthwise_four[3])(const fc_depthwise_row*) noexcept nogil
     ctypedef struct fc_isa:

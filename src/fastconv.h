@@ -47,8 +47,8 @@ enum { FC_WINOGRAD_TILES = 4, FC_WINOGRAD_CHANNELS = 64 };
 typedef struct { ptrdiff_t a, b, k; const void *pick; } fc_segment;
 
 /* How a sum of integers becomes a byte: sum * multiplier, in float, rounded to the nearest (even where two are as near),
-   + zero, within low .. high, which are values of the byte's type. */
-typedef struct { int zero, low, high, is_signed; } fc_requantise;
+   + zero, within low .. high, which are values of the byte's type. `wide`: products may leave int32. */
+typedef struct { int zero, low, high, is_signed, wide; } fc_requantise;
 
 /* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :]; then + bias[:] +
    residual[i][:] where they are not NULL, and `relu`: FC_LINEAR, FC_RELU or FC_RELU6. `a_row`, `c_row` and `residual_row` hold the offset of
@@ -327,6 +327,7 @@ typedef struct {
     void (*look_up)(uint8_t *to, const uint8_t *x, ptrdiff_t count, const uint8_t *table);
     void (*sum)(int32_t *sums, const uint8_t *x, ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t channels, int flip);
     void (*depthwise)(const fc_depthwise_row *row);
+    fc_pack transpose; /* of pixels side by side */
     /* Where rows of the kernel are multiplied four at a time: of 64, 32 and 16 channels (kernels/depthwise_bytes.h). */
     int groups;
     void (*depthwise_four[3])(const fc_depthwise_row *row);

@@ -103,7 +103,8 @@ class QuantisedPlan:
             four = bool((narrow == difference).all()) and multiplies_four(difference.shape[1], g.groups)
             self._prepare(four, largest)
             assert self._program is not None
-            self._packed, self._ends = self._program.prepared(narrow if four else difference, self._bias, requantise)
+            weight = narrow if four else difference
+            self._packed, self._ends = self._program.prepared(weight, self._bias, requantise, self._wide)
 
     def _prepare(self, four: bool, largest: int) -> None:
         """Native code for a weight that is `four` steps at a time; from here on packed weights stand for it."""
@@ -113,9 +114,9 @@ class QuantisedPlan:
         how, result = self.requantise, None if self.requantise is None else self.dtype
         types = Types(self.input_dtype, kind, INT32)
         self._problem = p = problem(self.geometry, Direction.FORWARD, types, Use.HELD, self.threads)
-        # The depthwise kernel takes products that an int32 holds.
-        most = 0 if how is None else largest * float(how.multiplier.max(initial=0))
-        program = depthwise_bytes(p, four, self._zero, result) if most < 1 << 30 else None
+        # The quick ways to round take products that an int32 holds.
+        self._wide = how is not None and largest * float(how.multiplier.max(initial=0)) >= 1 << 30
+        program = None if self._wide else depthwise_bytes(p, four, self._zero, result)
         self._program = program or bytes_program(p, four, self._zero, result)
 
     def _largest_sum(self, weight: Array) -> int:

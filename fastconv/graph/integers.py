@@ -136,6 +136,8 @@ class Pass:
                 self.weights[node.outputs[0]] = weight
         kind = self.kinds.get(name) if constant is None else constant.dtype.name
         grid = grid_of(self.constants, node, kind)
+        if not kind and grid is not None and node.input(2):  # the zero point is of the type of the bytes
+            kind = grid.dtype.name
         if grid is not None and kind == grid.dtype.name:
             self.luts[node.outputs[0]] = Lut(name, kind, grid.table(), grid)
         return False

@@ -17,10 +17,11 @@ import numpy as np
 from .. import _native
 from .._core.arrays import Array
 from .._core.forks import Guard
+from .._core.threads import effective
 from .errors import OnnxError
 from .graph import Graph, Node
 from .joined import Joined
-from .memory import Pool
+from .memory import Pool, contiguous
 from .operators import Call, find, repeatable
 from .operators.registry import Function
 from .replay import LOOSE, NATIVE, Record, Replay, kind_of
@@ -249,7 +250,7 @@ class Program:
             return dict(into)
         given = {id(value) for value in (*self._fixed.values(), *feeds.values())}  # and what was handed out
         for name in self.outputs:
-            outputs[name] = _own(found[name], given)
+            outputs[name] = _own(found[name], given, effective(self._threads))
             given.add(id(outputs[name]))
         return outputs
 
@@ -259,10 +260,10 @@ def _record(step: Step, kind: str, works: list[Any], results: tuple[Any, ...], p
     return Record(step, kind, tuple(works) if kind == NATIVE else (), results, own)
 
 
-def _own(value: Any, others: set[int]) -> Any:
+def _own(value: Any, others: set[int], threads: int) -> Any:
     """A result as the caller keeps it: contiguous, writeable, in nobody else's memory; `others` by their ids."""
     if not isinstance(value, np.ndarray):  # a sequence that `Identity` passed on
-        return [_own(item, others) for item in value] if isinstance(value, list) else value
+        return [_own(item, others, threads) for item in value] if isinstance(value, list) else value
     if not value.flags.c_contiguous or not value.flags.writeable or value.base is not None:
-        return np.array(value, order="C")
+        return contiguous(value, threads)
     return value.copy() if id(value) in others else value

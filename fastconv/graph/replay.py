@@ -21,7 +21,7 @@ import numpy as np
 from .. import _native
 from .._core.arrays import Array
 from .._core.threads import effective
-from .memory import Pool
+from .memory import Pool, contiguous
 
 if TYPE_CHECKING:
     from .program import Step
@@ -203,7 +203,7 @@ class Replay:
             return loose[name]
         if into is None:
             home = loose.get(name, self._homes[name])
-            return np.array(home, order="C") if isinstance(home, np.ndarray) else home
+            return contiguous(home, effective(self._threads)) if isinstance(home, np.ndarray) else home
         np.copyto(into[name], loose.get(name, self._homes[name]))
         return into[name]
 

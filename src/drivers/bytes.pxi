@@ -221,7 +221,7 @@ def bytes_mean(out, x, float factor, int x_zero, int zero, int low, int high, bi
     job.multiplier, job.shift = <float*>work.own(wide * 4), <int*>work.own(wide * 4)
     for i in range(wide):
         job.multiplier[i], job.shift[i] = factor, <int>(-job.x.n[2] * (x_zero + job.flip))
-    job.how = fc_requantise(zero, low, high, is_signed)
+    job.how = fc_requantise(zero, low, high, is_signed, True)
     work.place(&job.x.p)
     work.place(&job.to)
     if channels and job.x.n[0]:
@@ -311,7 +311,7 @@ cdef class DepthwiseBytes(Program):
         work.place(&job.x.p)
         work.place(&job.y.p)
         job.requantise.zero, job.requantise.low, job.requantise.high = bias.zero, bias.low, bias.high
-        job.requantise.is_signed = self.result == FC_I8
+        job.requantise.is_signed, job.requantise.wide = self.result == FC_I8, False
         job.kernel_rows, job.stride, job.dilation, job.origin = (
             self.kernel[0], self.stride[0], self.dilation[0], self.origin[0])
         job.blocks = (total + FC_BYTES_BLOCK - 1) // FC_BYTES_BLOCK

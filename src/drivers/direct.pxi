@@ -261,9 +261,10 @@ cdef class Direct(Program):
 
 
 cdef fc_requantise* direct_requantise(Work work, how, int result) except NULL:
-    """How sums become bytes, in the memory of a work: `zero`, `low` and `high` of the result."""
+    """How sums become bytes, in the memory of a work: `zero`, `low` and `high` of the result, and whether `wide`."""
     cdef fc_requantise* own = <fc_requantise*>work.own(sizeof(fc_requantise))
     own.zero, own.low, own.high, own.is_signed = how.zero, how.low, how.high, result == FC_I8
+    own.wide = how.wide
     return own
 
 

@@ -2,7 +2,7 @@
 # has a table of places, gathers. Axes that lie side by side in both arrays are one; they are ordered by the result's.
 #   for every task, a run of planes or of pieces of them:
 #     for every plane: the two axes that the result's and the source's elements lie along, so that both sides are read and
-#     written by whole cache lines (moves.h; a transpose of 4 or 8 bytes in registers: kernels/transpose.h)
+#     written by whole cache lines (moves.h; a transpose of 1, 4 or 8 bytes in registers: kernels/transpose.h)
 
 cdef enum:
     MOST_AXES = 64          # of NumPy's arrays
@@ -164,6 +164,8 @@ cdef void move_plane(Move* job, MovedAxis* axes, int count) noexcept:
             job.transpose = isa.compute[<int>FC_COMPUTE_F32].pack[<int>FC_F32]
         elif job.item == 8:
             job.transpose = isa.compute[<int>FC_COMPUTE_F64].pack[<int>FC_F64]
+        elif job.item == 1:
+            job.transpose = isa.bytes.transpose
 
 
 cdef bint move_outside_even(const Move* job) noexcept:

@@ -115,7 +115,21 @@ static void bytes_depthwise(const fc_depthwise_row *p) {
     }
 }
 
+/* A transpose, as fc_pack: to rows of `ldd` bytes, a pixel each, from channels whose pixels lie side by side. */
+static void bytes_transpose(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src,
+                            ptrdiff_t pixel_stride, ptrdiff_t channel_stride) {
+    uint8_t *to = dst;
+    ptrdiff_t whole = 0, wide = 0;
+#if BYTE_BLOCKS
+    whole = pixels & ~(ptrdiff_t)15, wide = channels & ~(ptrdiff_t)15;
+    transpose_bytes(to, ldd, src, channel_stride, whole, wide, 0);
+#endif
+    for (ptrdiff_t c = 0; c < channels; c++)
+        for (ptrdiff_t p = c < wide ? whole : 0; p < pixels; p++)
+            to[p * ldd + c] = (uint8_t)src[c * channel_stride + p * pixel_stride];
+}
+
 static const fc_byte_kernels byte_kernels = {
     .add = bytes_add, .multiply = bytes_multiply, .quantise = bytes_quantise, .dequantise = bytes_dequantise, .look_up = bytes_look_up,
-    .sum = bytes_sum, .depthwise = bytes_depthwise,
+    .sum = bytes_sum, .depthwise = bytes_depthwise, .transpose = bytes_transpose,
 };

@@ -49,25 +49,24 @@ static inline __attribute__((always_inline)) void NAME(put_bytes)(int8_t *to, NA
 
 #if defined(__AVX512BW__)
 #define WHOLE_LINES 1
-/* Four vectors of sums to one of bytes, by the instructions that narrow and saturate. */
-static inline __attribute__((always_inline)) void NAME(put_line)(int8_t *to, const NAME(vec) *sum,
+/* Up to four vectors of sums to one of bytes, by the instructions that narrow and saturate: no product may leave int32. */
+static inline __attribute__((always_inline)) void NAME(put_line)(int8_t *to, const int vectors, const NAME(vec) *sum,
                                                                  const float *multiplier, const fc_requantise *q,
                                                                  ptrdiff_t count) {
-    const __m512 most = _mm512_set1_ps(1e6f); /* beyond all limits; what is larger would become negative */
-    const __m512i zero = _mm512_set1_epi16((short)q->zero);
+    const __m512i zero = _mm512_set1_epi16((short)q->zero), high = _mm512_set1_epi8((char)q->high),
+                  low = _mm512_set1_epi8((char)q->low);
     __m512i v[4];
     UNROLL for (int j = 0; j < 4; j++)
-        v[j] = _mm512_cvtps_epi32(_mm512_min_ps(
-            _mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sum[j]), _mm512_loadu_ps(multiplier + j * LANES)), most));
+        v[j] = j < vectors ? _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sum[j]),
+                                                              _mm512_loadu_ps(multiplier + j * LANES)))
+                           : v[j - 1];
     const __m512i a = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero),
-                  b = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero);
+                  b = vectors > 2 ? _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero) : a;
     __m512i line;
     if (q->is_signed)
-        line = _mm512_max_epi8(_mm512_min_epi8(_mm512_packs_epi16(a, b), _mm512_set1_epi8((char)q->high)),
-                               _mm512_set1_epi8((char)q->low));
+        line = _mm512_max_epi8(_mm512_min_epi8(_mm512_packs_epi16(a, b), high), low);
     else
-        line = _mm512_max_epu8(_mm512_min_epu8(_mm512_packus_epi16(a, b), _mm512_set1_epi8((char)q->high)),
-                               _mm512_set1_epi8((char)q->low));
+        line = _mm512_max_epu8(_mm512_min_epu8(_mm512_packus_epi16(a, b), high), low);
     line = _mm512_permutexvar_epi32( /* the instructions above narrow every 16 bytes by themselves */
         _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), line);
     _mm512_mask_storeu_epi8(to, count >= 64 ? ~0ull : (1ull << count) - 1, line);
@@ -93,7 +92,9 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
         const T *row[FC_MAX_ROWS];
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int j = 0; j < vectors; j++)
-                acc[i][j] = p.accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES) : (NAME(vec)){0};
+                acc[i][j] = p.accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES)
+                            : bias       ? *(const NAME(vec) *)(bias + j * LANES)
+                                         : (NAME(vec)){0};
         for (ptrdiff_t s = 0; s < p.segments; s++) {
             const W *panel = b + p.segment[s].b * p.ldb;
             UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + p.segment[s].a;
@@ -109,15 +110,15 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
                 }
             }
         }
-        if (bias)
+        if (bias && p.accumulate)
             UNROLL for (int j = 0; j < vectors; j++)
                 UNROLL for (int i = 0; i < rows; i++) acc[i][j] += *(const NAME(vec) *)(bias + j * LANES);
         if (p.requantise) {
             UNROLL for (int i = 0; i < rows; i++) {
                 int8_t *to = (int8_t *)p.out + out_row[i];
 #if WHOLE_LINES
-                if (vectors == 4) {
-                    NAME(put_line)(to, acc[i], p.multiplier, p.requantise, p.columns);
+                if (vectors > 1 && !p.requantise->wide) {
+                    NAME(put_line)(to, vectors, acc[i], p.multiplier, p.requantise, p.columns);
                     continue;
                 }
 #endif

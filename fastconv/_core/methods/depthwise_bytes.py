@@ -47,11 +47,11 @@ class DepthwiseBytes(Program):
 
     def pack(self, weight: Array) -> tuple[Packed, ...]:
         """With shifts that take the zero off, and multipliers of 1."""
-        panels, _ = self.prepared(weight, None, None)
+        panels, _ = self.prepared(weight, None, None, False)
         return panels
 
     def prepared(
-        self, weight: Array, bias: Array | None, how: Requantise | None
+        self, weight: Array, bias: Array | None, how: Requantise | None, wide: bool
     ) -> tuple[tuple[Packed, ...], Ends | None]:
         """The weights (C, 1, [1,] rows, columns) with what follows the sums, and how those become bytes."""
         rows, columns = self.problem.geometry.kernel_size[1:]

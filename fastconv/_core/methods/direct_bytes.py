@@ -38,6 +38,7 @@ class Ends(NamedTuple):
     zero: int
     low: int
     high: int
+    wide: bool = False  # whether a sum times its multiplier may leave int32
 
 
 def in_vectors(values: Any, count: int, dtype: Any) -> Array:
@@ -86,19 +87,19 @@ class BytesProgram(DirectProgram):
 
 
     def prepared(
-        self, weight: Array, bias: Array | None, how: Requantise | None
+        self, weight: Array, bias: Array | None, how: Requantise | None, wide: bool
     ) -> tuple[tuple[Packed, ...], Any]:
         """A weight (logical axis order) packed, and what follows the sums, for `run` to hand on as the bias."""
-        return self.pack(weight), self._ends(weight, bias, how)
+        return self.pack(weight), self._ends(weight, bias, how, wide)
 
-    def _ends(self, weight: Array, bias: Array | None, how: Requantise | None) -> Any:
+    def _ends(self, weight: Array, bias: Array | None, how: Requantise | None, wide: bool) -> Any:
         shift = self.shifted(weight, bias)
         count = len(weight)
         if how is None:
             return None if shift is None else in_vectors(shift, count, np.int32)
         return Ends(
             in_vectors(0 if shift is None else shift, count, np.int32),
-            in_vectors(how.multiplier, count, np.float32), how.zero_point, how.low, how.high,
+            in_vectors(how.multiplier, count, np.float32), how.zero_point, how.low, how.high, wide,
         )  # fmt: skip
 
 
