@@ -7,6 +7,7 @@ that leave int32 are refused, as everywhere.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -71,6 +72,15 @@ def _unpickled(packed_by: tuple[Any, ...], given: tuple[Any, ...], weight: Array
     return plan
 
 
+def _centred(weight: Array, zero: Array) -> Array:
+    """Weights less their zero points, one for all or each output, in int8 where that holds them, else in int16."""
+    if weight.dtype == np.int8 and not zero.any():
+        return weight
+    difference: Array = weight.astype(DIFFERENCE) - zero.astype(DIFFERENCE).reshape(-1, *(1,) * (weight.ndim - 1))
+    narrow = difference.astype(np.int8)
+    return narrow if bool((narrow == difference).all()) else difference
+
+
 class QuantisedPlan:
     """A convolution of bytes prepared once: `run` gives bytes, or the int32 sums where there is no `requantise`.
 
@@ -90,8 +100,7 @@ class QuantisedPlan:
         self._zero = int(input_zero)
         self._layout, self._batched = layout(data_format, len(g.input_size)), batched
         self._options: dict[str, Any] = {"threads": threads, "data_format": data_format, "batched": batched}
-        channels = (-1, *(1,) * (weight.ndim - 1))
-        difference: Array = weight.astype(DIFFERENCE) - weight_zero.astype(DIFFERENCE).reshape(channels)
+        difference = _centred(weight, weight_zero)
         self._bias: Array | None = None if bias is None else bias.astype(INT32)
         largest = self._largest_sum(difference)
         self._program: BytesProgram | DepthwiseBytes | None = None
@@ -99,11 +108,10 @@ class QuantisedPlan:
         self._ends: Any = None
         self._weight: Array = difference
         if largest < 1 << 31 and difference.size:
-            narrow = difference.astype(np.int8)
-            four = bool((narrow == difference).all()) and multiplies_four(difference.shape[1], g.groups)
+            four = difference.dtype == np.int8 and multiplies_four(difference.shape[1], g.groups)
             self._prepare(four, largest)
             assert self._program is not None
-            weight = narrow if four else difference
+            weight = difference if four else difference.astype(DIFFERENCE, copy=False)
             self._packed, self._ends = self._program.prepared(weight, self._bias, requantise, self._wide)
 
     def _prepare(self, four: bool, largest: int) -> None:
@@ -120,9 +128,14 @@ class QuantisedPlan:
         self._program = program or bytes_program(p, four, self._zero, result)
 
     def _largest_sum(self, weight: Array) -> int:
-        """What no sum of a weight and the bias exceeds, whatever the input holds."""
+        """What no sum of a weight and the bias exceeds, whatever the input holds; of weights of so few terms that none
+        can be large, by their number alone."""
         limits = np.iinfo(self.input_dtype)
         reach = max(int(limits.max) - self._zero, self._zero - int(limits.min))
+        most = 0 if self._bias is None else int(np.abs(self._bias.astype(np.int64)).max(initial=0))
+        most += prod(weight.shape[1:]) * reach * 256
+        if most < 1 << 30:
+            return most
         sums = np.abs(weight.astype(np.int64)).sum(tuple(range(1, weight.ndim))) * reach
         if self._bias is not None:
             sums = sums + np.abs(self._bias.astype(np.int64))
@@ -239,4 +252,5 @@ class QuantisedPlan:
         """The exact sums, or a refusal."""
         g = self.geometry._replace(batch=len(x))
         centred = x.astype(DIFFERENCE) - DIFFERENCE.type(self._zero)
-        forward(g, centred, self._weight, self._bias, None, None, sums, threads=self.threads)
+        weight = self._weight.astype(DIFFERENCE, copy=False)
+        forward(g, centred, weight, self._bias, None, None, sums, threads=self.threads)

@@ -60,20 +60,23 @@ static void bytes_multiply(uint8_t *to, const uint8_t *a, const float *b, ptrdif
 }
 
 /* rint(x / scale) + zero, within the limits; NaN becomes the least. */
-static void bytes_quantise(uint8_t *to, const float *x, ptrdiff_t count, const fc_byte_sum *s) {
-    const float low = (float)(s->low - s->zero), high = (float)(s->high - s->zero);
+static void bytes_quantise(uint8_t *restrict to, const float *restrict x, ptrdiff_t count, const fc_byte_sum *s) {
+    const float low = (float)(s->low - s->zero), high = (float)(s->high - s->zero), scale = s->scale;
     const uint8_t flip = (uint8_t)s->flip;
+    const int zero = s->zero;
     for (ptrdiff_t i = 0; i < count; i++) {
-        float q = x[i] / s->scale;
+        float q = x[i] / scale;
         q = q >= low ? q : low;
         q = q > high ? high : q;
-        to[i] = (uint8_t)((int)((q + 12582912.0f) - 12582912.0f) + s->zero) ^ flip;
+        to[i] = (uint8_t)((int)((q + 12582912.0f) - 12582912.0f) + zero) ^ flip;
     }
 }
 
-static void bytes_dequantise(float *to, const uint8_t *x, ptrdiff_t count, const fc_byte_sum *s) {
+static void bytes_dequantise(float *restrict to, const uint8_t *restrict x, ptrdiff_t count, const fc_byte_sum *s) {
     const uint8_t flip = (uint8_t)s->flip;
-    for (ptrdiff_t i = 0; i < count; i++) to[i] = (float)((int)(uint8_t)(x[i] ^ flip) - s->zero) * s->scale;
+    const int zero = s->zero;
+    const float scale = s->scale;
+    for (ptrdiff_t i = 0; i < count; i++) to[i] = (float)((int)(uint8_t)(x[i] ^ flip) - zero) * scale;
 }
 
 static void bytes_look_up(uint8_t *to, const uint8_t *x, ptrdiff_t count, const uint8_t *table) {
@@ -81,7 +84,7 @@ static void bytes_look_up(uint8_t *to, const uint8_t *x, ptrdiff_t count, const 
 }
 
 /* sums[c] += what the bytes of rows of channels stand for, less zeros. */
-static void bytes_sum(int32_t *sums, const uint8_t *x, ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t channels,
+static void bytes_sum(int32_t *restrict sums, const uint8_t *restrict x, ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t channels,
                       int flip) {
     for (ptrdiff_t r = 0; r < rows; r++, x += row_stride)
         for (ptrdiff_t c = 0; c < channels; c++) sums[c] += (uint8_t)(x[c] ^ (uint8_t)flip);
