@@ -1,21 +1,22 @@
-"""`fit` and `predict` of Keras models with and without `fastconv.keras.install()`, in turns within one process.
+"""`fit` and `predict` of Keras models with and without `fastconv.keras.install()`, each side in processes of its own.
 
     KERAS_BACKEND=torch python bench/keras_fit.py            # fit, images a second
     KERAS_BACKEND=numpy python bench/keras_fit.py            # predict, beside Keras' NumPy backend with JAX
 
-Every turn times both sides on the same model; the medians of the turns and their ratio are printed, with the least and
-the largest ratio of one turn. Leave the machine alone meanwhile.
+The sides take turns, a process each; the medians of all and their ratio are printed, with the least and the largest ratio
+of a turn. `install()` comes before Keras is imported, as the page says. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 if "--one-thread" in sys.argv:  # before the libraries count processors
@@ -26,6 +27,8 @@ import numpy as np
 import fastconv.keras
 
 try:
+    if "--side=with" in sys.argv:
+        fastconv.keras.install()
     import keras
     from keras import layers
 except ImportError as error:
@@ -82,6 +85,9 @@ def unet() -> Any:
 NETS: dict[str, tuple[Callable[[], Any], int]] = {"vgg": (vgg, 10), "vgg-bn": (vgg_normalised, 10), "unet": (unet, 2)}
 
 
+RUNS = 4  # of a process
+
+
 def data(net: Any, classes: int, count: int) -> tuple[Any, Any]:
     """Images of noise and labels."""
     random = np.random.default_rng(0)
@@ -89,8 +95,8 @@ def data(net: Any, classes: int, count: int) -> tuple[Any, Any]:
     return images, random.integers(classes, size=(count, *net.output_shape[1:-1]))
 
 
-def measure(name: str, batch: int, steps: int, turns: int, clock: Callable[[], float]) -> None:
-    """Print a row."""
+def rates(name: str, batch: int, steps: int, runs: int, clock: Callable[[], float]) -> list[float]:
+    """Images a second of this process, warm."""
     make, classes = NETS[name]
     keras.utils.set_random_seed(0)
     net = make()
@@ -98,29 +104,36 @@ def measure(name: str, batch: int, steps: int, turns: int, clock: Callable[[], f
     trains = keras.config.backend() == "torch"
     if trains:
         net.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-
-    def run() -> float:
+    found = []
+    for run in range(runs + 1):  # the first warms up
         start = clock()
         if trains:
             net.fit(images, labels, batch_size=batch, verbose=0, shuffle=False)
         else:
             net.predict(images, batch_size=batch, verbose=0)
-        return len(images) / (clock() - start)
+        if run:
+            found.append(len(images) / (clock() - start))
+    return found
 
-    sides = {"without": nullcontext, "with": fastconv.keras.installed}
-    rates: dict[str, list[float]] = {side: [] for side in sides}
-    for turn in range(turns + 1):  # the first warms up
-        for side, context in sides.items():
-            with context():
-                net.predict(images[:batch], batch_size=batch, verbose=0)  # `installed` packs weights anew
-                rate = run()
-            if turn:
-                rates[side].append(rate)
-    without, ours = (statistics.median(rates[side]) for side in sides)
-    ratios = sorted(b / a for a, b in zip(*rates.values(), strict=True))
-    what = "fit" if trains else "predict"
+
+def measure(name: str, args: argparse.Namespace) -> None:
+    """Print a row: both sides in turns."""
+    found: dict[str, list[float]] = {"without": [], "with": []}
+    for _ in range(args.turns):
+        for side, own in found.items():
+            command = [
+                sys.executable, "-P", __file__, name, f"--side={side}", "--batch", str(args.batch), "--steps",
+                str(args.steps), *(["--one-thread"] if args.one_thread else []),
+            ]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(f"keras_fit.py: error: the side {side!r} failed:\n{done.stderr}")
+            own.append(statistics.median(json.loads(done.stdout.splitlines()[-1])))
+    without, ours = (statistics.median(own) for own in found.values())
+    ratios = sorted(b / a for a, b in zip(*found.values(), strict=True))
+    what = "fit" if keras.config.backend() == "torch" else "predict"
     print(
-        f"{what} {name:8} batch {batch:3}: {without:8.1f} images/s without, {ours:8.1f} with: "
+        f"{what} {name:8} batch {args.batch:3}: {without:8.1f} images/s without, {ours:8.1f} with: "
         f"{ours / without:.2f} times ({ratios[0]:.2f} to {ratios[-1]:.2f})",
         flush=True,
     )
@@ -131,7 +144,8 @@ def main() -> None:
     parser.add_argument("nets", nargs="*", default=[*NETS], metavar="NET", help=f"of {', '.join(NETS)} (default: all)")
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=4, metavar="N", help="batches a turn (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=7, metavar="N", help="default: %(default)s")
+    parser.add_argument("--turns", type=int, default=3, metavar="N", help="default: %(default)s")
+    parser.add_argument("--side", choices=("with", "without"), help="one side in this process: prints images a second")
     parser.add_argument(
         "--one-thread", action="store_true",
         help="one thread for everybody, and processor time in place of the clock's: what a busy machine allows",
@@ -142,11 +156,16 @@ def main() -> None:
     unknown = [name for name in args.nets if name not in NETS]
     if unknown:
         parser.error(f"unknown net {unknown[0]}; choose from {', '.join(NETS)}")
+    clock = time.process_time if args.one_thread else time.perf_counter
+    if args.side:
+        for name in args.nets:
+            print(json.dumps(rates(name, args.batch, args.steps, RUNS, clock)))
+        return
     print(
         f"Keras {keras.__version__} on {keras.config.backend()}, {len(os.sched_getaffinity(0))} processors", flush=True
     )
     for name in args.nets:
-        measure(name, args.batch, args.steps, args.turns, time.process_time if args.one_thread else time.perf_counter)
+        measure(name, args)
 
 
 if __name__ == "__main__":
