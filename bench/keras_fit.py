@@ -3,8 +3,8 @@
     KERAS_BACKEND=torch python bench/keras_fit.py            # fit, images a second
     KERAS_BACKEND=numpy python bench/keras_fit.py            # predict, beside Keras' NumPy backend with JAX
 
-The sides take turns, a process each; the medians of all and their ratio are printed, with the least and the largest ratio
-of a turn. `install()` comes before Keras is imported, as the page says. Leave the machine alone meanwhile.
+The sides take turns, a process each; the medians of all and their ratio are printed, with the least and the largest
+ratio of a turn. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations

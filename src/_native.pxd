@@ -283,6 +283,9 @@ cdef extern from "tasks.h" nogil:
     int fc_run_tasks(fc_task, void*, char*, Py_ssize_t, Py_ssize_t, int, int, fc_look)
     bint fc_interrupted(fc_watch*)
     void fc_run_alone()
+    ctypedef void (*fc_parallel)(void (*)(void*), void*, unsigned, unsigned) noexcept nogil
+    ctypedef int (*fc_number)() noexcept nogil
+    void fc_use_threads_of(fc_parallel, fc_number, fc_number)
     int fc_room_for_threads()
 
 

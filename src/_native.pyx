@@ -135,6 +135,12 @@ def room_for_threads():
     return fc_room_for_threads()
 
 
+def use_threads_of(size_t parallel, size_t seat, size_t inside):
+    """From now on jobs run on another library's threads: the addresses of GOMP_parallel, omp_get_thread_num and
+    omp_in_parallel of the OpenMP that it uses; zeros for our own."""
+    fc_use_threads_of(<fc_parallel>parallel, <fc_number>seat, <fc_number>inside)
+
+
 def openmp_threads():
     """Threads that OpenMP would give a team of the calling thread: what threadpoolctl sets."""
     return fc_openmp_threads()

@@ -31,6 +31,8 @@ static void rest(void) { Sleep(1); }
 
 int fc_room_for_threads(void) { return INT_MAX; }
 
+void fc_use_threads_of(fc_parallel parallel, fc_number seat, fc_number inside) { (void)parallel, (void)seat, (void)inside; }
+
 /* The calling thread has nothing left to do: it looks for signals while others are busy in a call that takes long. */
 static void wait_for_others(fc_watch *watch, const int *arrived, int team) {
     if (!watch->begin || fc_milliseconds() < watch->begin + FC_LOOK_EVERY) return;  /* the barrier is quicker */
@@ -112,6 +114,8 @@ static Team teams[TEAMS] = {[0 ... TEAMS - 1] = {.lock = PTHREAD_MUTEX_INITIALIZ
 static atomic_int working; /* threads of all jobs */
 static atomic_int all_helpers;
 static atomic_int room = INT_MAX;
+static _Atomic(fc_parallel) host_parallel; /* NULL: the team is our own */
+static _Atomic(fc_number) host_seat, host_inside;
 static _Atomic int64_t refused; /* when, in milliseconds; 0: never */
 
 static int64_t nanoseconds(void) {
@@ -129,6 +133,12 @@ static inline void relax(void) {
 }
 
 int fc_room_for_threads(void) { return atomic_load(&room); }
+
+void fc_use_threads_of(fc_parallel parallel, fc_number seat, fc_number inside) {
+    atomic_store(&host_parallel, NULL);
+    atomic_store(&host_seat, seat), atomic_store(&host_inside, inside);
+    atomic_store(&host_parallel, parallel);
+}
 
 /* Rounding and what becomes of subnormal numbers: a helper does as its caller does. */
 static inline unsigned long float_mode(void) {
@@ -313,10 +323,31 @@ static int run_on(Team *team, int threads, Job *job, fc_look look) {
     return alone && !*job->stop ? FC_FORKED : *job->stop;
 }
 
+/* On the threads of another library, which spin between its calls: beside them helpers of our own would find no CPU. No
+   signal is looked for, as a handler that forks would leave the child in a region without its threads. */
+static void take_a_seat(void *of) {
+    Job *job = of;
+    fc_watch watch = {job->stop, NULL, 0, 0};
+    const int seat = atomic_load(&host_seat)();
+    if (seat) set_float_mode(job->mode);
+    if (seat < job->team) take_parts(job, seat, &watch);
+}
+
+static int run_on_host(fc_parallel parallel, int threads, Job *job) {
+    parallel(take_a_seat, job, (unsigned)threads, 0);
+    return *job->stop;
+}
+
 int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch_bytes, ptrdiff_t tasks, int wanted,
                  int even, fc_look look) {
     if (wanted > tasks) wanted = (int)tasks;
     if (wanted > 1 && wanted > omp_get_thread_limit()) wanted = omp_get_thread_limit();
+    const fc_parallel parallel = wanted > 1 && !alone ? atomic_load(&host_parallel) : NULL;
+    if (parallel && !atomic_load(&host_inside)()) {
+        int stop = 0;
+        Job job = {work, arguments, scratch, scratch_bytes, tasks, even ? wanted : tasks, wanted, &stop, float_mode(), 0, 1};
+        return run_on_host(parallel, wanted, &job);
+    }
     Team *team = wanted > 1 && !alone && !omp_in_parallel() ? take_team() : NULL; /* within a region of others' every
                                                                                      thread has work of its own */
     if (!team) return run_alone(work, arguments, scratch, tasks, look);

@@ -6,7 +6,6 @@ import builtins
 import importlib
 import importlib.abc
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ import numpy as np
 OLDEST: Final = (3, 13)  # its rules of types and its signatures are today's
 BEFORE: Final = 4  # the first version that nothing is known of
 BACKENDS: Final = ("numpy", "torch")
-WAITING: Final = "OMP_WAIT_POLICY"
 FRAMEWORKS: Final = ("jax", "openvino", "tensorflow", "torch")
 CHOOSE: Final = (
     "Set the environment variable KERAS_BACKEND to 'torch' (training and prediction) or 'numpy' (prediction) before "
@@ -36,7 +34,7 @@ def load() -> tuple[str, ModuleType]:
         If Keras, or what its backend needs, is missing, or its version or backend is none that fastconv works in.
     """
     try:
-        with jax_is_optional(), threads_that_sleep():
+        with jax_is_optional():
             keras: Any = importlib.import_module("keras")
     except ModuleNotFoundError as error:
         if error.name == "keras":
@@ -63,24 +61,6 @@ def load() -> tuple[str, ModuleType]:
         )
     with jax_is_optional():
         return backend, importlib.import_module(f"keras.src.backend.{backend}.nn")
-
-
-@contextmanager
-def threads_that_sleep() -> Iterator[None]:
-    """Within it PyTorch, if it is not there yet, is imported with threads that sleep when they have nothing to do.
-
-    GNU's OpenMP reads its settings when it is loaded, and its threads otherwise spin for milliseconds after every
-    operator, on the processors that fastconv's threads are about to use. Settings of the caller's own are kept.
-    """
-    given = any(name in os.environ for name in (WAITING, "GOMP_SPINCOUNT"))
-    if given or "torch" in sys.modules:
-        yield
-        return
-    os.environ[WAITING] = "passive"
-    try:
-        yield
-    finally:
-        os.environ.pop(WAITING, None)
 
 
 def supported(version: str) -> bool:

@@ -34,6 +34,7 @@ from fastconv.functional import CONVOLUTIONS, TRANSPOSED
 
 from ..errors import ConvError
 from .guard import compiled, unwatched
+from .threads import share
 
 NUMPY_DTYPES: Final[dict[Any, np.dtype[Any]]] = {
     torch.float32: np.dtype(np.float32),
@@ -145,6 +146,9 @@ def tensor(values: Array) -> Tensor:
 def threads() -> int:
     """Threads of one call: PyTorch's number, and no more than fastconv's."""
     return int(min(torch.get_num_threads(), fastconv.get_num_threads()))
+
+
+share()  # before the first call: a process that imports this has PyTorch's threads
 
 
 @forks.in_child

@@ -659,3 +659,17 @@ def test_without_pytorch_one_line_says_so() -> None:
 def test_fastconv_alone_does_not_import_pytorch() -> None:
     code = "import sys, fastconv; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-P", "-c", code], cwd=ROOT, check=True)
+
+
+def test_bits_do_not_depend_on_whose_threads_compute() -> None:
+    from fastconv.torch import threads
+
+    x, w = torch.randn(2, 32, 40, 40), torch.randn(64, 32, 3, 3)
+    count = torch.get_num_threads()
+    shared = conv2d(x, w, padding=1)
+    threads.give_back()
+    try:
+        assert torch.equal(conv2d(x, w, padding=1), shared)
+    finally:
+        threads.share()
+    assert torch.get_num_threads() == count

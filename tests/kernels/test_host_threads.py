@@ -1,0 +1,54 @@
+"""Work on another library's threads, as under PyTorch: here on those of the OpenMP that the module itself is linked to."""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import _native
+
+MAPS = Path("/proc/self/maps")
+
+
+@pytest.fixture
+def host() -> Iterator[None]:
+    paths = {line.split()[-1] for line in MAPS.read_text().splitlines() if "/libgomp" in line} if MAPS.exists() else set()
+    if not paths:
+        pytest.skip("no OpenMP of GNU's is loaded")
+    library = ctypes.CDLL(min(paths))
+    names = ("GOMP_parallel", "omp_get_thread_num", "omp_in_parallel")
+    _native.use_threads_of(*(ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names))
+    yield
+    _native.use_threads_of(0, 0, 0)
+
+
+def results() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    found = []
+    for dtype in ("float32", "float64"):
+        x, w = rng.normal(size=(3, 32, 40, 41)).astype(dtype), rng.normal(size=(48, 32, 3, 3)).astype(dtype)
+        dy = rng.normal(size=(3, 48, 40, 41)).astype(dtype)
+        found += [fastconv.conv2d(x, w, padding=1, num_threads=3)]
+        found += list(fastconv.conv2d_backward(dy, x, w, padding=1, num_threads=3))
+        found += [fastconv.max_pool2d(x, 2), fastconv.conv2d(x, w[:32, :1], padding=1, groups=32, num_threads=2)]
+    return found
+
+
+def test_bits_are_those_of_our_own_threads(host: None) -> None:
+    on_host = results()
+    _native.use_threads_of(0, 0, 0)
+    for ours, theirs in zip(results(), on_host, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_computes_alone(host: None) -> None:
+    before = results()[0]
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(results()[0], before) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
