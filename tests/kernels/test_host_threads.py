@@ -1,4 +1,4 @@
-"""Work on another library's threads, as under PyTorch: here on those of the OpenMP that the module itself is linked to."""
+"""Work on another library's threads, as under PyTorch: here on those of the OpenMP that the module is linked to."""
 
 import ctypes
 import os
@@ -16,7 +16,8 @@ MAPS = Path("/proc/self/maps")
 
 @pytest.fixture
 def host() -> Iterator[None]:
-    paths = {line.split()[-1] for line in MAPS.read_text().splitlines() if "/libgomp" in line} if MAPS.exists() else set()
+    lines = MAPS.read_text().splitlines() if MAPS.exists() else []
+    paths = {line.split()[-1] for line in lines if "/libgomp" in line}
     if not paths:
         pytest.skip("no OpenMP of GNU's is loaded")
     library = ctypes.CDLL(min(paths))
