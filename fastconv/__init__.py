@@ -113,11 +113,12 @@ _CLASSES = {
     "Input": ".models", "Model": ".models", "load_model": ".models.saved", "tiled_predict": ".models.tiles",
 }  # fmt: skip
 _LAZY = ("callbacks", "grad", "layers", "losses", "models", "optimizers", "quantized", "reference", "streaming")
+_BRIDGES = ("dask", "keras", "onnx", "scipy", "torch", "weights")  # whose packages may be missing, which they say
 
 
 def __getattr__(name: str) -> Any:
     """Import what is not needed for the functions when it is first asked for."""
-    if name in _LAZY:
+    if name in _LAZY or name in _BRIDGES:
         return import_module(f".{name}", __name__)
     if name in _CLASSES:
         return getattr(import_module(_CLASSES[name], __name__), name)

@@ -105,7 +105,9 @@ def checked_int8(precision: object, calibration: object, weights_dtype: object =
             raise ConvError(f"precision='int8' holds weights in 8 bits; leave out weights_dtype={weights_dtype!r}.")
         return True
     if isinstance(precision, str) and precision not in PRECISIONS:
-        raise ConvError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, 'int8', but got {precision!r}.")
+        other = "; float16 is for weights alone: weights_dtype='float16'" if precision == "float16" else ""
+        words = ", ".join(map(repr, PRECISIONS))
+        raise ConvError(f"precision must be one of {words}, 'int8', but got {precision!r}{other}.")
     if calibration is not None:
         raise ConvError("calibration is for precision='int8'; pass that too, or leave calibration out.")
     return False

@@ -151,7 +151,7 @@ def slots_of(model: Net) -> dict[str, Array]:
 def _existing(path: str | os.PathLike[str]) -> tuple[Path, str]:
     place, suffix = _suffix(path)
     if not place.exists():
-        raise FileNotFoundError(f"there is no weights file {str(place)!r}.")
+        raise FileNotFoundError(f"there is no file {str(place)!r}.")
     return place, suffix
 
 

@@ -17,7 +17,7 @@ from fastconv._core.methods import METHODS
 from fastconv._core.plan import plan_for
 from fastconv._core.problem import Direction, Use
 from fastconv._core.select import WAYS, Way, choose
-from fastconv.models.tiles import needed
+from fastconv.models.boxes import needed
 from fastconv.testing.comparisons import forced, forced_cases
 from fastconv.testing.problems import ConvCase, conv_cases
 from fastconv.testing.ways import Trial, trials
