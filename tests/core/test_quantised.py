@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from settings import COUNT
 
 import fastconv
 from fastconv import ConvError, ConvTypeError, quantized, reference
 from fastconv._core.geometry import conv_geometry
 from fastconv._core.quantised import QuantisedPlan
-from settings import COUNT
 
 CASES = max(30, COUNT // 10)
 FORMATS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}

@@ -194,8 +194,9 @@ def test_residual_nets_are_in_bytes_throughout() -> None:
 
 def test_a_session_quantises() -> None:
     pytest.importorskip("onnx")
-    from fastconv.onnx import InferenceSession, OnnxError
     from bridges.test_onnx_integers import float_net
+
+    from fastconv.onnx import InferenceSession, OnnxError
 
     built = float_net()
     x = RNG.standard_normal((24, 3, 32, 32)).astype(np.float32)
