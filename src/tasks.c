@@ -323,19 +323,38 @@ static int run_on(Team *team, int threads, Job *job, fc_look look) {
     return alone && !*job->stop ? FC_FORKED : *job->stop;
 }
 
-/* On the threads of another library, which spin between its calls: beside them helpers of our own would find no CPU. No
-   signal is looked for, as a handler that forks would leave the child in a region without its threads. */
+/* On the threads of another library, which spin between its calls: beside them helpers of our own would find no CPU. A
+   region lasts as long as signals may wait, as a handler that forks would leave the child in one without its threads. */
+typedef struct { Job *job; int64_t until; } Seats;
+
 static void take_a_seat(void *of) {
-    Job *job = of;
+    const Seats *seats = of;
+    Job *job = seats->job;
     fc_watch watch = {job->stop, NULL, 0, 0};
     const int seat = atomic_load(&host_seat)();
-    if (seat) set_float_mode(job->mode);
-    if (seat < job->team) take_parts(job, seat, &watch);
+    const unsigned long own = float_mode();
+    char *scratch = job->scratch ? job->scratch + seat * job->scratch_bytes : NULL;
+    ptrdiff_t task;
+    if (seat >= job->team) return;
+    set_float_mode(job->mode);
+    do
+        if ((task = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->tasks)
+            job->work(job->job, scratch, task, &watch);
+    while (task < job->tasks && nanoseconds() < seats->until);
+    set_float_mode(own);
 }
 
-static int run_on_host(fc_parallel parallel, int threads, Job *job) {
-    parallel(take_a_seat, job, (unsigned)threads, 0);
-    return *job->stop;
+static int run_on_host(fc_parallel parallel, int threads, Job *job, fc_look look) {
+    Seats seats = {job, 0};
+    for (;;) {
+        seats.until = nanoseconds() + FC_LOOK_EVERY * 1000000ll;
+        if (alone)
+            seats.until = INT64_MAX, take_a_seat(&seats); /* a handler forked: the child does the rest */
+        else
+            parallel(take_a_seat, &seats, (unsigned)threads, 0);
+        if (atomic_load(&job->next) >= job->tasks) return *job->stop;
+        if (look && look()) return *job->stop = 1;
+    }
 }
 
 int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch_bytes, ptrdiff_t tasks, int wanted,
@@ -345,8 +364,8 @@ int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch
     const fc_parallel parallel = wanted > 1 && !alone ? atomic_load(&host_parallel) : NULL;
     if (parallel && !atomic_load(&host_inside)()) {
         int stop = 0;
-        Job job = {work, arguments, scratch, scratch_bytes, tasks, even ? wanted : tasks, wanted, &stop, float_mode(), 0, 1};
-        return run_on_host(parallel, wanted, &job);
+        Job job = {work, arguments, scratch, scratch_bytes, tasks, tasks, wanted, &stop, float_mode(), 0, 1};
+        return run_on_host(parallel, wanted, &job, look);
     }
     Team *team = wanted > 1 && !alone && !omp_in_parallel() ? take_team() : NULL; /* within a region of others' every
                                                                                      thread has work of its own */

@@ -34,6 +34,7 @@ class Prepared:
         self.graph, self.threads, self.keep, self.limit = graph, threads, keep, limit
         self.read_nodes = len(graph.nodes) if read_nodes is None else read_nodes
         self._states = states
+        self.inner: frozenset[str] = frozenset()  # outputs that other parts of the graph alone read
         self.guard = Guard(self._drop)
         self._drop()
 
@@ -76,7 +77,7 @@ class Prepared:
         own = {} if self._states is None else self._states
         states, programs = _kept(self._families, sample, self.keep, lambda: (own, OrderedDict()))
         made: Program = _kept(
-            programs, shapes, KEPT_BATCHES, lambda: Program(self.graph, self.pool, self.threads, states)
+            programs, shapes, KEPT_BATCHES, lambda: Program(self.graph, self.pool, self.threads, states, self.inner)
         )  # fmt: skip
         return made
 

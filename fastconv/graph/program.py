@@ -106,9 +106,16 @@ States = dict[int, dict[Any, Any]]
 class Program:
     """A graph for one set of input shapes. `run` is not for several threads at once."""
 
-    def __init__(self, graph: Graph, pool: Pool, threads: int | None, states: States | None = None) -> None:
-        """`states`, by node, are shared by programs for the same samples: weights are packed for them once."""
-        self.graph, self.pool, self._threads = graph, pool, threads
+    def __init__(
+        self, graph: Graph, pool: Pool, threads: int | None, states: States | None = None,
+        inner: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
+        """`states`, by node, are shared by programs for the same samples: weights are packed for them once.
+
+        `inner` are outputs that other parts of a graph alone read: they lie as they were made, the others in the order
+        of their axes.
+        """
+        self.graph, self.pool, self._threads, self._inner = graph, pool, threads, inner
         self.outputs = [value.name for value in graph.outputs]
         self._fixed: dict[str, Array] = dict(graph.constants)
         bound, shaped = shape_bound(graph)
@@ -250,7 +257,12 @@ class Program:
             return dict(into)
         given = {id(value) for value in (*self._fixed.values(), *feeds.values())}  # and what was handed out
         for name in self.outputs:
-            outputs[name] = _own(found[name], given, effective(self._threads))
+            value = found[name]
+            if name in self._inner and isinstance(value, np.ndarray):  # it lies as it was made, in every run
+                own = value.base is None and value.flags.writeable and id(value) not in given
+                outputs[name] = value if own else value.copy(order="K")
+            else:
+                outputs[name] = _own(value, given, effective(self._threads))
             given.add(id(outputs[name]))
         return outputs
 

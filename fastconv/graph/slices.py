@@ -81,7 +81,9 @@ class Sliced(Prepared):
         return self._parts
 
     def _of(self, graph: Graph) -> Prepared:
-        return Prepared(graph, self.threads, limit=self.limit, states=self._states)
+        made = Prepared(graph, self.threads, limit=self.limit, states=self._states)
+        made.inner = frozenset(value.name for value in graph.outputs) - {value.name for value in self.graph.outputs}
+        return made
 
 
 def _of_the_batch(step: StepTime, pieces: int, batch: int, images: int) -> StepTime:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,3 +54,18 @@ def test_a_forked_child_computes_alone(host: None) -> None:
     if child == 0:
         os._exit(0 if np.array_equal(results()[0], before) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers")
+def test_signals_are_looked_for_meanwhile(host: None) -> None:
+    """Handlers of a timer run while a call goes on, and not once at its end."""
+    x, w = np.ones((8, 128, 112, 112), np.float32), np.ones((128, 128, 3, 3), np.float32)
+    seen: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        fastconv.conv2d(x, w, padding=1, algorithm="direct", num_threads=2)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(seen) >= 2

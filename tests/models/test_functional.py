@@ -539,3 +539,15 @@ def test_upsampling_is_native_in_the_prepared_net(dtype: str) -> None:
             np.testing.assert_allclose(net.predict(x), net.forward(x), rtol=1e-6, atol=1e-6)
         assert [step["operators"] for step in net.compile_inference().steps] == [layer.name]
         assert "layer" not in [step["how"] for step in net.compile_inference().steps]
+
+
+def test_a_batch_in_slices_has_the_bits_of_its_images() -> None:
+    """Whatever lies between the parts that a batch goes through apart: its order in memory decides how sums are made."""
+    x = np.random.default_rng(0).standard_normal((5, 8, 8, 16)).astype(np.float32)
+    image = Input((8, 8, 16))
+    made = layers.Concatenate()([layers.Conv2D(8, 1)(image), layers.Conv2D(5, 3, padding="same")(image)])
+    plan = Model(image, layers.GlobalAveragePooling2D()(made), seed=0).compile_inference()
+    for _ in range(4):  # recorded, and done again
+        whole = plan.run(x)
+        for i in range(len(x)):
+            np.testing.assert_array_equal(plan.run(x[i : i + 1])[0], whole[i])

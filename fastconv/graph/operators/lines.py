@@ -122,7 +122,7 @@ def mean(
     call: Call, x: Array, factor: float, zero: int, grid: Grid, limits: tuple[int, int]
 ) -> Array | None:
     """The means of images whose channels lie side by side, (N, C, 1 ..)."""
-    if x.ndim < 3 or x.shape[1] < 1:
+    if x.ndim < 3 or not x.size:
         return None
     last = x.transpose(0, *range(2, x.ndim), 1)
     if not last.flags.c_contiguous:
