@@ -11,7 +11,7 @@ The packed weights are used while kernel and bias hold the bytes that were packe
 from __future__ import annotations
 
 import sys
-import threading
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary, ref
@@ -72,7 +72,7 @@ class Layers:
             "conv": (ops.conv.__code__, BaseConv.convolution_op.__code__, BaseConv.call.__code__),
             "depthwise_conv": (ops.depthwise_conv.__code__, BaseDepthwiseConv.call.__code__),
         }
-        self._here = threading.local()
+        self._here: ContextVar[_Flight | None] = ContextVar("flight", default=None)  # of the thread
         self._guard = Guard(self._drop)
         self._drop()
 
@@ -93,7 +93,7 @@ class Layers:
 
     def run(self, name: str, asked: Asked) -> Array | None:
         """The layer's result with bias and ReLU; None where no layer that is known asks."""
-        self._here.flight = None
+        self._here.set(None)
         x, w = asked.inputs, asked.kernel
         if not isinstance(asked.step, Convolution) or x.dtype not in TYPES or not w.flags.c_contiguous or not x.size:
             return None
@@ -106,7 +106,7 @@ class Layers:
         relu = layer.activation is self._relu
         y = self._plan(layer, asked, bias, relu).run(x)
         if bias is not None or relu:
-            self._here.flight = _Flight(ref(y), bias, relu, asked)
+            self._here.set(_Flight(ref(y), bias, relu, asked))
         return y
 
     def _plan(self, layer: Any, asked: Asked, bias: Array | None, relu: bool) -> fastconv.ConvPlan:
@@ -128,18 +128,18 @@ class Layers:
 
     def flying(self, x: Any) -> _Flight | None:
         """What is on its way, if it is x."""
-        flight: _Flight | None = getattr(self._here, "flight", None)
+        flight: _Flight | None = self._here.get()
         return flight if flight is not None and flight.result() is x else None
 
     def added(self, flight: _Flight, bias: Any) -> bool:
         """Whether the sum that is asked for has been made."""
-        self._here.flight = None
+        self._here.set(None)
         if flight.bias is None or bias.size != flight.bias.size or bias.tobytes() != flight.bias.tobytes():
             return False
         if flight.relu:
-            self._here.flight = flight._replace(bias=None)
+            self._here.set(flight._replace(bias=None))
         return True
 
     def activated(self) -> None:
         """ReLU was asked for."""
-        self._here.flight = None
+        self._here.set(None)

@@ -200,7 +200,7 @@ def test_bits_do_not_depend_on_threads() -> None:
             assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("isa", list(fastconv.info()["isas_available"]))
+@pytest.mark.parametrize("isa", [name for name in fastconv.info()["isas_available"] if "_" not in name])
 def test_every_instruction_set(isa: str) -> None:
     from fastconv import _native
 

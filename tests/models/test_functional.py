@@ -542,7 +542,7 @@ def test_upsampling_is_native_in_the_prepared_net(dtype: str) -> None:
 
 
 def test_a_batch_in_slices_has_the_bits_of_its_images() -> None:
-    """Whatever lies between the parts that a batch goes through apart: its order in memory decides how sums are made."""
+    """Whatever lies between the parts of a batch: its order in memory decides how sums are made."""
     x = np.random.default_rng(0).standard_normal((5, 8, 8, 16)).astype(np.float32)
     image = Input((8, 8, 16))
     made = layers.Concatenate()([layers.Conv2D(8, 1)(image), layers.Conv2D(5, 3, padding="same")(image)])

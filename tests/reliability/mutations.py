@@ -27,16 +27,18 @@ _STRASSEN_H, _STRASSEN = "src/kernels/strassen.h", "src/drivers/strassen.pxi"
 _DW, _LANES_DW, _POOL = (f"src/drivers/{name}.pxi" for name in ("weight_gradient", "lanes_gradient", "pool"))
 _GEOMETRY, _PASSES, _SPECIAL = (f"fastconv/_core/{name}.py" for name in ("geometry", "passes", "special"))
 
+_TILE = "src/kernels/register_tile.h"
+
 MUTATIONS = [
     Mutation(
         "register tile: the last step of a run is dropped",
-        _COMPUTE,
+        _TILE,
         "for (ptrdiff_t k = p.segment[s].k; k > 0;",
         "for (ptrdiff_t k = p.segment[s].k; k > 1;",
     ),
     Mutation(
         "register tile: earlier blocks of the reduction are lost",
-        _COMPUTE,
+        _TILE,
         "acc[i][j] = p.accumulate ?",
         "acc[i][j] = p.accumulate > 1 ?",
     ),
@@ -201,12 +203,12 @@ MUTATIONS = [
         "padded_index(first_row + r, x.n[2], mode)",
     ),
     Mutation(
-        "region: stale scratch in padded rows", _REGION, "memset(dst, 0, columns * ld * kernels.input_size)", "pass"
+        "region: stale scratch in padded rows", _REGION, "fill_padding(kernels, dst, columns * ld, mode)", "pass"
     ),
     Mutation(
         "region: stale scratch in padded columns",
         _REGION,
-        "memset(dst + j * ld * kernels.input_size, 0, channels * kernels.input_size)",
+        "fill_padding(kernels, dst + j * ld * kernels.input_size, channels, mode)",
         "pass",
     ),
     Mutation(
@@ -306,7 +308,7 @@ MUTATIONS = [
     ),
     Mutation(
         "nets: an output lies in memory of the net", _REPLAY,
-        'return np.array(home, order="C") if isinstance(home, np.ndarray) else home', "return home",
+        "return contiguous(home, effective(self._threads)) if isinstance(home, np.ndarray) else home", "return home",
     ),
     Mutation(
         "nets: the inputs of the recorded run again", _NET, "self.moves[i].place[0] = base + self.moves[i].offset",
