@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.words import Shape
 from ..layers.base import Layer, Sample, Window, behind, one_pixel
-from ..layers.core import Residual, chain_window
+from ..layers.core import Residual
 from .wiring import Call, Wiring
 
 if TYPE_CHECKING:
@@ -174,11 +174,6 @@ def _widest(given: Sequence[Window]) -> Window:
         tuple(max(sizes) for sizes in zip(*(extent for extent, _ in padded), strict=True)),
         tuple(max(steps) for steps in zip(*(stride for _, stride in padded), strict=True)),
     )
-
-
-def receptive_field(model: Layer, sample: Shape) -> Window:
-    """(extent, stride) in pixels of the input of what one output looks at."""
-    return chain_window(model.sublayers(), sample)
 
 
 # ---- printing -----------------------------------------------------------------------------------------------------
