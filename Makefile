@@ -14,8 +14,9 @@ comma   := ,
 BUILDING := : kernels for every instruction set of this processor family, then the drivers; a minute or two
 # What runs again under each further instruction set that this machine has, with fewer generated cases.
 # Beside the set in use, and what it extends: the products that it replaces are tested on every set by name.
-OTHER_ISAS := 'import fastconv; i = fastconv.info(); print(*(s for s in i["isas_available"] if not i["isa"].startswith(s)))'
-EVERY_ISA := tests/core/test_against_reference.py tests/core/test_properties.py tests/methods/test_depthwise.py
+OTHER_ISAS := 'import fastconv; i = fastconv.info(); print(*(s for s in i["isas_available"] if s.split("_")[0] != i["isa"].split("_")[0]))'
+EVERY_ISA := tests/core/test_against_reference.py tests/core/test_properties.py tests/methods/test_depthwise.py \
+             tests/kernels/test_bytes.py tests/core/test_quantised.py
 
 .PHONY: help demo test test-one build bench examples check reliability reliability-coverage reliability-faults \
         reliability-order fuzz lint types cython-check sanitize aarch64 windows sdist wheel docs clean
