@@ -177,8 +177,8 @@ def quantised(layer: Layer, x: str, y: str, attributes: dict[str, Any]) -> tuple
 # ---- runs ----------------------------------------------------------------------------------------------------------
 
 
-def runner(library: str, layer: Layer, last: bool, x: Any, threads: int) -> Callable[[], Any]:
-    """A prepared run of one library; ImportError where it is not installed."""
+def runner(library: str, layer: Layer, last: bool, x: Any, threads: int) -> Callable[[], Any] | None:
+    """A prepared run of one library; None where it has no such layer, ImportError where it is not installed."""
     if library == "torch":
         return torch_runner(layer, last, x, threads)
     model = model_of(layer, last)
@@ -202,14 +202,14 @@ def runner(library: str, layer: Layer, last: bool, x: Any, threads: int) -> Call
     return lambda: request.infer({0: x}, share_inputs=True, share_outputs=True)[0]
 
 
-def torch_runner(layer: Layer, last: bool, x: Any, threads: int) -> Callable[[], Any]:
+def torch_runner(layer: Layer, last: bool, x: Any, threads: int) -> Callable[[], Any] | None:
     """Plain operators, contiguous or channels last; it has no layout of its own for sequences."""
     import torch
 
     formats = {2: torch.channels_last, 3: torch.channels_last_3d}
     axes = len(layer.size)
     if layer.bytes or (last and axes not in formats):
-        raise NotImplementedError
+        return None
     torch.set_num_threads(threads)
     functional = torch.nn.functional
     name = f"conv_transpose{axes}d" if layer.transposed else f"conv{axes}d"
@@ -249,9 +249,8 @@ def measure(library: str, sets: list[str], threads: int, rounds: int) -> Iterato
         medians, total = [], 0.0
         for last in (False, True):
             given = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if last else x
-            try:
-                run = runner(library, layer, last, given, threads)
-            except NotImplementedError:
+            run = runner(library, layer, last, given, threads)
+            if run is None:
                 continue
             total = float(np.array(run()).astype(np.float64).sum())
             medians.append(median(run, rounds))

@@ -158,6 +158,11 @@ def bias_for(bias: Array | None, compute: int) -> Array | None:
     dtype = COMPUTE_DTYPES[compute]
     if bias.dtype == dtype and bias.flags.c_contiguous and bias.flags.aligned and bias.size % MOST_LANES == 0:
         return bias
-    padded = np.zeros(-(-bias.size // MOST_LANES) * MOST_LANES, dtype)
-    padded[: bias.size] = bias
-    return padded[: bias.size]
+    return in_vectors(bias, bias.size, dtype)
+
+
+def in_vectors(values: Any, count: int, dtype: Any) -> Array:
+    """`count` values, or one for all, in memory that vectors may be read from up to its end."""
+    padded = np.zeros(-(-count // MOST_LANES) * MOST_LANES, dtype)
+    padded[:count] = values
+    return padded[:count]

@@ -20,7 +20,7 @@ from .geometry import Geometry
 from .layouts import INT32, destination, layout, lies_channels_last
 from .methods import METHODS
 from .methods.depthwise_bytes import DepthwiseBytes, depthwise_bytes
-from .methods.direct_bytes import BytesProgram, bytes_program, multiplies_four
+from .methods.direct_bytes import BytesProgram, multiplies_four
 from .operands import Packed
 from .operations import explain, forward
 from .problem import Direction, Use, problem
@@ -28,7 +28,6 @@ from .record import NamedTuple
 from .select import Choice
 from .types import ACTIVATIONS, Types
 
-BYTES: Final = tuple(map(np.dtype, (np.int8, np.uint8)))
 # Of the difference of two bytes.
 DIFFERENCE: Final = np.dtype(np.int16)
 
@@ -125,7 +124,7 @@ class QuantisedPlan:
         # The quick ways to round take products that an int32 holds.
         self._wide = how is not None and largest * float(how.multiplier.max(initial=0)) >= 1 << 30
         program = None if self._wide else depthwise_bytes(p, four, self._zero, result)
-        self._program = program or bytes_program(p, four, self._zero, result)
+        self._program = program or BytesProgram(p, four, self._zero, result)
 
     def _largest_sum(self, weight: Array) -> int:
         """What no sum of a weight and the bias exceeds, whatever the input holds; of weights of so few terms that none

@@ -26,7 +26,7 @@ class Net:
         self.rng, self.kind = np.random.default_rng(seed), kind
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
-        self.inputs: dict[str, list[int]] = {}
+        self.inputs: dict[str, list[Any]] = {}
         self.count = 0
 
     def name(self) -> str:
@@ -243,6 +243,23 @@ def test_an_operator_between_bytes(name: str, kind: str) -> None:
         limits = np.iinfo(kind)
         compared += bool(np.ptp(np.rint(exact / scale) + int(zero)) > 0 and limits.max)
     assert compared
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_empty_batch_between_bytes(name: str) -> None:
+    """As many results, from bytes and from the graph step by step alike."""
+    net = Net(0)
+    built = net.rounded(CASES[name].build(net))
+    axes = max(map(len, net.inputs.values()))  # those that a value without a batch is broadcast to
+    shapes = {one: (0, *shape[1:]) if len(shape) == axes else shape for one, shape in net.inputs.items()}
+    net.inputs = {one: [n or "N" for n in shape] for one, shape in shapes.items()}
+    model = net.model(built)
+    feeds = {one: np.zeros(shape, np.float32) for one, shape in shapes.items()}
+    wanted = InferenceSession(model, quantized="exact").run(None, feeds)[0]
+    session = InferenceSession(model)
+    for _ in range(3):
+        found = session.run(None, feeds)[0]
+        assert found.shape == wanted.shape and found.dtype == wanted.dtype
 
 
 def test_exact_is_the_evaluator_of_the_standard() -> None:

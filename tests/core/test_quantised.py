@@ -12,7 +12,7 @@ import pytest
 from settings import COUNT
 
 import fastconv
-from fastconv import ConvError, ConvTypeError, quantized, reference
+from fastconv import ConvError, ConvTypeError, _native, quantized, reference
 from fastconv._core.geometry import conv_geometry
 from fastconv._core.quantised import QuantisedPlan
 
@@ -362,3 +362,16 @@ def test_a_plan_gives_sums_takes_any_batch_and_is_pickled() -> None:
         plan.run(x[..., :6])
     with pytest.raises(ConvTypeError, match="uint8"):
         plan.run(x.astype(np.int8))
+
+
+@pytest.mark.parametrize(("kind", "channels", "data_format"), [
+    (np.uint8, 64, "NHWC"), (np.uint8, 64, "NCHW"), (np.uint8, 66, "NHWC"), (np.int8, 64, "NHWC"),
+])  # fmt: skip
+def test_a_plan_says_whether_it_reads_bytes_where_they_lie(kind: Any, channels: int, data_format: str) -> None:
+    """Bytes without a sign, in whole groups of four channels side by side, on machines that multiply them so."""
+    g = conv_geometry((1, channels, 7, 7), (8, channels, 1, 1), 1, 0, 1, 1)
+    w = np.ones((8, channels, 1, 1), np.int8)
+    plan = QuantisedPlan(g, w, np.zeros(1, int), kind, 0, data_format=data_format)
+    native = _native.computes(_native.COMPUTES["uint8"])
+    lies = native and kind == np.uint8 and channels % 4 == 0 and data_format == "NHWC"
+    assert plan.explain().source == ("in place" if lies else "packed region")

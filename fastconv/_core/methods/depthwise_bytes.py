@@ -28,7 +28,7 @@ def depthwise_bytes(p: Problem, four: bool, zero: int, result: DType | None) -> 
     flat = (g.input_size[0], g.kernel_size[0], g.output_size[0], g.padding[0]) == (1, 1, 1, (0, 0))
     if result is None or p.transposed or p.mode or not flat or not p.channels == p.outputs == 1 or p.groups < 2:
         return None
-    return DepthwiseBytes(p, four and _native.computes(UINT8), zero, result)
+    return DepthwiseBytes(p, four, zero, result)
 
 
 class DepthwiseBytes(Program):

@@ -225,7 +225,7 @@ class DirectProgram(Program):
             done = s.groups * self.exchanged.program.products()
         source, images, tile, reduction, tasks, scratch, packed = IN_PLACE, 1, (0, 0, 0), 0, 0, 0, 0  # of nothing
         if s.passes:
-            lies = channels_last and s.types.read_in_place
+            lies = channels_last and s.read_in_place
             source, images, tile, reduction, tasks = self.native.blocking(0, lies)
             packs = prepared or (self.packs and not self.streams)
             scratch = self.native.scratch_bytes(packs, lies)

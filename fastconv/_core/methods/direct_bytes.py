@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ... import _native
-from ..arrays import MOST_LANES
+from ..arrays import in_vectors
 from ..operands import Operands
 from ..problem import Problem
 from ..record import NamedTuple
+from ..scales import BYTES
 from ..types import STORAGE, DType
 from .direct import DirectProgram, native_program
 from .method import Array, Packed, Sums
@@ -25,7 +26,6 @@ INT16: Final = _native.COMPUTES["int16"]
 if TYPE_CHECKING:
     from ..quantised import Requantise
 
-BYTES: Final = tuple(map(np.dtype, (np.int8, np.uint8)))
 SIGN: Final = 128  # what makes int8 uint8
 
 
@@ -41,22 +41,16 @@ class Ends(NamedTuple):
     wide: bool = False  # whether a sum times its multiplier may leave int32
 
 
-def in_vectors(values: Any, count: int, dtype: Any) -> Array:
-    """`count` values, or one for all, in memory that vectors may be read from up to its end."""
-    padded = np.zeros(-(-max(1, count) // MOST_LANES) * MOST_LANES, dtype)
-    padded[:count] = values
-    return padded[:count]
-
-
 class BytesProgram(DirectProgram):
     """Passes over bytes whose `zero` stands for 0, with int32 sums or, where `result` says so, bytes again.
 
-    What the zero adds to the sums of a weight is `shifted` off its bias by whoever packs it.
+    Weights are of int8 if `four` steps are multiplied at a time, else of int16. What the zero adds to the sums of a
+    weight is `shifted` off its bias by whoever packs it.
     """
 
-    def __init__(self, p: Problem, compute: int, zero: int = 0, result: DType | None = None) -> None:
-        s = Sums.of(p)._replace(products=compute)
-        signed = compute == UINT8 and p.types.input == np.int8
+    def __init__(self, p: Problem, four: bool, zero: int = 0, result: DType | None = None) -> None:
+        s = Sums.of(p)._replace(products=UINT8 if four else INT16)
+        signed = four and p.types.input == np.int8
         self.zero = zero + SIGN * signed
         self.result = result
         if self.zero and not s.mode:
@@ -71,20 +65,17 @@ class BytesProgram(DirectProgram):
         """Whether these arrays (logical axis order) need no copies."""
         return True
 
-    def shifted(self, weight: Array, bias: Array | None) -> Array | None:
-        """The bias of a weight in logical order, less what the zero adds to every sum."""
-        if not self.zero:
-            return bias
-        sums = in_vectors(0, len(weight), np.int32)
-        if weight.dtype == np.int8:
-            _native.sum_bytes(weight, sums)
-        else:
-            sums[:] = weight.reshape(len(weight), -1).sum(1, dtype=np.int32)
-        sums *= np.int32(-self.zero)  # it may pass beyond int32 and come back
+    def shifted(self, weight: Array, bias: Array | None) -> Array:
+        """The bias of a weight in logical order, 0 for none, less what the zero adds to every sum."""
+        shift = in_vectors(0, len(weight), np.int32)
+        if self.zero and weight.dtype == np.int8:
+            _native.sum_bytes(weight, shift)
+        elif self.zero:
+            shift[:] = weight.reshape(len(weight), -1).sum(1, dtype=np.int32)
+        shift *= np.int32(-self.zero)  # it may pass beyond int32 and come back
         if bias is not None:
-            sums += bias
-        return sums
-
+            shift += bias
+        return shift
 
     def prepared(
         self, weight: Array, bias: Array | None, how: Requantise | None, wide: bool
@@ -94,13 +85,10 @@ class BytesProgram(DirectProgram):
 
     def _ends(self, weight: Array, bias: Array | None, how: Requantise | None, wide: bool) -> Any:
         shift = self.shifted(weight, bias)
-        count = len(weight)
         if how is None:
-            return None if shift is None else in_vectors(shift, count, np.int32)
-        return Ends(
-            in_vectors(0 if shift is None else shift, count, np.int32),
-            in_vectors(how.multiplier, count, np.float32), how.zero_point, how.low, how.high, wide,
-        )  # fmt: skip
+            return shift
+        multiplier = in_vectors(how.multiplier, len(weight), np.float32)
+        return Ends(shift, multiplier, how.zero_point, how.low, how.high, wide)
 
 
 class ExactBytes(BytesProgram):
@@ -124,11 +112,6 @@ def multiplies_four(channels: int, groups: int = 1) -> bool:
     return (channels >= FEWEST_CHANNELS or channels == 1 < groups) and bool(_native.computes(UINT8))
 
 
-def bytes_program(p: Problem, four: bool, zero: int, result: DType | None) -> BytesProgram:
-    """For a weight that is held: of int8 if `four` steps are multiplied at a time, else of int16."""
-    return BytesProgram(p, UINT8 if four else INT16, zero, result)
-
-
 def exact_bytes(p: Problem) -> ExactBytes | None:
     """The program of a convolution of bytes that one instruction can multiply; None for other types and machines."""
     if (
@@ -139,4 +122,4 @@ def exact_bytes(p: Problem) -> ExactBytes | None:
         or not multiplies_four(p.channels)
     ):
         return None
-    return ExactBytes(p, UINT8)
+    return ExactBytes(p, True)

@@ -205,6 +205,12 @@ class Sums(NamedTuple):
         return _native.operands_of(self.compute)
 
     @property
+    def read_in_place(self) -> bool:
+        """Whether a channels-last input may be: it is of the type of the products, in whole groups of their steps."""
+        own = _native.COMPUTES.get(self.types.input.name) == self.compute
+        return own and self.channels % self.operands[2] == 0
+
+    @property
     def covers(self) -> bool:
         """Whether every output belongs to a pass."""
         return sum(prod(q.output_size(self.size)) for q in self.passes) == prod(self.size)

@@ -103,7 +103,9 @@ def scale(
     call: Call, a: Array, b: Array, first: Grid, second: Grid, grid: Grid, limits: tuple[int, int], out: Array
 ) -> bool:
     """A product of images and a value for each channel, (N, C, 1 ..); every step is the standard's."""
-    if a.ndim < 3 or not a.dtype == b.dtype == out.dtype or b.shape != (*a.shape[:2], *(1,) * (a.ndim - 2)):
+    if a.ndim < 3 or not a.size or b.shape != (*a.shape[:2], *(1,) * (a.ndim - 2)):
+        return False
+    if not a.dtype == b.dtype == out.dtype:
         return False
     order = (0, *range(2, a.ndim), 1)
     x, y, factors = a.transpose(order), out.transpose(order), b.reshape(b.shape[:2])
