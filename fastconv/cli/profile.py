@@ -5,7 +5,7 @@ module:function), which is executed and returns a model of fastconv or an ONNX m
 
 The page is one file that loads nothing: the net as a chain of steps with time, algorithm and why, share of the
 machine's peak, bytes moved, memory in use and receptive field, as pictures and as a table that can be sorted. It is
-drawn by Matplotlib (pip install fastconv[html]). What the machine can do is measured before the profile: multiply-adds
+drawn by Matplotlib (pip install fastconv[html]). What the machine can do is measured before and after it: multiply-adds
 in registers and copies of large arrays, with as many threads.
 
   fastconv profile resnet50 --html resnet50.html --open

@@ -16,7 +16,7 @@
 #define W int8_t
 #define WEIGHT FC_I8
 #define NAME(x) x##_uint8
-#define TILE_K 4
+#define STEPS 4
 #define DOT(sum, x, w) (vec_uint8)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w))
 #define READ_SIGNED(v) ((v) ^ 0x80)
 #define PACKS                                                                                                        \

@@ -1,15 +1,15 @@
-/* Products of short integers, summed exactly in int32: operands are packed TILE_K steps of the reduction side by side, of
+/* Products of short integers, summed exactly in int32: operands are packed STEPS of the reduction side by side, of
    which one instruction multiplies and adds all. Included once a pair of operand types with
      T, TYPE      of packed inputs       NAME(x)   x with the type's suffix
-     W, WEIGHT    of packed weights      TILE_K    steps in the four bytes of a sum
-     DOT(sum, x, w)                      sum + the products of TILE_K steps, of vectors
+     W, WEIGHT    of packed weights      STEPS     steps in the four bytes of a sum
+     DOT(sum, x, w)                      sum + the products of STEPS steps, of vectors
      SUMS                                of the table: what int32's has, in which sums and results are
    What makes bytes of sums, fc_requantise, is here too. Everything is static, as in compute.h. */
 
 typedef int32_t NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(int32_t)), may_alias));
 typedef float NAME(real) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(float)), may_alias));
 typedef int8_t NAME(bytes) __attribute__((vector_size(VECTOR_BYTES / 4), aligned(1), may_alias));
-typedef int32_t NAME(group) __attribute__((aligned(1), may_alias)); /* TILE_K steps of a row */
+typedef int32_t NAME(group) __attribute__((aligned(1), may_alias)); /* STEPS steps of a row */
 enum { NAME(lanes) = VECTOR_BYTES / sizeof(int32_t) };
 #define LANES NAME(lanes)
 
@@ -75,80 +75,35 @@ static inline __attribute__((always_inline)) void NAME(put_line)(int8_t *to, con
 #define WHOLE_LINES 0
 #endif
 
-/* ---- the register tile ------------------------------------------------------------------------------------- */
-
-/* As in compute.h, TILE_K steps at a time; bytes of the sums where `requantise` says so. */
-static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, const int vectors,
-                                                              const fc_product *product, ptrdiff_t tiles) {
-    const fc_product p = *product;
-    const T *a = p.a;
-    const W *b = p.b;
-    const int32_t *bias = p.bias, *residual = p.residual;
-    int32_t *c = p.c;
-    const ptrdiff_t *a_row = p.a_row, *c_row = p.c_row, *residual_row = p.residual_row, *out_row = p.out_row;
-    const char *ahead = p.ahead;
-    for (; tiles > 0; tiles--, a_row += rows, c_row += rows) {
-        NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
-        const T *row[FC_MAX_ROWS];
-        UNROLL for (int i = 0; i < rows; i++)
-            UNROLL for (int j = 0; j < vectors; j++)
-                acc[i][j] = p.accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES)
-                            : bias       ? *(const NAME(vec) *)(bias + j * LANES)
-                                         : (NAME(vec)){0};
-        for (ptrdiff_t s = 0; s < p.segments; s++) {
-            const W *panel = b + p.segment[s].b * p.ldb;
-            UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + p.segment[s].a;
-            ptrdiff_t at = 0;
-            for (ptrdiff_t k = p.segment[s].k; k > 0; k -= TILE_K, at += TILE_K, panel += TILE_K * p.ldb) {
-                __builtin_prefetch(ahead, 0, 2);
-                ahead += TILE_K * p.ahead_step;
-                NAME(vec) w[FC_MAX_VECTORS];
-                UNROLL for (int j = 0; j < vectors; j++) w[j] = *(const NAME(vec) *)(panel + j * TILE_K * LANES);
-                UNROLL for (int i = 0; i < rows; i++) {
-                    const NAME(vec) x = (NAME(vec)){0} + *(const NAME(group) *)(row[i] + at);
-                    UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = DOT(acc[i][j], x, w[j]);
-                }
-            }
-        }
-        if (bias && p.accumulate)
-            UNROLL for (int j = 0; j < vectors; j++)
-                UNROLL for (int i = 0; i < rows; i++) acc[i][j] += *(const NAME(vec) *)(bias + j * LANES);
-        if (p.requantise) {
-            UNROLL for (int i = 0; i < rows; i++) {
-                int8_t *to = (int8_t *)p.out + out_row[i];
+/* A register tile of sums, as bytes. */
+static inline __attribute__((always_inline)) void NAME(put_tile)(const int rows, const int vectors,
+                                                                 NAME(vec) (*acc)[FC_MAX_VECTORS],
+                                                                 const fc_product *p, const ptrdiff_t *out_row) {
+    UNROLL for (int i = 0; i < rows; i++) {
+        int8_t *to = (int8_t *)p->out + out_row[i];
 #if WHOLE_LINES
-                if (vectors > 1 && !p.requantise->wide) {
-                    NAME(put_line)(to, vectors, acc[i], p.multiplier, p.requantise, p.columns);
-                    continue;
-                }
-#endif
-                UNROLL for (int j = 0; j < vectors; j++)
-                    NAME(put_bytes)(to + j * LANES, NAME(rounded)(acc[i][j], p.multiplier + j * LANES, p.requantise),
-                                    p.columns - j * LANES);
-            }
-            out_row += rows;
+        if (vectors > 1 && !p->requantise->wide) {
+            NAME(put_line)(to, vectors, acc[i], p->multiplier, p->requantise, p->columns);
             continue;
         }
-        if (residual) {
-            UNROLL for (int i = 0; i < rows; i++)
-                UNROLL for (int j = 0; j < vectors; j++)
-                    acc[i][j] += *(const NAME(vec) *)(residual + residual_row[i] + j * LANES);
-            residual_row += rows;
-        }
-        if (p.relu)
-            UNROLL for (int i = 0; i < rows; i++)
-                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] &= ~(NAME(vec))(acc[i][j] < 0);
-        if (p.relu == FC_RELU6)
-            UNROLL for (int i = 0; i < rows; i++)
-                UNROLL for (int j = 0; j < vectors; j++) {
-                    const NAME(vec) above = (NAME(vec))(acc[i][j] > 6);
-                    acc[i][j] = (acc[i][j] & ~above) | (above & 6);
-                }
-        UNROLL for (int i = 0; i < rows; i++)
-            UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(c + c_row[i] + j * LANES) = acc[i][j];
+#endif
+        UNROLL for (int j = 0; j < vectors; j++)
+            NAME(put_bytes)(to + j * LANES, NAME(rounded)(acc[i][j], p->multiplier + j * LANES, p->requantise),
+                            p->columns - j * LANES);
     }
 }
 
+/* ---- the register tile ------------------------------------------------------------------------------------- */
+
+#define SUM int32_t
+#define TILE_K STEPS
+#define INPUTS T
+#define WEIGHTS W
+#define STEP_INPUTS(at) ((NAME(vec)){0} + *(const NAME(group) *)(at))
+#define STEP_WEIGHTS(panel, j, step) (*(const NAME(vec) *)((panel) + (j) * STEPS * LANES))
+#define MULTIPLY DOT
+#define PUT_BYTES NAME(put_tile)
+#include "register_tile.h"
 #include "tiles.h"
 
 /* The same of sums in memory, to any layout. */
@@ -228,29 +183,29 @@ static inline void transpose_bytes(uint8_t *to, ptrdiff_t ldd, const char *src, 
 #define FLIP(S) ((S)-1 < 0 && (T)-1 > 0 ? 0x80 : 0) /* a sign taken off (READ_SIGNED) */
 #include "pack.h"
 
-/* [tap y][tap x][channel / TILE_K][width][TILE_K], zeros behind channels that are no multiple of it. */
+/* [tap y][tap x][channel / STEPS][width][STEPS], zeros behind channels that are no multiple of it. */
 #define PACK_PANEL(suffix, S)                                                                                        \
     typedef S NAME(own_##suffix) __attribute__((aligned(1), may_alias));                                              \
     static int NAME(pack_panel_##suffix)(void *dst, ptrdiff_t width, const char *src, ptrdiff_t taps_y,               \
                                          const ptrdiff_t *tap_y, ptrdiff_t taps_x, const ptrdiff_t *tap_x,            \
                                          ptrdiff_t channels, ptrdiff_t channel_stride, ptrdiff_t outputs,             \
                                          ptrdiff_t output_stride) {                                                   \
-        const ptrdiff_t line = TILE_K * width, tap = (channels + TILE_K - 1) / TILE_K * line;                        \
-        for (ptrdiff_t c = 0; c < channels; c += TILE_K) { /* the taps of a channel often lie side by side */         \
-            W *to = (W *)dst + c / TILE_K * line;                                                                    \
+        const ptrdiff_t line = STEPS * width, tap = (channels + STEPS - 1) / STEPS * line;                           \
+        for (ptrdiff_t c = 0; c < channels; c += STEPS) { /* the taps of a channel often lie side by side */          \
+            W *to = (W *)dst + c / STEPS * line;                                                                     \
             for (ptrdiff_t i = 0; i < taps_y; i++)                                                                   \
                 for (ptrdiff_t j = 0; j < taps_x; j++, to += tap) {                                                  \
                     const char *in = src + tap_y[i] + tap_x[j] + c * channel_stride;                                 \
-                    if (c + TILE_K <= channels)                                                                      \
+                    if (c + STEPS <= channels)                                                                       \
                         for (ptrdiff_t o = 0; o < outputs; o++, in += output_stride)                                 \
-                            UNROLL for (int k = 0; k < TILE_K; k++)                                                  \
-                                to[TILE_K * o + k] = *(const NAME(own_##suffix) *)(in + k * channel_stride);          \
+                            UNROLL for (int k = 0; k < STEPS; k++)                                                   \
+                                to[STEPS * o + k] = *(const NAME(own_##suffix) *)(in + k * channel_stride);           \
                     else                                                                                             \
                         for (ptrdiff_t o = 0; o < outputs; o++, in += output_stride)                                 \
-                            UNROLL for (int k = 0; k < TILE_K; k++)                                                  \
-                                to[TILE_K * o + k] =                                                                 \
+                            UNROLL for (int k = 0; k < STEPS; k++)                                                   \
+                                to[STEPS * o + k] =                                                                  \
                                     c + k < channels ? *(const NAME(own_##suffix) *)(in + k * channel_stride) : 0;    \
-                    memset(to + TILE_K * outputs, 0, TILE_K * (width - outputs) * sizeof(W));                        \
+                    memset(to + STEPS * outputs, 0, STEPS * (width - outputs) * sizeof(W));                          \
                 }                                                                                                    \
         }                                                                                                            \
         return 1;                                                                                                    \
@@ -261,7 +216,7 @@ PACKS
 
 static const fc_kernels NAME(kernels) = {
     .input = TYPE, .weight = WEIGHT, .sum = FC_I32, .input_size = sizeof(T), .weight_size = sizeof(W),
-    .size = sizeof(int32_t), .tile_k = TILE_K, .lanes = LANES, TILES, PACKED, .requantise = NAME(requantise), SUMS
+    .size = sizeof(int32_t), .tile_k = STEPS, .lanes = LANES, TILES, PACKED, .requantise = NAME(requantise), SUMS
 };
 
 #undef LANES
@@ -283,5 +238,5 @@ static const fc_kernels NAME(kernels) = {
 #undef W
 #undef WEIGHT
 #undef NAME
-#undef TILE_K
+#undef STEPS
 #undef DOT

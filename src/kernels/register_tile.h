@@ -1,15 +1,26 @@
-/* The register tile of floating-point sums: c[i][:] = relu(sum over k of a[row_i + k] * b[k][:] + bias[:] + residual[i][:]),
-   NAME(tiles)(rows, vectors, product, tiles). Included where T, NAME, LANES and NAME(vec) are those of the sums, with
+/* The register tile: c[i][:] = relu(sum over k of a[row_i + k] * b[k][:] + bias[:] + residual[i][:]),
+   NAME(tiles)(rows, vectors, product, tiles). Included where NAME, LANES and NAME(vec) are those of the sums, with
+     SUM       element type of the sums, T unless said
      WEIGHTS   element type of packed weights
      TILE_K    steps of the reduction that lie side by side in them
      STEP_WEIGHTS(panel, j, step)   vector j of the weights of one of these steps, as sums
    and, where the instruction set multiplies and adds all of these steps at once,
-     INPUTS    element type of packed inputs
+     INPUTS    element type of packed inputs, SUM unless said
      STEP_INPUTS(at)                these steps of a row from `at` on, in every lane
-     MULTIPLY(acc, x, w)            acc + x * w */
+     MULTIPLY(acc, x, w)            acc + x * w
+   and, of sums that are exact in any order,
+     PUT_BYTES(rows, vectors, acc, product, out_row)   what is done with them where the product says `requantise` */
 
+#ifndef SUM
+#define SUM T
+#endif
 #ifndef INPUTS
-#define INPUTS T
+#define INPUTS SUM
+#endif
+#ifdef PUT_BYTES
+#define BEGINS_WITH_BIAS 1 /* it saves adding it */
+#else
+#define BEGINS_WITH_BIAS 0
 #endif
 
 /* NaN is not below 0 and passes through. */
@@ -30,16 +41,21 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
     const fc_product p = *product;
     const INPUTS *a = p.a;
     const WEIGHTS *b = p.b;
-    const T *bias = p.bias, *residual = p.residual;
-    T *c = p.c;
+    const SUM *bias = p.bias, *residual = p.residual;
+    SUM *c = p.c;
     const ptrdiff_t *a_row = p.a_row, *c_row = p.c_row, *residual_row = p.residual_row;
+#ifdef PUT_BYTES
+    const ptrdiff_t *out_row = p.out_row;
+#endif
     const char *ahead = p.ahead;
     for (; tiles > 0; tiles--, a_row += rows, c_row += rows) {
         NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
         const INPUTS *row[FC_MAX_ROWS];
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int j = 0; j < vectors; j++)
-                acc[i][j] = p.accumulate ? *(const NAME(vec) *)(c + c_row[i] + j * LANES) : (NAME(vec)){0};
+                acc[i][j] = p.accumulate                ? *(const NAME(vec) *)(c + c_row[i] + j * LANES)
+                            : BEGINS_WITH_BIAS && bias ? *(const NAME(vec) *)(bias + j * LANES)
+                                                       : (NAME(vec)){0};
         for (ptrdiff_t s = 0; s < p.segments; s++) {
             const WEIGHTS *panel = b + p.segment[s].b * p.ldb;
             UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + p.segment[s].a;
@@ -62,18 +78,25 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
                     NAME(vec) w[FC_MAX_VECTORS];
                     UNROLL for (int j = 0; j < vectors; j++) w[j] = STEP_WEIGHTS(panel, j, step);
                     UNROLL for (int i = 0; i < rows; i++) {
-                        T x = row[i][at];
+                        SUM x = row[i][at];
                         UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += x * w[j];
                     }
                 }
 #endif
             }
         }
-        if (bias)
+        if (bias && (p.accumulate || !BEGINS_WITH_BIAS))
             UNROLL for (int j = 0; j < vectors; j++) {
                 NAME(vec) shift = *(const NAME(vec) *)(bias + j * LANES);
                 UNROLL for (int i = 0; i < rows; i++) acc[i][j] += shift;
             }
+#ifdef PUT_BYTES
+        if (p.requantise) {
+            PUT_BYTES(rows, vectors, acc, &p, out_row);
+            out_row += rows;
+            continue;
+        }
+#endif
         if (residual) {
             UNROLL for (int i = 0; i < rows; i++)
                 UNROLL for (int j = 0; j < vectors; j++)
@@ -90,7 +113,12 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
             UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(c + c_row[i] + j * LANES) = acc[i][j];
     }
 }
+#undef SUM
 #undef INPUTS
 #undef WEIGHTS
+#undef BEGINS_WITH_BIAS
 #undef STEP_WEIGHTS
+#undef STEP_INPUTS
+#undef MULTIPLY
+#undef PUT_BYTES
 #undef TILE_K

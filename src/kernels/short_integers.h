@@ -10,7 +10,7 @@
 #define W int16_t
 #define WEIGHT FC_I16
 #define NAME(x) x##_int16
-#define TILE_K 2
+#define STEPS 2
 #if defined(__AVX512VNNI__)
 #define DOT(sum, x, w) (vec_int16)_mm512_dpwssd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w))
 #elif defined(__AVX512BW__)
