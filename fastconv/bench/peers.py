@@ -9,6 +9,7 @@ likes them best, reuses outputs where it can, and keeps its own threads' habits.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -29,6 +30,27 @@ NHWC: Final = (0, 2, 3, 1)
 FROM_NHWC: Final = (0, 3, 1, 2)
 HWIO: Final = (2, 3, 1, 0)
 FROM_HWIO: Final = (3, 2, 0, 1)
+SPATIAL: Final = {1: "W", 2: "HW", 3: "DHW"}  # the letters of layouts, by the number of axes
+
+
+def to_last(array: Array) -> Array:
+    """From channels first to channels last, a view."""
+    return np.moveaxis(array, 1, -1)
+
+
+def to_first(array: Array) -> Array:
+    """From channels last to channels first, a view."""
+    return np.moveaxis(array, -1, 1)
+
+
+def weights_last(array: Array) -> Array:
+    """OIHW as HWIO, or a transposed layer's IOHW as HWOI, with any number of axes: a view."""
+    return np.moveaxis(array, (0, 1), (-1, -2))
+
+
+def weights_first(array: Array) -> Array:
+    """The way back."""
+    return np.moveaxis(array, (-1, -2), (0, 1))
 
 
 class NotOffered(Exception):
@@ -62,13 +84,15 @@ def logical_reference(case: Case, data: Data, pass_name: str) -> Array:
     }  # fmt: skip
     x, w, dy = (array.astype(np.float64) for array in (data.x, data.weight, data.dy))
     if pass_name in ("fwd", "eager"):
-        function: Any = reference.conv_transpose2d if case.transposed else reference.conv2d
-        return np.asarray(function(x, w, data.bias.astype(np.float64), **geometry))
+        return np.asarray(named(reference, case)(x, w, data.bias.astype(np.float64), **geometry))
     if pass_name == "dx":
-        function = reference.conv_transpose2d_input if case.transposed else reference.conv2d_input
-        return np.asarray(function(case.input_shape, w, dy, **geometry))
-    function = reference.conv_transpose2d_weight if case.transposed else reference.conv2d_weight
-    return np.asarray(function(x, case.weight_shape, dy, **geometry))
+        return np.asarray(named(reference, case, "_input")(case.input_shape, w, dy, **geometry))
+    return np.asarray(named(reference, case, "_weight")(x, case.weight_shape, dy, **geometry))
+
+
+def named(of: Any, case: Case, after: str = "", before: str = "") -> Any:
+    """A module's function for a case's operation and number of axes: `conv2d`, `conv_transpose1d` …"""
+    return getattr(of, f"{before}conv{'_transpose' * case.transposed}{case.axes}d{after}")
 
 
 class Ours:
@@ -84,33 +108,30 @@ class Ours:
 
     def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
         last = self.layout == "NHWC"
-        x, dy = (np.ascontiguousarray(a.transpose(NHWC)) if last else a for a in (data.x, data.dy))
-        w = np.ascontiguousarray(data.weight.transpose(HWIO)) if last else data.weight
+        x, dy = (np.ascontiguousarray(to_last(a)) if last else a for a in (data.x, data.dy))
+        w = np.ascontiguousarray(weights_last(data.weight)) if last else data.weight
         geometry: dict[str, Any] = {
             "stride": case.stride, "padding": case.padding, "dilation": case.dilation, "groups": case.groups,
-            "data_format": self.layout, "num_threads": self.threads,
+            "data_format": self.layout.replace("HW", SPATIAL[case.axes]), "num_threads": self.threads,
         }  # fmt: skip
         run, note = self._call(case, pass_name, x, w, data.bias, dy, geometry)
-        axes = FROM_HWIO if pass_name == "dw" else FROM_NHWC
-        return [Candidate(self.name, self.layout, run, lambda y: y.transpose(axes) if last else y, note)]
+        back = weights_first if pass_name == "dw" else to_first
+        return [Candidate(self.name, self.layout, run, lambda y: back(y) if last else y, note)]
 
     def _call(
         self, case: Case, pass_name: str, x: Array, w: Array, bias: Array, dy: Array, geometry: dict[str, Any]
     ) -> tuple[Callable[[], Array], str]:
-        gradients: Any = fastconv.grad
         if pass_name == "dx":
-            function = gradients.conv_transpose2d_input if case.transposed else gradients.conv2d_input
+            function = named(fastconv.grad, case, "_input")
             return lambda: function(x.shape, w, dy, **geometry), ""
         if pass_name == "dw":
-            function = gradients.conv_transpose2d_weight if case.transposed else gradients.conv2d_weight
+            function = named(fastconv.grad, case, "_weight")
             return lambda: function(x, w.shape, dy, **geometry), ""
-        call: Any = fastconv.conv_transpose2d if case.transposed else fastconv.conv2d
         if pass_name == "eager":
+            call = named(fastconv, case)
             return lambda: call(x, w, bias, **geometry), ""
         out = empty(dy.shape, dy.dtype)
-        if case.transposed:  # has no plan
-            return lambda: call(x, w, bias, out=out, **geometry), "no plan"
-        plan = fastconv.plan_conv2d(x.shape, w, bias, **geometry)
+        plan = named(fastconv, case, before="plan_")(x.shape, w, bias, **geometry)
         return lambda: plan.run(x, out=out), str(plan.explain().kind)
 
 
@@ -137,7 +158,9 @@ class Torch:
         return str(self.torch.__version__)
 
     def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
-        formats = {"contiguous": self.torch.contiguous_format, "channels_last": self.torch.channels_last}
+        formats = {"contiguous": self.torch.contiguous_format}
+        if case.axes > 1:
+            formats["channels_last"] = self.torch.channels_last if case.axes == 2 else self.torch.channels_last_3d
         return [
             Candidate(self.name, name, self._call(case, data, pass_name, memory_format), self._read)
             for name, memory_format in formats.items()
@@ -154,18 +177,18 @@ class Torch:
             for array in (data.x, data.weight, data.dy)
         )
         bias = torch.from_numpy(data.bias)
-        stride, padding, dilation = [case.stride] * 2, [case.padding] * 2, [case.dilation] * 2
+        stride, padding, dilation = [case.stride] * case.axes, list(case.pads), [case.dilation] * case.axes
         mode = torch.inference_mode
         if pass_name in ("fwd", "eager"):
             if case.transposed:
-                function = torch.nn.functional.conv_transpose2d
+                function = named(torch.nn.functional, case)
 
                 def forward() -> Any:
                     with mode():
                         return function(x, w, bias, stride, padding, 0, case.groups, dilation)
 
                 return forward
-            function = torch.nn.functional.conv2d
+            function = named(torch.nn.functional, case)
 
             def forward() -> Any:
                 with mode():
@@ -174,10 +197,11 @@ class Torch:
             return forward
         backward = torch.ops.aten.convolution_backward
         wanted, mask = (0, [True, False, False]) if pass_name == "dx" else (1, [False, True, False])
+        more = [0] * case.axes
 
         def gradient() -> Any:
             with mode():
-                return backward(dy, x, w, None, stride, padding, dilation, case.transposed, [0, 0], case.groups, mask)[
+                return backward(dy, x, w, None, stride, padding, dilation, case.transposed, more, case.groups, mask)[
                     wanted
                 ]
 
@@ -189,8 +213,8 @@ def onnx_model(case: Case, data: Data) -> bytes:
     helper = module("onnx").helper
     node = helper.make_node(
         "ConvTranspose" if case.transposed else "Conv", ["x", "w", "b"], ["y"],
-        kernel_shape=[case.kernel] * 2, strides=[case.stride] * 2, pads=[case.padding] * 4,
-        dilations=[case.dilation] * 2, group=case.groups,
+        kernel_shape=case.taps, strides=[case.stride] * case.axes, pads=case.pads * 2,
+        dilations=[case.dilation] * case.axes, group=case.groups,
     )  # fmt: skip
     return serialized([node], {"w": data.weight, "b": data.bias}, case.input_shape, case.output_shape)
 
@@ -279,19 +303,21 @@ class OpenVino:
         return [self.candidate(model, data.x, case.output_shape, layout) for layout in ("NCHW", "NHWC")]
 
     def candidate(self, serialized: bytes, x: Array, shape: tuple[int, ...], layout: str) -> Candidate:
-        """A model from images `x` (N, C, H, W) to an output of this shape, its images in the given layout."""
+        """A model from images `x` (N, C, H, W) to an output of this shape, its images in the given layout; likewise
+        with one or three spatial axes."""
         ov = self.ov
         model = self.core.read_model(serialized, b"")
-        images = len(shape) == 4  # else class scores, which have no layout
+        images = len(shape) == x.ndim  # else class scores, which have no layout
         if layout == "NHWC":
-            x = np.ascontiguousarray(x.transpose(NHWC))
+            first, last = (ov.Layout(word.replace("HW", SPATIAL[x.ndim - 2])) for word in ("NCHW", "NHWC"))
+            x = np.ascontiguousarray(to_last(x))
             steps = ov.preprocess.PrePostProcessor(model)
-            steps.input().tensor().set_layout(ov.Layout("NHWC"))
-            steps.input().model().set_layout(ov.Layout("NCHW"))
+            steps.input().tensor().set_layout(last)
+            steps.input().model().set_layout(first)
             if images:
-                shape = tuple(shape[axis] for axis in NHWC)
-                steps.output().model().set_layout(ov.Layout("NCHW"))
-                steps.output().tensor().set_layout(ov.Layout("NHWC"))
+                shape = (shape[0], *shape[2:], shape[1])
+                steps.output().model().set_layout(first)
+                steps.output().tensor().set_layout(last)
             model = steps.build()
         request = self.core.compile_model(model, "CPU", self.options).create_infer_request()
         y = np.empty(shape, np.float32)
@@ -302,7 +328,7 @@ class OpenVino:
             request.infer(share_outputs=True)
             return y
 
-        return Candidate(self.name, layout, run, lambda v: v.transpose(FROM_NHWC) if layout == "NHWC" and images else v)
+        return Candidate(self.name, layout, run, lambda v: to_first(v) if layout == "NHWC" and images else v)
 
 
 class Ncnn:
@@ -323,8 +349,8 @@ class Ncnn:
     def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
         if case.dtype != "float32":
             raise NotOffered("float32 only")
-        if case.transposed and case.groups > 1:
-            raise NotOffered("not set up for grouped transposed layers")
+        if (case.transposed and case.groups > 1) or case.axes != 2:
+            raise NotOffered("set up for images alone, and not for grouped transposed layers")
         net = self._net(case, data)
         plain = [self.mat(image) for image in data.x]
         candidates = [self.candidate(net, plain, "plain")]
@@ -359,8 +385,9 @@ class Ncnn:
         grouped = case.groups > 1
         kind = "Deconvolution" if case.transposed else "ConvolutionDepthWise" if grouped else "Convolution"
         layer = (
-            f"{kind} layer 1 1 x y 0={case.out_channels} 1={case.kernel} 2={case.dilation} 3={case.stride} "
-            f"4={case.padding} 5=1 6={data.weight.size}" + (f" 7={case.groups}" if grouped else "")
+            f"{kind} layer 1 1 x y 0={case.out_channels} 1={case.taps[1]} 11={case.taps[0]} 2={case.dilation} "
+            f"3={case.stride} 4={case.pads[1]} 14={case.pads[0]} 5=1 6={data.weight.size}"
+            + (f" 7={case.groups}" if grouped else "")
         )
         weight = data.weight.swapaxes(0, 1) if case.transposed else data.weight  # ncnn has (O, I, kH, kW) throughout
         return self.net(f"7767517\n2 2\nInput x 0 1 x\n{layer}\n", [(True, weight), (False, data.bias)])
@@ -389,6 +416,32 @@ class Ncnn:
         return Candidate(self.name, variant, run, read)
 
 
+class LiteRT:
+    """LiteRT, which is XNNPACK on these layers: its file is written from the ONNX model."""
+
+    name = "litert"
+    passes: tuple[str, ...] = ("fwd",)
+
+    def __init__(self, threads: int) -> None:
+        for name in ("onnx", "ai_edge_litert.interpreter"):
+            module(name)
+        self.threads = threads
+
+    def version(self) -> str:
+        return importlib.metadata.version("ai-edge-litert")
+
+    def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
+        from .runtimes import RUNTIMES, Job
+
+        if case.dtype != "float32":
+            raise NotOffered("float32 only")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "layer.onnx")
+            path.write_bytes(onnx_model(case, data))
+            call = RUNTIMES[self.name].prepare(Job(str(path), data.x, self.threads), "")()
+        return [Candidate(self.name, "NHWC", call.run, call.read)]
+
+
 class Im2col:
     """Patches copied into a matrix made once, times NumPy's BLAS, in NHWC: what one writes without a library."""
 
@@ -407,12 +460,12 @@ class Im2col:
         return f"NumPy {np.__version__}"
 
     def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
-        if case.transposed:
-            raise NotOffered("not written for transposed layers")
-        p, g, taps, size = case.padding, case.groups, case.kernel**2, case.output_size
+        if case.transposed or isinstance(case.kernel, tuple):
+            raise NotOffered("written for square kernels, and not for transposed layers")
+        p, g, taps, size = case.pads[0], case.groups, case.kernel**2, case.output_size[0]
         x = np.ascontiguousarray(data.x.transpose(NHWC))
         padded = np.pad(x, [(0, 0), (p, p), (p, p), (0, 0)]) if p else x
-        inside = padded[:, p : p + case.size, p : p + case.size]
+        inside = padded[:, p : p + x.shape[1], p : p + x.shape[2]]
         inner, outer, pixels = case.in_channels // g, case.out_channels // g, case.batch * size * size
         # (g, taps * inner, outer): a matrix a group, in the order of the patches.
         w = data.weight.transpose(HWIO).reshape(taps, inner, g, outer).transpose(2, 0, 1, 3).reshape(g, -1, outer)
@@ -455,7 +508,7 @@ class Im2col:
                 top, left = i * case.dilation, j * case.dilation
                 rows, across = slice(top, top + reach, case.stride), slice(left, left + reach, case.stride)
                 folded[:, :, rows, across] += gradient[:, :, :, :, i, j]
-            images = folded[:, :, p : p + case.size, p : p + case.size]
+            images = folded[:, :, p : p + x.shape[1], p : p + x.shape[2]]
             return images.transpose(1, 2, 3, 0, 4).reshape(x.shape)
 
         def read(result: Array) -> Array:
@@ -494,6 +547,7 @@ PEERS: Final[dict[str, Callable[[int], Peer]]] = {
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
     "ncnn": Ncnn,
+    "litert": LiteRT,
     "im2col": Im2col,
     "reference": Reference,
 }

@@ -19,6 +19,8 @@ MOST_BYTES: Final = 1 << 26  # of a file of results; they have some hundred thou
 # The best peer is the fastest of these; the NumPy baselines stand in only where none of them ran.
 LIBRARIES: Final = ("torch", "torch.compile", "onnxruntime", "openvino", "ncnn", "litert")
 OURS: Final = "fastconv"
+HELD_OUT: Final = "held out"
+FIRST: Final = ("NCHW", "contiguous", "plain")  # variants whose arrays have channels first and are not blocked
 # Share of the machine's processor time from which on other processes may have spoilt the figures: on two cores a
 # thread that waits for a foreign process costs whole ticks of the scheduler, thousands of times a small layer.
 DISTURBED: Final = 0.1
@@ -59,6 +61,7 @@ class Row:
     count: int = 1
     absent: dict[str, str] = field(default_factory=dict)
     outside: float | None = None  # share of the machine that other processes took meanwhile, where the system says
+    held_out: bool = False  # whether no constant was chosen by looking at it
 
     def of(self, peer: str) -> Timing | None:
         """The fastest correct timing of a peer, over its memory formats."""
@@ -74,6 +77,13 @@ class Row:
             if right:
                 return min(right, key=lambda t: t.seconds)
         return None
+
+    @property
+    def best_alike(self) -> Timing | None:
+        """The fastest correct timing of the libraries on arrays with channels first; None if ours have them last."""
+        ours = self.of(OURS)
+        alike = [t for t in self.timings if t.correct and t.peer in LIBRARIES and t.variant in FIRST]
+        return min(alike, key=lambda t: t.seconds, default=None) if ours and ours.variant in FIRST else None
 
     def ratio(self, peer: Timing | None) -> float:
         """How many times faster than `peer` we are; NaN without a correct answer of both."""
@@ -174,6 +184,8 @@ class Summary:
     over_best: float  # NaN where nobody else was right, as share_of_peak where we were not
     least: float  # of the ratios to the best peer
     least_layer: str | None
+    slower: int  # layers on which the best peer is faster
+    alike: float  # the mean over the best peer on arrays with channels first; NaN if ours have them last
     over: dict[str, float]  # peer → geometric mean over the layers that it computed rightly
     share_of_peak: float
 
@@ -194,6 +206,9 @@ def summaries(rows: Iterable[Row]) -> list[Summary]:
         if counted:
             result.append(_summary(set_name, pass_name, None, counted))
         families = list(dict.fromkeys(row.family for row in counted))
+        held_out = [row for row in counted if row.held_out]
+        if held_out:
+            result.append(_summary(set_name, pass_name, HELD_OUT, held_out))
         if len(families) > 1:
             result += [_summary(set_name, pass_name, f, [r for r in counted if r.family == f]) for f in families]
     return result
@@ -210,7 +225,8 @@ def _summary(set_name: str, pass_name: str, family: str | None, rows: Sequence[R
             over[peer] = geometric_mean(ratios)
     return Summary(
         set_name, pass_name, family, len(rows), geometric_mean(best.values()),
-        math.nan if least is None else best[least], least, over,
+        math.nan if least is None else best[least], least, sum(ratio < 1 for ratio in best.values()),
+        geometric_mean(ratio for row in rows if math.isfinite(ratio := row.ratio(row.best_alike))), over,
         geometric_mean(r.share_of_peak for r in rows if math.isfinite(r.share_of_peak)),
     )  # fmt: skip
 
@@ -260,7 +276,8 @@ def layer_table(rows: Sequence[Row]) -> list[list[str]]:
     torch = "torch" in peers
     algorithms = any(t.note for row in rows for t in row.timings if t.peer == OURS)
     heading = ["layer", *(["algorithm"] if algorithms else []), "time", "GFLOP/s", "of peak", *peers]
-    heading += ["best peer", "× best", *(["× torch"] if torch else [])]
+    alike = any(row.best_alike for row in rows)
+    heading += ["best peer", "× best", *["× best NCHW"] * alike, *(["× torch"] if torch else [])]
     lines = [heading]
     for row in rows:
         ours, best = row.of(OURS), row.best_peer
@@ -269,7 +286,8 @@ def layer_table(rows: Sequence[Row]) -> list[list[str]]:
                 row.layer, *([ours.note if ours else ""] if algorithms else []),
                 seconds_text(ours.seconds) if ours else "wrong", _peer_cell(row, OURS),
                 _percent(row.share_of_peak), *(_peer_cell(row, peer) for peer in peers), best.peer if best else "–",
-                times_text(row.ratio(best)), *([times_text(row.ratio(row.of("torch")))] if torch else []),
+                times_text(row.ratio(best)), *[times_text(row.ratio(row.best_alike))] * alike,
+                *([times_text(row.ratio(row.of("torch")))] if torch else []),
             ]
         )  # fmt: skip
     return lines
@@ -279,11 +297,14 @@ def summary_table(rows: Sequence[Row]) -> list[list[str]]:
     """Geometric means: one line a set and family, with the layer that is furthest behind."""
     means = summaries(rows)
     peers = list(dict.fromkeys(peer for mean in means for peer in mean.over))
-    lines = [["set", "pass", "layers", "n", "× best", "least", "of", "of peak", *(f"× {peer}" for peer in peers)]]
+    alike = any(math.isfinite(mean.alike) for mean in means)
+    heading = ["set", "pass", "layers", "n", "× best", *["× best NCHW"] * alike, "slower", "least", "of", "of peak"]
+    lines = [[*heading, *(f"× {peer}" for peer in peers)]]
     for mean in means:
         lines.append(
             [
                 mean.set, mean.pass_name, mean.family or "all", str(mean.layers), times_text(mean.over_best),
+                *[times_text(mean.alike)] * alike, str(mean.slower),
                 times_text(mean.least), mean.least_layer or "–", _percent(mean.share_of_peak),
                 *(times_text(mean.over.get(peer, math.nan)) for peer in peers),
             ]

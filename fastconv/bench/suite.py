@@ -18,7 +18,8 @@ import numpy as np
 from .. import _native
 from .._core.machine import cpu_name
 from ..functional import info
-from .cases import SETS, Case, make_data
+from .cases import Case, make_data
+from .layer_sets import SETS
 from .measure import Candidate, check, rest, time_interleaved
 from .peers import NotOffered, Ours, Peer, holding, logical_reference
 from .report import Report, Row, Timing
@@ -30,9 +31,9 @@ SPEED_VARIABLES: Final = (
 COPIED_BYTES: Final = 1 << 26
 
 
-def select(sets: Sequence[str], only: str | None = None) -> list[Case]:
-    """The cases of the sets whose name or family holds the text `only`."""
-    cases = [case for name in sets for case in SETS[name]]
+def select(sets: Sequence[str], only: str | None = None, held_out: bool | None = None) -> list[Case]:
+    """The cases of the sets whose name or family holds the text `only`, of one side or (None) of both."""
+    cases = [case for name in sets for case in SETS[name] if held_out in (None, case.held_out)]
     return [case for case in cases if only is None or only in case.name or only in case.family]
 
 
@@ -62,7 +63,7 @@ def _run_case(
     return timed_row(
         candidates, absent, ours.threads, rounds, seconds, case.dtype, set=case.set, layer=case.name,
         family=case.family, pass_name=pass_name, counted=case.counted, count=case.count, macs=case.macs,
-        shape=case.describe(),
+        shape=case.describe(), held_out=case.held_out,
     )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from .._core.threads import effective
 from ..bench.accelerated import TORCH_MODELS, TorchModel, named_torch_model, run_torch_model, select_torch_models
-from ..bench.cases import LOAD, NET, PASSES, SETS, TRAIN, Case
+from ..bench.cases import LOAD, NET, PASSES, TRAIN, Case
+from ..bench.layer_sets import SETS
 from ..bench.loads import Model, run_load, select_loads
 from ..bench.memory import MODELS, peak_memory
 from ..bench.nets import Net, run_net, select_nets
@@ -31,9 +32,9 @@ from ..bench.zoo_rows import Method, ZooCase, missing_runtimes, run_zoo, run_zoo
 from .common import STDOUT, CommandError, add_json, image_size, in_a_folder, progress, require, write_text
 from .html import add_html, check_html, write_html
 
-DEFAULT_AGAINST = "torch,onnxruntime,openvino,ncnn,im2col"
-# Those that run whole nets only; they are asked where --against is not given and nets of the zoo are timed.
-ZOO_ONLY = ("torch.compile", "litert")
+DEFAULT_AGAINST = "torch,onnxruntime,openvino,ncnn,litert,im2col"
+# Runs whole nets only; it is asked where --against is not given and nets of the zoo are timed.
+ZOO_ONLY = ("torch.compile",)
 DEFAULT_ROUNDS = 5
 MOST_BUSY = 64
 PRECISIONS = (FLOAT32, INT8)
@@ -80,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", type=_words((*PEERS, *ZOO_ONLY)), metavar="PEERS",
         help=f"with whom: {', '.join(PEERS)}, for whole nets also {' and '.join(ZOO_ONLY)}, or all "
-        f"(default: {DEFAULT_AGAINST}, and these two)",
+        f"(default: {DEFAULT_AGAINST}, and this one)",
     )  # fmt: skip
     _add_nets(parser)
     parser.add_argument(
@@ -137,9 +138,9 @@ def _add_nets(parser: argparse.ArgumentParser) -> None:
     )
     half = parser.add_mutually_exclusive_group()
     half.add_argument(
-        "--held-out", action="store_true", help="with --nets: only nets from files that nobody tuned for"
+        "--held-out", action="store_true", help="only layers, with --nets nets from files, that nobody tuned for"
     )
-    half.add_argument("--tuned", action="store_true", help="with --nets: only nets from files that are tuned on")
+    half.add_argument("--tuned", action="store_true", help="only layers, or nets from files, that are tuned on")
     parser.add_argument(
         "--net-file", action="append", metavar="FILE",
         help="with --nets: time the net of an ONNX file in their place; may be given several times",
@@ -174,7 +175,7 @@ def run(args: argparse.Namespace) -> int:
     _refuse_unmatched(args)
     in_a_folder(args.json, args.plot)  # before minutes of measuring
     check_html(args)
-    cases = [] if whole else select(args.sets, args.only)
+    cases = [] if whole else select(args.sets, args.only, _side(args))
     nets = _nets(args)
     zoo = _zoo(args)
     loads = select_loads(args.only) if args.load else []
@@ -238,14 +239,14 @@ def _refuse_unmatched(args: argparse.Namespace) -> None:
     """Options that belong to others which were not given, and packages that are not there."""
     if args.onnx and not args.nets:
         raise CommandError("--onnx is for whole networks; add --nets")
-    for given, name in ((args.held_out, "--held-out"), (args.tuned, "--tuned"), (args.one_process, "--one-process"),
-                        (args.busy != [0], "--busy"), (args.net_file, "--net-file"),
-                        (args.precision != [FLOAT32], "--precision")):  # fmt: skip
+    for given, name in ((args.one_process, "--one-process"), (args.busy != [0], "--busy"),
+                        (args.net_file, "--net-file"), (args.precision != [FLOAT32], "--precision")):  # fmt: skip
         if given and not args.nets:
             raise CommandError(f"{name} is for whole networks; add --nets")
     if args.one_process and args.busy != [0]:
         raise CommandError("--busy needs processes of their own; leave out --one-process")
-    if args.onnx or args.load or args.held_out or args.tuned or args.net_file or args.precision != [FLOAT32]:
+    zoo = args.nets and (args.held_out or args.tuned)
+    if args.onnx or args.load or zoo or args.net_file or args.precision != [FLOAT32]:
         require("onnx", "onnx")
     if INT8 in args.precision:
         require("onnxruntime", "bench")
@@ -305,9 +306,13 @@ def _zoo(args: argparse.Namespace) -> list[ZooCase]:
     if args.net_file:
         in_files = [given_net(path, args.input_size) for path in args.net_file]
         return [ZooCase(net, batch, precision) for net in in_files for precision in args.precision]
-    side = True if args.held_out else False if args.tuned else None
-    cases = [ZooCase(net, batch, precision) for net in select_zoo(None, side) for precision in args.precision]
+    cases = [ZooCase(net, batch, precision) for net in select_zoo(None, _side(args)) for precision in args.precision]
     return [case for case in cases if args.only is None or args.only in case.label or args.only in case.net.family]
+
+
+def _side(args: argparse.Namespace) -> bool | None:
+    """Whether only what is held out is asked for, or only what is not; None for both."""
+    return True if args.held_out else False if args.tuned else None
 
 
 def _zoo_peers(args: argparse.Namespace) -> list[str]:

@@ -46,7 +46,8 @@ def _words() -> dict[str, list[str]]:
     """What stands behind options and arguments whose words are known but not argparse's choices."""
     from .. import _native
     from ..bench.accelerated import TORCH_MODELS
-    from ..bench.cases import PASSES, SETS
+    from ..bench.cases import PASSES
+    from ..bench.layer_sets import SETS
     from ..bench.peers import PEERS
     from ..models.catalogue import CATALOGUE
 

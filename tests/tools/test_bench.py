@@ -20,8 +20,9 @@ import pytest
 from fastconv import _native, conv2d, conv_transpose2d
 from fastconv.bench import accelerated, loads, measure, memory, nets
 from fastconv.bench import peers as peers_module
-from fastconv.bench.cases import PASSES, SETS, Case, make_data
+from fastconv.bench.cases import PASSES, Case, make_data
 from fastconv.bench.graph import fused, nodes, torch_net
+from fastconv.bench.layer_sets import SETS
 from fastconv.bench.measure import Candidate, check, geometric_mean, relative_error, rest, time_interleaved
 from fastconv.bench.nets import Net, run_net
 from fastconv.bench.peers import PEERS, NotOffered, Ours, load_peers, logical_reference

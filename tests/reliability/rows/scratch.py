@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 import fastconv
-from fastconv.bench.cases import SETS, Case
+from fastconv.bench.cases import Case
+from fastconv.bench.layer_sets import SETS
 from reliability.allocator import BEHIND, failing, guarded, live_blocks, note, peak, with_allocator
 from reliability.board import Outcome, row
 from reliability.workload import Array, Work, difference, works
@@ -59,10 +60,11 @@ class Layer:
 def layers(count: int) -> list[Layer]:
     """The layers of the benchmark at the sizes that images of 224, 256 and 320 pixels have there; pathological ones."""
     real = [
-        replace(case, size=case.size * pixels // 224, batch=1 + case.batch // 8)
+        replace(case, size=max(1, case.size * pixels // 224), batch=1 + case.batch // 8)
         for pixels in (224, 256, 320)
         for cases in SETS.values()
         for case in cases
+        if isinstance(case.size, int) and case.axes == 2
     ]
     chosen = [*PATHOLOGICAL, *real[:: max(1, len(real) // count)]][:count]
     return [
