@@ -61,7 +61,9 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
             UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + p.segment[s].a;
             ptrdiff_t at = 0;
             for (ptrdiff_t k = p.segment[s].k; k > 0; k -= TILE_K, panel += TILE_K * p.ldb) {
-                UNROLL for (int step = 0; step < TILE_K; step++, ahead += p.ahead_step) __builtin_prefetch(ahead, 0, 2);
+                if (vectors > 1) /* the loads of narrow tiles are as many as their multiply-adds */
+                    UNROLL for (int step = 0; step < TILE_K; step++, ahead += p.ahead_step)
+                        __builtin_prefetch(ahead, 0, 2);
 #ifdef MULTIPLY
                 NAME(vec) w[FC_MAX_VECTORS];
                 UNROLL for (int j = 0; j < vectors; j++) w[j] = STEP_WEIGHTS(panel, j, 0);

@@ -2,10 +2,10 @@
    table. With FEW_ROWS narrow tiles have no more rows than full ones: a third less code. */
 #undef MICRO
 #undef MICRO_6
-#undef MICRO_12
+#undef MICRO_8
 #undef MICRO_NARROW
 #undef ROW_6
-#undef ROW_12
+#undef ROW_8
 #undef ROW_NARROW
 #undef NARROW
 #undef TILES
@@ -14,21 +14,19 @@
         NAME(tiles)(rows, vectors, product, tiles);                                                                  \
     }
 #define MICRO_6(v) MICRO(1, v) MICRO(2, v) MICRO(3, v) MICRO(4, v) MICRO(5, v) MICRO(6, v)
-#define MICRO_12(v) MICRO_6(v) MICRO(7, v) MICRO(8, v) MICRO(9, v) MICRO(10, v) MICRO(11, v) MICRO(12, v)
+#define MICRO_8(v) MICRO_6(v) MICRO(7, v) MICRO(8, v)
 #define ROW_6(v)                                                                                                    \
     NAME(micro_##v##_1), NAME(micro_##v##_2), NAME(micro_##v##_3), NAME(micro_##v##_4), NAME(micro_##v##_5),         \
         NAME(micro_##v##_6)
-#define ROW_12(v)                                                                                                   \
-    ROW_6(v), NAME(micro_##v##_7), NAME(micro_##v##_8), NAME(micro_##v##_9), NAME(micro_##v##_10),                   \
-        NAME(micro_##v##_11), NAME(micro_##v##_12)
+#define ROW_8(v) ROW_6(v), NAME(micro_##v##_7), NAME(micro_##v##_8)
 #ifdef FEW_ROWS
 #define NARROW 6
 #define MICRO_NARROW(v) MICRO_6(v)
 #define ROW_NARROW(v) ROW_6(v)
 #else
-#define NARROW 12
-#define MICRO_NARROW(v) MICRO_12(v)
-#define ROW_NARROW(v) ROW_12(v)
+#define NARROW 8 /* rows are pointers in registers: more would be spilt */
+#define MICRO_NARROW(v) MICRO_8(v)
+#define ROW_NARROW(v) ROW_8(v)
 #endif
 #if VECTORS == 4
 MICRO_NARROW(1) MICRO_NARROW(2) MICRO_6(3) MICRO_6(4)
