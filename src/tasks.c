@@ -163,18 +163,21 @@ static inline void set_float_mode(unsigned long mode) {
 #endif
 }
 
-/* Claims parts until none is left; returns how many. */
-static ptrdiff_t take_parts(Job *job, int seat, fc_watch *watch) {
+/* Claims parts until none is left; `longest`: the nanoseconds of the one that took most. */
+static void take_parts(Job *job, int seat, fc_watch *watch, int64_t *longest) {
     char *scratch = job->scratch ? job->scratch + seat * job->scratch_bytes : NULL;
     const ptrdiff_t each = job->tasks / job->parts, more = job->tasks % job->parts;
-    ptrdiff_t part, taken = 0;
+    ptrdiff_t part;
+    int64_t before = longest ? nanoseconds() : 0;
     while ((part = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->parts) {
         const ptrdiff_t begin = part * each + (part < more ? part : more), end = begin + each + (part < more);
         for (ptrdiff_t task = begin; task < end && !fc_interrupted(watch); task++)
             job->work(job->job, scratch, task, watch);
-        taken++;
+        if (!longest) continue;
+        const int64_t now = nanoseconds();
+        if (now - before > *longest) *longest = now - before;
+        before = now;
     }
-    return taken;
 }
 
 static unsigned wait_for_call(Team *team, unsigned seen) {
@@ -206,7 +209,7 @@ static void *help(void *of) {
             if (seat < job->team) {
                 fc_watch watch = {job->stop, NULL, 0, 0};
                 set_float_mode(job->mode);
-                take_parts(job, seat, &watch);
+                take_parts(job, seat, &watch, NULL);
             }
         }
         atomic_fetch_sub(&team->inside, 1);
@@ -305,7 +308,7 @@ static int wait_for_helpers(Team *team, int64_t patience, int64_t *waited_, fc_w
 
 static int run_on(Team *team, int threads, Job *job, fc_look look) {
     fc_watch watch = {job->stop, look, 0, 0};
-    const int64_t begin = nanoseconds();
+    int64_t waited = 0, longest = 0;
     atomic_store(&team->job, job);
     atomic_fetch_add(&team->ticket, 1);
     if (atomic_load(&team->sleeping)) {
@@ -314,11 +317,9 @@ static int run_on(Team *team, int threads, Job *job, fc_look look) {
             pthread_cond_signal(&team->called);
         pthread_mutex_unlock(&team->lock);
     }
-    const ptrdiff_t own = take_parts(job, 0, &watch);
+    take_parts(job, 0, &watch, &longest);
     atomic_store(&team->job, NULL); /* who comes now finds nothing */
-    const int64_t part = own ? (nanoseconds() - begin) / own : 0;
-    int64_t waited = 0;
-    const int late = wait_for_helpers(team, LATE + 2 * part, &waited, &watch);
+    const int late = wait_for_helpers(team, LATE + 2 * longest, &waited, &watch);
     if (late) leave_out(team, threads, late, waited);
     return alone && !*job->stop ? FC_FORKED : *job->stop;
 }

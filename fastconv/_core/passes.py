@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from math import gcd, prod
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from .record import NamedTuple
 
 Offsets = tuple[int, ...]
 Triple = tuple[int, int, int]
+Edges = tuple[int, ...]  # 0, where the next tiles begin along an axis, and the number of its outputs
 AXES = range(3)
 T = TypeVar("T")
 
@@ -163,23 +164,34 @@ def terms(p: Pass, channels: int) -> int:
     return prod(p.counts) * channels
 
 
+def even_edges(outputs: int, tile: int) -> Edges:
+    """Of tiles of a size; the last one may be smaller."""
+    return (*range(0, outputs, tile), outputs)
+
+
+def met_taps(order: Sequence[int], stride: int, extent: int, first: int, end: int) -> tuple[int, int]:
+    """Of rising offsets of taps those that meet the input from the outputs `first` to `end` - 1: from which on, and up
+    to which."""
+    return bisect_left(order, -(end - 1) * stride), bisect_right(order, extent - 1 - first * stride)
+
+
 @lru_cache(maxsize=1024)
-def walked_taps(taps: Offsets, stride: int, outputs: int, extent: int, tile: int) -> int:
+def walked_taps(taps: Offsets, stride: int, extent: int, edges: Edges) -> int:
     """Output positions times the taps that are walked along an axis, tile by tile: those that meet the input."""
     order = sorted(taps)
     total = 0
-    for first in range(0, outputs, tile):
-        count = min(tile, outputs - first)
-        low, high = -(first + count - 1) * stride, extent - 1 - first * stride
-        total += count * (bisect_right(order, high) - bisect_left(order, low))
+    for first, end in pairwise(edges):
+        low, high = met_taps(order, stride, extent, first, end)
+        total += (end - first) * max(0, high - low)
     return total
 
 
-def walked(p: Pass, size: Triple, input_size: Triple, tile: Triple) -> int:
-    """Outputs of `size` times the taps that are walked for them in tiles of such a size."""
-    return prod(walked_taps(p.taps[a], p.stride[a], size[a], input_size[a], tile[a]) for a in AXES)
+def walked(p: Pass, input_size: Triple, edges: tuple[Edges, Edges, Edges]) -> int:
+    """Outputs times the taps that are walked for them in tiles with such edges along each axis."""
+    return prod(walked_taps(p.taps[a], p.stride[a], input_size[a], edges[a]) for a in AXES)
 
 
 def walks_padding(p: Pass, size: Triple, input_size: Triple, tile: Triple) -> bool:
     """Whether a quarter more taps are walked in tiles of such a size than in single pixels."""
-    return 4 * walked(p, size, input_size, tile) > 5 * walked(p, size, input_size, (1, 1, 1))
+    tiles, pixels = (triple([even_edges(size[a], of[a]) for a in AXES]) for of in (tile, (1, 1, 1)))
+    return 4 * walked(p, input_size, tiles) > 5 * walked(p, input_size, pixels)

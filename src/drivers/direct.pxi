@@ -48,8 +48,11 @@ cdef struct DirectPass:                        # what is counted along an axis: 
     const fc_requantise* requantise            # how sums of integers become bytes of y, with multipliers as the bias; or NULL
     const float* multiplier
     size images                                # of a tile
-    size tile[3]
+    size tile[3]                               # the largest
     size tiles[3]
+    size* edge[3]                              # where each begins, and where the last one ends
+    size* order                                # numbers of the tiles of an image, the longest first: whoever is done first
+                                               # takes a short one last; NULL where all are as long
     size kc
     size panels, panels_per_task, panel_chunks, width
     size pick[3]                               # region geometry: every so many-th of the input is in it,
@@ -103,8 +106,8 @@ cdef class Direct(Program):
                 `taps`, which are the `places` of the kernel, and lies at `phase` + (i, j, k) * `step` of y. `merge`
                 phases (z, y, x) share a pass: outputs [phase z][phase y][phase x][channel] of one panel, each at its own
                 pixel of y
-    blockings   of every pass: `source`, `images` and `tile` (z, y, x) that a task takes, steps of a block of the
-                `reduction`, `panels_per_task`, and whether it `streams`: packs the weights of a single run, all of them
+    blockings   of every pass: `source`, `images` and `tile` (z, y, x) that a task takes at most, `edges` of the tiles
+                along each axis (None: all are as large as can be), steps of a block of the `reduction`, `panels_per_task`, and whether it `streams`: packs the weights of a single run, all of them
                 finite, for a block of the reduction at a time
     in_place    for every pass None or, where its one tap lies inside the input, the blocking to take instead where the
                 array can be read as it lies
@@ -149,6 +152,7 @@ cdef class Direct(Program):
         direct_taps(p, pass_.taps, pass_.places)
         p.source, p.images, p.streams, p.kc = blocking.source, blocking.images, blocking.streams, blocking.reduction
         three(blocking.tile, p.tile)
+        direct_edges(p, blocking.edges)
         return direct_prepare(p, input_size, blocking.panels_per_task)
 
     def alone(self, size i):
@@ -160,13 +164,17 @@ cdef class Direct(Program):
         return &self.alternatives[i] if lies and self.alternatives[i].kernels != NULL else &self.passes[i]
 
     def blocking(self, size i=0, bint lies=False):
-        """Of pass i: (source, images of a tile, tile, reduction steps of a block, tasks of so many images).
+        """Of pass i: (source, images of a tile, edges of the tiles (z, y, x), reduction steps of a block, tasks of so many
+        images).
 
         `lies`: of an input that may be read in place.
         """
         cdef const DirectPass* p = self.chosen(i, lies)
+        cdef size k
+        cdef int axis
         tasks = p.tiles[0] * p.tiles[1] * p.tiles[2] * p.groups * p.panel_chunks
-        return p.source, p.images, (p.tile[0], p.tile[1], p.tile[2]), p.kc, tasks
+        edges = tuple([tuple([p.edge[axis][k] for k in range(p.tiles[axis] + 1)]) for axis in range(3)])
+        return p.source, p.images, edges, p.kc, tasks
 
     def shape(self, size i=0):
         """Planes, rows and columns of the outputs that pass i makes."""
@@ -255,6 +263,7 @@ cdef class Direct(Program):
         if self.passes != NULL:
             for i in range(2 * self.count):
                 fc_free(self.passes[i].tap[0])
+                fc_free(self.passes[i].edge[0])
                 fc_free(self.passes[i].segments)
                 fc_free(self.passes[i].block)
         fc_free(self.passes)
@@ -282,6 +291,29 @@ cdef int direct_taps(DirectPass* p, taps, places) except -1:
         for number in numbers:
             p.tap[0][i] = number
             i += 1
+    return 0
+
+
+cdef int direct_edges(DirectPass* p, edges) except -1:
+    """Where the tiles of each axis begin, and where the last one ends, then their order, in one allocation."""
+    cdef size count = 0, k
+    cdef int axis
+    for axis in range(3):
+        p.tiles[axis] = len(edges[axis]) - 1 if edges is not None else (p.extent[axis] + p.tile[axis] - 1) // p.tile[axis]
+        count += p.tiles[axis] + 1
+    p.edge[0] = <size*>allocate((count + (volume(p.tiles) if edges is not None else 0)) * sizeof(size))
+    for axis in range(3):
+        if axis > 0:
+            p.edge[axis] = p.edge[axis - 1] + p.tiles[axis - 1] + 1
+        for k in range(p.tiles[axis] + 1):
+            p.edge[axis][k] = edges[axis][k] if edges is not None else min(k * p.tile[axis], p.extent[axis])
+    p.order = NULL
+    if edges is not None:
+        p.order = p.edge[0] + count
+        sizes = [[edge[i + 1] - edge[i] for i in range(len(edge) - 1)] for edge in edges]
+        pixels = [z * y * x for z in sizes[0] for y in sizes[1] for x in sizes[2]]
+        for k, number in enumerate(sorted(range(len(pixels)), key=pixels.__getitem__, reverse=True)):
+            p.order[k] = number
     return 0
 
 
@@ -345,7 +377,6 @@ cdef int direct_prepare(DirectPass* p, const size* input_size, size panels_per_t
     p.panels_per_task = max(1, min(panels_per_task, p.panels))
     p.panel_chunks = (p.panels + p.panels_per_task - 1) // p.panels_per_task
     for axis in range(3):
-        p.tiles[axis] = (p.extent[axis] + p.tile[axis] - 1) // p.tile[axis]
         p.low[axis] = p.span[axis] = 0
         for i in range(p.taps[axis]):
             p.low[axis] = p.tap[axis][i] if i == 0 else min(p.low[axis], p.tap[axis][i])
@@ -495,11 +526,16 @@ cdef const char* direct_panel(const DirectPass* p, char* scratch, size group, si
 
 cdef void direct_tile(const DirectPass* p, size task, Tile* t) noexcept nogil:
     """The tile of a task: columns first, then rows, planes, groups, images."""
+    cdef size number = task % volume(p.tiles)
     cdef int axis
+    cdef const size* edge
+    task = task // volume(p.tiles)
+    if p.order != NULL:
+        number = p.order[number]
     for axis in range(2, -1, -1):
-        t.first[axis] = task % p.tiles[axis] * p.tile[axis]
-        t.shape[axis] = min(p.tile[axis], length(&p.y, axis) - t.first[axis])
-        task = task // p.tiles[axis]
+        edge = p.edge[axis] + number % p.tiles[axis]
+        t.first[axis], t.shape[axis] = edge[0], edge[1] - edge[0]
+        number = number // p.tiles[axis]
     t.group = task % p.groups
     t.image = task // p.groups * p.images
     t.images = min(p.images, p.y.n[0] - t.image)

@@ -12,12 +12,14 @@ import pytest
 from fastconv._core.geometry import Geometry, conv_geometry
 from fastconv._core.passes import (
     Pass,
+    even_edges,
     exchanged_passes,
     forward_passes,
     input_gradient_passes,
     spacing,
     span,
     terms,
+    triple,
     useful_taps,
     walked,
     walked_taps,
@@ -145,9 +147,11 @@ def test_walked_taps_are_counted_tile_by_tile(g: Geometry) -> None:
                 tiles = range(first, min(outputs, first + tile))
                 low, high = -tiles[-1] * g.stride[axis], inputs - 1 - tiles[0] * g.stride[axis]
                 total += len(tiles) * sum(low <= tap <= high for tap in taps)
-            assert walked_taps(taps, g.stride[axis], outputs, inputs, tile) == total
-    single = walked(q, g.output_size, g.input_size, (1, 1, 1))
-    whole = walked(q, g.output_size, g.input_size, g.output_size)
+            assert walked_taps(taps, g.stride[axis], inputs, even_edges(outputs, tile)) == total
+    single, whole = (
+        walked(q, g.input_size, triple([even_edges(n, of) for n, of in zip(g.output_size, tile, strict=True)]))
+        for tile in ((1, 1, 1), g.output_size)
+    )
     assert single <= whole <= np.prod(g.output_size) * np.prod(q.counts)
     assert walks_padding(q, g.output_size, g.input_size, g.output_size) == (4 * whole > 5 * single)
     assert not walks_padding(q, g.output_size, g.input_size, (1, 1, 1))

@@ -17,12 +17,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fastconv import _native, conv2d, conv_transpose2d
+import fastconv
+from fastconv import _native
 from fastconv.bench import accelerated, loads, measure, memory, nets
 from fastconv.bench import peers as peers_module
 from fastconv.bench.cases import PASSES, Case, make_data
 from fastconv.bench.graph import fused, nodes, torch_net
 from fastconv.bench.layer_sets import SETS
+from fastconv.bench.layers_of_nets import NETS
 from fastconv.bench.measure import Candidate, check, geometric_mean, relative_error, rest, time_interleaved
 from fastconv.bench.nets import Net, run_net
 from fastconv.bench.peers import PEERS, NotOffered, Ours, load_peers, logical_reference
@@ -55,7 +57,7 @@ def test_resnet50_has_the_network_s_multiply_adds() -> None:
 def test_shapes_are_those_of_the_library(case: Case) -> None:
     x = np.broadcast_to(np.float32(0), (0, *case.input_shape[1:]))  # an empty batch: the shape without the work
     weight = np.broadcast_to(np.float32(0), case.weight_shape)
-    function = conv_transpose2d if case.transposed else conv2d
+    function = peers_module.named(fastconv, case)
     y = function(x, weight, stride=case.stride, padding=case.padding, dilation=case.dilation, groups=case.groups)
     assert y.shape[1:] == case.output_shape[1:]
 
@@ -67,6 +69,13 @@ def test_names_are_unique_and_data_repeat() -> None:
     for name in ("x", "weight", "bias", "dy"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert make_data(select(["misc"], "float64")[0]).x.dtype == np.float64
+
+
+def test_every_second_layer_of_the_other_nets_is_held_out() -> None:
+    for name, cases in SETS.items():
+        marks = [case.held_out for case in cases]
+        assert marks == [name in NETS and i % 2 == 1 for i in range(len(cases))], name
+    assert len(select(list(NETS), held_out=True)) + len(select(list(NETS), held_out=False)) == len(select(list(NETS)))
 
 
 def test_select() -> None:

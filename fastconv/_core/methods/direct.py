@@ -5,6 +5,7 @@ After Zhang, Franchetti and Low, "High Performance Zero-Memory Overhead Direct C
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ import numpy as np
 from ... import _native
 from .. import special
 from ..operands import Operands
-from ..passes import AXES, Pass, Triple, terms, triple, useful_taps
+from ..passes import AXES, Pass, Triple, even_edges, terms, triple, useful_taps
 from ..problem import Problem
 from ..types import codes
 from .direct_blocking import IN_PLACE, SOURCES, Blocking, blocking, tuned
@@ -119,7 +120,8 @@ def _blocking(s: Sums, q: Pass, in_place: bool) -> Blocking:
     own = q.output_size(s.size)
     macs = max(1, s.images) * prod(own) * s.channels * s.outputs * s.groups * prod(q.counts)
     b = blocking(s, q, _native.threads_for(macs, s.machine.threads), in_place)
-    tiles = -(-s.images // b.images) * prod(-(-n // tile) for n, tile in zip(own, b.tile, strict=True))
+    edges = b.edges or [even_edges(n, tile) for n, tile in zip(own, b.tile, strict=True)]
+    tiles = -(-s.images // b.images) * prod(len(cut) - 1 for cut in edges)
     # so large a panel may serve so few tiles that it is not worth its memory
     streams = b.source != IN_PLACE and tiles <= STREAMED_TILES and panel_bytes(s, q) > most_panel_bytes(s)
     return b._replace(streams=streams)
@@ -226,7 +228,8 @@ class DirectProgram(Program):
         source, images, tile, reduction, tasks, scratch, packed = IN_PLACE, 1, (0, 0, 0), 0, 0, 0, 0  # of nothing
         if s.passes:
             lies = channels_last and s.read_in_place
-            source, images, tile, reduction, tasks = self.native.blocking(0, lies)
+            source, images, edges, reduction, tasks = self.native.blocking(0, lies)
+            tile = triple([max(end - first for first, end in pairwise(cut)) for cut in edges])
             packs = prepared or (self.packs and not self.streams)
             scratch = self.native.scratch_bytes(packs, lies)
             packed = sum(packed_bytes(s, prod(q.counts)) for q in s.passes) if packs else 0

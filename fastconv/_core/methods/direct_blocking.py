@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 from math import prod
 
-from ..passes import AXES, Pass, Triple, span, walked, walked_taps, walks_padding
+from ..passes import AXES, Edges, Pass, Triple, even_edges, span, triple
 from ..problem import Machine
 from ..record import NamedTuple
+from .direct_tiles import best_cut
 from .method import Sums, split
 
 # Where the register tiles read their pixels (drivers/direct.pxi).
@@ -48,6 +50,7 @@ class Blocking(NamedTuple):
     reduction: int
     panels_per_task: int
     streams: bool = False  # packs the weights of a single run block by block
+    edges: tuple[Edges, Edges, Edges] | None = None  # of tiles of unequal sizes, `tile` the largest
 
 
 def most_pixels(m: Machine) -> int:
@@ -91,13 +94,12 @@ def _task_cycles(m: Machine, pixels: int, panels: int, steps: int, region: int, 
 
 def _shared_out(
     most_rows: int, columns: int, panels: int, size: tuple[int, int], groups: int, images: int, threads: int,
-    cycles: Callable[[tuple[int, int], int, int], float], one_by_one: bool,
+    cycles: Callable[[tuple[int, int], int, int], float],
 ) -> tuple[int, int]:  # fmt: skip
     """Rows of a tile, up to `most_rows`, and panels of a task for which the threads end soonest and together.
 
     `cycles(tile, panels, tasks)` is a task's time; so many tasks in a row use the same panels. The last tile of the
-    rows may be shorter; a thread that runs out of long tasks takes the short ones. With `one_by_one` a task may have a
-    single panel, however many there are.
+    rows may be shorter; a thread that runs out of long tasks takes the short ones.
     """
     best = (most_rows, panels)
     soonest = math.inf
@@ -108,8 +110,6 @@ def _shared_out(
         if parts > full + (rest > 0):
             continue
         chunk_counts = sorted({-(-panels // -(-panels // n)) for n in range(1, min(panels, 4 * threads) + 1)})
-        if one_by_one and chunk_counts[-1] < panels:
-            chunk_counts.append(panels)
         for chunks in chunk_counts:
             count = -(-panels // chunks)
             tasks = across // groups * (full + (rest > 0))
@@ -130,55 +130,14 @@ def _shared_out(
     return best
 
 
-class Walk(NamedTuple):
-    """Outputs computed together, and about how many cycles an image then takes."""
-
-    rows: int
-    columns: int
-    images: int
-    cycles: float
-
-
-def smallest_walk(s: Sums, q: Pass, size: Triple, largest: tuple[int, int], images: int) -> Walk:
-    """Of the tiles up to the `largest` the one that takes least: a small one walks fewer taps that meet padding in most
-    of its pixels, a large one fills the register tiles."""
-    m = s.machine
-    costs = tuned(m)
-    vectors_of_all = -(-s.outputs // m.lanes)
-    panels = -(-vectors_of_all // m.vectors)
-    best = Walk(*largest, 1, math.inf)
-    deep = walked_taps(q.taps[0], q.stride[0], size[0], s.input_size[0], 1)
-    tile_y = largest[0]
-    while True:
-        walked_y = deep * walked_taps(q.taps[1], q.stride[1], size[1], s.input_size[1], tile_y)
-        tile_x = largest[1]
-        while True:
-            taps = walked_y * walked_taps(q.taps[2], q.stride[2], size[2], s.input_size[2], tile_x)
-            together = images_of_a_tile(tile_y * tile_x, images, m.rows) if size[0] == 1 else 1
-            pixels = tile_y * tile_x * together
-            calls = -(-pixels // m.rows)
-            region = region_pixels(q, (1, tile_y, tile_x), s.input_size) * s.channels * together
-            tiles = size[0] * -(-size[1] // tile_y) * -(-size[2] // tile_x)
-            cycles = vectors_of_all * s.channels * taps * calls * m.rows / pixels + tiles / together * (
-                panels * calls * costs.call + costs.pack * region / m.lanes + costs.task
-            )
-            if cycles < 0.95 * best.cycles:  # larger tiles come first
-                best = Walk(tile_y, tile_x, together, cycles)
-            if tile_x == 1:
-                break
-            tile_x = -(-tile_x // 2)
-        if tile_y == 1:
-            return best
-        tile_y = -(-tile_y // 2)
-
-
 def walk_cycles(s: Sums, images: int) -> float:
     """About how many cycles passes that meet much padding take, their weights packed on the way."""
     total = 0.0
     for q in s.passes:
         own = q.output_size(s.size)
-        largest = (split(own[1], -(-most_pixels(s.machine) // own[2])), split(own[2], most_pixels(s.machine)))
-        total += images * smallest_walk(s, q, own, largest, images).cycles
+        most = most_pixels(s.machine)
+        rows, columns = split(own[1], -(-most // own[2])), split(own[2], most)
+        total += images * best_cut(s, q, own, (1, rows, columns), (rows, columns), images, 1).cycles
         packed = prod(q.counts) * s.channels * -(-s.outputs // s.machine.lanes)
         total += tuned(s.machine).weight * packed
     return total
@@ -233,12 +192,12 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
         return region_pixels(q, tile, None if s.mode else s.input_size) * leading * element
 
     source, together, tile, reduction, *_ = _largest_tile(s, size, in_place, region_bytes)
-    steps = all_steps = prod(q.counts) * s.channels
-    if source == REGION and not s.mode and min(size) > 0 and walks_padding(q, size, s.input_size, tile):
-        walk = smallest_walk(s, q, size, tile[1:], images)
-        tile, together = (1, walk.rows, walk.columns), 1 if m.capped else walk.images
-        steps = max(1, s.channels * walked(q, size, s.input_size, tile) // prod(size))
-    elif source != GATHER and tile == size:
+    if source == REGION and not s.mode and min(size) > 0:
+        cut = best_cut(s, q, size, tile, _most_unequal(m, tile, region_bytes), images, threads)
+        if cut.edges != tuple(even_edges(n, of) for n, of in zip(size, tile, strict=True)):
+            largest = triple([max(end - first for first, end in pairwise(edges)) for edges in cut.edges])
+            return Blocking(REGION, 1 if m.capped else cut.images, largest, reduction, cut.panels, False, cut.edges)
+    if source != GATHER and tile == size:
         together = images_of_a_tile(prod(tile), images, m.rows)
         # beyond the second level too where fewer would not fill the register tiles: all weights pass for each tile
         whole, most = region_bytes(tile), m.room(REGION_SHARE, 3)
@@ -246,16 +205,25 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
         while source == REGION and together * prod(size) > 2 * m.rows and together * whole > most:
             together = -(-together // 2)
     panels_per_task, (tile_z, tile_y, tile_x) = panels, tile
-    if threads > 1 or steps < all_steps:  # small tiles would pack all weights again and again
-        weights = all_steps / max(1, steps)
+    if threads > 1:
         tile_y, panels_per_task = _shared_out(
             tile_y, tile_x, panels, size[1:], s.groups, -(-size[0] // tile_z) * -(-images // together), threads,
             lambda tile, count, tasks: _task_cycles(
-                m, together * tile_z * tile[0] * tile[1], count, -(-steps // tile_k),
+                m, together * tile_z * tile[0] * tile[1], count, -(-prod(q.counts) * s.channels // tile_k),
                 0 if in_place else together * region_bytes((tile_z, *tile)) // element,
                 # a thread keeps the panel that it has packed
-                0.0 if s.held else weights * (min(1.0, threads / tasks) if count == 1 else 1.0),
+                0.0 if s.held else min(1.0, threads / tasks) if count == 1 else 1.0,
             ),
-            steps < all_steps,
         )  # fmt: skip
     return Blocking(source, together, (tile_z, tile_y, tile_x), reduction, panels_per_task)
+
+
+def _most_unequal(m: Machine, tile: Triple, region_bytes: Callable[[Triple], int]) -> tuple[int, int]:
+    """Rows and columns of unequal tiles: those of equal ones, or more where the region does not shrink with them, which
+    is then read from memory for every panel."""
+    columns = tile[2]
+    if not m.capped and region_bytes((1, 1, 1)) > m.room(REGION_SHARE, 3) // 2:
+        columns = max(columns, int(most_pixels(m) ** 0.5))
+        if region_bytes((1, most_pixels(m) // columns, columns)) <= GATHER_ABOVE_BYTES:
+            return max(tile[1], most_pixels(m) // columns), columns
+    return tile[1], tile[2]

@@ -16,7 +16,7 @@ import numpy as np
 
 from ... import _native
 from ..operands import Array, Operands, Packed, aligned_bytes
-from ..passes import Pass, Triple, terms, walked
+from ..passes import Edges, Pass, Triple, terms, walked
 from ..problem import Direction, Machine, Problem
 from ..record import NamedTuple
 from ..types import Types, codes, product_compute
@@ -287,12 +287,11 @@ def panels(p: Problem | Sums, q: Pass, weight: Array) -> Packed:
     return Packed(packed, finite)
 
 
-def products(s: Sums, tiles: Sequence[Triple]) -> int:
+def products(s: Sums, tiles: Sequence[tuple[Edges, Edges, Edges]]) -> int:
     """Multiply-adds of the direct kernels: taps that meet padding alone are left out, of a whole tile of each pass."""
     total = 0
-    for q, tile in zip(s.passes, tiles, strict=True):
-        own = q.output_size(s.size)
-        taps = prod(own) * prod(q.counts) if s.mode else walked(q, own, s.input_size, tile)
+    for q, edges in zip(s.passes, tiles, strict=True):
+        taps = prod(q.output_size(s.size)) * prod(q.counts) if s.mode else walked(q, s.input_size, edges)
         total += s.images * taps * s.groups * s.channels * s.outputs
     return total
 
