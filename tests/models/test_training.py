@@ -403,6 +403,24 @@ def test_a_gan_step() -> None:
     assert all(p.grad is not None and np.isfinite(p.grad).all() for p in generator.trained_parameters())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("method", ["on_test_batch_begin", "on_test_batch_end", "on_test_end", "on_epoch_end"])
+def test_an_interrupt_behind_the_last_step_is_not_swallowed(method: str) -> None:
+    calls: list[int] = []
+
+    def press(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    net = Sequential([layers.Dense(1)], (3,), seed=0)
+    net.compile("sgd", "mse")
+    x, y = np.ones((6, 3), np.float32), np.ones((6, 1), np.float32)
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(x, y, 3, verbose=0, validation_data=[(x, y)] * 3, callbacks=type("Press", (), {method: press})())
+    assert len(calls) == 1  # at the end of the batch
+
+
 # ---- what a loss does not reach -------------------------------------------------------------------------------------
 
 
