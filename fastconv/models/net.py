@@ -49,6 +49,7 @@ class Net(Trainable, Predicting, Layer):
 
     reads_images = False
     is_net: ClassVar[bool] = True
+    _elsewhere: ClassVar[dict[str, Any]] = {**Layer._elsewhere, "_tape": None}
     layers: list[Layer]
 
     def __init__(self, *, name: str | None = None, seed: int | None = None, **options: Any) -> None:

@@ -574,3 +574,17 @@ def test_merging_layers_of_ones_own_and_of_one_value_are_predicted() -> None:
     np.testing.assert_array_equal(Model([image, numbers], Swapped()([image, numbers])).predict(x), x[1])
     for merge in (layers.Add, layers.Maximum, layers.Concatenate):
         np.testing.assert_array_equal(Model(image, merge()([image])).predict(x[0]), x[0])
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_copy_between_forward_and_backward_leaves_the_net_as_it_is(name: str) -> None:
+    net = MADE[name]("float32")
+    x, _ = data(net, 2)
+    ones = of([np.ones_like(y) for y in outputs_of(net, x)])
+    wanted = net.backward(ones)
+    outputs_of(net, x)
+    made = [copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
+    np.testing.assert_equal(net.backward(ones), wanted)
+    for other in made:  # which keep nothing
+        with pytest.raises(ConvError, match="backward needs a forward"):
+            other.backward(ones)
