@@ -67,7 +67,8 @@ def _concat(s: _Spelled) -> None:
 
 
 def _gemm(s: _Spelled) -> None:
-    """(a, scale, zero, b, scale, zero, c, scale, zero): c is in steps of both scales; no last scale means floats."""
+    """(a, scale, zero, b, scale, zero, c, scale, zero): c is in steps of both scales and alpha; no last scale means
+    floats."""
     get = s.node.attributes.get
     inputs = [s.real(0), s.real(3, axis=0 if get("transB", 0) else 1)]
     if s.node.input(6):
@@ -75,6 +76,8 @@ def _gemm(s: _Spelled) -> None:
         bias = s.value("bias")
         inputs.append(s.add("DequantizeLinear", [s.node.inputs[6], step], bias, DEQUANTISED_SINCE, axis=0))
     kept = {name: s.node.attributes[name] for name in ("transA", "transB", "alpha") if name in s.node.attributes}
+    if "alpha" in kept:
+        kept["beta"] = kept["alpha"]
     if not s.node.input(7):
         s.add("Gemm", inputs, s.node.outputs[0], **kept)
         return
