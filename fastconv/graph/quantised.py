@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
-from .calibration import Feeds, Statistics, batches, copied, observed
+from .calibration import Feeds, Statistics, batch_of, batches, copied, observed
 from .equalise import equalise
 from .graph import Graph
 from .optimise import EXACT, optimise
@@ -106,7 +106,9 @@ class Calibrated:
             assert feeds is not None
             statistics = observed(self._graph, feeds, method, threads)
         self.statistics = statistics
-        self._feeds = {} if feeds is None else {name: x[:MOST_SAMPLES] for name, x in feeds.items()}
+        size = batch_of(value.shape for value in graph.inputs) or 1
+        most = max(size, MOST_SAMPLES // size * size)
+        self._feeds = {} if feeds is None else {name: x[:most].copy() for name, x in feeds.items()}  # not all of them
 
     @property
     def samples(self) -> int:
@@ -136,7 +138,7 @@ class Calibrated:
         plain = Prepared(optimise(copied(self._graph, names), quantised=EXACT), self._threads)
         sums = {name: np.zeros(3) for name in names}  # signal, noise, the largest error
         tops: list[tuple[Array, Array]] = []
-        for part in batches(feeds):
+        for part in batches(self._graph, feeds):
             got, wanted = ours.run(part), plain.run(part)
             for name in names:
                 if wanted[name].dtype.kind == "f":

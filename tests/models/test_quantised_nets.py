@@ -229,3 +229,37 @@ def test_weights_that_are_not_finite_stay_in_floats() -> None:
     net.layers[0].set_weights([kernel, bias])
     plan: Any = net.compile_inference(precision="int8", calibration=GOOD)
     assert np.isnan(plan.run(GOOD)).all()
+
+
+@pytest.mark.parametrize("batch", [1, 5, 40])
+def test_a_model_of_a_fixed_batch_is_calibrated_by_it(batch: int) -> None:
+    """Which a constant shape inside it asks for."""
+    onnx = pytest.importorskip("onnx")
+    from onnx_models import model
+
+    from fastconv.onnx import InferenceSession
+
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.standard_normal((4, 3, 3, 3)).astype(np.float32), "to": np.array([batch, 64]),
+        "fc": rng.standard_normal((64, 5)).astype(np.float32),
+    }  # fmt: skip
+    make = onnx.helper.make_node
+    nodes = [make("Conv", ["x", "w"], ["a"]), make("Relu", ["a"], ["b"]), make("Reshape", ["b", "to"], ["c"]),
+             make("MatMul", ["c", "fc"], ["y"])]  # fmt: skip
+    built = model(onnx, nodes, {"x": [batch, 3, 6, 6]}, {"y": [batch, 5]}, constants)
+    x = rng.standard_normal((3 * batch, 3, 6, 6)).astype(np.float32)
+    session = InferenceSession(built, precision="int8", calibration=x)
+    whole, exact = (one.run(None, {"x": x[:batch]})[0] for one in (session, InferenceSession(built)))
+    assert np.abs(whole - exact).max() < 0.05 * np.abs(exact).max()
+    assert session.report().samples == {1: 3, 5: 15, 40: 40}[batch]
+    if batch > 1:
+        with pytest.raises(ConvError, match=f"a multiple of {batch} samples"):
+            InferenceSession(built, precision="int8", calibration=x[1:])
+
+
+def test_no_more_of_a_calibration_is_kept_than_a_report_reads() -> None:
+    net, x = Sequential([layers.Dense(2)], (3,), seed=0), np.random.default_rng(0).random((999, 3), np.float32)
+    plan: Any = net.compile_inference(precision="int8", calibration=x)
+    (kept,) = plan._calibrated._feeds.values()
+    assert len(kept) == plan._calibrated.samples == 32 and not np.may_share_memory(kept, x)
