@@ -11,6 +11,7 @@ from .._core.arrays import Array
 from .._core.rounding import PRECISIONS
 from ..errors import ConvError
 from .graph import Graph, Node, ValueInfo
+from .memory import LARGEST_VALUE
 from .optimise import EXACT, optimise
 from .prepared import Prepared
 
@@ -147,11 +148,13 @@ class Statistics(NamedTuple):
     means: dict[str, Array]  # their means
 
 
-def observed(graph: Graph, feeds: Feeds, method: str, threads: int | None) -> Statistics:
+def observed(
+    graph: Graph, feeds: Feeds, method: str, threads: int | None, limit: int = LARGEST_VALUE
+) -> Statistics:
     """The range of every float value that a node makes or reads, and more of those that products read."""
     names = [name for name in dict.fromkeys(name for node in graph.nodes for name in node.outputs) if name]
     given = [value.name for value in graph.inputs]
-    prepared = Prepared(optimise(copied(graph, names), quantised=EXACT), threads)
+    prepared = Prepared(optimise(copied(graph, names), limit, EXACT), threads, limit=limit)
     found = Statistics({}, {}, {})
     by_channel = {node.inputs[0] for node in graph.nodes if node.op_type in ("Conv", "Gemm")}
     samples = len(next(iter(feeds.values())))

@@ -75,9 +75,8 @@ def _gemm(s: _Spelled) -> None:
         step = s.add("Mul", [s.node.inputs[1], s.node.inputs[4]], s.value("step"))
         bias = s.value("bias")
         inputs.append(s.add("DequantizeLinear", [s.node.inputs[6], step], bias, DEQUANTISED_SINCE, axis=0))
-    kept = {name: s.node.attributes[name] for name in ("transA", "transB", "alpha") if name in s.node.attributes}
-    if "alpha" in kept:
-        kept["beta"] = kept["alpha"]
+    kept: dict[str, Any] = {name: s.node.attributes[name] for name in ("transA", "transB") if name in s.node.attributes}
+    kept |= {name: get("alpha", 1.0) for name in ("alpha", "beta")}
     if not s.node.input(7):
         s.add("Gemm", inputs, s.node.outputs[0], **kept)
         return

@@ -258,6 +258,26 @@ def test_a_model_of_a_fixed_batch_is_calibrated_by_it(batch: int) -> None:
             InferenceSession(built, precision="int8", calibration=x[1:])
 
 
+def test_what_a_session_is_told_holds_of_bytes_too() -> None:
+    pytest.importorskip("onnx")
+    from bridges.test_onnx_integers import float_net
+
+    from fastconv.onnx import InferenceSession, OnnxError
+
+    x = RNG.standard_normal((4, 3, 32, 32)).astype(np.float32)
+    told: dict[str, Any] = {"precision": "int8", "calibration": x}
+    wanted = InferenceSession(float_net(), **told).run(None, {"x": x})[0]
+    for options in ({"quantized": "exact"}, {"optimise": False}, {"optimise": False, "quantized": "exact"}):
+        session = InferenceSession(float_net(), **told, **options)
+        done = {node.op_type for node in session._graph.nodes}
+        assert not {"QConv", "QDense"} & done
+        assert ("Relu" in done) == ("optimise" in options)
+        np.testing.assert_allclose(session.run(None, {"x": x})[0], wanted, atol=0.1)
+        assert session.report().layers[-1].sqnr > 20
+    with pytest.raises(OnnxError, match="max_value_bytes"):
+        InferenceSession(float_net(), **told, max_value_bytes=1000)
+
+
 def test_no_more_of_a_calibration_is_kept_than_a_report_reads() -> None:
     net, x = Sequential([layers.Dense(2)], (3,), seed=0), np.random.default_rng(0).random((999, 3), np.float32)
     plan: Any = net.compile_inference(precision="int8", calibration=x)
