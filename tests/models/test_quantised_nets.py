@@ -283,3 +283,24 @@ def test_no_more_of_a_calibration_is_kept_than_a_report_reads() -> None:
     plan: Any = net.compile_inference(precision="int8", calibration=x)
     (kept,) = plan._calibrated._feeds.values()
     assert len(kept) == plan._calibrated.samples == 32 and not np.may_share_memory(kept, x)
+
+
+def test_new_constants_take_no_names_of_values() -> None:
+    """Of weights that were made alike between two convolutions."""
+    onnx = pytest.importorskip("onnx")
+    from onnx_models import model
+
+    from fastconv.onnx import InferenceSession
+
+    rng = np.random.default_rng(0)
+    constants = {name: rng.standard_normal((4, 4, 1, 1)).astype(np.float32) for name in ("w1", "w2")}
+    constants["w1"][0] *= 9
+    make = onnx.helper.make_node
+    nodes = [make("Conv", ["x", "w1"], ["w1'"]), make("Relu", ["w1'"], ["w2'"]), make("Conv", ["w2'", "w2"], ["y"])]
+    built = model(onnx, nodes, {"x": ["n", 4, 5, 5]}, {"y": ["n", 4, 5, 5]}, constants)
+    x = rng.standard_normal((8, 4, 5, 5)).astype(np.float32)
+    found, wanted = (
+        InferenceSession(built, **told).run(None, {"x": x})[0]
+        for told in ({"precision": "int8", "calibration": x}, {})
+    )
+    assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
