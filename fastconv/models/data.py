@@ -241,14 +241,8 @@ def split_last(batch: Batch, share: object) -> tuple[Batch, Batch]:
     return halves[0], halves[1]
 
 
-def same_length(inputs: Sequence[Array], targets: Sequence[Any], names: Sequence[str]) -> None:
-    """Refuse inputs and targets of different numbers of samples."""
-    count = len(inputs[0])
-    for array, name in zip(inputs, names, strict=True):
-        if len(array) != count:
-            raise ConvError(
-                f"x holds {count} samples of {names[0]} and {len(array)} of {name}; they must be as many."
-            )
+def same_length(count: int, targets: Sequence[Any]) -> None:
+    """Refuse targets of another number of samples than the inputs'."""
     for target in targets:
         if target is not None and len(target) != count:
             raise ConvError(f"x holds {count} samples and y {len(target)}; they must be as many.")

@@ -141,7 +141,7 @@ class Steps:
             if target is None and needed:
                 raise ConvTypeError(f"y of the output {name!r} is None, but it has a loss or a metric.")
         targets = objective.check(given, shapes)
-        same_length(inputs, targets, self.input_names)
+        same_length(len(inputs[0]), targets)
         return inputs, targets
 
     def _own_type(self, inputs: Sequence[Array]) -> list[Array]:
