@@ -91,8 +91,6 @@ class EarlyStopping(_Watching):
             )  # fmt: skip
         if value is None or epoch < self.start_from_epoch:
             return
-        if self.restore_best_weights and self.best_weights is None:
-            self.best_weights, self.best_epoch = self.model.get_weights(), epoch
         self.wait += 1
         if self._better(value, self.best):
             self.best, self.best_epoch = value, epoch
@@ -295,7 +293,3 @@ class LearningRateScheduler(Callback):
         optimizer.learning_rate = float(rate)
         if self.verbose:
             print(f"epoch {epoch + 1}: learning rate {float(rate)}")
-
-    def on_epoch_end(self, epoch: int, logs: Values | None = None) -> None:
-        if logs is not None:
-            logs["learning_rate"] = float(self.model.optimizer.current_rate())

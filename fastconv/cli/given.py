@@ -17,9 +17,11 @@ from .._core.arrays import Array
 from .._core.named import named_function
 from ..errors import ConvError
 from ..graph.summary import Profile
+from ..layers.base import Sample
 from ..models.catalogue import from_catalogue
 from .common import CommandError, require
 
+IMAGE_AXES: Final = 3  # of a sample
 CHANNELS: Final = 3  # of an ONNX input that leaves even these open
 Size = tuple[int, int] | None
 
@@ -81,14 +83,19 @@ def _of_layers(title: str, model: Any, size: Size, batch: int | None) -> Given:
     """A model of layers, or what was prepared of it."""
     plan = model
     if hasattr(model, "compile_inference"):
-        built = model.built_shape
-        if size is not None and built is not None and len(built) == CHANNELS:
-            built = (*size, built[-1])
-        plan = model.compile_inference(built)
+        samples: Any = None
+        if size is not None and model.built_shape is not None:
+            built = model.built_shape if model.merges else (model.built_shape,)
+            samples = [Sample((*size, own[-1]) if len(own) == IMAGE_AXES else own) for own in built]
+        plan = model.compile_inference(samples if samples is None or model.merges else samples[0])
     elif size is not None:
-        raise CommandError(f"{title} was prepared for samples of {plan.sample}; leave out --input-size")
-    x = _drawn((batch or 1, *plan.sample), np.dtype(plan.model.dtype))
-    return Given(title, {"input": x}, lambda runs: plan.profile(x, runs))
+        shapes = ", ".join(map(str, plan.samples))
+        raise CommandError(f"{title} was prepared for samples of {shapes}; leave out --input-size")
+    feeds = {
+        name: _drawn((batch or 1, *sample), plan.model.dtype)
+        for name, sample in zip(plan.model.input_names, plan.samples, strict=True)
+    }
+    return Given(title, feeds, lambda runs: plan.profile(feeds, runs))
 
 
 def _of_session(title: str, session: Any, size: Size, batch: int | None) -> Given:

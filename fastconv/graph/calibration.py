@@ -11,13 +11,14 @@ from .._core.arrays import Array
 from .._core.rounding import PRECISIONS
 from ..errors import ConvError
 from .graph import Graph, Node, ValueInfo
+from .memory import LARGEST_VALUE
 from .optimise import EXACT, optimise
 from .prepared import Prepared
 
 METHODS: Final = ("minmax", "percentile")
 PERCENTILE: Final = 99.99  # of the values of a calibration that the range holds, at either end
 BINS: Final = 2048
-BATCH: Final = 8  # samples at a time: all values of the graph are held
+BATCH: Final = 8  # samples at a time, where the graph leaves that open: all values of the graph are held
 
 Feeds = Mapping[str, Array]
 Range = tuple[float, float]
@@ -33,11 +34,21 @@ def copied(graph: Graph, outputs: Iterable[str] | None = None) -> Graph:
     return Graph(list(graph.inputs), list(shown), dict(graph.constants), nodes, graph.name)
 
 
-def batches(feeds: Feeds) -> Iterator[dict[str, Array]]:
-    """Sample inputs a few at a time."""
-    count = len(next(iter(feeds.values())))
-    for first in range(0, count, BATCH):
-        yield {name: x[first : first + BATCH] for name, x in feeds.items()}
+def batch_of(shapes: Iterable[Sequence[Any] | None]) -> int | None:
+    """The number of samples that inputs of these shapes take, where it is fixed."""
+    sizes = {shape[0] for shape in shapes if shape and isinstance(shape[0], int) and shape[0] > 0}
+    if len(sizes) > 1:
+        raise ConvError(
+            f"precision='int8' takes models whose inputs are of as many samples each, but got {sorted(sizes)}."
+        )
+    return next(iter(sizes), None)
+
+
+def batches(graph: Graph, feeds: Feeds) -> Iterator[dict[str, Array]]:
+    """Sample inputs as many at a time as the graph takes, a few where that is open."""
+    count, size = len(next(iter(feeds.values()))), batch_of(value.shape for value in graph.inputs) or BATCH
+    for first in range(0, count, size):
+        yield {name: x[first : first + size] for name, x in feeds.items()}
 
 
 def checked_calibration(given: Any, shapes: Mapping[str, Sequence[Any] | None], dtypes: Mapping[str, Any]) -> Feeds:
@@ -60,6 +71,9 @@ def checked_calibration(given: Any, shapes: Mapping[str, Sequence[Any] | None], 
     lengths = {name: len(x) for name, x in feeds.items()}
     if len(set(lengths.values())) > 1:
         raise ConvError(f"calibration must hold as many samples for every input, but got {lengths}.")
+    size, count = batch_of(shapes.values()), next(iter(lengths.values()), 0)
+    if size is not None and count % size:
+        raise ConvError(f"calibration must hold a multiple of {size} samples, as the model takes, but got {count}.")
     floats = [x for x in feeds.values() if x.dtype.kind == "f"]
     if floats and all(x.min() == x.max() for x in floats):
         raise ConvError(
@@ -134,11 +148,13 @@ class Statistics(NamedTuple):
     means: dict[str, Array]  # their means
 
 
-def observed(graph: Graph, feeds: Feeds, method: str, threads: int | None) -> Statistics:
+def observed(
+    graph: Graph, feeds: Feeds, method: str, threads: int | None, limit: int = LARGEST_VALUE
+) -> Statistics:
     """The range of every float value that a node makes or reads, and more of those that products read."""
     names = [name for name in dict.fromkeys(name for node in graph.nodes for name in node.outputs) if name]
     given = [value.name for value in graph.inputs]
-    prepared = Prepared(optimise(copied(graph, names), quantised=EXACT), threads)
+    prepared = Prepared(optimise(copied(graph, names), limit, EXACT), threads, limit=limit)
     found = Statistics({}, {}, {})
     by_channel = {node.inputs[0] for node in graph.nodes if node.op_type in ("Conv", "Gemm")}
     samples = len(next(iter(feeds.values())))
@@ -163,7 +179,7 @@ def observed(graph: Graph, feeds: Feeds, method: str, threads: int | None) -> St
 
 def _runs(prepared: Prepared, feeds: Feeds, given: Sequence[str]) -> Iterator[dict[str, Array]]:
     """The float32 values of every batch."""
-    for part in batches(feeds):
+    for part in batches(prepared.graph, feeds):
         values = {**prepared.run(part), **{name: part[name] for name in given}}
         yield {
             name: x for name, x in values.items()

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._core.arrays import Array
 from .calibration import Statistics
-from .graph import Graph, Node
+from .graph import Graph, Names, Node
 
 LARGEST: Final = 64.0  # factor
 MARGIN: Final = 1.25  # of a channel's peak beyond what the calibration showed
@@ -22,7 +22,7 @@ MARGIN: Final = 1.25  # of a channel's peak beyond what the calibration showed
 def equalise(graph: Graph, statistics: Statistics) -> dict[str, Array]:
     """Change the weights of pairs of convolutions; the factors of the channels of each value between them."""
     found: dict[str, Array] = {}
-    producers, uses = graph.producers(), graph.uses()
+    producers, uses, names = graph.producers(), graph.uses(), Names(graph)
     for second in graph.nodes:
         value = second.input(0)
         between = producers.get(value) if second.op_type == "Conv" else None
@@ -39,11 +39,11 @@ def equalise(graph: Graph, statistics: Statistics) -> dict[str, Array]:
         factors = _factors(peaks, statistics.ranges[value][1], depthwise)
         if factors.size != weight.shape[1] * groups or len(graph.constants[first.inputs[1]]) != factors.size:
             continue
-        _multiply(graph, first, factors)
+        _multiply(graph, names, first, factors)
         repeated = np.repeat(factors, len(weight) // groups) if depthwise else factors
         axis = 0 if depthwise else 1
         shape = [-1 if at == axis else 1 for at in range(weight.ndim)]
-        _replace(graph, second, 1, weight / repeated.reshape(shape))
+        _replace(names, second, 1, weight / repeated.reshape(shape))
         between.op_type, between.inputs = "Relu", between.inputs[:1]
         between.attributes, between.version = {}, 14
         found[value] = found[between.inputs[0]] = factors
@@ -69,15 +69,10 @@ def _limits_from_zero(graph: Graph, node: Node) -> bool:
         return False
     low, high = node.attributes.get("min"), node.attributes.get("max")
     if node.input(1):
-        low = _number(graph, node.inputs[1])
+        low = graph.number(node.inputs[1])
     if node.input(2):
-        high = _number(graph, node.inputs[2])
+        high = graph.number(node.inputs[2])
     return low == 0 and high is not None and high > 0
-
-
-def _number(graph: Graph, name: str) -> float | None:
-    array = graph.constants.get(name)
-    return None if array is None or array.size != 1 else float(array.reshape(-1)[0])
 
 
 def _factors(peaks: Array, high: float, whole: bool) -> Array:
@@ -89,17 +84,14 @@ def _factors(peaks: Array, high: float, whole: bool) -> Array:
     return np.asarray(factors if whole else np.sqrt(factors), np.float32)
 
 
-def _multiply(graph: Graph, node: Node, factors: Array) -> None:
+def _multiply(graph: Graph, names: Names, node: Node, factors: Array) -> None:
     weight = graph.constants[node.inputs[1]]
-    _replace(graph, node, 1, weight * factors.reshape(-1, *(1,) * (weight.ndim - 1)))
+    _replace(names, node, 1, weight * factors.reshape(-1, *(1,) * (weight.ndim - 1)))
     if node.input(2):
-        _replace(graph, node, 2, graph.constants[node.inputs[2]] * factors)
+        _replace(names, node, 2, graph.constants[node.inputs[2]] * factors)
 
 
-def _replace(graph: Graph, node: Node, at: int, array: Array) -> None:
+def _replace(names: Names, node: Node, at: int, array: Array) -> None:
     """An input of a node is a constant of its own from now on."""
-    name = f"{node.inputs[at]}'"
-    while name in graph.constants:
-        name += "'"
-    graph.constants[name] = array
-    node.inputs = [name if place == at else one for place, one in enumerate(node.inputs)]
+    made = names.constant(node.inputs[at], array)
+    node.inputs = [made if place == at else one for place, one in enumerate(node.inputs)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 
 from .._core.arrays import Array
@@ -88,6 +89,13 @@ class Graph:
         counts.update(value.name for value in self.outputs)
         return counts
 
+    def number(self, name: str, most_axes: int | None = None) -> float | None:
+        """A constant of one element, and of so many axes at most."""
+        array = self.constants.get(name)
+        if array is None or array.size != 1 or array.dtype.kind not in "fiu":
+            return None
+        return float(array.reshape(-1)[0]) if most_axes is None or array.ndim <= most_axes else None
+
     def constant_bytes(self) -> int:
         """Of the constants of the graph and of the bodies in it, each array once."""
         found: dict[int, Array] = {}
@@ -107,6 +115,29 @@ class Graph:
                 kept.append(node)
         self.nodes = kept[::-1]
         self.constants = {name: array for name, array in self.constants.items() if name in wanted}
+
+
+class Names:
+    """What the values and constants of a graph are called, and names for new ones."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._constants, self._numbers = graph.constants, count(1)
+        inputs = (value.name for value in graph.inputs)
+        self._taken = {*graph.constants, *inputs, *graph.producers(), *graph.uses()}
+
+    def fresh(self, name: str) -> str:
+        """This name, or one like it that is not taken; it is now."""
+        made = name
+        while made in self._taken:
+            made = f"{name}'{next(self._numbers)}"
+        self._taken.add(made)
+        return made
+
+    def constant(self, name: str, array: Array) -> str:
+        """The name of a new constant."""
+        made = self.fresh(name)
+        self._constants[made] = array
+        return made
 
 
 def in_order(nodes: Iterable[Node], known: Iterable[str]) -> list[Node]:

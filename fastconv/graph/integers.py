@@ -24,8 +24,8 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
-from .graph import Graph, Node
-from .lowered import Joined, Lut, Mean, Pair, Pending, Product, Weight, grid_of, q_linear
+from .graph import Graph, Names, Node
+from .lowered import Joined, Lut, Mean, Pair, Pending, Product, Weight, constant_grid, q_linear
 from .memory import Pool
 from .operators import INTERNAL, Call, find
 from .operators.chain import PARAMETRIC, UNARY
@@ -68,7 +68,8 @@ class Pass:
         self.weights: dict[str, Weight] = {}
         self.kinds = {value.name: ELEMENT_TYPES.get(value.element_type, "") for value in graph.inputs}
         self._renamed: dict[str, str] = {}
-        self._names = {*graph.constants, *self.kinds, *graph.producers()}
+        names = Names(graph)
+        self.fresh, self.constant = names.fresh, names.constant
         self._tabled: dict[str, Lut] = {}  # bytes that are a table of others; the table is of bytes
         self._quantised: dict[tuple[Any, ...], str] = {}  # by the value and what it was quantised to
 
@@ -87,28 +88,13 @@ class Pass:
         """Readers of a value that quantise it alike count as one: `quantised` makes one of them."""
         known = set()
         for node in self.graph.nodes:
-            grid = grid_of(self.constants, node, None) if node.op_type == "QuantizeLinear" else None
+            grid = constant_grid(self.constants, node, None) if node.op_type == "QuantizeLinear" else None
             if grid is not None:
                 key = (node.inputs[0], *grid)
                 self.uses[node.inputs[0]] -= key in known
                 known.add(key)
 
-    # ---- nodes and names ---------------------------------------------------------------------------------------------
-
-    def fresh(self, name: str) -> str:
-        """A name that is not taken."""
-        found, number = name, 0
-        while found in self._names:
-            number += 1
-            found = f"{name}'{number}"
-        self._names.add(found)
-        return found
-
-    def constant(self, name: str, array: Array) -> str:
-        """A new constant."""
-        made = self.fresh(name)
-        self.constants[made] = array
-        return made
+    # ---- nodes ---------------------------------------------------------------------------------------------
 
     def add(self, op_type: str, inputs: list[str], output: str, parts: list[str], **attributes: Any) -> None:
         """A node of ours."""
@@ -120,10 +106,7 @@ class Pass:
 
     def number(self, name: str) -> float | None:
         """A constant of one element without axes that matter."""
-        array = self.constants.get(name)
-        if array is None or array.size != 1 or array.ndim > 1 or array.dtype.kind not in "fiu":
-            return None
-        return float(array.reshape(-1)[0])
+        return self.graph.number(name, 1)
 
     # ---- to bytes and back -------------------------------------------------------------------------------------------
 
@@ -135,7 +118,7 @@ class Pass:
             if weight is not None:
                 self.weights[node.outputs[0]] = weight
         kind = self.kinds.get(name) if constant is None else constant.dtype.name
-        grid = grid_of(self.constants, node, kind)
+        grid = constant_grid(self.constants, node, kind)
         if not kind and grid is not None and node.input(2):  # the zero point is of the type of the bytes
             kind = grid.dtype.name
         if grid is not None and kind == grid.dtype.name:
@@ -156,7 +139,7 @@ class Pass:
 
     def quantised(self, node: Node) -> bool:
         """QuantizeLinear: where it is met, everything before it is in bytes."""
-        grid, source, target = grid_of(self.constants, node, None), node.inputs[0], node.outputs[0]
+        grid, source, target = constant_grid(self.constants, node, None), node.inputs[0], node.outputs[0]
         if grid is None:
             return False
         key = (source, float(grid.scale), grid.zero, grid.dtype)

@@ -12,7 +12,7 @@ import numpy as np
 from .._core.arrays import Array
 from .._core.quantised import Requantise
 from .graph import Node
-from .operators.integers import Grid
+from .operators.integers import Grid, grid_of
 
 if TYPE_CHECKING:
     from .integers import Pass
@@ -22,24 +22,16 @@ LARGEST_SUM: Final = 1 << 31
 SAME_SCALE: Final = 1e-5  # relative: the scale of a bias is the product of two others, in whatever precision
 
 
-def grid_of(constants: Mapping[str, Array], node: Node, kind: str | None) -> Grid | None:
+def constant_grid(constants: Mapping[str, Array], node: Node, kind: str | None) -> Grid | None:
     """The bytes that QuantizeLinear gives or DequantizeLinear takes, of the type `kind` where no zero point says it;
     None for what is not a constant, positive, one for all and of 8 bits."""
     scale, zero = constants.get(node.input(1)), constants.get(node.input(2))
-    if scale is None or scale.size != 1 or scale.dtype != np.float32 or scale.ndim > 1:
+    if scale is None or scale.ndim > 1 or (zero is None and node.input(2)):
         return None
     if any(node.attributes.get(name) for name in ("output_dtype", "precision", "block_size")):
         return None
-    if zero is None:
-        if node.input(2) or (kind or "uint8") not in ("int8", "uint8"):
-            return None
-        zero = np.zeros((), kind or "uint8")
-    if zero.size != 1 or zero.dtype.name not in ("int8", "uint8"):
-        return None
-    value = np.float32(scale.reshape(-1)[0])
-    if not (np.isfinite(value) and value > 0):
-        return None
-    return Grid(value, int(zero.reshape(-1)[0]), zero.dtype)
+    grid = grid_of(scale, zero, np.dtype(kind or "uint8") if zero is None else zero.dtype)
+    return grid if grid is not None and np.isfinite(grid.scale) and grid.scale > 0 else None
 
 
 @dataclass(frozen=True)
@@ -269,8 +261,8 @@ def q_linear(graph: Pass, node: Node) -> bool:
     names = ("DequantizeLinear", [0, 1, 2]), ("DequantizeLinear", [3, 4, 5]), ("QuantizeLinear", [0, 6, 7])
     x_node, w_node, y_node = (Node(kind, [node.input(at) for at in places], []) for kind, places in names)
     zero = graph.constants.get(node.input(2))
-    grid = None if zero is None else grid_of(graph.constants, x_node, zero.dtype.name)
-    own, values = grid_of(graph.constants, y_node, None), graph.constants.get(node.input(3))
+    grid = None if zero is None else constant_grid(graph.constants, x_node, zero.dtype.name)
+    own, values = constant_grid(graph.constants, y_node, None), graph.constants.get(node.input(3))
     if own is not None:
         graph.kinds[node.outputs[0]] = own.dtype.name
     if grid is None or own is None or values is None:

@@ -14,7 +14,7 @@ import numpy as np
 from .._core.arrays import Array
 from .calibration import Statistics
 from .fuse import for_quantising
-from .graph import Graph, Node
+from .graph import Graph, Names, Node
 from .integers import MOVING
 from .operators.chain import PARAMETRIC, UNARY
 from .operators.integers import BINARY
@@ -61,7 +61,8 @@ class _Quantiser:
         self.outputs = {value.name for value in graph.outputs}
         self.chosen: list[str] = []
         self.scales: dict[str, np.float32] = {}
-        self._taken = {*self.constants, *self.producers, *(value.name for value in graph.inputs)}
+        names = Names(graph)
+        self.fresh, self.constant = names.fresh, names.constant
 
     def run(self) -> None:
         """Choose values, lay grids over them, and put the nodes in."""
@@ -162,19 +163,6 @@ class _Quantiser:
                     self.ranges[name] = min(low, own[0]), max(high, own[1])
 
     # ---- grids -------------------------------------------------------------------------------------------------------
-
-    def fresh(self, name: str) -> str:
-        """A name that is not taken."""
-        while name in self._taken:
-            name += "'"
-        self._taken.add(name)
-        return name
-
-    def constant(self, name: str, array: Array) -> str:
-        """A new constant."""
-        made = self.fresh(name)
-        self.constants[made] = array
-        return made
 
     def _around(self, name: str) -> list[Node]:
         """The nodes that make bytes and floats again of a value; readers keep its name, but of an input."""

@@ -10,10 +10,11 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
-from .calibration import Feeds, Statistics, batches, copied, observed
+from .calibration import Feeds, Statistics, batch_of, batches, copied, observed
 from .equalise import equalise
 from .graph import Graph
-from .optimise import EXACT, optimise
+from .memory import LARGEST_VALUE
+from .optimise import EXACT, INTEGERS, optimise
 from .prepared import Prepared
 from .quantise import quantised, simplified
 from .summary import columns
@@ -98,15 +99,18 @@ class Calibrated:
 
     def __init__(
         self, graph: Graph, feeds: Feeds | None, method: str, threads: int | None = None,
-        statistics: Statistics | None = None,
+        statistics: Statistics | None = None, *, limit: int = LARGEST_VALUE, computing: str | None = INTEGERS,
     ) -> None:  # fmt: skip
-        """The graph is used up. `statistics` are those of an earlier calibration, in place of `feeds`."""
-        self._graph, self._threads = simplified(graph), threads
+        """The graph is used up. `statistics` are those of an earlier calibration, in place of `feeds`. No value is
+        larger than `limit`; `computing` is how 8-bit operators do, None as the graph has them."""
+        self._graph, self._threads, self._limit, self._computing = simplified(graph), threads, limit, computing
         if statistics is None:
             assert feeds is not None
-            statistics = observed(self._graph, feeds, method, threads)
+            statistics = observed(self._graph, feeds, method, threads, limit)
         self.statistics = statistics
-        self._feeds = {} if feeds is None else {name: x[:MOST_SAMPLES] for name, x in feeds.items()}
+        size = batch_of(value.shape for value in graph.inputs) or 1
+        most = max(size, MOST_SAMPLES // size * size)
+        self._feeds = {} if feeds is None else {name: x[:most].copy() for name, x in feeds.items()}  # not all of them
 
     @property
     def samples(self) -> int:
@@ -114,8 +118,11 @@ class Calibrated:
         return len(next(iter(self._feeds.values()), ()))
 
     def graph(self) -> Graph:
-        """The graph of bytes, optimised."""
-        return optimise(self._quantised()[0])
+        """The graph of bytes."""
+        return self._optimised(self._quantised()[0])
+
+    def _optimised(self, graph: Graph) -> Graph:
+        return graph if self._computing is None else optimise(graph, self._limit, self._computing)
 
     def _quantised(self) -> tuple[Graph, list[str], dict[str, Array]]:
         """The graph with quantised values, their names, and by which factors their channels were multiplied."""
@@ -132,11 +139,12 @@ class Calibrated:
         chosen = [name for name in chosen if name in makers]
         outputs = [value.name for value in self._graph.outputs]
         names = list(dict.fromkeys([*chosen, *outputs]))
-        ours = Prepared(optimise(copied(made, names)), self._threads)
-        plain = Prepared(optimise(copied(self._graph, names), quantised=EXACT), self._threads)
+        ours = Prepared(self._optimised(copied(made, names)), self._threads, limit=self._limit)
+        floats = optimise(copied(self._graph, names), self._limit, EXACT)
+        plain = Prepared(floats, self._threads, limit=self._limit)
         sums = {name: np.zeros(3) for name in names}  # signal, noise, the largest error
         tops: list[tuple[Array, Array]] = []
-        for part in batches(feeds):
+        for part in batches(self._graph, feeds):
             got, wanted = ours.run(part), plain.run(part)
             for name in names:
                 if wanted[name].dtype.kind == "f":

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import count
 from typing import Final
 
-from .._core.arrays import Array
-from .graph import Graph, Node
+from .graph import Graph, Names, Node
 from .operators import INTERNAL
 
 LONGEST_RULE: Final = 4  # nodes behind each other that the longest rule looks at
@@ -30,7 +28,7 @@ class Rewriter:
         self._readers: dict[str, dict[Node, None]] = {}  # in the order in which they were met
         self._inputs: dict[Node, dict[str, list[int]]] = {}  # where `read_instead` finds a name among many
         self._places = {node: place for place, node in enumerate(graph.nodes)}
-        self._numbers = count(1)  # for constants whose name is taken
+        self.constant, self.number = Names(graph).constant, graph.number
         self._applying = False
         self._queue: deque[Node] = deque()  # of `apply`, and what is in it
         self._waiting: set[Node] = set()
@@ -63,11 +61,6 @@ class Rewriter:
         """The node that makes a value, if it is one of these."""
         node = self._producers.get(name)
         return node if node is not None and (not op_types or node.op_type in op_types) else None
-
-    def number(self, name: str) -> float | None:
-        """A constant of one element."""
-        array = self.constants.get(name)
-        return float(array.ravel()[0]) if array is not None and array.size == 1 and array.dtype.kind in "fiu" else None
 
     # ---- changes -----------------------------------------------------------------------------------------------------
 
@@ -122,14 +115,6 @@ class Rewriter:
             self._uses[new] += len(places)
             self._uses[old] -= len(places)
         there.update(moved)
-
-    def constant(self, name: str, array: Array) -> str:
-        """A new constant under a name that is not taken."""
-        fresh = name
-        while fresh in self.constants or fresh in self._producers or fresh in self._uses:
-            fresh = f"{name}'{next(self._numbers)}"
-        self.constants[fresh] = array
-        return fresh
 
     def apply(self, rule: Callable[[Rewriter, Node], bool]) -> None:
         """Let a rule change nodes, in order, until it finds nothing more.

@@ -27,7 +27,7 @@ WHOLE: Final = 1 << 30  # images of a slice: more than any batch has
 
 
 class Sliced(Prepared):
-    """A graph whose nodes treat every image of the batch, the first axis of its one input and output, by itself."""
+    """A graph whose nodes treat every image of the batch, the first axis of its inputs and outputs, by itself."""
 
     def __init__(self, graph: Graph, threads: int | None = None, limit: int = LARGEST_VALUE) -> None:
         super().__init__(graph, threads, limit=limit, states={})

@@ -155,11 +155,14 @@ class Profile:
             (f"{seconds * 1e3:.3f}", f"{seconds / total:.1%}", str(count), kind)
             for kind, (count, seconds) in self.by_operators().items()
         ]
-        slowest = [("ms", "how", "output", "operators")]
+        slowest = [("step", "ms", "how", "output", "operators")]  # blocks share names, but no number
         slowest += [
-            (f"{step.seconds * 1e3:.3f}", step.how or "-", " x ".join(map(str, step.shape)) or "-", step.operators)
-            for step in sorted(self.steps, key=lambda step: -step.seconds)[:SHOWN]
-        ]
+            (
+                str(number), f"{step.seconds * 1e3:.3f}", step.how or "-", " x ".join(map(str, step.shape)) or "-",
+                step.operators,
+            )
+            for number, step in sorted(enumerate(self.steps, 1), key=lambda item: -item[1].seconds)[:SHOWN]
+        ]  # fmt: skip
         head = f"{self.seconds * 1e3:.3f} ms in {len(self.steps)} steps, mean of {self.runs} runs"
         return "\n".join([head, "", *columns(kinds), "", "the slowest steps", *columns(slowest)])
 

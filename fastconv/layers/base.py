@@ -190,6 +190,7 @@ class Layer(Made):
     merges: bool = False  # takes a list of inputs: shapes, arrays and gradients of inputs are lists then
     is_net: ClassVar[bool] = False  # is a net of its own, whose layers have paths below its name
     is_chain: ClassVar[bool] = False  # and one of layers one after another
+    _elsewhere: ClassVar[dict[str, Any]] = {"sublayers": tuple}  # what a copy must not `release`, in another's place
     _named = False  # whether a `Model` chose the name
     precision: str | None = None  # what operands of convolutions and products are rounded to; see `compile`
 
@@ -592,7 +593,7 @@ class Layer(Made):
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take: all but what the last forward call kept."""
         bare = object.__new__(type(self))
-        bare.__dict__.update(self.__dict__, sublayers=tuple)  # the layers inside speak for themselves
+        bare.__dict__.update(self.__dict__, **self._elsewhere)  # the layers inside speak for themselves
         bare.release()
         del bare.__dict__["sublayers"]
         bare._nodes = []  # symbolic tensors are not copied

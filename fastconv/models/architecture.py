@@ -17,12 +17,14 @@ import numpy as np
 from .. import layers as public
 from .. import losses, optimizers
 from .._core.arguments import by_name
+from .._core.rounding import checked_halves, require_single
 from ..errors import ConvError
 from ..layers.activations import FUNCTIONS, Function, leaky_relu, relu_up_to
 from ..layers.base import Layer, Parameter, Sample
 from ..layers.core import Dropout
 from ..layers.initializers import INITIALIZERS
 from ..layers.symbolic import input_tensor
+from .measures import ACCURACY, accuracy
 
 if TYPE_CHECKING:
     from .net import Net
@@ -78,6 +80,8 @@ class _Teller:
             "class": type(layer).__name__, "name": layer.name, "named": layer._given_name is not None,
             "trainable": layer.trainable,
         }  # fmt: skip
+        if layer.precision is not None:
+            made["precision"] = layer.precision
         if layer.is_net and type(layer).__name__ in NETS and type(layer).__module__.startswith(__package__):
             return made | self.net(layer)
         if CLASSES.get(type(layer).__name__) is not type(layer):
@@ -139,11 +143,14 @@ def _function(layer: Layer, value: Function) -> dict[str, Any]:
 def _training(net: Net) -> dict[str, Any]:
     """Optimiser, losses and metrics; the state's arrays are told by how many each weight has."""
     optimizer, objective = net._compiled()
-    metrics = [[name for name, _ in each] for each in objective.metrics]
+    metrics = [
+        [name if name != ACCURACY or function is accuracy else {"custom": name} for name, function in each]
+        for each in objective.metrics
+    ]
     return {
         "optimizer": _optimizer(optimizer), "iterations": optimizer.iterations, "spared": list(optimizer._spared),
         "losses": [None if loss is None else _plain(loss, LOSSES) for loss in objective.losses],
-        "loss_weights": objective.weights, "metrics": metrics, "precision": net.precision,
+        "loss_weights": objective.weights, "metrics": metrics,
         "slots": {n: len(kept) for n, p in net.named_parameters() if (kept := optimizer.slots(p))},
     }  # fmt: skip
 
@@ -200,14 +207,19 @@ class Training:
             for loss in told["losses"]
         ]
         self.weights = list(told["loss_weights"])
-        self.precision = told.get("precision")
+        self.precision = told.get("precision")  # of files whose layers do not have theirs
         self.metrics = [
-            [name if name == "accuracy" else _own(str(name), custom) for name in each] for each in told["metrics"]
+            [
+                name if name == ACCURACY else _own(str(name["custom"] if isinstance(name, dict) else name), custom)
+                for name in each
+            ]
+            for each in told["metrics"]
         ]
 
     def apply(self, net: Net, slots: Sequence[tuple[Parameter, list[Any]]]) -> None:
         """Compile the net, and go on where the training was."""
-        net.compile(self.optimizer, self.losses, self.metrics, self.weights, precision=self.precision)
+        precision = net.precision or self.precision
+        net.compile(self.optimizer, self.losses, self.metrics, self.weights, precision=precision)
         self.optimizer.resume(self.iterations, slots)
 
 
@@ -220,7 +232,7 @@ def restored(text: str, custom: Mapping[str, Any], trains: bool) -> tuple[Net, T
         if "untold" in told["net"]:
             why = told["net"]["untold"]
             raise ConvError(f"it holds weights alone, as saving said: {why}; make the net and load them")
-        net: Any = _Maker(custom).layer(told["net"])
+        net: Any = _Maker(custom).whole(told["net"])
         if not net.is_net:
             raise ConvError("what it tells is no net")
         shapes = [Sample(tuple(_count(size) for size in shape)) for shape in told["shapes"]]
@@ -242,6 +254,14 @@ class _Maker:
     def __init__(self, custom: Mapping[str, Any]) -> None:
         self.custom = custom
         self.made: list[Layer | None] = []
+        self.precisions: list[tuple[Layer, str | None]] = []  # for the end, as a chain gives its own to what is added
+
+    def whole(self, told: Any) -> Layer:
+        """The outermost layer, with all that is in it."""
+        made = self.layer(told)
+        for layer, precision in self.precisions:
+            layer.precision = precision
+        return made
 
     def layer(self, told: Any) -> Layer:
         if "same" in told:
@@ -259,6 +279,9 @@ class _Maker:
             if not isinstance(layer, Layer):
                 raise ConvError(f"{told['class']!r} is no layer")
         layer.trainable = bool(told["trainable"])
+        halves = checked_halves(None, told.get("precision"))
+        require_single(halves, layer.dtype)
+        self.precisions.append((layer, halves.packed or None))
         _call(layer, told)
         if isinstance(layer, Dropout):
             _resume_draws(layer, told)

@@ -69,6 +69,19 @@ def pair(name: str, given: Any) -> tuple[Any, Any]:
     return given[0], given[1]
 
 
+def is_pair(data: object, inputs: int) -> bool:
+    """Whether something is (x, y) for a net of so many inputs, and no list of two batches."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        return False
+    if isinstance(data, tuple) or not all(isinstance(one, (tuple, list)) and len(one) == 2 for one in data):
+        return True
+    if inputs > 1:  # x of an array each, where that of a batch is a list
+        return is_ndarray(data[0][0])
+    shapes = [[getattr(array, "shape", None) for array in one] for one in data]
+    batches = all(isinstance(one, tuple) for one in data) or all(x != y for x, y in shapes)
+    return not batches  # [[sample, sample], [target, target]]
+
+
 class Source:
     """Batches: so many samples and steps, where that is known, pass after pass."""
 
@@ -129,7 +142,8 @@ class Yielded(Source):
 
     def _items(self) -> Iterator[Any]:
         if not self.by_number:
-            yield from self.given
+            for item in self.given:  # noqa: UP028  "yield from" would close a caller's generator when we stop early
+                yield item
             return
         order: Any = range(self.steps or 0)
         if self.random is not None:
@@ -158,22 +172,23 @@ def is_yielded(given: Any) -> bool:
 
 
 class Epochs:
-    """The batches of one epoch after the other: a pass each, or so many steps of passes without end."""
+    """The batches of one epoch after the other: a pass each, or so many steps of passes without end; where they are
+    only `measured`, each begins at the first batch, if that can be read again, and no batch comes twice."""
 
-    def __init__(self, name: str, source: Source, steps: int | None, anew: bool = False) -> None:
-        """`anew`: every epoch begins at the first batch, if that can be read again."""
-        self.name, self.source, self.limit, self.anew = name, source, steps, anew and not source.once
+    def __init__(self, name: str, source: Source, steps: int | None, measured: bool = False) -> None:
+        self.name, self.source, self.limit, self.measured = name, source, steps, measured
         self.steps = source.steps if steps is None else steps
         self.samples = source.samples if steps is None else None
         self._running: Iterator[Batch] | None = None
 
     def next(self) -> Iterator[Batch] | None:
-        """The batches of the next epoch; None where there are no more, which is said in a warning."""
+        """The batches of the next epoch; None where there are no more."""
         if self.limit is None:
             batches = self.source.one_pass()
         else:
-            if self._running is None or self.anew:
-                self._running = self.source.one_pass() if self.source.once else _again_and_again(self.source)
+            if self._running is None or (self.measured and not self.source.once):
+                one_pass = self.measured or self.source.once
+                self._running = self.source.one_pass() if one_pass else _again_and_again(self.source)
             batches = islice(self._running, self.limit)
         first = next(batches, None)
         if first is None:
@@ -190,9 +205,11 @@ class Epochs:
 
     def warn(self, what: str) -> None:
         """Say that there are no more batches, as Keras does."""
+        end = "nothing more is measured" if self.measured else "the training ends here"
+        steps = "no more steps than there are" if self.measured else "steps_per_epoch"
         warnings.warn(
-            f"{self.name} ran out of batches after {what}: the training ends here. A generator is read once; let it "
-            "yield without end and give steps_per_epoch, or pass an object that can be read again, such as a list.",
+            f"{self.name} ran out of batches after {what}: {end}. A generator is read once; let it yield without end "
+            f"and give {steps}, or pass an object that can be read again, such as a list.",
             RuntimeWarning, stacklevel=4,
         )  # fmt: skip
 
@@ -224,14 +241,8 @@ def split_last(batch: Batch, share: object) -> tuple[Batch, Batch]:
     return halves[0], halves[1]
 
 
-def same_length(inputs: Sequence[Array], targets: Sequence[Any], names: Sequence[str]) -> None:
-    """Refuse inputs and targets of different numbers of samples."""
-    count = len(inputs[0])
-    for array, name in zip(inputs, names, strict=True):
-        if len(array) != count:
-            raise ConvError(
-                f"x holds {count} samples of {names[0]} and {len(array)} of {name}; they must be as many."
-            )
+def same_length(count: int, targets: Sequence[Any]) -> None:
+    """Refuse targets of another number of samples than the inputs'."""
     for target in targets:
         if target is not None and len(target) != count:
             raise ConvError(f"x holds {count} samples and y {len(target)}; they must be as many.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, cast
 
 from .._core.arrays import as_array
@@ -194,12 +195,7 @@ class Model(Net):
             )
 
     def activation_values(self, input_shape: Any) -> tuple[int, int]:
-        count = 0
-        for end in self.wiring.ends(self._samples(input_shape)):
-            size = 1
-            for length in end:
-                size *= length
-            count += size
+        count = sum(prod(end) for end in self.wiring.ends(self._samples(input_shape)))
         return count, 2 * count
 
     # ---- running ------------------------------------------------------------------------------------------------

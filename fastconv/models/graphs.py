@@ -41,14 +41,16 @@ FUNCTIONS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 def run_layer(call: Call, *xs: Array) -> Any:
     """A layer, or a function of one, on arrays with the channels last."""
     layer: Any = call.node.attributes["runs"]
-    x: Any = list(xs) if getattr(layer, "merges", False) else xs[0]
+    merges = getattr(layer, "merges", False)  # functions do not
+    x: Any = list(xs) if merges else xs[0]
     if isinstance(layer, Function):
         out = call.into(x)
         layer.into(x, out)
         return out
     y = layer.forward(x)
     layer.release()
-    call.macs = len(x) * layer.macs(Sample(x.shape[1:]))
+    samples: Any = [Sample(array.shape[1:]) for array in xs]
+    call.macs = len(xs[0]) * layer.macs(samples if merges else samples[0])
     call.describe("layer")
     return y
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from ..errors import ConvError, keras_has
 from ..layers.activations import SOFTMAX, Activation, Softmax
 from ..layers.base import Array, Layer
 
+ACCURACY: Final = "accuracy"
 Metric = Callable[[Array, Array], float]
 
 
@@ -58,8 +60,8 @@ def accuracy(outputs: Array, target: Array) -> float:
 
 def metric(value: object) -> tuple[str, Metric]:
     """(name, function) of a metric: 'accuracy' or a function of (outputs, targets)."""
-    if isinstance(value, str) and value.lower() in ("accuracy", "acc"):
-        return "accuracy", accuracy
+    if isinstance(value, str) and value.lower() in (ACCURACY, "acc"):
+        return ACCURACY, accuracy
     if callable(value):
         return getattr(value, "__name__", "metric"), value
     raise ConvError(

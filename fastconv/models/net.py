@@ -49,6 +49,7 @@ class Net(Trainable, Predicting, Layer):
 
     reads_images = False
     is_net: ClassVar[bool] = True
+    _elsewhere: ClassVar[dict[str, Any]] = {**Layer._elsewhere, "_tape": None}
     layers: list[Layer]
 
     def __init__(self, *, name: str | None = None, seed: int | None = None, **options: Any) -> None:
@@ -286,29 +287,44 @@ class Net(Trainable, Predicting, Layer):
         outputs, self._tape = run(self._logits_wiring[1], self._taken(x), training)
         return outputs[0]
 
-    def _back(self, grad: Any, wanted: bool) -> list[Array]:
+    def _back(self, grads: Sequence[Array | None], wanted: bool) -> list[Array | None]:
+        """`backward`, of a gradient an output, as `wiring.back` takes and gives them."""
         tape = self._tape
         if tape is None:
             raise ConvError(f"{self.name}: backward needs a forward call before it.")
-        count = len(tape.wiring.outputs)
-        grads = list(grad) if count > 1 and isinstance(grad, (list, tuple)) else [grad]
-        if len(grads) != count:
-            raise ConvError(f"{self.name}: grad must be a list of {count}, one an output, but got {len(grads)}.")
-        arrays = [as_array("grad", value) for value in grads]
+        if len(grads) != len(tape.wiring.outputs):
+            raise ConvError(
+                f"{self.name}: grad must be a list of {len(tape.wiring.outputs)}, one an output, but got {len(grads)}."
+            )
+        arrays = [None if grad is None else as_array("grad", grad) for grad in grads]
         for value, array in zip(tape.wiring.outputs, arrays, strict=True):
-            if array.shape != tape.shapes[value][0]:
+            if array is not None and array.shape != tape.shapes[value][0]:
                 raise ConvError(
                     f"{self.name}: grad must have the shape {tape.shapes[value][0]} of the last output, but got "
                     f"{array.shape}."
                 )
         return back(tape, arrays, wanted)
 
+    @property
+    def _reached(self) -> dict[int, Parameter]:
+        """The parameters that the last `backward` gave a gradient, by their identity."""
+        return {} if self._tape is None else self._tape.reached
+
     def backward(self, grad: ArrayLike) -> Any:
-        found = self._back(grad, True)
+        tape, grads = self._tape, self._each(grad)
+        found = [
+            tape.zeros(number) if tape is not None and own is None else own
+            for number, own in enumerate(self._back(grads, True))
+        ]
         return found if self.merges else found[0]
 
     def backward_weights(self, grad: ArrayLike) -> None:
-        self._back(grad, False)
+        self._back(self._each(grad), False)
+
+    def _each(self, grad: Any) -> list[Any]:
+        """One gradient an output."""
+        several = self._tape is not None and len(self._tape.wiring.outputs) > 1
+        return list(grad) if several and isinstance(grad, (list, tuple)) else [grad]
 
     def release(self) -> None:
         if self._tape is not None:

@@ -49,7 +49,7 @@ class Predicting(Steps):
         """
         refuse_others("predict", others)
         size, shown = positive("batch_size", batch_size), _verbosity(verbose) > 0
-        called = Callbacks(callbacks, self, verbose=int(shown))
+        called = _Batches(callbacks, self, verbose=int(shown))
         called.call("on_predict_begin", {})
         given = listed("x", x, self.input_names, "input")
         if len(given) == 1:
@@ -61,7 +61,7 @@ class Predicting(Steps):
         called.call("on_predict_end", {})
         return made[0] if len(made) == 1 else made
 
-    def _predict_one(self, x: Any, size: int, shown: bool, called: Callbacks) -> list[Any]:
+    def _predict_one(self, x: Any, size: int, shown: bool, called: _Batches) -> list[Any]:
         """The outputs for an array, or for samples one after the other, of a net of one input."""
         if is_ndarray(x):
             x = plain(x)
@@ -84,7 +84,7 @@ class Predicting(Steps):
         return made
 
     def _predict_arrays(
-        self, arrays: Sequence[Array], size: int, progress: Progress, called: Callbacks
+        self, arrays: Sequence[Array], size: int, progress: Progress, called: _Batches
     ) -> list[Array]:
         inputs = [as_array("x", array) for array in arrays]
         self._batches(inputs)
@@ -92,19 +92,16 @@ class Predicting(Steps):
         plan = self.compile_inference(samples, precision=self.precision)
         count = len(inputs[0])
         if count <= size:
-            results = _as_list(plan.run(_of(inputs)))
+            results = called.run(plan, inputs)
             progress.step(count)
-            _tell(called, 0, results)
             return results
         dtype = self._model().dtype
         whole = [np.empty((count, *shape), dtype) for shape in plan.output_shapes]
-        for step, begin in enumerate(range(0, count, size)):
-            called.call("on_predict_batch_begin", step, {})
-            parts = _as_list(plan.run(_of([array[begin : begin + size] for array in inputs])))
+        for begin in range(0, count, size):
+            parts = called.run(plan, [array[begin : begin + size] for array in inputs])
             for result, part in zip(whole, parts, strict=True):
                 result[begin : begin + size] = part
             progress.step(len(parts[0]))
-            _tell(called, step, parts, begun=True)
         return whole
 
     @abstractmethod
@@ -125,15 +122,19 @@ class Predicting(Steps):
         """
 
 
+class _Batches(Callbacks):
+    """The callbacks of one `predict`, whose batches are counted from its beginning."""
+
+    done = 0
+
+    def run(self, plan: InferencePlan, arrays: list[Array]) -> list[Array]:
+        """The outputs for a batch."""
+        self.call("on_predict_batch_begin", self.done, {})
+        made = plan.run(_of(arrays))
+        self.call("on_predict_batch_end", self.done, {"outputs": made})
+        self.done += 1
+        return made if isinstance(made, list) else [made]
+
+
 def _of(arrays: list[Array]) -> Any:
     return arrays[0] if len(arrays) == 1 else arrays
-
-
-def _as_list(made: Any) -> list[Array]:
-    return made if isinstance(made, list) else [made]
-
-
-def _tell(called: Callbacks, step: int, results: list[Array], begun: bool = False) -> None:
-    if not begun:
-        called.call("on_predict_batch_begin", step, {})
-    called.call("on_predict_batch_end", step, {"outputs": _of(results)})

@@ -141,7 +141,7 @@ class Steps:
             if target is None and needed:
                 raise ConvTypeError(f"y of the output {name!r} is None, but it has a loss or a metric.")
         targets = objective.check(given, shapes)
-        same_length(inputs, targets, self.input_names)
+        same_length(len(inputs[0]), targets)
         return inputs, targets
 
     def _own_type(self, inputs: Sequence[Array]) -> list[Array]:
@@ -174,7 +174,7 @@ class Steps:
 
     def _step(self, inputs: Sequence[Array], targets: Sequence[Any]) -> list[float]:
         optimizer, objective = self._compiled()
-        model, tape = self._model(), None
+        model, tape, reached = self._model(), None, {}
         statistics = [(p, p.array.copy()) for p in model.parameters() if not p.trainable and p.allocated]
         try:
             with memory.reusing(self._arena):
@@ -184,6 +184,7 @@ class Steps:
                 if not np.isfinite(measured[0]):
                     raise ConvError(self._why_not_finite(taken, measured[0]))
                 back(tape, grads, wanted=False)
+                reached = tape.reached
         except BaseException:
             for parameter, before in statistics:
                 parameter.assign(before)
@@ -192,7 +193,7 @@ class Steps:
             if tape is not None:
                 tape.release()
             model.release()
-        optimizer.apply(model.trained_parameters())
+        optimizer.apply([p for p in model.trained_parameters() if id(p) in reached])  # others' gradients are older
         return measured
 
     def _why_not_finite(self, inputs: Sequence[Array], value: float) -> str:

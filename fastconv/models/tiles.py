@@ -189,7 +189,8 @@ def _net(net: Any, shape: Any, outputs: Box, source: Any, place: int = 0) -> Arr
     for call, before, made in wiring.walk(samples):
         shapes.update(zip(call.outputs, made, strict=True))
         befores.update(dict.fromkeys(call.outputs, (call, before)))
-    fields, uses = windows_of(wiring, samples), wiring.uses()
+    fields = windows_of(wiring, samples) if any(call.several for call in wiring.calls) else {}
+    uses = wiring.uses()
     known: dict[int, Source] = {
         number: remembering(one) if uses[number] > 1 else one
         for number, one in enumerate(source if net.merges else [source])

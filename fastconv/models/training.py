@@ -15,10 +15,11 @@ from .._core.words import flag
 from ..errors import ConvError, ConvTypeError
 from ..layers.base import Array, Parameter, positive
 from .called import Callbacks
-from .data import Arrays, Epochs, Source, Yielded, is_yielded, split_last
+from .data import Arrays, Batch, Epochs, Source, Yielded, is_pair, is_yielded, split_last
 from .measures import History, accuracy, ends_in_softmax
 from .steps import Steps, refuse_others
 
+NOTHING = "{} has no batches to measure."
 UNSHOWN = ("images_per_second", "learning_rate")
 
 
@@ -26,6 +27,11 @@ class _Interrupt:
     """Whether Ctrl-C was pressed."""
 
     pressed = False
+
+    def check(self) -> None:
+        """Interrupt, if it was."""
+        if self.pressed:
+            raise KeyboardInterrupt
 
 
 @contextmanager
@@ -38,8 +44,7 @@ def between_batches() -> Iterator[_Interrupt]:
     before = signal.getsignal(signal.SIGINT)
 
     def note(number: int, frame: Any) -> None:
-        if noted.pressed:
-            raise KeyboardInterrupt
+        noted.check()
         noted.pressed = True
 
     signal.signal(signal.SIGINT, note)
@@ -176,7 +181,7 @@ class Trainable(Steps):
 
     def _validation(self, data: Any, size: int) -> Source:
         try:
-            if isinstance(data, (tuple, list)) and len(data) == 2:
+            if is_pair(data, len(self.input_names)):
                 return Arrays(self._checked(*data), size)
             if not isinstance(data, tuple) and is_yielded(data):
                 return Yielded("validation_data", data, self._checked)
@@ -184,13 +189,10 @@ class Trainable(Steps):
             raise type(error)(f"validation_data: {error}") from error
         raise ConvTypeError("validation_data must be a pair (x, y), or yield such pairs of batches.")
 
-    def _evaluate(self, batches: Epochs, progress: Progress, called: Callbacks) -> list[float]:
+    def _evaluate(self, given: Iterable[Batch], progress: Progress, called: Callbacks) -> list[float]:
         names, count = self._compiled()[1].names, 0
         totals, means = np.zeros(len(names)), [0.0]
         called.call("on_test_begin", {})
-        given = batches.next()
-        if given is None:
-            raise ConvError(f"{batches.name} has no batches to measure.")
         with progress:
             for step, (inputs, targets) in enumerate(given):
                 called.call("on_test_batch_begin", step, {})
@@ -245,9 +247,12 @@ class Trainable(Steps):
         names, size, shown = self._compiled()[1].names, positive("batch_size", batch_size), _verbosity(verbose)
         yielded = y is None and is_yielded(x)
         source: Source = Yielded("x", x, self._checked) if yielded else Arrays(self._checked(x, y), size)
-        batches = Epochs("x", source, None if steps is None else positive("steps", steps))
+        batches = Epochs("x", source, None if steps is None else positive("steps", steps), True)
         called = Callbacks(callbacks, self, epochs=1, steps=batches.steps, verbose=shown)
-        values = self._evaluate(batches, Progress(batches.samples, "evaluate", shown == 1), called)
+        given = batches.next()
+        if given is None:
+            raise ConvError(NOTHING.format(batches.name))
+        values = self._evaluate(given, Progress(batches.samples, "evaluate", shown == 1), called)
         if shown == 2:
             print(f"evaluate: {_text(names, values)}")
         if flag("return_dict", return_dict):
@@ -262,6 +267,7 @@ class _Run:
         self.model, self.batches, self.held, self.shown, self.called = model, batches, held, shown, called
         self.optimizer, objective = model._compiled()
         self.names = objective.names
+        self.validations = 0
 
     def epochs(self, first: int, last: int) -> History:
         """All epochs."""
@@ -280,9 +286,11 @@ class _Run:
                 history.add(epoch, values)
                 model.history = history
                 self.called.epoch_end(epoch, values)
+                interrupt.check()
                 if model.stop_training:
                     break
             self.called.call("on_train_end", values)
+            interrupt.check()
         model.history = history
         return history
 
@@ -301,20 +309,40 @@ class _Run:
                 values = dict(zip(self.names, (totals / count).tolist(), strict=True))
                 progress.step(len(inputs[0]), _text(*zip(*values.items(), strict=True)))
                 self.called.call("on_train_batch_end", step, dict(values))
-                if interrupt.pressed:
-                    raise KeyboardInterrupt
+                interrupt.check()
                 if self.model.stop_training:
                     break
             values["learning_rate"] = self.optimizer.current_rate()
             values["images_per_second"] = progress.rate
-            if self.held is not None:
-                validated = self.model._evaluate(self.held, Progress(None, title, False), self.called)
-                values |= {f"val_{name}": value for name, value in zip(self.names, validated, strict=True)}
+            values |= self.validated(self.held, title, interrupt)
             text = _text(*zip(*((k, v) for k, v in values.items() if k not in UNSHOWN), strict=True))
             progress.finish(text)
         if self.shown == 2:
             print(f"{title}: {text}, {values['images_per_second']:,.0f} images/s")
         return values
+
+
+    def validated(self, held: Epochs | None, title: str, interrupt: _Interrupt) -> dict[str, float]:
+        """What is measured behind an epoch; nothing any more once what is read once has ended."""
+        if held is None:
+            return {}
+        given = held.next()
+        if given is None:
+            if not self.validations:
+                raise ConvError(NOTHING.format(held.name))
+            held.warn(f"{self.validations} epochs")
+            self.held = None
+            return {}
+        self.validations += 1
+        found = self.model._evaluate(_interrupted(given, interrupt), Progress(None, title, False), self.called)
+        return {f"val_{name}": value for name, value in zip(self.names, found, strict=True)}
+
+
+def _interrupted(batches: Iterable[Batch], interrupt: _Interrupt) -> Iterator[Batch]:
+    """The batches up to Ctrl-C."""
+    for batch in batches:
+        yield batch
+        interrupt.check()
 
 
 def _verbosity(verbose: object) -> int:

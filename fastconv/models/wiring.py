@@ -175,12 +175,18 @@ def tensors_of(name: str, given: object) -> list[Symbolic]:
 
 
 class Tape:
-    """What ran: the wiring, the layer (or its twin) of every call, and the shape of every value."""
+    """What ran: the wiring, the layer (or its twin) of every call, the shape of every value; and, once `back` has run,
+    the parameters that a gradient reached, by their identity."""
 
     def __init__(self, wiring: Wiring) -> None:
         self.wiring = wiring
         self.layers: list[Layer] = []
         self.shapes: dict[int, tuple[Shape, Any]] = {}
+        self.reached: dict[int, Parameter] = {}
+
+    def zeros(self, number: int) -> Array:
+        """The gradient of a value that nothing depends on."""
+        return np.zeros(*self.shapes[number])
 
     def release(self) -> None:
         """Forget what the calls kept."""
@@ -212,10 +218,12 @@ def _forward(layer: Any, call: Call, taken: Any, training: bool) -> Any:
     return layer.forward_logits(taken, training) if layer.is_net else layer.forward_logits(taken)
 
 
-def back(tape: Tape, grads: Sequence[Array | None], wanted: bool) -> list[Array]:
+def back(tape: Tape, grads: Sequence[Array | None], wanted: bool) -> list[Array | None]:
     """The gradients of the inputs, or, where they are not `wanted`, those of the weights alone.
 
-    A gradient gives its memory back when nobody needs it any more; one that several layers get stays as it is.
+    None is the gradient of what the outputs with one do not depend on; parameters there keep the gradient of an earlier
+    step, and are not in `tape.reached`. A gradient gives its memory back when nobody needs it any more; one that
+    several layers get stays as it is.
     """
     wiring, lent = tape.wiring, [grad for grad in grads if grad is not None]
     live: dict[int, Array] = {}
@@ -223,16 +231,15 @@ def back(tape: Tape, grads: Sequence[Array | None], wanted: bool) -> list[Array]
         if grad is not None:
             live[number] = np.add(live[number], grad) if number in live else grad
     needed = _needed(wiring, wanted)
-    seen: dict[int, Parameter] = {}
+    tape.reached = {}
     for at in reversed(range(len(wiring.calls))):
         call, layer = wiring.calls[at], tape.layers[at]
         asked = [needed[number] for number in call.inputs]
         given = [live.pop(number, None) for number in call.outputs]
         if all(grad is None for grad in given) or not needed[call.outputs[0]]:
             continue
-        filled = [_zeros(tape, n) if grad is None else grad for n, grad in zip(call.outputs, given, strict=True)]
-        with locating(layer), _adding(layer, seen, at in wiring.shared):
-            results = _backward(layer, filled, any(asked))
+        with locating(layer), _adding(layer, tape.reached, at in wiring.shared):
+            results = _backward(layer, tape, call, given, any(asked))
         spent = [grad for grad in given if grad is not None]
         if any(asked):
             spent += _spread(call, results, asked, live)
@@ -241,12 +248,16 @@ def back(tape: Tape, grads: Sequence[Array | None], wanted: bool) -> list[Array]
                 memory.give_back(grad)
     if not wanted:
         return []
-    return [live[number] if number in live else _zeros(tape, number) for number in range(wiring.inputs)]
+    return [live.get(number) for number in range(wiring.inputs)]
 
 
-def _backward(layer: Layer, grads: list[Array], wanted: bool) -> list[Array]:
+def _backward(layer: Any, tape: Tape, call: Call, grads: list[Array | None], wanted: bool) -> Sequence[Array | None]:
     """The gradients of a layer's inputs; none where nobody wants them."""
-    grad: Any = grads if len(grads) > 1 else grads[0]
+    if layer.is_net:
+        made: list[Array | None] = layer._back(grads, wanted)
+        return made
+    filled = [tape.zeros(n) if grad is None else grad for n, grad in zip(call.outputs, grads, strict=True)]
+    grad: Any = filled if len(filled) > 1 else filled[0]
     if not wanted:
         layer.backward_weights(grad)
         return []
@@ -263,19 +274,22 @@ def _needed(wiring: Wiring, wanted: bool) -> dict[int, bool]:
     return needed
 
 
-def _spread(call: Call, results: Sequence[Array], asked: Sequence[bool], live: dict[int, Array]) -> list[Array]:
+def _spread(call: Call, results: Sequence[Array | None], asked: Sequence[bool], live: dict[int, Array]) -> list[Array]:
     """Add what a layer gave for its inputs to what is known of them; what went into sums is returned."""
-    if len(results) > 1:
-        for result in results:
-            memory.share(result)  # it may be one for several inputs
-    spent = [result for result, ask in zip(results, asked, strict=True) if not ask]
+    spent: list[Array] = []
     for number, result, ask in zip(call.inputs, results, asked, strict=True):
+        if result is None:
+            continue
+        if len(results) > 1:
+            memory.share(result)  # it may be one for several inputs
         before = live.get(number)
-        if ask and before is not None:
+        if not ask:
+            spent.append(result)
+        elif before is None:
+            live[number] = result
+        else:
             live[number] = _sum(before, result)
             spent += [before, result]
-        elif ask:
-            live[number] = result
     return spent
 
 
@@ -290,24 +304,24 @@ def _aliased(grad: Array, others: Iterable[Array]) -> bool:
     return any(np.may_share_memory(grad, other) for other in others)
 
 
-def _zeros(tape: Tape, number: int) -> Array:
-    return np.zeros(*tape.shapes[number])
-
-
 class _adding:
-    """Within this block a layer's `backward` adds to the gradients of weights that have some from a later call."""
+    """Within this block a layer's `backward` adds to the gradients of weights that a later call has `reached`; behind
+    it those that this one reaches are among them."""
 
-    def __init__(self, layer: Layer, seen: dict[int, Parameter], shared: bool) -> None:
-        self.parameters = layer.parameters() if shared else []
-        self.seen = seen
+    def __init__(self, layer: Any, reached: dict[int, Parameter], shared: bool) -> None:
+        self.layer, self.reached, self.shared = layer, reached, shared
+        self.before: list[tuple[Parameter, Array | None]] = []
 
     def __enter__(self) -> None:
-        self.before = [(p, p.grad) for p in self.parameters if id(p) in self.seen]
+        if self.shared:
+            self.before = [(p, p.grad) for p in self.layer.parameters() if id(p) in self.reached]
         for parameter, _ in self.before:
             parameter.grad = None
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         for parameter, grad in self.before:
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else np.add(grad, parameter.grad)
-        self.seen.update((id(parameter), parameter) for parameter in self.parameters)
+        if kind is None:
+            own = self.layer._reached if self.layer.is_net else {id(p): p for p in self.layer.parameters()}
+            self.reached.update(own)

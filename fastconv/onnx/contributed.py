@@ -67,14 +67,16 @@ def _concat(s: _Spelled) -> None:
 
 
 def _gemm(s: _Spelled) -> None:
-    """(a, scale, zero, b, scale, zero, c, scale, zero): c is in steps of both scales; no last scale means floats."""
+    """(a, scale, zero, b, scale, zero, c, scale, zero): c is in steps of both scales and alpha; no last scale means
+    floats."""
     get = s.node.attributes.get
     inputs = [s.real(0), s.real(3, axis=0 if get("transB", 0) else 1)]
     if s.node.input(6):
         step = s.add("Mul", [s.node.inputs[1], s.node.inputs[4]], s.value("step"))
         bias = s.value("bias")
         inputs.append(s.add("DequantizeLinear", [s.node.inputs[6], step], bias, DEQUANTISED_SINCE, axis=0))
-    kept = {name: s.node.attributes[name] for name in ("transA", "transB", "alpha") if name in s.node.attributes}
+    kept: dict[str, Any] = {name: s.node.attributes[name] for name in ("transA", "transB") if name in s.node.attributes}
+    kept |= {name: get("alpha", 1.0) for name in ("alpha", "beta")}
     if not s.node.input(7):
         s.add("Gemm", inputs, s.node.outputs[0], **kept)
         return

@@ -94,7 +94,10 @@ class InferenceSession:
         self._calibrated: Calibrated | None = None
         if checked_int8(precision, calibration, weights_dtype):
             feeds = checked_calibration(calibration, *self._declared())
-            self._calibrated = Calibrated(graph, feeds, checked_method(calibration_method), num_threads)
+            self._calibrated = Calibrated(
+                graph, feeds, checked_method(calibration_method), num_threads, limit=max_value_bytes,
+                computing=quantized if optimise else None,
+            )  # fmt: skip
             graph = self._calibrated.graph()
         else:
             graph = _optimised(graph, max_value_bytes, quantized) if optimise else graph

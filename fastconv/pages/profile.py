@@ -53,7 +53,6 @@ class _Line:
     roof: Roof
     kind: str
     colour: str
-    image: tuple[int, ...]
 
     @property
     def share(self) -> float:
@@ -111,12 +110,12 @@ def profile_page(profile: Profile, about: About) -> str:
 
 
 def _lines(profile: Profile, about: About) -> list[_Line]:
-    kinds = list(_by_kind(profile.steps))
-    colours = {kind: COLOURS[at] if at < len(COLOURS) - 1 else OTHERS for at, kind in enumerate(kinds)}
+    colours = {
+        kind: COLOURS[at] if at < len(COLOURS) - 1 else OTHERS for at, kind in enumerate(_by_kind(profile.steps))
+    }
     begins = accumulate((step.seconds for step in profile.steps), initial=0.0)
-    images = [shape for shape in about.inputs.values() if len(shape) >= 3]
     return [
-        _Line(number, step, begin, profile.seconds, about.roof, kind, colours[kind], images[0] if images else ())
+        _Line(number, step, begin, profile.seconds, about.roof, kind, colours[kind])
         for number, (step, begin) in enumerate(zip(profile.steps, begins, strict=False), 1)
         for kind in [kind_of(step)]
     ]

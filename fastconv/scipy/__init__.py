@@ -18,7 +18,12 @@ Where results differ from SciPy's:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from . import ndimage, signal
+from .missing import refusing
 from .signal import convolve2d, correlate2d
 
 __all__ = ["convolve2d", "correlate2d", "ndimage", "signal"]
+if not TYPE_CHECKING:  # for whom every name would be one
+    __getattr__ = refusing(__name__, __all__)

@@ -10,7 +10,7 @@ A sum that is cut to an integer is SciPy's even where that is decided by the las
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -20,6 +20,7 @@ from ..errors import ConvError
 from .arguments import axes_of, each, known_mode, number_beyond, pads_of, target_of
 from .cut import in_scipys_order
 from .filters import convolve1d, correlate1d, gaussian_filter, gaussian_filter1d, uniform_filter, uniform_filter1d
+from .missing import refusing
 from .separable import by_factors
 from .types import Array, into_integers, number, same_parameters
 from .windows import correlate_valid, extended
@@ -28,6 +29,8 @@ __all__ = [
     "convolve", "convolve1d", "correlate", "correlate1d", "gaussian_filter", "gaussian_filter1d", "uniform_filter",
     "uniform_filter1d",
 ]  # fmt: skip
+if not TYPE_CHECKING:  # for whom every name would be one
+    __getattr__ = refusing(__name__, __all__)
 SMALLEST_WEIGHT: Final = float(np.finfo(np.float64).eps)  # SciPy leaves out weights up to this
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,11 +13,14 @@ from .._core.words import Size, flag, pair
 from ..errors import ConvError, ConvTypeError
 from ..functional import conv2d
 from .convolutions import convolve, correlate, fftconvolve, oaconvolve
+from .missing import refusing
 from .separable import by_factors
 from .types import Array, exact_type, into_integers, largest, number, same_parameters
 from .windows import correlate_valid, extended
 
 __all__ = ["convolve", "convolve2d", "correlate", "correlate2d", "fftconvolve", "oaconvolve"]
+if not TYPE_CHECKING:  # for whom every name would be one
+    __getattr__ = refusing(__name__, __all__)
 SIZES: Final = ("valid", "same", "full")
 BOUNDARIES: Final = {
     "fill": "constant", "pad": "constant", "wrap": "wrap", "circular": "wrap", "symm": "symmetric",

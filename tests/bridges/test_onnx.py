@@ -548,6 +548,9 @@ def test_profile(net, tmp_path, capsys):
     count, seconds = zip(*found.by_operators().values(), strict=True)
     assert sum(count) == len(found.steps) and sum(seconds) == pytest.approx(found.seconds)
     assert "the slowest steps" in str(found) and "Conv + BatchNormalization" in str(found)
+    rows = [line.split()[0] for line in str(found).partition("the slowest steps\n")[2].splitlines()[1:]]
+    longest = sorted(range(len(found.steps)), key=lambda at: -found.steps[at].seconds)
+    assert rows == [str(at + 1) for at in longest[:20]]
     with pytest.raises(OnnxError, match="runs"):
         session.profile({"x": x}, runs=0)
     (tmp_path / "net.onnx").write_bytes(net)

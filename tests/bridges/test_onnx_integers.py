@@ -2,6 +2,8 @@
 and ONNX Runtime where that is installed.
 """
 
+import importlib
+import importlib.util
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -415,6 +417,32 @@ def test_operators_of_onnx_runtimes_quantiser(op_type: str, kind: str) -> None:
     off = np.abs(found.astype(int) - wanted)
     assert off.max() <= (0 if op_type in ("QLinearConv", "QLinearMatMul", "QGemm") else 1)
     assert np.count_nonzero(off) <= 0.02 * off.size
+
+
+@pytest.mark.parametrize("kind", BYTES)
+@pytest.mark.parametrize("floats", [False, True])
+def test_a_factor_of_a_qgemm_is_its_biass_too(floats: bool, kind: str) -> None:
+    """The steps of the bias are the product of both scales and alpha."""
+    rng = np.random.default_rng(2)
+    inputs, attributes, feeds = contributed(kind)["QGemm"]
+    bias = rng.integers(-60_000, 60_000, 5).astype(np.int32)
+    inputs = [*inputs[:6], bias, *([] if floats else [np.float32(0.4), inputs[8]])]
+    for alpha in (0.25, 3.0):
+        built = q_linear("com.microsoft", "QGemm", inputs, kind, feeds, **attributes, alpha=alpha)
+        if floats:
+            built.graph.output[0].type.tensor_type.elem_type = 1
+        x, w = (part.astype(np.float64) for part in (feeds["x"], inputs[3]))
+        sums = (x - inputs[2]) @ (w - inputs[5]) + bias
+        wanted = alpha * float(inputs[1]) * float(inputs[4]) * sums
+        if not floats:
+            limits = np.iinfo(kind)
+            wanted = np.clip(np.rint(wanted / 0.4) + inputs[-1], limits.min, limits.max)
+        for session in (InferenceSession(built), InferenceSession(built, quantized="exact")):
+            assert np.abs(session.run(None, feeds)[0] - wanted).max() <= (1e-3 if floats else 1)
+        if importlib.util.find_spec("onnxruntime"):
+            ort = importlib.import_module("onnxruntime")
+            peer = ort.InferenceSession(built.SerializeToString(), providers=["CPUExecutionProvider"])
+            assert np.abs(peer.run(None, feeds)[0] - wanted).max() <= (1e-3 if floats else 1)
 
 
 def test_an_operator_of_onnx_runtime_that_there_is_not() -> None:

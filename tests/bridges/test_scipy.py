@@ -284,3 +284,16 @@ def test_scipy_is_not_needed() -> None:
         "assert ndimage.correlate([1, 2], [1, 1]).tolist() == [2, 3]\n"
     )
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
+
+
+def test_a_name_that_there_is_not_says_which_there_are() -> None:
+    import fastconv.scipy
+
+    for module, name, has in (
+        (fastconv.scipy.ndimage, "median_filter", "gaussian_filter"), (fastconv.scipy.signal, "lfilter", "oaconvolve"),
+        (fastconv.scipy, "interpolate", "ndimage, signal"),
+    ):  # fmt: skip
+        theirs = module.__name__.removeprefix("fastconv.")
+        with pytest.raises(AttributeError, match=f"(?s)no attribute '{name}': it has .*{has}.*SciPy.*: {theirs}"):
+            getattr(module, name)
+        assert not hasattr(module, "__wrapped__")

@@ -141,6 +141,29 @@ def test_a_rate_that_a_callback_sets_is_used():
     assert fit(model(), [Halve()]).history["learning_rate"] == [1, 0.5, 0.25]
 
 
+@pytest.mark.parametrize("given", ["array", "few", "samples", "sizes"])
+def test_batches_of_predict_are_numbered_from_its_beginning(given, monkeypatch):
+    net, seen = model(), Recorder()
+    if given == "sizes":  # as many samples a batch as are alike
+        net = Sequential([layers.Conv2D(2, 1), layers.GlobalMaxPooling2D()], seed=0)
+        x: Any = [np.ones((side, 4, 3), np.float32) for side in (2, 2, 3, 3, 3, 3, 2)]
+        sizes = [2, 3, 1, 1]
+    else:
+        x, sizes = (X[:8], [3, 3, 2]) if given == "array" else (X[:3], [3])
+        x, sizes = (iter(X[:8]), [3, 3, 2]) if given == "samples" else (x, sizes)
+    net.predict(X[:1] if given != "sizes" else x[0][None])  # the net is prepared
+    plan = type(net.compile_inference())
+    run = plan.run
+    monkeypatch.setattr(plan, "run", lambda *both: seen.calls.append(("run",)) or run(*both))
+    net.predict(x, 3, callbacks=[seen])
+    batch = ["on_predict_batch_begin", "run", "on_predict_batch_end"]
+    assert [call[0] for call in seen.calls] == ["on_predict_begin", *batch * len(sizes), "on_predict_end"]
+    ends = [call[1:] for call in seen.calls if call[0] == "on_predict_batch_end"]
+    assert [number for number, _ in ends] == list(range(len(sizes)))
+    assert [len(logs["outputs"]) for _, logs in ends] == sizes
+    assert [call[1] for call in seen.calls if call[0] == "on_predict_batch_begin"] == list(range(len(sizes)))
+
+
 def test_older_names_of_the_batch_methods():
     class Older:
         ends = 0

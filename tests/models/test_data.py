@@ -166,3 +166,54 @@ def test_one_array_in_a_list_and_samples_or_batches_one_by_one() -> None:
     np.testing.assert_array_equal(made.predict(x for x, _ in batches()), made.predict(X))
     np.testing.assert_array_equal(made.predict({"input": X}), made.predict(X))
     assert made.evaluate([X], [Y]) == made.evaluate(X, Y)
+
+
+def test_a_generator_that_is_not_read_to_its_end_goes_on() -> None:
+    given = endless()
+    net().evaluate(given, steps=2)
+    np.testing.assert_array_equal(next(given)[0], batches()[2][0])
+
+
+def test_what_is_measured_is_measured_once() -> None:
+    """Steps beyond the batches: a warning that speaks of no training, and no batch twice, as in Keras."""
+    made = net()
+    wanted = made.evaluate(X, Y, 6)
+    for given in ((X, Y), (batches(),), (Loader(),), (iter(batches()),)):
+        with pytest.warns(RuntimeWarning, match=r"x ran out of batches after 4 of 9 steps: nothing more is measured"):
+            assert made.evaluate(*given, batch_size=6, steps=9) == wanted
+    seen: list[int] = []
+
+    class Count:
+        def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+            seen.append(batch)
+
+    with pytest.warns(RuntimeWarning, match="validation_data ran out of batches after 4 of 9 steps"):
+        made.fit(X, Y, verbose=0, validation_data=batches(), validation_steps=9, callbacks=[Count()])
+    assert seen == [0, 1, 2, 3]
+
+
+def test_a_validation_that_is_used_up_ends_and_the_training_goes_on() -> None:
+    made = net()
+    with pytest.warns(RuntimeWarning, match="validation_data ran out of batches after 2 epochs"):
+        history = made.fit(
+            X, Y, epochs=4, verbose=0, validation_data=iter(batches()), validation_steps=2
+        )
+    assert history.epoch == [0, 1, 2, 3] and len(history.history["val_loss"]) == 2
+    with pytest.raises(ConvError, match="validation_data has no batches"):
+        made.fit(X, Y, verbose=0, validation_data=iter([]), validation_steps=2)
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_a_list_of_two_batches_is_no_pair(kind: Any) -> None:
+    made = net()
+    two = [kind(batch) for batch in batches(12)]
+    assert len(two) == 2
+    history = made.fit(X, Y, verbose=0, validation_data=two).history
+    assert history["val_loss"][0] == pytest.approx(made.evaluate(X, Y))
+    for pair in ((X, Y), [X, Y], [X[:2].tolist(), Y[:2].tolist()], [[X[0], X[1]], [Y[0], Y[1]]], (X[:2], [[1.0], [2]])):
+        assert made.fit(X, Y, verbose=0, validation_data=pair).history["val_loss"]
+    both = two_inputs()
+    both.compile("sgd", "mse")
+    x = [np.ones((2, 5, 5, 2)), np.ones((2, 3))]
+    for several in ([x, np.ones((2, 1))], [(x, np.ones((2, 1)))] * 2, [tuple(x), np.ones((2, 1))]):
+        assert both.fit(x, np.ones((2, 1)), verbose=0, validation_data=several).history["val_loss"]

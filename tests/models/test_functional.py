@@ -551,3 +551,40 @@ def test_a_batch_in_slices_has_the_bits_of_its_images() -> None:
         whole = plan.run(x)
         for i in range(len(x)):
             np.testing.assert_array_equal(plan.run(x[i : i + 1])[0], whole[i])
+
+
+class Swapped(layers.Layer):
+    """A merging layer of a user's own: the second of its inputs."""
+
+    reads_images, merges = False, True
+
+    def build(self, input_shape: Any) -> None:
+        self.built_shape = input_shape
+
+    def output_shape(self, input_shape: Any) -> Any:
+        return input_shape[1]
+
+    def forward(self, x: Any, training: bool = False) -> Array:
+        return np.asarray(x[1])
+
+
+def test_merging_layers_of_ones_own_and_of_one_value_are_predicted() -> None:
+    image, numbers = Input((3, 4, 2)), Input((3, 4, 2))
+    x = [np.random.default_rng(0).random((5, 3, 4, 2), np.float32) for _ in range(2)]
+    np.testing.assert_array_equal(Model([image, numbers], Swapped()([image, numbers])).predict(x), x[1])
+    for merge in (layers.Add, layers.Maximum, layers.Concatenate):
+        np.testing.assert_array_equal(Model(image, merge()([image])).predict(x[0]), x[0])
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_copy_between_forward_and_backward_leaves_the_net_as_it_is(name: str) -> None:
+    net = MADE[name]("float32")
+    x, _ = data(net, 2)
+    ones = of([np.ones_like(y) for y in outputs_of(net, x)])
+    wanted = net.backward(ones)
+    outputs_of(net, x)
+    made = [copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
+    np.testing.assert_equal(net.backward(ones), wanted)
+    for other in made:  # which keep nothing
+        with pytest.raises(ConvError, match="backward needs a forward"):
+            other.backward(ones)

@@ -189,7 +189,7 @@ def test_training_in_bfloat16():
         made = Sequential([
             layers.Conv2D(16, 3, activation="relu"), layers.Conv2DTranspose(8, 2, strides=2), layers.Flatten(),
             layers.Dense(3),
-        ])  # fmt: skip
+        ], seed=0)  # fmt: skip
         made.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True), precision=precision)
         made.forward(x[:1])
         weights = weights or made.get_weights()

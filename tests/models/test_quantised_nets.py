@@ -229,3 +229,78 @@ def test_weights_that_are_not_finite_stay_in_floats() -> None:
     net.layers[0].set_weights([kernel, bias])
     plan: Any = net.compile_inference(precision="int8", calibration=GOOD)
     assert np.isnan(plan.run(GOOD)).all()
+
+
+@pytest.mark.parametrize("batch", [1, 5, 40])
+def test_a_model_of_a_fixed_batch_is_calibrated_by_it(batch: int) -> None:
+    """Which a constant shape inside it asks for."""
+    onnx = pytest.importorskip("onnx")
+    from onnx_models import model
+
+    from fastconv.onnx import InferenceSession
+
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.standard_normal((4, 3, 3, 3)).astype(np.float32), "to": np.array([batch, 64]),
+        "fc": rng.standard_normal((64, 5)).astype(np.float32),
+    }  # fmt: skip
+    make = onnx.helper.make_node
+    nodes = [make("Conv", ["x", "w"], ["a"]), make("Relu", ["a"], ["b"]), make("Reshape", ["b", "to"], ["c"]),
+             make("MatMul", ["c", "fc"], ["y"])]  # fmt: skip
+    built = model(onnx, nodes, {"x": [batch, 3, 6, 6]}, {"y": [batch, 5]}, constants)
+    x = rng.standard_normal((3 * batch, 3, 6, 6)).astype(np.float32)
+    session = InferenceSession(built, precision="int8", calibration=x)
+    whole, exact = (one.run(None, {"x": x[:batch]})[0] for one in (session, InferenceSession(built)))
+    assert np.abs(whole - exact).max() < 0.05 * np.abs(exact).max()
+    assert session.report().samples == {1: 3, 5: 15, 40: 40}[batch]
+    if batch > 1:
+        with pytest.raises(ConvError, match=f"a multiple of {batch} samples"):
+            InferenceSession(built, precision="int8", calibration=x[1:])
+
+
+def test_what_a_session_is_told_holds_of_bytes_too() -> None:
+    pytest.importorskip("onnx")
+    from bridges.test_onnx_integers import float_net
+
+    from fastconv.onnx import InferenceSession, OnnxError
+
+    x = RNG.standard_normal((4, 3, 32, 32)).astype(np.float32)
+    told: dict[str, Any] = {"precision": "int8", "calibration": x}
+    wanted = InferenceSession(float_net(), **told).run(None, {"x": x})[0]
+    for options in ({"quantized": "exact"}, {"optimise": False}, {"optimise": False, "quantized": "exact"}):
+        session = InferenceSession(float_net(), **told, **options)
+        done = {node.op_type for node in session._graph.nodes}
+        assert not {"QConv", "QDense"} & done
+        assert ("Relu" in done) == ("optimise" in options)
+        np.testing.assert_allclose(session.run(None, {"x": x})[0], wanted, atol=0.1)
+        assert session.report().layers[-1].sqnr > 20
+    with pytest.raises(OnnxError, match="max_value_bytes"):
+        InferenceSession(float_net(), **told, max_value_bytes=1000)
+
+
+def test_no_more_of_a_calibration_is_kept_than_a_report_reads() -> None:
+    net, x = Sequential([layers.Dense(2)], (3,), seed=0), np.random.default_rng(0).random((999, 3), np.float32)
+    plan: Any = net.compile_inference(precision="int8", calibration=x)
+    (kept,) = plan._calibrated._feeds.values()
+    assert len(kept) == plan._calibrated.samples == 32 and not np.may_share_memory(kept, x)
+
+
+def test_new_constants_take_no_names_of_values() -> None:
+    """Of weights that were made alike between two convolutions."""
+    onnx = pytest.importorskip("onnx")
+    from onnx_models import model
+
+    from fastconv.onnx import InferenceSession
+
+    rng = np.random.default_rng(0)
+    constants = {name: rng.standard_normal((4, 4, 1, 1)).astype(np.float32) for name in ("w1", "w2")}
+    constants["w1"][0] *= 9
+    make = onnx.helper.make_node
+    nodes = [make("Conv", ["x", "w1"], ["w1'"]), make("Relu", ["w1'"], ["w2'"]), make("Conv", ["w2'", "w2"], ["y"])]
+    built = model(onnx, nodes, {"x": ["n", 4, 5, 5]}, {"y": ["n", 4, 5, 5]}, constants)
+    x = rng.standard_normal((8, 4, 5, 5)).astype(np.float32)
+    found, wanted = (
+        InferenceSession(built, **told).run(None, {"x": x})[0]
+        for told in ({"precision": "int8", "calibration": x}, {})
+    )
+    assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()

@@ -307,7 +307,8 @@ HOSTILE: list[tuple[Any, str]] = [
     (setting("training", "optimizer", "arguments", "learning_rate", to={"class": "System"}), "System"),
     (setting("training", "losses", to=[]), "2 outputs"), (setting("training", "loss_weights", to=[1]), "2 outputs"),
     (setting("training", "metrics", to=[["system"], []]), "custom_objects"),
-    (setting("training", "slots", to={}), "not in the model"),
+    (setting("training", "slots", to={}), "not in the model"), (setting("net", "precision", to="int4"), "precision"),
+    (setting("net", "layers", 0, "precision", to=[]), "precision"),
 ]  # fmt: skip
 
 
@@ -358,3 +359,36 @@ def test_the_precision_of_a_training_is_kept(path: Path) -> None:
     assert again.precision == "bfloat16" and all(layer.precision == "bfloat16" for layer in again.layers)
     np.testing.assert_array_equal(again.predict(x), net.predict(x))
     assert not np.array_equal(again.compile_inference().run(x), net.predict(x))
+
+
+def test_the_precision_is_kept_without_the_training(tmp_path: Path) -> None:
+    """Whether it is left out, or cannot be told."""
+    inner = Sequential([layers.Conv2D(4, 1), layers.Flatten()], name="inner")
+    net = Sequential([inner, layers.Dense(2)], input_shape=(4, 4, 3), seed=0)
+    net.compile(optimizers.SGD(lambda step: 0.1), "mse", precision="bfloat16")
+    with pytest.warns(UserWarning, match="uncompiled"):
+        net.save(tmp_path / "net.npz")
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 3)).astype(np.float32)
+    for options in ({}, {"compile": False}):
+        again: Any = load_model(tmp_path / "net.npz", **options)
+        assert again.precision == again.layers[0].precision == again.layers[0].layers[0].precision == "bfloat16"
+        np.testing.assert_array_equal(again.predict(x), net.predict(x))
+        np.testing.assert_array_equal(again.forward(x), net.forward(x))
+
+
+def test_a_callers_own_accuracy_is_not_taken_for_ours(path: Path) -> None:
+    def accuracy(outputs: Any, targets: Any) -> float:
+        return 7.0
+
+    x, y = np.zeros((4, 2), np.float32), np.zeros(4, int)
+    for metrics, custom, value in (
+        ([accuracy], {"accuracy": accuracy}, 7), (["accuracy"], {"accuracy": accuracy}, 1),
+    ):  # fmt: skip
+        net = Sequential([layers.Dense(3, use_bias=False)], (2,), seed=0)
+        net.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True), metrics)
+        net.save(path)
+        assert load_model(path, custom).evaluate(x, y, return_dict=True)["accuracy"] == value
+    net.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True), [accuracy])
+    net.save(path)
+    with pytest.raises(ConvError, match=r"'accuracy'.*custom_objects"):
+        load_model(path)

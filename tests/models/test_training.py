@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastconv import ConvError, ConvTypeError, Sequential, layers, losses, models, optimizers
+from fastconv import ConvError, ConvTypeError, Input, Model, Sequential, layers, losses, models, optimizers
 from fastconv.layers.base import Parameter
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -401,3 +401,75 @@ def test_a_gan_step() -> None:
     _, gradient = losses.BinaryCrossentropy()(verdict, np.ones((4, 1)))
     generator.backward(discriminator.backward(gradient))
     assert all(p.grad is not None and np.isfinite(p.grad).all() for p in generator.trained_parameters())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("method", ["on_test_batch_begin", "on_test_batch_end", "on_test_end", "on_epoch_end"])
+def test_an_interrupt_behind_the_last_step_is_not_swallowed(method: str) -> None:
+    calls: list[int] = []
+
+    def press(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    net = Sequential([layers.Dense(1)], (3,), seed=0)
+    net.compile("sgd", "mse")
+    x, y = np.ones((6, 3), np.float32), np.ones((6, 1), np.float32)
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(x, y, 3, verbose=0, validation_data=[(x, y)] * 3, callbacks=type("Press", (), {method: press})())
+    assert len(calls) == 1  # at the end of the batch
+
+
+# ---- what a loss does not reach -------------------------------------------------------------------------------------
+
+
+def _headed(nested: bool) -> Model:
+    """Two heads of a trunk, in a net of their own if `nested`."""
+    x = image = Input((4,))
+    trunk = layers.Dense(3, name="trunk")(x)
+    heads = [layers.Dense(2, name=name)(trunk) for name in ("left", "right")]
+    net = Model(image, heads, seed=0)
+    if not nested:
+        return net
+    outer = Input((4,))
+    before = [layers.Dense(4, name=f"before_{side}")(outer) for side in ("left", "right")]
+    sides = [Input((4,)), Input((4,))]
+    made = [layers.Dense(2, name=name)(side) for side, name in zip(sides, ("left", "right"), strict=True)]
+    return Model(outer, Model(sides, made, name="inner")(before), seed=0)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("optimizer", ["sgd", optimizers.SGD(0.1, momentum=0.9), optimizers.AdamW(0.1)])
+def test_what_a_new_loss_does_not_reach_stays_as_it_is(nested: bool, optimizer: Any) -> None:
+    net, random = _headed(nested), np.random.default_rng(0)
+    x, y = random.random((8, 4), np.float32), random.random((8, 2), np.float32)
+    net.compile("sgd", "mse")
+    net.train_on_batch(x, [y, y])
+    net.compile(optimizer, ["mse", None])
+    before = {path: p.array.copy() for path, p in net.named_parameters()}
+    net.train_on_batch(x, [y, None])
+    for path, parameter in net.named_parameters():
+        assert ("right" in path) == np.array_equal(parameter.array, before[path]), path
+
+
+def test_a_shared_net_adds_no_older_gradient() -> None:
+    """Of a head that one of two calls reaches: the later call's loss is gone."""
+    def net() -> Model:
+        inner_in = Input((3,))
+        heads = [layers.Dense(2, name=name)(inner_in) for name in ("left", "right")]
+        inner, image = Model(inner_in, heads, name="inner"), Input((3,))
+        first, second = inner(image), inner(layers.Dense(3, name="between")(image))
+        return Model(image, [first[0], first[1], second[0], second[1]], seed=0)
+
+    random = np.random.default_rng(0)
+    x, y = random.random((8, 3), np.float32), random.random((8, 2), np.float32)
+    old, new = net(), net()
+    old.compile("sgd", "mse")
+    old.train_on_batch(x, [y] * 4)
+    old.set_weights(new.get_weights())
+    for one in (old, new):
+        one.compile("sgd", [None, "mse", "mse", None])
+        one.train_on_batch(x, [None, y, y, None])
+    for ours, theirs in zip(old.get_weights(), new.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

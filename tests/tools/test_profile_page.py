@@ -245,7 +245,7 @@ def test_a_hostile_file_is_harmless(tmp_path: Path, capsys: pytest.CaptureFixtur
 MODULE = """
 import numpy as np
 from dataclasses import dataclass
-from fastconv import Sequential, layers
+from fastconv import Input, Model, Sequential, layers
 
 @dataclass
 class Wide:
@@ -257,6 +257,14 @@ def net():
 
 def plan():
     return net().compile_inference()
+
+def several():
+    image, numbers = Input((8, 8, 3), name="image"), Input((5,), name="numbers")
+    flat = layers.Flatten()(layers.Conv2D(4, 3)(image))
+    return Model([image, numbers], layers.Dense(2)(layers.Concatenate()([flat, numbers])), seed=0)
+
+def several_planned():
+    return several().compile_inference()
 
 def nothing():
     return None
@@ -279,6 +287,18 @@ def test_a_function_of_a_file_is_profiled(function: str, module: str, capsys: py
     assert said["model"] == f"nets.py:{function}" and said["inputs"] == {"input": [3, 8, 8, 3]} and said["runs"] == 2
     assert sum(step["macs"] for step in said["steps"]) == 3 * (36 * 27 * 4 + 144 * 2)
     assert said["seconds"] == pytest.approx(sum(step["seconds"] for step in said["steps"]))
+
+
+@pytest.mark.parametrize(
+    ("function", "options"), [("several", []), ("several_planned", []), ("several", ["--input-size", "8"])]
+)
+def test_a_model_of_several_inputs_is_profiled(
+    function: str, options: list[str], module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["profile", f"{module}:{function}", "--runs", "1", "--batch", "3", "--json", *options]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["inputs"] == {"image": [3, 8, 8, 3], "numbers": [3, 5]}
+    assert sum(step["macs"] for step in said["steps"]) == 3 * (36 * 27 * 4 + 149 * 2)
 
 
 def test_threads_are_put_back(module: str) -> None:
