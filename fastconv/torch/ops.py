@@ -138,7 +138,7 @@ def array(name: str, tensor: Tensor, axes: Ints | None = None) -> Array:
 
 def tensor(values: Array) -> Tensor:
     """An array of ours as a tensor in the same memory."""
-    if values.dtype == BFLOAT16:
+    if BFLOAT16 is not None and values.dtype == BFLOAT16:  # NumPy calls None equal to float64
         return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(values)
 

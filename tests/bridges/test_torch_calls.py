@@ -15,7 +15,17 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
-from fastconv.torch import Conv2d, MaxPool2d, accelerate, functional, measuring, pooling, restore, swap  # noqa: E402
+from fastconv.torch import (  # noqa: E402
+    Conv2d,
+    MaxPool2d,
+    accelerate,
+    functional,
+    measuring,
+    ops,
+    pooling,
+    restore,
+    swap,
+)
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -253,3 +263,13 @@ def test_bfloat16_is_computed_in_float32_and_rounded_once(last: bool) -> None:
     assert net[0].weight.grad is not None
     assert accelerate(plain).swapped == [] and "pass an example" in str(accelerate(plain))
     assert accelerate(plain.train(), x).swapped == []
+
+
+def test_float64_is_not_taken_for_bfloat16_where_numpy_does_not_know_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy calls float64 equal to None, which stands where ml_dtypes is missing."""
+    monkeypatch.setattr(ops, "BFLOAT16", None)
+    plain = nn.Conv2d(3, 16, 3, padding=1).double().eval()
+    net, x = copy.deepcopy(plain), torch.randn(2, 3, 20, 22, dtype=torch.float64)
+    net.__class__ = Conv2d
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), plain(x))
