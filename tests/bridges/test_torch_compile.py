@@ -234,6 +234,47 @@ def test_other_types_are_pytorchs() -> None:
     assert compile_reports()[-1].left == {}
 
 
+HALF = torch.float16
+MIXED = {  # with what is of a type that is not taken, and whether that comes from outside
+    "an input": lambda x, h: x * h.float().mean(),
+    "numbers made": lambda x, h: x + torch.full_like(x, 0.5, dtype=HALF).float(),
+    "a cast there and back": lambda x, h: x.to(HALF).float() + torch.zeros_like(x, dtype=HALF),
+    "a complex product": lambda x, h: (x * 2j).imag,
+    "a complex sum": lambda x, h: torch.view_as_real(torch.complex(x, x) + 1).sum(-1),
+    "half a norm": lambda x, h: x + F.layer_norm(h, h.shape[-1:]).float().sum(),
+    "half of attention": lambda x, h: x + F.scaled_dot_product_attention(h, h, h, is_causal=True).float().mean(),
+    "a batch's norm of halves": lambda x, h: x + F.batch_norm(h, h[0, :, 0, 0] * 0, h[0, :, 0, 0] * 0 + 1).float().sum(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_halves_and_complex_numbers_leave_the_rest_ours(name: str, parts: list[Part]) -> None:
+    first, second = nn.Conv2d(3, 4, 3, padding=1).eval(), nn.Conv2d(4, 4, 3, padding=1).eval()
+
+    def net(x: Any, h: Any) -> Any:
+        return second(MIXED[name](F.relu(first(x)), h))
+
+    x, h = torch.randn(1, 3, 12, 10), torch.randn(1, 4, 6, 6).to(HALF)
+    agree(compile_it(net), net, x, h, runs=RUNS, tolerance=1e-4)
+    report = compile_reports()[-1]
+    assert report.left and report.parts and len(report.left) < report.operators
+    assert all(part.programs == 1 for part in parts) and len(parts) == len(report.parts)
+
+
+def test_rows_of_attention_that_see_nothing_are_zeros() -> None:
+    """As PyTorch's, under a mask that hides all of a row."""
+    weight = torch.eye(4).view(4, 4, 1, 1)
+    mask = torch.zeros(6, 6).masked_fill(torch.eye(6, dtype=torch.bool), -float("inf"))
+    mask[2] = -float("inf")
+    seen = torch.ones(6, 6, dtype=torch.bool).tril(-1)
+
+    def net(x: Any) -> list[Any]:
+        x = F.conv2d(x, weight)
+        return [F.scaled_dot_product_attention(x, x, x, one) for one in (mask, seen)]
+
+    agree(compile_it(net), net, torch.randn(2, 4, 6, 8), runs=RUNS)
+
+
 def test_buffers_that_are_written_are_written() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).train()
     other, x = copy.deepcopy(net), torch.randn(4, 3, 9, 9)

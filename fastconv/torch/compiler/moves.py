@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from ..ops import ARRAY_DTYPES
 from .elementwise import called, kind_of
-from .trace import Refused, Tracer, converts, whole
+from .trace import Refused, Tracer, array_type, converts, whole
 
 LAST: Final = (1 << 63) - 1
 
@@ -164,7 +163,7 @@ def _filled(t: Tracer, node: fx.Node, a: Any) -> Any:
     value = a.fill_value if "full" in name else int("ones" in name)
     if isinstance(value, fx.Node):
         raise Refused("a value that is a tensor")
-    return t.constant(np.full(t.shape(node), value, ARRAY_DTYPES[kind_of(node)]))
+    return t.constant(np.full(t.shape(node), value, array_type(kind_of(node))))
 
 
 # ---- parts that are written ----------------------------------------------------------------------------------------
