@@ -134,3 +134,6 @@ class TorchHost:
     def patches(self) -> list[Patch]:
         """Nothing else changes."""
         return []
+
+    def close(self) -> None:
+        """Nothing is kept."""
