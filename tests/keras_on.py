@@ -531,6 +531,23 @@ def gradients_are_keras_own() -> None:
 
 
 @check("torch")
+def results_are_kept_where_a_gradient_reads_them() -> None:
+    import torch
+
+    x, w = torch.ones(1, 4, 4, 2, requires_grad=True), torch.ones(2, 2, 2, 3)
+    kept: list[Any] = []
+    with fastconv.keras.installed(), torch.autograd.graph.saved_tensors_hooks(kept.append, lambda one: one):
+        for call, count in (
+            (lambda: ops.max_pool(x, 2, data_format="channels_last"), 2),
+            (lambda: ops.max_pool(x, 2, data_format="channels_first"), 1), (lambda: ops.average_pool(x, 2), 1),
+            (lambda: ops.conv(x, w), 2),
+        ):  # fmt: skip
+            kept.clear()
+            call()
+            assert len(kept) == count, (len(kept), count)
+
+
+@check("torch")
 def derivatives_of_higher_order_and_watchers_are_keras_own() -> None:
     import torch
     from torch.autograd import forward_ad
