@@ -154,8 +154,7 @@ class Calls:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copies and pickles are made of the module's own class, and then as this is."""
-        state = self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__
-        return _anew, (type(self).__mro__[2],), state
+        return _anew, (type(self).__mro__[2],), self.__getstate__()
 
     @staticmethod
     def why_not(module: nn.Module) -> str:

@@ -53,7 +53,7 @@ def _function(t: Tracer, node: fx.Node, a: Any) -> Any:
     return t.add(SAME[name], [t.name(a.self, kind)])
 
 
-@converts("alias", "clone", "detach", "lift_fresh_copy", "contiguous", "_conj", "resolve_conj")
+@converts("alias", "clone", "detach", "lift_fresh_copy")
 def _itself(t: Tracer, node: fx.Node, a: Any) -> Any:
     return t.add("Identity", [t.name(a.self)])
 
@@ -88,9 +88,8 @@ def _gelu(t: Tracer, node: fx.Node, a: Any) -> Any:
 def _elu(t: Tracer, node: fx.Node, a: Any) -> Any:
     if a.input_scale != 1:
         raise Refused("an exponent that is scaled")
-    made = t.add("Elu", [t.name(a.self)], alpha=float(a.alpha))
     if a.scale == 1:
-        return made
+        return t.add("Elu", [t.name(a.self)], alpha=float(a.alpha))
     return t.add("Selu", [t.name(a.self)], alpha=float(a.alpha), gamma=float(a.scale))
 
 
