@@ -173,13 +173,15 @@ def test_calls_in_threads_and_after_errors() -> None:
 
 
 def test_what_is_not_taken_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functional, "COST", 1e9)
     net, x = Net().eval(), torch.randn(1, 3, 18, 18)
-    report = accelerate(net, x)
-    calls = [decision for decision in report.decisions if decision.kind == "call"]
-    assert len(calls) == 3 and not any(decision.swapped for decision in calls)
-    assert all(decision.why == "looking for the calls would take as long" and decision.times for decision in calls)
-    monkeypatch.setattr(functional, "COST", -1e9)
+    for name, other in (("COST", "KEY_COST"), ("KEY_COST", "COST")):
+        monkeypatch.setattr(functional, name, 1e9)
+        monkeypatch.setattr(functional, other, 0.0)
+        report = accelerate(net, x)
+        calls = [decision for decision in report.decisions if decision.kind == "call"]
+        assert len(calls) == 3 and not any(decision.swapped for decision in calls)
+        assert all(decision.why == "looking for the calls would take as long" and decision.times for decision in calls)
+    monkeypatch.setattr(functional, "KEY_COST", -1e9)
     monkeypatch.setattr(swap, "GAIN", 1e9)
     assert {d.why for d in accelerate(net, x).decisions} == {"PyTorch is as fast or faster"}
 
