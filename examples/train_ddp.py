@@ -12,7 +12,7 @@ With PyTorch's ``DistributedDataParallel``, fastconv convolves and PyTorch does 
 
 Every process takes its share of each global batch, and gloo averages the gradients. The losses and the images a second
 (the median of all steps but the first) are printed for every number of processes, with the largest relative difference
-of the losses from the first: the curves agree to rounding. ``--plain`` leaves all convolutions to PyTorch.
+of the losses from the first: the curves agree to rounding. ``--plain`` leaves all convolutions to PyTorch, or to Keras.
 
 The net is smooth (GELU, average pooling) so that they can: where ReLU or a maximum switches over a difference in the
 last bit, two trainings in float32 drift apart by percents within a hundred steps, in PyTorch alone just as here.
@@ -45,7 +45,7 @@ CLASSES, SIZE, CHANNELS = 10, 16, 3
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 
 
-def keras_network() -> Any:
+def keras_network(plain: bool) -> Any:
     """The same kind of net in Keras' layers: on its torch backend a model is a `torch.nn.Module`."""
     os.environ["KERAS_BACKEND"] = "torch"
     import keras
@@ -53,7 +53,8 @@ def keras_network() -> Any:
 
     import fastconv.keras
 
-    fastconv.keras.install()
+    if not plain:
+        fastconv.keras.install()
     keras.utils.set_random_seed(0)
     net: list[Any] = [keras.Input((CHANNELS, SIZE, SIZE)), layers.Permute((2, 3, 1))]
     for filters in (32, 64):
@@ -88,15 +89,19 @@ def global_batch(step: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, labels
 
 
-def train(rank: int, processes: int, folder: str, steps: int, batch: int, kind: str) -> None:
-    """What one process does; the first one writes the losses. `kind` is 'torch', 'plain' or 'keras'."""
+def keras_convolutions() -> int:
+    """How many of a step's convolutions fastconv computed: of the first one, which is all that was called yet."""
+    import fastconv.keras
+
+    return int(fastconv.keras.report().taken.get("conv", 0))
+
+
+def train(rank: int, processes: int, folder: str, steps: int, batch: int, keras: bool, plain: bool) -> None:
+    """What one process does; the first one writes the losses."""
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting-{processes}", rank=rank, world_size=processes)
-    if kind == "keras":
-        net, swapped = keras_network(), 4
-    else:
-        net = network()
-        swapped = 0 if kind == "plain" else len(accelerate(net).swapped)
+    net = keras_network(plain) if keras else network()
+    swapped = 0 if keras or plain else len(accelerate(net).swapped)
     model = DistributedDataParallel(net)
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=MOMENTUM)
     losses: list[float] = []
@@ -111,6 +116,8 @@ def train(rank: int, processes: int, folder: str, steps: int, batch: int, kind: 
         mean = loss.detach().clone()
         dist.all_reduce(mean)
         losses.append(mean.item() / processes)
+        if keras and step == 0:
+            swapped = keras_convolutions()
         seconds.append(time.perf_counter() - start)
     if rank == 0:
         result = {"losses": losses, "seconds": seconds, "swapped": swapped}
@@ -120,10 +127,10 @@ def train(rank: int, processes: int, folder: str, steps: int, batch: int, kind: 
     dist.destroy_process_group()
 
 
-def curve(processes: int, steps: int, batch: int, kind: str) -> dict[str, Any]:
+def curve(processes: int, steps: int, batch: int, keras: bool, plain: bool) -> dict[str, Any]:
     """The losses of a training shared by so many processes."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(train, (processes, folder, steps, batch, kind), nprocs=processes)
+        mp.spawn(train, (processes, folder, steps, batch, keras, plain), nprocs=processes)
         found: dict[str, Any] = json.loads(Path(folder, f"{processes}.json").read_text(encoding="utf-8"))
     return found
 
@@ -133,9 +140,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="default: 1 2 4")
     parser.add_argument("--steps", type=int, default=100, metavar="N", help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="of all processes (default: %(default)s)")
-    others = parser.add_mutually_exclusive_group()
-    others.add_argument("--keras", action="store_true", help="a Keras model, with fastconv.keras.install()")
-    others.add_argument("--plain", action="store_true", help="PyTorch's own convolutions")
+    parser.add_argument("--keras", action="store_true", help="a Keras model, with fastconv.keras.install()")
+    parser.add_argument("--plain", action="store_true", help="without fastconv")
     args = parser.parse_args()
     if args.steps < 2:
         parser.error("at least two steps, of which the first is not counted")
@@ -143,7 +149,7 @@ def main() -> None:
         parser.error(f"a batch of {args.batch} cannot be shared equally by {args.processes} processes")
     first: list[float] = []
     for count in args.processes:
-        found = curve(count, args.steps, args.batch, "keras" if args.keras else "plain" if args.plain else "torch")
+        found = curve(count, args.steps, args.batch, args.keras, args.plain)
         losses = found["losses"]
         first = first or losses
         worst = max(abs(a - b) / abs(b) for a, b in zip(losses, first, strict=True))

@@ -285,7 +285,7 @@ cdef extern from "tasks.h" nogil:
     void fc_run_alone()
     ctypedef void (*fc_parallel)(void (*)(void*), void*, unsigned, unsigned) noexcept nogil
     ctypedef int (*fc_number)() noexcept nogil
-    void fc_use_threads_of(fc_parallel, fc_number, fc_number)
+    void fc_use_threads_of(fc_parallel, fc_number, fc_number, fc_number)
     int fc_room_for_threads()
 
 

@@ -135,10 +135,10 @@ def room_for_threads():
     return fc_room_for_threads()
 
 
-def use_threads_of(size_t parallel, size_t seat, size_t inside):
-    """From now on jobs run on another library's threads: the addresses of GOMP_parallel, omp_get_thread_num and
-    omp_in_parallel of the OpenMP that it uses; zeros for our own."""
-    fc_use_threads_of(<fc_parallel>parallel, <fc_number>seat, <fc_number>inside)
+def use_threads_of(size_t parallel, size_t seat, size_t inside, size_t most):
+    """From now on jobs run on another library's threads: the addresses of GOMP_parallel, omp_get_thread_num,
+    omp_in_parallel and omp_get_max_threads of the OpenMP that it uses; zeros for our own."""
+    fc_use_threads_of(<fc_parallel>parallel, <fc_number>seat, <fc_number>inside, <fc_number>most)
 
 
 def openmp_threads():

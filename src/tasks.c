@@ -31,7 +31,9 @@ static void rest(void) { Sleep(1); }
 
 int fc_room_for_threads(void) { return INT_MAX; }
 
-void fc_use_threads_of(fc_parallel parallel, fc_number seat, fc_number inside) { (void)parallel, (void)seat, (void)inside; }
+void fc_use_threads_of(fc_parallel parallel, fc_number seat, fc_number inside, fc_number most) {
+    (void)parallel, (void)seat, (void)inside, (void)most;
+}
 
 /* The calling thread has nothing left to do: it looks for signals while others are busy in a call that takes long. */
 static void wait_for_others(fc_watch *watch, const int *arrived, int team) {
@@ -115,7 +117,7 @@ static atomic_int working; /* threads of all jobs */
 static atomic_int all_helpers;
 static atomic_int room = INT_MAX;
 static _Atomic(fc_parallel) host_parallel; /* NULL: the team is our own */
-static _Atomic(fc_number) host_seat, host_inside;
+static _Atomic(fc_number) host_seat, host_inside, host_most;
 static _Atomic int64_t refused; /* when, in milliseconds; 0: never */
 
 static int64_t nanoseconds(void) {
@@ -134,9 +136,9 @@ static inline void relax(void) {
 
 int fc_room_for_threads(void) { return atomic_load(&room); }
 
-void fc_use_threads_of(fc_parallel parallel, fc_number seat, fc_number inside) {
+void fc_use_threads_of(fc_parallel parallel, fc_number seat, fc_number inside, fc_number most) {
     atomic_store(&host_parallel, NULL);
-    atomic_store(&host_seat, seat), atomic_store(&host_inside, inside);
+    atomic_store(&host_seat, seat), atomic_store(&host_inside, inside), atomic_store(&host_most, most);
     atomic_store(&host_parallel, parallel);
 }
 
@@ -325,7 +327,9 @@ static int run_on(Team *team, int threads, Job *job, fc_look look) {
 }
 
 /* On the threads of another library, which spin between its calls: beside them helpers of our own would find no CPU. A
-   region lasts as long as signals may wait, as a handler that forks would leave the child in one without its threads. */
+   region lasts as long as signals may wait, as a handler that forks would leave the child in one without its threads.
+   All of the library's usual team is called, and whom the job has no seat for goes at once: libgomp ends the threads that
+   a smaller region leaves over, and the library's next one would start them again. */
 typedef struct { Job *job; int64_t until; } Seats;
 
 static void take_a_seat(void *of) {
@@ -347,6 +351,8 @@ static void take_a_seat(void *of) {
 
 static int run_on_host(fc_parallel parallel, int threads, Job *job, fc_look look) {
     Seats seats = {job, 0};
+    const int most = atomic_load(&host_most)();
+    if (threads < most) threads = most;
     for (;;) {
         seats.until = nanoseconds() + FC_LOOK_EVERY * 1000000ll;
         if (alone)
@@ -362,14 +368,15 @@ int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch
                  int even, fc_look look) {
     if (wanted > tasks) wanted = (int)tasks;
     if (wanted > 1 && wanted > omp_get_thread_limit()) wanted = omp_get_thread_limit();
-    const fc_parallel parallel = wanted > 1 && !alone ? atomic_load(&host_parallel) : NULL;
-    if (parallel && !atomic_load(&host_inside)()) {
+    const fc_parallel parallel = atomic_load(&host_parallel);
+    if (wanted <= 1 || alone || omp_in_parallel() || (parallel && atomic_load(&host_inside)()))
+        return run_alone(work, arguments, scratch, tasks, look); /* within a region every thread has work of its own */
+    if (parallel) {
         int stop = 0;
         Job job = {work, arguments, scratch, scratch_bytes, tasks, tasks, wanted, &stop, float_mode(), 0, 1};
         return run_on_host(parallel, wanted, &job, look);
     }
-    Team *team = wanted > 1 && !alone && !omp_in_parallel() ? take_team() : NULL; /* within a region of others' every
-                                                                                     thread has work of its own */
+    Team *team = take_team();
     if (!team) return run_alone(work, arguments, scratch, tasks, look);
     int stop = 0;
     const int threads = threads_now(team, wanted);

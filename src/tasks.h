@@ -30,11 +30,12 @@ int fc_run_tasks(fc_task work, void *job, char *scratch, ptrdiff_t scratch_bytes
 /* Threads that the system has room for, as far as is known: no limit until a job was refused some. */
 int fc_room_for_threads(void);
 
-/* From now on jobs run on the threads of another library in this process: GOMP_parallel, omp_get_thread_num and
-   omp_in_parallel of the OpenMP that it uses (GNU's; libgomp's manual, "The libgomp ABI"). NULL: on our own. */
+/* From now on jobs run on the threads of another library in this process: GOMP_parallel, omp_get_thread_num,
+   omp_in_parallel and omp_get_max_threads of the OpenMP that it uses (GNU's; libgomp's manual, "The libgomp ABI").
+   NULL: on our own. */
 typedef void (*fc_parallel)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
 typedef int (*fc_number)(void);
-void fc_use_threads_of(fc_parallel parallel, fc_number seat, fc_number inside);
+void fc_use_threads_of(fc_parallel parallel, fc_number seat, fc_number inside, fc_number most);
 
 /* From now on every job runs on the thread that calls: in a forked child, which has none of its parent's helpers. */
 void fc_run_alone(void);

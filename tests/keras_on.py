@@ -173,6 +173,69 @@ def nothing_stays_behind() -> None:
 
 
 @check("both")
+def blocks_overlap() -> None:
+    theirs = NN.conv
+    first, second = fastconv.keras.installed(), fastconv.keras.installed()
+    first.__enter__()
+    ours = NN.conv
+    second.__enter__()  # as of another thread
+    first.__exit__(None, None, None)
+    assert NN.conv is ours and fastconv.keras.report().active
+    second.__exit__(None, None, None)
+    assert NN.conv is theirs
+    with fastconv.keras.installed():
+        fastconv.keras.install()
+    assert NN.conv is not theirs and fastconv.keras.report().active  # for good: by whomever, it was asked for
+    with fastconv.keras.installed():
+        fastconv.keras.uninstall()
+        assert NN.conv is theirs
+        with fastconv.keras.installed():
+            assert NN.conv is not theirs
+        assert NN.conv is not theirs  # the outer block's
+    assert NN.conv is theirs
+
+
+@check("both")
+def a_fork_in_the_middle_of_a_change_leaves_keras_whole() -> None:
+    if not hasattr(os, "fork"):
+        return
+    from fastconv.keras.patches import _Installation
+
+    before = patched()
+    for name in ("put", "take_back"):
+        own, half, go, parent = getattr(_Installation, name), threading.Event(), threading.Event(), os.getpid()
+
+        def halting(self: Any, own: Any = own, half: Any = half, go: Any = go, parent: int = parent) -> None:
+            class Halting(list[Any]):
+                def __iter__(self) -> Any:
+                    for at in range(len(self)):
+                        if at == 2 and os.getpid() == parent:
+                            half.set()
+                            assert go.wait(60)
+                        yield self[at]
+
+            self._kept = Halting(self._kept)
+            own(self)
+
+        if name == "take_back":
+            fastconv.keras.install()
+        setattr(_Installation, name, halting)
+        other = threading.Thread(target=fastconv.keras.install if name == "put" else fastconv.keras.uninstall)
+        other.start()
+        assert half.wait(60)
+        child = os.fork()
+        if child == 0:
+            own_again = patched() == before and not fastconv.keras.report().active
+            os._exit(0 if own_again else 1)
+        go.set()
+        other.join()
+        setattr(_Installation, name, own)
+        fastconv.keras.uninstall()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, name
+        assert patched() == before
+
+
+@check("both")
 def who_wraps_ours_keeps_the_wrapping() -> None:
     theirs = NN.max_pool
     fastconv.keras.install()
@@ -277,6 +340,76 @@ def layers_share_a_pass_and_nobody_sees_it() -> None:
             layer.bias.value[...] = 7
             near(layer(images), right(), 1e-5)
             near(layer(images[:1]), right()[:1], 1e-5)
+
+
+@check("numpy")
+def layers_of_one_and_three_axes_share_a_pass() -> None:
+    from fastconv.keras import fused
+
+    kept: list[Any] = []
+    before = fused.prepared
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        kept.append(kwargs["activation"])
+        return before(*args, **kwargs)
+
+    fused.prepared = noted
+    try:
+        with fastconv.keras.installed():
+            for kind, axes, how in (
+                (layers.Conv1D, 1, {"padding": "same"}), (layers.Conv1D, 1, {"padding": "causal"}),
+                (layers.Conv3D, 3, {"padding": "same"}),
+            ):  # fmt: skip
+                layer = kind(5, 3, activation="relu", bias_initializer="random_normal", **how)
+                x = noise(2, *(9, 8, 7)[:axes], 4, dtype="float32")
+                y = layer(x)
+                wide = np.pad(x, [(0, 0), (2, 0), (0, 0)]) if how["padding"] == "causal" else x
+                right = right_conv(
+                    wide.astype("float64"), np.asarray(layer.kernel.value, "float64"), 1,
+                    "same" if wide is x else "valid", 1,
+                )  # fmt: skip
+                near(y, np.maximum(right + layer.bias.value, 0), 1e-5)
+    finally:
+        fused.prepared = before
+    assert kept == ["relu"] * 3, kept
+
+
+@check("numpy")
+def packed_weights_are_freed() -> None:
+    import gc
+
+    from fastconv.keras.fused import _Packed
+
+    layer = layers.Conv2D(5, 3)
+    with fastconv.keras.installed():
+        layer(noise(2, 9, 8, 4, dtype="float32"))
+        assert any(isinstance(one, _Packed) for one in gc.get_objects())
+    gc.collect()
+    assert not any(isinstance(one, _Packed) for one in gc.get_objects())
+
+
+@check("numpy")
+def who_takes_it_back_waits_for_results_on_their_way() -> None:
+    """Between a convolution that has its bias and the sum that would add it."""
+    layer, x = layers.Conv2D(5, 3, bias_initializer="ones"), noise(2, 9, 8, 4, dtype="float32")
+    layer.build(x.shape)
+    own, before = ops.reshape, patched()
+    fastconv.keras.install()
+    taking_back = threading.Thread(target=fastconv.keras.uninstall)
+
+    def reshape(*args: Any, **kwargs: Any) -> Any:
+        taking_back.start()
+        taking_back.join(0.3)
+        return own(*args, **kwargs)
+
+    keras.src.ops.reshape = reshape
+    try:
+        y = layer(x)
+    finally:
+        keras.src.ops.reshape = own
+        taking_back.join()
+    near(y, right_conv(x.astype("float64"), layer.kernel.value.astype("float64"), 1, "valid", 1) + 1, 1e-5)
+    assert patched() == before
 
 
 @check("numpy")
@@ -395,6 +528,23 @@ def gradients_are_keras_own() -> None:
             for a, b in zip(got, wanted, strict=True):
                 near(a, b)
     assert count > 300, count
+
+
+@check("torch")
+def results_are_kept_where_a_gradient_reads_them() -> None:
+    import torch
+
+    x, w = torch.ones(1, 4, 4, 2, requires_grad=True), torch.ones(2, 2, 2, 3)
+    kept: list[Any] = []
+    with fastconv.keras.installed(), torch.autograd.graph.saved_tensors_hooks(kept.append, lambda one: one):
+        for call, count in (
+            (lambda: ops.max_pool(x, 2, data_format="channels_last"), 2),
+            (lambda: ops.max_pool(x, 2, data_format="channels_first"), 1), (lambda: ops.average_pool(x, 2), 1),
+            (lambda: ops.conv(x, w), 2),
+        ):  # fmt: skip
+            kept.clear()
+            call()
+            assert len(kept) == count, (len(kept), count)
 
 
 @check("torch")

@@ -7,16 +7,17 @@ that a batch computed in slices has the same bits; but for that of the weight gr
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from math import prod
+from typing import Any, Final
 
 from ..errors import ConvError
-from .geometry import Geometry
+from .geometry import Geometry, conv_geometry
 from .methods import METHODS
 from .methods.method import Method
 from .problem import Direction, Problem, Use
 from .problem import problem as problem_here
 from .record import NamedTuple
-from .types import DType, Types, result_of
+from .types import FLOATS, DType, Types, result_of
 
 WORDS: Final = tuple(dict.fromkeys(("auto", "direct", *(method.word for method in reversed(METHODS)))))
 # What variants were called when each was a word of its own: still accepted.
@@ -133,3 +134,13 @@ def wish_for_batch(g: Geometry, dtype: DType) -> str:
         if p.empty or (chosen := choose(p)).method.word == "direct":
             return "auto"
     return chosen.wish
+
+
+@lru_cache(maxsize=512)
+def wish_for_shapes(
+    input_shape: tuple[int, ...], weight_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int,
+    dtype: DType,
+) -> tuple[str, int]:  # fmt: skip
+    """The same of a convolution of (N, C, *size) by its arguments, and the outputs of a channel in the batch."""
+    g = conv_geometry(input_shape, weight_shape, stride, padding, dilation, groups)
+    return wish_for_batch(g, dtype) if dtype in FLOATS else "auto", g.batch * prod(g.output_size)

@@ -78,6 +78,10 @@ class NumpyHost:
             Patch(backend, "convert_to_tensor", self._convert),
         ]
 
+    def close(self) -> None:
+        """Layers are computed in steps again, and their packed weights freed."""
+        self._layers.close()
+
     def _add(self, theirs: Any) -> Any:
         def add(x1: Any, x2: Any) -> Any:
             flight = self._layers.flying(x1)

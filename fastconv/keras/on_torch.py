@@ -55,7 +55,7 @@ class _Computed(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx: Any, call: _Call, x: Tensor, w: Tensor | None) -> Tensor:
         y = _forward(call.step, x, w)
         ctx.call = call
-        ctx.save_for_backward(x, w, y if w is None else None)
+        ctx.save_for_backward(x, w, y if call.step.keeps_result else None)
         return y
 
     @staticmethod
@@ -134,3 +134,6 @@ class TorchHost:
     def patches(self) -> list[Patch]:
         """Nothing else changes."""
         return []
+
+    def close(self) -> None:
+        """Nothing is kept."""

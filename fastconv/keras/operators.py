@@ -45,6 +45,9 @@ class Host(Protocol):
     def patches(self) -> list[Patch]:
         """What changes besides the operators."""
 
+    def close(self) -> None:
+        """Before the patches go: what was kept is freed, and nothing that they share is left half done."""
+
     def compute(self, name: str, asked: Asked, theirs: Any) -> Any:
         """The result of an operator; `theirs` is Keras' own function."""
 

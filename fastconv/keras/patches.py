@@ -68,6 +68,16 @@ def _switched(theirs: Any, ours: Any, switch: _Switch) -> Any:
     return function
 
 
+def _host(backend: str, nn: ModuleType, tally: Tally) -> Host:
+    if backend == "torch":
+        from .on_torch import TorchHost
+
+        return TorchHost(nn, tally)
+    from .on_numpy import NumpyHost
+
+    return NumpyHost(nn)
+
+
 class _Installation:
     """What is patched in which modules, and what was there before."""
 
@@ -75,15 +85,7 @@ class _Installation:
         self.backend = backend
         self.tally = Tally()
         self._switch = _Switch()
-        host: Host
-        if backend == "torch":
-            from .on_torch import TorchHost
-
-            host = TorchHost(nn, self.tally)
-        else:
-            from .on_numpy import NumpyHost
-
-            host = NumpyHost(nn)
+        self._host = host = _host(backend, nn, self.tally)
         self._kept: list[tuple[Any, str, Any, Any]] = []  # module, name, Keras', ours
         for name, read in OPERATORS.items():
             theirs = getattr(nn, name)
@@ -99,6 +101,7 @@ class _Installation:
 
     def take_back(self) -> None:
         """Put everything back. Where somebody has wrapped ours since, theirs stays, and reaches Keras' through it."""
+        self._host.close()
         self._switch.on = False
         for module, name, theirs, ours in self._kept:
             if getattr(module, name, None) is ours:
@@ -110,13 +113,28 @@ class _State:
 
     def __init__(self) -> None:
         self.guard = Guard(self.whole)
-        self.current: _Installation | None = None
-        self.last: _Installation | None = None
+        self.current: _Installation | None = None  # once it is whole
+        self.last: _Installation | None = None  # from before its first patch on
+        self.blocks = 0  # of `installed`, in which threads are
+        self.for_good = False  # `install` was called
 
     def whole(self) -> None:
-        """After a fork in the middle of a change: one of both states."""
+        """After a fork in the middle of a change: not installed."""
         if self.last is not None and self.current is None:
             self.last.take_back()
+
+    def ensure(self, backend: str, nn: ModuleType) -> None:
+        """Install in this backend if it is not."""
+        if self.current is None:
+            self.last = _Installation(backend, nn)
+            self.last.put()
+            self.current = self.last
+
+    def end(self) -> None:
+        """Take it back if it is installed."""
+        made, self.current, self.for_good = self.current, None, False
+        if made is not None:
+            made.take_back()
 
     def report(self) -> Report:
         if self.last is None:
@@ -146,44 +164,43 @@ def install() -> None:
     >>> model.fit(images, labels)  # doctest: +SKIP
     >>> fastconv.keras.report()  # doctest: +SKIP
     """
-    _install()
-
-
-def _install() -> bool:
-    """Install; whether that changed anything."""
-    backend, nn = finding.load()
+    found = finding.load()  # imports without the lock
     with _state.guard.lock:
-        if _state.current is not None:
-            return False
-        made = _Installation(backend, nn)
-        made.put()
-        _state.current = _state.last = made
-        return True
+        _state.ensure(*found)
+        _state.for_good = True
 
 
 def uninstall() -> None:
-    """Give Keras its own functions back: the same objects as before `install`. Without it nothing happens."""
+    """Give Keras its own functions back: the same objects as before `install`. Without it nothing happens.
+
+    Packed weights are freed. Calls that other threads are in the middle of end first.
+    """
     with _state.guard.lock:
-        if _state.current is not None:
-            _state.current.take_back()
-            _state.current = None
+        _state.end()
 
 
 @contextmanager
 def installed() -> Iterator[None]:
     """Install for a `with` block, for all threads; within an installation that was there before nothing changes.
 
+    Blocks may overlap: the last one that ends takes it back.
+
     Yields
     ------
     None
         Nothing; `report` says what was computed, also after the block.
     """
-    changed = _install()
+    found = finding.load()
+    with _state.guard.lock:
+        _state.ensure(*found)
+        _state.blocks += 1
     try:
         yield
     finally:
-        if changed:
-            uninstall()
+        with _state.guard.lock:
+            _state.blocks -= 1
+            if not _state.blocks and not _state.for_good:
+                _state.end()
 
 
 def report() -> Report:

@@ -8,17 +8,12 @@ same to it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
-
-import numpy as np
 
 from fastconv import grad
 from fastconv._core.arrays import Array, empty
-from fastconv._core.geometry import conv_geometry
 from fastconv._core.layouts import WEIGHT_INWARD
-from fastconv._core.select import wish_for_batch
-from fastconv._core.types import FLOATS
+from fastconv._core.select import wish_for_shapes
 from fastconv._core.windows import pool_geometry
 from fastconv.functional import CONVOLUTIONS
 from fastconv.layers import rows
@@ -63,15 +58,6 @@ class Options(NamedTuple):
         return (shape[0], shape[-1], *shape[1:-1]) if self.last else shape
 
 
-@lru_cache(maxsize=512)
-def _algorithm(o: Options, x: Sizes, w: Sizes, dtype: np.dtype[Any]) -> str:
-    """The algorithm of a convolution, x (N, C, *size) and w (*kernel, C / groups, O), and of its gradients."""
-    if dtype not in FLOATS:
-        return "auto"
-    g = conv_geometry(x, (w[-1], w[-2], *w[:-2]), o.stride, o.padding, o.dilation, o.groups)
-    return wish_for_batch(g, dtype)
-
-
 def weight_of(o: Options, w: Array) -> Array:
     """Keras' kernel in the order that fastconv's functions want beside such activations: a view."""
     return w if o.last else w.transpose(WEIGHT_INWARD[w.ndim])
@@ -91,6 +77,11 @@ class Step(ABC):
     def __init__(self, options: Options) -> None:
         self.options = options
 
+    @property
+    def keeps_result(self) -> bool:
+        """Whether `gradients` looks at the result."""
+        return False
+
     @abstractmethod
     def forward(self, x: Array, w: Array | None, threads: int | None = None) -> Array:
         """The result."""
@@ -99,16 +90,22 @@ class Step(ABC):
     def gradients(
         self, wanted: tuple[bool, bool], x: Array, w: Array | None, y: Array | None, dy: Array, threads: int
     ) -> Gradients:
-        """Those of x and w that are wanted; y is the result, which poolings alone are given."""
+        """Those of x and w that are wanted; y is the result of a step that `keeps_result`."""
 
 
-class Convolution(Step):
-    """A convolution, in groups or not."""
+class Weighted(Step):
+    """What both convolutions have."""
 
-    def _how(self, x: Sizes, w: Array, threads: int | None) -> dict[str, Any]:
-        o = self.options
-        algorithm = _algorithm(o, o.inward(x), w.shape, w.dtype)
+    def _how(self, images: Sizes, w: Array, threads: int | None) -> dict[str, Any]:
+        """How the convolution of images of this shape, and its gradients, are computed."""
+        o, (*kernel, inner, outer) = self.options, w.shape
+        options = (o.stride, o.padding, o.dilation, o.groups)
+        algorithm, _ = wish_for_shapes(o.inward(images), (outer, inner, *kernel), *options, w.dtype)
         return {"data_format": o.data_format, "algorithm": algorithm, "num_threads": threads}
+
+
+class Convolution(Weighted):
+    """A convolution, in groups or not."""
 
     def forward(self, x: Array, w: Array | None, threads: int | None = None) -> Array:
         assert w is not None
@@ -131,7 +128,7 @@ class Convolution(Step):
         return dx, dw
 
 
-class Transposed(Step):
+class Transposed(Weighted):
     """A transposed convolution to images of this size: the input gradient of the convolution with these options."""
 
     def __init__(self, options: Options, size: Sizes) -> None:
@@ -141,11 +138,6 @@ class Transposed(Step):
     def _shape(self, x: Array, w: Array) -> Sizes:
         """The result's."""
         return (len(x), *self.size, w.shape[-2]) if self.options.last else (len(x), w.shape[-2], *self.size)
-
-    def _how(self, shape: Sizes, w: Array, threads: int | None) -> dict[str, Any]:
-        o = self.options
-        algorithm = _algorithm(o, o.inward(shape), w.shape, w.dtype)
-        return {"data_format": o.data_format, "algorithm": algorithm, "num_threads": threads}
 
     def forward(self, x: Array, w: Array | None, threads: int | None = None) -> Array:
         assert w is not None
@@ -179,6 +171,11 @@ class Pooling(Step):
 class MaxPooling(Pooling):
     """The maximum of every window."""
 
+    @property
+    def keeps_result(self) -> bool:
+        """Channels last, where its gradient is native without places."""
+        return self.options.last
+
     def forward(self, x: Array, w: Array | None, threads: int | None = None) -> Array:
         o = self.options
         y: Array = MAXIMA[o.axes](x, self.size, o.stride, o.padding, data_format=o.data_format, num_threads=threads)
@@ -188,7 +185,7 @@ class MaxPooling(Pooling):
         self, wanted: tuple[bool, bool], x: Array, w: Array | None, y: Array | None, dy: Array, threads: int
     ) -> Gradients:
         o = self.options
-        if o.last and y is not None:  # natively without places
+        if y is not None:
             g = pool_geometry(o.inward(x.shape), self.size, o.stride, o.padding)
             return rows.max_pool_gradient(g, x, y, dy, threads), None
         dx: Array = MAX_GRADIENTS[o.axes](

@@ -8,8 +8,8 @@ import numpy as np
 
 from fastconv import _native
 from fastconv._core.arrays import Array, empty
-from fastconv._core.steps import ADD, MAX, SERIAL_BELOW, TYPES, applied
-from fastconv._core.threads import effective
+from fastconv._core.steps import ADD, MAX, TYPES, applied
+from fastconv.layers import rows
 
 LEAST: Final = 1 << 12  # values; below it NumPy alone is as fast
 
@@ -41,6 +41,5 @@ def add(x: Array, z: Array) -> Array:
         channels = x.shape[-1]
         shape = (1, x.size // channels, channels)
         strides = (((0, item * channels, item),) * 2) + ((0, 0, item),)
-    threads = effective(None) if x.size >= SERIAL_BELOW else 1
-    _native.elementwise(out, x, (z,), shape, strides, ((ADD, 0, 0.0),), threads)
+    _native.elementwise(out, x, (z,), shape, strides, ((ADD, 0, 0.0),), rows.team(x))
     return out

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from .. import _native
 from .._core import pooling
 from .._core.layouts import INWARD
+from .._core.steps import SERIAL_BELOW
 from .._core.threads import effective
 from .._core.windows import PoolGeometry
 from .._native import LONG_SUM
 from . import memory
 
 Array = NDArray[Any]
-SERIAL_BELOW = 1 << 17  # values: half a megabyte passes in some 20 microseconds, starting a team costs as much
 
 
 def _rows(x: Array) -> Array:

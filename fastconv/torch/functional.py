@@ -35,6 +35,7 @@ from .pooling import THEIRS_POOLED, pooled
 
 KEPT: Final = "_fastconv_calls"  # the attribute with what is taken
 COST: Final = 2e-6  # seconds that a function called under our mode takes longer
+KEY_COST: Final = 1e-5  # and as many more that one of FUNCTIONS does, for its key, whoever computes it
 
 
 def _takes(*names: str, **defaults: Any) -> Signature:
@@ -154,8 +155,7 @@ class Calls:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copies and pickles are made of the module's own class, and then as this is."""
-        state = self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__
-        return _anew, (type(self).__mro__[2],), state
+        return _anew, (type(self).__mro__[2],), self.__getstate__()
 
     @staticmethod
     def why_not(module: nn.Module) -> str:
@@ -209,11 +209,12 @@ class Found:
 
     times: dict[Key, tuple[float, float]] = field(default_factory=dict)
     functions: int = 0
+    keys: int = 0  # of functions that have one
 
     @property
     def cost(self) -> float:
-        """Seconds a run that functions under our mode take longer."""
-        return COST * self.functions
+        """Seconds a run that functions under our mode take longer; no part of `times`, as losers cost it too."""
+        return COST * self.functions + KEY_COST * self.keys
 
 
 class _Looking(OwnMode):
@@ -229,9 +230,11 @@ class _Looking(OwnMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """A function that was called, with its arguments."""
         kwargs = kwargs or {}
-        for module in dict.fromkeys(self.running):
-            self.found.setdefault(module, Found()).functions += 1
         function = FUNCTIONS.get(func)
+        for module in dict.fromkeys(self.running):
+            there = self.found.setdefault(module, Found())
+            there.functions += 1
+            there.keys += function is not None
         if function is not None and self.running and not isinstance(self.running[-1], self._swapped):
             found = key_of(function, args, kwargs)
             if found is not None:

@@ -91,7 +91,7 @@ class _Plans:
         weight, bias, axes = module.weight, module.bias, input.dim()
         last = lies_channels_last(input) or lies_channels_last(weight) or module.__dict__.get(CHANNELS_LAST, False)
         options = (tuple(module.stride), padding_of(sides), tuple(module.dilation), module.groups)
-        chosen, outputs = choice(tuple(input.shape), tuple(weight.shape), *options, input.dtype)
+        chosen, outputs = choice(input.shape, weight.shape, *options, dtype=input.dtype)
         how: dict[str, Any] = {
             "data_format": "channels_last" if last else "channels_first",
             "algorithm": chosen,

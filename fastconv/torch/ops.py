@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import lru_cache
 from math import prod
 from typing import Any, Final, NamedTuple
 
@@ -27,9 +26,8 @@ import fastconv
 from fastconv._core import forks
 from fastconv._core.arrays import Array
 from fastconv._core.documented import like
-from fastconv._core.geometry import conv_geometry
 from fastconv._core.layouts import INWARD, OUTWARD, WEIGHT_OUTWARD
-from fastconv._core.select import wish_for_batch
+from fastconv._core.select import wish_for_shapes
 from fastconv.functional import CONVOLUTIONS, TRANSPOSED
 
 from ..errors import ConvError
@@ -138,7 +136,7 @@ def array(name: str, tensor: Tensor, axes: Ints | None = None) -> Array:
 
 def tensor(values: Array) -> Tensor:
     """An array of ours as a tensor in the same memory."""
-    if values.dtype == BFLOAT16:
+    if BFLOAT16 is not None and values.dtype == BFLOAT16:  # NumPy calls None equal to float64
         return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(values)
 
@@ -164,19 +162,15 @@ def padding_of(sides: Ints) -> Any:
     return before if before == after else tuple(zip(before, after, strict=True))
 
 
-@lru_cache(maxsize=256)
-def choice(
-    input_shape: tuple[int, ...], weight_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int,
-    dtype: torch.dtype,
-) -> tuple[str, int]:  # fmt: skip
+def choice(input_shape: Ints, weight_shape: Ints, *options: Any, dtype: torch.dtype) -> tuple[str, int]:
     """The algorithm of a convolution (N, C, *size), chosen for the whole batch, and the outputs of a channel."""
-    g = conv_geometry(input_shape, weight_shape, stride, padding, dilation, groups)
-    return wish_for_batch(g, NUMPY_DTYPES.get(dtype, np.dtype(np.float32))), g.batch * prod(g.output_size)
+    computed = NUMPY_DTYPES.get(dtype, NUMPY_DTYPES[torch.float32])
+    return wish_for_shapes(tuple(input_shape), tuple(weight_shape), *options, computed)
 
 
-def algorithm(*arguments: Any) -> str:
+def algorithm(*arguments: Any, dtype: torch.dtype) -> str:
     """The algorithm of a convolution and of its gradients."""
-    return choice(*arguments)[0]
+    return choice(*arguments, dtype=dtype)[0]
 
 
 # ---- operators -----------------------------------------------------------------------------------------------------
@@ -218,7 +212,7 @@ def _operators(axes: int) -> Operators:
         shift = None if bias is None else array("bias", bias)
         options = (tuple(stride), padding_of(padding), tuple(dilation), groups)
         how: dict[str, Any] = {
-            "algorithm": algorithm(tuple(input.shape), tuple(weight.shape), *options, input.dtype),
+            "algorithm": algorithm(input.shape, weight.shape, *options, dtype=input.dtype),
             "num_threads": threads(),
         }
         if result_is_channels_last(input, weight):
@@ -259,7 +253,7 @@ def _operators(axes: int) -> Operators:
         steps, pads, spacing = tuple(stride), padding_of(padding), tuple(dilation)
         shape = (input.shape[0], channels, *output_size)
         how: dict[str, Any] = {
-            "algorithm": algorithm(shape, tuple(weight.shape), steps, pads, spacing, groups, input.dtype),
+            "algorithm": algorithm(shape, weight.shape, steps, pads, spacing, groups, dtype=input.dtype),
             "data_format": "channels_last" if last else "channels_first",
             "num_threads": threads(),
         }
@@ -297,7 +291,7 @@ def _operators(axes: int) -> Operators:
         """The gradient of a convolution with respect to its weight, contiguous."""
         size = (grad_output.shape[1], input.shape[1] // groups, *kernel_size)
         options = (tuple(stride), padding_of(padding), tuple(dilation), groups)
-        how = algorithm(tuple(input.shape), size, *options, input.dtype)
+        how = algorithm(input.shape, size, *options, dtype=input.dtype)
         x, dy = array("input", input), array("grad_output", grad_output)
         return torch.from_numpy(weight_gradient(x, size, dy, *options, algorithm=how, num_threads=threads()))
 

@@ -65,7 +65,7 @@ class _Largest:
 
     def _pooled(self: Any, axes: int, input: Tensor) -> Tensor:
         if self.return_indices:
-            result: Tensor = POOL_MODULES[True, axes].forward(self, input)
+            result: Tensor = super().forward(input)  # type: ignore[misc]
             return result
         return pooled(True, axes, input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
 
@@ -147,10 +147,6 @@ class AvgPool3d(_Mean, nn.AvgPool3d):
             return self._pooled(3, input)
 
 
-POOL_MODULES: Final[dict[tuple[bool, int], Any]] = {
-    (True, 1): nn.MaxPool1d, (True, 2): nn.MaxPool2d, (True, 3): nn.MaxPool3d,
-    (False, 1): nn.AvgPool1d, (False, 2): nn.AvgPool2d, (False, 3): nn.AvgPool3d,
-}  # fmt: skip
 POOL_SWAPS: Final[dict[type[Any], type[Any]]] = {
     nn.MaxPool1d: MaxPool1d, nn.MaxPool2d: MaxPool2d, nn.MaxPool3d: MaxPool3d, nn.AvgPool1d: AvgPool1d,
     nn.AvgPool2d: AvgPool2d, nn.AvgPool3d: AvgPool3d,

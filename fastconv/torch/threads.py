@@ -21,14 +21,13 @@ def share() -> None:
     """Run our work on PyTorch's threads from now on, if its OpenMP is GNU's and can be found."""
     found = _openmp_of_torch()
     if found is not None:
-        names = ("GOMP_parallel", "omp_get_thread_num", "omp_in_parallel")
-        parallel, seat, inside = (ctypes.cast(getattr(found, name), ctypes.c_void_p).value or 0 for name in names)
-        _native.use_threads_of(parallel, seat, inside)
+        names = ("GOMP_parallel", "omp_get_thread_num", "omp_in_parallel", "omp_get_max_threads")
+        _native.use_threads_of(*(ctypes.cast(getattr(found, name), ctypes.c_void_p).value or 0 for name in names))
 
 
 def give_back() -> None:
     """Threads of our own again."""
-    _native.use_threads_of(0, 0, 0)
+    _native.use_threads_of(0, 0, 0, 0)
 
 
 def _openmp_of_torch() -> ctypes.CDLL | None:

@@ -15,7 +15,17 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
-from fastconv.torch import Conv2d, MaxPool2d, accelerate, functional, measuring, pooling, restore, swap  # noqa: E402
+from fastconv.torch import (  # noqa: E402
+    Conv2d,
+    MaxPool2d,
+    accelerate,
+    functional,
+    measuring,
+    ops,
+    pooling,
+    restore,
+    swap,
+)
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -163,13 +173,15 @@ def test_calls_in_threads_and_after_errors() -> None:
 
 
 def test_what_is_not_taken_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functional, "COST", 1e9)
     net, x = Net().eval(), torch.randn(1, 3, 18, 18)
-    report = accelerate(net, x)
-    calls = [decision for decision in report.decisions if decision.kind == "call"]
-    assert len(calls) == 3 and not any(decision.swapped for decision in calls)
-    assert all(decision.why == "looking for the calls would take as long" and decision.times for decision in calls)
-    monkeypatch.setattr(functional, "COST", -1e9)
+    for name, other in (("COST", "KEY_COST"), ("KEY_COST", "COST")):
+        monkeypatch.setattr(functional, name, 1e9)
+        monkeypatch.setattr(functional, other, 0.0)
+        report = accelerate(net, x)
+        calls = [decision for decision in report.decisions if decision.kind == "call"]
+        assert len(calls) == 3 and not any(decision.swapped for decision in calls)
+        assert all(decision.why == "looking for the calls would take as long" and decision.times for decision in calls)
+    monkeypatch.setattr(functional, "KEY_COST", -1e9)
     monkeypatch.setattr(swap, "GAIN", 1e9)
     assert {d.why for d in accelerate(net, x).decisions} == {"PyTorch is as fast or faster"}
 
@@ -194,7 +206,7 @@ POOLS = [
 
 @pytest.mark.parametrize(("largest", "axes", "options", "named"), POOLS)
 def test_poolings(largest: bool, axes: int, options: Any, named: Any) -> None:
-    kind = pooling.POOL_MODULES[largest, axes]
+    kind = getattr(nn, f"{'Max' if largest else 'Avg'}Pool{axes}d")
     theirs = kind(*options, **named)
     ours = pooling.POOL_SWAPS[kind](*options, **named)
     x = torch.randn(2, 5, *(9, 8, 7)[:axes])
@@ -253,3 +265,13 @@ def test_bfloat16_is_computed_in_float32_and_rounded_once(last: bool) -> None:
     assert net[0].weight.grad is not None
     assert accelerate(plain).swapped == [] and "pass an example" in str(accelerate(plain))
     assert accelerate(plain.train(), x).swapped == []
+
+
+def test_float64_is_not_taken_for_bfloat16_where_numpy_does_not_know_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy calls float64 equal to None, which stands where ml_dtypes is missing."""
+    monkeypatch.setattr(ops, "BFLOAT16", None)
+    plain = nn.Conv2d(3, 16, 3, padding=1).double().eval()
+    net, x = copy.deepcopy(plain), torch.randn(2, 3, 20, 22, dtype=torch.float64)
+    net.__class__ = Conv2d
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), plain(x))

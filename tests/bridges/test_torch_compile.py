@@ -234,6 +234,47 @@ def test_other_types_are_pytorchs() -> None:
     assert compile_reports()[-1].left == {}
 
 
+HALF = torch.float16
+MIXED = {  # with what is of a type that is not taken, and whether that comes from outside
+    "an input": lambda x, h: x * h.float().mean(),
+    "numbers made": lambda x, h: x + torch.full_like(x, 0.5, dtype=HALF).float(),
+    "a cast there and back": lambda x, h: x.to(HALF).float() + torch.zeros_like(x, dtype=HALF),
+    "a complex product": lambda x, h: (x * 2j).imag,
+    "a complex sum": lambda x, h: torch.view_as_real(torch.complex(x, x) + 1).sum(-1),
+    "half a norm": lambda x, h: x + F.layer_norm(h, h.shape[-1:]).float().sum(),
+    "half of attention": lambda x, h: x + F.scaled_dot_product_attention(h, h, h, is_causal=True).float().mean(),
+    "a batch's norm of halves": lambda x, h: x + F.batch_norm(h, h[0, :, 0, 0], h[0, :, 0, 0] ** 2 + 1).float().sum(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_halves_and_complex_numbers_leave_the_rest_ours(name: str, parts: list[Part]) -> None:
+    first, second = nn.Conv2d(3, 4, 3, padding=1).eval(), nn.Conv2d(4, 4, 3, padding=1).eval()
+
+    def net(x: Any, h: Any) -> Any:
+        return second(MIXED[name](F.relu(first(x)), h))
+
+    x, h = torch.randn(1, 3, 12, 10), torch.randn(1, 4, 6, 6).to(HALF)
+    agree(compile_it(net), net, x, h, runs=RUNS, tolerance=1e-4)
+    report = compile_reports()[-1]
+    assert report.left and report.parts and len(report.left) < report.operators
+    assert all(part.programs == 1 for part in parts) and len(parts) == len(report.parts)
+
+
+def test_rows_of_attention_that_see_nothing_are_zeros() -> None:
+    """As PyTorch's, under a mask that hides all of a row."""
+    weight = torch.eye(4).view(4, 4, 1, 1)
+    mask = torch.zeros(6, 6).masked_fill(torch.eye(6, dtype=torch.bool), -float("inf"))
+    mask[2] = -float("inf")
+    seen = torch.ones(6, 6, dtype=torch.bool).tril(-1)
+
+    def net(x: Any) -> list[Any]:
+        x = F.conv2d(x, weight)
+        return [F.scaled_dot_product_attention(x, x, x, one) for one in (mask, seen)]
+
+    agree(compile_it(net), net, torch.randn(2, 4, 6, 8), runs=RUNS)
+
+
 def test_buffers_that_are_written_are_written() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).train()
     other, x = copy.deepcopy(net), torch.randn(4, 3, 9, 9)
@@ -269,6 +310,31 @@ def _stepped(net: Any) -> None:
     optimizer.zero_grad()
 
 
+class Scaled(nn.Module):
+    """A convolution and weights of one and two bytes, as of tables and pruning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        for name, kind in (("table", torch.int16), ("steps", torch.int8), ("kept", torch.bool)):
+            self.register_buffer(name, torch.ones(4, 1, 3, dtype=kind)[:, :, ::2])
+
+    def forward(self, x: Any) -> Any:
+        y = self.conv(x)
+        for scale in (self.table, self.steps, self.kept):
+            y = y * scale[..., :1].float()
+        return y
+
+
+@pytest.mark.parametrize("name", ["table", "steps", "kept"])
+def test_writes_to_weights_of_few_bytes_are_seen(name: str) -> None:
+    net, x = Scaled().eval(), torch.randn(1, 3, 9, 9)
+    compiled = compile_it(net)
+    agree(compiled, net, x, runs=RUNS)
+    getattr(net, name).numpy().fill(0)
+    agree(compiled, net, x, runs=RUNS)
+
+
 WRITES = {
     "in place": lambda net: net[0].weight.mul_(1.5),
     "past the counter": lambda net: net[0].weight.data.mul_(1.5),
@@ -293,6 +359,17 @@ def test_writes_to_weights_are_seen(parts: list[Part]) -> None:
             agree(compiled, net, x, runs=3)
             before = net(x)
     assert all(part.programs == 1 for part in parts)
+
+
+def test_writes_among_zeros_are_seen() -> None:
+    """As of weights that were pruned."""
+    net, x = classifier(), torch.randn(2, 3, 9, 8)
+    compiled = compile_it(net)
+    with torch.no_grad():
+        net[0].weight.view(-1)[torch.arange(432) % 7 != 1] = 0
+    agree(compiled, net, x, runs=RUNS)
+    net[0].weight.data.mul_(1.5)
+    agree(compiled, net, x, runs=RUNS)
 
 
 def test_weights_that_change_in_every_call_make_no_programs(parts: list[Part]) -> None:

@@ -9,8 +9,7 @@ import torch
 from torch import fx
 
 from ...graph.operators import INTERNAL
-from ..ops import ARRAY_DTYPES
-from .trace import ONNX_TYPES, Refused, Tracer, converts
+from .trace import Refused, Tracer, converts
 
 SAME: Final = {
     "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "abs": "Abs",
@@ -54,7 +53,7 @@ def _function(t: Tracer, node: fx.Node, a: Any) -> Any:
     return t.add(SAME[name], [t.name(a.self, kind)])
 
 
-@converts("alias", "clone", "detach", "lift_fresh_copy", "contiguous", "_conj", "resolve_conj")
+@converts("alias", "clone", "detach", "lift_fresh_copy")
 def _itself(t: Tracer, node: fx.Node, a: Any) -> Any:
     return t.add("Identity", [t.name(a.self)])
 
@@ -62,8 +61,6 @@ def _itself(t: Tracer, node: fx.Node, a: Any) -> Any:
 @converts("_to_copy")
 def _cast(t: Tracer, node: fx.Node, a: Any) -> Any:
     kind = kind_of(node)
-    if kind not in ONNX_TYPES:
-        raise Refused(f"a value of {kind}")
     return t.name(a.self, kind) if t.fake(a.self).dtype is not kind else t.add("Identity", [t.name(a.self)])
 
 
@@ -91,9 +88,8 @@ def _gelu(t: Tracer, node: fx.Node, a: Any) -> Any:
 def _elu(t: Tracer, node: fx.Node, a: Any) -> Any:
     if a.input_scale != 1:
         raise Refused("an exponent that is scaled")
-    made = t.add("Elu", [t.name(a.self)], alpha=float(a.alpha))
     if a.scale == 1:
-        return made
+        return t.add("Elu", [t.name(a.self)], alpha=float(a.alpha))
     return t.add("Selu", [t.name(a.self)], alpha=float(a.alpha), gamma=float(a.scale))
 
 
@@ -179,8 +175,6 @@ def _arithmetic(t: Tracer, node: fx.Node, a: Any) -> Any:
 @converts(*COMPARISONS, "ne")
 def _comparison(t: Tracer, node: fx.Node, a: Any) -> Any:
     kind = torch.result_type(_number(t, a.self), _number(t, a.other))
-    if kind not in ARRAY_DTYPES:
-        raise Refused(f"a comparison in {kind}")
     operands = [_operand(t, a.self, kind), _operand(t, a.other, kind)]
     name = called(node)
     return t.add("Not", [t.add("Equal", operands)]) if name == "ne" else t.add(COMPARISONS[name], operands)
@@ -276,11 +270,14 @@ def _variance(t: Tracer, node: fx.Node, a: Any) -> Any:
 
 @converts("_safe_softmax")
 def _safe_softmax(t: Tracer, node: fx.Node, a: Any) -> Any:
-    """Zeros where everything is hidden."""
-    kind, x = t.fake(a.self).dtype, t.name(a.self)
-    most = t.add("ReduceMax", [x, t.integers([a.dim])], keepdims=1)
+    return softmax_of_seen(t, t.name(a.self), t.fake(a.self).dtype, a.dim)
+
+
+def softmax_of_seen(t: Tracer, x: str, kind: Any, axis: int) -> Any:
+    """A softmax with zeros where everything is hidden, that is -inf."""
+    most = t.add("ReduceMax", [x, t.integers([axis])], keepdims=1)
     hidden = t.add("Equal", [most, t.name(-float("inf"), kind)])
-    return t.add("Where", [hidden, t.name(0.0, kind), t.add("Softmax", [x], axis=a.dim)])
+    return t.add("Where", [hidden, t.name(0.0, kind), t.add("Softmax", [x], axis=axis)])
 
 
 @converts("cumsum")

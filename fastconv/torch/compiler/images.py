@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import fx
 
-from ..ops import ARRAY_DTYPES, sizes
-from .elementwise import called
-from .trace import Refused, Tracer, converts, whole
+from ..ops import sizes
+from .elementwise import called, softmax_of_seen
+from .trace import Refused, Tracer, array_type, converts, whole
 
 
 def _each(values: Any, axes: int) -> list[int]:
@@ -95,7 +95,7 @@ def _adaptive(t: Tracer, node: fx.Node, a: Any) -> Any:
 
 
 def _factor(t: Tracer, given: Any, neutral: int, shape: Sequence[int], kind: Any) -> str:
-    return t.name(given) if given is not None else t.constant(np.full(shape, neutral, ARRAY_DTYPES[kind]))
+    return t.name(given) if given is not None else t.constant(np.full(shape, neutral, array_type(kind)))
 
 
 @converts("_native_batch_norm_legit_no_training", "native_batch_norm", "_native_batch_norm_legit")
@@ -174,13 +174,15 @@ def _attention(t: Tracer, node: fx.Node, a: Any) -> Any:
     turned = t.add("Transpose", [t.name(a.key)], perm=[*range(len(k) - 2), len(k) - 1, len(k) - 2])
     scores = t.add("Mul", [t.add("MatMul", [t.name(a.query), turned]), t.name(scale, kind)])
     if a.is_causal:
-        hidden = np.triu(np.full((q[-2], k[-2]), -np.inf, ARRAY_DTYPES[kind]), 1)
+        hidden = np.triu(np.full((q[-2], k[-2]), -np.inf, array_type(kind)), 1)
         scores = t.add("Add", [scores, t.constant(hidden)])
-    if a.attn_mask is not None:
+    if a.attn_mask is None:
+        weights = t.add("Softmax", [scores], axis=-1)
+    else:
         if t.fake(a.attn_mask).dtype is torch.bool:
             raise Refused("a mask of what is true")
-        scores = t.add("Add", [scores, t.name(a.attn_mask, kind)])
-    made = t.add("MatMul", [t.add("Softmax", [scores], axis=-1), t.name(a.value)])
+        weights = softmax_of_seen(t, t.add("Add", [scores, t.name(a.attn_mask, kind)]), kind, -1)
+    made = t.add("MatMul", [weights, t.name(a.value)])
     return made if called(node) == "scaled_dot_product_attention" else [made]
 
 

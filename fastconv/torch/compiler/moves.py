@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from ..ops import ARRAY_DTYPES
 from .elementwise import called, kind_of
-from .trace import Refused, Tracer, converts, whole
+from .trace import Refused, Tracer, array_type, converts, whole
 
 LAST: Final = (1 << 63) - 1
 
@@ -20,7 +19,7 @@ def _zeros(shape: tuple[int, ...]) -> dict[str, Any]:
     return {"allowzero": 1} if 0 in shape else {}
 
 
-@converts("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "flatten", "unflatten", "view_as")
+@converts("view", "_unsafe_view", "unsqueeze", "squeeze")
 def _reshape(t: Tracer, node: fx.Node, a: Any) -> Any:
     if t.fake(a.self).dtype is not kind_of(node):
         raise Refused("the bits of values as another type")
@@ -36,20 +35,18 @@ def _same_places(t: Tracer, node: fx.Node, a: Any) -> Any:
     return t.add("Identity", [t.name(a.self)])
 
 
-@converts("permute", "transpose", "t", "movedim", "swapaxes")
+@converts("permute", "transpose", "t")
 def _transpose(t: Tracer, node: fx.Node, a: Any) -> Any:
     rank, name = len(t.shape(a.self)), called(node)
     if name == "permute":
         perm = [dim % rank for dim in a.dims]
     elif name == "t":
         perm = [*range(rank)][::-1]
-    elif name == "transpose":
+    else:
         perm = [*range(rank)]
         first, second = a.dim0 % max(rank, 1), a.dim1 % max(rank, 1)
         if rank:
             perm[first], perm[second] = second, first
-    else:
-        raise Refused("axes moved about")
     return t.add("Transpose", [t.name(a.self)], perm=perm)
 
 
@@ -82,7 +79,7 @@ def _stack(t: Tracer, node: fx.Node, a: Any) -> Any:
     return t.add("Concat", parts, axis=axis)
 
 
-@converts("split", "split_with_sizes", "chunk", "unbind")
+@converts("split", "split_with_sizes", "unbind")
 def _split(t: Tracer, node: fx.Node, a: Any) -> Any:
     parts: Any = node.meta["val"]
     rank = len(t.shape(a.self))
@@ -104,13 +101,6 @@ def _slice(t: Tracer, node: fx.Node, a: Any) -> Any:
 @converts("select")
 def _select(t: Tracer, node: fx.Node, a: Any) -> Any:
     return t.add("Gather", [t.name(a.self), t.constant(np.int64(whole(a.index)))], axis=a.dim)
-
-
-@converts("narrow")
-def _narrow(t: Tracer, node: fx.Node, a: Any) -> Any:
-    first = whole(a.start)
-    ends = [t.integers([value]) for value in (first, first + whole(a.length), a.dim)]
-    return t.add("Slice", [t.name(a.self), *ends])
 
 
 @converts("flip")
@@ -164,7 +154,7 @@ def _filled(t: Tracer, node: fx.Node, a: Any) -> Any:
     value = a.fill_value if "full" in name else int("ones" in name)
     if isinstance(value, fx.Node):
         raise Refused("a value that is a tensor")
-    return t.constant(np.full(t.shape(node), value, ARRAY_DTYPES[kind_of(node)]))
+    return t.constant(np.full(t.shape(node), value, array_type(kind_of(node))))
 
 
 # ---- parts that are written ----------------------------------------------------------------------------------------

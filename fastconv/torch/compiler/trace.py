@@ -30,6 +30,13 @@ class Refused(Exception):
     """Why a node is left to PyTorch."""
 
 
+def array_type(kind: Any) -> np.dtype[Any]:
+    """NumPy's type for PyTorch's, if programs take it: no halves, which others compute better, and no complex ones."""
+    if kind not in ARRAY_DTYPES:
+        raise Refused(f"a value of {kind}")
+    return ARRAY_DTYPES[kind]
+
+
 class Arguments:
     """The arguments of a node, by the names of the schema; what was left out has its default."""
 
@@ -92,12 +99,15 @@ class Tracer:
         if not isinstance(node, fx.Node):
             if kind is None:
                 raise Refused(f"an argument {node!r}, where there should be a tensor")
-            return self.constant(np.asarray(node, ARRAY_DTYPES[kind]))
+            return self.constant(np.asarray(node, array_type(kind)))
         found = self.names[node]
         if not isinstance(found, str):
             raise Refused("several values at once")
         own = self.fake(node).dtype
-        return found if kind is None or own is kind else self.add("Cast", [found], to=ONNX_TYPES[kind])
+        if kind is None or own is kind:
+            return found
+        array_type(kind)
+        return str(self.add("Cast", [found], to=ONNX_TYPES[kind]))
 
     def constant(self, array: Any) -> str:
         """An array in the graph."""
@@ -160,8 +170,12 @@ class Tracer:
                 args, kwargs = fx.map_arg((node.args, node.kwargs), lambda one: self._evaluated[one])
                 self._evaluate(node, target(*args, **kwargs))
             return
-        if any(isinstance(one.meta.get("val"), torch.Tensor) and one not in self.names for one in inputs):
-            raise Refused("it reads what fastconv does not compute")
+        for one in inputs:
+            found = one.meta.get("val")
+            if isinstance(found, torch.Tensor):
+                if one not in self.names:
+                    raise Refused("it reads what fastconv does not compute")
+                self._types(found)
         converter = CONVERTERS.get(packet._qualified_op_name)
         if converter is None:
             raise Refused("an operator that fastconv does not have")
@@ -171,12 +185,12 @@ class Tracer:
         """A value that is the same in every run."""
         if not isinstance(value, torch.Tensor):
             raise Refused("a result that is no tensor")
-        self._evaluated[node] = value
         self._types(value)
+        self._evaluated[node] = value
         self.names[node] = self.constant(value.detach().numpy().copy())
 
     def _own_types(self, node: fx.Node) -> None:
-        """Refuse what is not computed in the memory of this machine, or in types that others compute better."""
+        """Refuse what is not computed in the memory of this machine, or in types that are not taken."""
         found = node.meta.get("val")
         if isinstance(found, torch.Tensor):
             self._types(found)
@@ -186,8 +200,7 @@ class Tracer:
 
     @staticmethod
     def _types(value: Any) -> None:
-        if not isinstance(value, torch.Tensor) or value.dtype not in ARRAY_DTYPES:
-            raise Refused(f"a value of {getattr(value, 'dtype', type(value).__name__)}")
+        array_type(getattr(value, "dtype", type(value).__name__))
         if value.device.type != "cpu" or value.layout is not torch.strided:
             raise Refused(f"a value on {value.device} that lies {value.layout}")
 
