@@ -192,7 +192,7 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
         return region_pixels(q, tile, None if s.mode else s.input_size) * leading * element
 
     source, together, tile, reduction, *_ = _largest_tile(s, size, in_place, region_bytes)
-    if source == REGION and not s.mode and min(size) > 0:
+    if source == REGION and not s.mode and 0 not in (*size, s.channels, s.outputs):
         cut = best_cut(s, q, size, tile, _most_unequal(m, tile, region_bytes), images, threads)
         if cut.edges != tuple(even_edges(n, of) for n, of in zip(size, tile, strict=True)):
             largest = triple([max(end - first for first, end in pairwise(edges)) for edges in cut.edges])

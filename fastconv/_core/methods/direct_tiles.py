@@ -95,7 +95,7 @@ def cost(s: Sums, ways: tuple[Along, Along, Along], images: int, threads: int, e
 def best_cut(
     s: Sums, q: Pass, size: Triple, tile: Triple, largest: tuple[int, int], images: int, threads: int
 ) -> Cut:  # fmt: skip
-    """What takes least: equal tiles of such a size, or unequal ones of a plane, of at most `largest` rows and columns."""
+    """What takes least: equal tiles of such a size, or unequal ones of a plane, up to `largest` rows and columns."""
 
     def ways(axis: int) -> list[Along]:
         if axis == 0:
