@@ -101,7 +101,7 @@ cdef class Direct(Program):
 
     codes       `compute`, `input`, `weight`, `result`
     extent      `groups`, `channels` and `outputs` of one group (the reduction, and the width of the panels), `size` of the
-                output (z, y, x), `input_size` (z, y, x), `mode` of the padding
+                output (z, y, x), `input_size` (z, y, x), `mode` of the padding, `terms` of a sum where others are zeros
     passes      the output (i, j, k) of a pass sums x[.., i*stride[0] + taps[0][a], j*stride[1] + taps[1][b], ...] over its
                 `taps`, which are the `places` of the kernel, and lies at `phase` + (i, j, k) * `step` of y. `merge`
                 phases (z, y, x) share a pass: outputs [phase z][phase y][phase x][channel] of one panel, each at its own
@@ -147,6 +147,8 @@ cdef class Direct(Program):
         three(pass_.step, p.apart)
         three(pass_.merge, p.merge)
         p.merged = p.outputs // (p.merge[0] * p.merge[1] * p.merge[2])
+        taps = len(pass_.taps[0]) * len(pass_.taps[1]) * len(pass_.taps[2])
+        p.long_ = is_long(p.kernels, taps * p.channels if extent.terms is None else extent.terms)
         for axis in range(3):
             p.extent[axis] = max(0, (p.full[axis] - p.phase[axis] + p.apart[axis] - 1) // p.apart[axis])
         direct_taps(p, pass_.taps, pass_.places)
@@ -230,6 +232,8 @@ cdef class Direct(Program):
             p[0] = self.chosen(i, direct_usable(self.kernels, &vx, self.input, self.passes[i].groups))[0]
             p.x, p.activation, p.bias = vx, activation, vb.p
             p.requantise, p.multiplier = requantise, <const float*>vm.p
+            if p.merge[2] > 1 and vb.p != NULL:
+                p.bias = direct_bias_beside(work, p, vb.p)
             p.has_residual = residual is not None
             direct_phase(p, &p.y, &vy)
             work.place(&p.x.p)
@@ -274,6 +278,15 @@ cdef fc_requantise* direct_requantise(Work work, how, int result) except NULL:
     cdef fc_requantise* own = <fc_requantise*>work.own(sizeof(fc_requantise))
     own.zero, own.low, own.high, own.is_signed = how.zero, how.low, how.high, result == FC_I8
     own.wide = how.wide
+    return own
+
+
+cdef char* direct_bias_beside(Work work, const DirectPass* p, const char* bias) except NULL:
+    """The bias once for each phase of a row, in the memory of a work."""
+    cdef size g, bytes = p.merged * p.kernels.size
+    cdef char* own = <char*>work.own(p.merge[2] * bytes)
+    for g in range(p.merge[2]):
+        memcpy(own + g * bytes, bias, bytes)
     return own
 
 
@@ -368,7 +381,6 @@ cdef int direct_prepare(DirectPass* p, const size* input_size, size panels_per_t
     cdef size i
     cdef int axis
     p.width = kernels.vectors * kernels.lanes
-    p.long_ = is_long(kernels, volume(p.taps) * p.channels)
     p.sum_block = block_terms(volume(p.taps), p.channels)
     if p.long_:
         p.kc = min(p.kc, p.sum_block)
@@ -707,25 +719,42 @@ cdef void direct_store(const DirectPass* p, const Tile* t, const char* c, const 
 
 
 cdef void direct_spread(const DirectPass* p, const Tile* t, const char* c, size width, char* to) noexcept nogil:
-    """The sums of merged phases, side by side in a panel, to their pixels of y: the last may lie outside."""
-    cdef size m, e, f, g, number, z, r, planes, rows, columns, row
+    """The sums of merged phases, side by side in a panel, to their pixels of y: the last may lie outside. The pixels of a
+    row are stored together where they lie side by side."""
+    cdef size m, e, f, g, beside, z, r, planes, rows, whole = 0, count, columns
+    cdef bint lie = (p.y.s[3] == p.merge[2] * p.merged * p.y.s[1] and p.merge[2] > 1)
+    if lie:
+        whole = min(t.shape[2], p.full[2] // p.merge[2] - t.first[2])
     for m in range(t.images):
         for e in range(p.merge[0]):
             planes = min(t.shape[0], (p.full[0] - e + p.merge[0] - 1) // p.merge[0] - t.first[0])
             for f in range(p.merge[1]):
                 rows = min(t.shape[1], (p.full[1] - f + p.merge[1] - 1) // p.merge[1] - t.first[1])
-                for g in range(p.merge[2]):
-                    columns = min(t.shape[2], (p.full[2] - g + p.merge[2] - 1) // p.merge[2] - t.first[2])
-                    number = (e * p.merge[1] + f) * p.merge[2] + g
-                    for z in range(planes if columns > 0 else 0):
-                        for r in range(rows):
-                            row = (m * t.shape[0] + z) * t.shape[1] + r
-                            p.kernels.store[p.y_code](
-                                c + (row * t.shape[2] * width + number * p.merged) * p.kernels.size, width, columns,
-                                p.merged,
-                                to + m * p.y.s[0] + e * (p.y.s[4] // p.merge[0]) + f * (p.y.s[2] // p.merge[1])
-                                + g * (p.y.s[3] // p.merge[2]) + z * p.y.s[4] + r * p.y.s[2], p.y.s[3], p.y.s[1],
-                                p.bias, p.activation, NULL, 0, 0)
+                for z in range(planes):
+                    for r in range(rows):
+                        beside = (e * p.merge[1] + f) * p.merge[2] * p.merged
+                        beside += ((m * t.shape[0] + z) * t.shape[1] + r) * t.shape[2] * width
+                        direct_spread_row(
+                            p, t, c + beside * p.kernels.size, width, whole,
+                            to + m * p.y.s[0] + e * (p.y.s[4] // p.merge[0]) + f * (p.y.s[2] // p.merge[1])
+                            + z * p.y.s[4] + r * p.y.s[2])
+
+
+cdef inline void direct_spread_row(const DirectPass* p, const Tile* t, const char* c, size width, size whole,
+                                   char* to) noexcept nogil:
+    """The phases of a row of sums: of the first `whole` columns all together, then one after the other."""
+    cdef size g, columns, skipped = max(<size>0, whole)
+    if skipped > 0:
+        p.kernels.store[p.y_code](c, width, skipped, p.merge[2] * p.merged, to, p.y.s[3], p.y.s[1], p.bias,
+                                  p.activation, NULL, 0, 0)
+    c += skipped * width * p.kernels.size
+    to += skipped * p.y.s[3]
+    for g in range(p.merge[2]):
+        columns = min(t.shape[2], (p.full[2] - g + p.merge[2] - 1) // p.merge[2] - t.first[2]) - skipped
+        if columns > 0:
+            p.kernels.store[p.y_code](c + g * p.merged * p.kernels.size, width, columns, p.merged,
+                                      to + g * (p.y.s[3] // p.merge[2]), p.y.s[3], p.y.s[1], p.bias, p.activation, NULL,
+                                      0, 0)
 
 
 cdef inline bint streamed(const DirectPass* p) noexcept nogil:

@@ -29,6 +29,7 @@ class Extent(NamedTuple):
     size: tuple[int, int, int]
     input_size: tuple[int, int, int]
     mode: int
+    terms: int | None = None
 
 
 Array = NDArray[Any]

@@ -53,7 +53,8 @@ def test_these_cases_do_merge(case: Any) -> None:
     program = plan_for(g, Direction.INPUT_GRADIENT, Types(float32, float32, float32), 1).program
     assert isinstance(program, DirectProgram)
     if len(program.sums.passes) * channels <= lanes * vectors and lanes >= 16:
-        assert program.merged is not None and program.merged.merge == (1, *stride)
+        assert program.merged is not None
+        assert all(n % of == 0 for n, of in zip(program.merged.one.merge, (1, *stride), strict=True))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
@@ -105,3 +106,77 @@ def test_bits_of_one_image_and_of_threads() -> None:
         np.testing.assert_array_equal(again, whole)
     for n in range(5):
         np.testing.assert_array_equal(_both(CASES[0], grad_output[n : n + 1], weight, options)[0], whole[n : n + 1])
+
+
+FEW = [
+    # channels, outputs, input size, kernel, stride, padding, dilation
+    (20, 3, (23, 30), (7, 7), (1, 1), (3, 3), (1, 1)),
+    (9, 1, (17, 16), (5, 4), (1, 1), (2, 1), (1, 1)),
+    (64, 3, (11, 13), (9, 9), (1, 1), (4, 4), (1, 1)),  # long sums
+    (5, 2, (12, 13), (4, 4), (2, 2), (1, 1), (1, 1)),
+    (6, 1, (21, 40), (7, 5), (1, 1), (3, 4), (1, 2)),
+    (1, 1, (2, 3), (3, 3), (1, 1), (1, 1), (1, 1)),  # fewer outputs than neighbours
+    (30, 1, (1, 50), (1, 7), (1, 1), (0, 3), (1, 1)),
+]
+
+
+def _few(case: Any, dtype: str, images: int = 2) -> tuple[Any, Any, Any, dict[str, Any]]:
+    channels, outputs, size, kernel, stride, padding, dilation = case
+    rng = np.random.default_rng(channels * 100 + outputs)
+    x = rng.integers(-8, 9, (images, channels, *size)).astype(dtype)
+    weight = rng.integers(-8, 9, (outputs, channels, *kernel)).astype(dtype)
+    bias = rng.integers(-9, 9, outputs).astype(dtype)
+    return x, weight, bias, {"stride": stride, "padding": padding, "dilation": dilation}
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", FEW)
+def test_neighbours_of_few_outputs_in_plans(case: Any, dtype: str, layout: str) -> None:
+    """Exact on whole numbers; beside what is not finite, too, in inputs and weights."""
+    x, weight, bias, options = _few(case, dtype)
+    last = layout == "NHWC"
+    for value in (None, np.nan, np.inf):
+        for where in ("input", "weight"):
+            a, w = x.copy(), weight.copy()
+            if value is not None:
+                array = a[1] if where == "input" else w
+                array[tuple(n // 2 for n in array.shape)] = value
+            expected = np.maximum(reference.conv2d(a, w, bias, **options), 0)
+            given, held = (a.transpose(0, 2, 3, 1), w.transpose(2, 3, 1, 0)) if last else (a, w)
+            plan = fastconv.plan_conv2d(
+                given.shape, held, bias, data_format=layout, activation="relu", algorithm="direct", **options
+            )  # fmt: skip
+            got = plan.run(given)
+            np.testing.assert_array_equal(got.transpose(0, 3, 1, 2) if last else got, expected)
+            for n in range(len(a)):
+                np.testing.assert_array_equal(plan.run(given[n : n + 1]), got[n : n + 1])
+
+
+def test_plans_of_few_outputs_do_merge() -> None:
+    merged = []
+    for case in FEW:
+        x, weight, bias, options = _few(case, "float32")
+        plan = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct", **options)
+        merged.append(plan._program.merged)  # type: ignore[attr-defined]
+    assert all(merged) or _native.tile_shape(0)[1] < 16
+    if all(merged):
+        assert {one.sums.terms < 4096 for one in merged} == {True, False}
+
+
+def test_calls_and_plans_of_long_sums_have_the_same_bits() -> None:
+    x, weight, bias, options = _few(FEW[2], "float32")
+    x = (x * np.float32(0.37)).astype(np.float32)
+    plan = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct", **options)
+    np.testing.assert_array_equal(fastconv.conv2d(x, weight, bias, algorithm="direct", **options), plan.run(x))
+    part = x[:, :, :9]  # rows that none of the others meets
+    own = fastconv.conv2d(part, weight, bias, algorithm="direct", **options)
+    np.testing.assert_array_equal(own[:, :, :4], plan.run(x)[:, :, :4])
+
+
+def test_a_residual_is_added_to_outputs_that_merge() -> None:
+    x, weight, bias, options = _few(FEW[0], "float32")
+    residual = np.arange(2 * 3 * 23 * 30, dtype=np.float32).reshape(2, 3, 23, 30)
+    plan = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct", **options)
+    got = plan.run(x, residual=residual)
+    np.testing.assert_array_equal(got, reference.conv2d(x, weight, bias, **options) + residual)

@@ -18,7 +18,8 @@ from ..problem import Problem
 from ..record import NamedTuple
 from ..scales import BYTES
 from ..types import STORAGE, DType
-from .direct import DirectProgram, native_program
+from .direct import DirectProgram
+from .direct_native import native_program
 from .method import Array, Packed, Sums
 
 UINT8: Final = _native.COMPUTES["uint8"]
@@ -47,6 +48,8 @@ class BytesProgram(DirectProgram):
     Weights are of int8 if `four` steps are multiplied at a time, else of int16. What the zero adds to the sums of a
     weight is `shifted` off its bias by whoever packs it.
     """
+
+    merges = False
 
     def __init__(self, p: Problem, four: bool, zero: int = 0, result: DType | None = None) -> None:
         s = Sums.of(p)._replace(products=UINT8 if four else INT16)

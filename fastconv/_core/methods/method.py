@@ -185,6 +185,7 @@ class Sums(NamedTuple):
     types: Types
     machine: Machine
     products: int | None = None  # fc_compute of the products, where it does not follow from the types
+    terms: int | None = None  # of a sum, where its pass has more, which are zeros
 
     @classmethod
     def of(cls, p: Problem) -> Sums:

@@ -1,0 +1,49 @@
+"""Passes of the direct driver in native form."""
+
+from __future__ import annotations
+
+from math import prod
+
+from ... import _native
+from ..operands import Operands
+from ..passes import Pass, even_edges
+from ..types import codes
+from .direct_blocking import IN_PLACE, Blocking, blocking
+from .method import Sums, most_panel_bytes, panel_bytes
+
+STREAMED_TILES = 4  # that pack the same weights again
+
+
+def _reads_in_place(s: Sums, q: Pass) -> bool:
+    """One tap and nothing padded."""
+    return prod(q.counts) == 1 and all(
+        tap[0] >= 0 and tap[0] + (count - 1) * stride < extent
+        for tap, count, stride, extent in zip(q.taps, q.output_size(s.size), q.stride, s.input_size, strict=True)
+    )
+
+
+def _blocking(s: Sums, q: Pass, in_place: bool) -> Blocking:
+    """Loop sizes of a pass, for the threads that its arithmetic is worth."""
+    own = q.output_size(s.size)
+    macs = max(1, s.images) * prod(own) * s.channels * s.outputs * s.groups * prod(q.counts)
+    b = blocking(s, q, _native.threads_for(macs, s.machine.threads), in_place)
+    edges = b.edges or [even_edges(n, tile) for n, tile in zip(own, b.tile, strict=True)]
+    tiles = -(-s.images // b.images) * prod(len(cut) - 1 for cut in edges)
+    # so large a panel may serve so few tiles that it is not worth its memory
+    streams = b.source != IN_PLACE and tiles <= STREAMED_TILES and panel_bytes(s, q) > most_panel_bytes(s)
+    return b._replace(streams=streams)
+
+
+def native_program(s: Sums, result: int | None = None) -> _native.Direct:
+    """All passes in native form, each with the way to read its input in place, where it could; `result` is the fc_dtype
+    of what is made of the sums."""
+    ways = [_blocking(s, q, True) if _reads_in_place(s, q) else None for q in s.passes]
+    numbers = codes(s.types)._replace(compute=s.compute)
+    if result is not None:
+        numbers = numbers._replace(result=result)
+    return _native.Direct(numbers, s, s.passes, [_blocking(s, q, False) for q in s.passes], ways, s.transposed)
+
+
+def run_native(native: _native.Direct, a: Operands, threads: int) -> None:
+    """The arrays to native code."""
+    native.run(a.x, a.weight, a.packed, a.bias, a.residual, a.out, a.activation, a.channels_last, threads)
