@@ -57,6 +57,7 @@ cdef struct DirectPass:                        # what is counted along an axis: 
     size panels, panels_per_task, panel_chunks, width
     size pick[3]                               # region geometry: every so many-th of the input is in it,
     size step[3]                               # so many apart lie the origins of outputs,
+    size reach[3]                              # inputs under a tile at most
     size region_rows, region_columns, ld       # rows of a plane, pixels of a row, elements of a pixel
     fc_segment* segments
     size* block                                # first segment of every reduction block
@@ -399,8 +400,11 @@ cdef int direct_prepare(DirectPass* p, const size* input_size, size panels_per_t
         # a single tap needs every stride-th plane (row, column) alone
         p.pick[axis] = p.stride[axis] if p.taps[axis] == 1 else 1
         p.step[axis] = p.stride[axis] // p.pick[axis]
-    p.region_rows = (p.tile[1] - 1) * p.step[1] + p.span[1]
-    p.region_columns = (p.tile[2] - 1) * p.step[2] + p.span[2]
+    for axis in range(3):
+        p.reach[axis] = (p.tile[axis] - 1) * p.step[axis] + p.span[axis]
+        if p.mode == FC_ZEROS and p.source == REGION and p.taps[axis] > 0:
+            p.reach[axis] = most_under_a_tile(p, axis, input_size[axis])
+    p.region_rows, p.region_columns = p.reach[1], p.reach[2]
     # rows a power of two apart would share cache sets
     p.ld = p.steps
     if p.steps >= 64 and p.steps * kernels.input_size % 1024 == 0:
@@ -417,6 +421,16 @@ cdef int direct_prepare(DirectPass* p, const size* input_size, size panels_per_t
         p.region_bytes = p.images * image_region(p) * kernels.input_size if p.source == REGION else 0
     p.region_bytes = round_up(p.region_bytes, 64)
     return 0
+
+
+cdef size most_under_a_tile(const DirectPass* p, int axis, size extent) noexcept nogil:
+    """Places of the region along an axis that a tile takes: from the first tap that it meets to the last."""
+    cdef size k, begin, end, low, span, most = 0
+    for k in range(p.tiles[axis]):
+        taps_met(p.tap[axis], p.taps[axis], p.stride[axis], p.edge[axis][k], p.edge[axis][k + 1] - p.edge[axis][k], extent,
+                 &begin, &end, &low, &span)
+        most = max(most, (p.edge[axis][k + 1] - p.edge[axis][k] - 1) * p.step[axis] + span)
+    return most
 
 
 cdef int direct_blocks(DirectPass* p) except -1:
@@ -462,7 +476,7 @@ cdef inline size tile_pixels(const DirectPass* p) noexcept nogil:
 
 cdef inline size image_region(const DirectPass* p) noexcept nogil:
     """Elements of the region under one image's part of a tile."""
-    return ((p.tile[0] - 1) * p.step[0] + p.span[0]) * p.region_rows * p.region_columns * p.ld
+    return p.reach[0] * p.region_rows * p.region_columns * p.ld
 
 
 cdef void direct_scratch(DirectPass* p) noexcept nogil:

@@ -19,6 +19,8 @@ IN_PLACE, REGION, GATHER = 0, 1, 2
 SOURCES = ("in place", "packed region", "gathered")
 MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 KB
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
+UNEQUAL_BYTES = 8 << 20  # packed at most under a tile of those that are cut where fewer taps meet padding
+FAR_APART = 4  # times as many pixels are under a tile as under one output, or fewer
 
 
 WEIGHT_SLICE, REGION_SHARE = 8, 48  # of the second-level cache, in 128ths: weights under a register tile, packed input
@@ -194,10 +196,11 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
 
     source, together, tile, reduction, *_ = _largest_tile(s, size, in_place, region_bytes)
     if source == REGION and not s.mode and 0 not in (*size, s.channels, s.outputs):
-        cut = best_cut(s, q, size, tile, _most_unequal(m, tile, region_bytes), images, threads)
+        largest, room = _most_unequal(s, q, tile, leading * element)
+        cut = best_cut(s, q, size, tile, largest, images, threads, room)
         if cut.edges != tuple(even_edges(n, of) for n, of in zip(size, tile, strict=True)):
-            largest = triple([max(end - first for first, end in pairwise(edges)) for edges in cut.edges])
-            return Blocking(REGION, 1 if m.capped else cut.images, largest, reduction, cut.panels, False, cut.edges)
+            tile = triple([max(end - first for first, end in pairwise(edges)) for edges in cut.edges])
+            return Blocking(REGION, 1 if m.capped else cut.images, tile, reduction, cut.panels, False, cut.edges)
     if source != GATHER and tile == size:
         together = images_of_a_tile(prod(tile), images, m.rows)
         # beyond the second level too where fewer would not fill the register tiles: all weights pass for each tile
@@ -219,12 +222,11 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
     return Blocking(source, together, (tile_z, tile_y, tile_x), reduction, panels_per_task)
 
 
-def _most_unequal(m: Machine, tile: Triple, region_bytes: Callable[[Triple], int]) -> tuple[int, int]:
-    """Rows and columns of unequal tiles: those of equal ones, or more where the region does not shrink with them, which
-    is then read from memory for every panel."""
-    columns = tile[2]
-    if not m.capped and region_bytes((1, 1, 1)) > m.room(REGION_SHARE, 3) // 2:
-        columns = max(columns, int(most_pixels(m) ** 0.5))
-        if region_bytes((1, most_pixels(m) // columns, columns)) <= GATHER_ABOVE_BYTES:
-            return max(tile[1], most_pixels(m) // columns), columns
-    return tile[1], tile[2]
+def _most_unequal(s: Sums, q: Pass, tile: Triple, pixel_bytes: int) -> tuple[tuple[int, int], float]:
+    """(Rows and columns of unequal tiles, pixels under one): as of equal ones, or more where taps lie so far apart that
+    the region hardly shrinks with its tile. All of it is then read from memory for every panel."""
+    own = region_pixels(q, tile, s.input_size)
+    if s.machine.capped or FAR_APART * region_pixels(q, (1, 1, 1), s.input_size) < own:
+        return (tile[1], tile[2]), math.inf
+    side = int(most_pixels(s.machine) ** 0.5)
+    return (max(tile[1], side), max(tile[2], side)), max(own, UNEQUAL_BYTES // pixel_bytes)

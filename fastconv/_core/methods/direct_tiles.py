@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
@@ -22,6 +23,7 @@ class Along(NamedTuple):
     walked: int  # outputs times the taps that are walked for them
     longest: float  # the largest share of these that one tile has
     inputs: int  # under all tiles, those that several tiles share as often
+    most: int  # under one of them, padding between them counted
 
 
 class Cut(NamedTuple):
@@ -35,15 +37,16 @@ class Cut(NamedTuple):
 
 def along(taps: Offsets, stride: int, extent: int, edges: Edges) -> Along:
     """What tiles with these edges cost; of inputs a single tap picks those that it meets."""
-    order, inputs, longest = sorted(taps), 0, 0
+    order, inputs, longest, most = sorted(taps), 0, 0, 0
     for first, end in pairwise(edges):
         low, high = met_taps(order, stride, extent, first, end)
         if low < high:
             longest = max(longest, (end - first) * (high - low))
             reach = order[high - 1] - order[low]
-            inputs += end - first if len(order) == 1 else min(extent, (end - 1 - first) * stride + reach + 1)
+            under = end - first if len(order) == 1 else (end - 1 - first) * stride + reach + 1
+            inputs, most = inputs + min(extent, under), max(most, under)
     walked = walked_taps(taps, stride, extent, edges)
-    return Along(taps, edges, walked, longest / max(1, walked), inputs)
+    return Along(taps, edges, walked, longest / max(1, walked), inputs, most)
 
 
 @lru_cache(maxsize=256)
@@ -86,16 +89,20 @@ def cost(s: Sums, ways: tuple[Along, Along, Along], images: int, threads: int, e
     region = costs.pack * z.inputs * y.inputs * x.inputs * s.channels / m.lanes + tiles_of_an_image * costs.task
     share = 1 / threads if even else max(1 / threads, z.longest * y.longest * x.longest / max(1, images * s.groups))
     weights = 0.0 if s.held else costs.weight * s.channels * prod(len(way.taps) for way in ways) * vectors
-    whole = (work + region + tiles_of_an_image * weights) * share
-    apart = (work + panels * region) * max(1 / threads, share / panels) + min(threads, tiles) * weights / threads
+    waiting = 0.0 if even else (1 - 1 / threads) / 2 / (tiles_of_an_image * max(1, images) * s.groups)  # for the last
+    whole = (work + region + tiles_of_an_image * weights) * (share + waiting)
+    apart = (work + panels * region) * max(1 / threads, share / panels + waiting / panels)
+    apart += min(threads, tiles) * weights / threads
     count, cycles = (panels, whole) if whole <= apart else (1, apart)
     return Cut((z.edges, y.edges, x.edges), together, count, cycles)
 
 
 def best_cut(
-    s: Sums, q: Pass, size: Triple, tile: Triple, largest: tuple[int, int], images: int, threads: int
+    s: Sums, q: Pass, size: Triple, tile: Triple, largest: tuple[int, int], images: int, threads: int,
+    room: float = math.inf,
 ) -> Cut:  # fmt: skip
-    """What takes least: equal tiles of such a size, or unequal ones of a plane, up to `largest` rows and columns."""
+    """What takes least: equal tiles of such a size, or unequal ones of a plane, up to `largest` rows and columns, with
+    `room` for so many pixels under one."""
 
     def ways(axis: int) -> list[Along]:
         if axis == 0:
@@ -106,6 +113,8 @@ def best_cut(
     best = cost(s, (z, y, x), images, threads, True)
     earned = EARNED * best.cycles
     for z, y, x in product(ways(0), ways(1), ways(2)):
+        if z.most * y.most * x.most > room:
+            continue
         found = cost(s, (z, y, x), images, threads)
         if found.cycles < min(earned, best.cycles):
             best = found
