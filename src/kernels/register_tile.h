@@ -56,10 +56,10 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
                 acc[i][j] = p.accumulate                ? *(const NAME(vec) *)(c + c_row[i] + j * LANES)
                             : BEGINS_WITH_BIAS && bias ? *(const NAME(vec) *)(bias + j * LANES)
                                                        : (NAME(vec)){0};
+        UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i];
         for (ptrdiff_t s = 0; s < p.segments; s++) {
             const WEIGHTS *panel = b + p.segment[s].b * p.ldb;
-            UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i] + p.segment[s].a;
-            ptrdiff_t at = 0;
+            ptrdiff_t at = p.segment[s].a;
             for (ptrdiff_t k = p.segment[s].k; k > 0; k -= TILE_K, panel += TILE_K * p.ldb) {
                 if (vectors > 1) /* the loads of narrow tiles are as many as their multiply-adds */
                     UNROLL for (int step = 0; step < TILE_K; step++, ahead += p.ahead_step)
