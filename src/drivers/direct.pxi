@@ -102,7 +102,8 @@ cdef class Direct(Program):
 
     codes       `compute`, `input`, `weight`, `result`
     extent      `groups`, `channels` and `outputs` of one group (the reduction, and the width of the panels), `size` of the
-                output (z, y, x), `input_size` (z, y, x), `mode` of the padding, `terms` of a sum where others are zeros
+                output (z, y, x), `input_size` (z, y, x), `mode` of the padding, `terms` of a sum where others are zeros,
+                whether the scratch is `capped`
     passes      the output (i, j, k) of a pass sums x[.., i*stride[0] + taps[0][a], j*stride[1] + taps[1][b], ...] over its
                 `taps`, which are the `places` of the kernel, and lies at `phase` + (i, j, k) * `step` of y. `merge`
                 phases (z, y, x) share a pass: outputs [phase z][phase y][phase x][channel] of one panel, each at its own
@@ -117,14 +118,14 @@ cdef class Direct(Program):
     cdef DirectPass* passes         # zeros at first, as every C attribute: what was not allocated is freed as NULL
     cdef DirectPass* alternatives   # that read the input in place; without kernels where there is none
     cdef size count
-    cdef bint transposed
+    cdef bint transposed, capped
     cdef object made_of
 
     def __init__(self, codes, extent, passes, blockings, in_place, bint transposed):
         cdef size i
         self.compute_with(codes)
         self.made_of = codes, extent, tuple(passes), tuple(blockings), tuple(in_place)
-        self.transposed = transposed
+        self.transposed, self.capped = transposed, extent.capped
         self.count = len(passes)
         self.passes = <DirectPass*>allocate(2 * max(1, self.count) * sizeof(DirectPass))
         memset(self.passes, 0, 2 * self.count * sizeof(DirectPass))
@@ -179,6 +180,11 @@ cdef class Direct(Program):
         edges = tuple([tuple([p.edge[axis][k] for k in range(p.tiles[axis] + 1)]) for axis in range(3)])
         return p.source, p.images, edges, p.kc, tasks
 
+    cpdef bint planes(self):
+        """Whether arrays in which the pixels of a channel lie side by side may be read and written as they lie."""
+        return (self.count == 1 and not self.capped and self.alternatives[0].kernels != NULL
+                and planes_fit(self.passes))
+
     def shape(self, size i=0):
         """Planes, rows and columns of the outputs that pass i makes."""
         return self.passes[i].extent[0], self.passes[i].extent[1], self.passes[i].extent[2]
@@ -200,7 +206,7 @@ cdef class Direct(Program):
             p.weights.packed = <const char*>p.places if packed else NULL  # whether there are any is all that counts
             direct_scratch(&p)
             most = max(most, p.scratch_bytes)
-        return most
+        return max(most, planes_scratch(self.passes)) if self.planes() and not lies else most
 
     cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
         """The weights are `packed` (`panels` and `finite` of `pack_weights`; of several passes, one a pass) or, where that
@@ -243,7 +249,10 @@ cdef class Direct(Program):
                 direct_phase(p, &p.residual, &vr)
                 work.place(&p.residual.p)
             self.bind_pass(p, &vw, packed, i, work)
-        direct_work(work, run, threads)
+        if self.planes() and planes_usable(run.passes):
+            planes_work(work, run.passes, threads)
+        else:
+            direct_work(work, run, threads)
         return work
 
     cdef int bind_pass(self, DirectPass* p, const View* weight, packed, size i, Work work) except -1:

@@ -30,6 +30,7 @@ class Extent(NamedTuple):
     input_size: tuple[int, int, int]
     mode: int
     terms: int | None = None
+    capped: bool = False
 
 
 Array = NDArray[Any]

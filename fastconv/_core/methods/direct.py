@@ -14,7 +14,7 @@ from .. import special
 from ..operands import Operands
 from ..passes import Pass, Triple, terms, triple, useful_taps
 from ..problem import Problem
-from .direct_blocking import IN_PLACE, SOURCES
+from .direct_blocking import IN_PLACE, PLANES, SOURCES
 from .direct_merged import merged
 from .direct_native import native_program, run_native
 from .exchange import alternatives
@@ -174,8 +174,10 @@ class DirectProgram(Program):
             packed = sum(packed_bytes(s, prod(q.counts)) for q in s.passes) if packs else 0
             if self.merged and prepared:
                 packed += self.merged.packed_bytes
+        planes = not channels_last and self.native.planes()
         return Told(
-            tile=tile, block=f"{reduction} reduction steps", register_tile=(m.rows, m.width), source=SOURCES[source],
+            tile=tile, block=f"{reduction} reduction steps", register_tile=(m.rows, m.width),
+            source=PLANES if planes else SOURCES[source],
             workspace_bytes=scratch * _native.team_for(team, -(-s.images // images) * tasks, scratch),
             packed_weight_bytes=packed, multiplications=done, threads=team,
         )  # fmt: skip

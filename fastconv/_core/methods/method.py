@@ -196,6 +196,11 @@ class Sums(NamedTuple):
         )  # fmt: skip
 
     @property
+    def capped(self) -> bool:
+        """Whether the caller allows less scratch than is usual."""
+        return self.machine.capped
+
+    @property
     def compute(self) -> int:
         """fc_compute of the products."""
         return product_compute(self.types) if self.products is None else self.products

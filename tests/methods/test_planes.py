@@ -1,0 +1,85 @@
+"""1x1 convolutions of channels-first arrays, read and written as they lie: the bits of channels-last ones."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import grad, reference
+
+CASES = [
+    # channels, outputs, groups, images, size
+    (16, 96, 1, 1, (30, 31)),
+    (7, 5, 1, 3, (4, 4)),
+    (40, 130, 1, 2, (7, 7)),
+    (300, 70, 1, 1, (13, 5)),  # several blocks of the reduction
+    (24, 36, 4, 2, (9, 9)),
+    (33, 64, 1, 2, (50,)),
+    (12, 20, 1, 1, (3, 5, 7)),
+    (20, 20, 1, 1, (8, 8)),
+]
+
+
+def _arrays(case: Any, dtype: str) -> tuple[Any, Any, Any]:
+    channels, outputs, groups, images, size = case
+    rng = np.random.default_rng(channels)
+    x = rng.standard_normal((images, channels, *size)).astype(dtype)
+    weight = rng.standard_normal((outputs, channels // groups, *(1,) * len(size))).astype(dtype)
+    return x, weight, rng.standard_normal(outputs).astype(dtype)
+
+
+def _last(array: Any) -> Any:
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1))
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", "silu"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES)
+def test_both_layouts_have_the_same_bits(case: Any, dtype: str, activation: str | None) -> None:
+    x, weight, bias = _arrays(case, dtype)
+    axes = x.ndim - 2
+    options: dict[str, Any] = {"groups": case[2], "activation": activation, "algorithm": "direct"}
+    last = {1: "NWC", 2: "NHWC", 3: "NDHWC"}[axes]
+    make, call = getattr(fastconv, f"plan_conv{axes}d"), getattr(fastconv, f"conv{axes}d")
+    for shift in (bias, None):
+        plan = make(x.shape, weight, shift, **options)
+        held = make(_last(x).shape, np.moveaxis(weight, (0, 1), (-1, -2)), shift, data_format=last, **options)
+        expected = np.moveaxis(held.run(_last(x)), -1, 1)
+        np.testing.assert_array_equal(plan.run(x), expected)
+        np.testing.assert_array_equal(call(x, weight, shift, **options), expected)
+        wide = np.full((*x.shape[:-1], 2 * x.shape[-1]), np.nan, x.dtype)  # pixels that lie apart
+        wide[..., ::2] = x
+        np.testing.assert_array_equal(call(wide[..., ::2], weight, shift, **options), expected)
+        for threads in (1, 3):
+            np.testing.assert_array_equal(call(x, weight, shift, num_threads=threads, **options), expected)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_whole_numbers_are_exact(case: Any) -> None:
+    x, weight, bias = (np.round(4 * array) for array in _arrays(case, "float32"))
+    axes = x.ndim - 2
+    got = getattr(fastconv, f"conv{axes}d")(x, weight, bias, groups=case[2])
+    np.testing.assert_array_equal(got, getattr(reference, f"conv{axes}d")(x, weight, bias, groups=case[2]))
+    dx = getattr(grad, f"conv{axes}d_input")(x.shape, weight, got, groups=case[2])
+    np.testing.assert_array_equal(
+        dx, getattr(reference, f"conv{axes}d_input")(x.shape, weight, got, groups=case[2])
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite(value: float) -> None:
+    x, weight, bias = _arrays(CASES[2], "float32")
+    x[1, 3, 2, 2] = weight[5, 7, 0, 0] = value
+    np.testing.assert_allclose(
+        fastconv.conv2d(x, weight, bias), reference.conv2d(x, weight, bias), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_it_is_told_and_a_cap_is_kept() -> None:
+    x, weight, bias = _arrays(CASES[3], "float32")
+    plan = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct")
+    assert "a lane a pixel" in str(plan.explain())
+    capped = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct", max_workspace=20_000)
+    assert "a lane a pixel" not in str(capped.explain()) and capped.explain().workspace_bytes <= 20_000
+    np.testing.assert_array_equal(capped.run(x), plan.run(x))
