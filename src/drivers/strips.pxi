@@ -1,0 +1,132 @@
+# Rows of depthwise outputs strip by strip (kernels/strips.h), where drivers/patches.pxi has no patch: any number of taps,
+# stride and dilation.
+#
+#   for residue of the columns modulo the dilation: its outputs are neighbours
+#     for strip, for vector of channels: all taps                                   micro-kernel, registers
+#
+# With a stride that leaves no input to share, or hardly any neighbours, the outputs of a strip lie side by side, and each
+# has columns of its own.
+
+cdef enum:
+    STRIP_OVERHEAD = 2       # outputs that a strip takes the time of, beside its own
+    NEIGHBOURS_FROM = 4      # outputs of a residue
+    CUT_COLUMNS = 64         # of a piece of a row at least
+    SIDE_BY_SIDE = 256 << 10 # bytes of weights and rows of input that are in use together: a part of the second level
+
+
+cdef void strip_shape(const Patches* own, PatchPass* p) noexcept nogil:
+    """Whether outputs lie apart, and the widths of strips that cover so many of them cheapest."""
+    cdef size cost[STRIP_WIDTHS]
+    cdef size left, width, now
+    cdef size[3] widths
+    widths[0], widths[1], widths[2] = 4, 7, 8
+    p.loose = (own.stride[2] > 2 or own.stride[2] == 2 and p.step[2] > 1
+               or p.step[2] > 1 and p.outputs[2] < NEIGHBOURS_FROM * p.step[2])
+    cost[0], p.widths[0] = 0, 0
+    for left in range(1, STRIP_WIDTHS):
+        for width in widths:
+            now = cost[max(0, left - width)] + width + STRIP_OVERHEAD
+            if width == 4 or now <= cost[left]:
+                cost[left], p.widths[left] = now, <unsigned char>width
+
+
+cdef void strip_blocks(PatchJob* job, size threads) noexcept nogil:
+    """As `patch_blocks`, where a pass goes strip by strip."""
+    cdef const Patches* own = job.own
+    cdef const PatchPass* p
+    cdef size i, lines, most = 0, cuts = threads
+    for i in range(own.count):
+        p = &own.passes[i]
+        if p.patch != NULL:
+            cuts = 1
+            continue
+        job.inside_bytes = max(job.inside_bytes, round_up(p.taps[2] * sizeof(unsigned int), 64))
+        lines = p.outputs[0] * p.outputs[1]
+        cuts = max(1, min(cuts, p.outputs[2] // CUT_COLUMNS if lines < 4 * threads else 1))
+    if job.inside_bytes == 0:
+        return
+    job.cuts = cuts
+
+
+cdef void strip_line(const PatchJob* job, const PatchPass* p, const PatchOut* out, const PatchFrom* from_, char* y_,
+                     char* scratch, size v0, size v1, size count, size line) noexcept nogil:
+    """One line: a row of outputs, or a piece of it."""
+    cdef const Patches* own = job.own
+    cdef size cut = line % job.cuts, row = line // job.cuts, z = row // p.outputs[1], y = row % p.outputs[1]
+    cdef size x0 = cut * p.outputs[2] // job.cuts, x1 = (cut + 1) * p.outputs[2] // job.cuts
+    cdef size bytes = job.kernels.size, apart = 1 if p.loose else p.step[2], residue, x, left, width, first_z, first_y
+    cdef const fc_patch_run* run = job.kernels.strip[0 if p.loose else own.stride[2]]
+    cdef const char* a
+    cdef char* c = y_ + z * out.y_z + y * out.y_y
+    cdef fc_patch_at at
+    at.planes = strip_taps(own, p, 0, z, &first_z)
+    at.rows = strip_taps(own, p, 1, y, &first_y)
+    a = (from_.x + (z * own.stride[0] + p.low[0] + first_z * p.step[0]) * from_.z
+         + (y * own.stride[1] + p.low[1] + first_y * p.step[1]) * from_.y)
+    at.a_z, at.a_y, at.a_x = p.step[0] * from_.z // bytes, p.step[1] * from_.y // bytes, p.step[2] * from_.x_ // bytes
+    at.a_p, at.c_x = own.stride[2] * from_.x_ // bytes, apart * out.y_x // bytes
+    at.activation = job.activation if job.activation <= RELU6 else LINEAR
+    for residue in range(min(apart, x1 - x0)):
+        x = x0 + residue
+        left = (x1 - x + apart - 1) // apart
+        while left > 0:
+            width = p.widths[min(left, STRIP_WIDTHS - 1)]
+            while width > left + (x - x0) // apart or run[width] == NULL:
+                width -= 1
+            x -= max(0, width - left) * apart  # the last one computes some columns again
+            strip(job, p, run[width], a, c + x * out.y_x, from_.x_, <unsigned int*>scratch,
+                  p.tap + (first_z * own.places[1] + first_y) * own.places[2], x, width, v0, v1, &at)
+            x += width * apart
+            left = (x1 - x + apart - 1) // apart
+    patch_end(job, out, c + x0 * out.y_x, x1 - x0, count)
+
+
+cdef inline size strip_taps(const Patches* own, const PatchPass* p, int axis, size output, size* first) noexcept nogil:
+    """How many taps along an axis the input has for an output, and the first."""
+    cdef size at = output * own.stride[axis] + p.low[axis], last
+    first[0] = up_to(-at, p.step[axis], p.taps[axis])
+    return up_to(own.input[axis] - at, p.step[axis], p.taps[axis]) - first[0]
+
+
+cdef inline size up_to(size distance, size step, size most) noexcept nogil:
+    """How many multiples of `step` from 0 on lie below a distance, `most` at most."""
+    return min(most, (distance + step - 1) // step) if distance > 0 else 0
+
+
+cdef inline void strip(const PatchJob* job, const PatchPass* p, fc_patch_run run, const char* a, char* c, size a_x,
+                       unsigned int* inside, size tap, size x, size width, size v0, size v1,
+                       fc_patch_at* at) noexcept nogil:
+    """One strip, from the first tap of a row on that the input has for an output of it."""
+    cdef const Patches* own = job.own
+    cdef size begin = x * own.stride[2] + p.low[2], step = p.step[2], stride = own.stride[2], span, low, high, first
+    cdef size last, t, i
+    if p.loose:
+        span = (width - 1) * stride   # from the first output to the last
+        first, last = up_to(-begin - span, step, p.taps[2]), up_to(own.input[2] - begin, step, p.taps[2])
+        at.block = 1
+        for t in range(first, last):
+            low = begin + t * step
+            inside[t - first] = bits(up_to(-low, stride, width), up_to(own.input[2] - low, stride, width))
+    else:
+        span = (width - 1) * stride + p.taps[2]   # columns
+        low, high = up_to(-begin, step, span), up_to(own.input[2] - begin, step, span)
+        first, last = max(0, low - (width - 1) * stride), min(p.taps[2], high)
+        at.block = even_block(last - first, job.kernels.strip_taps)
+        t, i = first, 0
+        while t < last:
+            inside[i] = bits(max(0, low - t), max(0, high - t))
+            t += at.block
+            i += 1
+    at.taps, at.inside = max(0, last - first), inside
+    patch_channels(job, tap + first, run, a + (begin + first * step) * a_x, c, v0, v1, at)
+
+
+cdef inline unsigned int bits(size low, size high) noexcept nogil:
+    """Bits low..high-1 of the 32."""
+    return <unsigned int>(((<unsigned long long>1 << min(32, high)) - 1) & ~((<unsigned long long>1 << min(32, low)) - 1))
+
+
+cdef inline size even_block(size taps, size most) noexcept nogil:
+    """Into how large blocks to cut taps so that none is much smaller."""
+    cdef size blocks = max(1, (taps + most - 1) // most)
+    return max(1, (taps + blocks - 1) // blocks)
