@@ -130,3 +130,43 @@ cdef inline size even_block(size taps, size most) noexcept nogil:
     """Into how large blocks to cut taps so that none is much smaller."""
     cdef size blocks = max(1, (taps + most - 1) // most)
     return max(1, (taps + blocks - 1) // blocks)
+
+
+cdef class Depthwise(Program):
+    """A depthwise convolution along up to three axes, of arrays that it `takes`.
+
+    `extent` is as in `Lanes`. The weights are packed as one group of all channels, for the planes, rows and columns of
+    the kernel that `places` says.
+    """
+    cdef Patches patches_
+    cdef readonly tuple places
+
+    def __init__(self, codes, extent, tuple passes):
+        self.compute_with(codes)
+        self.places = tuple([packed_places(passes, axis)[1] for axis in range(3)])
+        patches_begin(&self.patches_, self.kernels, extent, passes)
+
+    def __dealloc__(self):
+        fc_free(self.patches_.passes)
+
+    def takes(self, x, residual, y, bint channels_last):
+        """Whether the arrays lie so that they are read and written in place."""
+        cdef Arrays arrays = Arrays()
+        cdef Operands o
+        bind_operands(&o, arrays, x, None, residual, y, LINEAR, channels_last)
+        return bool(patches_lie(&self.patches_, self, &o))
+
+    def patches(self, size images, int threads):
+        """As `Lanes.patches`."""
+        return patches_blocking(&self.patches_, images, threads)
+
+    cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        cdef Work work = Work()
+        cdef Operands o
+        cdef View panels
+        bind_operands(&o, work, x, bias, residual, y, activation, channels_last)
+        work.view(packed.panels, &panels, False)
+        work.keep = self
+        if o.y.n[0] * o.y.n[1] > 0 and not patches_bind(&self.patches_, self, &o, panels.p, threads, work):
+            raise ValueError("the arrays do not lie as needed")
+        return work
