@@ -139,9 +139,10 @@ cdef extern from "fastconv.h" nogil:
         fc_window_gradient window_gradient[FC_MAX_WINDOW + 1][3][4]
     ctypedef struct fc_patch_at:
         Py_ssize_t a_z, a_y, a_x, b_z, b_y, b_x, c_y, c_x
+        Py_ssize_t planes
         int activation
         Py_ssize_t row_lo, row_hi, col_lo, col_hi
-        Py_ssize_t planes, rows, taps, block, a_p
+        Py_ssize_t rows, taps, block, a_p
         const unsigned int* inside
     ctypedef void (*fc_patch_run)(const void*, const void*, void*, const void*, Py_ssize_t,
                                   const fc_patch_at*) noexcept nogil

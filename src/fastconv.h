@@ -166,13 +166,13 @@ typedef void (*fc_spread)(void *dst, const void *src, ptrdiff_t lds, ptrdiff_t p
    planes, rows and columns of the input, of taps and of outputs. */
 typedef struct {
     ptrdiff_t a_z, a_y, a_x, b_z, b_y, b_x, c_y, c_x;
-    int activation;  /* FC_LINEAR, FC_RELU or FC_RELU6 */
+    ptrdiff_t planes;  /* of taps, the first of which `a` and `b` begin with: those that exist */
+    int activation;    /* FC_LINEAR, FC_RELU or FC_RELU6 */
     /* Of a patch: the rows and columns of the input that exist, counted from the first that it meets. */
     ptrdiff_t row_lo, row_hi, col_lo, col_hi;
-    /* Of a strip: planes, rows and columns of taps, the first of which `a` and `b` begin with, and planes and rows exist;
-       how many of a row are done together, and of each block which columns of the input exist. Of outputs apart: `a_p`
-       between them, and of each tap for which its column exists. */
-    ptrdiff_t planes, rows, taps, block, a_p;
+    /* Of a strip: the rows of taps that exist, and taps of a row; how many of them are done together, and of each block
+       which columns of the input exist. Of outputs apart: `a_p` between them, and of each tap for which its column does. */
+    ptrdiff_t rows, taps, block, a_p;
     const uint32_t *inside;
 } fc_patch_at;
 typedef void (*fc_patch_run)(const void *a, const void *b, void *c, const void *bias, ptrdiff_t vectors,

@@ -41,6 +41,7 @@ cdef struct PatchJob:
     size blocks                    # tasks of an image
     size cuts                      # pieces of a row, which are lines
     size together                  # vectors of channels done together
+    size deep                      # planes of outputs done together, row after row
     size inside_bytes              # of a thread's scratch, before the copy
     int x_code, y_code, activation
     bint packs, channelwise        # threads take channels as well as lines
@@ -96,7 +97,7 @@ cdef const fc_patch* patch_for(const Patches* own, const PatchPass* p) noexcept 
     cdef const fc_patch* patch
     cdef size i, stride = own.stride[2], columns = p.outputs[2]
     # beyond the right border lie fewer columns than taps
-    if (own.stride[1] != stride or stride > 2 or p.taps[0] != 1 or p.step[1] != 1 or p.step[2] != 1
+    if (own.stride[1] != stride or stride > 2 or p.step[1] != 1 or p.step[2] != 1
             or max(p.taps[1], p.taps[2]) > FC_MAX_WINDOW or -p.low[2] >= p.taps[2]
             or (columns - 1) * stride + p.low[2] >= own.input[2]):
         return NULL
@@ -185,6 +186,7 @@ cdef size patch_blocks(PatchJob* job, size threads) noexcept nogil:
     if job.packs:
         job.together = min(PACKED_BYTES // image, job.together)
     strip_blocks(job, threads)
+    job.deep = patch_deep(job, p)
     job.blocks = 1
     if job.images % threads != 0:
         job.blocks = p.outputs[0] * p.outputs[1] * job.cuts
@@ -192,6 +194,15 @@ cdef size patch_blocks(PatchJob* job, size threads) noexcept nogil:
             job.blocks *= patch_groups(job)
         job.blocks = min(threads, job.blocks)
     return job.inside_bytes + (round_up(image * job.together, 64) if job.packs else 0)
+
+
+cdef size patch_deep(const PatchJob* job, const PatchPass* p) noexcept nogil:
+    """The planes of outputs whose rows are done together, so that a row of the input is read once for all of them: as
+    many as find the rows under them in the second-level cache."""
+    cdef size row = job.own.input[2] * job.together * job.kernels.lanes * job.kernels.size
+    cdef size rows = ((1 if p.patch == NULL else p.patch.rows) - 1) * job.own.stride[1] + (p.taps[1] - 1) * p.step[1] + 1
+    cdef size planes = SIDE_BY_SIDE // (row * rows) - (p.taps[0] - 1) * p.step[0]
+    return max(1, (planes - 1) // job.own.stride[0] + 1) if job.cuts == 1 else 1
 
 
 cdef inline size patch_groups(const PatchJob* job) noexcept nogil:
@@ -243,6 +254,7 @@ cdef void patch_lines(const PatchJob* job, const PatchPass* p, const PatchOut* o
                       size v1, size lo, size hi, fc_watch* watch) noexcept nogil:
     """Lines lo..hi-1 of the vectors v0..v1-1 of channels; with the last vector, of the channels that fill no other."""
     cdef size first = v0 * job.kernels.lanes * job.kernels.size, count = (v1 - v0) * job.kernels.lanes, z, y0, y1
+    cdef size lines = p.outputs[1] * job.cuts, planes, step, i
     cdef PatchFrom x = job.x
     cdef char* y = out.y + image * job.y_n + first
     x.x += image * job.x_n + first
@@ -251,45 +263,59 @@ cdef void patch_lines(const PatchJob* job, const PatchPass* p, const PatchOut* o
     if v1 == job.vectors:
         count = job.own.total - v0 * job.kernels.lanes
     while lo < hi and not fc_interrupted(watch):
-        if p.patch == NULL:
-            strip_line(job, p, out, &x, y, scratch, v0, v1, count, lo)
-            lo += 1
-            continue
-        z, y0 = lo // p.outputs[1], lo % p.outputs[1]
-        y1 = min(p.outputs[1], y0 + hi - lo)
-        patch_rows(job, p, out, &x, y + z * out.y_z, v0, v1, count, z, y0, y1, watch)
-        lo += y1 - y0
+        z, y0, planes = lo // lines, lo % lines, 1
+        y1 = min(lines, y0 + hi - lo)
+        if y0 == 0:
+            planes = max(1, min(job.deep, (hi - lo) // lines))
+        lo += planes * (y1 - y0)
+        while y0 < y1 and not fc_interrupted(watch):
+            step = 1 if p.patch == NULL else p.patch.rows
+            while step > y1 - y0:
+                step //= 2
+            for i in range(z, z + planes):
+                if p.patch == NULL:
+                    strip_line(job, p, out, &x, y + i * out.y_z, scratch, v0, v1, count, i, y0)
+                else:
+                    patch_row(job, p, out, &x, y + i * out.y_z, v0, v1, count, i, y0, step)
+            y0 += step
 
 
-cdef void patch_rows(const PatchJob* job, const PatchPass* p, const PatchOut* out, const PatchFrom* x_, char* y_, size v0,
-                     size v1, size count, size z, size y0, size y1, fc_watch* watch) noexcept nogil:
-    """Rows y0..y1-1 of a plane."""
+cdef void patch_row(const PatchJob* job, const PatchPass* p, const PatchOut* out, const PatchFrom* x_, char* y_, size v0,
+                    size v1, size count, size z, size y, size rows) noexcept nogil:
+    """A row of patches, so many rows of outputs from `y` on in plane `z`."""
     cdef const Patches* own = job.own
-    cdef size bytes = job.kernels.size, y = y0, stride = own.stride[2], plane = z * own.stride[0] + p.low[0], rows, x
+    cdef size bytes = job.kernels.size, stride = own.stride[2], first, x = 0
     cdef const char* a
-    cdef char* c
+    cdef char* c = y_ + y * out.y_y
     cdef fc_patch_at at
-    at.a_y, at.a_x, at.c_y, at.c_x = x_.y // bytes, x_.x_ // bytes, out.y_y // bytes, out.y_x // bytes
-    at.b_z = 0
+    at.planes = taps_inside(own, p, 0, z, &first)
+    at.a_z, at.a_y, at.a_x = p.step[0] * x_.z // bytes, x_.y // bytes, x_.x_ // bytes
+    at.c_y, at.c_x = out.y_y // bytes, out.y_x // bytes
     at.activation = job.activation if job.activation <= RELU6 else LINEAR
-    while y < y1 and not fc_interrupted(watch):
-        rows = p.patch.rows
-        while rows > y1 - y:
-            rows //= 2
-        at.row_lo = -(y * stride + p.low[1])
-        at.row_hi = at.row_lo + (own.input[1] if 0 <= plane < own.input[0] else 0)
-        a = x_.x + plane * x_.z - at.row_lo * x_.y
-        c = y_ + y * out.y_y
-        x = 0
-        while x < p.outputs[2]:
-            x = min(x, p.outputs[2] - p.patch.columns)  # the last one computes some columns again
-            at.col_lo = -(x * stride + p.low[2])
-            at.col_hi = at.col_lo + own.input[2]
-            patch_channels(job, p.tap, p.patch.run[rows], a - at.col_lo * x_.x_, c + x * out.y_x, v0, v1, &at)
-            x += p.patch.columns
-        for x in range(rows):
-            patch_end(job, out, c + x * out.y_y, p.outputs[2], count)
-        y += rows
+    at.row_lo = -(y * stride + p.low[1])
+    at.row_hi = at.row_lo + own.input[1]
+    a = x_.x + (z * own.stride[0] + p.low[0] + first * p.step[0]) * x_.z - at.row_lo * x_.y
+    first = p.tap + first * own.places[1] * own.places[2]
+    while x < p.outputs[2]:
+        x = min(x, p.outputs[2] - p.patch.columns)  # the last one computes some columns again
+        at.col_lo = -(x * stride + p.low[2])
+        at.col_hi = at.col_lo + own.input[2]
+        patch_channels(job, first, p.patch.run[rows], a - at.col_lo * x_.x_, c + x * out.y_x, v0, v1, &at)
+        x += p.patch.columns
+    for x in range(rows):
+        patch_end(job, out, c + x * out.y_y, p.outputs[2], count)
+
+
+cdef inline size taps_inside(const Patches* own, const PatchPass* p, int axis, size output, size* first) noexcept nogil:
+    """How many taps along an axis the input has for an output, and the first."""
+    cdef size at = output * own.stride[axis] + p.low[axis]
+    first[0] = up_to(-at, p.step[axis], p.taps[axis])
+    return up_to(own.input[axis] - at, p.step[axis], p.taps[axis]) - first[0]
+
+
+cdef inline size up_to(size distance, size step, size most) noexcept nogil:
+    """How many multiples of `step` from 0 on lie below a distance, `most` at most."""
+    return min(most, (distance + step - 1) // step) if distance > 0 else 0
 
 
 cdef inline void patch_end(const PatchJob* job, const PatchOut* out, char* c, size columns, size count) noexcept nogil:

@@ -49,18 +49,18 @@ cdef void strip_blocks(PatchJob* job, size threads) noexcept nogil:
 
 
 cdef void strip_line(const PatchJob* job, const PatchPass* p, const PatchOut* out, const PatchFrom* from_, char* y_,
-                     char* scratch, size v0, size v1, size count, size line) noexcept nogil:
-    """One line: a row of outputs, or a piece of it."""
+                     char* scratch, size v0, size v1, size count, size z, size line) noexcept nogil:
+    """One line of plane `z`: a row of outputs, or a piece of it."""
     cdef const Patches* own = job.own
-    cdef size cut = line % job.cuts, row = line // job.cuts, z = row // p.outputs[1], y = row % p.outputs[1]
+    cdef size cut = line % job.cuts, y = line // job.cuts
     cdef size x0 = cut * p.outputs[2] // job.cuts, x1 = (cut + 1) * p.outputs[2] // job.cuts
     cdef size bytes = job.kernels.size, apart = 1 if p.loose else p.step[2], residue, x, left, width, first_z, first_y
     cdef const fc_patch_run* run = job.kernels.strip[0 if p.loose else own.stride[2]]
     cdef const char* a
-    cdef char* c = y_ + z * out.y_z + y * out.y_y
+    cdef char* c = y_ + y * out.y_y
     cdef fc_patch_at at
-    at.planes = strip_taps(own, p, 0, z, &first_z)
-    at.rows = strip_taps(own, p, 1, y, &first_y)
+    at.planes = taps_inside(own, p, 0, z, &first_z)
+    at.rows = taps_inside(own, p, 1, y, &first_y)
     a = (from_.x + (z * own.stride[0] + p.low[0] + first_z * p.step[0]) * from_.z
          + (y * own.stride[1] + p.low[1] + first_y * p.step[1]) * from_.y)
     at.a_z, at.a_y, at.a_x = p.step[0] * from_.z // bytes, p.step[1] * from_.y // bytes, p.step[2] * from_.x_ // bytes
@@ -79,18 +79,6 @@ cdef void strip_line(const PatchJob* job, const PatchPass* p, const PatchOut* ou
             x += width * apart
             left = (x1 - x + apart - 1) // apart
     patch_end(job, out, c + x0 * out.y_x, x1 - x0, count)
-
-
-cdef inline size strip_taps(const Patches* own, const PatchPass* p, int axis, size output, size* first) noexcept nogil:
-    """How many taps along an axis the input has for an output, and the first."""
-    cdef size at = output * own.stride[axis] + p.low[axis], last
-    first[0] = up_to(-at, p.step[axis], p.taps[axis])
-    return up_to(own.input[axis] - at, p.step[axis], p.taps[axis]) - first[0]
-
-
-cdef inline size up_to(size distance, size step, size most) noexcept nogil:
-    """How many multiples of `step` from 0 on lie below a distance, `most` at most."""
-    return min(most, (distance + step - 1) // step) if distance > 0 else 0
 
 
 cdef inline void strip(const PatchJob* job, const PatchPass* p, fc_patch_run run, const char* a, char* c, size a_x,

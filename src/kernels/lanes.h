@@ -103,8 +103,8 @@ static inline __attribute__((always_inline)) void NAME(window_tile)(
     }
 }
 
-/* A patch of rows x columns outputs under taps_y x taps_x adjacent taps, for `vectors` vectors of channels, one after
-   the other: every input vector is loaded once a patch. Rows and columns of the input outside row_lo .. row_hi - 1 and
+/* A patch of rows x columns outputs under at->planes of taps_y x taps_x adjacent taps, for `vectors` vectors of channels,
+   one after the other: every input vector is loaded once a patch. Rows and columns of the input outside row_lo .. row_hi - 1 and
    col_lo .. col_hi - 1 are padding: their taps are skipped. No columns but the first and last taps_x - 1 may be so. */
 static inline __attribute__((always_inline)) void NAME(patch_tile)(
     const int rows, const int columns, const int taps_y, const int taps_x, const int stride, const T *a, const T *b,
@@ -118,28 +118,31 @@ static inline __attribute__((always_inline)) void NAME(patch_tile)(
         UNROLL for (int r = 0; r < rows; r++)
             UNROLL for (int p = 0; p < columns; p++)
                 acc[r][p] = (NAME(vec)){0};
-        if (taps_y * taps_x <= HELD)
-            UNROLL for (int t = 0; t < taps_y * taps_x; t++)
-                w[t] = *(const NAME(vec) *)(b + t / taps_x * b_y + t % taps_x * b_x);
-        const T *row = a;
-        UNROLL for (int i = 0; i < down; i++, row += a_y) {
-            if (i < row_lo || i >= row_hi) continue;
-            const T *in = row;
-            if (taps_y * taps_x > HELD)
-                UNROLL for (int r = 0; r < rows; r++)
-                    if (i - r * stride >= 0 && i - r * stride < taps_y)
+        const T *plane = a, *panel = b;
+        for (ptrdiff_t z = at->planes; z > 0; z--, plane += at->a_z, panel += at->b_z) {
+            if (taps_y * taps_x <= HELD)
+                UNROLL for (int t = 0; t < taps_y * taps_x; t++)
+                    w[t] = *(const NAME(vec) *)(panel + t / taps_x * b_y + t % taps_x * b_x);
+            const T *row = plane;
+            UNROLL for (int i = 0; i < down; i++, row += a_y) {
+                if (i < row_lo || i >= row_hi) continue;
+                const T *in = row;
+                if (taps_y * taps_x > HELD)
+                    UNROLL for (int r = 0; r < rows; r++)
+                        if (i - r * stride >= 0 && i - r * stride < taps_y)
+                            UNROLL for (int t = 0; t < taps_x; t++)
+                                w[(i - r * stride) * taps_x + t] =
+                                    *(const NAME(vec) *)(panel + (i - r * stride) * b_y + t * b_x);
+                UNROLL_WINDOW for (int u = 0; u < across; u++, in += a_x) {
+                    if (u < taps_x - 1 && u < col_lo) continue;
+                    if (u > across - taps_x && u >= col_hi) continue;
+                    NAME(vec) x = *(const NAME(vec) *)in;
+                    UNROLL for (int r = 0; r < rows; r++)
                         UNROLL for (int t = 0; t < taps_x; t++)
-                            w[(i - r * stride) * taps_x + t] =
-                                *(const NAME(vec) *)(b + (i - r * stride) * b_y + t * b_x);
-            UNROLL_WINDOW for (int u = 0; u < across; u++, in += a_x) {
-                if (u < taps_x - 1 && u < col_lo) continue;
-                if (u > across - taps_x && u >= col_hi) continue;
-                NAME(vec) x = *(const NAME(vec) *)in;
-                UNROLL for (int r = 0; r < rows; r++)
-                    UNROLL for (int t = 0; t < taps_x; t++)
-                        if (i - r * stride >= 0 && i - r * stride < taps_y && u >= t && (u - t) % stride == 0 &&
-                            (u - t) / stride < columns)
-                            acc[r][(u - t) / stride] += x * w[(i - r * stride) * taps_x + t];
+                            if (i - r * stride >= 0 && i - r * stride < taps_y && u >= t && (u - t) % stride == 0 &&
+                                (u - t) / stride < columns)
+                                acc[r][(u - t) / stride] += x * w[(i - r * stride) * taps_x + t];
+                }
             }
         }
         if (bias) {
