@@ -171,6 +171,7 @@ cdef extern from "fastconv.h" nogil:
         fc_patch patch[FC_MAX_WINDOW + 1][FC_MAX_WINDOW + 1][3][2]
         int strip_taps
         fc_patch_run strip[3][FC_WINDOW + 1]
+        void (*strip_copy)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         fc_spread spread
         fc_winograd winograd[FC_WINOGRAD_KINDS]
         const fc_extra* extras

@@ -216,6 +216,7 @@ typedef struct {
     fc_patch patch[FC_MAX_WINDOW + 1][FC_MAX_WINDOW + 1][3][2];  /* [taps y][taps x][stride], of two widths at most */
     int strip_taps;                        /* the most that a block has; 0 where there are no strips */
     fc_patch_run strip[3][FC_WINDOW + 1];  /* [stride, or 0: apart][outputs] */
+    void (*strip_copy)(void *dst, const void *src, ptrdiff_t pixel, ptrdiff_t pixels, ptrdiff_t vectors);
     fc_spread spread;
     fc_winograd winograd[FC_WINOGRAD_KINDS]; /* where the type has them */
     const fc_extra *extras;                  /* up to a name that is NULL; NULL where there are none */

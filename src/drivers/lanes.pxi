@@ -74,12 +74,15 @@ cdef enum:
     STRIP_WIDTHS = 64
 
 
-# Of an image, output i of the pass sums x[i * stride + low + t * step] over its taps t. What is counted along an axis:
-# [z, y, x].
+# Of the inputs from `offset` on, every `every`-th of an image (so many, `input`), output i of the pass sums
+# x[i * stride + low + t * step] over its taps t. What is counted along an axis: [z, y, x].
 cdef struct PatchPass:
     size taps[3]
     size low[3]
     size step[3]
+    size offset[3]
+    size every[3]
+    size input[3]
     size first[3]                  # the outputs that it writes: from here on every `apart`-th, so many
     size apart[3]
     size outputs[3]
@@ -93,7 +96,7 @@ cdef struct Patches:               # the passes of a depthwise convolution; none
     const fc_kernels* kernels
     PatchPass* passes
     size count, total, macs        # passes; channels; of an image and channel
-    size input[3]
+    size inputs                    # of the same
     size stride[3]
     size places[3]                 # packed
 

@@ -44,41 +44,60 @@ cdef struct PatchJob:
     size deep                      # planes of outputs done together, row after row
     size inside_bytes              # of a thread's scratch, before the copy
     int x_code, y_code, activation
-    bint packs, channelwise        # threads take channels as well as lines
+    bint packs
     PatchOut* out
 
 
 cdef int patches_begin(Patches* own, const fc_kernels* kernels, extent, tuple passes) except -1:
-    """The passes of a depthwise convolution; none where there are no kernels for it."""
-    cdef PatchPass* p
-    cdef int axis
+    """The passes of a depthwise convolution; none where there are no kernels for it. What is dilated is a pass for every
+    residue of rows and columns, whose taps are neighbours."""
     own.kernels, own.passes, own.count = kernels, NULL, 0
     if kernels.strip_taps == 0 or extent.channels != 1 or extent.outputs != 1 or extent.mode != FC_ZEROS or not passes:
         return 0
+    if any([is_long(kernels, len(q.taps[0]) * len(q.taps[1]) * len(q.taps[2])) for q in passes]):
+        return 0
     begins = [packed_places(passes, axis)[0] for axis in range(3)]
     for axis in range(3):
-        own.input[axis], own.stride[axis] = extent.input_size[axis], passes[0].stride[axis]
-        own.places[axis] = sum(map(len, begins[axis]))
-    own.total, own.macs = extent.groups, 0
-    own.passes = <PatchPass*>allocate(len(passes) * sizeof(PatchPass))
-    for q in passes:
-        p = &own.passes[own.count]
-        p.tap = 0
-        for axis in range(3):
-            p.taps[axis], p.first[axis], p.apart[axis] = len(q.taps[axis]), q.phase[axis], q.step[axis]
-            p.outputs[axis] = max(0, (<size>extent.size[axis] - p.first[axis] + p.apart[axis] - 1) // p.apart[axis])
-            p.tap = p.tap * own.places[axis] + <size>begins[axis][q.places[axis]]
-            even_taps(q.taps[axis], &p.low[axis], &p.step[axis])
-        if volume(p.outputs) == 0:
-            continue
-        if is_long(kernels, volume(p.taps)):
-            own.count = 0
-            return 0
-        own.macs += volume(p.outputs) * volume(p.taps)
-        p.patch = patch_for(own, p)
-        if p.patch == NULL:
-            strip_shape(own, p)
-        own.count += 1
+        own.stride[axis], own.places[axis] = passes[0].stride[axis], sum(map(len, begins[axis]))
+    own.total, own.macs, own.inputs = extent.groups, 0, extent.input_size[0] * extent.input_size[1] * extent.input_size[2]
+    every = [[1, residues(q, 1, extent), residues(q, 2, extent)] for q in passes]
+    own.passes = <PatchPass*>allocate(sum([y * x for _, y, x in every]) * sizeof(PatchPass))
+    for q, apart in zip(passes, every):
+        for y in range(apart[1]):
+            for x in range(apart[2]):
+                patch_pass(own, extent, q, (0, y, x), apart, [begins[axis][q.places[axis]] for axis in range(3)])
+    return 0
+
+
+cdef residues(q, int axis, extent):
+    """By how much the taps of a pass lie apart, where outputs so far apart are many enough to be neighbours; else 1."""
+    taps = q.taps[axis]
+    apart = taps[1] - taps[0] if len(taps) > 1 and q.stride[axis] == 1 else 1
+    return apart if extent.size[axis] // q.step[axis] >= NEIGHBOURS_FROM * apart else 1
+
+
+cdef int patch_pass(Patches* own, extent, q, residue, every, begins) except -1:
+    """The pass of every `every`-th output of `q` from `residue` on."""
+    cdef PatchPass* p = &own.passes[own.count]
+    cdef int axis
+    p.tap = 0
+    for axis in range(3):
+        p.tap = p.tap * own.places[axis] + <size>begins[axis]
+        p.taps[axis], p.every[axis] = len(q.taps[axis]), every[axis]
+        p.first[axis], p.apart[axis] = q.phase[axis] + residue[axis] * q.step[axis], q.step[axis] * p.every[axis]
+        p.outputs[axis] = max(0, (<size>extent.size[axis] - p.first[axis] + p.apart[axis] - 1) // p.apart[axis])
+        even_taps(q.taps[axis], &p.low[axis], &p.step[axis])
+        p.offset[axis] = (q.taps[axis][0] + residue[axis]) % every[axis]
+        p.low[axis] = (q.taps[axis][0] + residue[axis]) // every[axis]
+        p.step[axis] //= p.every[axis]
+        p.input[axis] = max(0, (<size>extent.input_size[axis] - p.offset[axis] + p.every[axis] - 1) // p.every[axis])
+    if volume(p.outputs) == 0:
+        return 0
+    own.macs += volume(p.outputs) * volume(p.taps)
+    p.patch = patch_for(own, p)
+    if p.patch == NULL:
+        strip_shape(own, p)
+    own.count += 1
     return 0
 
 
@@ -99,7 +118,7 @@ cdef const fc_patch* patch_for(const Patches* own, const PatchPass* p) noexcept 
     # beyond the right border lie fewer columns than taps
     if (own.stride[1] != stride or stride > 2 or p.step[1] != 1 or p.step[2] != 1
             or max(p.taps[1], p.taps[2]) > FC_MAX_WINDOW or -p.low[2] >= p.taps[2]
-            or (columns - 1) * stride + p.low[2] >= own.input[2]):
+            or (columns - 1) * stride + p.low[2] >= p.input[2]):
         return NULL
     for i in range(2):
         patch = &own.kernels.patch[p.taps[1]][p.taps[2]][stride][i]
@@ -166,7 +185,7 @@ cdef bint patches_bind(const Patches* own, Program program, const Operands* o, c
 
 cdef int patch_team(const PatchJob* job, int threads) noexcept nogil:
     """The threads worth starting."""
-    cdef size bytes = volume(job.own.input), i
+    cdef size bytes = job.own.inputs, i
     for i in range(job.own.count):
         bytes += volume(job.own.passes[i].outputs)
     bytes *= job.kernels.size
@@ -177,36 +196,31 @@ cdef size patch_blocks(PatchJob* job, size threads) noexcept nogil:
     """Cuts every image into lines so that threads share the work evenly; returns the scratch of a thread."""
     cdef const Patches* own = job.own
     cdef const PatchPass* p = &own.passes[0]
-    cdef size image = volume(own.input) * job.kernels.lanes * job.kernels.size
+    cdef size image = 0, pitch = p.every[2] * job.x.x_, i
+    for i in range(own.count):
+        image = max(image, volume(own.passes[i].input) * job.kernels.lanes * job.kernels.size)
     job.vectors = own.total // job.kernels.lanes
-    job.together, job.cuts, job.packs, job.channelwise, job.inside_bytes = job.vectors, 1, False, False, 0
-    if volume(p.outputs) < PANELWISE_BELOW:
+    job.together, job.packs = job.vectors, False
+    if p.patch == NULL:
+        strip_blocks(job, p, pitch, image)
+    elif volume(p.outputs) < PANELWISE_BELOW:
         job.together = job.kernels.vectors
-        job.packs = job.x.x_ % PACKED_PITCH == 0 and own.total % job.kernels.lanes == 0 and image <= PACKED_BYTES
-    if job.packs:
-        job.together = min(PACKED_BYTES // image, job.together)
-    strip_blocks(job, threads)
+        job.packs = pitch % PACKED_PITCH == 0 and own.total % job.kernels.lanes == 0 and 0 < image <= PACKED_BYTES
+        if job.packs:
+            job.together = min(PACKED_BYTES // image, job.together)
+    strip_cuts(job, threads)
     job.deep = patch_deep(job, p)
-    job.blocks = 1
-    if job.images % threads != 0:
-        job.blocks = p.outputs[0] * p.outputs[1] * job.cuts
-        if job.channelwise:
-            job.blocks *= patch_groups(job)
-        job.blocks = min(threads, job.blocks)
+    job.blocks = 1 if job.images % threads == 0 else min(threads, p.outputs[0] * p.outputs[1] * job.cuts)
     return job.inside_bytes + (round_up(image * job.together, 64) if job.packs else 0)
 
 
 cdef size patch_deep(const PatchJob* job, const PatchPass* p) noexcept nogil:
     """The planes of outputs whose rows are done together, so that a row of the input is read once for all of them: as
     many as find the rows under them in the second-level cache."""
-    cdef size row = job.own.input[2] * job.together * job.kernels.lanes * job.kernels.size
+    cdef size row = p.input[2] * job.together * job.kernels.lanes * job.kernels.size
     cdef size rows = ((1 if p.patch == NULL else p.patch.rows) - 1) * job.own.stride[1] + (p.taps[1] - 1) * p.step[1] + 1
-    cdef size planes = SIDE_BY_SIDE // (row * rows) - (p.taps[0] - 1) * p.step[0]
+    cdef size planes = SIDE_BY_SIDE // max(1, row * rows) - (p.taps[0] - 1) * p.step[0]
     return max(1, (planes - 1) // job.own.stride[0] + 1) if job.cuts == 1 else 1
-
-
-cdef inline size patch_groups(const PatchJob* job) noexcept nogil:
-    return (job.vectors + job.together - 1) // job.together
 
 
 cdef char* patch_tail(const PatchJob* job, Work work) except? NULL:
@@ -233,21 +247,19 @@ cdef inline const char* patch_weights(const PatchJob* job, size first, size* ldb
 
 
 cdef void patch_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
-    """Some lines of one image; or its lines of some channels, and some of their next ones."""
+    """Some lines of one image."""
     cdef const PatchJob* job = <const PatchJob*>job_
     cdef const PatchPass* p
-    cdef size image = task // job.blocks, block = task % job.blocks, groups = patch_groups(job), g, i, lines, lo, hi, of
-    for g in range(groups):
+    cdef size image = task // job.blocks, block = task % job.blocks, v = 0, last, i, lines, lo, hi
+    while v < job.vectors:
+        last = min(v + job.together, job.vectors)
         for i in range(job.own.count):
             p = &job.own.passes[i]
             lines = p.outputs[0] * p.outputs[1] * job.cuts
             lo, hi = block * lines // job.blocks, (block + 1) * lines // job.blocks
-            if job.channelwise:
-                of = groups * lines
-                lo, hi = max(0, block * of // job.blocks - g * lines), min(lines, (block + 1) * of // job.blocks - g * lines)
             if lo < hi:
-                patch_lines(job, p, &job.out[i], scratch, image, g * job.together,
-                            min(job.vectors, (g + 1) * job.together), lo, hi, watch)
+                patch_lines(job, p, &job.out[i], scratch, image, v, last, lo, hi, watch)
+        v = last
 
 
 cdef void patch_lines(const PatchJob* job, const PatchPass* p, const PatchOut* out, char* scratch, size image, size v0,
@@ -257,7 +269,8 @@ cdef void patch_lines(const PatchJob* job, const PatchPass* p, const PatchOut* o
     cdef size lines = p.outputs[1] * job.cuts, planes, step, i
     cdef PatchFrom x = job.x
     cdef char* y = out.y + image * job.y_n + first
-    x.x += image * job.x_n + first
+    x.x += image * job.x_n + first + p.offset[0] * x.z + p.offset[1] * x.y + p.offset[2] * x.x_
+    x.z, x.y, x.x_ = p.every[0] * x.z, p.every[1] * x.y, p.every[2] * x.x_
     if job.packs:
         patch_pack(job, p, scratch + job.inside_bytes, &x, count, lo // job.cuts, (hi - 1) // job.cuts)
     if v1 == job.vectors:
@@ -293,13 +306,13 @@ cdef void patch_row(const PatchJob* job, const PatchPass* p, const PatchOut* out
     at.c_y, at.c_x = out.y_y // bytes, out.y_x // bytes
     at.activation = job.activation if job.activation <= RELU6 else LINEAR
     at.row_lo = -(y * stride + p.low[1])
-    at.row_hi = at.row_lo + own.input[1]
+    at.row_hi = at.row_lo + p.input[1]
     a = x_.x + (z * own.stride[0] + p.low[0] + first * p.step[0]) * x_.z - at.row_lo * x_.y
     first = p.tap + first * own.places[1] * own.places[2]
     while x < p.outputs[2]:
         x = min(x, p.outputs[2] - p.patch.columns)  # the last one computes some columns again
         at.col_lo = -(x * stride + p.low[2])
-        at.col_hi = at.col_lo + own.input[2]
+        at.col_hi = at.col_lo + p.input[2]
         patch_channels(job, first, p.patch.run[rows], a - at.col_lo * x_.x_, c + x * out.y_x, v0, v1, &at)
         x += p.patch.columns
     for x in range(rows):
@@ -310,7 +323,7 @@ cdef inline size taps_inside(const Patches* own, const PatchPass* p, int axis, s
     """How many taps along an axis the input has for an output, and the first."""
     cdef size at = output * own.stride[axis] + p.low[axis]
     first[0] = up_to(-at, p.step[axis], p.taps[axis])
-    return up_to(own.input[axis] - at, p.step[axis], p.taps[axis]) - first[0]
+    return up_to(p.input[axis] - at, p.step[axis], p.taps[axis]) - first[0]
 
 
 cdef inline size up_to(size distance, size step, size most) noexcept nogil:
@@ -360,7 +373,7 @@ cdef void patch_pack(const PatchJob* job, const PatchPass* p, char* scratch, Pat
                      size last) noexcept nogil:
     """Copies the rows under the rows `first`..`last` of outputs, `count` channels side by side, and says where row 0 lies."""
     cdef const Patches* own = job.own
-    cdef size row = own.input[2] * count * job.kernels.size, z, y
+    cdef size row = p.input[2] * count * job.kernels.size, z, y
     cdef size[2] planes
     cdef size[2] rows
     z, y = first // p.outputs[1], last // p.outputs[1]
@@ -371,13 +384,13 @@ cdef void patch_pack(const PatchJob* job, const PatchPass* p, char* scratch, Pat
         inputs_under(own, p, 1, 0, p.outputs[1] - 1, rows)
     for z in range(planes[0], planes[1]):
         for y in range(rows[0], rows[1]):
-            job.kernels.pack[job.x_code](scratch + (z * own.input[1] + y) * row, count, own.input[2], count,
-                                         x.x + z * x.z + y * x.y, x.x_, job.kernels.size)
-    x.x, x.z, x.y, x.x_ = scratch, own.input[1] * row, row, count * job.kernels.size
+            job.kernels.strip_copy(scratch + (z * p.input[1] + y) * row, x.x + z * x.z + y * x.y,
+                                   x.x_ // job.kernels.size, p.input[2], count // job.kernels.lanes)
+    x.x, x.z, x.y, x.x_ = scratch, p.input[1] * row, row, count * job.kernels.size
 
 
 cdef inline void inputs_under(const Patches* own, const PatchPass* p, int axis, size first, size last,
                               size* inputs) noexcept nogil:
     """From where to where along an axis the inputs of these outputs lie."""
     inputs[0] = max(0, first * own.stride[axis] + p.low[axis])
-    inputs[1] = min(own.input[axis], last * own.stride[axis] + p.low[axis] + (p.taps[axis] - 1) * p.step[axis] + 1)
+    inputs[1] = min(p.input[axis], last * own.stride[axis] + p.low[axis] + (p.taps[axis] - 1) * p.step[axis] + 1)

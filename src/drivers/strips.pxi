@@ -1,17 +1,17 @@
 # Rows of depthwise outputs strip by strip (kernels/strips.h), where drivers/patches.pxi has no patch: any number of taps,
 # stride and dilation.
 #
-#   for residue of the columns modulo the dilation: its outputs are neighbours
-#     for strip, for vector of channels: all taps                                   micro-kernel, registers
+#   for strip, for vector of channels: all taps                                       micro-kernel, registers
 #
-# With a stride that leaves no input to share, or hardly any neighbours, the outputs of a strip lie side by side, and each
-# has columns of its own.
+# With a stride that leaves no input to share, or taps too far apart, each output of a strip has columns of its own.
 
 cdef enum:
     STRIP_OVERHEAD = 2       # outputs that a strip takes the time of, beside its own
     NEIGHBOURS_FROM = 4      # outputs of a residue
     CUT_COLUMNS = 64         # of a piece of a row at least
-    SIDE_BY_SIDE = 256 << 10 # bytes of weights and rows of input that are in use together: a part of the second level
+    SIDE_BY_SIDE = 256 << 10 # bytes of rows of input that are in use together: a part of the second level
+    WEIGHTS_TOGETHER = 128 << 10  # bytes of weights, likewise
+    WAYS = 8                 # lines of each of the 64 sets of the first level
 
 
 cdef void strip_shape(const Patches* own, PatchPass* p) noexcept nogil:
@@ -20,8 +20,7 @@ cdef void strip_shape(const Patches* own, PatchPass* p) noexcept nogil:
     cdef size left, width, now
     cdef size[3] widths
     widths[0], widths[1], widths[2] = 4, 7, 8
-    p.loose = (own.stride[2] > 2 or own.stride[2] == 2 and p.step[2] > 1
-               or p.step[2] > 1 and p.outputs[2] < NEIGHBOURS_FROM * p.step[2])
+    p.loose = own.stride[2] > 2 or p.step[2] > 1
     cost[0], p.widths[0] = 0, 0
     for left in range(1, STRIP_WIDTHS):
         for width in widths:
@@ -30,22 +29,32 @@ cdef void strip_shape(const Patches* own, PatchPass* p) noexcept nogil:
                 cost[left], p.widths[left] = now, <unsigned char>width
 
 
-cdef void strip_blocks(PatchJob* job, size threads) noexcept nogil:
-    """As `patch_blocks`, where a pass goes strip by strip."""
-    cdef const Patches* own = job.own
+cdef void strip_blocks(PatchJob* job, const PatchPass* p, size pitch, size image) noexcept nogil:
+    """As `patch_blocks`: the channels done together, and whether their input is copied."""
+    cdef size vector = job.kernels.lanes * job.kernels.size, sets = 64
+    job.together = max(1, min(job.vectors, WEIGHTS_TOGETHER // (volume(p.taps) * vector)))
+    if job.together > <size>job.kernels.vectors:
+        job.together -= job.together % job.kernels.vectors
+    while sets > 1 and pitch % (64 * (64 // sets) * 2) == 0:  # of the first level, which pixels so far apart fall into
+        sets //= 2
+    job.packs = p.input[2] + 2 > sets * WAYS and job.own.total % job.kernels.lanes == 0
+    job.packs = job.packs and 0 < image <= SIDE_BY_SIDE
+    if job.packs:
+        job.together = min(SIDE_BY_SIDE // image, min(job.together, <size>job.kernels.vectors))
+
+
+cdef void strip_cuts(PatchJob* job, size threads) noexcept nogil:
+    """Into how many pieces rows are cut where they are few, and the scratch of a strip."""
     cdef const PatchPass* p
-    cdef size i, lines, most = 0, cuts = threads
-    for i in range(own.count):
-        p = &own.passes[i]
-        if p.patch != NULL:
-            cuts = 1
-            continue
-        job.inside_bytes = max(job.inside_bytes, round_up(p.taps[2] * sizeof(unsigned int), 64))
-        lines = p.outputs[0] * p.outputs[1]
-        cuts = max(1, min(cuts, p.outputs[2] // CUT_COLUMNS if lines < 4 * threads else 1))
-    if job.inside_bytes == 0:
-        return
-    job.cuts = cuts
+    cdef size i
+    job.cuts, job.inside_bytes = threads, 0
+    for i in range(job.own.count):
+        p = &job.own.passes[i]
+        if p.patch == NULL:
+            job.inside_bytes = max(job.inside_bytes, round_up(p.taps[2] * sizeof(unsigned int), 64))
+        if p.patch != NULL or p.outputs[0] * p.outputs[1] >= 4 * threads:
+            job.cuts = 1
+        job.cuts = max(1, min(job.cuts, p.outputs[2] // CUT_COLUMNS))
 
 
 cdef void strip_line(const PatchJob* job, const PatchPass* p, const PatchOut* out, const PatchFrom* from_, char* y_,
@@ -54,7 +63,7 @@ cdef void strip_line(const PatchJob* job, const PatchPass* p, const PatchOut* ou
     cdef const Patches* own = job.own
     cdef size cut = line % job.cuts, y = line // job.cuts
     cdef size x0 = cut * p.outputs[2] // job.cuts, x1 = (cut + 1) * p.outputs[2] // job.cuts
-    cdef size bytes = job.kernels.size, apart = 1 if p.loose else p.step[2], residue, x, left, width, first_z, first_y
+    cdef size bytes = job.kernels.size, x, width, first_z, first_y
     cdef const fc_patch_run* run = job.kernels.strip[0 if p.loose else own.stride[2]]
     cdef const char* a
     cdef char* c = y_ + y * out.y_y
@@ -64,20 +73,17 @@ cdef void strip_line(const PatchJob* job, const PatchPass* p, const PatchOut* ou
     a = (from_.x + (z * own.stride[0] + p.low[0] + first_z * p.step[0]) * from_.z
          + (y * own.stride[1] + p.low[1] + first_y * p.step[1]) * from_.y)
     at.a_z, at.a_y, at.a_x = p.step[0] * from_.z // bytes, p.step[1] * from_.y // bytes, p.step[2] * from_.x_ // bytes
-    at.a_p, at.c_x = own.stride[2] * from_.x_ // bytes, apart * out.y_x // bytes
+    at.a_p, at.c_x = own.stride[2] * from_.x_ // bytes, out.y_x // bytes
     at.activation = job.activation if job.activation <= RELU6 else LINEAR
-    for residue in range(min(apart, x1 - x0)):
-        x = x0 + residue
-        left = (x1 - x + apart - 1) // apart
-        while left > 0:
-            width = p.widths[min(left, STRIP_WIDTHS - 1)]
-            while width > left + (x - x0) // apart or run[width] == NULL:
-                width -= 1
-            x -= max(0, width - left) * apart  # the last one computes some columns again
-            strip(job, p, run[width], a, c + x * out.y_x, from_.x_, <unsigned int*>scratch,
-                  p.tap + (first_z * own.places[1] + first_y) * own.places[2], x, width, v0, v1, &at)
-            x += width * apart
-            left = (x1 - x + apart - 1) // apart
+    x = x0
+    while x < x1:
+        width = p.widths[min(x1 - x, STRIP_WIDTHS - 1)]
+        while width > x1 - x0 or run[width] == NULL:
+            width -= 1
+        x = min(x, x1 - width)  # the last one computes some columns again
+        strip(job, p, run[width], a, c + x * out.y_x, from_.x_, <unsigned int*>scratch,
+              p.tap + (first_z * own.places[1] + first_y) * own.places[2], x, width, v0, v1, &at)
+        x += width
     patch_end(job, out, c + x0 * out.y_x, x1 - x0, count)
 
 
@@ -90,14 +96,14 @@ cdef inline void strip(const PatchJob* job, const PatchPass* p, fc_patch_run run
     cdef size last, t, i
     if p.loose:
         span = (width - 1) * stride   # from the first output to the last
-        first, last = up_to(-begin - span, step, p.taps[2]), up_to(own.input[2] - begin, step, p.taps[2])
+        first, last = up_to(-begin - span, step, p.taps[2]), up_to(p.input[2] - begin, step, p.taps[2])
         at.block = 1
         for t in range(first, last):
             low = begin + t * step
-            inside[t - first] = bits(up_to(-low, stride, width), up_to(own.input[2] - low, stride, width))
+            inside[t - first] = bits(up_to(-low, stride, width), up_to(p.input[2] - low, stride, width))
     else:
         span = (width - 1) * stride + p.taps[2]   # columns
-        low, high = up_to(-begin, step, span), up_to(own.input[2] - begin, step, span)
+        low, high = up_to(-begin, step, span), up_to(p.input[2] - begin, step, span)
         first, last = max(0, low - (width - 1) * stride), min(p.taps[2], high)
         at.block = even_block(last - first, job.kernels.strip_taps)
         t, i = first, 0

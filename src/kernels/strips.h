@@ -85,6 +85,15 @@ static inline __attribute__((always_inline)) void NAME(strip_tile)(const int out
     }
 }
 
+/* Copies whole vectors of the channels of pixels that lie `pixel` elements apart. */
+static void NAME(strip_copy)(void *dst, const void *src, ptrdiff_t pixel, ptrdiff_t pixels, ptrdiff_t vectors) {
+    T *to = dst;
+    const T *from = src;
+    for (; pixels > 0; pixels--, from += pixel)
+        for (ptrdiff_t v = 0; v < vectors; v++, to += LANES)
+            *(NAME(vec) *)to = *(const NAME(vec) *)(from + v * LANES);
+}
+
 #define STRIP(outputs, stride)                                                                                       \
     static void NAME(strip_##stride##_##outputs)(const void *a, const void *b, void *c, const void *bias,            \
                                                  ptrdiff_t vectors, const fc_patch_at *at) {                         \
@@ -95,4 +104,5 @@ static inline __attribute__((always_inline)) void NAME(strip_tile)(const int out
     {[1] = NAME(strip_##stride##_1), [2] = NAME(strip_##stride##_2), [4] = NAME(strip_##stride##_4),                 \
      [7] = NAME(strip_##stride##_7), [8] = NAME(strip_##stride##_8)}
 STRIPS(0) STRIPS(1) STRIPS(2)
-#define STRIP_TABLE .strip_taps = STRIP_TAPS, .strip = {STRIP_ROW(0), STRIP_ROW(1), STRIP_ROW(2)},
+#define STRIP_TABLE                                                                                                  \
+    .strip_taps = STRIP_TAPS, .strip = {STRIP_ROW(0), STRIP_ROW(1), STRIP_ROW(2)}, .strip_copy = NAME(strip_copy),
