@@ -1,7 +1,7 @@
-"""A lane an output channel in volumes: depthwise where the arrays' channels lie side by side, whole (drivers/strips.pxi).
+"""A lane an output channel in volumes: depthwise as a whole where the arrays' channels lie side by side.
 
-Else the planes of the input are so many images for every plane of the kernel: what a plane of the kernel adds to a plane of outputs is added to what lies there, as a residual is; the last one is
-followed by the activation. So every sum has the order (plane, row, channel, column).
+Else the planes of the input are so many images for every plane of the kernel. What that adds to a plane of outputs is
+added to what lies there, as a residual is; the last one is followed by the activation.
 """
 
 from __future__ import annotations
