@@ -1,6 +1,6 @@
 # Depthwise convolution of arrays whose channels lie side by side, read and written in place, along up to three axes.
 #
-#   for lines of one image: rows of a plane, or pieces of a row                     threads take these
+#   for lines of one image: rows of its planes, or pieces of a single row           threads take these
 #     for row of patches, or row of strips (drivers/strips.pxi)
 #       for patch, for vector of channels: all taps                                 micro-kernel, registers
 #     activation
@@ -9,6 +9,7 @@
 # with channels shared out instead, one thread reads ahead what another writes (a second thread gained nothing, Zen 5).
 # A patch loads an input vector once for all outputs that meet it. Taps over padded zeros are skipped. Every output is
 # one sum in the order (tap z, tap y, tap x), as in drivers/lanes.pxi, which takes all other arrays.
+# Planes of a volume are done together, row by row, while the second-level cache holds the rows that they meet.
 # Where pixels lie a multiple of PACKED_PITCH bytes apart, those of a channel share few lines of the first-level cache:
 # so the input of a small image is copied together, a panel of channels after the other.
 
