@@ -53,7 +53,7 @@ cdef extern from "fastconv.h" nogil:
         LINEAR "FC_LINEAR", RELU "FC_RELU", RELU6 "FC_RELU6"                        # fc_activation: in the registers
         FC_LEAKY_RELU, FC_HARDSWISH, FC_SILU, FC_SIGMOID, FC_TANH, FC_GELU, FC_GELU_TANH
         FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC, FC_FILL      # fc_padding_mode
-        FC_MAX_VECTORS, FC_MAX_ROWS, FC_MAX_WINDOW
+        FC_MAX_VECTORS, FC_MAX_ROWS, FC_WINDOW, FC_MAX_WINDOW
         FC_WINOGRAD_TILES, FC_WINOGRAD_CHANNELS
         FC_WINOGRAD_STRIDED, FC_WINOGRAD_2, FC_WINOGRAD_4, FC_WINOGRAD_TWO_TAPS, FC_WINOGRAD_STRIDED_4
         FC_WINOGRAD_KINDS
@@ -138,9 +138,12 @@ cdef extern from "fastconv.h" nogil:
         fc_window window[FC_MAX_WINDOW + 1][3][2]
         fc_window_gradient window_gradient[FC_MAX_WINDOW + 1][3][4]
     ctypedef struct fc_patch_at:
-        Py_ssize_t a_y, a_x, b_y, b_x, c_y, c_x
-        Py_ssize_t row_lo, row_hi, col_lo, col_hi
+        Py_ssize_t a_z, a_y, a_x, b_z, b_y, b_x, c_y, c_x
+        Py_ssize_t planes
         int activation
+        Py_ssize_t row_lo, row_hi, col_lo, col_hi
+        Py_ssize_t rows, taps, block, a_p
+        const unsigned int* inside
     ctypedef void (*fc_patch_run)(const void*, const void*, void*, const void*, Py_ssize_t,
                                   const fc_patch_at*) noexcept nogil
     ctypedef struct fc_patch:
@@ -166,6 +169,9 @@ cdef extern from "fastconv.h" nogil:
         int picks
         fc_lane_kernels by_lane[2]
         fc_patch patch[FC_MAX_WINDOW + 1][FC_MAX_WINDOW + 1][3][2]
+        int strip_taps
+        fc_patch_run strip[3][FC_WINDOW + 1]
+        void (*strip_copy)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         fc_spread spread
         fc_winograd winograd[FC_WINOGRAD_KINDS]
         const fc_extra* extras

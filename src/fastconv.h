@@ -162,12 +162,18 @@ typedef void (*fc_window_gradient)(const void *x, const ptrdiff_t *x_row, ptrdif
 typedef void (*fc_spread)(void *dst, const void *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t count,
                           const ptrdiff_t *from, const void *index);
 
-/* A patch of outputs, a lane a channel (kernels/lanes.h): distances in elements; the rows and columns of the input
-   that exist, counted from the first that the patch meets. */
+/* A patch of outputs, a lane a channel (kernels/lanes.h), or a strip (kernels/strips.h): distances in elements between
+   planes, rows and columns of the input, of taps and of outputs. */
 typedef struct {
-    ptrdiff_t a_y, a_x, b_y, b_x, c_y, c_x;
+    ptrdiff_t a_z, a_y, a_x, b_z, b_y, b_x, c_y, c_x;
+    ptrdiff_t planes;  /* of taps, the first of which `a` and `b` begin with: those that exist */
+    int activation;    /* FC_LINEAR, FC_RELU or FC_RELU6 */
+    /* Of a patch: the rows and columns of the input that exist, counted from the first that it meets. */
     ptrdiff_t row_lo, row_hi, col_lo, col_hi;
-    int activation;  /* FC_LINEAR, FC_RELU or FC_RELU6 */
+    /* Of a strip: the rows of taps that exist, and taps of a row; how many of them are done together, and of each block
+       which columns of the input exist. Of outputs apart: `a_p` between them, and of each tap for which its column does. */
+    ptrdiff_t rows, taps, block, a_p;
+    const uint32_t *inside;
 } fc_patch_at;
 typedef void (*fc_patch_run)(const void *a, const void *b, void *c, const void *bias, ptrdiff_t vectors,
                              const fc_patch_at *at);
@@ -208,6 +214,9 @@ typedef struct {
     int lane_vectors, picks;
     fc_lane_kernels by_lane[2];
     fc_patch patch[FC_MAX_WINDOW + 1][FC_MAX_WINDOW + 1][3][2];  /* [taps y][taps x][stride], of two widths at most */
+    int strip_taps;                        /* the most that a block has; 0 where there are no strips */
+    fc_patch_run strip[3][FC_WINDOW + 1];  /* [stride, or 0: apart][outputs] */
+    void (*strip_copy)(void *dst, const void *src, ptrdiff_t pixel, ptrdiff_t pixels, ptrdiff_t vectors);
     fc_spread spread;
     fc_winograd winograd[FC_WINOGRAD_KINDS]; /* where the type has them */
     const fc_extra *extras;                  /* up to a name that is NULL; NULL where there are none */

@@ -71,18 +71,34 @@ cdef struct LanesAt:
 
 
 cdef enum:
-    MOST_PASSES = 4         # that patches serve: phases of an input gradient at stride 2
+    STRIP_WIDTHS = 64
 
 
-cdef struct PatchTaps:
-    size taps_y, taps_x, min_y, min_x, tap
-    Phase phase
+# Of the inputs from `offset` on, every `every`-th of an image (so many, `input`), output i of the pass sums
+# x[i * stride + low + t * step] over its taps t. What is counted along an axis: [z, y, x].
+cdef struct PatchPass:
+    size taps[3]
+    size low[3]
+    size step[3]
+    size offset[3]
+    size every[3]
+    size input[3]
+    size first[3]                  # the outputs that it writes: from here on every `apart`-th, so many
+    size apart[3]
+    size outputs[3]
+    size tap                       # where its taps begin among the packed ones
+    const fc_patch* patch          # NULL: strips
+    bint loose                     # of outputs that have columns of their own
+    unsigned char widths[STRIP_WIDTHS]  # of the next strip, where so many outputs are left
 
 
 cdef struct Patches:               # the passes of a depthwise convolution; none where there are no kernels for them
     const fc_kernels* kernels
-    PatchTaps passes[MOST_PASSES]
-    size count, stride_y, stride, rows, columns
+    PatchPass* passes
+    size count, total, macs        # passes; channels; of an image and channel
+    size inputs                    # of the same
+    size stride[3]
+    size places[3]                 # packed
 
 
 cdef class Lanes(Program):
@@ -103,12 +119,8 @@ cdef class Lanes(Program):
         cdef LanesJob* job
         cdef size most = 0, i
         self.compute_with(codes)
-        rows, columns = {}, {}
-        for p in passes:
-            rows.setdefault(p.places[1], sum(map(len, rows)))
-            columns.setdefault(p.places[2], sum(map(len, columns)))
-        self.rows = tuple([place for places in rows for place in places])
-        self.columns = tuple([place for places in columns for place in places])
+        rows, self.rows = packed_places(passes, 1)
+        columns, self.columns = packed_places(passes, 2)
         self.taps = len(self.rows) * len(self.columns)
         self.jobs = <LanesJob*>allocate(max(<size>1, <size>len(passes)) * sizeof(LanesJob))
         for p in passes:
@@ -126,13 +138,7 @@ cdef class Lanes(Program):
                 most, self.pixels = job.taps_y * job.taps_x, job.phase.size_y * job.phase.size_x
             job.may_lie = True
             lanes_prepare(job, blocking.chunks_per_task)
-        self.patches_.count = 0
-        if self.count > 0 and extent.channels == extent.outputs == 1 and extent.mode == FC_ZEROS:
-            patches_begin(&self.patches_, self.jobs, len(self.rows), len(self.columns))
-            for i in range(self.count):
-                if not patches_add(&self.patches_, &self.jobs[i]):
-                    self.patches_.count = 0
-                    break
+        patches_begin(&self.patches_, self.kernels, extent, passes)
 
     def __dealloc__(self):
         cdef size i
@@ -140,6 +146,7 @@ cdef class Lanes(Program):
             fc_free(<void*>self.jobs[i].tap_y)
             fc_free(self.jobs[i].runs_y)
         fc_free(self.jobs)
+        fc_free(self.patches_.passes)
 
     def in_place(self, bint lies):
         """Whether the input is read as it lies, of arrays whose channels lie (`lies`) side by side in the computing type."""
@@ -159,7 +166,7 @@ cdef class Lanes(Program):
     def patches(self, size images, int threads):
         """(rows and columns of a patch, tasks, threads, scratch of all, whether it packs) of the first pass over
         contiguous arrays, channels last; None where it is not computed in patches."""
-        return patches_blocking(&self.patches_, &self.jobs[0], images, threads) if self.patches_.count else None
+        return patches_blocking(&self.patches_, images, threads)
 
     cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
         """By `packed.panels`, every element written that a pass reaches."""
@@ -174,7 +181,7 @@ cdef class Lanes(Program):
         work.keep = self
         if self.count == 0 or o.y.n[0] * o.y.n[1] == 0:
             return work
-        if self.patches_.count and not o.has_residual and patches_bind(&self.patches_, self, &o, panels.p, threads, work):
+        if patches_bind(&self.patches_, self, &o, panels.p, threads, work):
             return work
         passes = <LanesPasses*>work.own(sizeof(LanesPasses) + self.count * sizeof(LanesJob))
         passes.jobs, passes.count = <LanesJob*>(passes + 1), self.count
@@ -324,7 +331,8 @@ cdef void tap_runs(Run* runs, const size* tap, size taps, size stride, size inpu
 cdef inline bint lies_in_vectors(const fc_kernels* kernels, const View* v, bint same_type) noexcept nogil:
     """Whether channels lie side by side in the computing type, so that a vector of them is read as it lies."""
     return (same_type and (v.s[1] == kernels.size or v.n[1] == 1) and <size>v.p % kernels.size == 0
-            and v.s[0] % kernels.size == 0 and v.s[2] % kernels.size == 0 and v.s[3] % kernels.size == 0)
+            and v.s[0] % kernels.size == 0 and v.s[2] % kernels.size == 0 and v.s[3] % kernels.size == 0
+            and v.s[4] % kernels.size == 0)
 
 
 cdef void lanes_prepare(LanesJob* job, size chunks_per_task) noexcept nogil:

@@ -1,14 +1,15 @@
-# Depthwise convolution of arrays whose channels lie side by side, read and written in place, patch by patch of outputs.
+# Depthwise convolution of arrays whose channels lie side by side, read and written in place, along up to three axes.
 #
-#   for rows of one image                                          threads take these
-#     for row of patches
-#       for patch, for vector of channels: all taps               micro-kernel, registers
+#   for lines of one image: rows of its planes, or pieces of a single row           threads take these
+#     for row of patches, or row of strips (drivers/strips.pxi)
+#       for patch, for vector of channels: all taps                                 micro-kernel, registers
 #     activation
 #
 # Both arrays are walked in the order of their memory, so that the processor reads ahead, and rows are a thread's own:
 # with channels shared out instead, one thread reads ahead what another writes (a second thread gained nothing, Zen 5).
 # A patch loads an input vector once for all outputs that meet it. Taps over padded zeros are skipped. Every output is
-# one sum in the order (tap y, tap x), as in drivers/lanes.pxi, which takes all other arrays.
+# one sum in the order (tap z, tap y, tap x), as in drivers/lanes.pxi, which takes all other arrays.
+# Planes of a volume are done together, row by row, while the second-level cache holds the rows that they meet.
 # Where pixels lie a multiple of PACKED_PITCH bytes apart, those of a channel share few lines of the first-level cache:
 # so the input of a small image is copied together, a panel of channels after the other.
 
@@ -19,169 +20,222 @@ cdef enum:
     PATCHES_PARALLEL_FROM = 1 << 19  # multiply-adds and bytes of both arrays: 4 microseconds; a team costs 1 to 3
 
 
-cdef struct PatchPass:
-    const fc_patch* patch
+cdef struct PatchOut:
     char* y
-    size y_y, y_x                  # bytes between rows and columns
-    size rows, columns
-    size taps_y, min_y, min_x
-    size tap                       # where they begin among the packed ones
+    size y_z, y_y, y_x             # bytes between planes, rows and columns of a pass
+
+
+cdef struct PatchFrom:             # where the input lies, or a copy of some of its channels
+    const char* x
+    size z, y, x_                  # bytes between planes, rows, columns
 
 
 cdef struct PatchJob:
+    const Patches* own
     const fc_kernels* kernels
-    const char* x
-    size x_n, x_y, x_x, y_n        # bytes between images, rows, columns
-    size height, width, images     # of the input
-    size total, vectors            # channels; whole vectors of them
-    size stride, taps, tap_columns # taps packed, of a row of them
+    PatchFrom x
+    size x_n, y_n                  # bytes between images
+    size images, vectors           # whole vectors of channels
     const char* packed
     const char* bias
     const char* tail               # weights of the last vector of channels where others end before it, else NULL
-    size row_blocks                # tasks of an image
+    size blocks                    # tasks of an image
+    size cuts                      # pieces of a row, which are lines
     size together                  # vectors of channels done together
-    size count
+    size deep                      # planes of outputs done together, row after row
+    size inside_bytes              # of a thread's scratch, before the copy
     int x_code, y_code, activation
     bint packs
-    PatchPass passes[MOST_PASSES]
+    PatchOut* out
 
 
-cdef void patches_begin(Patches* own, const LanesJob* job, size rows, size columns) noexcept nogil:
-    """No passes yet, of those with strides as `job` has; rows x columns of taps are packed."""
-    own.kernels, own.stride_y, own.stride = job.kernels, job.stride_y, job.stride_x
-    own.rows, own.columns, own.count = rows, columns, 0
+cdef int patches_begin(Patches* own, const fc_kernels* kernels, extent, tuple passes) except -1:
+    """The passes of a depthwise convolution; none where there are no kernels for it. What is dilated is a pass for every
+    residue of rows and columns, whose taps are neighbours."""
+    own.kernels, own.passes, own.count = kernels, NULL, 0
+    if kernels.strip_taps == 0 or extent.channels != 1 or extent.outputs != 1 or extent.mode != FC_ZEROS or not passes:
+        return 0
+    if any([is_long(kernels, len(q.taps[0]) * len(q.taps[1]) * len(q.taps[2])) for q in passes]):
+        return 0
+    begins = [packed_places(passes, axis)[0] for axis in range(3)]
+    for axis in range(3):
+        own.stride[axis], own.places[axis] = passes[0].stride[axis], sum(map(len, begins[axis]))
+    own.total, own.macs, own.inputs = extent.groups, 0, extent.input_size[0] * extent.input_size[1] * extent.input_size[2]
+    every = [[1, residues(q, 1, extent), residues(q, 2, extent)] for q in passes]
+    own.passes = <PatchPass*>allocate(sum([y * x for _, y, x in every]) * sizeof(PatchPass))
+    for q, apart in zip(passes, every):
+        for y in range(apart[1]):
+            for x in range(apart[2]):
+                patch_pass(own, extent, q, (0, y, x), apart, [begins[axis][q.places[axis]] for axis in range(3)])
+    return 0
 
 
-cdef bint patches_add(Patches* own, const LanesJob* job) noexcept nogil:
-    """Add a pass; whether there are kernels for it."""
-    cdef PatchTaps* p = &own.passes[own.count]
-    if own.count == MOST_PASSES or own.stride_y != own.stride or own.stride > 2:
-        return False
-    p.taps_y, p.taps_x, p.min_y, p.min_x = job.taps_y, job.taps_x, job.tap_y[0], job.tap_x[0]
-    p.phase, p.tap = job.phase, job.first_row * own.columns + job.first_column
+cdef residues(q, int axis, extent):
+    """By how much the taps of a pass lie apart, where outputs so far apart are many enough to be neighbours; else 1."""
+    taps = q.taps[axis]
+    apart = taps[1] - taps[0] if len(taps) > 1 and q.stride[axis] == 1 else 1
+    return apart if extent.size[axis] // q.step[axis] >= NEIGHBOURS_FROM * apart else 1
+
+
+cdef int patch_pass(Patches* own, extent, q, residue, every, begins) except -1:
+    """The pass of every `every`-th output of `q` from `residue` on."""
+    cdef PatchPass* p = &own.passes[own.count]
+    cdef int axis
+    p.tap = 0
+    for axis in range(3):
+        p.tap = p.tap * own.places[axis] + <size>begins[axis]
+        p.taps[axis], p.every[axis] = len(q.taps[axis]), every[axis]
+        p.first[axis], p.apart[axis] = q.phase[axis] + residue[axis] * q.step[axis], q.step[axis] * p.every[axis]
+        p.outputs[axis] = max(0, (<size>extent.size[axis] - p.first[axis] + p.apart[axis] - 1) // p.apart[axis])
+        even_taps(q.taps[axis], &p.low[axis], &p.step[axis])
+        p.offset[axis] = (q.taps[axis][0] + residue[axis]) % every[axis]
+        p.low[axis] = (q.taps[axis][0] + residue[axis]) // every[axis]
+        p.step[axis] //= p.every[axis]
+        p.input[axis] = max(0, (<size>extent.input_size[axis] - p.offset[axis] + p.every[axis] - 1) // p.every[axis])
+    if volume(p.outputs) == 0:
+        return 0
+    own.macs += volume(p.outputs) * volume(p.taps)
+    p.patch = patch_for(own, p)
+    if p.patch == NULL:
+        strip_shape(own, p)
     own.count += 1
-    return (job.tap_y[p.taps_y - 1] - p.min_y < p.taps_y and job.tap_x[p.taps_x - 1] - p.min_x < p.taps_x
-            and max(p.taps_y, p.taps_x) <= FC_MAX_WINDOW and -p.min_x < p.taps_x
-            and own.kernels.patch[p.taps_y][p.taps_x][own.stride][0].columns > 0)
+    return 0
 
 
-cdef patches_blocking(const Patches* own, const LanesJob* first, size images, int threads):
-    """As `Lanes.patches` says; None where the arrays are too small."""
-    cdef PatchJob job
-    cdef size scratch_bytes, i
-    job.kernels, job.images, job.total, job.stride = own.kernels, images, first.total, own.stride
-    job.height, job.width = first.x.n[2], first.x.n[3]
-    job.x_x = job.total * own.kernels.size
-    job.passes[0].rows, job.passes[0].columns = first.phase.size_y, first.phase.size_x
-    job.passes[0].patch = patch_for(own.kernels, &own.passes[0], own.stride, job.passes[0].columns, job.width)
-    if job.total < own.kernels.lanes or job.passes[0].patch == NULL or images * job.passes[0].rows == 0:
-        return None
-    i = job.passes[0].rows * job.passes[0].columns  # outputs of a channel
-    threads = patch_team(&job, i * own.rows * own.columns, i, threads)
-    scratch_bytes = patch_blocks(&job, threads)
-    threads = <int>team_for(threads, images * job.row_blocks, scratch_bytes)
-    scratch_bytes *= threads
-    if job.total % own.kernels.lanes != 0:
-        scratch_bytes += own.rows * own.columns * own.kernels.lanes * own.kernels.size
-    return (job.passes[0].patch.rows, job.passes[0].patch.columns, images * job.row_blocks, threads, scratch_bytes,
-            bool(job.packs))
+cdef packed_places(tuple passes, int axis):
+    """Where the places of each pass begin among the packed ones of an axis, and all of them."""
+    begins = {}
+    for p in passes:
+        begins.setdefault(p.places[axis], sum(map(len, begins)))
+    return begins, tuple([place for places in begins for place in places])
 
 
-cdef bint patches_bind(const Patches* own, Program program, const Operands* o, const char* packed, int threads,
-                       Work work) except -1:
-    """As `Lanes.bind` without a residual; False, and nothing is done, where the arrays do not lie as needed."""
-    cdef Operands phase
-    cdef PatchJob* job
-    cdef PatchPass* p
-    cdef const fc_kernels* kernels = own.kernels
-    cdef size i, macs = 0
-    if (o.x.n[1] < kernels.lanes or o.x.n[1] != o.y.n[1]
-            or not lies_in_vectors(kernels, &o.x, program.input == kernels.input)
-            or not lies_in_vectors(kernels, &o.y, program.result == kernels.sum)):
-        return False
-    for i in range(own.count):
-        phase = o[0]
-        bind_phase(&phase, &own.passes[i].phase)
-        if patch_for(kernels, &own.passes[i], own.stride, phase.y.n[3], o.x.n[3]) == NULL:
-            return False
-    job = <PatchJob*>work.own(sizeof(PatchJob))
-    job.count = 0
-    for i in range(own.count):
-        phase = o[0]
-        bind_phase(&phase, &own.passes[i].phase)
-        p = &job.passes[job.count]
-        work.place(&p.y)
-        p.y, p.y_y, p.y_x, p.rows, p.columns = phase.y.p, phase.y.s[2], phase.y.s[3], phase.y.n[2], phase.y.n[3]
-        p.taps_y, p.min_y, p.min_x = own.passes[i].taps_y, own.passes[i].min_y, own.passes[i].min_x
-        p.tap = own.passes[i].tap
-        p.patch = patch_for(kernels, &own.passes[i], own.stride, p.columns, o.x.n[3])
-        macs += p.rows * p.columns * own.passes[i].taps_y * own.passes[i].taps_x
-        job.count += 1
-    job.kernels, job.x, job.packed, job.bias, job.tail = kernels, o.x.p, packed, o.bias, NULL
-    job.x_code, job.y_code, job.activation = program.input, program.result, o.activation
-    job.images, job.height, job.width, job.total = o.x.n[0], o.x.n[2], o.x.n[3], o.x.n[1]
-    job.x_n, job.x_y, job.x_x, job.y_n = o.x.s[0], o.x.s[2], o.x.s[3], o.y.s[0]
-    job.stride, job.taps, job.tap_columns = own.stride, own.rows * own.columns, own.columns
-    work.place(<char**>&job.x)
-    threads = patch_team(job, macs, o.y.n[2] * o.y.n[3], threads)
-    work.scratch_bytes = patch_blocks(job, threads)
-    work.task, work.job, work.tasks, work.even = patch_task, job, job.images * job.row_blocks, True
-    work.team(threads)
-    job.tail = patch_tail(job, work)
-    return True
-
-
-cdef const fc_patch* patch_for(const fc_kernels* kernels, const PatchTaps* taps, size stride, size columns,
-                               size width) noexcept nogil:
-    """The patches that cover a row of outputs with the least excess; NULL: the row is short, or taps lie far out."""
+cdef const fc_patch* patch_for(const Patches* own, const PatchPass* p) noexcept nogil:
+    """The patches that cover a row of outputs with the least excess; NULL: there are none, the row is short, or taps lie
+    far out."""
     cdef const fc_patch* best = NULL
     cdef const fc_patch* patch
-    cdef size i
+    cdef size i, stride = own.stride[2], columns = p.outputs[2]
     # beyond the right border lie fewer columns than taps
-    if (columns - 1) * stride + taps.min_x >= width:
+    if (own.stride[1] != stride or stride > 2 or p.step[1] != 1 or p.step[2] != 1
+            or max(p.taps[1], p.taps[2]) > FC_MAX_WINDOW or -p.low[2] >= p.taps[2]
+            or (columns - 1) * stride + p.low[2] >= p.input[2]):
         return NULL
     for i in range(2):
-        patch = &kernels.patch[taps.taps_y][taps.taps_x][stride][i]
+        patch = &own.kernels.patch[p.taps[1]][p.taps[2]][stride][i]
         if (0 < patch.columns <= columns
                 and (best == NULL or round_up(columns, patch.columns) < round_up(columns, best.columns))):
             best = patch
     return best
 
 
-cdef int patch_team(const PatchJob* job, size macs, size outputs, int threads) noexcept nogil:
-    """The threads worth starting for so many multiply-adds and outputs of a channel and image."""
-    cdef size bytes = (job.height * job.width + outputs) * job.kernels.size
-    return threads if (macs + bytes) * job.images * job.total >= PATCHES_PARALLEL_FROM else 1
+cdef patches_blocking(const Patches* own, size images, int threads):
+    """As `Lanes.patches` says; None where the arrays are too small."""
+    cdef PatchJob job
+    cdef size scratch_bytes
+    if own.count == 0 or own.total < own.kernels.lanes or images == 0:
+        return None
+    job.own, job.kernels, job.images, job.x.x_ = own, own.kernels, images, own.total * own.kernels.size
+    threads = patch_team(&job, threads)
+    scratch_bytes = patch_blocks(&job, threads)
+    threads = <int>team_for(threads, images * job.blocks, scratch_bytes)
+    scratch_bytes *= threads
+    if own.total % own.kernels.lanes != 0:
+        scratch_bytes += volume(own.places) * own.kernels.lanes * own.kernels.size
+    rows, columns = 1, own.passes[0].widths[min(own.passes[0].outputs[2], STRIP_WIDTHS - 1)]
+    if own.passes[0].patch != NULL:
+        rows, columns = own.passes[0].patch.rows, own.passes[0].patch.columns
+    return rows, columns, images * job.blocks, threads, scratch_bytes, bool(job.packs)
+
+
+cdef bint patches_lie(const Patches* own, Program program, const Operands* o) noexcept nogil:
+    """Whether the arrays lie as needed."""
+    return (own.count > 0 and not o.has_residual and o.x.n[1] >= own.kernels.lanes and o.x.n[1] == o.y.n[1]
+            and lies_in_vectors(own.kernels, &o.x, program.input == own.kernels.input)
+            and lies_in_vectors(own.kernels, &o.y, program.result == own.kernels.sum))
+
+
+cdef bint patches_bind(const Patches* own, Program program, const Operands* o, const char* packed, int threads,
+                       Work work) except -1:
+    """As `Lanes.bind` without a residual; False, and nothing is done, where the arrays do not lie as needed."""
+    cdef PatchJob* job
+    cdef PatchOut* out
+    cdef const PatchPass* p
+    cdef size i
+    if not patches_lie(own, program, o):
+        return False
+    job = <PatchJob*>work.own(sizeof(PatchJob) + own.count * sizeof(PatchOut))
+    job.own, job.kernels, job.out = own, own.kernels, <PatchOut*>(job + 1)
+    for i in range(own.count):
+        p, out = &own.passes[i], &job.out[i]
+        work.place(&out.y)
+        out.y = o.y.p + p.first[0] * o.y.s[4] + p.first[1] * o.y.s[2] + p.first[2] * o.y.s[3]
+        out.y_z, out.y_y, out.y_x = p.apart[0] * o.y.s[4], p.apart[1] * o.y.s[2], p.apart[2] * o.y.s[3]
+    job.packed, job.bias, job.tail = packed, o.bias, NULL
+    job.x_code, job.y_code, job.activation = program.input, program.result, o.activation
+    job.images, job.x_n, job.y_n = o.x.n[0], o.x.s[0], o.y.s[0]
+    job.x.x, job.x.z, job.x.y, job.x.x_ = o.x.p, o.x.s[4], o.x.s[2], o.x.s[3]
+    work.place(<char**>&job.x.x)
+    threads = patch_team(job, threads)
+    work.scratch_bytes = patch_blocks(job, threads)
+    work.task, work.job, work.tasks, work.even = patch_task, job, job.images * job.blocks, True
+    work.team(threads)
+    job.tail = patch_tail(job, work)
+    return True
+
+
+cdef int patch_team(const PatchJob* job, int threads) noexcept nogil:
+    """The threads worth starting."""
+    cdef size bytes = job.own.inputs, i
+    for i in range(job.own.count):
+        bytes += volume(job.own.passes[i].outputs)
+    bytes *= job.kernels.size
+    return threads if (job.own.macs + bytes) * job.images * job.own.total >= PATCHES_PARALLEL_FROM else 1
 
 
 cdef size patch_blocks(PatchJob* job, size threads) noexcept nogil:
-    """Cuts every image into rows so that threads share the work evenly; returns the scratch of a thread."""
-    cdef size channels = job.kernels.lanes * job.kernels.size, image = job.height * job.width * channels
-    job.vectors = job.total // job.kernels.lanes
-    job.row_blocks = 1 if job.images % threads == 0 else min(threads, job.passes[0].rows)
+    """Cuts every image into lines so that threads share the work evenly; returns the scratch of a thread."""
+    cdef const Patches* own = job.own
+    cdef const PatchPass* p = &own.passes[0]
+    cdef size image = 0, pitch = p.every[2] * job.x.x_, i
+    for i in range(own.count):
+        image = max(image, volume(own.passes[i].input) * job.kernels.lanes * job.kernels.size)
+    job.vectors = own.total // job.kernels.lanes
     job.together, job.packs = job.vectors, False
-    if job.passes[0].rows * job.passes[0].columns >= PANELWISE_BELOW:
-        return 0
-    job.together = job.kernels.vectors
-    job.packs = job.x_x % PACKED_PITCH == 0 and job.total % job.kernels.lanes == 0 and image <= PACKED_BYTES
-    if not job.packs:
-        return 0
-    job.together = min(PACKED_BYTES // image, job.together)
-    return round_up(image * job.together, 64)
+    if p.patch == NULL:
+        strip_blocks(job, p, pitch, image)
+    elif volume(p.outputs) < PANELWISE_BELOW:
+        job.together = job.kernels.vectors
+        job.packs = pitch % PACKED_PITCH == 0 and own.total % job.kernels.lanes == 0 and 0 < image <= PACKED_BYTES
+        if job.packs:
+            job.together = min(PACKED_BYTES // image, job.together)
+    strip_cuts(job, threads)
+    job.deep = patch_deep(job, p)
+    job.blocks = 1 if job.images % threads == 0 else min(threads, p.outputs[0] * p.outputs[1] * job.cuts)
+    return job.inside_bytes + (round_up(image * job.together, 64) if job.packs else 0)
+
+
+cdef size patch_deep(const PatchJob* job, const PatchPass* p) noexcept nogil:
+    """The planes of outputs whose rows are done together, so that a row of the input is read once for all of them: as
+    many as find the rows under them in the second-level cache."""
+    cdef size row = p.input[2] * job.together * job.kernels.lanes * job.kernels.size
+    cdef size rows = ((1 if p.patch == NULL else p.patch.rows) - 1) * job.own.stride[1] + (p.taps[1] - 1) * p.step[1] + 1
+    cdef size planes = SIDE_BY_SIDE // max(1, row * rows) - (p.taps[0] - 1) * p.step[0]
+    return max(1, (planes - 1) // job.own.stride[0] + 1) if job.cuts == 1 else 1
 
 
 cdef char* patch_tail(const PatchJob* job, Work work) except? NULL:
     """The weights of the last channels as one vector, where no vector of a panel begins with them; else NULL."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size first = job.total - kernels.lanes, tap, lane, ldb
+    cdef size first = job.own.total - kernels.lanes, taps = volume(job.own.places), tap, lane, ldb
     cdef const char* b
     cdef char* tail
-    if job.total % kernels.lanes == 0:
+    if job.own.total % kernels.lanes == 0:
         return NULL
-    tail = <char*>work.own(job.taps * kernels.lanes * kernels.size)
+    tail = <char*>work.own(taps * kernels.lanes * kernels.size)
     for lane in range(kernels.lanes):
         b = patch_weights(job, first + lane, &ldb)
-        for tap in range(job.taps):
+        for tap in range(taps):
             memcpy(tail + (tap * kernels.lanes + lane) * kernels.size, b + tap * ldb * kernels.size, kernels.size)
     return tail
 
@@ -189,94 +243,155 @@ cdef char* patch_tail(const PatchJob* job, Work work) except? NULL:
 cdef inline const char* patch_weights(const PatchJob* job, size first, size* ldb) noexcept nogil:
     """The packed weights of the channels from `first` on, and the elements between their taps."""
     cdef size full = job.kernels.vectors * job.kernels.lanes, panel = first - first % full
-    ldb[0] = min(full, round_up(job.total - panel, job.kernels.lanes))
-    return job.packed + (panel * job.taps + first - panel) * job.kernels.size
+    ldb[0] = min(full, round_up(job.own.total - panel, job.kernels.lanes))
+    return job.packed + (panel * volume(job.own.places) + first - panel) * job.kernels.size
 
 
 cdef void patch_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
-    """Some rows of one image."""
+    """Some lines of one image."""
     cdef const PatchJob* job = <const PatchJob*>job_
-    cdef size image = task // job.row_blocks, block = task % job.row_blocks, v = 0, last, i
+    cdef const PatchPass* p
+    cdef size image = task // job.blocks, block = task % job.blocks, v = 0, last, i, lines, lo, hi
     while v < job.vectors:
         last = min(v + job.together, job.vectors)
-        for i in range(job.count):
-            patch_rows(job, &job.passes[i], scratch, image, v, last,
-                       block * job.passes[i].rows // job.row_blocks,
-                       (block + 1) * job.passes[i].rows // job.row_blocks, watch)
+        for i in range(job.own.count):
+            p = &job.own.passes[i]
+            lines = p.outputs[0] * p.outputs[1] * job.cuts
+            lo, hi = block * lines // job.blocks, (block + 1) * lines // job.blocks
+            if lo < hi:
+                patch_lines(job, p, &job.out[i], scratch, image, v, last, lo, hi, watch)
         v = last
 
 
-cdef void patch_rows(const PatchJob* job, const PatchPass* p, char* scratch, size image, size v0, size v1, size y0,
-                     size y1, fc_watch* watch) noexcept nogil:
-    """Rows y0..y1-1 of the vectors v0..v1-1 of channels; with the last vector, of the channels that fill no other."""
-    cdef const fc_kernels* kernels = job.kernels
-    cdef size bytes = kernels.size, first = v0 * kernels.lanes, count = (v1 - v0) * kernels.lanes, y = y0, rows, x, r
-    cdef size x_y = job.x_y, x_x = job.x_x
-    cdef bint in_registers = job.activation <= RELU6
-    cdef const char* input = job.x + image * job.x_n + first * bytes
-    cdef const char* a
-    cdef char* c
-    cdef fc_patch_at at
+cdef void patch_lines(const PatchJob* job, const PatchPass* p, const PatchOut* out, char* scratch, size image, size v0,
+                      size v1, size lo, size hi, fc_watch* watch) noexcept nogil:
+    """Lines lo..hi-1 of the vectors v0..v1-1 of channels; with the last vector, of the channels that fill no other."""
+    cdef size first = v0 * job.kernels.lanes * job.kernels.size, count = (v1 - v0) * job.kernels.lanes, z, y0, y1
+    cdef size lines = p.outputs[1] * job.cuts, planes, step, i
+    cdef PatchFrom x = job.x
+    cdef char* y = out.y + image * job.y_n + first
+    x.x += image * job.x_n + first + p.offset[0] * x.z + p.offset[1] * x.y + p.offset[2] * x.x_
+    x.z, x.y, x.x_ = p.every[0] * x.z, p.every[1] * x.y, p.every[2] * x.x_
     if job.packs:
-        input = pack_pixels(job, p, scratch, input, count, y0, y1)
-        x_x = count * bytes
-        x_y = job.width * x_x
+        patch_pack(job, p, scratch + job.inside_bytes, &x, count, lo // job.cuts, (hi - 1) // job.cuts)
     if v1 == job.vectors:
-        count = job.total - first
-    at.a_y, at.a_x = x_y // bytes, x_x // bytes
-    at.c_y, at.c_x = p.y_y // bytes, p.y_x // bytes
-    at.activation = job.activation if in_registers else LINEAR
-    while y < y1 and not fc_interrupted(watch):
-        rows = p.patch.rows
-        while rows > y1 - y:
-            rows //= 2
-        at.row_lo = -(y * job.stride + p.min_y)
-        at.row_hi = at.row_lo + job.height
-        a = input - at.row_lo * x_y
-        c = p.y + image * job.y_n + y * p.y_y + first * bytes
-        x = 0
-        while x < p.columns:
-            x = min(x, p.columns - p.patch.columns)  # the last one computes some columns again
-            at.col_lo = -(x * job.stride + p.min_x)
-            at.col_hi = at.col_lo + job.width
-            patch_channels(job, p, p.patch.run[rows], a - at.col_lo * x_x, c + x * p.y_x, v0, v1, &at)
-            x += p.patch.columns
-        for r in range(0 if in_registers else rows):
-            kernels.store[job.y_code](c + r * p.y_y, at.c_x, p.columns, count, c + r * p.y_y, p.y_x, bytes, NULL,
-                                      job.activation, NULL, 0, 0)
-        y += rows
+        count = job.own.total - v0 * job.kernels.lanes
+    while lo < hi and not fc_interrupted(watch):
+        z, y0, planes = lo // lines, lo % lines, 1
+        y1 = min(lines, y0 + hi - lo)
+        if y0 == 0:
+            planes = max(1, min(job.deep, (hi - lo) // lines))
+        lo += planes * (y1 - y0)
+        while y0 < y1 and not fc_interrupted(watch):
+            step = 1 if p.patch == NULL else p.patch.rows
+            while step > y1 - y0:
+                step //= 2
+            for i in range(z, z + planes):
+                if p.patch == NULL:
+                    strip_line(job, p, out, &x, y + i * out.y_z, scratch, v0, v1, count, i, y0)
+                else:
+                    patch_row(job, p, out, &x, y + i * out.y_z, v0, v1, count, i, y0, step)
+            y0 += step
 
 
-cdef inline void patch_channels(const PatchJob* job, const PatchPass* p, fc_patch_run run, const char* a, char* c,
-                                size v0, size v1, fc_patch_at* at) noexcept nogil:
-    """One patch of all these channels, panel by panel of the weights; `a` and `c` begin with the first of them."""
+cdef void patch_row(const PatchJob* job, const PatchPass* p, const PatchOut* out, const PatchFrom* x_, char* y_, size v0,
+                    size v1, size count, size z, size y, size rows) noexcept nogil:
+    """A row of patches, so many rows of outputs from `y` on in plane `z`."""
+    cdef const Patches* own = job.own
+    cdef size bytes = job.kernels.size, stride = own.stride[2], first, x = 0
+    cdef const char* a
+    cdef char* c = y_ + y * out.y_y
+    cdef fc_patch_at at
+    at.planes = taps_inside(own, p, 0, z, &first)
+    at.a_z, at.a_y, at.a_x = p.step[0] * x_.z // bytes, x_.y // bytes, x_.x_ // bytes
+    at.c_y, at.c_x = out.y_y // bytes, out.y_x // bytes
+    at.activation = job.activation if job.activation <= RELU6 else LINEAR
+    at.row_lo = -(y * stride + p.low[1])
+    at.row_hi = at.row_lo + p.input[1]
+    a = x_.x + (z * own.stride[0] + p.low[0] + first * p.step[0]) * x_.z - at.row_lo * x_.y
+    first = p.tap + first * own.places[1] * own.places[2]
+    while x < p.outputs[2]:
+        x = min(x, p.outputs[2] - p.patch.columns)  # the last one computes some columns again
+        at.col_lo = -(x * stride + p.low[2])
+        at.col_hi = at.col_lo + p.input[2]
+        patch_channels(job, first, p.patch.run[rows], a - at.col_lo * x_.x_, c + x * out.y_x, v0, v1, &at)
+        x += p.patch.columns
+    for x in range(rows):
+        patch_end(job, out, c + x * out.y_y, p.outputs[2], count)
+
+
+cdef inline size taps_inside(const Patches* own, const PatchPass* p, int axis, size output, size* first) noexcept nogil:
+    """How many taps along an axis the input has for an output, and the first."""
+    cdef size at = output * own.stride[axis] + p.low[axis]
+    first[0] = up_to(-at, p.step[axis], p.taps[axis])
+    return up_to(p.input[axis] - at, p.step[axis], p.taps[axis]) - first[0]
+
+
+cdef inline size up_to(size distance, size step, size most) noexcept nogil:
+    """How many multiples of `step` from 0 on lie below a distance, `most` at most."""
+    return min(most, (distance + step - 1) // step) if distance > 0 else 0
+
+
+cdef inline void patch_end(const PatchJob* job, const PatchOut* out, char* c, size columns, size count) noexcept nogil:
+    """The activation that the kernels do not apply, of some outputs of a row."""
+    cdef size bytes = job.kernels.size
+    if job.activation > RELU6:
+        job.kernels.store[job.y_code](c, out.y_x // bytes, columns, count, c, out.y_x, bytes, NULL, job.activation,
+                                      NULL, 0, 0)
+
+
+cdef inline void patch_channels(const PatchJob* job, size tap, fc_patch_run run, const char* a, char* c, size v0, size v1,
+                                fc_patch_at* at) noexcept nogil:
+    """One patch of all these channels, panel by panel of the weights, from a packed tap on; `a` and `c` begin with the
+    first of them."""
     cdef size lanes = job.kernels.lanes, bytes = job.kernels.size, panel = job.kernels.vectors, v = v0, n, back
     cdef const char* b
     while v < v1:
         n = min(v1, (v // panel + 1) * panel) - v
         b = patch_weights(job, v * lanes, &at.b_x)
-        at.b_y = job.tap_columns * at.b_x
-        run(a, b + p.tap * at.b_x * bytes, c, patch_bias(job, v * lanes), n, at)
+        taps_apart(job, at)
+        run(a, b + tap * at.b_x * bytes, c, patch_bias(job, v * lanes), n, at)
         a += n * lanes * bytes
         c += n * lanes * bytes
         v += n
     if job.tail != NULL and v1 == job.vectors:
-        back = (lanes - job.total % lanes) * bytes  # the last whole vector begins so much before the end of the others
-        at.b_y, at.b_x = job.tap_columns * lanes, lanes
-        run(a - back, job.tail + p.tap * lanes * bytes, c - back, patch_bias(job, job.total - lanes), 1, at)
+        back = (lanes - job.own.total % lanes) * bytes  # the last whole vector begins so much before the others' end
+        at.b_x = lanes
+        taps_apart(job, at)
+        run(a - back, job.tail + tap * lanes * bytes, c - back, patch_bias(job, job.own.total - lanes), 1, at)
+
+
+cdef inline void taps_apart(const PatchJob* job, fc_patch_at* at) noexcept nogil:
+    at.b_y = job.own.places[2] * at.b_x
+    at.b_z = job.own.places[1] * at.b_y
 
 
 cdef inline const char* patch_bias(const PatchJob* job, size first) noexcept nogil:
     return job.bias + first * job.kernels.size if job.bias != NULL else NULL
 
 
-cdef const char* pack_pixels(const PatchJob* job, const PatchPass* p, char* scratch, const char* input, size count,
-                             size y0, size y1) noexcept nogil:
-    """Copies the rows under the outputs y0..y1-1 of `count` channels side by side; returns where row 0 would lie."""
-    cdef size y = max(0, y0 * job.stride + p.min_y), row = job.width * count * job.kernels.size
-    cdef size last = min(job.height, (y1 - 1) * job.stride + p.min_y + p.taps_y)
-    while y < last:
-        job.kernels.pack[job.x_code](scratch + y * row, count, job.width, count, input + y * job.x_y, job.x_x,
-                                     job.kernels.size)
-        y += 1
-    return scratch
+cdef void patch_pack(const PatchJob* job, const PatchPass* p, char* scratch, PatchFrom* x, size count, size first,
+                     size last) noexcept nogil:
+    """Copies the rows under the rows `first`..`last` of outputs, `count` channels side by side, and says where row 0 lies."""
+    cdef const Patches* own = job.own
+    cdef size row = p.input[2] * count * job.kernels.size, z, y
+    cdef size[2] planes
+    cdef size[2] rows
+    z, y = first // p.outputs[1], last // p.outputs[1]
+    inputs_under(own, p, 0, z, y, planes)
+    if z == y:
+        inputs_under(own, p, 1, first % p.outputs[1], last % p.outputs[1], rows)
+    else:
+        inputs_under(own, p, 1, 0, p.outputs[1] - 1, rows)
+    for z in range(planes[0], planes[1]):
+        for y in range(rows[0], rows[1]):
+            job.kernels.strip_copy(scratch + (z * p.input[1] + y) * row, x.x + z * x.z + y * x.y,
+                                   x.x_ // job.kernels.size, p.input[2], count // job.kernels.lanes)
+    x.x, x.z, x.y, x.x_ = scratch, p.input[1] * row, row, count * job.kernels.size
+
+
+cdef inline void inputs_under(const Patches* own, const PatchPass* p, int axis, size first, size last,
+                              size* inputs) noexcept nogil:
+    """From where to where along an axis the inputs of these outputs lie."""
+    inputs[0] = max(0, first * own.stride[axis] + p.low[axis])
+    inputs[1] = min(p.input[axis], last * own.stride[axis] + p.low[axis] + (p.taps[axis] - 1) * p.step[axis] + 1)

@@ -494,6 +494,10 @@ static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 #undef PATCH_ENTRY_3
 #undef PATCH_ENTRY_5
 #undef PATCHES
+#undef STRIP
+#undef STRIPS
+#undef STRIP_ROW
+#undef STRIP_TABLE
 #undef PACKS
 #undef PACKING
 #undef SHORT_PACK

@@ -103,8 +103,8 @@ static inline __attribute__((always_inline)) void NAME(window_tile)(
     }
 }
 
-/* A patch of rows x columns outputs under taps_y x taps_x adjacent taps, for `vectors` vectors of channels, one after
-   the other: every input vector is loaded once a patch. Rows and columns of the input outside row_lo .. row_hi - 1 and
+/* A patch of rows x columns outputs under at->planes of taps_y x taps_x adjacent taps, for `vectors` vectors of channels,
+   one after the other: every input vector is loaded once a patch. Rows and columns of the input outside row_lo .. row_hi - 1 and
    col_lo .. col_hi - 1 are padding: their taps are skipped. No columns but the first and last taps_x - 1 may be so. */
 static inline __attribute__((always_inline)) void NAME(patch_tile)(
     const int rows, const int columns, const int taps_y, const int taps_x, const int stride, const T *a, const T *b,
@@ -118,28 +118,31 @@ static inline __attribute__((always_inline)) void NAME(patch_tile)(
         UNROLL for (int r = 0; r < rows; r++)
             UNROLL for (int p = 0; p < columns; p++)
                 acc[r][p] = (NAME(vec)){0};
-        if (taps_y * taps_x <= HELD)
-            UNROLL for (int t = 0; t < taps_y * taps_x; t++)
-                w[t] = *(const NAME(vec) *)(b + t / taps_x * b_y + t % taps_x * b_x);
-        const T *row = a;
-        UNROLL for (int i = 0; i < down; i++, row += a_y) {
-            if (i < row_lo || i >= row_hi) continue;
-            const T *in = row;
-            if (taps_y * taps_x > HELD)
-                UNROLL for (int r = 0; r < rows; r++)
-                    if (i - r * stride >= 0 && i - r * stride < taps_y)
+        const T *plane = a, *panel = b;
+        for (ptrdiff_t z = at->planes; z > 0; z--, plane += at->a_z, panel += at->b_z) {
+            if (taps_y * taps_x <= HELD)
+                UNROLL for (int t = 0; t < taps_y * taps_x; t++)
+                    w[t] = *(const NAME(vec) *)(panel + t / taps_x * b_y + t % taps_x * b_x);
+            const T *row = plane;
+            UNROLL for (int i = 0; i < down; i++, row += a_y) {
+                if (i < row_lo || i >= row_hi) continue;
+                const T *in = row;
+                if (taps_y * taps_x > HELD)
+                    UNROLL for (int r = 0; r < rows; r++)
+                        if (i - r * stride >= 0 && i - r * stride < taps_y)
+                            UNROLL for (int t = 0; t < taps_x; t++)
+                                w[(i - r * stride) * taps_x + t] =
+                                    *(const NAME(vec) *)(panel + (i - r * stride) * b_y + t * b_x);
+                UNROLL_WINDOW for (int u = 0; u < across; u++, in += a_x) {
+                    if (u < taps_x - 1 && u < col_lo) continue;
+                    if (u > across - taps_x && u >= col_hi) continue;
+                    NAME(vec) x = *(const NAME(vec) *)in;
+                    UNROLL for (int r = 0; r < rows; r++)
                         UNROLL for (int t = 0; t < taps_x; t++)
-                            w[(i - r * stride) * taps_x + t] =
-                                *(const NAME(vec) *)(b + (i - r * stride) * b_y + t * b_x);
-            UNROLL_WINDOW for (int u = 0; u < across; u++, in += a_x) {
-                if (u < taps_x - 1 && u < col_lo) continue;
-                if (u > across - taps_x && u >= col_hi) continue;
-                NAME(vec) x = *(const NAME(vec) *)in;
-                UNROLL for (int r = 0; r < rows; r++)
-                    UNROLL for (int t = 0; t < taps_x; t++)
-                        if (i - r * stride >= 0 && i - r * stride < taps_y && u >= t && (u - t) % stride == 0 &&
-                            (u - t) / stride < columns)
-                            acc[r][(u - t) / stride] += x * w[(i - r * stride) * taps_x + t];
+                            if (i - r * stride >= 0 && i - r * stride < taps_y && u >= t && (u - t) % stride == 0 &&
+                                (u - t) / stride < columns)
+                                acc[r][(u - t) / stride] += x * w[(i - r * stride) * taps_x + t];
+                }
             }
         }
         if (bias) {
@@ -256,6 +259,7 @@ static inline __attribute__((always_inline)) void NAME(window_gradient_tile)(
 
 LANES_12(lane, 0)
 #if IS_FLOAT
+#include "strips.h"
 WINDOW_PAIR(window, 0, 2, 1) WINDOW_PAIR(window, 0, 3, 1) WINDOW_PAIR(window, 0, 3, 2)
 WINDOW_PAIR(window, 0, 5, 1) WINDOW_PAIR(window, 0, 5, 2)
 PATCH_3(3, 3, 1) PATCH_3(3, 3, 2) PATCH_5(1) PATCH_5(2)
@@ -267,7 +271,8 @@ PATCH_3(1, 1, 1) PATCH_3(1, 2, 1) PATCH_3(2, 1, 1) PATCH_3(2, 2, 1) PATCH_3(2, 3
                      [3] = {[1] = PATCH_ENTRY_3(2, 3, 1)}},                                                          \
               [3] = {[2] = {[1] = PATCH_ENTRY_3(3, 2, 1)}, [3] = {[1] = PATCH_ENTRY_3(3, 3, 1),                      \
                                                                  [2] = PATCH_ENTRY_3(3, 3, 2)}},                     \
-              [5] = {[5] = {[1] = PATCH_ENTRY_5(1), [2] = PATCH_ENTRY_5(2)}}},
+              [5] = {[5] = {[1] = PATCH_ENTRY_5(1), [2] = PATCH_ENTRY_5(2)}}},                                       \
+    STRIP_TABLE
 GRADIENT_TRIPLE(gradient, 0, 3, 1) GRADIENT_TRIPLE(gradient, 0, 3, 2)
 WINDOW_GRADIENT(gradient, 0, 1, 5, 1) WINDOW_GRADIENT(gradient, 0, 2, 5, 1)
 WINDOW_GRADIENT(gradient, 0, 1, 5, 2) WINDOW_GRADIENT(gradient, 0, 2, 5, 2)

@@ -1,6 +1,6 @@
 """A lane an output channel: depthwise convolutions, and groups so small that the channels of one would fill no vector.
 
-In native code: drivers/lanes.pxi, drivers/patches.pxi, drivers/lanes_gradient.pxi.
+In native code: drivers/lanes.pxi, drivers/patches.pxi, drivers/strips.pxi, drivers/lanes_gradient.pxi.
 """
 
 from __future__ import annotations
@@ -244,12 +244,7 @@ class LanesProgram(Program):
         }
         lies = channels_last and p.types.read_in_place
         if lies and (cut := self.first.patches(g.batch, m.threads)):
-            rows, columns, tasks, team, scratch, packs = cut
-            return Told(
-                tile=(-(-p.size[1] * g.batch // tasks), p.size[2]), block=f"patches of {rows} x {columns} pixels",
-                register_tile=(rows * columns, m.lanes), source=REGION if packs else IN_PLACE, workspace_bytes=scratch,
-                threads=team, **told,
-            )  # fmt: skip
+            return told_of_patches(p, cut, **told)
         team = _native.threads_for(4 * p.macs, m.threads)
         lies = lies and not p.mode
         alone = lies and self.apart
@@ -262,6 +257,17 @@ class LanesProgram(Program):
             source=IN_PLACE if native.in_place(lies) else REGION,
             workspace_bytes=scratch * _native.team_for(team, tasks, scratch), threads=team, **told,
         )  # fmt: skip
+
+
+def told_of_patches(p: Problem, cut: tuple[int, int, int, int, int, bool], **told: Any) -> Told:
+    """What is told of a run that `_native.Lanes.patches` or `_native.Depthwise.patches` cuts so."""
+    rows, columns, tasks, team, scratch, packs = cut
+    *planes, height, width = p.size if two_axes(p) else p.size[1:]
+    return Told(
+        tile=(*[1 for _ in planes], -(-prod((*planes, height)) * p.geometry.batch // tasks), width),
+        block=f"patches of {rows} x {columns} pixels", register_tile=(rows * columns, p.machine.lanes),
+        source=REGION if packs else IN_PLACE, workspace_bytes=scratch, threads=team, **told,
+    )  # fmt: skip
 
 
 # ---- the weight gradient -------------------------------------------------------------------------------------------

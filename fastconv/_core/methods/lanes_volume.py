@@ -1,20 +1,23 @@
-"""A lane an output channel in volumes: for every plane of the kernel the planes of the input are so many images.
+"""A lane an output channel in volumes: depthwise as a whole where the arrays' channels lie side by side.
 
-What a plane of the kernel adds to a plane of outputs is added to what lies there, as a residual is; the last one is
-followed by the activation. So every sum has the order (plane, row, channel, column).
+Else the planes of the input are so many images for every plane of the kernel. What that adds to a plane of outputs is
+added to what lies there, as a residual is; the last one is followed by the activation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
+from math import prod
 
+from ... import _native
 from ..operands import Operands
 from ..passes import Pass, triple
 from ..problem import Problem
 from ..record import NamedTuple
-from .lanes import LanesProgram
-from .method import Array, Packed, Program, Told
+from ..types import codes
+from .lanes import LanesProgram, told_of_patches
+from .method import MANY_IMAGES, Array, Packed, Program, Sums, Told, aligned_bytes, products
 
 
 class Depth(NamedTuple):
@@ -82,32 +85,52 @@ def flat(p: Problem) -> Problem:
 
 
 class LanesVolume(Program):
-    """A volume, plane by plane."""
+    """A volume, whole or plane by plane."""
 
     def __init__(self, p: Problem) -> None:
-        self.problem, self.inner = p, LanesProgram(flat(p))
+        self.problem, self.inner, self.threads = p, LanesProgram(flat(p)), p.machine.threads
         self.depths = depths(p.passes)
         self.runs = [list(depth.runs(p.size[0], p.input_size[0])) for depth in self.depths]
         self.covers = self.inner.covers
+        self.whole_ = _native.Depthwise(codes(p.types), p, p.passes)
+        self.taps = prod(map(len, self.whole_.places))
 
     def pack(self, weight: Array) -> tuple[Packed, ...]:
-        return tuple(
-            self.inner.pack(weight[:, :, place])[0] for depth in self.depths for place in depth.places
+        """For the planes and, where it may be computed so, for the whole."""
+        planes = tuple(self.inner.pack(weight[:, :, place])[0] for depth in self.depths for place in depth.places)
+        return (*planes, self.pack_whole(weight)) if self.cut() else planes
+
+    def pack_whole(self, weight: Array) -> Packed:
+        packed, numbers = aligned_bytes(self.whole_bytes()), codes(self.problem.types)
+        finite = _native.pack_weights(
+            numbers.compute, weight, numbers.weight, packed, 1, False, self.whole_.places, self.threads
         )
+        return Packed(packed, finite)
+
+    def whole_bytes(self) -> int:
+        return _native.packed_bytes(self.problem.compute, 1, self.taps, 1, self.problem.groups)
+
+    def cut(self) -> tuple[int, int, int, int, int, bool] | None:
+        """How the whole is computed, of the most images; None: plane by plane."""
+        return self.whole_.patches(max(MANY_IMAGES, self.problem.geometry.batch), self.threads)
 
     def run(
         self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
         out: Array, activation: int, channels_last: bool,
     ) -> None:  # fmt: skip
         a = Operands(x, weight, None, bias, residual, out, activation, channels_last).logical()
+        if self.whole_.takes(x, residual, out, channels_last):
+            own = self.pack_whole(a.weight) if packed is None else packed[-1]
+            self.whole_.run(x, weight, own, bias, residual, out, activation, channels_last, self.threads)
+            return
         begin = 0
         for depth, runs in zip(self.depths, self.runs, strict=True):
-            own = None if packed is None else packed[begin : begin + len(depth.taps)]
+            planes = None if packed is None else packed[begin : begin + len(depth.taps)]
             begin += len(depth.taps)
-            if own is None:
-                own = tuple(self.inner.pack(a.weight[:, :, place])[0] for place in depth.places)
+            if planes is None:
+                planes = tuple(self.inner.pack(a.weight[:, :, place])[0] for place in depth.places)
             for n in range(a.batch):
-                self._image(depth, runs, own, a.images(slice(n, n + 1)))
+                self._image(depth, runs, planes, a.images(slice(n, n + 1)))
 
     def _image(
         self, depth: Depth, runs: list[tuple[int, int, int, bool, bool]], packed: tuple[Packed, ...], a: Operands
@@ -126,14 +149,22 @@ class LanesVolume(Program):
             )  # fmt: skip
 
     def need(self, prepared: bool) -> int:
-        return self.inner.need(prepared)
+        cut = self.cut()
+        return max(self.inner.need(prepared), cut[4] if cut else 0)
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
-        told = self.inner.told(channels_last, prepared)
-        planes = sum(count for runs in self.runs for _, _, count, _, _ in runs)
+        p, told = self.problem, self.inner.told(channels_last, prepared)
         taps = sum(len(depth.taps) for depth in self.depths)
+        weight_bytes = told.packed_weight_bytes * taps + (self.whole_bytes() if self.cut() else 0)
+        lies = channels_last and p.types.read_in_place
+        if lies and (cut := self.whole_.patches(p.geometry.batch, self.threads)):
+            return told_of_patches(
+                p, cut, packed_weight_bytes=weight_bytes, remark=told.remark,
+                multiplications=products(Sums.of(p), [(1, 1, 1)] * len(p.passes)),
+            )  # fmt: skip
+        planes = sum(count for runs in self.runs for _, _, count, _, _ in runs)
         return told._replace(
-            tile=triple((1, *told.tile)), packed_weight_bytes=told.packed_weight_bytes * taps,
-            multiplications=told.multiplications * planes // max(1, self.problem.size[0]),
+            tile=triple((1, *told.tile)), packed_weight_bytes=weight_bytes,
+            multiplications=told.multiplications * planes // max(1, p.size[0]),
             remark=f"{told.remark}, a plane of the kernel after the other",
         )  # fmt: skip
