@@ -462,7 +462,8 @@ class Im2col:
     def candidates(self, case: Case, data: Data, pass_name: str) -> list[Candidate]:
         if case.transposed or isinstance(case.kernel, tuple):
             raise NotOffered("written for square kernels, and not for transposed layers")
-        p, g, taps, size = case.pads[0], case.groups, case.kernel**2, case.output_size[0]
+        p, g, side, size = case.pads[0], case.groups, case.kernel, case.output_size[0]
+        taps = side**2
         x = np.ascontiguousarray(data.x.transpose(NHWC))
         padded = np.pad(x, [(0, 0), (p, p), (p, p), (0, 0)]) if p else x
         inside = padded[:, p : p + x.shape[1], p : p + x.shape[2]]
@@ -472,11 +473,11 @@ class Im2col:
         w = np.ascontiguousarray(w)
         n, row, column, channel = padded.strides
         patches = np.lib.stride_tricks.as_strided(
-            padded, (g, case.batch, size, size, case.kernel, case.kernel, inner),
+            padded, (g, case.batch, size, size, side, side, inner),
             (inner * channel, n, case.stride * row, case.stride * column, case.dilation * row, case.dilation * column,
              channel),
         )  # fmt: skip
-        as_it_lies = case.kernel == case.stride == g == 1 and p == 0
+        as_it_lies = side == case.stride == g == 1 and p == 0
         columns = x.reshape(1, pixels, inner) if as_it_lies else np.empty((g, pixels, taps * inner), x.dtype)
         y = np.ascontiguousarray(data.dy.transpose(NHWC).reshape(pixels, g, outer).transpose(1, 0, 2))
         bias = data.bias.reshape(g, 1, outer)
@@ -504,7 +505,7 @@ class Im2col:
                 return gradient.reshape(x.shape)
             folded = np.zeros((g, *padded.shape[:3], inner), x.dtype)
             reach = case.stride * (size - 1) + 1
-            for i, j in np.ndindex(case.kernel, case.kernel):
+            for i, j in np.ndindex(side, side):
                 top, left = i * case.dilation, j * case.dilation
                 rows, across = slice(top, top + reach, case.stride), slice(left, left + reach, case.stride)
                 folded[:, :, rows, across] += gradient[:, :, :, :, i, j]
@@ -516,8 +517,8 @@ class Im2col:
             return images.transpose(1, 0, 4, 2, 3).reshape(case.output_shape)
 
         def read_weights(result: Array) -> Array:
-            by_tap = result.reshape(g, case.kernel, case.kernel, inner, outer).transpose(1, 2, 3, 0, 4)
-            return by_tap.reshape(case.kernel, case.kernel, inner, g * outer).transpose(FROM_HWIO)
+            by_tap = result.reshape(g, side, side, inner, outer).transpose(1, 2, 3, 0, 4)
+            return by_tap.reshape(side, side, inner, g * outer).transpose(FROM_HWIO)
 
         if pass_name == "dx":
             return [Candidate(self.name, "NHWC", input_gradient, lambda dx: dx.transpose(FROM_NHWC))]

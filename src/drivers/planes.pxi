@@ -50,8 +50,8 @@ cdef bint planes_usable(const DirectPass* p) noexcept nogil:
     for axis in range(3):
         if length(&p.x, axis) != p.extent[axis] or length(&p.y, axis) != p.extent[axis]:
             return False
-    if (p.has_residual or p.requantise != NULL or not planes_lie(&p.y, kernels.size) or p.x.s[3] > 8
-            or not planes_lie(&p.x, p.x.s[3])):
+    if (p.has_residual or p.requantise != NULL or p.x_code != kernels.input or not planes_lie(&p.y, unit)
+            or not planes_lie(&p.x, unit)):
         return False
     return p.weights.packed != NULL or (
         p.weights.code == kernels.input and p.weights.output_stride % unit == 0 and p.weights.channel_stride % unit == 0
