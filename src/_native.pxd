@@ -172,6 +172,7 @@ cdef extern from "fastconv.h" nogil:
         int strip_taps
         fc_patch_run strip[3][FC_WINDOW + 1]
         void (*strip_copy)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*flat)(const void*, const Py_ssize_t*, const void*, Py_ssize_t, const void*, int, void*, Py_ssize_t) noexcept nogil
         fc_spread spread
         fc_winograd winograd[FC_WINOGRAD_KINDS]
         const fc_extra* extras

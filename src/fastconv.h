@@ -217,6 +217,9 @@ typedef struct {
     int strip_taps;                        /* the most that a block has; 0 where there are no strips */
     fc_patch_run strip[3][FC_WINDOW + 1];  /* [stride, or 0: apart][outputs] */
     void (*strip_copy)(void *dst, const void *src, ptrdiff_t pixel, ptrdiff_t pixels, ptrdiff_t vectors);
+    /* A lane a pixel (kernels/flat.h); NULL where the type has none. */
+    void (*flat)(const void *a, const ptrdiff_t *tap, const void *w, ptrdiff_t taps, const void *bias, int relu, void *c,
+                 ptrdiff_t count);
     fc_spread spread;
     fc_winograd winograd[FC_WINOGRAD_KINDS]; /* where the type has them */
     const fc_extra *extras;                  /* up to a name that is NULL; NULL where there are none */

@@ -161,7 +161,16 @@ cdef class Lanes(Program):
             job.in_place = job.in_place and lies
             lane_scratch(&job)
             most = max(most, job.scratch_bytes)
-        return most
+        return most if lies else max(most, self.flat())
+
+    cpdef size flat(self):
+        """Scratch of one thread where arrays in which the pixels of a channel lie side by side are computed a lane a pixel;
+        0 where they are not."""
+        cdef FlatJob job
+        if self.count != 1 or not flat_fits(self.jobs):
+            return 0
+        flat_numbers(&job, self.jobs)
+        return flat_scratch(&job)
 
     def patches(self, size images, int threads):
         """(rows and columns of a patch, tasks, threads, scratch of all, whether it packs) of the first pass over
@@ -182,6 +191,8 @@ cdef class Lanes(Program):
         if self.count == 0 or o.y.n[0] * o.y.n[1] == 0:
             return work
         if patches_bind(&self.patches_, self, &o, panels.p, threads, work):
+            return work
+        if packed.finite and self.flat() and flat_bind(self.jobs, self, &o, panels.p, threads, work):
             return work
         passes = <LanesPasses*>work.own(sizeof(LanesPasses) + self.count * sizeof(LanesJob))
         passes.jobs, passes.count = <LanesJob*>(passes + 1), self.count

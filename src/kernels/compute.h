@@ -498,6 +498,7 @@ static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 #undef STRIPS
 #undef STRIP_ROW
 #undef STRIP_TABLE
+#undef FLAT
 #undef PACKS
 #undef PACKING
 #undef SHORT_PACK

@@ -1,4 +1,4 @@
-"""1x1 convolutions of channels-first arrays, read and written as they lie: the bits of channels-last ones."""
+"""1x1 and depthwise convolutions of channels-first arrays, a lane a pixel: the bits of channels-last ones."""
 
 from typing import Any
 
@@ -83,3 +83,58 @@ def test_it_is_told_and_a_cap_is_kept() -> None:
     capped = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct", max_workspace=20_000)
     assert "a lane a pixel" not in str(capped.explain()) and capped.explain().workspace_bytes <= 20_000
     np.testing.assert_array_equal(capped.run(x), plan.run(x))
+
+
+DEPTHWISE = [
+    # channels, size, kernel, padding, dilation
+    (37, (20, 33), (3, 3), (1, 1), 1),
+    (5, (60, 70), (7, 7), (3, 3), 1),  # several bands
+    (70, (9, 40), (5, 3), (0, 2), 2),
+    (64, (7, 7), (5, 5), (2, 2), 1),
+    (3, (16, 5), (2, 4), (0, 0), 1),
+    (17, (14, 14), (3, 3), (3, 3), 3),
+    (9, (1, 80), (1, 9), (0, 4), 1),
+]
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", "silu"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", DEPTHWISE)
+def test_depthwise_has_the_bits_of_channels_last(case: Any, dtype: str, activation: str | None) -> None:
+    channels, size, kernel, padding, dilation = case
+    rng = np.random.default_rng(channels)
+    x = rng.standard_normal((2, channels, *size)).astype(dtype)
+    weight = rng.standard_normal((channels, 1, *kernel)).astype(dtype)
+    options: dict[str, Any] = {
+        "groups": channels, "padding": padding, "dilation": dilation, "activation": activation
+    }  # fmt: skip
+    for bias in (None, rng.standard_normal(channels).astype(dtype)):
+        plan = fastconv.plan_conv2d(x.shape, weight, bias, **options)
+        if activation is None:
+            assert "a lane a pixel" in str(plan.explain())
+            expected = reference.conv2d(x.astype(np.float64), weight.astype(np.float64), bias, **options)
+            np.testing.assert_allclose(plan.run(x), expected, rtol=1e-4, atol=1e-4)
+        last = fastconv.plan_conv2d(
+            _last(x).shape, np.moveaxis(weight, (0, 1), (-1, -2)), bias, data_format="NHWC", **options
+        )  # fmt: skip
+        np.testing.assert_array_equal(plan.run(x), np.moveaxis(last.run(_last(x)), -1, 1))
+        for threads in (1, 3):
+            np.testing.assert_array_equal(
+                fastconv.conv2d(x, weight, bias, num_threads=threads, **options), plan.run(x)
+            )
+
+
+@pytest.mark.parametrize("case", DEPTHWISE[:4])
+def test_depthwise_gradients_and_what_is_not_finite(case: Any) -> None:
+    channels, size, kernel, padding, dilation = case
+    rng = np.random.default_rng(channels)
+    x = rng.integers(-8, 9, (2, channels, *size)).astype(np.float32)
+    weight = rng.integers(-8, 9, (channels, 1, *kernel)).astype(np.float32)
+    options: dict[str, Any] = {"groups": channels, "padding": padding, "dilation": dilation}
+    dy = reference.conv2d(x, weight, **options)
+    np.testing.assert_array_equal(
+        grad.conv2d_input(x.shape, weight, dy, **options), reference.conv2d_input(x.shape, weight, dy, **options)
+    )
+    for array, value in ((x, np.nan), (weight, np.inf), (weight, np.nan)):
+        array[-1, 0, 0, 0] = value
+        np.testing.assert_array_equal(fastconv.conv2d(x, weight, **options), reference.conv2d(x, weight, **options))

@@ -42,6 +42,7 @@ GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
 REGION_SHARE = 48  # of the second-level cache, in 128ths: packed input of a chunk, its output beside it
 IN_PLACE, REGION = "in place", "packed region"
+PLANES = "planes, a lane a pixel"
 
 
 class Tuned:
@@ -250,6 +251,11 @@ class LanesProgram(Program):
         alone = lies and self.apart
         b, native = blocking(p, self.largest, team, alone), self.native(g.batch, alone)
         scratch = native.scratch_bytes(lies)
+        if not channels_last and (flat := native.flat()):
+            return Told(
+                tile=p.size[1:], block="a channel", register_tile=(8 * m.lanes, 1), source=PLANES,
+                workspace_bytes=flat * _native.team_for(team, g.batch * p.groups, flat), threads=team, **told,
+            )  # fmt: skip
         tiles = g.batch * -(-p.size[1] // b.tile[0]) * -(-p.size[2] // b.tile[1])
         tasks = pieces(p.groups * p.outputs, m.chunk, b.chunks_per_task) * tiles
         return Told(
