@@ -1,0 +1,124 @@
+"""Winograd along lines: kernels of any size at stride 1, along one axis or two (drivers/winograd_lines.pxi).
+
+Long kernels are cut into blocks of taps, whose sums are made in the transform as those over channels are.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, ClassVar
+
+from ..passes import spacing
+from .method import (
+    Bound,
+    Direction,
+    GradientProgram,
+    Offer,
+    Pass,
+    Problem,
+    Program,
+    Triple,
+    bent,
+    float32_alone,
+    sums_too_long,
+)
+from .winograd_lines_programs import TILE, WinogradLinesProgram, cut_of, tuned
+
+ROUNDINGS = {1: 48, 2: 96}  # that the transforms along so many axes add to those of the sum
+LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
+MOST_EXAMPLE_VALUES = 60_000  # channels x outputs x pixels of a generated problem
+# Of generated problems; `True` where an axis that is not transformed has a stride.
+KERNELS: dict[int, tuple[tuple[int, ...], ...]] = {
+    1: tuple((k,) for k in range(3, 14)),
+    2: ((5, 5), (1, 7), (7, 7), (5, 1), (3, 5), (2, 5), (9, 1), (4, 4), (11, 3), (6, 2), (1, 3), (8, 5)),
+    3: ((3, 1, 1), (1, 5, 5), (2, 1, 5), (5, 3, 1), (1, 1, 7), (3, 1, 4), (2, 5, 4), (4, 2, 1)),
+}  # fmt: skip
+
+
+class WinogradLines:
+    """The method."""
+
+    word, title, variants = "winograd", "Winograd along lines", ("lines",)
+    halves, rounds = "Winograd along lines transforms them once", False
+    former: ClassVar[dict[str, str]] = {}
+
+    def why_not(self, p: Problem, variant: str | None = None) -> str | None:
+        q = p.passes[0]
+        if why := float32_alone(p):
+            return why
+        if p.gradient_of_weight:
+            return f"it has no {p.direction.value}"
+        if q.step != (1, 1, 1):
+            return "it has no input gradient at a stride"
+        if p.groups != 1:
+            return f"groups is {p.groups}, not 1"
+        if p.channels == 0 or p.outputs == 0:
+            return "there are no channels"
+        if p.mode and p.input_size[0] == 1 and q.counts[0] > 1:
+            return "it has a depth of one plane, which padding repeats"
+        return self._why_not_cut(p, q)
+
+    def _why_not_cut(self, p: Problem, q: Pass) -> str | None:
+        cut = cut_of(q)
+        if cut is None:
+            return "no axis has three taps or more at stride 1"
+        if cut.counts[1:] == (3, 3):
+            return "the kernel is 3 x 3, which has tiles of its own"
+        if cut.apart != (1, 1, 1):
+            if p.padding_mode != "zeros" or q.stride != (1, 1, 1):
+                return f"the kernel is dilated by {cut.apart}, which it computes for zeros at stride 1 alone"
+            if cut.apart[0] != 1 or cut.order != (0, 1, 2):
+                return f"the kernel is dilated by {cut.apart}, along its planes"
+        return None
+
+    def offer(self, p: Problem) -> Offer:
+        if why := sums_too_long(p):
+            return Offer("lines", False, why)
+        q, t = p.passes[0], tuned(p)
+        cut = cut_of(q)
+        assert cut is not None
+        return Offer("lines", False, "not measured")
+
+    def program(self, p: Problem, variant: str) -> Program:
+        return WinogradLinesProgram(p)
+
+    def gradient_program(self, p: Problem, variant: str) -> GradientProgram:
+        raise NotImplementedError("Winograd along lines has no weight gradient")
+
+    def grain(self, p: Problem, variant: str) -> Triple:
+        """Tiles lie within a phase of the dilation."""
+        cut, g = cut_of(p.passes[0]), p.geometry
+        assert cut is not None
+        tiles = [1, 1, 1]
+        for axis, line in zip(cut.order[1:], cut.lines, strict=True):
+            tiles[axis] = TILE if line else 1
+        z, y, x = (tile * d for tile, d in zip(tiles, g.dilation, strict=True))
+        return z, y, x
+
+    def bound(self, p: Problem, variant: str) -> Bound:
+        """Summed: channels times planes and blocks of taps."""
+        cut = cut_of(p.passes[0])
+        assert cut is not None
+        roundings = p.channels * cut.weights + ROUNDINGS[sum(map(bool, cut.lines))]
+        return Bound(roundings, "plane", LOST * roundings, ADDED)
+
+    def example(self, case: Any, variant: str, direction: Direction) -> Any:
+        """Kernels of many sizes; a stride where nothing is transformed, and a dilated one now and then."""
+        if direction is Direction.WEIGHT_GRADIENT:
+            return None
+        kernel = KERNELS[case.axes][case.index % len(KERNELS[case.axes])]
+        strided = case.index % 3 == 0 and direction is Direction.FORWARD
+        stride = tuple(2 if strided and k < 3 else 1 for k in kernel)
+        dilation: Any = 1
+        if not strided and case.padding_mode == "zeros" and case.axes < 3 and case.index % 4 == 1:
+            dilation = case.dilation
+        most = dilation if isinstance(dilation, int) else max(dilation)
+        size = tuple(max(n, (k - 1) * most + 2) for n, k in zip(case.size, kernel, strict=True))
+        if not 0 < case.in_channels * case.out_channels * prod(size) < MOST_EXAMPLE_VALUES:
+            return None
+        return bent(
+            case, kernel=kernel, stride=stride, dilation=dilation, groups=1, size=size, dtypes=("float32", "float32")
+        )
+
+
+METHOD = WinogradLines()
