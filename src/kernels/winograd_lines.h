@@ -107,52 +107,53 @@ LINE(four, 7, lines_input_along_four, lines_output_along_four)
 LINE(five, 8, lines_input_along_five, lines_output_along_five)
 #undef LINE
 
-/* What a tap counts for in an element: a power of its point, and the last tap alone at infinity. */
-static double lines_factor(const fc_line *line, int element, int tap) {
-    static const double few[5] = {0, 0.70710678118654752440, -0.70710678118654752440, 1.41421356237309504880,
-                                 -1.41421356237309504880};
-    static const double many[7] = {0, 1, -1, 0.5, -0.5, 2, -2};
-    if (!line) return 1;
-    const double *points = line->taps == 3 ? few : many;
-    if (element == (line->taps == 3 ? 5 : 7)) return tap == line->taps - 1;
-    double power = 1;
-    for (int k = 0; k < tap; k++) power *= points[element];
-    return power;
+/* Transformed weights of a block along an axis, in double: powers of the points, the last tap alone at infinity. */
+typedef double vec_wide __attribute__((vector_size(LANES * sizeof(double)), aligned(sizeof(double))));
+
+static inline __attribute__((always_inline)) void lines_weights_along(const fc_line *line, const vec_wide *g, int step,
+                                                                      vec_wide *o, int apart) {
+    static const double few[] = {0.70710678118654752440, 1.41421356237309504880}, many[] = {1, 0.5, 2};
+    if (!line) {
+        o[0] = g[0];
+        return;
+    }
+    const int taps = line->taps, pairs = line->taps == 3 ? 2 : 3;
+    o[0] = g[0];
+    for (int i = 0; i < pairs; i++) {
+        const double p = pairs == 2 ? few[i] : many[i], q = p * p;
+        vec_wide even = g[0] + q * g[2 * step], odd = g[step];
+        if (taps > 3) odd += q * g[3 * step];
+        if (taps > 4) even += q * q * g[4 * step];
+        o[(2 * i + 1) * apart] = even + p * odd, o[(2 * i + 2) * apart] = even - p * odd;
+    }
+    if (line->elements > 2 * pairs + 1) o[(2 * pairs + 1) * apart] = g[(taps - 1) * step];
 }
 
 static void lines_weights(const fc_line *lines_y, const fc_line *lines_x, const void *src, ptrdiff_t taps_y,
                           ptrdiff_t tap_y, ptrdiff_t taps_x, ptrdiff_t tap_x, ptrdiff_t length, void *dst,
                           ptrdiff_t element_stride) {
-    typedef double vec_wide __attribute__((vector_size(LANES * sizeof(double)), aligned(sizeof(double))));
-    const int ry = lines_y ? lines_y->taps : 1, rx = lines_x ? lines_x->taps : 1;
     const int ny = lines_y ? lines_y->elements : 1, nx = lines_x ? lines_x->elements : 1;
+    const int step_y = lines_y ? FC_LINE_TILE : 1, step_x = lines_x ? FC_LINE_TILE : 1;
     const ptrdiff_t blocks_y = lines_blocks(lines_y, taps_y), blocks_x = lines_blocks(lines_x, taps_x);
-    double g_y[FC_LINE_MOST][FC_LINE_TAPS], g_x[FC_LINE_MOST][FC_LINE_TAPS];
-    for (int e = 0; e < ny; e++)
-        for (int k = 0; k < ry; k++) g_y[e][k] = lines_factor(lines_y, e, k);
-    for (int e = 0; e < nx; e++)
-        for (int k = 0; k < rx; k++) g_x[e][k] = lines_factor(lines_x, e, k);
+    vec_wide g[FC_LINE_TAPS * FC_LINE_TAPS], half[FC_LINE_MOST * FC_LINE_TAPS], o[FC_LINE_MOST];
     for (ptrdiff_t block = 0; block < blocks_y * blocks_x; block++) {
-        const ptrdiff_t step_y = lines_y ? FC_LINE_TILE : 1, step_x = lines_x ? FC_LINE_TILE : 1;
         const ptrdiff_t y = block / blocks_x * step_y, x = block % blocks_x * step_x;
         const int rows = block / blocks_x + 1 < blocks_y ? step_y : taps_y - y;
         const int columns = block % blocks_x + 1 < blocks_x ? step_x : taps_x - x;
+        for (int i = 0; i < FC_LINE_TAPS * FC_LINE_TAPS; i++) g[i] = (vec_wide){0};
+        for (int i = 0; i < FC_LINE_MOST * FC_LINE_TAPS; i++) half[i] = (vec_wide){0};
         for (ptrdiff_t i = 0; i < length; i += LANES) {
             const T *in = (const T *)src + y * tap_y + x * tap_x + i;
             T *out = (T *)dst + block * length + i;
+            for (int r = 0; r < rows; r++)
+                for (int k = 0; k < columns; k++)
+                    g[r * FC_LINE_TAPS + k] =
+                        __builtin_convertvector(*(const vec_float *)(in + r * tap_y + k * tap_x), vec_wide);
+            for (int k = 0; k < columns; k++) lines_weights_along(lines_y, g + k, FC_LINE_TAPS, half + k, FC_LINE_TAPS);
             for (int e = 0; e < ny; e++) {
-                vec_wide half[FC_LINE_TAPS];
-                for (int k = 0; k < columns; k++) {
-                    half[k] = (vec_wide){0};
-                    for (int r = 0; r < rows; r++)
-                        half[k] += g_y[e][r] * __builtin_convertvector(
-                                                   *(const vec_float *)(in + r * tap_y + k * tap_x), vec_wide);
-                }
-                for (int f = 0; f < nx; f++) {
-                    vec_wide sum = {0};
-                    for (int k = 0; k < columns; k++) sum += g_x[f][k] * half[k];
-                    *(vec_float *)(out + (e * nx + f) * element_stride) = __builtin_convertvector(sum, vec_float);
-                }
+                lines_weights_along(lines_x, half + e * FC_LINE_TAPS, 1, o, 1);
+                for (int f = 0; f < nx; f++)
+                    *(vec_float *)(out + (e * nx + f) * element_stride) = __builtin_convertvector(o[f], vec_float);
             }
         }
     }

@@ -8,7 +8,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any, ClassVar
 
-from ..passes import spacing
+from ..passes import walked
+from ..problem import Use
 from .method import (
     Bound,
     Direction,
@@ -22,10 +23,15 @@ from .method import (
     float32_alone,
     sums_too_long,
 )
-from .winograd_lines_programs import TILE, WinogradLinesProgram, cut_of, tuned
+from .winograd_programs import dilation_phases
+from .winograd_lines_programs import TILE, WinogradLinesProgram, cut_of
 
 ROUNDINGS = {1: 48, 2: 96}  # that the transforms along so many axes add to those of the sum
 LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
+# In multiply-adds: of numbers transformed along so many axes, of a weight, of a weight read from memory, of a further phase
+# of the dilation (Zen 4); how much less than direct products they must be, and of how many; bytes that a cache holds.
+MOVED, MADE, READ, PART = {1: 8, 2: 12}, 40, 25, 3 << 19
+MARGIN, LEAST, CACHED = 1.2, 1 << 20, 24 << 20
 MOST_EXAMPLE_VALUES = 60_000  # channels x outputs x pixels of a generated problem
 # Of generated problems; `True` where an axis that is not transformed has a stride.
 KERNELS: dict[int, tuple[tuple[int, ...], ...]] = {
@@ -74,10 +80,19 @@ class WinogradLines:
     def offer(self, p: Problem) -> Offer:
         if why := sums_too_long(p):
             return Offer("lines", False, why)
-        q, t = p.passes[0], tuned(p)
-        cut = cut_of(q)
+        direct, own = _estimates(p)
+        if direct < LEAST or MARGIN * own > direct:
+            return Offer("lines", False, (
+                f"too small for Winograd along lines: about {own:,} multiply-adds an image with its transforms for a "
+                f"{p.use.value}, and {direct:,} without"
+            ))  # fmt: skip
+        cut = cut_of(p.passes[0])
         assert cut is not None
-        return Offer("lines", False, "not measured")
+        outputs = prod(cut.tile)
+        return Offer("lines", True, (
+            f"{'x'.join(map(str, p.passes[0].counts))} at stride 1 in float32: "
+            f"{cut.elements * cut.weights} multiplications for {outputs} outputs instead of {outputs * prod(cut.counts)}"
+        ))  # fmt: skip
 
     def program(self, p: Problem, variant: str) -> Program:
         return WinogradLinesProgram(p)
@@ -113,12 +128,41 @@ class WinogradLines:
         if not strided and case.padding_mode == "zeros" and case.axes < 3 and case.index % 4 == 1:
             dilation = case.dilation
         most = dilation if isinstance(dilation, int) else max(dilation)
-        size = tuple(max(n, (k - 1) * most + 2) for n, k in zip(case.size, kernel, strict=True))
+        size = tuple(max(n, (k - 1) * most + 5) for n, k in zip(case.size, kernel, strict=True))
         if not 0 < case.in_channels * case.out_channels * prod(size) < MOST_EXAMPLE_VALUES:
             return None
         return bent(
             case, kernel=kernel, stride=stride, dilation=dilation, groups=1, size=size, dtypes=("float32", "float32")
         )
+
+
+def _estimates(p: Problem) -> tuple[int, int]:
+    """What an image takes directly and along lines, in multiply-adds: a transformed number counts for `MOVED`, a
+    weight for `MADE` or, where it comes from memory for every run, at least for `READ`."""
+    q, lanes = p.passes[0], p.machine.lanes
+    cut = cut_of(q)
+    assert cut is not None
+    channels, outputs = (-(-n // lanes) * lanes for n in (p.channels, p.outputs))
+    direct = p.channels * outputs * (
+        prod(p.size) * prod(q.counts) if p.mode else walked(q, p.size, p.input_size, (1, 4, 4))
+    )  # fmt: skip
+    parts = dilation_phases(q, p.size)
+    planes, *size = cut.turned(parts[0].output_size(p.size))
+    tiles = [-(-n // tile) for n, tile in zip(size, cut.tile, strict=True)]
+    under = [  # transformed inputs
+        (n - 1) * (1 if line else stride) + (line.blocks(taps) if line else taps)
+        for n, line, stride, taps in zip(tiles, cut.lines, cut.strides[1:], cut.counts[1:], strict=True)
+    ]
+    moved = MOVED[sum(map(bool, cut.lines))] * cut.elements * planes
+    image = prod(tiles) * planes * cut.elements * cut.weights * p.channels * outputs
+    image += moved * (prod(under) * cut.counts[0] * channels + prod(tiles) * outputs)
+    image = image * len(parts) + PART * (len(parts) - 1)
+    weights = p.channels * outputs * cut.elements * cut.weights
+    if not p.held:
+        return direct, image + MADE * weights
+    if p.use is Use.NETWORK or p.machine.element * weights > CACHED:
+        image = max(image, READ * weights)
+    return direct, image
 
 
 METHOD = WinogradLines()

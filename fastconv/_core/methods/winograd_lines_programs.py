@@ -28,7 +28,9 @@ from .method import (
 from .winograd_programs import dilation_phases
 
 TILE = _native.LINE_TILE  # outputs of a tile along an axis that is transformed
-WEIGHT_SLICE = 8  # of the second-level cache, in 128ths
+# Of the second-level cache, in 128ths: a slice of weights; transformed inputs, of which an element is read at a time, and
+# sums of a block.
+WEIGHT_SLICE, BLOCK = 8, 192
 
 
 class Line(NamedTuple):
@@ -109,17 +111,6 @@ def cut_of(q: Pass) -> Cut | None:
     return Cut(order, counts, along, spaces, (lines[order[1]], lines[order[2]]))  # type: ignore[arg-type]
 
 
-class Tuned:
-    """The method's numbers (`tuning`)."""
-
-    bytes: int = 2 << 20  # of a block: its transformed inputs and its sums
-
-
-def tuned(p: Problem) -> Tuned:
-    """The numbers of the machine."""
-    return p.machine.tuning.of("winograd along lines", Tuned)
-
-
 class Blocking(NamedTuple):
     """Loop sizes of the driver."""
 
@@ -128,8 +119,6 @@ class Blocking(NamedTuple):
     reduction: int
     panels_per_task: int
 
-import os
-BYTES = int(os.environ.get("WL_BYTES", 2 << 20))
 
 @lru_cache(maxsize=256)
 def blocking(p: Problem, cut: Cut, size: Triple, batch: int) -> Blocking:
@@ -137,7 +126,7 @@ def blocking(p: Problem, cut: Cut, size: Triple, batch: int) -> Blocking:
     m, threads = p.machine, p.machine.threads
     outer, (rows, columns) = batch * size[0], (-(-n // tile) for n, tile in zip(size[1:], cut.tile, strict=True))
     rows, columns = max(1, rows), max(1, columns)
-    panels_, budget = -(-p.outputs // m.width), min(m.share, BYTES)
+    panels_, budget = -(-p.outputs // m.width), min(m.share, m.tuning.share(BLOCK))
     reduction = max(32, m.tuning.share(WEIGHT_SLICE) // (m.element * m.width))
 
     def fits(rows: int, columns: int) -> bool:
