@@ -11,6 +11,6 @@ from . import direct, fft, fourier, lanes, strassen, winograd, winograd_lines, w
 from .method import Method
 
 METHODS: Final[tuple[Method, ...]] = (
-    strassen.METHOD, winograd_rows.METHOD, fourier.METHOD, fft.METHOD, winograd.METHOD, winograd_lines.METHOD,
+    strassen.METHOD, winograd_rows.METHOD, fourier.METHOD, fft.METHOD, winograd_lines.METHOD, winograd.METHOD,
     lanes.METHOD, direct.METHOD,
 )  # fmt: skip

@@ -23,15 +23,16 @@ from .method import (
     float32_alone,
     sums_too_long,
 )
-from .winograd_programs import dilation_phases
 from .winograd_lines_programs import TILE, WinogradLinesProgram, cut_of
+from .winograd_programs import dilation_phases
 
 ROUNDINGS = {1: 48, 2: 96}  # that the transforms along so many axes add to those of the sum
 LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
-# In multiply-adds: of numbers transformed along so many axes, of a weight, of a weight read from memory, of a further phase
-# of the dilation (Zen 4); how much less than direct products they must be, and of how many; bytes that a cache holds.
+# What takes as long as so many multiply-adds (Zen 4): a number transformed along one axis, or two; a weight transformed, or
+# read from memory; a further phase of the dilation.
 MOVED, MADE, READ, PART = {1: 8, 2: 12}, 40, 25, 3 << 19
-MARGIN, LEAST, CACHED = 1.2, 1 << 20, 24 << 20
+# How many times as many there must be directly, and how many; bytes that a cache holds; channels of a vector.
+MARGIN, LEAST, CACHED, LANES = 1.2, 1 << 20, 24 << 20, 16
 MOST_EXAMPLE_VALUES = 60_000  # channels x outputs x pixels of a generated problem
 # Of generated problems; `True` where an axis that is not transformed has a stride.
 KERNELS: dict[int, tuple[tuple[int, ...], ...]] = {
@@ -86,12 +87,13 @@ class WinogradLines:
                 f"too small for Winograd along lines: about {own:,} multiply-adds an image with its transforms for a "
                 f"{p.use.value}, and {direct:,} without"
             ))  # fmt: skip
-        cut = cut_of(p.passes[0])
+        q = p.passes[0]
+        cut = cut_of(q)
         assert cut is not None
-        outputs = prod(cut.tile)
+        outputs, kernel = prod(cut.tile), "x".join(map(str, q.counts if q.counts[0] > 1 else q.counts[1:]))
         return Offer("lines", True, (
-            f"{'x'.join(map(str, p.passes[0].counts))} at stride 1 in float32: "
-            f"{cut.elements * cut.weights} multiplications for {outputs} outputs instead of {outputs * prod(cut.counts)}"
+            f"{kernel} at stride 1 in float32: {cut.elements * cut.weights} multiplications for {outputs} outputs "
+            f"instead of {outputs * prod(cut.counts)}"
         ))  # fmt: skip
 
     def program(self, p: Problem, variant: str) -> Program:
@@ -139,10 +141,10 @@ class WinogradLines:
 def _estimates(p: Problem) -> tuple[int, int]:
     """What an image takes directly and along lines, in multiply-adds: a transformed number counts for `MOVED`, a
     weight for `MADE` or, where it comes from memory for every run, at least for `READ`."""
-    q, lanes = p.passes[0], p.machine.lanes
+    q = p.passes[0]
     cut = cut_of(q)
     assert cut is not None
-    channels, outputs = (-(-n // lanes) * lanes for n in (p.channels, p.outputs))
+    channels, outputs = (-(-n // LANES) * LANES for n in (p.channels, p.outputs))
     direct = p.channels * outputs * (
         prod(p.size) * prod(q.counts) if p.mode else walked(q, p.size, p.input_size, (1, 4, 4))
     )  # fmt: skip
@@ -160,7 +162,7 @@ def _estimates(p: Problem) -> tuple[int, int]:
     weights = p.channels * outputs * cut.elements * cut.weights
     if not p.held:
         return direct, image + MADE * weights
-    if p.use is Use.NETWORK or p.machine.element * weights > CACHED:
+    if p.use is Use.NETWORK or 4 * weights > CACHED:
         image = max(image, READ * weights)
     return direct, image
 

@@ -28,8 +28,7 @@ from .method import (
 from .winograd_programs import dilation_phases
 
 TILE = _native.LINE_TILE  # outputs of a tile along an axis that is transformed
-# Of the second-level cache, in 128ths: a slice of weights; transformed inputs, of which an element is read at a time, and
-# sums of a block.
+# Of the second-level cache, in 128ths: a slice of weights; inputs and sums of a block, one element of which is in use.
 WEIGHT_SLICE, BLOCK = 8, 192
 
 
@@ -105,9 +104,7 @@ def cut_of(q: Pass) -> Cut | None:
     if not any(lines):
         return None
     order = (0, 1, 2) if not lines[0] or (lines[1] and lines[2]) else (2, 0, 1) if lines[1] else (1, 0, 2)
-    counts, along, spaces = (
-        tuple(numbers[axis] for axis in order) for numbers in (q.counts, strides, apart)
-    )
+    counts, along, spaces = (tuple(numbers[axis] for axis in order) for numbers in (q.counts, strides, apart))
     return Cut(order, counts, along, spaces, (lines[order[1]], lines[order[2]]))  # type: ignore[arg-type]
 
 
