@@ -28,8 +28,8 @@ from .winograd_programs import dilation_phases
 
 ROUNDINGS = {1: 48, 2: 96}  # that the transforms along so many axes add to those of the sum
 LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
-# What takes as long as so many multiply-adds (Zen 4): a number transformed along one axis, or two; a weight transformed, or
-# read from memory; a further phase of the dilation.
+# What takes as long as so many multiply-adds (Zen 4): a number transformed along one axis, or two; a weight transformed;
+# one read from memory; a further phase of the dilation.
 MOVED, MADE, READ, PART = {1: 8, 2: 12}, 40, 25, 3 << 19
 # How many times as many there must be directly, and how many; bytes that a cache holds; channels of a vector.
 MARGIN, LEAST, CACHED, LANES = 1.2, 1 << 20, 24 << 20, 16
