@@ -13,7 +13,7 @@
 # computes it directly.
 cdef extern from "winograd_lines.h" nogil:
     enum:
-        FC_LINE_THREE, FC_LINE_FOUR, FC_LINE_FIVE, FC_LINE_TILE
+        FC_LINE_THREE, FC_LINE_FOUR, FC_LINE_FIVE, FC_LINE_SEVEN, FC_LINE_TILE
     ctypedef void (*fc_line_input)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t,
                                    Py_ssize_t) noexcept nogil
     ctypedef int (*fc_line_output)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int, void*, Py_ssize_t, Py_ssize_t,
@@ -36,7 +36,8 @@ def winograd_line_kinds():
     """The transforms by name: (number, taps of a block, products)."""
     cdef const fc_lines* lines = <const fc_lines*>extra(isa.compute[<int>FC_COMPUTE_F32], "winograd lines")
     return {name: (number, lines.line[<int>number].taps, lines.line[<int>number].elements)
-            for name, number in (("three", FC_LINE_THREE), ("four", FC_LINE_FOUR), ("five", FC_LINE_FIVE))}
+            for name, number in (("three", FC_LINE_THREE), ("four", FC_LINE_FOUR), ("five", FC_LINE_FIVE),
+                                 ("seven", FC_LINE_SEVEN))}
 
 
 cdef struct LineAxis:        # how an axis is cut into tiles

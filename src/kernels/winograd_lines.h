@@ -1,15 +1,16 @@
-/* Winograd convolution of kernels of any size, transformed along lines: along each axis F(4, r) with r = 3, 4 or 5 taps,
+/* Winograd convolution of kernels of any size, transformed along lines: along an axis F(4, r) with r = 3, 4, 5 or 7 taps,
    or not at all. A longer kernel is cut into blocks of four taps, the last of at most r, and the block that begins 4 b taps
    further on meets the transform of the tile b tiles further on: sums over blocks are sums in the transform, as those over
    channels are. Vectors run along channels. Included where T is float.
 
-   Four and five taps: points 0, +-1/2, +-1, +-2, the latter with infinity. Three: those of winograd.h. */
+   Four and five taps: points 0, +-1/2, +-1, +-2, the latter with infinity. Three: those of winograd.h. Seven, along a
+   single axis, where its error is still small: 0, +-1/2, +-3/4, +-4/3, +-2, infinity. */
 
 #ifndef FC_LINES_H
 #define FC_LINES_H
-enum fc_line_kind { FC_LINE_THREE, FC_LINE_FOUR, FC_LINE_FIVE, FC_LINE_KINDS };
+enum fc_line_kind { FC_LINE_THREE, FC_LINE_FOUR, FC_LINE_FIVE, FC_LINE_SEVEN, FC_LINE_KINDS };
 /* Along a line a tile makes FC_LINE_TILE outputs of a block of taps by so many products. */
-enum { FC_LINE_TILE = 4, FC_LINE_MOST = 8, FC_LINE_TAPS = 5 };
+enum { FC_LINE_TILE = 4, FC_LINE_MOST = 10, FC_LINE_TAPS = 7 };
 
 /* `count` tiles that begin `src_next` apart, inputs (products) `src_step`, the same of what is written; strides in elements.
    Of tile t the first `outputs` - t * `advance` outputs are written, plus bias, relu where asked for; 0 is returned when
@@ -65,6 +66,40 @@ static inline __attribute__((always_inline)) void lines_output_along_five(const 
     o[3] += m[7];
 }
 
+/* The points p, -p and 1/p, -1/p lie beside two such pairs more, of r and 1/r, with t = r^2 + 1/r^2. */
+static inline __attribute__((always_inline)) void lines_input_pair(const double p, const double t, const vec_float *d,
+                                                                   vec_float *o) {
+    const double a = p * p;
+    const T c = t + 1 / a, b = 1 + t / a, z = 1 / a;
+    vec_float e = (d[8] - c * d[6]) + (b * d[4] - z * d[2]), f = (T)p * ((d[7] - c * d[5]) + (b * d[3] - z * d[1]));
+    o[0] = e + f, o[1] = e - f;
+}
+
+#define SQUARES(p) ((p) * (p) + 1 / ((p) * (p)))
+static inline __attribute__((always_inline)) void lines_input_along_seven(const vec_float *d, vec_float *o) {
+    const double s = SQUARES(0.5), t = SQUARES(0.75);
+    const T c = s + t, b = 2 + s * t;
+    o[0] = (d[0] + d[8]) + (b * d[4] - c * (d[2] + d[6]));
+    lines_input_pair(0.5, t, d, o + 1), lines_input_pair(2, t, d, o + 3);
+    lines_input_pair(0.75, s, d, o + 5), lines_input_pair(1 / 0.75, s, d, o + 7);
+    o[9] = (d[1] + d[9]) + (b * d[5] - c * (d[3] + d[7]));
+}
+
+static inline __attribute__((always_inline)) void lines_output_pair(const double p, const double t, const vec_float *m,
+                                                                    vec_float *o) {
+    const double a = p * p, k = 1 / (2 * a * (a - 1 / a) * (a * a - t * a + 1));
+    vec_float s = (T)k * (m[0] + m[1]), d = (T)(k * p) * (m[0] - m[1]);
+    o[0] += s, o[1] += d, o[2] += (T)a * s, o[3] += (T)a * d;
+}
+
+static inline __attribute__((always_inline)) void lines_output_along_seven(const vec_float *m, vec_float *o) {
+    const double s = SQUARES(0.5), t = SQUARES(0.75);
+    o[0] = m[0], o[1] = o[2] = (vec_float){0}, o[3] = m[9];
+    lines_output_pair(0.75, s, m + 5, o), lines_output_pair(0.5, t, m + 1, o);
+    lines_output_pair(1 / 0.75, s, m + 7, o), lines_output_pair(2, t, m + 3, o);
+}
+#undef SQUARES
+
 #define LINE(name, inputs, along_input, along_output)                                                                 \
     static void lines_input_##name(const void *src, ptrdiff_t src_step, ptrdiff_t src_next, ptrdiff_t count,           \
                                    ptrdiff_t channels, void *dst, ptrdiff_t dst_step, ptrdiff_t dst_next) {            \
@@ -105,6 +140,7 @@ static inline __attribute__((always_inline)) void lines_output_along_five(const 
 LINE(three, 6, winograd_input_along_4, winograd_output_along_4)
 LINE(four, 7, lines_input_along_four, lines_output_along_four)
 LINE(five, 8, lines_input_along_five, lines_output_along_five)
+LINE(seven, 10, lines_input_along_seven, lines_output_along_seven)
 #undef LINE
 
 /* Transformed weights of a block along an axis, in double: powers of the points, the last tap alone at infinity. */
@@ -113,17 +149,20 @@ typedef double vec_wide __attribute__((vector_size(LANES * sizeof(double)), alig
 static inline __attribute__((always_inline)) void lines_weights_along(const fc_line *line, const vec_wide *g, int step,
                                                                       vec_wide *o, int apart) {
     static const double few[] = {0.70710678118654752440, 1.41421356237309504880}, many[] = {1, 0.5, 2};
+    static const double most[] = {0.5, 2, 0.75, 1 / 0.75};
     if (!line) {
         o[0] = g[0];
         return;
     }
-    const int taps = line->taps, pairs = line->taps == 3 ? 2 : 3;
+    const int taps = line->taps, pairs = (line->elements - 1) / 2;
+    const double *points = pairs == 2 ? few : pairs == 3 ? many : most;
     o[0] = g[0];
     for (int i = 0; i < pairs; i++) {
-        const double p = pairs == 2 ? few[i] : many[i], q = p * p;
+        const double p = points[i], q = p * p;
         vec_wide even = g[0] + q * g[2 * step], odd = g[step];
         if (taps > 3) odd += q * g[3 * step];
         if (taps > 4) even += q * q * g[4 * step];
+        if (taps > 5) odd += q * q * g[5 * step], even += q * q * q * g[6 * step];
         o[(2 * i + 1) * apart] = even + p * odd, o[(2 * i + 2) * apart] = even - p * odd;
     }
     if (line->elements > 2 * pairs + 1) o[(2 * pairs + 1) * apart] = g[(taps - 1) * step];
@@ -162,6 +201,7 @@ static void lines_weights(const fc_line *lines_y, const fc_line *lines_x, const 
 static const fc_lines lines_kernels = {
     {[FC_LINE_THREE] = {3, 6, lines_input_three, lines_output_three},
      [FC_LINE_FOUR] = {4, 7, lines_input_four, lines_output_four},
-     [FC_LINE_FIVE] = {5, 8, lines_input_five, lines_output_five}},
+     [FC_LINE_FIVE] = {5, 8, lines_input_five, lines_output_five},
+     [FC_LINE_SEVEN] = {7, 10, lines_input_seven, lines_output_seven}},
     lines_weights};
 #endif

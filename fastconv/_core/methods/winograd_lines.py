@@ -26,10 +26,11 @@ from .method import (
 from .winograd_lines_programs import TILE, WinogradLinesProgram, cut_of
 from .winograd_programs import dilation_phases
 
-ROUNDINGS = {1: 48, 2: 96}  # that the transforms along so many axes add to those of the sum
+# Roundings that the transforms add to those of the sum: along one axis with up to `FEW` products a tile, or with more.
+FEW, ROUNDINGS = 8, (48, 96)
 LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
-# What takes as long as so many multiply-adds (Zen 4): a number transformed along one axis, or two; a weight transformed;
-# one read from memory; a further phase of the dilation.
+# What takes as long as so many multiply-adds (Zen 4): a number transformed along one axis, or two; a weight transformed,
+# or read from memory; a further phase of the dilation.
 MOVED, MADE, READ, PART = {1: 8, 2: 12}, 40, 25, 3 << 19
 # How many times as many there must be directly, and how many; bytes that a cache holds; channels of a vector.
 MARGIN, LEAST, CACHED, LANES = 1.2, 1 << 20, 24 << 20, 16
@@ -116,7 +117,7 @@ class WinogradLines:
         """Summed: channels times planes and blocks of taps."""
         cut = cut_of(p.passes[0])
         assert cut is not None
-        roundings = p.channels * cut.weights + ROUNDINGS[sum(map(bool, cut.lines))]
+        roundings = p.channels * cut.weights + ROUNDINGS[cut.elements > FEW]
         return Bound(roundings, "plane", LOST * roundings, ADDED)
 
     def example(self, case: Any, variant: str, direction: Direction) -> Any:
@@ -155,7 +156,7 @@ def _estimates(p: Problem) -> tuple[int, int]:
         (n - 1) * (1 if line else stride) + (line.blocks(taps) if line else taps)
         for n, line, stride, taps in zip(tiles, cut.lines, cut.strides[1:], cut.counts[1:], strict=True)
     ]
-    moved = MOVED[sum(map(bool, cut.lines))] * cut.elements * planes
+    moved = MOVED[cut.axes] * cut.elements * planes
     image = prod(tiles) * planes * cut.elements * cut.weights * p.channels * outputs
     image += moved * (prod(under) * cut.counts[0] * channels + prod(tiles) * outputs)
     image = image * len(parts) + PART * (len(parts) - 1)

@@ -75,6 +75,11 @@ class Cut(NamedTuple):
         return prod(line.products for line in self.lines if line)
 
     @property
+    def axes(self) -> int:
+        """How many are transformed."""
+        return sum(map(bool, self.lines))
+
+    @property
     def tile(self) -> tuple[int, int]:
         """Outputs of a tile along row and column."""
         row, column = (TILE if line else 1 for line in self.lines)
@@ -105,7 +110,13 @@ def cut_of(q: Pass) -> Cut | None:
         return None
     order = (0, 1, 2) if not lines[0] or (lines[1] and lines[2]) else (2, 0, 1) if lines[1] else (1, 0, 2)
     counts, along, spaces = (tuple(numbers[axis] for axis in order) for numbers in (q.counts, strides, apart))
-    return Cut(order, counts, along, spaces, (lines[order[1]], lines[order[2]]))  # type: ignore[arg-type]
+    own = [lines[axis] for axis in order[1:]]
+    if None in own:  # a longer block errs little along one axis
+        own = [
+            LINES["seven"] if line and q.counts[axis] in (6, 7) else line
+            for axis, line in zip(order[1:], own, strict=True)
+        ]
+    return Cut(order, counts, along, spaces, (own[0], own[1]))  # type: ignore[arg-type]
 
 
 class Blocking(NamedTuple):
@@ -219,7 +230,7 @@ class WinogradLinesProgram(Program):
         products = cut.elements * cut.weights
         return Told(
             tile=cut.tile, block=f"{b.rows} x {b.columns} tiles", register_tile=(m.rows, m.width),
-            source=f"tiles transformed along {sum(map(bool, cut.lines))} axes",
+            source=f"tiles transformed along {cut.axes} axes",
             workspace_bytes=scratch * _native.team_for(m.threads, tasks, scratch),
             packed_weight_bytes=packed + packed // prod(cut.counts) * products,
             multiplications=len(self.parts) * outer * rows * columns * products * p.channels * p.outputs,
