@@ -29,9 +29,9 @@ from .winograd_programs import dilation_phases
 # Roundings that the transforms add to those of the sum: along one axis with up to `FEW` products a tile, or with more.
 FEW, ROUNDINGS = 8, (48, 96)
 LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
-# What takes as long as so many multiply-adds (Zen 4): a number transformed along one axis, or two; a weight transformed,
-# or read from memory; a further phase of the dilation.
-MOVED, MADE, READ, PART = {1: 8, 2: 12}, 40, 25, 3 << 19
+# What takes as long as so many multiply-adds (Zen 4): a number transformed along one axis, or two; a weight transformed
+# in a call, into memory that is new each time; one read from memory; a further phase of the dilation.
+MOVED, MADE, READ, PART = {1: 8, 2: 12}, 300, 25, 3 << 19
 # How many times as many there must be directly, and how many; bytes that a cache holds; channels of a vector.
 MARGIN, LEAST, CACHED, LANES = 1.2, 1 << 20, 24 << 20, 16
 MOST_EXAMPLE_VALUES = 60_000  # channels x outputs x pixels of a generated problem
