@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from ..passes import walked
 from ..problem import Use
 from .method import (
+    LONG_SUM,
     Bound,
     Direction,
     GradientProgram,
@@ -21,7 +22,6 @@ from .method import (
     Triple,
     bent,
     float32_alone,
-    sums_too_long,
 )
 from .winograd_lines_programs import TILE, WinogradLinesProgram, cut_of
 from .winograd_programs import dilation_phases
@@ -61,8 +61,6 @@ class WinogradLines:
             return f"groups is {p.groups}, not 1"
         if p.channels == 0 or p.outputs == 0:
             return "there are no channels"
-        if p.mode and p.input_size[0] == 1 and q.counts[0] > 1:
-            return "it has a depth of one plane, which padding repeats"
         return self._why_not_cut(p, q)
 
     def _why_not_cut(self, p: Problem, q: Pass) -> str | None:
@@ -79,17 +77,19 @@ class WinogradLines:
         return None
 
     def offer(self, p: Problem) -> Offer:
-        if why := sums_too_long(p):
-            return Offer("lines", False, why)
+        q = p.passes[0]
+        cut = cut_of(q)
+        assert cut is not None
+        if p.channels * cut.weights > LONG_SUM:
+            return Offer("lines", False, (
+                f"sums of more than {LONG_SUM} blocks and channels, which the direct kernels alone make in blocks"
+            ))  # fmt: skip
         direct, own = _estimates(p)
         if direct < LEAST or MARGIN * own > direct:
             return Offer("lines", False, (
                 f"too small for Winograd along lines: about {own:,} multiply-adds an image with its transforms for a "
                 f"{p.use.value}, and {direct:,} without"
             ))  # fmt: skip
-        q = p.passes[0]
-        cut = cut_of(q)
-        assert cut is not None
         outputs, kernel = prod(cut.tile), "x".join(map(str, q.counts if q.counts[0] > 1 else q.counts[1:]))
         return Offer("lines", True, (
             f"{kernel} at stride 1 in float32: {cut.elements * cut.weights} multiplications for {outputs} outputs "
@@ -113,8 +113,7 @@ class WinogradLines:
         return z, y, x
 
     def bound(self, p: Problem, variant: str) -> Bound:
-        """Summed: channels times planes and blocks of taps. Generated problems (reals, and magnitudes, whose roundings add
-        up) stayed below 0.3 of it."""
+        """Summed: channels times planes and blocks of taps."""
         cut = cut_of(p.passes[0])
         assert cut is not None
         roundings = p.channels * cut.weights + ROUNDINGS
