@@ -148,7 +148,7 @@ CHOSEN = {
     "int8": (three(64, 64, 56, dtype="int8"), "direct"),
     "one axis": (made((1, 64, 3136), (64, 64, 3), padding=1), "winograd:lines"),
     "one axis, few channels": (made((1, 8, 3136), (8, 8, 3), padding=1), "direct"),
-    "a large kernel": (made((1, 64, 28, 28), (64, 64, 7, 7), padding=3), "winograd:lines"),
+    "a large kernel": (made((1, 64, 56, 56), (64, 64, 7, 7), padding=3), "winograd:lines"),
     "a large kernel at a stride": (made((1, 64, 56, 56), (64, 64, 5, 5), padding=2, stride=2), "direct"),
     "a volume": (made((1, 64, 8, 28, 28), (64, 64, 3, 3, 3), padding=1), LARGE),
     "its planes are no 3 x 3": (made((1, 64, 8, 28, 28), (64, 64, 3, 5, 3), padding=1), "winograd:lines"),
