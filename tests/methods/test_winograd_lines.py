@@ -8,7 +8,8 @@ import pytest
 import fastconv
 from fastconv import grad, reference
 from fastconv._core.geometry import conv_geometry
-from fastconv._core.problem import Direction
+from fastconv._core.problem import Direction, problem
+from fastconv._core.types import Types
 from fastconv.testing.comparisons import Comparison
 from fastconv.testing.problems import fill
 from fastconv.testing.ways import limit, way
@@ -115,6 +116,15 @@ def test_it_multiplies_less():
         told = plan.explain()
         assert (told.algorithm, told.variant) == ("winograd", "lines")
         assert told.macs == pytest.approx(fewer * told.multiplications, rel=0.01)
+
+
+def test_a_block_beyond_the_kernel_makes_an_axis_one_grain():
+    w = way(WISH)
+    for kernel, grain in (((5, 9), (4, 4)), ((4, 1), (4, 1)), ((7, 5), (24, 4)), ((1, 7), (1, 4)), ((6, 1), (24, 1))):
+        g = conv_geometry((1, 2, 20, 30), (2, 2, *kernel), 1, "same", 1, 1)
+        float32 = np.dtype("float32")
+        p = problem(g, Direction.FORWARD, Types(float32, float32, float32))
+        assert w.method.grain(p, w.variant) == (1, *grain)
 
 
 def test_it_says_why_not():

@@ -103,13 +103,17 @@ class WinogradLines:
         raise NotImplementedError("Winograd along lines has no weight gradient")
 
     def grain(self, p: Problem, variant: str) -> Triple:
-        """Tiles lie within a phase of the dilation."""
-        cut, g = cut_of(p.passes[0]), p.geometry
-        assert cut is not None
-        tiles = [1, 1, 1]
-        for axis, line in zip(cut.order[1:], cut.lines, strict=True):
-            tiles[axis] = TILE if line else 1
-        z, y, x = (tile * d for tile, d in zip(tiles, g.dilation, strict=True))
+        """Tiles lie within a phase of the dilation. Where blocks reach beyond the kernel, what lies there cancels but for
+        rounding, and a piece of that axis would have other bits: it is one grain, as long as the last tile reaches."""
+        cut, grain = cut_of(p.passes[0]), list(p.geometry.dilation)
+        if cut is None:
+            return 1, 1, 1
+        for axis, line, taps in zip(cut.order[1:], cut.lines, cut.counts[1:], strict=True):
+            if line:
+                beyond = line.taps + TILE * (line.blocks(taps) - 1) > taps
+                tile = TILE * grain[axis]
+                grain[axis] = tile * (-(-p.size[axis] // tile) + 1) if beyond else tile
+        z, y, x = grain
         return z, y, x
 
     def bound(self, p: Problem, variant: str) -> Bound:
