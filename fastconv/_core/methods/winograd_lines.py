@@ -103,8 +103,9 @@ class WinogradLines:
         raise NotImplementedError("Winograd along lines has no weight gradient")
 
     def grain(self, p: Problem, variant: str) -> Triple:
-        """Tiles lie within a phase of the dilation. Where blocks reach beyond the kernel, what lies there cancels but for
-        rounding, and a piece of that axis would have other bits: it is one grain, as long as the last tile reaches."""
+        """Tiles lie within a phase of the dilation. Where blocks reach beyond the kernel, what lies there cancels but
+        for rounding, and a piece of that axis would have other bits: it is one grain, as long as the last tile reaches.
+        """
         cut, grain = cut_of(p.passes[0]), list(p.geometry.dilation)
         if cut is None:
             return 1, 1, 1
