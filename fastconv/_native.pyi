@@ -192,6 +192,41 @@ def winograd_scratch_bytes(
 def winograd_weights(
     compute: int, kind: int, packed: Array, transformed: Array, channels: int, outputs: int, threads: int
 ) -> None: ...
+class WinogradLines(_Fast):
+    def __init__(
+        self,
+        codes: Any,
+        extent: Any,
+        p: Any,
+        blocking: Any,
+        order: tuple[int, int, int],
+        kinds: tuple[int, int],
+    ) -> None: ...
+    def scratch_bytes(self) -> int: ...
+
+LINE_TILE: int
+
+def winograd_line_kinds() -> dict[str, tuple[int, int, int]]: ...
+def winograd_lines_scratch_bytes(
+    compute: int,
+    kinds: tuple[int, int],
+    channels: int,
+    taps: tuple[int, int, int],
+    strides: tuple[int, int, int],
+    blocking: Any,
+) -> int: ...
+def winograd_lines_weights(
+    compute: int,
+    kinds: tuple[int, int],
+    packed: Array,
+    transformed: Array,
+    channels: int,
+    outputs: int,
+    taps: tuple[int, int, int],
+    apart: tuple[int, int, int],
+    blocking: Any,
+    threads: int,
+) -> None: ...
 class WeightGradient:
     def __init__(self, codes: object, extent: object, p: object, blocking: object) -> None: ...
     def scratch_bytes(self, images: int) -> int: ...

@@ -435,8 +435,10 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #include "winograd.h"
 #include "strassen.h"
 #include "winograd_rows.h"
+#include "winograd_lines.h"
 static const fc_extra NAME(extra_kernels)[] = {
-    {"strassen", strassen_kernels}, {"winograd rows", &winograd_rows_kernels}, {"fourier", &NAME(fourier_kernels)},
+    {"strassen", strassen_kernels}, {"winograd rows", &winograd_rows_kernels}, {"winograd lines", &lines_kernels},
+    {"fourier", &NAME(fourier_kernels)},
     {NULL, NULL}
 };
 #define FAST , .winograd = WINOGRAD_KINDS, .extras = NAME(extra_kernels)

@@ -146,9 +146,12 @@ CHOSEN = {
     "float64": (three(64, 64, 56, dtype="float64"), "direct"),
     "float16": (three(64, 64, 56, dtype="float16"), "direct"),
     "int8": (three(64, 64, 56, dtype="int8"), "direct"),
-    "one axis": (made((1, 64, 3136), (64, 64, 3), padding=1), "direct"),
+    "one axis": (made((1, 64, 3136), (64, 64, 3), padding=1), "winograd:lines"),
+    "one axis, few channels": (made((1, 8, 3136), (8, 8, 3), padding=1), "direct"),
+    "a large kernel": (made((1, 64, 56, 56), (64, 64, 7, 7), padding=3), "winograd:lines"),
+    "a large kernel at a stride": (made((1, 64, 56, 56), (64, 64, 5, 5), padding=2, stride=2), "direct"),
     "a volume": (made((1, 64, 8, 28, 28), (64, 64, 3, 3, 3), padding=1), LARGE),
-    "its planes are no 3 x 3": (made((1, 64, 8, 28, 28), (64, 64, 3, 5, 3), padding=1), "direct"),
+    "its planes are no 3 x 3": (made((1, 64, 8, 28, 28), (64, 64, 3, 5, 3), padding=1), "winograd:lines"),
     "a volume at stride 2": (made((1, 256, 8, 28, 28), (256, 256, 3, 3, 3), padding=1, stride=2), "direct"),
     "a dilated volume": (made((1, 64, 8, 28, 28), (64, 64, 3, 3, 3), padding=2, dilation=2), "direct"),
     "a wide plan of volumes": (made((1, 256, 4, 28, 28), (512, 256, 1, 1, 1), FORWARD, HELD), "direct"),
@@ -295,9 +298,9 @@ def test_what_does_not_apply_is_refused(p: Problem, why: str) -> None:
 
 
 def test_the_shapes_shown_are_the_callers() -> None:
-    g = conv_geometry((1, 64, 99), (64, 64, 3), 1, 0, 1, 1)
-    with pytest.raises(fastconv.ConvError, match=r"input \(1, 64, 99\) with kernel \(3,\)"):
-        choose(made((1, 64, 99), (64, 64, 3), wish="winograd"), g)
+    g = conv_geometry((1, 64, 99), (64, 64, 2), 1, 0, 1, 1)
+    with pytest.raises(fastconv.ConvError, match=r"input \(1, 64, 99\) with kernel \(2,\)"):
+        choose(made((1, 64, 99), (64, 64, 2), wish="winograd"), g)
 
 
 def test_the_wish_of_a_batch_is_one_for_all_three_passes() -> None:

@@ -29,6 +29,7 @@ CASES = {  # (channels, outputs, kernel, stride, groups) by algorithm
     "winograd:4x4": [(16, 32, 3, 1, 1), (1, 16, 3, 1, 1)],
     "winograd:2x2": [(16, 32, 3, 1, 1)], "winograd:2x2 at stride 2": [(16, 32, 3, 2, 1)],
     "winograd:4x4 at stride 2": [(16, 32, 3, 2, 1)], "winograd:rows": [(3, 32, 7, 2, 1)],
+    "winograd:lines": [(16, 32, 5, 1, 1), (1, 16, 7, 1, 1), (8, 16, 9, 1, 1), (8, 16, (1, 3), 1, 1)],
     **{f"fft:{samples}": [(3, 5, 5, 1, 1)] for samples in (16, 24, 36, 64)},
     "fft:128": [(1, 2, 5, 1, 1)], "fft:256": [(1, 2, 5, 1, 1)],
     **{f"fft:pairs-{samples}": [(3, 2, 5, 1, 1)] for samples in (64, 128)},

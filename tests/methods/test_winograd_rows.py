@@ -53,7 +53,7 @@ def test_winograd_along_rows_is_for_first_layers():
     assert taken.multiplications == taken.macs * 13 // 28
     assert taken.packed_weight_bytes == 4 * 64 * 3 * 7 * (7 + 13)
     for other in (explained(224, 5, 64), explained(224, 3, 8), explained(40, 3, 64), explained(224, 3, 64, stride=1)):
-        assert other.algorithm == "direct"
+        assert other.variant != "rows"
     x, w = np.ones((1, 3, 20, 20), np.float32), np.ones((16, 3, 7, 7), np.float32)
     assert fastconv.explain_conv2d(x.shape, w.shape, stride=2, padding=3).algorithm == "direct"
     wrong: list[tuple[dict[str, Any], str]] = [

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import direct, fft, fourier, lanes, strassen, winograd, winograd_rows
+from . import direct, fft, fourier, lanes, strassen, winograd, winograd_lines, winograd_rows
 from .method import Method
 
 METHODS: Final[tuple[Method, ...]] = (
-    strassen.METHOD, winograd_rows.METHOD, fourier.METHOD, fft.METHOD, winograd.METHOD, lanes.METHOD, direct.METHOD,
+    strassen.METHOD, winograd_rows.METHOD, fourier.METHOD, fft.METHOD, winograd_lines.METHOD, winograd.METHOD,
+    lanes.METHOD, direct.METHOD,
 )  # fmt: skip
