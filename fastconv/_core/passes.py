@@ -191,7 +191,11 @@ def walked(p: Pass, input_size: Triple, edges: tuple[Edges, Edges, Edges]) -> in
     return prod(walked_taps(p.taps[a], p.stride[a], input_size[a], edges[a]) for a in AXES)
 
 
+def even(size: Triple, tile: Triple) -> tuple[Edges, Edges, Edges]:
+    """The edges of tiles of a size along each axis."""
+    return triple([even_edges(n, of) for n, of in zip(size, tile, strict=True)])
+
+
 def walks_padding(p: Pass, size: Triple, input_size: Triple, tile: Triple) -> bool:
     """Whether a quarter more taps are walked in tiles of such a size than in single pixels."""
-    tiles, pixels = (triple([even_edges(size[a], of[a]) for a in AXES]) for of in (tile, (1, 1, 1)))
-    return 4 * walked(p, input_size, tiles) > 5 * walked(p, input_size, pixels)
+    return 4 * walked(p, input_size, even(size, tile)) > 5 * walked(p, input_size, even(size, (1, 1, 1)))

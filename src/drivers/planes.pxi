@@ -141,7 +141,8 @@ cdef void planes_outputs(const PlanesJob* job, char* scratch, size image, size g
         product.step = panel_vectors(&job.weights, q) * kernels.lanes
     else:
         product.a = (job.weights.array.p + group * (job.weights.array.n[0] // job.groups) * job.weights.array.s[0]
-                     + q * full * job.weights.output_stride)
+                     + q * full * job.weights.output_stride
+                     + job.weights.offsets[0] + job.weights.offsets[1] + job.weights.offsets[2])  # one tap an axis
         product.step = job.weights.channel_stride // unit
     product.b, product.ldb, product.segment, product.segments = scratch, width, &segment, 1
     product.c = to if in_output else scratch + job.panel_bytes

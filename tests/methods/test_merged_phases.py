@@ -154,22 +154,20 @@ def test_neighbours_of_few_outputs_in_plans(case: Any, dtype: str, layout: str) 
 
 
 def test_plans_of_few_outputs_do_merge() -> None:
-    merged = []
+    """But for a long sum, whose blocks would end elsewhere."""
     for case in FEW:
         x, weight, bias, options = _few(case, "float32")
         plan = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct", **options)
-        merged.append(plan._program.merged)  # type: ignore[attr-defined]
-    assert all(merged) or _native.tile_shape(0)[1] < 16
-    if all(merged):
-        assert {one.sums.terms < 4096 for one in merged} == {True, False}
+        merges = plan._program.merged is not None  # type: ignore[attr-defined]
+        assert merges == (weight[0].size < 4096) or _native.tile_shape(0)[1] < 16
 
 
-def test_calls_and_plans_of_long_sums_have_the_same_bits() -> None:
-    x, weight, bias, options = _few(FEW[2], "float32")
+def test_sums_stay_short_whose_neighbours_reach_far() -> None:
+    """As many terms as a kernel has, however many zeros lie between."""
+    x, weight, bias, options = _few((64, 3, (11, 13), (7, 7), (1, 1), (3, 3), (1, 1)), "float32")
     x = (x * np.float32(0.37)).astype(np.float32)
     plan = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct", **options)
-    np.testing.assert_array_equal(fastconv.conv2d(x, weight, bias, algorithm="direct", **options), plan.run(x))
-    part = x[:, :, :9]  # rows that none of the others meets
+    part = x[:, :, :8]  # rows that none of the others meets
     own = fastconv.conv2d(part, weight, bias, algorithm="direct", **options)
     np.testing.assert_array_equal(own[:, :, :4], plan.run(x)[:, :, :4])
 

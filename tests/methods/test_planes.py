@@ -76,6 +76,17 @@ def test_what_is_not_finite(value: float) -> None:
     )
 
 
+def test_the_only_tap_that_meets_the_image() -> None:
+    """Of a dilated kernel: the weights are read from its middle."""
+    x, weight, bias = (np.round(4 * array) for array in _arrays(CASES[2], "float32"))
+    kernel = np.arange(weight.size * 9).reshape(*weight.shape[:2], 3, 3).astype(np.float32) % 7
+    options: dict[str, Any] = {"padding": 9, "dilation": 9}
+    expected = reference.conv2d(x, kernel, bias, **options)
+    np.testing.assert_array_equal(fastconv.conv2d(x, kernel, bias, **options), expected)
+    plan = fastconv.plan_conv2d(x.shape, kernel, bias, **options)
+    np.testing.assert_array_equal(plan.run(x), expected)
+
+
 def test_it_is_told_and_a_cap_is_kept() -> None:
     x, weight, bias = _arrays(CASES[3], "float32")
     plan = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct")

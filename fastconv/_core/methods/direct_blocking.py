@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import pairwise
 from math import prod
 
-from ..passes import AXES, Edges, Pass, Triple, even_edges, span, triple
+from ..passes import AXES, Edges, Pass, Triple, even, span, triple
 from ..problem import Machine
 from ..record import NamedTuple
 from .direct_tiles import best_cut
@@ -199,7 +199,7 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
     if source == REGION and not s.mode and 0 not in (*size, s.channels, s.outputs):
         largest, room = _most_unequal(s, q, tile, leading * element)
         cut = best_cut(s, q, size, tile, largest, images, threads, room)
-        if cut.edges != tuple(even_edges(n, of) for n, of in zip(size, tile, strict=True)):
+        if cut.edges != even(size, tile):
             tile = triple([max(end - first for first, end in pairwise(edges)) for edges in cut.edges])
             return Blocking(REGION, 1 if m.capped else cut.images, tile, reduction, cut.panels, False, cut.edges)
     if source != GATHER and tile == size:

@@ -83,33 +83,34 @@ def neighbours(q: Pass, apart: Triple) -> Iterator[Pass]:
 
 
 def merged(s: Sums) -> Merged | None:
-    """Where fewer vectors of outputs are computed so. A long sum is cut by its taps: whether it merges, and how, must
-    not look at the image."""
+    """Where fewer vectors of outputs are computed so. A long sum is cut by its taps, which neighbours would meet at
+    other places: phases of it merge, neighbours do not."""
     m = s.machine
     step = s.passes[0].step if s.passes else (1, 1, 1)
     if s.groups != 1 or s.mode or 0 in (s.outputs, s.channels) or len(s.passes) != prod(step):
         return None
     if not all(q.counts[a] for q in s.passes for a in AXES) or 2 * s.outputs > m.width:
         return None
+    long = any(terms(q, s.channels) >= LONG_SUM for q in s.passes)
     taps = triple([tuple(dict.fromkeys(q.taps[a] for q in s.passes)) for a in AXES])
-    best, apart = _least(m, taps, s.passes[0].stride, step, s.outputs)
+    best, apart = _least(m, taps, s.passes[0].stride, step, s.outputs, 1 if long else MOST_ALONG)
     own = sum(prod(q.counts) for q in s.passes) * -(-s.outputs // m.lanes) / prod(step)
     if apart == step == (1, 1, 1) or best > tuned(m).merging_gain * own:
         return None
-    long = any(terms(q, s.channels) >= LONG_SUM for q in s.passes)
     saved = (own - best) * s.channels * prod(s.size) * max(1, s.images)
-    if not (long or s.held) and step == (1, 1, 1) and saved < tuned(m).merging:
+    if not s.held and step == (1, 1, 1) and saved < tuned(m).merging:
         return None
     return Merged(s, apart)
 
 
 @lru_cache(maxsize=256)
 def _least(
-    m: Machine, taps: tuple[tuple[tuple[int, ...], ...], ...], stride: Triple, step: Triple, outputs: int
+    m: Machine, taps: tuple[tuple[tuple[int, ...], ...], ...], stride: Triple, step: Triple, outputs: int, longest: int
 ) -> tuple[float, Triple]:  # fmt: skip
-    """(Vectors that are multiplied for an output and channel, neighbours along each axis): the fewest, of few."""
+    """(Vectors that are multiplied for an output and channel, neighbours along each axis): the fewest, of few, up to
+    the `longest` along an axis."""
     most = m.width // (outputs * prod(step))
-    along = [range(1, min(most, MOST_ALONG) + 1) if any(len(own) > 1 for own in taps[a]) else (1,) for a in AXES]
+    along = [range(1, min(most, longest) + 1) if any(len(own) > 1 for own in taps[a]) else (1,) for a in AXES]
     union = [
         {n: len({tap + i * stride[a] for own in taps[a] for tap in own for i in range(n)}) for n in along[a]}
         for a in AXES

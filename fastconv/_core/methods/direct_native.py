@@ -6,7 +6,7 @@ from math import prod
 
 from ... import _native
 from ..operands import Operands
-from ..passes import Pass, even_edges
+from ..passes import Pass, even
 from ..types import codes
 from .direct_blocking import IN_PLACE, Blocking, blocking
 from .method import Sums, most_panel_bytes, panel_bytes
@@ -27,7 +27,7 @@ def _blocking(s: Sums, q: Pass, in_place: bool) -> Blocking:
     own = q.output_size(s.size)
     macs = max(1, s.images) * prod(own) * s.channels * s.outputs * s.groups * prod(q.counts)
     b = blocking(s, q, _native.threads_for(macs, s.machine.threads), in_place)
-    edges = b.edges or [even_edges(n, tile) for n, tile in zip(own, b.tile, strict=True)]
+    edges = b.edges or even(own, b.tile)
     tiles = -(-s.images // b.images) * prod(len(cut) - 1 for cut in edges)
     # so large a panel may serve so few tiles that it is not worth its memory
     streams = b.source != IN_PLACE and tiles <= STREAMED_TILES and panel_bytes(s, q) > most_panel_bytes(s)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from ... import _native
 from ..operands import FIRST
-from ..passes import Edges, even_edges, span, triple
+from ..passes import even, span
 from ..record import NamedTuple
 from ..types import codes
 from .method import (
@@ -107,11 +107,6 @@ def why_not(p: Problem, q: Pass, most: int) -> str | None:
     if height * breadth * p.channels * m.chunk * m.element > GATHER_ABOVE_BYTES:
         return f"a window of {height} x {breadth} pixels is too large to be packed whole"
     return None
-
-
-def pixels(size: Triple) -> tuple[Edges, Edges, Edges]:
-    """Tiles of single outputs."""
-    return triple([even_edges(n, 1) for n in size])
 
 
 class Lanes:
@@ -239,7 +234,7 @@ class LanesProgram(Program):
         p, m, g = self.problem, self.problem.machine, self.problem.geometry
         told: dict[str, Any] = {
             "packed_weight_bytes": _native.packed_bytes(m.compute, 1, self.taps, p.channels, p.groups * p.outputs),
-            "multiplications": products(Sums.of(p), [pixels(q.output_size(p.size)) for q in p.passes]),
+            "multiplications": products(Sums.of(p), [even(q.output_size(p.size), (1, 1, 1)) for q in p.passes]),
             "remark": f"{'depthwise' if p.channels == 1 else 'grouped'} kernels, every lane an output channel with "
             "inputs of its own",
         }

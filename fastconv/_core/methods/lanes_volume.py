@@ -12,11 +12,11 @@ from math import prod
 
 from ... import _native
 from ..operands import Operands
-from ..passes import Pass, triple
+from ..passes import Pass, even, triple
 from ..problem import Problem
 from ..record import NamedTuple
 from ..types import codes
-from .lanes import LanesProgram, pixels, told_of_patches
+from .lanes import LanesProgram, told_of_patches
 from .method import MANY_IMAGES, Array, Packed, Program, Sums, Told, aligned_bytes, products
 
 
@@ -160,7 +160,7 @@ class LanesVolume(Program):
         if lies and (cut := self.whole_.patches(p.geometry.batch, self.threads)):
             return told_of_patches(
                 p, cut, packed_weight_bytes=weight_bytes, remark=told.remark,
-                multiplications=products(Sums.of(p), [pixels(q.output_size(p.size)) for q in p.passes]),
+                multiplications=products(Sums.of(p), [even(q.output_size(p.size), (1, 1, 1)) for q in p.passes]),
             )  # fmt: skip
         planes = sum(count for runs in self.runs for _, _, count, _, _ in runs)
         return told._replace(

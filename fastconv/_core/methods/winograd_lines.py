@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any, ClassVar
 
-from ..passes import walked
+from ..passes import even, walked
 from ..problem import Use
 from .method import (
     LONG_SUM,
@@ -151,7 +151,7 @@ def _estimates(p: Problem) -> tuple[int, int]:
     assert cut is not None
     channels, outputs = (-(-n // LANES) * LANES for n in (p.channels, p.outputs))
     direct = p.channels * outputs * (
-        prod(p.size) * prod(q.counts) if p.mode else walked(q, p.size, p.input_size, (1, 4, 4))
+        prod(p.size) * prod(q.counts) if p.mode else walked(q, p.input_size, even(p.size, (1, 4, 4)))
     )  # fmt: skip
     parts = dilation_phases(q, p.size)
     planes, *size = cut.turned(parts[0].output_size(p.size))
