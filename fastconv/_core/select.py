@@ -77,9 +77,12 @@ def choose(p: Problem, shown: Geometry | None = None) -> Choice:
     `shown` is the geometry as the caller knows it, for the message.
     """
     forced, refused = p.wish != "auto", []
+    best: Choice | None = None
+    least = 1.0
     for method, variant in asked(p.wish):
         if why := method.why_not(p, variant) or _why_not_rounded(method, p):
-            refused.append((method.title, f"{method.title} does not apply: {why}"))
+            if best is None:
+                refused.append((method.title, f"{method.title} does not apply: {why}"))
             continue
         if p.empty:
             return Choice(METHODS[-1], "", "nothing to compute", ())
@@ -87,15 +90,29 @@ def choose(p: Problem, shown: Geometry | None = None) -> Choice:
             able = variant or next(one for one in method.variants if method.why_not(p, one) is None)
             return Choice(method, able, "asked for", tuple(refused))
         offer = method.offer(p)
-        if offer.pays:
+        if offer.pays and (best is None or offer.share is not None):
             reason = "asked for" if forced else offer.reason or _last_fast(refused)
-            return Choice(method, offer.variant, reason, tuple(refused))
-        refused.append((method.title, offer.reason))
+            if offer.share is None or forced:
+                return Choice(method, offer.variant, reason, tuple(refused))
+            if best is None or offer.share < least:  # of two that were estimated the faster one
+                if best is not None:
+                    refused.append((best.method.title, _slower(least, method, offer.share)))
+                best, least = Choice(method, offer.variant, reason, tuple(refused)), offer.share
+            else:
+                refused.append((method.title, _slower(offer.share, best.method, least)))
+        elif best is None:
+            refused.append((method.title, offer.reason))
+    if best is not None:
+        return best._replace(refused=tuple(refused))
     g = shown or p.geometry
     raise ConvError(
         f"algorithm={p.wish!r} does not apply to input {(g.batch, g.in_channels, *g.input_size)} with kernel "
         f"{g.kernel_size}: {refused[-1][1].partition(': ')[2]}. Use algorithm='auto' or 'direct'."
     )
+
+
+def _slower(share: float, other: Method, least: float) -> str:
+    return f"would take about {share:.2f} of the plain sums' time, {other.title} {least:.2f}"
 
 
 def _why_not_rounded(method: Method, p: Problem) -> str | None:

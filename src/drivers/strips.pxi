@@ -31,13 +31,15 @@ cdef void strip_shape(const Patches* own, PatchPass* p) noexcept nogil:
 
 cdef void strip_blocks(PatchJob* job, const PatchPass* p, size pitch, size image) noexcept nogil:
     """As `patch_blocks`: the channels done together, and whether their input is copied."""
-    cdef size vector = job.kernels.lanes * job.kernels.size, sets = 64
+    cdef size vector = job.kernels.lanes * job.kernels.size, sets = 64, columns = p.input[2] + 2
+    if p.taps[0] * p.taps[1] == 1:   # no row is met again: those under a strip alone are in use
+        columns = min(columns, FC_WINDOW + p.taps[2] - 1)
     job.together = max(1, min(job.vectors, WEIGHTS_TOGETHER // (volume(p.taps) * vector)))
     if job.together > <size>job.kernels.vectors:
         job.together -= job.together % job.kernels.vectors
     while sets > 1 and pitch % (64 * (64 // sets) * 2) == 0:  # of the first level, which pixels so far apart fall into
         sets //= 2
-    job.packs = p.input[2] + 2 > sets * WAYS and job.own.total % job.kernels.lanes == 0
+    job.packs = columns > sets * WAYS and job.own.total % job.kernels.lanes == 0
     job.packs = job.packs and 0 < image <= SIDE_BY_SIDE
     if job.packs:
         job.together = min(SIDE_BY_SIDE // image, min(job.together, <size>job.kernels.vectors))

@@ -116,7 +116,7 @@ class Fourier:
         return Offer(best, True, (
             f"{span(p.passes[0].taps[1])} x {span(p.passes[0].taps[2])} taps of few channels: Fourier transforms of "
             f"tiles of {SAMPLES[best]} samples cost about 1/{direct / own:.0f} of the plain sums"
-        ))  # fmt: skip
+        ), own / direct)  # fmt: skip
 
     # ---- what it does
 

@@ -32,6 +32,7 @@ LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
 # in a call, into memory that is new each time; one read from memory; a further phase of the dilation.
 MOVED, MADE, READ, PART = {1: 8, 2: 12}, 300, 25, 3 << 19
 # How many times as many there must be directly, and how many; bytes that a cache holds; channels of a vector.
+FEWEST = 8  # channels: with 1 and 15 x 15 taps an image took four times what was estimated (Zen 4)
 MARGIN, LEAST, CACHED, LANES = 1.2, 1 << 20, 24 << 20, 16
 MOST_EXAMPLE_VALUES = 60_000  # channels x outputs x pixels of a generated problem
 # Of generated problems; `True` where an axis that is not transformed has a stride.
@@ -84,6 +85,8 @@ class WinogradLines:
             return Offer("lines", False, (
                 f"sums of more than {LONG_SUM} blocks and channels, which the direct kernels alone make in blocks"
             ))  # fmt: skip
+        if p.channels < FEWEST:
+            return Offer("lines", False, f"fewer than {FEWEST} channels leave the lanes of its transforms idle")
         direct, own = _estimates(p)
         if direct < LEAST or MARGIN * own > direct:
             return Offer("lines", False, (
@@ -94,7 +97,7 @@ class WinogradLines:
         return Offer("lines", True, (
             f"{kernel} at stride 1 in float32: {cut.elements * cut.weights} multiplications for {outputs} outputs "
             f"instead of {outputs * prod(cut.counts)}"
-        ))  # fmt: skip
+        ), own / direct)  # fmt: skip
 
     def program(self, p: Problem, variant: str) -> Program:
         return WinogradLinesProgram(p)
@@ -151,7 +154,7 @@ def _estimates(p: Problem) -> tuple[int, int]:
     assert cut is not None
     channels, outputs = (-(-n // LANES) * LANES for n in (p.channels, p.outputs))
     direct = p.channels * outputs * (
-        prod(p.size) * prod(q.counts) if p.mode else walked(q, p.input_size, even(p.size, (1, 4, 4)))
+        prod(p.size) * prod(q.counts) if p.mode else walked(q, p.input_size, even(p.size, (1, 1, 1)))
     )  # fmt: skip
     parts = dilation_phases(q, p.size)
     planes, *size = cut.turned(parts[0].output_size(p.size))
