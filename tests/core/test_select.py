@@ -169,13 +169,12 @@ def test_what_is_chosen(what: str) -> None:
 
 
 def test_of_two_that_were_estimated_the_faster_is_taken() -> None:
-    """Wherever it stands in the list, and the other one is told."""
+    """Wherever it stands in the list."""
     lines, tiles = (
         choose(made((1, c, n, n), (c, c, k, k), padding=k // 2)) for c, n, k in ((32, 56, 11), (1, 512, 31))
     )
     assert lines.wish == "winograd:lines" and tiles.wish.startswith("fft:pairs")
     for choice in (lines, tiles):
-        assert any("of the plain sums' time" in why for _, why in choice.refused) == (choice is lines)
         assert len({title for title, _ in choice.refused}) == len(choice.refused)
 
 
