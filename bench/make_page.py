@@ -62,8 +62,8 @@ OPENING: Final = """\
 How many times as fast as others fastconv is on `{name}` ({cpu}, {threads} threads, measured {date}):
 geometric means over the layers or networks of a set; above 1 it is the faster one. The best peer is, layer by layer,
 the fastest of those that were timed, which each table names; gradients and training steps are compared with PyTorch
-alone. Of the sets of other nets, from audio to yolo, every second layer is held out: it is not looked at while constants
-are chosen (27×27 512 @14 once was, by mistake)."""
+alone. Of the sets of other nets, from audio to yolo, every second layer is held out: it is not looked at while
+constants are chosen (27×27 512 @14 once was, by mistake)."""
 
 # The table of the README: rows by file and pass, with the number of layers or nets; columns by peer.
 README_ROWS: Final = (
