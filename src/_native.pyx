@@ -66,9 +66,15 @@ cdef int handle_signals() except -1:
     return PyErr_CheckSignals() if PyThread_get_thread_ident() == main_thread else 0
 
 
-def threads_for(size macs, int threads):
-    """The threads worth starting for so many multiply-adds."""
-    return threads if macs >= PARALLEL_FROM_MACS else 1
+def threads_for(size macs, int threads, size pixels=FEW_PIXELS):
+    """The threads worth starting for so many multiply-adds, of so many outputs of a channel."""
+    return threads if worth_of(macs, pixels) >= PARALLEL_FROM_MACS else 1
+
+
+cdef inline size worth_of(size macs, size pixels) noexcept nogil:
+    """Multiply-adds that take as long: of few pixels every weight comes from memory for one or two products."""
+    return macs if pixels >= FEW_PIXELS else 4 * macs
+
 
 isa = fc_isa_best()
 

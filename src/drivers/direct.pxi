@@ -354,7 +354,7 @@ cdef bint direct_usable(const fc_kernels* kernels, const View* x, int code, size
 cdef int direct_work(Work work, DirectRun* run, int threads) except -1:
     """All passes as one list of tasks."""
     cdef DirectPass* passes = run.passes
-    cdef size i, products = 0, panels = 0
+    cdef size i, products = 0, panels = 0, pixels
     for i in range(run.count):
         products += volume(passes[i].extent) * volume(passes[i].taps)
         direct_scratch(&passes[i])
@@ -362,7 +362,8 @@ cdef int direct_work(Work work, DirectRun* run, int threads) except -1:
         passes[i].first_task, passes[i].first_panel = work.tasks, panels
         panels += passes[i].groups * passes[i].panels
         work.tasks += direct_tiles(&passes[i]) * passes[i].panel_chunks
-    products *= passes[0].y.n[0] * passes[0].y.n[1] * passes[0].channels
+    pixels = passes[0].y.n[0] * volume(passes[0].extent)
+    products = worth_of(products * passes[0].y.n[0] * passes[0].y.n[1] * passes[0].channels, pixels)
     work.task, work.begin, work.job = direct_any_task, direct_begin, run
     return work.team(threads if products >= PARALLEL_FROM_MACS else 1)
 

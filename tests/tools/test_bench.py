@@ -28,7 +28,17 @@ from fastconv.bench.layers_of_nets import NETS
 from fastconv.bench.measure import Candidate, check, geometric_mean, relative_error, rest, time_interleaved
 from fastconv.bench.nets import Net, run_net
 from fastconv.bench.peers import PEERS, NotOffered, Ours, load_peers, logical_reference
-from fastconv.bench.report import Row, Timing, group_text, json_lines, memory_lines, network_seconds, read, summaries
+from fastconv.bench.report import (
+    Row,
+    Timing,
+    group_text,
+    json_lines,
+    memory_lines,
+    network_seconds,
+    read,
+    summaries,
+    summary_text,
+)
 from fastconv.bench.suite import ProcessorSeconds, new_report, outside_share, run_case, select
 from fastconv.cli import main
 from fastconv.models import cifar_vgg, mnist_net, resnet, vgg
@@ -120,6 +130,29 @@ def test_the_better_memory_format_counts() -> None:
     one = row("a", {"fastconv": 1.0, "torch": 4.0})
     other = replace(one.timings[1], variant="channels_last", seconds=3.0)
     assert replace(one, timings=[*one.timings, other]).of("torch") == other
+
+
+def test_held_out_layers_have_a_line_of_their_own() -> None:
+    rows = [
+        row("a", {"fastconv": 1.0, "torch": 2.0}), replace(row("b", {"fastconv": 1.0, "torch": 0.5}), held_out=True)
+    ]  # fmt: skip
+    whole, held = summaries(rows)
+    assert (whole.over_best, whole.layers, whole.slower) == (pytest.approx(1.0), 2, 1)
+    assert (held.family, held.over_best, held.layers, held.slower) == ("held out", pytest.approx(0.5), 1, 1)
+    assert "held out" in summary_text(rows)
+
+
+def test_arrays_with_channels_first_are_compared_with_their_like() -> None:
+    def timing(peer: str, variant: str, seconds: float) -> Timing:
+        return Timing(peer, variant, seconds, seconds, 1, 0.0)
+
+    others = [timing("torch", "contiguous", 3.0), timing("torch", "channels_last", 1.0), timing("ncnn", "plain", 4.0)]
+    first = replace(row("a", {}), timings=[timing("fastconv", "NCHW", 1.5), *others])
+    last = replace(first, timings=[timing("fastconv", "NHWC", 1.5), *others])
+    assert first.ratio(first.best_peer) == pytest.approx(1.0 / 1.5)
+    assert first.ratio(first.best_alike) == pytest.approx(2.0) and summaries([first])[0].alike == pytest.approx(2.0)
+    assert last.best_alike is None and math.isnan(summaries([last])[0].alike)
+    assert "× best NCHW" in summary_text([first]) and "NCHW" not in summary_text([last])
 
 
 def test_candidates_take_turns() -> None:

@@ -160,7 +160,8 @@ class DirectProgram(Program):
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
         s, m = self.sums, self.sums.machine
-        team = _native.threads_for(self.problem.macs if self.problem else 0, m.threads)
+        pixels = max(1, s.images) * prod(s.passes[0].output_size(s.size)) if s.passes else 1
+        team = _native.threads_for(self.problem.macs if self.problem else 0, m.threads, pixels)
         done = self.products()
         if self.exchanged and not prepared:
             done = s.groups * self.exchanged.program.products()

@@ -26,7 +26,7 @@ def _blocking(s: Sums, q: Pass, in_place: bool) -> Blocking:
     """Loop sizes of a pass, for the threads that its arithmetic is worth."""
     own = q.output_size(s.size)
     macs = max(1, s.images) * prod(own) * s.channels * s.outputs * s.groups * prod(q.counts)
-    b = blocking(s, q, _native.threads_for(macs, s.machine.threads), in_place)
+    b = blocking(s, q, _native.threads_for(macs, s.machine.threads, max(1, s.images) * prod(own)), in_place)
     edges = b.edges or even(own, b.tile)
     tiles = -(-s.images // b.images) * prod(len(cut) - 1 for cut in edges)
     # so large a panel may serve so few tiles that it is not worth its memory
