@@ -21,6 +21,7 @@ _WINOGRAD_H, _WINOGRAD_TILE, _POOL_H = (f"src/kernels/{name}.h" for name in ("wi
 _REGION, _DIRECT, _LANES_DRIVER, _PRODUCT, _NET = (
     f"src/drivers/{name}.pxi" for name in ("region", "direct", "lanes", "product", "net")
 )
+_DIRECT_GEOMETRY, _DIRECT_SUMS = (f"src/drivers/direct_{name}.pxi" for name in ("geometry", "sums"))
 _REPLAY = "fastconv/graph/replay.py"
 _WINOGRAD, _WINOGRAD_DW = "src/drivers/winograd.pxi", "src/drivers/winograd_gradient.pxi"
 _STRASSEN_H, _STRASSEN = "src/kernels/strassen.h", "src/drivers/strassen.pxi"
@@ -39,8 +40,8 @@ MUTATIONS = [
     Mutation(
         "register tile: earlier blocks of the reduction are lost",
         _TILE,
-        "acc[i][j] = p.accumulate ?",
-        "acc[i][j] = p.accumulate > 1 ?",
+        "acc[i][j] = p.accumulate  ",
+        "acc[i][j] = p.accumulate > 1",
     ),
     Mutation(
         "packing: a block's last pixel is left out",
@@ -220,8 +221,8 @@ MUTATIONS = [
     Mutation(
         "direct: a tile at the lower border is whole",
         _DIRECT,
-        "t.shape[axis] = min(p.tile[axis], length(&p.y, axis) - t.first[axis])",
-        "t.shape[axis] = min(p.tile[axis], length(&p.y, axis) - t.first[axis]) if axis != 1 else p.tile[axis]",
+        "min(k * p.tile[axis], p.extent[axis])",
+        "(min(k * p.tile[axis], p.extent[axis]) if axis != 1 else k * p.tile[axis])",
     ),
     Mutation(
         "direct: every group writes the first one's outputs", _DIRECT, "first += t.group * p.outputs", "first += 0"
@@ -245,23 +246,23 @@ MUTATIONS = [
         "memory if step.scratch_bytes else NULL, 0, step.tasks,",
     ),
     Mutation(
-        "direct: the panel packed first serves all", _DIRECT, "if held.number != number:", "if held.number == -1:"
+        "direct: the panel packed first serves all", _DIRECT_GEOMETRY, "if held.number != number:", "if held.number == -1:"
     ),
     Mutation(
         "direct: stale scratch in padded taps of large windows",
-        _DIRECT,
+        _DIRECT_SUMS,
         "memset(dst + real * kernels.input_size, 0, (n - real) * kernels.input_size)",
         "pass",
     ),
     Mutation(
         "direct: swapped taps where a weight is NaN",
-        _DIRECT,
+        _DIRECT_SUMS,
         "((h * p.taps[1] + i) * p.taps[2] + j) * p.steps, a, b,",
         "((h * p.taps[1] + j) * p.taps[2] + i) * p.steps, a, b,",
     ),
     Mutation(
         "direct: swapped stride in inputs read in place",
-        _DIRECT,
+        _DIRECT_GEOMETRY,
         "+ (t.first[2] * p.stride[2] + p.low[2]) * p.x.s[3])",
         "+ (t.first[2] * p.stride[1] + p.low[2]) * p.x.s[3])",
     ),

@@ -85,12 +85,12 @@ def region_pixels(q: Pass, tile: Triple, input_size: Triple | None = None) -> in
     return pixels
 
 
-def _task_cycles(m: Machine, pixels: int, panels: int, steps: int, region: int, packed: float) -> float:
-    """About how long a task takes: its register tiles, the region that it packs, and the weights, of which it packs the
-    share `packed`."""
-    c, tiles = tuned(m), -(-pixels // m.rows)
+def _task_cycles(m: Machine, pixels: int, vectors: int, steps: int, region: int, packed: float) -> float:
+    """About how long a task takes: its register tiles, so many `vectors` of outputs across, the region that it packs,
+    and the weights, of which it packs the share `packed`."""
+    c, tiles, panels = tuned(m), -(-pixels // m.rows), -(-vectors // m.vectors)
     return (
-        panels * (tiles * (steps * m.rows * m.vectors + c.call) + packed * c.weight * steps * m.vectors)
+        tiles * (steps * m.rows * vectors + panels * c.call) + packed * c.weight * steps * vectors
         + c.pack * region / m.lanes
         + c.task
     )
@@ -214,7 +214,8 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
         tile_y, panels_per_task = _shared_out(
             tile_y, tile_x, panels, size[1:], s.groups, -(-size[0] // tile_z) * -(-images // together), threads,
             lambda tile, count, tasks: _task_cycles(
-                m, together * tile_z * tile[0] * tile[1], count, -(-prod(q.counts) * s.channels // tile_k),
+                m, together * tile_z * tile[0] * tile[1], min(count * m.vectors, -(-s.outputs // m.lanes)),
+                -(-prod(q.counts) * s.channels // tile_k),
                 0 if in_place else together * region_bytes((tile_z, *tile)) // element,
                 # a thread keeps the panel that it has packed
                 0.0 if s.held else min(1.0, threads / tasks) if count == 1 else 1.0,
