@@ -246,7 +246,10 @@ MUTATIONS = [
         "memory if step.scratch_bytes else NULL, 0, step.tasks,",
     ),
     Mutation(
-        "direct: the panel packed first serves all", _DIRECT_GEOMETRY, "if held.number != number:", "if held.number == -1:"
+        "direct: the panel packed first serves all",
+        _DIRECT_GEOMETRY,
+        "if held.number != number:",
+        "if held.number == -1:",
     ),
     Mutation(
         "direct: stale scratch in padded taps of large windows",
