@@ -182,6 +182,8 @@ def run(args: argparse.Namespace) -> int:
     models = _models(args)
     if not cases and not nets and not zoo and not loads and not models:
         what = "network" if whole else f"layer of {', '.join(args.sets)}"
+        if args.only is None:
+            raise CommandError(f"no {what} is {'held out' if args.held_out else 'tuned on'}")
         raise CommandError(f"no {what} has {args.only!r} in its name or family")
     if args.plot:
         require("matplotlib", "bench")

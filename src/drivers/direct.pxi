@@ -180,10 +180,13 @@ cdef class Direct(Program):
         edges = tuple([tuple([p.edge[axis][k] for k in range(p.tiles[axis] + 1)]) for axis in range(3)])
         return p.source, p.images, edges, p.kc, tasks
 
-    cpdef bint planes(self):
-        """Whether arrays in which the pixels of a channel lie side by side may be read and written as they lie."""
-        return (self.count == 1 and not self.capped and self.alternatives[0].kernels != NULL
-                and planes_fit(self.passes))
+    cpdef size planes(self):
+        """Scratch of one thread where arrays in which the pixels of a channel lie side by side are read and written as they
+        lie; 0 where they are not."""
+        if (self.count == 1 and not self.capped and self.alternatives[0].kernels != NULL
+                and planes_fit(self.passes)):
+            return planes_scratch(self.passes)
+        return 0
 
     def shape(self, size i=0):
         """Planes, rows and columns of the outputs that pass i makes."""
@@ -206,7 +209,7 @@ cdef class Direct(Program):
             p.weights.packed = <const char*>p.places if packed else NULL  # whether there are any is all that counts
             direct_scratch(&p)
             most = max(most, p.scratch_bytes)
-        return max(most, planes_scratch(self.passes)) if self.planes() and not lies else most
+        return most if lies else max(most, self.planes())
 
     cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
         """The weights are `packed` (`panels` and `finite` of `pack_weights`; of several passes, one a pass) or, where that

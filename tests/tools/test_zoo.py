@@ -404,7 +404,7 @@ def test_rows_of_nets_are_kept_in_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["--held-out"], 1, "add --nets"),
+        (["--held-out"], 1, "no layer of vgg16 is held out"),
         (["--busy", "0,1"], 1, "add --nets"),
         (["--one-process"], 1, "add --nets"),
         (["--nets", "--one-process", "--busy", "1"], 1, "leave out --one-process"),

@@ -167,15 +167,17 @@ class DirectProgram(Program):
             done = s.groups * self.exchanged.program.products()
         source, images, tile, reduction, tasks, scratch, packed = IN_PLACE, 1, (0, 0, 0), 0, 0, 0, 0  # of nothing
         if s.passes:
-            lies = channels_last and s.read_in_place
-            source, images, edges, reduction, tasks = self.native.blocking(0, lies)
+            lies, packs = channels_last and s.read_in_place, prepared or (self.packs and not self.streams)
+            together = self.merged if self.merged and not (self.point or self.exchanged or (packs and not prepared)) else None
+            native = together.native if together else self.native
+            source, images, edges, reduction, tasks = native.blocking(0, lies)
             tile = triple([max(end - first for first, end in pairwise(cut)) for cut in edges])
-            packs = prepared or (self.packs and not self.streams)
-            scratch = self.native.scratch_bytes(packs, lies)
+            scratch = native.scratch_bytes(packs, lies)
             packed = sum(packed_bytes(s, prod(q.counts)) for q in s.passes) if packs else 0
             if self.merged and prepared:
                 packed += self.merged.packed_bytes
-        planes = not channels_last and self.native.planes()
+        planes = 0 if channels_last or self.merged else self.native.planes()
+        scratch = planes or scratch
         return Told(
             tile=tile, block=f"{reduction} reduction steps", register_tile=(m.rows, m.width),
             source=PLANES if planes else SOURCES[source],
