@@ -168,8 +168,8 @@ class DirectProgram(Program):
         source, images, tile, reduction, tasks, scratch, packed = IN_PLACE, 1, (0, 0, 0), 0, 0, 0, 0  # of nothing
         if s.passes:
             lies, packs = channels_last and s.read_in_place, prepared or (self.packs and not self.streams)
-            together = self.merged if self.merged and not (self.point or self.exchanged or (packs and not prepared)) else None
-            native = together.native if together else self.native
+            otherwise = self.point or self.exchanged or (packs and not prepared)
+            native = self.merged.native if self.merged and not otherwise else self.native
             source, images, edges, reduction, tasks = native.blocking(0, lies)
             tile = triple([max(end - first for first, end in pairwise(cut)) for cut in edges])
             scratch = native.scratch_bytes(packs, lies)
