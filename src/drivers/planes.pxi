@@ -31,7 +31,8 @@ cdef bint planes_fit(const DirectPass* p) noexcept nogil:
     for axis in range(3):
         if p.stride[axis] != 1 or p.tap[axis][0] != 0 or p.apart[axis] != 1:
             return False
-    return (not p.long_ and p.merged == p.outputs and kernels.tile_k == 1 and p.channels > 0 and p.outputs > 0
+    return (not p.long_ and p.merged == p.outputs and kernels.tile_k == 1 and kernels.flat != NULL
+            and p.channels > 0 and p.outputs > 0
             and p.y_code == kernels.sum and kernels.input_size == kernels.size and kernels.weight_size == kernels.size
             and volume(p.extent) >= kernels.lanes)
 
@@ -69,7 +70,7 @@ cdef int planes_work(Work work, const DirectPass* p, int threads) except -1:
     """The tasks of a pass."""
     cdef const fc_kernels* kernels = p.kernels
     cdef PlanesJob* job = <PlanesJob*>work.own(sizeof(PlanesJob))
-    cdef size vectors, i, k, width = p.weights.width, unit = kernels.size
+    cdef size vectors, i, width = p.weights.width, unit = kernels.size
     job.kernels, job.x, job.y, job.weights, job.shift = kernels, p.x, p.y, p.weights, NULL
     job.x_code, job.y_code, job.activation = p.x_code, p.y_code, p.activation
     job.groups, job.channels, job.outputs, job.kc = p.groups, p.channels, p.outputs, p.kc
@@ -82,8 +83,7 @@ cdef int planes_work(Work work, const DirectPass* p, int threads) except -1:
     if p.bias != NULL:
         job.shift = <char*>work.own(job.groups * job.outputs * width * unit)
         for i in range(job.groups * job.outputs):
-            for k in range(width):
-                memcpy(<char*>job.shift + (i * width + k) * unit, p.bias + i * unit, unit)
+            kernels.flat(NULL, NULL, NULL, 0, p.bias + i * unit, LINEAR, <char*>job.shift + i * width * unit, width)
     work.tasks = p.y.n[0] * job.groups * job.panels
     threads = threads if job.pixels * p.y.n[0] * job.groups * job.outputs * job.channels >= PARALLEL_FROM_MACS else 1
     job.chunks = max(<size>1, min(p.weights.panels, 4 * threads // max(<size>1, work.tasks))) if threads > 1 else 1
