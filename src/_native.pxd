@@ -349,6 +349,7 @@ cdef const fc_isa* isa     # the instruction set in use
 cdef enum:
     PARALLEL_FROM_MACS = 1 << 20   # about 10 microseconds: starting a team costs as much
     FEW_PIXELS = 4                 # fewer are bound by the memory of the weights
+    FLAT_VECTORS = 8               # that kernels/flat.h may read and write, whole, for a few numbers
     SCRATCH_BYTES = 30 << 20       # of all threads together; 32 MiB is promised
 
 cdef int run_tasks(fc_task work, void* job, char* scratch, size scratch_bytes, size tasks, int threads,

@@ -12,7 +12,6 @@
 
 cdef enum:
     FLAT_BYTES = 24 << 10       # of a band and its sums
-    FLAT_VECTORS = 8            # whole ones are read and written behind the end
     FLAT_TASKS = 8              # of a thread
 
 

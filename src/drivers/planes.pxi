@@ -81,7 +81,8 @@ cdef int planes_work(Work work, const DirectPass* p, int threads) except -1:
         job.a_row[i] = i if p.weights.packed != NULL else i * (p.weights.output_stride // unit)
         job.shift_row[i] = i * width
     if p.bias != NULL:
-        job.shift = <char*>work.own(job.groups * job.outputs * width * unit)
+        # a row is written as whole vectors, the next one over what lies behind it
+        job.shift = <char*>work.own((job.groups * job.outputs * width + FLAT_VECTORS * kernels.lanes) * unit)
         for i in range(job.groups * job.outputs):
             kernels.flat(NULL, NULL, NULL, 0, p.bias + i * unit, LINEAR, <char*>job.shift + i * width * unit, width)
     work.tasks = p.y.n[0] * job.groups * job.panels
