@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import _native, grad, reference
+from fastconv import _native, grad, layers, reference
 from fastconv._core.geometry import conv_geometry
 from fastconv._core.methods.direct import DirectProgram
 from fastconv._core.plan import plan_for
@@ -178,3 +178,16 @@ def test_a_residual_is_added_to_outputs_that_merge() -> None:
     plan = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct", **options)
     got = plan.run(x, residual=residual)
     np.testing.assert_array_equal(got, reference.conv2d(x, weight, bias, **options) + residual)
+
+
+def test_a_recorded_net_keeps_what_is_not_finite_in_its_windows() -> None:
+    net = fastconv.Sequential([
+        layers.Conv2D(16, 3, padding="same", activation="relu", input_shape=(20, 20, 4)),
+        layers.Conv2D(2, 5, strides=2, padding="same"),
+    ], seed=0)  # fmt: skip
+    x = np.random.default_rng(0).standard_normal((1, 20, 20, 4), np.float32)
+    plan = net.compile_inference(x.shape)
+    for _ in range(4):  # the third and all later ones are replayed
+        plan.run(x)
+    x[0, 10, 10, 0] = np.inf
+    np.testing.assert_array_equal(np.isnan(plan.run(x)), np.isnan(net.forward(x)))

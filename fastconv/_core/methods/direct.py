@@ -13,7 +13,7 @@ from ... import _native
 from .. import special
 from ..operands import Operands
 from ..passes import Pass, Triple, terms, triple, useful_taps
-from ..problem import Problem
+from ..problem import Problem, Use
 from .direct_blocking import IN_PLACE, PLANES, SOURCES
 from .direct_merged import merged
 from .direct_native import native_program, run_native
@@ -86,7 +86,8 @@ class DirectProgram(Program):
         self.packs = packs_first(s)
         self.streams = bool(s.passes) and self.native.streams()
         self.point, self.exchanged, self.whole = alternatives(p, s.passes) if p else (None, None, False)
-        self.merged = merged(s) if p and self.merges else None
+        # a net does again what native code did, and nothing would look at its outputs for what is not finite
+        self.merged = merged(s) if p and self.merges and p.use is not Use.NETWORK else None
         self.plain = not (self.point or self.exchanged or self.merged or self.packs)
         self.single = len(s.passes) == 1
         self.apart = [self.native] if self.single else []  # made when weights are packed for several passes
