@@ -104,6 +104,7 @@ LARGE: Final = [
     *_depthwise((128, 56, 31), (256, 28, 29), (512, 14, 27), (1024, 7, 13), (64, 56, 9), (384, 14, 21)),
     *_of((1, 1, 512, 15), (1, 1, 512, 31), (1, 8, 256, 15)),
     *_of((256, 256, 16, (1, 15)), (21, 21, 16, (15, 1))),
+    *_of((128, 128, 112, 7), (128, 128, 28, 11), (64, 64, 112, 9), (128, 128, 56, 11)),
 ]  # fmt: skip
 # Kong et al. (2020), HiFi-GAN; Luo and Mesgarani (2019), Conv-TasNet; Baevski et al. (2020); Kim et al. (2018), CREPE.
 AUDIO: Final = [
@@ -116,6 +117,11 @@ AUDIO: Final = [
     *_of((1, 512, (16000,), (10,), 5), (512, 512, (3199,), (3,), 2), (512, 512, (799,), (2,), 2), padding=0),
     *_of((1, 256, (16000,), (16,), 8), (1, 128, (1024,), (512,), 4)), *_of((128, 16, (256,), (64,))),
 ]  # fmt: skip
+# Every kernel and dilation of HiFi-GAN at half a second of 16 kHz, as wide as generators, separators and vocoders are.
+SEQUENCES: Final = [
+    spec for i, (k, d) in enumerate((k, d) for k in (3, 5, 7, 11) for d in (1, 3, 5))
+    for c in ((512, 128) if i % 2 else (64, 256)) for spec in _of((c, c, (8000,), (k,)), dilation=d)
+]  # fmt: skip
 # Isensee et al. (2021), nnU-Net; Milletari et al. (2016); Hara et al. (2018); Carreira and Zisserman (2017), I3D;
 # Feichtenhofer (2020), X3D; Tran et al. (2018), R(2+1)D.
 VOLUMES: Final = [
@@ -127,7 +133,8 @@ VOLUMES: Final = [
     *_depthwise((54, (16, 56, 56), (3,) * 3), (108, (16, 28, 28), (3,) * 3), (108, (16, 28, 28), (3,) * 3, 2),
                 (216, (8, 14, 14), (3,) * 3)),
     *_of((64, 32, (16,) * 3, (2,) * 3, 2), (256, 128, (8,) * 3, (2,) * 3, 2), transposed=True, padding=0),
-    *_of((1, 16, (64,) * 3, (3,) * 3), (32, 3, (48,) * 3, (1,) * 3), (3, 64, (8, 112, 112), (3, 7, 7), 2)),
+    *_of((1, 16, (64,) * 3, (3,) * 3), (32, 3, (48,) * 3, (1,) * 3), (3, 64, (8, 112, 112), (3, 7, 7), 2),
+         (16, 16, (96,) * 3, (3,) * 3), (32, 32, (96,) * 3, (3,) * 3)),
 ]  # fmt: skip
 # Layers that see one pixel: the last ones of AlexNet, VGG, ResNet and MobileNet, and those of small perceptrons.
 DENSE: Final = [
@@ -140,5 +147,5 @@ DENSE: Final = [
 NETS: Final[dict[str, list[Spec]]] = {
     "yolo": YOLO, "efficientnet": EFFICIENTNET, "convnext": CONVNEXT, "densenet": DENSENET, "inception": INCEPTION,
     "resnext": RESNEXT, "segmentation": SEGMENTATION, "superres": SUPERRES, "gan": GAN, "large": LARGE,
-    "audio": AUDIO, "volumes": VOLUMES, "dense": DENSE,
+    "audio": AUDIO, "sequences": SEQUENCES, "volumes": VOLUMES, "dense": DENSE,
 }  # fmt: skip

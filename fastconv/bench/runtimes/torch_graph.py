@@ -235,6 +235,7 @@ WRITERS: Final[dict[str, Callable[[Writer, Op], Any]]] = {
     "HardSwish": _maybe_in_place("hardswish"), "HardSigmoid": _maybe_in_place("hardsigmoid"),
     "LeakyRelu": lambda w, op: w.call(w.f.leaky_relu, *w.inputs(op, 1), op.options.get("alpha", 0.01), w.in_place(op)),
     "PRelu": _prelu, "Gelu": _unary("gelu", True), "Sigmoid": _unary("sigmoid"), "Tanh": _unary("tanh"),
+    "Elu": _maybe_in_place("elu"),
     "Erf": _unary("erf"), "Sqrt": _unary("sqrt"), "Identity": lambda w, op: w.value(op.inputs[0]),
     "Add": _binary("add"), "Sub": _binary("sub"), "Mul": _binary("mul"), "Div": _binary("div"), "Pow": _binary("pow"),
     "Softmax": lambda w, op: w.call(w.f.softmax, *w.inputs(op, 1), op.options.get("axis", -1)),

@@ -32,6 +32,7 @@ FUNCTIONS: Final[dict[str, Callable[[Array], Array]]] = {
     "tanh": np.tanh,
     "silu": lambda x: x * _sigmoid(x),
     "gelu": lambda x: x * 0.5 * (1 + _erf(x / sqrt(2))),
+    "elu": lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x),
     "hard_sigmoid": _hard_sigmoid,
     "hard_swish": lambda x: x * _hard_sigmoid(x),
 }
@@ -67,4 +68,5 @@ def apply(g: Graph, x: Value, kind: str | None) -> Value:
         return node("Mul", node("Mul", x.name, part.name).name, g.constant(0.5))
     if kind == "hard_sigmoid":
         return node("HardSigmoid", x.name, alpha=1 / 6, beta=0.5)
-    return node({"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "hard_swish": "HardSwish"}[kind], x.name)
+    named = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "elu": "Elu", "hard_swish": "HardSwish"}
+    return node(named[kind], x.name)

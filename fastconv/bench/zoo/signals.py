@@ -88,6 +88,24 @@ def crepe_tiny(batch: int) -> Graph:
     return g.end(ops.dense(g, ops.reshape(g, x, (x.shape[0], 256)), 360, "sigmoid"))
 
 
+def eegnet(batch: int) -> Graph:
+    """EEGNet-8,2 of Lawhern et al. 2018, arXiv:1611.08024: one second of 64 electrodes at 128 Hz, two classes."""
+    g = Graph("EEGNet-8,2", (batch, 1, 64, 128))
+
+    def along_time(x: Value, out: int, kernel: int, groups: int) -> Value:  # `same` of an even kernel
+        before = kernel // 2 - 1
+        pads = g.constant([0, 0, 0, before, 0, 0, 0, before + 1], np.int64)
+        x = g.node("Pad", [x.name, pads], (*x.shape[:3], x.shape[3] + kernel - 1), x.power, mode="constant")
+        return ops.conv(g, x, out, (1, kernel), padding=0, groups=groups, bias=False)
+
+    x = ops.norm(g, along_time(g.input, 8, 64, 1), epsilon=1e-3)
+    x = ops.norm(g, ops.conv(g, x, 16, (64, 1), padding=0, groups=8, bias=False), "elu", epsilon=1e-3)
+    x = along_time(ops.pool(g, x, "AveragePool", (1, 4), (1, 4)), 16, 16, 16)
+    x = ops.norm(g, ops.conv(g, x, 16, 1, bias=False), "elu", epsilon=1e-3)
+    x = ops.pool(g, x, "AveragePool", (1, 8), (1, 8))
+    return g.end(ops.softmax(g, ops.dense(g, ops.flatten(g, x), 2)))
+
+
 def crnn(batch: int) -> Graph:
     """Shi et al. 2015, arXiv:1507.05717: lines of 32 x 100, two bidirectional LSTM layers, 37 signs."""
     g = Graph("CRNN", (batch, 1, 32, 100))
