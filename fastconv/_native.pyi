@@ -107,7 +107,7 @@ class Direct:
         activation: int,
         channels_last: bool,
         threads: int,
-    ) -> None: ...
+    ) -> bytes | None: ...
 
 class DepthwiseBytes:
     def __init__(

@@ -97,6 +97,7 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_requantised_store)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, char*, Py_ssize_t,
                                           Py_ssize_t, const void*, const fc_requantise*, const float*) noexcept nogil
     ctypedef void (*fc_add)(void*, const void*, Py_ssize_t) noexcept nogil
+    ctypedef int (*fc_holds_nan)(const void*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_total_add)(void*, const void*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_total_end)(void*, const void*, Py_ssize_t) noexcept nogil
     ctypedef double (*fc_burst)(long) noexcept nogil
@@ -163,6 +164,7 @@ cdef extern from "fastconv.h" nogil:
         fc_store store[FC_DTYPES]
         fc_requantised_store requantise
         fc_add add
+        fc_holds_nan holds_nan
         fc_total_add total_add
         fc_total_end total_end
         int lane_vectors

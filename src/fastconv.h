@@ -103,6 +103,7 @@ typedef void (*fc_requantised_store)(const void *src, ptrdiff_t lds, ptrdiff_t p
                                      const fc_requantise *requantise, const float *multiplier);
 
 typedef void (*fc_add)(void *dst, const void *src, ptrdiff_t count);
+typedef int (*fc_holds_nan)(const void *src, ptrdiff_t count);
 
 /* Totals of long sums (drivers/totals.pxi), twice as wide as the sums that they are made of. */
 typedef void (*fc_total_add)(void *total, const void *src, ptrdiff_t count);
@@ -207,6 +208,7 @@ typedef struct {
     fc_store store[FC_DTYPES];
     fc_requantised_store requantise; /* of short integers */
     fc_add add;
+    fc_holds_nan holds_nan; /* of floats */
     fc_total_add total_add;
     fc_total_end total_end;
     /* A lane an output channel, with inputs [0] as they lie or [1] picked from the vector read; `picks` says whether

@@ -72,15 +72,6 @@ def again(p: Problem, q: Pass, a: Operands, bad: bytes | None, rows: int) -> Non
         rows_of_a_pass(p, q.shifted(0, plane * q.stride[0]).shifted(1, first * q.stride[1]), one)
 
 
-def images_with_nan(out: Array) -> Array:
-    """Which images of a result hold a NaN, which every activation and the image's sum hand on."""
-    if out.dtype not in FLOATS:
-        return np.zeros(0, np.intp)
-    with np.errstate(all="ignore"):
-        sums = out.sum(tuple(range(1, out.ndim)), dtype=np.promote_types(out.dtype, np.float32))
-    return np.flatnonzero(np.isnan(sums))
-
-
 def all_finite(weight: Array) -> bool:
     """Whether all values are finite, with hardly any memory beside them."""
     if weight.dtype not in FLOATS:

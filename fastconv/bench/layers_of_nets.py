@@ -116,6 +116,8 @@ AUDIO: Final = [
     *_depthwise((512, (3200,), (3,)), (256, (1000,), (31,))), *_depthwise((512, (3200,), (3,)), dilation=8),
     *_of((1, 512, (16000,), (10,), 5), (512, 512, (3199,), (3,), 2), (512, 512, (799,), (2,), 2), padding=0),
     *_of((1, 256, (16000,), (16,), 8), (1, 128, (1024,), (512,), 4)), *_of((128, 16, (256,), (64,))),
+    *_of((1026, 1, (256,), (1024,), 256), transposed=True, padding=384),  # a Fourier transform of frames, and back
+    *_of((1, 1026, (65536,), (1024,), 256), padding=384),
 ]  # fmt: skip
 # Every kernel and dilation of HiFi-GAN at half a second of 16 kHz, as wide as generators, separators and vocoders are.
 SEQUENCES: Final = [

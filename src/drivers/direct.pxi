@@ -37,6 +37,7 @@ cdef struct DirectPass:                        # what is counted along an axis: 
     size merge[3]                              # phases that lie beside each other in the panel,
     size merged                                # outputs of each
     size full[3]                               # of y, which merged phases share
+    char** flags                               # of the images in which merged phases have a NaN; NULL where none merge
     size first_task, first_panel               # counted over all passes
     size stride[3]
     size taps[3]
@@ -69,6 +70,7 @@ cdef struct DirectPass:                        # what is counted along an axis: 
 cdef struct DirectRun:
     DirectPass* passes
     size count
+    char* flags
 
 
 cdef struct HeldPanel:
@@ -106,8 +108,8 @@ cdef class Direct(Program):
                 whether the scratch is `capped`
     passes      the output (i, j, k) of a pass sums x[.., i*stride[0] + taps[0][a], j*stride[1] + taps[1][b], ...] over its
                 `taps`, which are the `places` of the kernel, and lies at `phase` + (i, j, k) * `step` of y. `merge`
-                phases (z, y, x) share a pass: outputs [phase z][phase y][phase x][channel] of one panel, each at its own
-                pixel of y
+                phases (z, y, x), from `phase` on, share a pass: outputs [phase z][phase y][phase x][channel] of one panel,
+                each at its own pixel of y
     blockings   of every pass: `source`, `images` and `tile` (z, y, x) that a task takes at most, `edges` of the tiles
                 along each axis (None: all are as large as can be), steps of a block of the `reduction`, `panels_per_task`, and whether it `streams`: packs the weights of a single run, all of them
                 finite, for a block of the reduction at a time
@@ -213,7 +215,8 @@ cdef class Direct(Program):
 
     cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
         """The weights are `packed` (`panels` and `finite` of `pack_weights`; of several passes, one a pass) or, where that
-        is None, packed on the way."""
+        is None, packed on the way. Flags are a byte an image: 1 for one in which merged phases, whose weights are zero
+        at taps of others, have a NaN."""
         cdef Work work = Work()
         cdef View vx, vy, vr, vb, vw, vm
         cdef DirectRun* run
@@ -244,7 +247,10 @@ cdef class Direct(Program):
             p.requantise, p.multiplier = requantise, <const float*>vm.p
             if p.merge[2] > 1 and vb.p != NULL:
                 p.bias = direct_bias_beside(work, p, vb.p)
-            p.has_residual = residual is not None
+            p.has_residual, p.flags = residual is not None, NULL
+            if p.merged < p.outputs and (self.kernels.sum == FC_F32 or self.kernels.sum == FC_F64):
+                p.flags = work.flags = &run.flags
+                work.flag_count = vy.n[0]
             direct_phase(p, &p.y, &vy)
             work.place(&p.x.p)
             work.place(&p.y.p)
@@ -474,7 +480,9 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
         if in_output and p.activation <= RELU6 or ends.requantise != NULL:
             continue
         if p.merged < p.outputs:
-            direct_spread(p, &t, temporary, width, to)
+            if p.flags != NULL and kernels.holds_nan(temporary, t.pixels * width):
+                memset(p.flags[0] + t.image, 1, t.images)
+            direct_spread(p, &t, temporary, width, to, residual)
         else:
             direct_store(p, &t, c, c_row, width, count, to, residual, bias, ends.multiplier, in_output)
 
@@ -521,40 +529,69 @@ cdef void direct_store(const DirectPass* p, const Tile* t, const char* c, const 
                 row += 1
 
 
-cdef void direct_spread(const DirectPass* p, const Tile* t, const char* c, size width, char* to) noexcept nogil:
+cdef void direct_spread(const DirectPass* p, const Tile* t, const char* c, size width, char* to,
+                        const char* residual) noexcept nogil:
     """The sums of merged phases, side by side in a panel, to their pixels of y: the last may lie outside. The pixels of a
     row are stored together where they lie side by side."""
-    cdef size m, e, f, g, beside, z, r, planes, rows, whole = 0, count, columns
-    cdef bint lie = (p.y.s[3] == p.merge[2] * p.merged * p.y.s[1] and p.merge[2] > 1)
+    cdef size m, e, f, beside, z, r, planes, rows, whole = 0
+    cdef const View* add = &p.residual
+    cdef const char* added = NULL
+    cdef bint lie = p.merge[2] > 1 and beside_another(p, &p.y) and (residual == NULL or beside_another(p, add))
     if lie:
-        whole = min(t.shape[2], p.full[2] // p.merge[2] - t.first[2])
+        whole = min(t.shape[2], merged_count(p, 2, p.merge[2] - 1) - t.first[2])
     for m in range(t.images):
         for e in range(p.merge[0]):
-            planes = min(t.shape[0], (p.full[0] - e + p.merge[0] - 1) // p.merge[0] - t.first[0])
+            planes = min(t.shape[0], merged_count(p, 0, e) - t.first[0])
             for f in range(p.merge[1]):
-                rows = min(t.shape[1], (p.full[1] - f + p.merge[1] - 1) // p.merge[1] - t.first[1])
+                rows = min(t.shape[1], merged_count(p, 1, f) - t.first[1])
                 for z in range(planes):
                     for r in range(rows):
                         beside = (e * p.merge[1] + f) * p.merge[2] * p.merged
                         beside += ((m * t.shape[0] + z) * t.shape[1] + r) * t.shape[2] * width
-                        direct_spread_row(
-                            p, t, c + beside * p.kernels.size, width, whole,
-                            to + m * p.y.s[0] + e * (p.y.s[4] // p.merge[0]) + f * (p.y.s[2] // p.merge[1])
-                            + z * p.y.s[4] + r * p.y.s[2])
+                        if residual != NULL:
+                            added = residual + merged_row(p, add, m, e, f, z, r)
+                        direct_spread_row(p, t, c + beside * p.kernels.size, width, whole,
+                                          to + merged_row(p, &p.y, m, e, f, z, r), added)
 
 
-cdef inline void direct_spread_row(const DirectPass* p, const Tile* t, const char* c, size width, size whole,
-                                   char* to) noexcept nogil:
+cdef inline bint beside_another(const DirectPass* p, const View* array) noexcept nogil:
+    """Whether the merged phases of a row are pixels side by side."""
+    return array.s[3] == p.apart[2] * p.merged * merged_channel(p, array)
+
+
+cdef inline size merged_channel(const DirectPass* p, const View* array) noexcept nogil:
+    """How far the channels of a pixel lie apart; of a single one, the pixels."""
+    return array.s[1] if p.merged > 1 else array.s[3] // p.apart[2]
+
+
+cdef inline size merged_count(const DirectPass* p, int axis, size phase) noexcept nogil:
+    """The outputs of one of the merged phases along an axis."""
+    return (p.full[axis] - p.phase[axis] - phase + p.apart[axis] - 1) // p.apart[axis]
+
+
+cdef inline size merged_row(const DirectPass* p, const View* array, size image, size phase_z, size phase_y, size plane,
+                            size row) noexcept nogil:
+    """How far from a tile's first pixel a row of two phases lies."""
+    return (image * array.s[0] + phase_z * (array.s[4] // p.apart[0]) + phase_y * (array.s[2] // p.apart[1])
+            + plane * array.s[4] + row * array.s[2])
+
+
+cdef inline void direct_spread_row(const DirectPass* p, const Tile* t, const char* c, size width, size whole, char* to,
+                                   const char* added) noexcept nogil:
     """The phases of a row of sums: of the first `whole` columns all together, then one after the other."""
-    cdef size g, columns, skipped = max(<size>0, whole)
+    cdef size g, columns, skipped = max(<size>0, whole), pixel = 0, channel = 0, beside = merged_channel(p, &p.y)
+    if added != NULL:
+        pixel, channel = p.residual.s[3], merged_channel(p, &p.residual)
     if skipped > 0:
-        p.kernels.store[p.y_code](c, width, skipped, p.merge[2] * p.merged, to, p.y.s[3], p.y.s[1], p.bias,
-                                  p.activation, NULL, 0, 0)
+        p.kernels.store[p.y_code](c, width, skipped, p.merge[2] * p.merged, to, p.y.s[3], beside, p.bias,
+                                  p.activation, added, pixel, channel)
     c += skipped * width * p.kernels.size
     to += skipped * p.y.s[3]
+    if added != NULL:
+        added += skipped * pixel
     for g in range(p.merge[2]):
-        columns = min(t.shape[2], (p.full[2] - g + p.merge[2] - 1) // p.merge[2] - t.first[2]) - skipped
+        columns = min(t.shape[2], merged_count(p, 2, g) - t.first[2]) - skipped
         if columns > 0:
             p.kernels.store[p.y_code](c + g * p.merged * p.kernels.size, width, columns, p.merged,
-                                      to + g * (p.y.s[3] // p.merge[2]), p.y.s[3], p.y.s[1], p.bias, p.activation, NULL,
-                                      0, 0)
+                                      to + g * (p.y.s[3] // p.apart[2]), p.y.s[3], beside, p.bias, p.activation,
+                                      added + g * (pixel // p.apart[2]) if added != NULL else NULL, pixel, channel)

@@ -90,7 +90,7 @@ void fc_extend_avx512_bf16(fc_isa *isa, fc_kernels compute[FC_COMPUTES]) {
     *own = kernels_pairs;
     memcpy(own->pack_panel, parent.pack_panel, sizeof own->pack_panel);
     memcpy(own->store, parent.store, sizeof own->store);
-    own->widen = parent.widen, own->add = parent.add;
+    own->widen = parent.widen, own->add = parent.add, own->holds_nan = parent.holds_nan;
     own->total_add = parent.total_add, own->total_end = parent.total_end;
     memcpy(as_float, compute[FC_COMPUTE_F32].pack, sizeof as_float);
     isa->compute[FC_COMPUTE_BF16] = own;

@@ -316,6 +316,13 @@ static void NAME(add)(void *dst, const void *src, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; i++) ((T *)dst)[i] += ((const T *)src)[i];
 }
 
+static int NAME(holds_nan)(const void *src, ptrdiff_t count) {
+    const T *v = src;
+    int held = 0;
+    for (ptrdiff_t i = 0; i < count; i++) held |= v[i] != v[i];
+    return held;
+}
+
 /* Totals of long sums take twice the room of what is added, and have about twice its precision: their error does not
    grow with the number of additions. float adds in double; double keeps what every addition rounds off beside the sum
    (Knuth's two-sum). Totals begin as zeros; `total_end` makes sums of them. */
@@ -457,7 +464,8 @@ static const fc_extra NAME(extra_kernels)[] = {
 #define TABLE(type, ...)                                                                                             \
     {.input = type, .weight = DTYPE, .sum = DTYPE, .input_size = sizeof(T), .weight_size = sizeof(T),                \
      .size = sizeof(T), .tile_k = 1, .lanes = LANES, TILES, __VA_ARGS__, STORES, BY_LANE                             \
-     .add = NAME(add), .total_add = NAME(total_add), .total_end = NAME(total_end) FAST}
+     .add = NAME(add), .holds_nan = NAME(holds_nan), .total_add = NAME(total_add),                 \
+     .total_end = NAME(total_end) FAST}
 static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 
 #ifdef WITH_HALF

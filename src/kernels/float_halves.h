@@ -115,7 +115,8 @@ PACK_ROUNDED(f16)
     .widen = widen_##format
 #define HALVES                                                                                                       \
     .sum = FC_F32, .input_size = sizeof(float), .weight_size = sizeof(uint16_t), .size = sizeof(float),              \
-    .lanes = LANES, STORES, .add = add_float, .total_add = total_add_float, .total_end = total_end_float, TILES
+    .lanes = LANES, STORES, .add = add_float, .holds_nan = holds_nan_float,                              \
+    .total_add = total_add_float, .total_end = total_end_float, TILES
 
 /* No array is of the type that rounded inputs have: all are packed. Of the methods that have no such product. */
 static const fc_kernels kernels_rounded =

@@ -54,7 +54,26 @@ def test_these_cases_do_merge(case: Any) -> None:
     assert isinstance(program, DirectProgram)
     if len(program.sums.passes) * channels <= lanes * vectors and lanes >= 16:
         assert program.merged is not None
-        assert all(n % of == 0 for n, of in zip(program.merged.one.merge, (1, *stride), strict=True))
+        assert all(n % of == 0 for n, of in zip(program.merged.ones[0].merge, (1, *stride), strict=True))
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_more_phases_than_a_panel_takes_are_groups(outputs: int) -> None:
+    """As of an inverse short-time Fourier transform; the last pixels are not those of all phases."""
+    rng = np.random.default_rng(outputs)
+    x, w = rng.integers(-8, 9, (2, 5, 9)).astype("float32"), rng.integers(-8, 9, (5, outputs, 200)).astype("float32")
+    bias, more = rng.integers(-8, 9, outputs).astype("float32"), {"stride": 96, "padding": 7, "output_padding": 3}
+    plan = fastconv.plan_conv_transpose1d(x.shape, w, bias, algorithm="direct", **more)
+    merged = plan._program.merged  # type: ignore[attr-defined]
+    assert _native.tile_shape(0)[1] < 16 or len(merged.ones) == 96 // (48 if outputs == 1 else 16)
+    for value in (1, np.inf):
+        x[1, 2, 4] = value
+        expected = reference.conv_transpose1d(x, w, bias, **more)
+        np.testing.assert_array_equal(plan.run(x), expected)
+        np.testing.assert_array_equal(fastconv.conv_transpose1d(x, w, bias, algorithm="direct", **more), expected)
+        last, held = x.transpose(0, 2, 1).copy(), w.transpose(2, 1, 0).copy()
+        got = fastconv.conv_transpose1d(last, held, bias, data_format="NWC", algorithm="direct", **more)
+        np.testing.assert_array_equal(got.transpose(0, 2, 1), expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
@@ -176,8 +195,11 @@ def test_a_residual_is_added_to_outputs_that_merge() -> None:
     x, weight, bias, options = _few(FEW[0], "float32")
     residual = np.arange(2 * 3 * 23 * 30, dtype=np.float32).reshape(2, 3, 23, 30)
     plan = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct", **options)
-    got = plan.run(x, residual=residual)
-    np.testing.assert_array_equal(got, reference.conv2d(x, weight, bias, **options) + residual)
+    for value in (1, np.nan):
+        x[1, 0, 11, 12] = value
+        expected = reference.conv2d(x, weight, bias, **options) + residual
+        for add in (residual, np.ascontiguousarray(residual.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)):
+            np.testing.assert_array_equal(plan.run(x, residual=add), expected)
 
 
 def test_a_recorded_net_keeps_what_is_not_finite_in_its_windows() -> None:

@@ -13,7 +13,7 @@ from ... import _native
 from .. import special
 from ..operands import Operands
 from ..passes import Pass, Triple, terms, triple, useful_taps
-from ..problem import Problem, Use
+from ..problem import Problem
 from .direct_blocking import IN_PLACE, PLANES, SOURCES
 from .direct_merged import merged
 from .direct_native import native_program, run_native
@@ -86,8 +86,7 @@ class DirectProgram(Program):
         self.packs = packs_first(s)
         self.streams = bool(s.passes) and self.native.streams()
         self.point, self.exchanged, self.whole = alternatives(p, s.passes) if p else (None, None, False)
-        # a net does again what native code did, and nothing would look at its outputs for what is not finite
-        self.merged = merged(s) if p and self.merges and p.use is not Use.NETWORK else None
+        self.merged = merged(s) if p and self.merges else None
         self.plain = not (self.point or self.exchanged or self.merged or self.packs)
         self.single = len(s.passes) == 1
         self.apart = [self.native] if self.single else []  # made when weights are packed for several passes
@@ -99,7 +98,7 @@ class DirectProgram(Program):
     def pack(self, weight: Array) -> tuple[Packed, ...]:
         """Panels of every pass and, behind them, those of merged ones."""
         own = tuple(panels(self.sums, q, weight) for q in self.sums.passes)
-        return (*own, self.merged.pack(weight)) if self.merged else own
+        return (*own, *self.merged.pack(weight)) if self.merged else own
 
     def run(
         self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
@@ -132,7 +131,7 @@ class DirectProgram(Program):
         elif self.packs and not (self.streams and special.all_finite(a.weight)):
             for native, q in zip(self._apart(), self.sums.passes, strict=True):
                 run_native(native, a._replace(packed=panels(self.sums, q, a.logical().weight)), self.threads)
-        elif self.merged and a.residual is None:
+        elif self.merged:
             a = a.logical()
             for n in self.merged.run(a):
                 run_native(self.native, a.images(slice(n, n + 1)), self.threads)
@@ -143,9 +142,10 @@ class DirectProgram(Program):
         """Of weights packed for merged passes, too."""
         assert self.merged is not None
         a = a.logical()
-        again = self.merged.run(a, packed[-1]) if a.residual is None else range(a.batch)
+        count = len(self.sums.passes)
+        again = self.merged.run(a, packed[count:])
         for part in [a] if len(again) == a.batch else [a.images(slice(n, n + 1)) for n in again]:
-            for native, own in zip(self._apart(), packed[:-1], strict=True):
+            for native, own in zip(self._apart(), packed[:count], strict=True):
                 run_native(native, part._replace(packed=own), self.threads)
 
     def products(self) -> int:
@@ -172,6 +172,8 @@ class DirectProgram(Program):
             otherwise = self.point or self.exchanged or (packs and not prepared)
             native = self.merged.native if self.merged and not otherwise else self.native
             source, images, edges, reduction, tasks = native.blocking(0, lies)
+            if self.merged and native is self.merged.native:
+                tasks = self.merged.tasks(lies)
             tile = triple([max(end - first for first, end in pairwise(cut)) for cut in edges])
             scratch = native.scratch_bytes(packs, lies)
             packed = sum(packed_bytes(s, prod(q.counts)) for q in s.passes) if packs else 0

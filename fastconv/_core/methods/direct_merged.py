@@ -11,32 +11,45 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
 from math import prod
+from typing import Any
 
 import numpy as np
 
-from .. import special
 from ..operands import Operands
 from ..passes import AXES, Pass, Triple, terms, triple
 from ..problem import Machine
 from .direct_blocking import tuned
-from .direct_native import native_program, run_native
+from .direct_native import native_program
 from .method import LONG_SUM, Array, Packed, Sums, packed_bytes, panels
 
 MOST_ALONG = 16  # neighbours along an axis
 
 
 class Merged:
-    """The passes of `s`, each split into as many as `apart` neighbours, as one."""
+    """The passes of `s`, each split into as many as `apart` neighbours, `beside` of them along the rows in a pass: all
+    where None."""
 
-    def __init__(self, s: Sums, apart: Triple) -> None:
+    def __init__(self, s: Sums, apart: Triple, beside: int | None = None) -> None:
         self.passes = [split for q in s.passes for split in neighbours(q, apart)]
-        self.transposed, step = s.transposed, self.passes[0].step
-        taps = triple([tuple(sorted({tap for q in self.passes for tap in q.taps[axis]})) for axis in AXES])
-        places = triple([tuple(range(len(own))) for own in taps])
-        self.one = Pass(taps, places, self.passes[0].stride, (0, 0, 0), step, step)
+        self.transposed, (first, *_) = s.transposed, self.passes
+        self.beside = beside or first.step[2]
+        self.groups = [
+            [q for q in self.passes if q.phase[2] // self.beside == group]
+            for group in range(first.step[2] // self.beside)
+        ]  # fmt: skip
+        self.ones: list[Pass] = []
+        columns = 0  # of the weights of all groups, one group behind the other
+        for group in self.groups:
+            taps = triple([tuple(sorted({tap for q in group for tap in q.taps[axis]})) for axis in AXES])
+            z, y, x = map(len, taps)
+            places = (tuple(range(z)), tuple(range(y)), tuple(range(columns, columns + x)))
+            merge = (*first.step[:2], self.beside)
+            self.ones.append(Pass(taps, places, first.stride, (0, 0, group[0].phase[2]), first.step, merge))
+            columns += x
+        self.columns = columns
         # the weights are given with the reduction first
         self.sums = s._replace(
-            passes=(self.one,), outputs=s.outputs * len(self.passes), transposed=True,
+            passes=tuple(self.ones), outputs=s.outputs * len(self.groups[0]), transposed=True,
             terms=max(terms(q, s.channels) for q in s.passes),
         )  # fmt: skip
         self.native = native_program(self.sums)
@@ -45,30 +58,51 @@ class Merged:
     @property
     def packed_bytes(self) -> int:
         """Of the weights."""
-        return packed_bytes(self.sums, prod(self.one.counts))
+        return sum(packed_bytes(self.sums, prod(one.counts)) for one in self.ones)
 
-    def pack(self, weight: Array) -> Packed:
-        """The weights (logical axis order) in panels."""
-        return panels(self.sums, self.one, self._weights(weight))
+    def tasks(self, lies: bool) -> int:
+        """Of so many images as share a tile."""
+        return sum(self.native.blocking(i, lies)[4] for i in range(len(self.ones)))
 
-    def run(self, a: Operands, packed: Packed | None = None) -> list[int]:
+    def pack(self, weight: Array) -> tuple[Packed, ...]:
+        """The weights (logical axis order) in panels, of every pass."""
+        own = self._weights(weight)
+        return tuple(panels(self.sums, one, own) for one in self.ones)
+
+    def run(self, a: Operands, packed: tuple[Packed, ...] | None = None) -> list[int]:
         """All phases; the images where an infinity or NaN may have met another phase's zeros, which are to be done
         again."""
         weight = a.weight if packed else self._weights(a.weight)
-        run_native(self.native, a._replace(weight=weight, packed=packed), self.threads)
-        return list(special.images_with_nan(a.out))
+        flags = self.native.run(
+            a.x, weight, packed, a.bias, a.residual, a.out, a.activation, a.channels_last, self.threads
+        )
+        return [n for n, flag in enumerate(flags or ()) if flag]
 
     def _weights(self, weight: Array) -> Array:
         """Those of all phases side by side, (reduction, phases x outputs, *taps), zero where a phase has no tap."""
         weight = weight if self.transposed else weight.swapaxes(0, 1)
         reduction, outputs, axes = *weight.shape[:2], weight.ndim - 2
-        together = np.zeros((reduction, *self.one.merge, outputs, *self.one.counts), weight.dtype)
+        (merge, (z, y, _)) = self.ones[0].merge, self.ones[0].counts
+        together = np.zeros((reduction, *merge, outputs, z, y, self.columns), weight.dtype)
         whole = weight.reshape(reduction, outputs, *(1,) * (3 - axes), *weight.shape[2:])
-        for q in self.passes:
-            at = [[self.one.taps[a].index(tap) for tap in q.taps[a]] for a in AXES]
-            own = whole[np.ix_(range(reduction), range(outputs), *q.places)]
-            together[:, q.phase[0], q.phase[1], q.phase[2]][np.ix_(range(reduction), range(outputs), *at)] = own
-        return together.reshape(reduction, len(self.passes) * outputs, *self.one.counts[3 - axes :])
+        for one, group in zip(self.ones, self.groups, strict=True):
+            for q in group:
+                at = [tuple(one.places[a][one.taps[a].index(tap)] for tap in q.taps[a]) for a in AXES]
+                phase = together[:, q.phase[0], q.phase[1], q.phase[2] % self.beside]
+                phase[_at(phase, triple(at))] = whole[_at(whole, q.places)]
+        return together.reshape(reduction, prod(merge) * outputs, *(z, y, self.columns)[3 - axes :])
+
+
+def _at(weight: Array, places: tuple[tuple[int, ...], ...]) -> Any:
+    """The index of the taps at these places: of slices, where they lie evenly."""
+    slices = [slice(None), slice(None)]
+    for own in places:
+        step = own[1] - own[0] if len(own) > 1 else 1
+        if step == 0 or own != tuple(range(own[0], own[0] + step * len(own), step)):
+            return np.ix_(*map(range, weight.shape[:2]), *places)
+        end = own[-1] + (1 if step > 0 else -1)
+        slices.append(slice(own[0], end if end >= 0 else None, step))
+    return tuple(slices)
 
 
 def neighbours(q: Pass, apart: Triple) -> Iterator[Pass]:
@@ -93,14 +127,30 @@ def merged(s: Sums) -> Merged | None:
         return None
     long = any(terms(q, s.channels) >= LONG_SUM for q in s.passes)
     taps = triple([tuple(dict.fromkeys(q.taps[a] for q in s.passes)) for a in AXES])
-    best, apart = _least(m, taps, s.passes[0].stride, step, s.outputs, 1 if long else MOST_ALONG)
+    beside = None
+    if prod(step) * s.outputs > m.width:
+        (best, beside), apart = _groups(s, step), (1, 1, 1)
+    else:
+        best, apart = _least(m, taps, s.passes[0].stride, step, s.outputs, 1 if long else MOST_ALONG)
     own = sum(prod(q.counts) for q in s.passes) * -(-s.outputs // m.lanes) / prod(step)
     if apart == step == (1, 1, 1) or best > tuned(m).merging_gain * own:
         return None
     saved = (own - best) * s.channels * prod(s.size) * max(1, s.images)
     if not s.held and step == (1, 1, 1) and saved < tuned(m).merging:
         return None
-    return Merged(s, apart)
+    return Merged(s, apart, beside)
+
+
+def _groups(s: Sums, step: Triple) -> tuple[float, int]:
+    """(Vectors that are multiplied for an output and channel, phases of a row in a panel) where no panel takes all."""
+    m = s.machine
+    room = m.width // (s.outputs * step[0] * step[1])
+    beside = max((n for n in range(2, min(room, step[2]) + 1) if step[2] % n == 0), default=0)
+    if not beside:
+        return np.inf, 0
+    groups = [[q for q in s.passes if q.phase[2] // beside == group] for group in range(step[2] // beside)]
+    met = sum(prod(len({tap for q in group for tap in q.taps[a]}) for a in AXES) for group in groups)
+    return met * -(-step[0] * step[1] * beside * s.outputs // m.lanes) / prod(step), beside
 
 
 @lru_cache(maxsize=256)
