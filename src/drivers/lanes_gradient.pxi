@@ -52,12 +52,13 @@ cdef class LanesGradient(Program):
         fc_free(self.job.pass_.runs_y)
 
     def run(self, x, dy, dw, int threads):
-        """Write dW, shaped (O, C/groups, kH, kW) with any strides, from x (N, C, H, W) and dY (N, O, OH, OW)."""
+        """Write dW, shaped (O, C/groups, kH, kW) with any strides, from x (N, C, H, W) and dY (N, O, OH, OW), or from as
+        many planes of each."""
         cdef LanesGradientJob job = self.job
         cdef LanesJob* pass_ = &job.pass_
         cdef Arrays arrays = Arrays()
         cdef char* scratch = NULL
-        cdef size tasks, macs, sums_bytes = job.sums_bytes * pass_.chunks * job.parts
+        cdef size tasks, rows, macs, sums_bytes = job.sums_bytes * pass_.chunks * job.parts
         job.sums = NULL
         try:
             arrays.view(x, &pass_.x, False)
@@ -66,12 +67,12 @@ cdef class LanesGradient(Program):
             lanes_arrays(pass_)
             pass_.scratch_bytes += round_up(pass_.tile_y * sizeof(fc_segment), 64)  # a segment a row here
             job.totals = pass_.scratch_bytes  # where they begin in a thread's scratch: twice its chunks' sums
-            job.long_ = is_long(pass_.kernels, (pass_.y.n[0] * pass_.y.n[2] + job.parts - 1) // job.parts * pass_.y.n[3]
-                                + job.parts)
+            rows = pass_.y.n[0] * pass_.y.n[4] * pass_.y.n[2]
+            job.long_ = is_long(pass_.kernels, (rows + job.parts - 1) // job.parts * pass_.y.n[3] + job.parts)
             if job.long_:
                 pass_.scratch_bytes += 2 * job.sums_bytes * pass_.chunks_per_task
             tasks = pass_.chunk_groups * job.parts
-            macs = pass_.y.n[0] * pass_.y.n[1] * pass_.y.n[2] * pass_.y.n[3] * pass_.channels * pass_.taps_y * pass_.taps_x
+            macs = rows * pass_.y.n[1] * pass_.y.n[3] * pass_.channels * pass_.taps_y * pass_.taps_x
             if 4 * macs < PARALLEL_FROM_MACS:
                 threads = 1
             threads = <int>team_for(threads, tasks, pass_.scratch_bytes, sums_bytes)
@@ -89,11 +90,14 @@ cdef class LanesGradient(Program):
 
 cdef void lanes_gradient_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     """The sums of one part of the pixels for a few neighbouring chunks."""
-    cdef const LanesGradientJob* job = <const LanesGradientJob*>job_
-    cdef const LanesJob* p = &job.pass_
+    cdef LanesGradientJob own = (<const LanesGradientJob*>job_)[0]  # of one plane after the other
+    cdef const LanesGradientJob* job = &own
+    cdef LanesJob* p = &own.pass_
+    cdef View x = p.x, dy = p.y
     cdef size group = task % p.chunk_groups * p.chunks_per_task, part = task // p.chunk_groups
     cdef size chunk, last_chunk = min(group + p.chunks_per_task, p.chunks)
-    cdef size row = part * p.y.n[0] * p.y.n[2] // job.parts, last = (part + 1) * p.y.n[0] * p.y.n[2] // job.parts
+    cdef size lines = p.y.n[0] * p.y.n[4] * p.y.n[2], row = part * lines // job.parts
+    cdef size last = (part + 1) * lines // job.parts
     cdef size image, oy, ox, rows, columns, summed = 0, bytes = (last_chunk - group) * job.sums_bytes
     cdef bint in_place = p.in_place and last_chunk * p.width <= p.total and gradient_in_place(p)
     cdef char* sums = job.sums + (part * p.chunks + group) * job.sums_bytes
@@ -103,6 +107,8 @@ cdef void lanes_gradient_task(void* job_, char* scratch, size task, fc_watch* wa
         memset(totals, 0, 2 * bytes)
     while row < last and not fc_interrupted(watch):
         image, oy = row // p.y.n[2], row % p.y.n[2]
+        p.x.p, p.y.p = x.p + image % dy.n[4] * x.s[4], dy.p + image % dy.n[4] * dy.s[4]
+        image //= dy.n[4]
         rows = min(min(p.tile_y, p.y.n[2] - oy), last - row)
         ox = 0
         while ox < p.y.n[3]:

@@ -109,7 +109,7 @@ CHOSEN = {
     "weight gradient": (three(40, 40, 5, WEIGHT, batch=12), LARGE),
     "of few tiles": (three(40, 40, 8, WEIGHT, batch=2), "direct"),
     "of nine tiles": (three(64, 64, 8, WEIGHT, batch=3), LARGE),
-    "of 31 channels": (three(31, 40, 16, WEIGHT, batch=12), "direct"),
+    "of 15 channels": (three(15, 40, 16, WEIGHT, batch=12), "direct"),
     "at stride 2": (three(128, 128, 48, WEIGHT, batch=12, stride=2), "direct"),
     # a training step packs for its batch
     "a step's batch": (three(32, 32, 4, FORWARD, BATCH, batch=64), LARGE),

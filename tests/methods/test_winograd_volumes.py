@@ -18,6 +18,8 @@ SHAPES = [
     (1, 40, 16, (9, 7, 7), 3, 1, (-1, 1), "zeros"),
     (1, 1, 16, (5, 8, 9), 1, 1, (1, 0), "zeros"),
     (2, 40, 16, (6, 6, 5), 3, 2, (2, 2), "circular"),
+    (1, 48, 40, (3, 6, 7), 3, 1, (0, 0), "zeros"),  # gradients of the weight by one plane of the kernel at a time
+    (1, 16, 16, (3, 23, 9), 3, 1, (0, 0), "zeros"),  # by all, of a single plane of outputs
 ]
 by_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 by_layout = pytest.mark.parametrize("data_format", ["NCDHW", "NDHWC"])

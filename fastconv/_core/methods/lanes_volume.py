@@ -1,7 +1,8 @@
 """A lane an output channel in volumes: depthwise as a whole where the arrays' channels lie side by side.
 
 Else the planes of the input are so many images for every plane of the kernel. What that adds to a plane of outputs is
-added to what lies there, as a residual is; the last one is followed by the activation.
+added to what lies there, as a residual is; the last one is followed by the activation. The weight gradient sums over
+all planes at once, for one plane of the kernel after the other.
 """
 
 from __future__ import annotations
@@ -16,8 +17,19 @@ from ..passes import Pass, even, triple
 from ..problem import Problem
 from ..record import NamedTuple
 from ..types import codes
-from .lanes import LanesProgram, told_of_patches
-from .method import MANY_IMAGES, Array, Packed, Program, Sums, Told, aligned_bytes, products
+from .lanes import LanesGradient, LanesProgram, told_of_patches
+from .method import (
+    MANY_IMAGES,
+    Array,
+    GradientProgram,
+    Packed,
+    Program,
+    Sums,
+    Told,
+    aligned_bytes,
+    planes_met,
+    products,
+)
 
 
 class Depth(NamedTuple):
@@ -58,10 +70,10 @@ def depths(passes: tuple[Pass, ...]) -> list[Depth]:
 
 def why_not(p: Problem) -> str | None:
     """Why a volume cannot be computed plane by plane; None if it can."""
-    if p.gradient_of_weight:
-        return "it has a depth, and sums over all planes"
     if p.mode:
         return "its padding repeats planes"
+    if p.gradient_of_weight:
+        return None
     if p.types.result != p.types.compute:
         return f"sums of planes are added up in {p.types.result}"
     if sum(depth.planes(p.size[0]) for depth in depths(p.passes)) != p.size[0]:
@@ -168,3 +180,23 @@ class LanesVolume(Program):
             multiplications=told.multiplications * planes // max(1, p.size[0]),
             remark=f"{told.remark}, a plane of the kernel after the other",
         )  # fmt: skip
+
+
+class LanesVolumeGradient(GradientProgram):
+    """The weight gradient, of one plane of the kernel after the other."""
+
+    def __init__(self, p: Problem) -> None:
+        self.inner = LanesGradient(flat(p))
+        (q,) = p.passes
+        self.runs = [
+            (first * q.stride[0] + tap, q.stride[0], first, last)
+            for tap, (first, last) in zip(q.taps[0], planes_met(p), strict=True)
+        ]
+
+    def run(self, x: Array, dy: Array, out: Array) -> None:
+        for k, (begin, step, first, last) in enumerate(self.runs):
+            if first == last:
+                out[:, :, k] = 0
+                continue
+            own = x[:, :, begin : begin + (last - first - 1) * step + 1 : step]
+            self.inner.run(own, dy[:, :, first:last], out[:, :, k])

@@ -32,6 +32,7 @@ from .method import (
     packs_first,
     panels,
     pieces,
+    planes_met,
     split,
 )
 
@@ -80,7 +81,7 @@ class Tuned:
     size_wide: int = 7  # with so many channels that arithmetic outweighs all else, also from here
     wide: int = 128
     channels_dilated: int = 64  # of a call, which transforms the weights anew for every phase
-    gradient: From = From(32, 4, 1 << 20)  # of the weight, whose sums are transformed once; a phase where dilated
+    gradient: From = From(16, 4, 1 << 20)  # of the weight, whose sums are transformed once; a phase where dilated
     tiles_gradient: int = 9  # of the whole batch
     small: From = From(64, 4, 1 << 19)  # tiles of 2 x 2 outputs on maps that waste those of 4 x 4: a plan
     channels_small: int = 32  # likewise a single call
@@ -335,44 +336,40 @@ class GradientBlocking(NamedTuple):
     channels: int
     tiles: int  # transformed together
     parts: int
+    together: bool  # all planes of the kernel
 
 
 @lru_cache(maxsize=256)
 def gradient_blocking(p: Problem, kind: Kind) -> GradientBlocking:
-    """Sums of 36 x 64 channels x one panel (590 KB in AVX-512) and 24 transformed tiles share the second level."""
-    m, g = p.machine, p.geometry
+    """Sums of 36 x 64 channels x one panel (590 KB in AVX-512) and 24 transformed tiles share the second level. Where
+    those of all planes of the kernel take no more, each plane of pixels is transformed once for all of them."""
+    m, g, deep = p.machine, p.geometry, p.passes[0].counts[0]
     channels = min(CHANNELS, g.in_channels)
+    together = deep > 1 and deep * channels * min(g.out_channels, m.width) <= CHANNELS * m.width
     blocks = -(-g.in_channels // channels) * -(-g.out_channels // m.width)
-    tiles = g.batch * min(last - first for first, last in planes_met(p))
+    tiles = g.batch
     for size, dilation in zip(g.output_size[1:], g.dilation[1:], strict=True):  # of every phase
         tiles *= min(size, dilation) * -(-size // (kind.tile * dilation))
-    block_bytes = kind.elements**2 * channels * m.width * m.element
-    parts = min(tiles // 48, -(-16 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes))
-    return GradientBlocking(channels, GRADIENT_TILES, max(1, parts))
-
-
-def planes_met(p: Problem) -> list[tuple[int, int]]:
-    """For every tap along the depth the planes of outputs, first and behind the last, that it lays on the input."""
-    q, outputs, inputs = p.passes[0], p.size[0], p.input_size[0]
-    met = []
-    for tap in q.taps[0]:
-        first = min(outputs, max(0, -(tap // q.stride[0])))
-        met.append((first, max(first, min(outputs, (inputs - 1 - tap) // q.stride[0] + 1))))
-    return met
+    block_bytes = kind.elements**2 * channels * m.width * m.element * (deep if together else 1)
+    if together:  # a part goes through all planes
+        parts = max(2, -(-tiles // GRADIENT_TILES))
+    else:
+        parts = tiles * min(last - first for first, last in planes_met(p)) // 48
+    parts = min(parts, -(-16 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes))
+    return GradientBlocking(channels, GRADIENT_TILES, max(1, parts), together)
 
 
 class WinogradGradient(GradientProgram):
-    """The weight gradient F(3 x 3, m x m), of one plane of the kernel after the other."""
+    """The weight gradient F(3 x 3, m x m), of all planes of the kernel or of one after the other."""
 
     def __init__(self, p: Problem, kind: Kind) -> None:
         self.problem = p
-        self.native = _native.WinogradGradient(
-            codes(p.types), p, p.passes[0], gradient_blocking(p, kind), kind.number
-        )
+        self.blocking = gradient_blocking(p, kind)
+        self.native = _native.WinogradGradient(codes(p.types), p, p.passes[0], self.blocking, kind.number)
 
     def run(self, x: Array, dy: Array, out: Array) -> None:
         (q,), threads = self.problem.passes, self.problem.machine.threads
-        if out.ndim < 5:
+        if out.ndim < 5 or self.blocking.together:
             self.native.run(x, dy, out, threads)
         else:
             for k, (first, last) in enumerate(planes_met(self.problem)):
