@@ -4,8 +4,8 @@
 
 A step is 20 ms at 16 kHz. Three nets: filters of the samples themselves (320 a step) whose dilation doubles from layer
 to layer, 32 and 64 channels wide, and one of 256 channels on frames (one a step). fastconv keeps what each layer looks
-back on in `CausalConv1d`; in PyTorch it is laid before the step's samples, and kept by a slice. The results of both are
-compared first.
+back on in `CausalConv1d`, channels last; in PyTorch it is laid before the step's samples, and kept by a slice. The
+results of both are compared first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def weights(channels: int, dilated: bool) -> Weights:
 
 
 def ours(made: Weights) -> Callable[[Any], Any]:
-    net = [CausalConv1d(w, b, dilation=d, activation="relu") for w, b, d in made]
+    net = [
+        CausalConv1d(np.ascontiguousarray(w.transpose()), b, dilation=d, data_format="NWC", activation="relu")
+        for w, b, d in made
+    ]
 
     def step(x: Any) -> Any:
         for layer in net:
@@ -77,11 +80,11 @@ def main() -> None:
     print(f"{'a step of':22}  {'torch':>9}  {'fastconv':>9}  {'share':>6}")
     for name, channels, samples, dilated in NETS:
         made = weights(channels, dilated)
-        x = np.random.default_rng(1).standard_normal((1, channels, samples)).astype(np.float32)
-        tensor = torch.from_numpy(x.copy())
+        x = np.random.default_rng(1).standard_normal((1, samples, channels)).astype(np.float32)
+        tensor = torch.from_numpy(x.transpose(0, 2, 1).copy())
         steps = ours(made), theirs(made)
         for _ in range(4):  # a net that forgot what was before would differ from the second step on
-            wanted = steps[1](tensor).numpy()
+            wanted = steps[1](tensor).numpy().transpose(0, 2, 1)
             assert np.abs(steps[0](x) - wanted).max() < 1e-4 * np.abs(wanted).max()
         own = Candidate("fastconv", "", lambda step=steps[0], x=x: step(x), np.asarray)
         other = Candidate("torch", "", lambda step=steps[1], x=tensor: step(x), np.asarray)

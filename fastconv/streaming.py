@@ -180,7 +180,11 @@ class CausalConv1d:
         total = held + length
         outputs = (total - self._extent) // step + 1 if total >= self._extent else 0
         consumed = outputs * step
-        buffer = empty(self._frame.from_logical_shape((shape[0], self._channels[0], total)), self._dtype)
+        if length == 1:  # lies as it would channels last: so does what it is laid behind, of which whole samples move
+            buffer = empty((shape[0], total, self._channels[0]), self._dtype)
+            buffer = buffer if self._axis == 1 else buffer.swapaxes(1, 2)
+        else:
+            buffer = empty(self._frame.from_logical_shape((shape[0], self._channels[0], total)), self._dtype)
 
         def part(first: int, last: int) -> Array:
             return buffer[:, first:last] if self._axis == 1 else buffer[:, :, first:last]

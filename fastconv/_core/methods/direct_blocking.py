@@ -211,17 +211,26 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
             together = -(-together // 2)
     panels_per_task, (tile_z, tile_y, tile_x) = panels, tile
     if threads > 1:
-        tile_y, panels_per_task = _shared_out(
-            tile_y, tile_x, panels, size[1:], s.groups, -(-size[0] // tile_z) * -(-images // together), threads,
+        line = size[1] == 1  # whose columns are shared out in the place of rows
+        shared, across = _turned((tile_y, tile_x), line)
+        shared, panels_per_task = _shared_out(
+            shared, across, panels, _turned(size[1:], line), s.groups, -(-size[0] // tile_z) * -(-images // together),
+            threads,
             lambda tile, count, tasks: _task_cycles(
                 m, together * tile_z * tile[0] * tile[1], min(count * m.vectors, -(-s.outputs // m.lanes)),
                 -(-prod(q.counts) * s.channels // tile_k),
-                0 if in_place else together * region_bytes((tile_z, *tile)) // element,
+                0 if in_place else together * region_bytes((tile_z, *_turned(tile, line))) // element,
                 # a thread keeps the panel that it has packed
                 0.0 if s.held else min(1.0, threads / tasks) if count == 1 else 1.0,
             ),
         )  # fmt: skip
+        tile_y, tile_x = _turned((shared, across), line)
     return Blocking(source, together, (tile_z, tile_y, tile_x), reduction, panels_per_task)
+
+
+def _turned(pair: tuple[int, int], line: bool) -> tuple[int, int]:
+    """Rows and columns, of a `line` columns and rows."""
+    return pair[::-1] if line else pair
 
 
 def _most_unequal(s: Sums, q: Pass, tile: Triple, pixel_bytes: int) -> tuple[tuple[int, int], float]:
