@@ -112,3 +112,26 @@ def test_nets_agree_with_onnx_runtime(build: Any, by_numpy: Any, shapes: Any, co
         x = np.random.default_rng(2).standard_normal(shape).astype("float32")
         for a, b in zip(ours.run(None, {"x": x}), theirs.run(None, {"x": x}), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stream_with_its_state_has_the_values_of_the_whole() -> None:
+    """CausalConvWithState, then a pointwise one: whatever the chunks, and each step's state."""
+    w1, b1, w2 = drawn((6, 1, 4), (6, 1), (5, 6, 1))
+    nodes = [
+        make("CausalConvWithState", ["x", "w1", "b1", "past"], ["c", "present"], activation="silu"),
+        make("Conv", ["c", "w2"], ["y"]),
+    ]
+    shapes: dict[str, Any] = {"x": ["n", 6, "t"], "past": ["n", 6, 3]}
+    built = model(onnx, nodes, shapes, {"y": None, "present": None}, {"w1": w1, "b1": b1.reshape(-1), "w2": w2}, 27)
+    session = InferenceSession(built.SerializeToString())
+    x = np.random.default_rng(3).standard_normal((2, 6, 23)).astype("float32")
+    whole = reference.conv1d(reference.conv1d(x, w1, b1.reshape(-1), padding="causal", groups=6, activation="silu"), w2)
+    for cuts in ([23], [1] * 23, [5, 1, 0, 9, 8]):
+        state, parts, at = np.zeros((2, 6, 3), np.float32), [], 0
+        for length in cuts:
+            y, state = session.run(None, {"x": x[..., at : at + length], "past": state})
+            parts.append(y)
+            at += length
+            behind = np.concatenate([np.zeros((2, 6, 3), np.float32), x[..., :at]], 2)[..., -3:]
+            np.testing.assert_array_equal(state, behind)
+        np.testing.assert_allclose(np.concatenate(parts, 2), whole, rtol=1e-5, atol=1e-6)

@@ -266,7 +266,8 @@ def causal_with_state(
         raise call.error(f"a past of shape {past.shape}; it must be {before}.")
     whole = np.concatenate([past, x], axis=2)
     out = call.empty(x.shape, x.dtype)
-    CONVOLUTIONS[1](whole, weight, bias, groups=x.shape[1], num_threads=call.threads, out=out)
+    if x.shape[2]:  # else the kernel reaches beyond the past
+        CONVOLUTIONS[1](whole, weight, bias, groups=x.shape[1], num_threads=call.threads, out=out)
     if call.get("activation", "none") in ("silu", "swish"):
         activate(call, out, "silu")
     return out, whole[:, :, whole.shape[2] - before[2] :]
