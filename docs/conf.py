@@ -72,6 +72,8 @@ SCRIPTS: dict[str, list[str] | None] = {
     "dense_or_convolution": ["--quick"],
     "other_sizes": ["--quick"],
     "unet": [],
+    "volume": [],
+    "pitch": [],
     "width_or_depth": ["--quick"],
     "richardson_lucy": ["--quick"],
     "mobilenet": None,

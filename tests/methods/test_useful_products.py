@@ -223,3 +223,17 @@ def test_weights_of_a_window_as_large_as_the_image_take_a_block_of_memory(shape,
     assert program.packs and program.streams and program.native.scratch_bytes(False) < 8 << 20
     w[-1, -1, -1, 3], w[0, 0, 5, 5] = np.nan, np.inf  # then the weights are packed before
     assert np.array_equal(fastconv.conv2d(x, w, padding=padding), overlaps(x, w, before, after), equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", [(2, 33, 3, (9, 7)), (1, 40, 1, (5, 4, 6)), (3, 64, 17, (50,))], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+def test_the_weight_gradient_of_few_outputs_has_its_lanes_across_the_channels(shape, dtype):
+    batch, channels, outputs, size = shape
+    rng = np.random.default_rng(channels)
+    x, dy = (rng.integers(-4, 5, (batch, c, *size)).astype(dtype) for c in (channels, outputs))
+    gradient, right = (getattr(module, f"conv{len(size)}d_weight") for module in (fastconv.grad, reference))
+    kernel = (outputs, channels, *(1,) * len(size))
+    np.testing.assert_array_equal(gradient(x, kernel, dy), right(x, kernel, dy))
+    if dtype == "float32":
+        dy[0, 0].flat[3], x[-1, 2].flat[5] = np.inf, np.nan
+        np.testing.assert_array_equal(gradient(x, kernel, dy), right(x, kernel, dy))

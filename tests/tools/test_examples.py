@@ -18,11 +18,13 @@ PRINTED = {
     "dense_or_convolution": (["669,706", "33,338", "digits moved right by"], "mlxtend"),
     "kinds_of_convolution": (["(b) tiled convolution", "(d) transposed convolution", "97 x 97"], "skimage"),
     "other_sizes": (["the same ones", "88 x 160", "16 x 34"], "mlxtend"),
+    "pitch": (["of 400 frames", "have the bits of the whole recording", "a step of 20 ms"], None),
     "padding": (["VALID", "10 x 10", "118 x 193"], "skimage"),
     "richardson_lucy": (["101 x 101", "668,532,736", "Fourier transforms of tiles"], None),
     "small_kernels": (["18", "25", "27", "49", "5 x 5", "7 x 7"], None),
     "stride_or_pooling": (["max pooling", "stride 2", "7,369,600", "1,950,592"], "mlxtend"),
     "unet": (["65,799", "31,518,720", "conv2d_transpose_1, conv2d_1", "by tiles of 64"], None),
+    "volume": (["conv3d_transpose_1, conv3d_1", "32 x 64 x 64 voxels by tiles of 32", "lump"], None),
     "width_or_depth": (["68,883,240", "11,398,021,120", "60,192,808", "11,513,626,624"], None),
 }
 

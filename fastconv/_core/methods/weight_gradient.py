@@ -81,11 +81,26 @@ def blocking(p: Problem) -> Blocking:
     return Blocking((1, taps[0], taps[1]), count, panel_block, (1, tile_y, tile_x), chunk_rows, parts)
 
 
+def exchanged(p: Problem) -> Problem | None:
+    """The gradient of a single tap as that where input and grad_output have changed places, if fewer vectors are
+    multiplied so: a lane for each channel in place of each of few outputs."""
+    g, lanes = p.geometry, p.machine.lanes
+    if g.groups > 1 or p.types.input != p.types.weight or prod(g.kernel_size) != 1 or g.input_size != g.output_size:
+        return None
+    if any(first != 0 for taps in p.passes[0].taps for first in taps):
+        return None
+    if p.outputs * -(-p.channels // lanes) >= p.channels * -(-p.outputs // lanes):
+        return None
+    return p._replace(geometry=g._replace(in_channels=p.outputs, out_channels=p.channels))
+
+
 class DirectGradient:
     """The gradient; of images of a few pixels a convolution of the input by grad_output, whose sums run over the images
     in the micro-kernel."""
 
     def __init__(self, p: Problem) -> None:
+        other = exchanged(p)
+        self.exchanged, p = other is not None, other or p
         self.problem, g = p, p.geometry
         self.few = (
             min(prod(g.output_size), prod(g.input_size)) <= tuned(p.machine).few_pixels
@@ -97,6 +112,8 @@ class DirectGradient:
             self.native = _native.WeightGradient(codes(p.types), p, p.passes[0], blocking(p))
 
     def run(self, x: Array, dy: Array, out: Array) -> None:
+        if self.exchanged:
+            x, dy, out = dy, x, out.swapaxes(0, 1)
         if self.few:
             self._few_pixels(x, dy, out)
             return
