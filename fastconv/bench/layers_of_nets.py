@@ -104,7 +104,6 @@ LARGE: Final = [
     *_depthwise((128, 56, 31), (256, 28, 29), (512, 14, 27), (1024, 7, 13), (64, 56, 9), (384, 14, 21)),
     *_of((1, 1, 512, 15), (1, 1, 512, 31), (1, 8, 256, 15)),
     *_of((256, 256, 16, (1, 15)), (21, 21, 16, (15, 1))),
-    *_of((128, 128, 112, 7), (128, 128, 28, 11), (64, 64, 112, 9), (128, 128, 56, 11)),
 ]  # fmt: skip
 # Kong et al. (2020), HiFi-GAN; Luo and Mesgarani (2019), Conv-TasNet; Baevski et al. (2020); Kim et al. (2018), CREPE.
 AUDIO: Final = [
@@ -116,8 +115,6 @@ AUDIO: Final = [
     *_depthwise((512, (3200,), (3,)), (256, (1000,), (31,))), *_depthwise((512, (3200,), (3,)), dilation=8),
     *_of((1, 512, (16000,), (10,), 5), (512, 512, (3199,), (3,), 2), (512, 512, (799,), (2,), 2), padding=0),
     *_of((1, 256, (16000,), (16,), 8), (1, 128, (1024,), (512,), 4)), *_of((128, 16, (256,), (64,))),
-    *_of((1026, 1, (256,), (1024,), 256), transposed=True, padding=384),  # a Fourier transform of frames, and back
-    *_of((1, 1026, (65536,), (1024,), 256), padding=384),
 ]  # fmt: skip
 # Every kernel and dilation of HiFi-GAN at half a second of 16 kHz, as wide as generators, separators and vocoders are.
 SEQUENCES: Final = [
@@ -135,9 +132,15 @@ VOLUMES: Final = [
     *_depthwise((54, (16, 56, 56), (3,) * 3), (108, (16, 28, 28), (3,) * 3), (108, (16, 28, 28), (3,) * 3, 2),
                 (216, (8, 14, 14), (3,) * 3)),
     *_of((64, 32, (16,) * 3, (2,) * 3, 2), (256, 128, (8,) * 3, (2,) * 3, 2), transposed=True, padding=0),
-    *_of((1, 16, (64,) * 3, (3,) * 3), (32, 3, (48,) * 3, (1,) * 3), (3, 64, (8, 112, 112), (3, 7, 7), 2),
-         (16, 16, (96,) * 3, (3,) * 3), (32, 32, (96,) * 3, (3,) * 3)),
+    *_of((1, 16, (64,) * 3, (3,) * 3), (32, 3, (48,) * 3, (1,) * 3), (3, 64, (8, 112, 112), (3, 7, 7), 2)),
 ]  # fmt: skip
+# The larger end of the three sets before: dense large kernels, volumes, and the Fourier transform of frames and back.
+HEAVY: Final = [
+    *_of((128, 128, 112, 7), (128, 128, 28, 11), (64, 64, 112, 9), (128, 128, 56, 11)),
+    *_of((16, 16, (96,) * 3, (3,) * 3), (32, 32, (96,) * 3, (3,) * 3)),
+    *_of((1026, 1, (256,), (1024,), 256), transposed=True, padding=384),
+    *_of((1, 1026, (65536,), (1024,), 256), padding=384),
+]
 # Layers that see one pixel: the last ones of AlexNet, VGG, ResNet and MobileNet, and those of small perceptrons.
 DENSE: Final = [
     spec
@@ -149,5 +152,6 @@ DENSE: Final = [
 NETS: Final[dict[str, list[Spec]]] = {
     "yolo": YOLO, "efficientnet": EFFICIENTNET, "convnext": CONVNEXT, "densenet": DENSENET, "inception": INCEPTION,
     "resnext": RESNEXT, "segmentation": SEGMENTATION, "superres": SUPERRES, "gan": GAN, "large": LARGE,
-    "audio": AUDIO, "sequences": SEQUENCES, "volumes": VOLUMES, "dense": DENSE,
+    "audio": AUDIO, "sequences": SEQUENCES, "volumes": VOLUMES,
+    "heavy": HEAVY, "dense": DENSE,
 }  # fmt: skip
