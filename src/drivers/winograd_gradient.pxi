@@ -133,6 +133,7 @@ cdef void winograd_gradient_task(void* job_, char* scratch, size task, fc_watch*
     product.bias = product.residual = NULL
     product.residual_row = NULL
     product.requantise = NULL
+    product.fetch = False
     product.relu, product.ahead, product.ahead_step = 0, v, 0
     if first == last or job.long_:  # (sums of few channels or outputs leave gaps)
         memset(m, 0, job.m_bytes)

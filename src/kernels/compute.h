@@ -89,7 +89,20 @@ static int NAME(pack_panel_copied)(T *to, ptrdiff_t width, const char *src, ptrd
     return 1;
 }
 
-/* Where the elements of the source are of the computing type, packing is a transpose in registers. */
+/* Where the elements of the source are of the computing type, packing copies whole vectors, the last over the one before, or
+   is a transpose in registers. */
+#define PACK_LINES(S)                                                                                               \
+    if (__builtin_types_compatible_p(S, T) && channels >= LANES) {                                                   \
+        for (ptrdiff_t p = 0; p < pixels; p++, out += ldd, src += pixel_stride) {                                    \
+            const char *in = src;                                                                                    \
+            for (ptrdiff_t c = 0; c <= channels - LANES; c += LANES)                                                 \
+                *(NAME(vec) *)(out + c) = *(const NAME(loose) *)(in + c * sizeof(T));                                \
+            if (channels % LANES)                                                                                    \
+                *(NAME(vec) *)(out + channels - LANES) =                                                             \
+                    *(const NAME(loose) *)(in + (channels - LANES) * sizeof(T));                                     \
+        }                                                                                                            \
+        return;                                                                                                      \
+    }
 #define PACK_TRANSPOSED(S)                                                                                          \
     if (__builtin_types_compatible_p(S, T) && pixel_stride == (ptrdiff_t)sizeof(S) && channel_stride > 0 &&          \
         channels >= LANES / 2 && pixels >= LANES / 2) {                                                              \
@@ -106,6 +119,7 @@ static int NAME(pack_panel_copied)(T *to, ptrdiff_t width, const char *src, ptrd
         if (finite >= 0) return finite;                                                                              \
     }
 #else
+#define PACK_LINES(S)
 #define PACK_TRANSPOSED(S)
 #define PACK_PANEL_AS_IT_LIES(S)
 #endif
@@ -430,6 +444,7 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 
 #if IS_FLOAT
 #include "fourier.h"
+#include "few.h"
 #endif
 #ifdef WITH_HALF
 #include "winograd.h"
@@ -438,14 +453,14 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #include "winograd_lines.h"
 static const fc_extra NAME(extra_kernels)[] = {
     {"strassen", strassen_kernels}, {"winograd rows", &winograd_rows_kernels}, {"winograd lines", &lines_kernels},
-    {"fourier", &NAME(fourier_kernels)},
+    {"fourier", &NAME(fourier_kernels)}, {"few", &NAME(few_kernels)},
     {NULL, NULL}
 };
 #define FAST , .winograd = WINOGRAD_KINDS, .extras = NAME(extra_kernels)
 #elif IS_FLOAT
 #include "axis.h"
 static const fc_extra NAME(extra_kernels)[] = {
-    {"fourier", &NAME(fourier_kernels)}, {"axis", &axis_kernels}, {NULL, NULL}
+    {"fourier", &NAME(fourier_kernels)}, {"few", &NAME(few_kernels)}, {"axis", &axis_kernels}, {NULL, NULL}
 };
 #define FAST , .extras = NAME(extra_kernels)
 #else
@@ -501,12 +516,14 @@ static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 #undef STRIP_ROW
 #undef STRIP_TABLE
 #undef FLAT
+#undef FEW
 #undef PACKS
 #undef PACKING
 #undef SHORT_PACK
 #undef SHORT_PACK_PANEL
 #undef SHORT_STORE
 #undef STORES
+#undef PACK_LINES
 #undef PACK_TRANSPOSED
 #undef PACK_PANEL_AS_IT_LIES
 #undef OPERANDS

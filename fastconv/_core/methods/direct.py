@@ -14,7 +14,7 @@ from .. import special
 from ..operands import Operands
 from ..passes import Pass, Triple, terms, triple, useful_taps
 from ..problem import Problem, Use
-from .direct_blocking import IN_PLACE, PLANES, SOURCES
+from .direct_blocking import FEW, IN_PLACE, PLANES, SOURCES
 from .direct_merged import merged
 from .direct_native import native_program, run_native
 from .exchange import alternatives
@@ -178,10 +178,11 @@ class DirectProgram(Program):
             if self.merged and prepared:
                 packed += self.merged.packed_bytes
         planes = 0 if channels_last or self.merged else self.native.planes()
-        scratch = planes or scratch
+        few = channels_last and not (self.merged or self.point or self.exchanged) and self.native.few()
+        scratch = 0 if few and prepared else planes or scratch
         return Told(
             tile=tile, block=f"{reduction} reduction steps", register_tile=(m.rows, m.width),
-            source=PLANES if planes else SOURCES[source],
+            source=PLANES if planes else FEW if few else SOURCES[source],
             workspace_bytes=scratch * _native.team_for(team, -(-s.images // images) * tasks, scratch),
             packed_weight_bytes=packed, multiplications=done, threads=team,
         )  # fmt: skip
