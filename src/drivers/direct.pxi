@@ -127,6 +127,7 @@ cdef class Direct(Program):
     cdef DirectPass* alternatives   # that read the input in place; without kernels where there is none
     cdef size count
     cdef bint transposed, capped
+    cdef size few_taps_bytes
     cdef object made_of
 
     def __init__(self, codes, extent, passes, blockings, in_place, bint transposed):
@@ -142,6 +143,7 @@ cdef class Direct(Program):
             self.resolve(&self.passes[i], extent, passes[i], blockings[i])
             if in_place[i] is not None:
                 self.resolve(&self.alternatives[i], extent, passes[i], in_place[i])
+        self.few_taps_bytes = 0 if self.capped else few_taps_bytes(self.passes, self.count)
 
     cdef int resolve(self, DirectPass* p, extent, pass_, blocking) except -1:
         """Every number of one pass."""
@@ -200,6 +202,11 @@ cdef class Direct(Program):
         """Whether channels-last arrays are computed with a lane a pixel, as there are few outputs."""
         return self.count == 1 and self.alternatives[0].kernels != NULL and few_fit(&self.alternatives[0])
 
+    cpdef size few_taps(self):
+        """Scratch of one thread where packed weights of several taps and few outputs are met with a lane a pixel; 0 where
+        they are not."""
+        return self.few_taps_bytes
+
     def shape(self, size i=0):
         """Planes, rows and columns of the outputs that pass i makes."""
         return self.passes[i].extent[0], self.passes[i].extent[1], self.passes[i].extent[2]
@@ -221,6 +228,7 @@ cdef class Direct(Program):
             p.weights.packed = <const char*>p.places if packed else NULL  # whether there are any is all that counts
             direct_scratch(&p)
             most = max(most, p.scratch_bytes)
+        most = max(most, self.few_taps() if packed else 0)
         return most if lies else max(most, self.planes())
 
     cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
@@ -268,6 +276,8 @@ cdef class Direct(Program):
             planes_work(work, run.passes, threads)
         elif count == 1 and few_usable(run.passes):
             few_work(work, run.passes, threads)
+        elif self.few_taps_bytes and few_taps_usable(run):
+            few_taps_work(work, run, threads)
         else:
             direct_work(work, run, threads)
         return work

@@ -183,12 +183,30 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
 }
 #endif
 
+/* So many channels of a line together, as long as there are as many. */
+#define S_STORE_PIECES(n, activation)                                                                                \
+    for (; c + (n) <= channels; c += (n)) {                                                                          \
+        typedef T piece __attribute__((vector_size((n) * sizeof(T)), aligned(1), may_alias));                        \
+        piece v = *(const piece *)(in + c);                                                                          \
+        if (bias) v += *(const piece *)(shift + c);                                                                  \
+        typedef __typeof__(v < 0) mask;                                                                              \
+        const mask below = v < 0, above = v > 6;                                                                     \
+        if ((activation) != FC_LINEAR) v = (piece)((mask)v & ~below);                                                \
+        if ((activation) == FC_RELU6) v = (piece)(((mask)v & ~above) | ((mask)((piece){0} + 6) & above));            \
+        *(piece *)(to + c) = v;                                                                                      \
+    }
+
 #define S_STORE_LINES(suffix, S, READ, WRITE, activation)                                                            \
     for (ptrdiff_t p = 0; p < pixels; p++) {                                                                         \
         const T *in = (const T *)src + p * lds;                                                                      \
         NAME(src_##suffix) *to = (NAME(src_##suffix) *)(dst + p * pixel_stride);                                     \
         const NAME(src_##suffix) *add = (const NAME(src_##suffix) *)(residual + p * residual_pixel_stride);          \
-        if (!bias && !residual)                                                                                      \
+        if (__builtin_types_compatible_p(S, T) && (activation) <= FC_RELU6 && !residual) {                           \
+            ptrdiff_t c = 0;                                                                                         \
+            S_STORE_PIECES(LANES, activation) S_STORE_PIECES(8, activation) S_STORE_PIECES(4, activation)            \
+            for (; c < channels; c++)                                                                                \
+                to[c] = (S)WRITE(NAME(activate)(bias ? in[c] + shift[c] : in[c], activation));                       \
+        } else if (!bias && !residual)                                                                               \
             for (ptrdiff_t c = 0; c < channels; c++) to[c] = (S)WRITE(NAME(activate)(in[c], activation));            \
         else if (!residual)                                                                                          \
             for (ptrdiff_t c = 0; c < channels; c++)                                                                 \
@@ -532,6 +550,7 @@ static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 #undef S_STORE
 #undef S_STORE_AS
 #undef S_STORE_LINES
+#undef S_STORE_PIECES
 #undef S_STORE_COLUMNS
 #undef S_STORE_MAPPED
 #undef S_ACTIVATE_LINE

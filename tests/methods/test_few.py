@@ -65,6 +65,65 @@ def test_whole_numbers_are_exact_and_what_is_not_finite_stays_in_its_place(case:
     np.testing.assert_array_equal(plan.run(x), conv(x, weight, bias, **options))
 
 
+TAPS = [
+    # transposed, channels, outputs, images, size, kernel, options
+    (True, 40, 3, 2, (20, 33), 4, {"stride": 2, "padding": 1}),  # phases, several bands
+    (True, 32, 2, 1, (9, 17), 3, {"stride": 2, "padding": 1, "output_padding": 1}),  # phases of unequal taps
+    (False, 36, 1, 1, (40, 19), 3, {"padding": 1}),
+    (False, 16, 4, 2, (21, 70), 5, {"padding": 4, "dilation": 2}),
+    (False, 17, 2, 1, (18, 18), 2, {}),
+]
+
+
+@pytest.mark.parametrize("activation", [None, "relu6", "tanh"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", TAPS)
+def test_few_outputs_of_several_taps_have_the_bits_of_many(case: Any, dtype: str, activation: str | None) -> None:
+    transposed, channels, outputs, images, size, kernel, more = case
+    rng = np.random.default_rng(channels)
+    x = rng.standard_normal((images, channels, *size)).astype(dtype)
+    weight = rng.standard_normal((channels, outputs, kernel, kernel)).astype(dtype)
+    bias = rng.standard_normal(outputs).astype(dtype)
+    options: dict[str, Any] = {"algorithm": "direct", **more}
+    if not transposed:
+        options["activation"] = activation
+    make = fastconv.plan_conv_transpose2d if transposed else fastconv.plan_conv2d
+
+    def laid(array: Any) -> Any:
+        return array if transposed else array.swapaxes(0, 1)
+
+    again = np.arange(80) % outputs  # as many as fill lanes
+    expected = make(x.shape, laid(weight[:, again]), bias[again], **options).run(x)[:, :outputs]
+    last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    held = np.moveaxis(laid(weight), (0, 1), (-1, -2))
+    plan = make(last.shape, held, bias, data_format="NHWC", **options)
+    np.testing.assert_array_equal(plan.run(last), np.moveaxis(expected, 1, -1))
+    for threads in (1, 3):
+        several = make(x.shape, laid(weight), bias, num_threads=threads, **options)
+        np.testing.assert_array_equal(several.run(x), expected)
+    if activation is None:
+        bare = make(x.shape, laid(weight), None, **options).run(x)
+        np.testing.assert_allclose(bare + bias[:, None, None], expected, rtol=1e-4, atol=1e-4)
+        if dtype == "float32" and fastconv.info()["isa"].startswith("avx512"):
+            assert "planes, a lane a pixel" in str(plan.explain())
+
+
+@pytest.mark.parametrize("case", TAPS[:3])
+def test_several_taps_are_exact_and_what_is_not_finite_stays_in_its_place(case: Any) -> None:
+    transposed, channels, outputs, images, size, kernel, more = case
+    rng = np.random.default_rng(channels)
+    x = rng.integers(-8, 9, (images, channels, *size)).astype(np.float32)
+    weight = rng.integers(-8, 9, (channels, outputs, kernel, kernel)).astype(np.float32)
+    weight = weight if transposed else weight.swapaxes(0, 1)
+    name = "conv_transpose2d" if transposed else "conv2d"
+    plan, conv = getattr(fastconv, f"plan_{name}"), getattr(reference, name)
+    np.testing.assert_array_equal(plan(x.shape, weight, **more).run(x), conv(x, weight, **more))
+    x[-1, 3, 0, 2] = np.nan
+    np.testing.assert_array_equal(plan(x.shape, weight, **more).run(x), conv(x, weight, **more))
+    weight[0, 0, 0, 0] = np.inf
+    np.testing.assert_array_equal(plan(x.shape, weight, **more).run(x), conv(x, weight, **more))
+
+
 def test_it_is_told() -> None:
     x, weight, bias = _arrays(CASES[1], "float32")
     plan = fastconv.plan_conv2d(x.shape, weight, bias, data_format="NHWC")

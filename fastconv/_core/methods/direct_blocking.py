@@ -19,6 +19,7 @@ IN_PLACE, REGION, GATHER = 0, 1, 2
 SOURCES = ("in place", "packed region", "gathered")
 PLANES = "planes as they lie, a lane a pixel"
 FEW = "in place, a lane a pixel"
+FEW_TAPS = "packed planes, a lane a pixel"
 MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 KB
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 UNEQUAL_BYTES = 8 << 20  # packed at most under a tile of those that are cut where fewer taps meet padding
