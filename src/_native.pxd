@@ -86,6 +86,7 @@ cdef extern from "fastconv.h" nogil:
         void* out
         const Py_ssize_t* out_row
         Py_ssize_t columns
+        int fetch
     ctypedef void (*fc_micro_kernel)(const fc_product*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_pack)(void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const char*, Py_ssize_t,
                             Py_ssize_t) noexcept nogil
@@ -178,6 +179,18 @@ cdef extern from "fastconv.h" nogil:
         fc_spread spread
         fc_winograd winograd[FC_WINOGRAD_KINDS]
         const fc_extra* extras
+    enum:
+        FC_FEW
+    ctypedef struct fc_few:
+        const char* x
+        char* y
+        const void* weight
+        const void* bias
+        Py_ssize_t x_pixel, y_pixel, channels, pixels
+        int relu
+    ctypedef struct fc_few_kernels:
+        Py_ssize_t most
+        void (*outputs[FC_FEW + 1])(const fc_few*) noexcept nogil
     ctypedef struct fc_pool_row:
         const char* x
         Py_ssize_t xd, xh, xw, xc
@@ -471,6 +484,7 @@ cdef struct Ends:              # what follows a sum while it is in the registers
     char* out
     const size* out_row
     size columns
+    bint fetch                 # the lines that the sums are written to, before they are
 
 cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,
                        size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,

@@ -8,7 +8,7 @@ from numpy import ndarray
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport fabs, rint, sqrt
-from libc.string cimport memchr, memcpy, memset, strcmp
+from libc.string cimport memchr, memcmp, memcpy, memset, strcmp
 
 cdef extern from "Python.h":
     int get_buffer "PyObject_GetBuffer"(object, Py_buffer*, int) noexcept  # leaves an exception behind
@@ -340,36 +340,6 @@ cdef void* allocate(size bytes) except NULL:
     return memory
 
 
-def lie_apart(a, b):
-    """Whether the memory that two arrays span does not overlap."""
-    cdef Arrays arrays = Arrays()
-    cdef View u, v
-    cdef char* low[2]
-    cdef char* high[2]
-    try:
-        arrays.view(a, &u, False)
-        arrays.view(b, &v, False)
-        span(&u, arrays.buffers[0].itemsize, &low[0], &high[0])
-        span(&v, arrays.buffers[1].itemsize, &low[1], &high[1])
-        return high[0] <= low[1] or high[1] <= low[0]
-    finally:
-        arrays.release()
-
-
-cdef void span(const View* array, size itemsize, char** low, char** high) noexcept nogil:
-    """The bytes that an array's elements lie in."""
-    cdef int axis
-    low[0], high[0] = array.p, array.p + itemsize
-    for axis in range(5):
-        if array.n[axis] == 0:
-            high[0] = low[0]
-            return
-        if array.s[axis] < 0:
-            low[0] += (array.n[axis] - 1) * array.s[axis]
-        else:
-            high[0] += (array.n[axis] - 1) * array.s[axis]
-
-
 cdef enum:
     FC_FILL_FROM = FC_FILL - 32768
 
@@ -428,6 +398,7 @@ cdef class Program:
         return self.bind(x, weight, packed, bias, residual, y, activation, channels_last, threads).run()
 
 
+include "drivers/planned.pxi"
 include "drivers/net.pxi"
 include "drivers/work.pxi"
 include "drivers/totals.pxi"
@@ -439,6 +410,8 @@ include "drivers/direct.pxi"
 include "drivers/direct_geometry.pxi"
 include "drivers/direct_sums.pxi"
 include "drivers/planes.pxi"
+include "drivers/few.pxi"
+include "drivers/few_taps.pxi"
 include "drivers/lanes.pxi"
 include "drivers/flat.pxi"
 include "drivers/patches.pxi"

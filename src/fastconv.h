@@ -75,6 +75,7 @@ typedef struct {
     void *out;
     const ptrdiff_t *out_row;
     ptrdiff_t columns;
+    int fetch; /* the lines of c, before they are written */
 } fc_product;
 
 /* That for so many register tiles, each the next rows x vectors of c. */
@@ -147,6 +148,21 @@ typedef struct {
 
 /* The kernels of a method that has them for itself, found by name: a table of a type of its own header. */
 typedef struct { const char *name; const void *table; } fc_extra;
+
+/* 1x1 convolution with few outputs, a lane a pixel (kernels/few.h, by the name "few"): `pixels` pixels, `x_pixel` and
+   `y_pixel` bytes apart, by weights of a panel of one vector. */
+enum { FC_FEW = 8 };
+typedef struct {
+    const char *x;
+    char *y;
+    const void *weight, *bias; /* no bias: NULL */
+    ptrdiff_t x_pixel, y_pixel, channels, pixels;
+    int relu; /* linear, relu or relu6 */
+} fc_few;
+typedef struct {
+    ptrdiff_t most; /* outputs that it is for */
+    void (*outputs[FC_FEW + 1])(const fc_few *few);
+} fc_few_kernels;
 
 /* Depthwise and grouped convolution (kernels/lanes.h): a register tile in which every lane multiplies an input of
    its own, `pixels` outputs of a row under adjacent taps, and their weight gradient. The second vector of inputs lies

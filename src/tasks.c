@@ -1,7 +1,9 @@
 /* The team of threads that a job's tasks are shared out among.
 
-   A job is over when its tasks are done, not when every thread has come: tasks are claimed from a counter, the caller
-   claims too and could do all of them; it waits only for helpers that are in the middle of a task. A helper that finds
+   A job is over when its tasks are done, not when every thread has come: tasks are claimed, first of a share that is the
+   thread's own and the same in every call like it, so that what it reads and writes is in its caches, then from the ends
+   of the others' shares; the caller claims too and could do all of them; it waits only for helpers that are in the middle
+   of a task. A helper that finds
    no job spins for a while, since in a net the next job comes within microseconds, and then sleeps.
 
    Where other processes are busy, a helper may lose its CPU in the middle of a task, and the caller would wait for it a
@@ -87,6 +89,10 @@ enum {
     ALL_HELPERS = 256,          /* of the process, unless there are more processors */
 };
 
+/* The parts that a thread takes first: those of its seat, every so many-th. Two numbers in one: below, how many it has
+   begun, and above, how many others have left of them. */
+typedef struct { _Alignas(64) _Atomic uint64_t left; } Share;
+
 typedef struct {
     fc_task work;
     void *job;
@@ -94,7 +100,7 @@ typedef struct {
     ptrdiff_t scratch_bytes, tasks, parts; /* a part is a run of tasks that one thread takes */
     int team, *stop;
     unsigned long mode;     /* of the caller's floating-point arithmetic */
-    _Atomic ptrdiff_t next; /* part */
+    Share *shares;          /* of every seat */
     atomic_int seats;       /* taken */
 } Job;
 
@@ -165,13 +171,43 @@ static inline void set_float_mode(unsigned long mode) {
 #endif
 }
 
+enum { MOST_PARTS = 1 << 30 };
+
+static void share_out(Job *job, Share *shares) {
+    job->shares = shares;
+    for (ptrdiff_t seat = 0; seat < job->team; seat++)
+        atomic_init(&shares[seat].left, (uint64_t)((job->parts - seat + job->team - 1) / job->team) << 32);
+}
+
+/* The next part for a seat; -1 where none is left. */
+static ptrdiff_t claim(Job *job, int seat) {
+    for (int i = 0; i < job->team; i++) {
+        const int of = seat + i < job->team ? seat + i : seat + i - job->team;
+        uint64_t left = atomic_load_explicit(&job->shares[of].left, memory_order_relaxed);
+        for (ptrdiff_t begun, end; (begun = left & UINT32_MAX) < (end = left >> 32);)
+            if (atomic_compare_exchange_weak_explicit(&job->shares[of].left, &left,
+                                                      i ? left - ((uint64_t)1 << 32) : left + 1, memory_order_relaxed,
+                                                      memory_order_relaxed))
+                return of + (i ? end - 1 : begun) * job->team;
+    }
+    return -1;
+}
+
+static int all_claimed(Job *job) {
+    for (int seat = 0; seat < job->team; seat++) {
+        const uint64_t left = atomic_load_explicit(&job->shares[seat].left, memory_order_relaxed);
+        if ((left & UINT32_MAX) < left >> 32) return 0;
+    }
+    return 1;
+}
+
 /* Claims parts until none is left; `longest`: the nanoseconds of the one that took most. */
 static void take_parts(Job *job, int seat, fc_watch *watch, int64_t *longest) {
     char *scratch = job->scratch ? job->scratch + seat * job->scratch_bytes : NULL;
     const ptrdiff_t each = job->tasks / job->parts, more = job->tasks % job->parts;
     ptrdiff_t part;
     int64_t before = longest ? nanoseconds() : 0;
-    while ((part = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->parts) {
+    while ((part = claim(job, seat)) >= 0) {
         const ptrdiff_t begin = part * each + (part < more ? part : more), end = begin + each + (part < more);
         for (ptrdiff_t task = begin; task < end && !fc_interrupted(watch); task++)
             job->work(job->job, scratch, task, watch);
@@ -343,9 +379,8 @@ static void take_a_seat(void *of) {
     if (seat >= job->team) return;
     set_float_mode(job->mode);
     do
-        if ((task = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->tasks)
-            job->work(job->job, scratch, task, &watch);
-    while (task < job->tasks && nanoseconds() < seats->until);
+        if ((task = claim(job, seat)) >= 0) job->work(job->job, scratch, task, &watch);
+    while (task >= 0 && nanoseconds() < seats->until);
     set_float_mode(own);
 }
 
@@ -359,7 +394,7 @@ static int run_on_host(fc_parallel parallel, int threads, Job *job, fc_look look
             seats.until = INT64_MAX, take_a_seat(&seats); /* a handler forked: the child does the rest */
         else
             parallel(take_a_seat, &seats, (unsigned)threads, 0);
-        if (atomic_load(&job->next) >= job->tasks) return *job->stop;
+        if (all_claimed(job)) return *job->stop;
         if (look && look()) return *job->stop = 1;
     }
 }
@@ -368,12 +403,15 @@ int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch
                  int even, fc_look look) {
     if (wanted > tasks) wanted = (int)tasks;
     if (wanted > 1 && wanted > omp_get_thread_limit()) wanted = omp_get_thread_limit();
+    if (wanted > MOST_HELPERS + 1) wanted = MOST_HELPERS + 1;
     const fc_parallel parallel = atomic_load(&host_parallel);
     if (wanted <= 1 || alone || omp_in_parallel() || (parallel && atomic_load(&host_inside)()))
         return run_alone(work, arguments, scratch, tasks, look); /* within a region every thread has work of its own */
     if (parallel) {
         int stop = 0;
-        Job job = {work, arguments, scratch, scratch_bytes, tasks, tasks, wanted, &stop, float_mode(), 0, 1};
+        Share shares[wanted];
+        Job job = {work, arguments, scratch, scratch_bytes, tasks, tasks, wanted, &stop, float_mode(), NULL, 1};
+        share_out(&job, shares);
         return run_on_host(parallel, wanted, &job, look);
     }
     Team *team = take_team();
@@ -383,7 +421,10 @@ int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch
     if (threads == 1) {
         stop = run_alone(work, arguments, scratch, tasks, look);
     } else {
-        Job job = {work, arguments, scratch, scratch_bytes, tasks, even ? threads : tasks, threads, &stop, float_mode(), 0, 1};
+        Share shares[threads];
+        const ptrdiff_t parts = even ? threads : tasks < MOST_PARTS ? tasks : MOST_PARTS;
+        Job job = {work, arguments, scratch, scratch_bytes, tasks, parts, threads, &stop, float_mode(), NULL, 1};
+        share_out(&job, shares);
         atomic_fetch_add(&working, threads);
         stop = run_on(team, threads, &job, look);
         atomic_fetch_sub(&working, threads);

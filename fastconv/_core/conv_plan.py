@@ -72,6 +72,8 @@ class ConvPlan:
         self._layout = layout(data_format, len(g.input_size))
         self._batched, self._transposed = batched, transposed
         self._activation, self._algorithm, self._threads, self._most = activation, algorithm, threads, most
+        self._planned: _native.Planned | None = None  # arrays that go to the driver as they lie
+        self._code, self._last = ACTIVATIONS[activation], self._layout.channels_last
         self._weight: Array | None = None
         self._bias: Array | None = None if bias is None else bias.copy()
         here, there = (g.in_channels, *g.input_size), (g.out_channels, *g.output_size)
@@ -99,7 +101,8 @@ class ConvPlan:
         self._own_shape_alone = self._layout.weight_from_logical(shape_alone)
         self._own_input = self._layout.from_logical_shape((g.batch, *self._input))[1:]
         self._own_output = self._layout.from_logical_shape((g.batch, *self._output))[1:]
-        self._axes = len(self._own_input) + 1
+        if batched:
+            self._planned = _native.Planned(self.dtype, self._own_input, self._own_output, not self._last)
 
     def __copy__(self) -> ConvPlan:
         return self
@@ -190,23 +193,14 @@ class ConvPlan:
             Where `pools` is False, or for arrays that are not as said above.
         """
         channels, *size = self._output
-        if not (
-            self.pools
-            and self._plain(input, None, None)
-            and type(out) is np.ndarray
-            and out.dtype == self.dtype
-            and out.shape == (input.shape[0], *(n // 2 for n in size), channels)
-            and out.flags.carray
-            and _native.lie_apart(input, out)
-        ):
+        pooled = *(n // 2 for n in size), channels
+        if not (self.pools and _native.Planned(self.dtype, self._own_input, pooled, False).takes(input, out)):
             raise ConvError(
                 f"run_pooled takes an input as planned and, apart from it, a C-contiguous out of half the rows "
                 f"and columns, of a plan that pools (here {self.pools}), but got input of shape {np.shape(input)} and "
                 f"out of shape {np.shape(out)}. Use run, then max_pool2d."
             )
-        self._program.pooled(
-            input, self._own_shape_alone, self._packed, self._bias, out, ACTIVATIONS[self._activation]
-        )
+        self._program.pooled(input, self._own_shape_alone, self._packed, self._bias, out, self._code)
         return out
 
     def explain(self) -> ConvExplanation:
@@ -218,35 +212,6 @@ class ConvPlan:
             As from `fastconv.explain_conv2d`.
         """
         return self._explanation
-
-    def _plain(self, input: Any, out: Any, residual: Any) -> bool:
-        """Whether the arrays are as most are, so that they go to the driver as they lie: a few microseconds less."""
-        if (
-            self._weight is not None
-            or type(input) is not np.ndarray
-            or input.dtype != self.dtype
-            or input.ndim != self._axes
-            or input.shape[1:] != self._own_input
-            or not self._batched
-            or not (self._layout.channels_last or input.flags.c_contiguous)
-        ):
-            return False
-        shape = (input.shape[0], *self._own_output)
-        for array in (out, residual):
-            if array is not None and not (
-                type(array) is np.ndarray
-                and array.dtype == self.dtype
-                and array.shape == shape
-                and array.flags.c_contiguous
-            ):
-                return False
-        if out is None:
-            return True
-        return (
-            out.flags.carray
-            and _native.lie_apart(input, out)
-            and (residual is None or _native.lie_apart(residual, out))
-        )
 
     def run(self, input: Any, out: Array | None = None, *, residual: Any = None) -> Array:
         """Convolve a batch.
@@ -272,12 +237,11 @@ class ConvPlan:
         ConvTypeError
             For another element type.
         """
-        if self._plain(input, out, residual):
+        if self._planned is not None and self._planned.takes(input, out, residual):
             if out is None:
                 out = empty((input.shape[0], *self._own_output), self.dtype)
             self._program.run(
-                input, self._own_shape_alone, self._packed, self._bias, residual, out, ACTIVATIONS[self._activation],
-                self._layout.channels_last,
+                input, self._own_shape_alone, self._packed, self._bias, residual, out, self._code, self._last
             )  # fmt: skip
             if not self._program.covers:
                 to_logical = self._layout.to_logical
@@ -317,9 +281,7 @@ class ConvPlan:
         if self._weight is not None:
             self._run_integers(x, add, y)
         elif y.size:
-            self._program.run(
-                x, self._shape_alone, self._packed, self._bias, add, y, ACTIVATIONS[self._activation], False
-            )
+            self._program.run(x, self._shape_alone, self._packed, self._bias, add, y, self._code, False)
             if not self._program.covers:
                 write_rest(self._problem, y, self._bias, add)
         finish()

@@ -160,7 +160,7 @@ cdef void direct_met(const DirectPass* p, const Tile* t, Met* met) noexcept nogi
 
 cdef const char* direct_panel(const DirectPass* p, char* scratch, size group, size panel, bint* finite) noexcept nogil:
     """The packed weights of one panel, and whether all are finite."""
-    cdef HeldPanel* held = <HeldPanel*>scratch
+    cdef Held* held = <Held*>scratch
     if p.weights.packed != NULL:
         finite[0] = p.weights.finite
         return packed_panel(&p.weights, group, panel)
@@ -193,20 +193,29 @@ cdef void direct_tile(const DirectPass* p, size task, Tile* t) noexcept nogil:
     t.pixels = t.images * volume(t.shape)
 
 
-cdef const char* direct_input(const DirectPass* p, const Tile* t, const Met* met, char* region,
-                              size* a_row) noexcept nogil:
-    """The input under a tile, packed or as it lies, and where every pixel's part of it begins."""
+cdef void direct_lay_out(const DirectPass* p, const Tile* t, size* a_row) noexcept nogil:
+    """Where the part of every pixel of a tile begins in its input, as `direct_input` gives it."""
+    cdef size element = p.kernels.input_size, plane = p.region_rows * p.region_columns
+    if p.source == GATHER:
+        lay_out(a_row, 1, t.pixels, 0, p.kc)
+    elif p.source == IN_PLACE:
+        lay_out_tile(a_row, t.images, p.x.s[0] // element, t.shape, p.stride[0] * p.x.s[4] // element,
+                     p.stride[1] * p.x.s[2] // element, p.stride[2] * p.x.s[3] // element)
+    else:
+        lay_out_tile(a_row, t.images, image_region(p), t.shape, p.step[0] * plane * p.ld,
+                     p.step[1] * p.region_columns * p.ld, p.step[2] * p.ld)
+
+
+cdef const char* direct_input(const DirectPass* p, const Tile* t, const Met* met, char* region) noexcept nogil:
+    """The input under a tile, packed or as it lies."""
     cdef const fc_kernels* kernels = p.kernels
     cdef size first[3]
     cdef size shape[3]
     cdef size m, plane, element = kernels.input_size
     cdef int axis
     if p.source == GATHER:
-        lay_out(a_row, 1, t.pixels, 0, p.kc)
         return region
     if p.source == IN_PLACE:
-        lay_out_tile(a_row, t.images, p.x.s[0] // element, t.shape, p.stride[0] * p.x.s[4] // element,
-                     p.stride[1] * p.x.s[2] // element, p.stride[2] * p.x.s[3] // element)
         return (p.x.p + t.image * p.x.s[0] + t.group * p.channels * p.x.s[1]
                 + (t.first[0] * p.stride[0] + p.low[0]) * p.x.s[4] + (t.first[1] * p.stride[1] + p.low[1]) * p.x.s[2]
                 + (t.first[2] * p.stride[2] + p.low[2]) * p.x.s[3])
@@ -220,6 +229,4 @@ cdef const char* direct_input(const DirectPass* p, const Tile* t, const Met* met
         for m in range(t.images):
             pack_planes(kernels, p.x_code, &p.x, t.image + m, t.group * p.channels, p.channels, first, p.pick, shape,
                         plane, p.region_columns, p.mode, p.ld, region + m * image_region(p) * element)
-    lay_out_tile(a_row, t.images, image_region(p), t.shape, p.step[0] * plane * p.ld,
-                 p.step[1] * p.region_columns * p.ld, p.step[2] * p.ld)
     return region

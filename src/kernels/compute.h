@@ -89,7 +89,20 @@ static int NAME(pack_panel_copied)(T *to, ptrdiff_t width, const char *src, ptrd
     return 1;
 }
 
-/* Where the elements of the source are of the computing type, packing is a transpose in registers. */
+/* Where the elements of the source are of the computing type, packing copies whole vectors, the last over the one before, or
+   is a transpose in registers. */
+#define PACK_LINES(S)                                                                                               \
+    if (__builtin_types_compatible_p(S, T) && channels >= LANES) {                                                   \
+        for (ptrdiff_t p = 0; p < pixels; p++, out += ldd, src += pixel_stride) {                                    \
+            const char *in = src;                                                                                    \
+            for (ptrdiff_t c = 0; c <= channels - LANES; c += LANES)                                                 \
+                *(NAME(vec) *)(out + c) = *(const NAME(loose) *)(in + c * sizeof(T));                                \
+            if (channels % LANES)                                                                                    \
+                *(NAME(vec) *)(out + channels - LANES) =                                                             \
+                    *(const NAME(loose) *)(in + (channels - LANES) * sizeof(T));                                     \
+        }                                                                                                            \
+        return;                                                                                                      \
+    }
 #define PACK_TRANSPOSED(S)                                                                                          \
     if (__builtin_types_compatible_p(S, T) && pixel_stride == (ptrdiff_t)sizeof(S) && channel_stride > 0 &&          \
         channels >= LANES / 2 && pixels >= LANES / 2) {                                                              \
@@ -106,6 +119,7 @@ static int NAME(pack_panel_copied)(T *to, ptrdiff_t width, const char *src, ptrd
         if (finite >= 0) return finite;                                                                              \
     }
 #else
+#define PACK_LINES(S)
 #define PACK_TRANSPOSED(S)
 #define PACK_PANEL_AS_IT_LIES(S)
 #endif
@@ -169,12 +183,30 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
 }
 #endif
 
+/* So many channels of a line together, as long as there are as many. */
+#define S_STORE_PIECES(n, activation)                                                                                \
+    for (; c + (n) <= channels; c += (n)) {                                                                          \
+        typedef T piece __attribute__((vector_size((n) * sizeof(T)), aligned(1), may_alias));                        \
+        piece v = *(const piece *)(in + c);                                                                          \
+        if (bias) v += *(const piece *)(shift + c);                                                                  \
+        typedef __typeof__(v < 0) mask;                                                                              \
+        const mask below = v < 0, above = v > 6;                                                                     \
+        if ((activation) != FC_LINEAR) v = (piece)((mask)v & ~below);                                                \
+        if ((activation) == FC_RELU6) v = (piece)(((mask)v & ~above) | ((mask)((piece){0} + 6) & above));            \
+        *(piece *)(to + c) = v;                                                                                      \
+    }
+
 #define S_STORE_LINES(suffix, S, READ, WRITE, activation)                                                            \
     for (ptrdiff_t p = 0; p < pixels; p++) {                                                                         \
         const T *in = (const T *)src + p * lds;                                                                      \
         NAME(src_##suffix) *to = (NAME(src_##suffix) *)(dst + p * pixel_stride);                                     \
         const NAME(src_##suffix) *add = (const NAME(src_##suffix) *)(residual + p * residual_pixel_stride);          \
-        if (!bias && !residual)                                                                                      \
+        if (__builtin_types_compatible_p(S, T) && (activation) <= FC_RELU6 && !residual) {                           \
+            ptrdiff_t c = 0;                                                                                         \
+            S_STORE_PIECES(LANES, activation) S_STORE_PIECES(8, activation) S_STORE_PIECES(4, activation)            \
+            for (; c < channels; c++)                                                                                \
+                to[c] = (S)WRITE(NAME(activate)(bias ? in[c] + shift[c] : in[c], activation));                       \
+        } else if (!bias && !residual)                                                                               \
             for (ptrdiff_t c = 0; c < channels; c++) to[c] = (S)WRITE(NAME(activate)(in[c], activation));            \
         else if (!residual)                                                                                          \
             for (ptrdiff_t c = 0; c < channels; c++)                                                                 \
@@ -437,6 +469,7 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 
 #if IS_FLOAT
 #include "fourier.h"
+#include "few.h"
 #endif
 #ifdef WITH_HALF
 #include "winograd.h"
@@ -445,14 +478,14 @@ S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
 #include "winograd_lines.h"
 static const fc_extra NAME(extra_kernels)[] = {
     {"strassen", strassen_kernels}, {"winograd rows", &winograd_rows_kernels}, {"winograd lines", &lines_kernels},
-    {"fourier", &NAME(fourier_kernels)},
+    {"fourier", &NAME(fourier_kernels)}, {"few", &NAME(few_kernels)},
     {NULL, NULL}
 };
 #define FAST , .winograd = WINOGRAD_KINDS, .extras = NAME(extra_kernels)
 #elif IS_FLOAT
 #include "axis.h"
 static const fc_extra NAME(extra_kernels)[] = {
-    {"fourier", &NAME(fourier_kernels)}, {"axis", &axis_kernels}, {NULL, NULL}
+    {"fourier", &NAME(fourier_kernels)}, {"few", &NAME(few_kernels)}, {"axis", &axis_kernels}, {NULL, NULL}
 };
 #define FAST , .extras = NAME(extra_kernels)
 #else
@@ -509,12 +542,14 @@ static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 #undef STRIP_ROW
 #undef STRIP_TABLE
 #undef FLAT
+#undef FEW
 #undef PACKS
 #undef PACKING
 #undef SHORT_PACK
 #undef SHORT_PACK_PANEL
 #undef SHORT_STORE
 #undef STORES
+#undef PACK_LINES
 #undef PACK_TRANSPOSED
 #undef PACK_PANEL_AS_IT_LIES
 #undef OPERANDS
@@ -523,6 +558,7 @@ static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 #undef S_STORE
 #undef S_STORE_AS
 #undef S_STORE_LINES
+#undef S_STORE_PIECES
 #undef S_STORE_COLUMNS
 #undef S_STORE_MAPPED
 #undef S_ACTIVATE_LINE

@@ -181,6 +181,7 @@ static inline void transpose_bytes(uint8_t *to, ptrdiff_t ldd, const char *src, 
 #define PACK_TRANSPOSED(S)
 #endif
 #define FLIP(S) ((S)-1 < 0 && (T)-1 > 0 ? 0x80 : 0) /* a sign taken off (READ_SIGNED) */
+#define PACK_LINES(S)
 #include "pack.h"
 
 /* [tap y][tap x][channel / STEPS][width][STEPS], zeros behind channels that are no multiple of it. */
@@ -227,6 +228,7 @@ static const fc_kernels NAME(kernels) = {
 #undef MICRO_12
 #undef ROW_6
 #undef ROW_12
+#undef PACK_LINES
 #undef PACK_TRANSPOSED
 #undef FLIP
 #undef PACK_PANEL

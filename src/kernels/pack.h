@@ -1,4 +1,5 @@
-/* Packing, for every type that what is packed may lie in: PACK_TRANSPOSED(S) is tried first where pixels lie side by side. */
+/* Packing, for every type that what is packed may lie in: PACK_LINES(S) is tried first where channels lie side by side,
+   PACK_TRANSPOSED(S) where pixels do. */
 #define S_PACK_PIXELS(suffix, S, READ)                                                                                     \
     typedef S NAME(src_##suffix) __attribute__((aligned(1), may_alias));                                             \
     static void NAME(pack_##suffix)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src, \
@@ -6,6 +7,7 @@
         T *out = dst;                                                                                                \
         if (channel_stride == (ptrdiff_t)sizeof(S)) {                                                                \
             if (pixel_stride == channels * channel_stride && ldd == channels) channels *= pixels, pixels = 1;        \
+            PACK_LINES(S)                                                                                            \
             for (ptrdiff_t p = 0; p < pixels; p++, out += ldd, src += pixel_stride) {                                \
                 const NAME(src_##suffix) *in = (const NAME(src_##suffix) *)src;                                      \
                 for (ptrdiff_t c = 0; c < channels; c++) out[c] = (T)READ(in[c]);                                    \

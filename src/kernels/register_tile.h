@@ -36,33 +36,44 @@ static inline __attribute__((always_inline)) NAME(vec) NAME(at_most_six)(NAME(ve
     return (NAME(vec))(((__typeof__(above))v & ~above) | ((__typeof__(above))six & above));
 }
 
+/* What tiles share is read from memory again for each tile of one vector, whose rows take all registers for numbers: GCC
+   would keep the rest in vector registers, and moves from there wait behind the multiply-adds of the tile before (8 rows
+   of 32 steps took 72 cycles beside their 256, now 12). */
+#ifndef IN_MEMORY
+#define IN_MEMORY(x) __asm__ volatile("" : "+m"(x))
+#endif
+
 static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, const int vectors,
                                                               const fc_product *product, ptrdiff_t tiles) {
-    const fc_product p = *product;
-    const INPUTS *a = p.a;
-    const WEIGHTS *b = p.b;
-    const SUM *bias = p.bias, *residual = p.residual;
-    SUM *c = p.c;
-    const ptrdiff_t *a_row = p.a_row, *c_row = p.c_row, *residual_row = p.residual_row;
-#ifdef PUT_BYTES
-    const ptrdiff_t *out_row = p.out_row;
-#endif
-    const char *ahead = p.ahead;
-    for (; tiles > 0; tiles--, a_row += rows, c_row += rows) {
+    struct {
+        fc_product of;
+        const fc_segment *segment;
+        ptrdiff_t segments, tiles;
+    } now = {*product, NULL, 0, tiles};
+    const char *ahead = product->ahead;
+    fc_product *const p = &now.of;
+    for (; now.tiles > 0; now.tiles--, p->a_row += rows, p->c_row += rows) {
+        if (vectors == 1) IN_MEMORY(now);
+        const INPUTS *const a = p->a;
+        SUM *const c = p->c;
         NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
         const INPUTS *row[FC_MAX_ROWS];
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int j = 0; j < vectors; j++)
-                acc[i][j] = p.accumulate                ? *(const NAME(vec) *)(c + c_row[i] + j * LANES)
-                            : BEGINS_WITH_BIAS && bias ? *(const NAME(vec) *)(bias + j * LANES)
-                                                       : (NAME(vec)){0};
-        UNROLL for (int i = 0; i < rows; i++) row[i] = a + a_row[i];
-        for (ptrdiff_t s = 0; s < p.segments; s++) {
-            const WEIGHTS *panel = b + p.segment[s].b * p.ldb;
-            ptrdiff_t at = p.segment[s].a;
-            for (ptrdiff_t k = p.segment[s].k; k > 0; k -= TILE_K, panel += TILE_K * p.ldb) {
+                acc[i][j] = p->accumulate                  ? *(const NAME(vec) *)(c + p->c_row[i] + j * LANES)
+                            : BEGINS_WITH_BIAS && p->bias ? *(const NAME(vec) *)((const SUM *)p->bias + j * LANES)
+                                                          : (NAME(vec)){0};
+        UNROLL for (int i = 0; i < rows; i++) row[i] = a + p->a_row[i];
+        if (vectors == VECTORS && p->fetch)
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(c + p->c_row[i] + j * LANES, 1, 3);
+        for (now.segment = p->segment, now.segments = p->segments; now.segments > 0; now.segments--, now.segment++) {
+            if (vectors == 1) IN_MEMORY(now);
+            const WEIGHTS *panel = (const WEIGHTS *)p->b + now.segment->b * p->ldb;
+            ptrdiff_t at = now.segment->a;
+            for (ptrdiff_t k = now.segment->k; k > 0; k -= TILE_K, panel += TILE_K * p->ldb) {
                 if (vectors > 1) /* the loads of narrow tiles are as many as their multiply-adds */
-                    UNROLL for (int step = 0; step < TILE_K; step++, ahead += p.ahead_step)
+                    UNROLL for (int step = 0; step < TILE_K; step++, ahead += p->ahead_step)
                         __builtin_prefetch(ahead, 0, 2);
 #ifdef MULTIPLY
                 NAME(vec) w[FC_MAX_VECTORS];
@@ -73,7 +84,7 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
                 }
                 at += TILE_K;
 #else
-                UNROLL for (int step = 0; step < TILE_K; step++, at += p.step) {
+                UNROLL for (int step = 0; step < TILE_K; step++, at += p->step) {
 #if TILE_K > 1 && defined(__AVX512F__) /* what the steps share is read again: it would take registers */
                     __asm__ volatile("" : : : "memory");
 #endif
@@ -87,32 +98,33 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
 #endif
             }
         }
-        if (bias && (p.accumulate || !BEGINS_WITH_BIAS))
+        if (vectors == 1) IN_MEMORY(now);
+        if (p->bias && (p->accumulate || !BEGINS_WITH_BIAS))
             UNROLL for (int j = 0; j < vectors; j++) {
-                NAME(vec) shift = *(const NAME(vec) *)(bias + j * LANES);
+                NAME(vec) shift = *(const NAME(vec) *)((const SUM *)p->bias + j * LANES);
                 UNROLL for (int i = 0; i < rows; i++) acc[i][j] += shift;
             }
 #ifdef PUT_BYTES
-        if (p.requantise) {
-            PUT_BYTES(rows, vectors, acc, &p, out_row);
-            out_row += rows;
+        if (p->requantise) {
+            PUT_BYTES(rows, vectors, acc, p, p->out_row);
+            p->out_row += rows;
             continue;
         }
 #endif
-        if (residual) {
+        if (p->residual) {
             UNROLL for (int i = 0; i < rows; i++)
                 UNROLL for (int j = 0; j < vectors; j++)
-                    acc[i][j] += *(const NAME(vec) *)(residual + residual_row[i] + j * LANES);
-            residual_row += rows;
+                    acc[i][j] += *(const NAME(vec) *)((const SUM *)p->residual + p->residual_row[i] + j * LANES);
+            p->residual_row += rows;
         }
-        if (p.relu)
+        if (p->relu)
             UNROLL for (int i = 0; i < rows; i++)
                 UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(relu)(acc[i][j]);
-        if (p.relu == FC_RELU6)
+        if (p->relu == FC_RELU6)
             UNROLL for (int i = 0; i < rows; i++)
                 UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(at_most_six)(acc[i][j]);
         UNROLL for (int i = 0; i < rows; i++)
-            UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(c + c_row[i] + j * LANES) = acc[i][j];
+            UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)((SUM *)p->c + p->c_row[i] + j * LANES) = acc[i][j];
     }
 }
 #undef SUM

@@ -1,6 +1,6 @@
 /* Transposes in registers, for what lies channels-first in the caller's arrays: activations in NCHW, weights in OIHW.
    Included by compute.h for every computing type. The perfect shuffle of log2(LANES) stages, each of which interleaves
-   the first half of the rows with the second, leaves the transpose. */
+   the first half of the rows with the second, leaves the transpose; sixteen lanes go by quarters. */
 
 typedef T NAME(loose) __attribute__((vector_size(LANES * sizeof(T)), aligned(1), may_alias));
 
@@ -23,12 +23,35 @@ typedef T NAME(loose) __attribute__((vector_size(LANES * sizeof(T)), aligned(1),
 #define LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
 #define HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #else
-#define LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-#define HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#define UNPACK(a, b, i, j)                                                                                          \
+    __builtin_shufflevector(a, b, i, 16 + i, j, 16 + j, 4 + i, 20 + i, 4 + j, 20 + j, 8 + i, 24 + i, 8 + j, 24 + j,  \
+                            12 + i, 28 + i, 12 + j, 28 + j)
+typedef double NAME(halves) __attribute__((vector_size(LANES * sizeof(T)))); /* of two elements each */
+#define PAIRS(a, b, i)                                                                                              \
+    (NAME(vec))__builtin_shufflevector((NAME(halves))a, (NAME(halves))b, i, 8 + i, 2 + i, 10 + i, 4 + i, 12 + i,     \
+                                       6 + i, 14 + i)
+#define QUARTERS(a, b, i)                                                                                           \
+    __builtin_shufflevector(a, b, 4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3, 4 * i + 8, 4 * i + 9, 4 * i + 10,          \
+                            4 * i + 11, 4 * i + 16, 4 * i + 17, 4 * i + 18, 4 * i + 19, 4 * i + 24, 4 * i + 25,      \
+                            4 * i + 26, 4 * i + 27)
 #endif
 
 static inline __attribute__((always_inline)) void NAME(transpose_block)(NAME(vec) *v) {
-#if SHUFFLES
+#if SHUFFLES && LANES == 16
+    /* Within quarters of vectors, which takes fewer cycles than permuting whole ones, then quarters: the rows of four become
+       t[4 * of the rows + column], of which a quarter each is in a column four apart. */
+    NAME(vec) t[LANES];
+    UNROLL_LANES for (int i = 0; i < LANES; i += 4) {
+        const NAME(vec) a = UNPACK(v[i], v[i + 1], 0, 1), b = UNPACK(v[i], v[i + 1], 2, 3);
+        const NAME(vec) c = UNPACK(v[i + 2], v[i + 3], 0, 1), d = UNPACK(v[i + 2], v[i + 3], 2, 3);
+        t[i] = PAIRS(a, c, 0), t[i + 1] = PAIRS(a, c, 1), t[i + 2] = PAIRS(b, d, 0), t[i + 3] = PAIRS(b, d, 1);
+    }
+    UNROLL_LANES for (int i = 0; i < 4; i++) {
+        const NAME(vec) a = QUARTERS(t[i], t[4 + i], 0), b = QUARTERS(t[i], t[4 + i], 1);
+        const NAME(vec) c = QUARTERS(t[8 + i], t[12 + i], 0), d = QUARTERS(t[8 + i], t[12 + i], 1);
+        v[i] = QUARTERS(a, c, 0), v[8 + i] = QUARTERS(a, c, 1), v[4 + i] = QUARTERS(b, d, 0), v[12 + i] = QUARTERS(b, d, 1);
+    }
+#elif SHUFFLES
     UNROLL_LANES for (int stage = 1; stage < LANES; stage *= 2) {
         NAME(vec) t[LANES];
         UNROLL_LANES for (int i = 0; i < LANES / 2; i++)
@@ -126,6 +149,11 @@ static int NAME(transpose_lines)(T *dst, ptrdiff_t width, const char *src, ptrdi
 }
 #endif
 
+enum { NAME(shuffles) = SHUFFLES }; /* whether blocks are transposed in registers */
+
 #undef LOW
 #undef HIGH
+#undef UNPACK
+#undef PAIRS
+#undef QUARTERS
 #undef SHUFFLES

@@ -34,14 +34,14 @@ MUTATIONS = [
     Mutation(
         "register tile: the last step of a run is dropped",
         _TILE,
-        "for (ptrdiff_t k = p.segment[s].k; k > 0;",
-        "for (ptrdiff_t k = p.segment[s].k; k > 1;",
+        "for (ptrdiff_t k = now.segment->k; k > 0;",
+        "for (ptrdiff_t k = now.segment->k; k > 1;",
     ),
     Mutation(
         "register tile: earlier blocks of the reduction are lost",
         _TILE,
-        "acc[i][j] = p.accumulate  ",
-        "acc[i][j] = p.accumulate > 1",
+        "acc[i][j] = p->accumulate  ",
+        "acc[i][j] = p->accumulate > 1",
     ),
     Mutation(
         "packing: a block's last pixel is left out",

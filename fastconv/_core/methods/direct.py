@@ -14,7 +14,7 @@ from .. import special
 from ..operands import Operands
 from ..passes import Pass, Triple, terms, triple, useful_taps
 from ..problem import Problem
-from .direct_blocking import IN_PLACE, PLANES, SOURCES
+from .direct_blocking import FEW, FEW_TAPS, IN_PLACE, PLANES, SOURCES
 from .direct_merged import merged
 from .direct_native import native_program, run_native
 from .exchange import alternatives
@@ -86,7 +86,8 @@ class DirectProgram(Program):
         self.packs = packs_first(s)
         self.streams = bool(s.passes) and self.native.streams()
         self.point, self.exchanged, self.whole = alternatives(p, s.passes) if p else (None, None, False)
-        self.merged = merged(s) if p and self.merges else None
+        self.few_taps = s.held and self.native.few_taps() > 0
+        self.merged = merged(s) if p and self.merges and not self.few_taps else None
         self.plain = not (self.point or self.exchanged or self.merged or self.packs)
         self.single = len(s.passes) == 1
         self.apart = [self.native] if self.single else []  # made when weights are packed for several passes
@@ -108,6 +109,8 @@ class DirectProgram(Program):
             self._held(Operands(x, weight, None, bias, residual, out, activation, channels_last), packed)
         elif packed is None and self.plain:
             self.native.run(x, weight, None, bias, residual, out, activation, channels_last, self.threads)
+        elif packed is not None and self.few_taps:
+            self.native.run(x, weight, packed, bias, residual, out, activation, channels_last, self.threads)
         elif packed is not None and self.single:
             self.native.run(x, weight, packed[0], bias, residual, out, activation, channels_last, self.threads)
         elif packed is not None:
@@ -180,10 +183,12 @@ class DirectProgram(Program):
             if self.merged and prepared:
                 packed += self.merged.packed_bytes
         planes = 0 if channels_last or self.merged else self.native.planes()
-        scratch = planes or scratch
+        few = channels_last and not (self.merged or self.point or self.exchanged) and self.native.few()
+        few_taps = self.native.few_taps() if prepared and self.few_taps else 0
+        scratch = few_taps or (0 if few and prepared else planes or scratch)
         return Told(
             tile=tile, block=f"{reduction} reduction steps", register_tile=(m.rows, m.width),
-            source=PLANES if planes else SOURCES[source],
+            source=FEW_TAPS if few_taps else PLANES if planes else FEW if few else SOURCES[source],
             workspace_bytes=scratch * _native.team_for(team, -(-s.images // images) * tasks, scratch),
             packed_weight_bytes=packed, multiplications=done, threads=team,
         )  # fmt: skip

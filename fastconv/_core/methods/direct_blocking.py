@@ -12,19 +12,21 @@ from ..passes import AXES, Edges, Pass, Triple, even, span, triple
 from ..problem import Machine
 from ..record import NamedTuple
 from .direct_tiles import best_cut
-from .method import Sums, split
+from .method import LONG_SUM, Sums, split
 
 # Where the register tiles read their pixels (drivers/direct.pxi).
 IN_PLACE, REGION, GATHER = 0, 1, 2
 SOURCES = ("in place", "packed region", "gathered")
 PLANES = "planes as they lie, a lane a pixel"
+FEW = "in place, a lane a pixel"
+FEW_TAPS = "packed planes, a lane a pixel"
 MOST_PIXELS = 768  # outputs of a tile: their sums (one panel) take at most 192 KB
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 UNEQUAL_BYTES = 8 << 20  # packed at most under a tile of those that are cut where fewer taps meet padding
 FAR_APART = 4  # times as many pixels are under a tile as under one output, or fewer
 
 
-WEIGHT_SLICE, REGION_SHARE = 8, 48  # of the second-level cache, in 128ths: weights under a register tile, packed input
+WEIGHT_SLICE, REGION_SHARE = 32, 48  # of the second-level cache, in 128ths: weights under a register tile, packed input
 
 
 class Tuned:
@@ -147,6 +149,13 @@ def walk_cycles(s: Sums, images: int) -> float:
     return total
 
 
+def even_reduction(steps: int, most: int, tile_k: int) -> int:
+    """Steps of a block of the reduction, about `most`: blocks as equal as can be. None has so few that sums would be
+    read and written again for little."""
+    blocks = max(1, round(steps / most))
+    return -(-steps // (blocks * tile_k)) * tile_k if steps else most
+
+
 def images_of_a_tile(pixels: int, images: int, rows: int) -> int:
     """Images that share a tile of so few pixels that they would not fill the register tiles, `rows` each."""
     return split(images, min(images, 8 * rows // pixels)) if images > 1 and pixels <= 4 * rows else 1
@@ -196,6 +205,9 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
         return region_pixels(q, tile, None if s.mode else s.input_size) * leading * element
 
     source, together, tile, reduction, *_ = _largest_tile(s, size, in_place, region_bytes)
+    steps = prod(q.counts) * -(-s.channels // tile_k) * tile_k
+    if source != GATHER and not m.capped and steps < LONG_SUM:  # whose blocks have lengths of their own
+        reduction = even_reduction(steps, reduction, tile_k)
     if source == REGION and not s.mode and 0 not in (*size, s.channels, s.outputs):
         largest, room = _most_unequal(s, q, tile, leading * element)
         cut = best_cut(s, q, size, tile, largest, images, threads, room)
