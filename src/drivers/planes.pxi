@@ -84,7 +84,7 @@ cdef int planes_work(Work work, const DirectPass* p, int threads) except -1:
         # a row is written as whole vectors, the next one over what lies behind it
         job.shift = <char*>work.own((job.groups * job.outputs * width + FLAT_VECTORS * kernels.lanes) * unit)
         for i in range(job.groups * job.outputs):
-            kernels.flat(NULL, NULL, NULL, 0, p.bias + i * unit, LINEAR, <char*>job.shift + i * width * unit, width)
+            kernels.flat(NULL, NULL, NULL, 0, 0, p.bias + i * unit, LINEAR, <char*>job.shift + i * width * unit, width)
     work.tasks = p.y.n[0] * job.groups * job.panels
     threads = threads if job.pixels * p.y.n[0] * job.groups * job.outputs * job.channels >= PARALLEL_FROM_MACS else 1
     job.chunks = max(<size>1, min(p.weights.panels, 4 * threads // max(<size>1, work.tasks))) if threads > 1 else 1

@@ -501,6 +501,9 @@ static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 #undef STRIP_ROW
 #undef STRIP_TABLE
 #undef FLAT
+#undef FLAT_CASE
+#undef FLAT_WINDOW
+#undef FLAT_WINDOW_TABLE
 #undef PACKS
 #undef PACKING
 #undef SHORT_PACK

@@ -34,6 +34,7 @@ class Merged:
         taps = triple([tuple(sorted({tap for q in self.passes for tap in q.taps[axis]})) for axis in AXES])
         places = triple([tuple(range(len(own))) for own in taps])
         self.one = Pass(taps, places, self.passes[0].stride, (0, 0, 0), step, step)
+        self.kernel = self._kernel()
         # the weights are given with the reduction first
         self.sums = s._replace(
             passes=(self.one,), outputs=s.outputs * len(self.passes), transposed=True,
@@ -58,17 +59,25 @@ class Merged:
         run_native(self.native, a._replace(weight=weight, packed=packed), self.threads)
         return list(special.images_with_nan(a.out))
 
+    def _kernel(self) -> list[Array]:
+        """For every axis where a tap of a phase lies in the kernel, (phases along it, taps); -1 where it has none."""
+        kernel = [np.full((self.one.merge[a], self.one.counts[a]), -1) for a in AXES]
+        for q in self.passes:
+            for a in AXES:
+                at = [self.one.taps[a].index(tap) for tap in q.taps[a]]
+                kernel[a][q.phase[a], at] = q.places[a]
+        return kernel
+
     def _weights(self, weight: Array) -> Array:
         """Those of all phases side by side, (reduction, phases x outputs, *taps), zero where a phase has no tap."""
         weight = weight if self.transposed else weight.swapaxes(0, 1)
         reduction, outputs, axes = *weight.shape[:2], weight.ndim - 2
-        together = np.zeros((reduction, *self.one.merge, outputs, *self.one.counts), weight.dtype)
-        whole = weight.reshape(reduction, outputs, *(1,) * (3 - axes), *weight.shape[2:])
-        for q in self.passes:
-            at = [[self.one.taps[a].index(tap) for tap in q.taps[a]] for a in AXES]
-            own = whole[np.ix_(range(reduction), range(outputs), *q.places)]
-            together[:, q.phase[0], q.phase[1], q.phase[2]][np.ix_(range(reduction), range(outputs), *at)] = own
-        return together.reshape(reduction, len(self.passes) * outputs, *self.one.counts[3 - axes :])
+        taken = np.zeros((reduction, outputs, *(n + 1 for n in weight.shape[2:])), weight.dtype)
+        taken[(..., *(slice(-1) for _ in range(axes)))] = weight  # behind it lies what a phase without the tap takes
+        for a in range(axes):
+            taken = taken.take(self.kernel[3 - axes + a], axis=2 + 2 * a)
+        order = (0, *range(2, 2 + 2 * axes, 2), 1, *range(3, 2 + 2 * axes, 2))
+        return taken.transpose(order).reshape(reduction, len(self.passes) * outputs, *self.one.counts[3 - axes :])
 
 
 def neighbours(q: Pass, apart: Triple) -> Iterator[Pass]:

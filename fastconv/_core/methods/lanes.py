@@ -147,6 +147,10 @@ class Lanes:
         return LanesProgram(p)
 
     def gradient_program(self, p: Problem, variant: str) -> GradientProgram:
+        if two_axes(p):
+            from .lanes_volume import LanesVolumeGradient
+
+            return LanesVolumeGradient(p)
         return LanesGradient(p)
 
     def grain(self, p: Problem, variant: str) -> Triple:

@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from itertools import groupby
 from math import prod
 
+import numpy as np
+
 from ... import _native
 from ..operands import Operands
-from ..passes import Pass, even, triple
+from ..passes import Pass, even, planes_met, triple
 from ..problem import Problem
 from ..record import NamedTuple
 from ..types import codes
-from .lanes import LanesProgram, told_of_patches
-from .method import MANY_IMAGES, Array, Packed, Program, Sums, Told, aligned_bytes, products
+from .lanes import LanesGradient, LanesProgram, told_of_patches
+from .method import MANY_IMAGES, Array, GradientProgram, Packed, Program, Sums, Told, aligned_bytes, products
 
 
 class Depth(NamedTuple):
@@ -58,10 +60,10 @@ def depths(passes: tuple[Pass, ...]) -> list[Depth]:
 
 def why_not(p: Problem) -> str | None:
     """Why a volume cannot be computed plane by plane; None if it can."""
-    if p.gradient_of_weight:
-        return "it has a depth, and sums over all planes"
     if p.mode:
         return "its padding repeats planes"
+    if p.gradient_of_weight:
+        return None if p.types.result == "float32" else "it has a depth, and sums of planes are added up in float64"
     if p.types.result != p.types.compute:
         return f"sums of planes are added up in {p.types.result}"
     if sum(depth.planes(p.size[0]) for depth in depths(p.passes)) != p.size[0]:
@@ -73,15 +75,45 @@ def why_not(p: Problem) -> str | None:
     return None
 
 
-def flat(p: Problem) -> Problem:
-    """The problem of the planes, as images."""
+def flat(p: Problem, planes: int = 0) -> Problem:
+    """The problem of the planes (0: all), as images."""
     g = p.geometry
-    planes = p.size[0] * g.batch
+    planes = planes or p.size[0] * g.batch
     return p._replace(geometry=g._replace(
         batch=planes, input_size=(1, *g.input_size[1:]), kernel_size=(1, *g.kernel_size[1:]),
         output_size=(1, *g.output_size[1:]), stride=(1, *g.stride[1:]), dilation=(1, *g.dilation[1:]),
         padding=((0, 0), *g.padding[1:]),
     ))  # fmt: skip
+
+
+class LanesVolumeGradient(GradientProgram):
+    """The weight gradient of a volume: of every plane of the kernel that of images, the planes that it meets; those of
+    several volumes are added up in twice the precision."""
+
+    def __init__(self, p: Problem) -> None:
+        (self.q,) = p.passes
+        self.met = planes_met(self.q, p.size[0], p.input_size[0])
+        self.made = {
+            n: LanesGradient(flat(p._replace(geometry=p.geometry._replace(batch=1)), n))
+            for n in {last - first for first, last in self.met} if n
+        }  # fmt: skip
+
+    def run(self, x: Array, dy: Array, out: Array) -> None:
+        step = self.q.stride[0]
+        for k, (first, last) in enumerate(self.met):
+            to = out[:, :, k]
+            total = np.zeros(to.shape) if len(x) != 1 else None
+            if first == last:
+                to[...] = 0
+                continue
+            begin = first * step + self.q.taps[0][k]
+            for one, of in zip(x, dy, strict=True):
+                planes = one[:, begin : begin + (last - first - 1) * step + 1 : step].swapaxes(0, 1)
+                self.made[last - first].run(planes, of[:, first:last].swapaxes(0, 1), to)
+                if total is not None:
+                    total += to
+            if total is not None:
+                to[...] = total
 
 
 class LanesVolume(Program):

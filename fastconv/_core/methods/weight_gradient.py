@@ -86,7 +86,7 @@ class DirectGradient:
     in the micro-kernel."""
 
     def __init__(self, p: Problem) -> None:
-        self.problem, g = p, p.geometry
+        self.problem, g, self.turned = p, p.geometry, False
         self.few = (
             min(prod(g.output_size), prod(g.input_size)) <= tuned(p.machine).few_pixels
             and g.groups <= MOST_GROUPS
@@ -94,13 +94,18 @@ class DirectGradient:
         if self.few:
             self.inner = _of_few_pixels(p)
         else:
-            self.native = _native.WeightGradient(codes(p.types), p, p.passes[0], blocking(p))
+            own = _exchanged(p)
+            self.turned = own is not None
+            own = own or p
+            self.native = _native.WeightGradient(codes(p.types), own, own.passes[0], blocking(own))
 
     def run(self, x: Array, dy: Array, out: Array) -> None:
         if self.few:
             self._few_pixels(x, dy, out)
             return
         team = _native.threads_for(dy.size * prod(out.shape[1:]), self.problem.machine.threads)
+        if self.turned:
+            x, dy, out = dy, x, out.swapaxes(0, 1)[(..., *(slice(None, None, -1) for _ in out.shape[2:]))]
         self.native.run(x, dy, out, team)
 
     def _few_pixels(self, x: Array, dy: Array, out: Array) -> None:
@@ -115,6 +120,20 @@ class DirectGradient:
             )  # fmt: skip
 
 
+
+def _exchanged(p: Problem) -> Problem | None:
+    """The gradient with x and grad_output in each other's place, where outputs are so few that channels fill the
+    vectors better: at stride 1 it is that of the kernel read backwards."""
+    g, lanes = p.geometry, p.machine.lanes
+    if p.groups != 1 or p.mode or set(g.stride) != {1} or p.types.input != p.types.weight:
+        return None
+    if 4 * p.outputs * -(-p.channels // lanes) > 3 * p.channels * -(-p.outputs // lanes):
+        return None
+    reach = [(k - 1) * d for k, d in zip(g.kernel_size, g.dilation, strict=True)]
+    return p._replace(geometry=g._replace(
+        in_channels=g.out_channels, out_channels=g.in_channels, input_size=g.output_size, output_size=g.input_size,
+        padding=tuple((r - before, r - after) for r, (before, after) in zip(reach, g.padding, strict=True)),
+    ))  # fmt: skip
 
 
 def _of_few_pixels(p: Problem) -> Program:
