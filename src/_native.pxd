@@ -181,6 +181,7 @@ cdef extern from "fastconv.h" nogil:
         void (*flat_split)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void*, void*, void*,
                            Py_ssize_t) noexcept nogil
         void (*flat_store)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
+        void (*flat_fill)(const void*, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
         fc_spread spread
         fc_winograd winograd[FC_WINOGRAD_KINDS]
         const fc_extra* extras

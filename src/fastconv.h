@@ -230,6 +230,7 @@ typedef struct {
     void (*flat_split)(const void *src, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t count, const void *end, void *first,
                        void *second, ptrdiff_t pitch);
     void (*flat_store)(const void *src, ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t width, void *dst);
+    void (*flat_fill)(const void *src, ptrdiff_t rows, ptrdiff_t width, void *dst);
     fc_spread spread;
     fc_winograd winograd[FC_WINOGRAD_KINDS]; /* where the type has them */
     const fc_extra *extras;                  /* up to a name that is NULL; NULL where there are none */

@@ -14,6 +14,7 @@
 cdef enum:
     FLAT_BYTES = 24 << 10       # of a band and its sums
     FLAT_TASKS = 8              # of a thread
+    FLAT_ROUNDED = 6            # a row may grow by one part in so many
 
 
 cdef struct FlatJob:
@@ -40,6 +41,10 @@ cdef void flat_numbers(FlatJob* job, const LanesJob* of_) noexcept nogil:
     job.span_y, job.across = of_.span_y, (of_.phase.size_x - 1) * of_.stride_x + of_.span_x
     job.under = (of_.span_y - 1) // of_.stride_y
     job.pitch = of_.phase.size_x + (of_.span_x - 1) // of_.stride_x
+    # a row that begins on a vector is read without crossing cache lines, unless too many lanes would be border
+    row = round_up(job.pitch, of_.kernels.lanes)
+    if FLAT_ROUNDED * (row - job.pitch) <= job.pitch:
+        job.pitch = row
     row = job.pitch * of_.kernels.size
     job.band = max(<size>1, min(of_.phase.size_y, (<size>FLAT_BYTES // row - phases * job.under) // (phases + 1)))
     job.multiply = NULL

@@ -167,6 +167,16 @@ static void NAME(flat_store)(const void *src, ptrdiff_t pitch, ptrdiff_t rows, p
         }
 }
 
+/* Rows of `width` equal elements, a multiple of the vector, one row for each of `rows` numbers. */
+static void NAME(flat_fill)(const void *src, ptrdiff_t rows, ptrdiff_t width, void *dst) {
+    const T *from = src;
+    T *to = dst;
+    for (ptrdiff_t r = 0; r < rows; r++, to += width) {
+        const NAME(vec) v = (NAME(vec)){0} + from[r];
+        for (ptrdiff_t c = 0; c < width; c += LANES) *(NAME(vec) *)(to + c) = v;
+    }
+}
+
 #define FLAT                                                                                                        \
     .flat = NAME(flat), FLAT_WINDOW_TABLE .flat_rows = NAME(flat_rows), .flat_split = NAME(flat_split),              \
-    .flat_store = NAME(flat_store),
+    .flat_store = NAME(flat_store), .flat_fill = NAME(flat_fill),

@@ -285,7 +285,7 @@ REFUSED = [
     (three(64, 64, 56, WEIGHT, wish="winograd", stride=2), "the stride is (2, 2), not (1, 1)"),
     (made((1, 8, 56, 56), (8, 8, 4, 4), INPUT, stride=2, padding=1, wish="winograd_phases_4x4"), "2 x 2 outputs alone"),
     (three(64, 64, 56, INPUT, HELD, wish="winograd_phases", stride=2), "not every phase of the kernel has 2 x 2 taps"),
-    (made((1, 64, 56, 56), (64, 64, 3, 3), INPUT, stride=2, wish="winograd"), "an odd padding"),
+    (made((1, 64, 56, 56), (64, 64, 3, 3), INPUT, stride=2, wish="winograd_phases"), "an odd padding"),
     (made((1, 3, 20, 20), (8, 3, 7, 5), stride=2, wish="winograd_rows"), "kernels of 7 columns"),
     (made((1, 5, 20, 20), (8, 5, 7, 7), stride=2, wish="winograd_rows"), "there are 5 channels, not 1 to 4"),
     (made((1, 3, 20, 20), (8, 3, 7, 7), INPUT, stride=2, wish="winograd_rows"), "it has no input gradient"),
