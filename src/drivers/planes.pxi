@@ -24,8 +24,10 @@ cdef struct PlanesJob:
 
 
 cdef bint planes_fit(const DirectPass* p) noexcept nogil:
-    """Whether a pass that could read channels-last arrays in place has vectors of pixels to fill."""
+    """Whether a pass that could read channels-last arrays in place has vectors of pixels to fill: hardly any lane idle, or
+    copies in which a lane is an output cost less."""
     cdef const fc_kernels* kernels = p.kernels
+    cdef size pixels = volume(p.extent)
     cdef int axis
     for axis in range(3):
         if p.stride[axis] != 1 or p.tap[axis][0] != 0 or p.apart[axis] != 1:
@@ -33,7 +35,7 @@ cdef bint planes_fit(const DirectPass* p) noexcept nogil:
     return (not p.long_ and p.merged == p.outputs and kernels.tile_k == 1 and kernels.flat != NULL
             and p.channels > 0 and p.outputs > 0
             and p.y_code == kernels.sum and kernels.input_size == kernels.size and kernels.weight_size == kernels.size
-            and volume(p.extent) >= kernels.lanes)
+            and pixels >= kernels.lanes and 8 * round_up(pixels, kernels.lanes) <= 9 * pixels)
 
 
 cdef inline size planes_scratch(const DirectPass* p) noexcept nogil:

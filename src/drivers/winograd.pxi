@@ -525,6 +525,9 @@ cdef void winograd_output_run(const WinogradJob* job, size level, size tile, siz
         return
     if in_output and (job.activation == LINEAR or job.activation == RELU):
         return
+    if (row_step == columns * column_step and job.y.s[2] == columns * job.y.s[3]
+            and (not job.has_residual or job.residual.s[2] == columns * job.residual.s[3])):
+        columns, rows = rows * columns, 1   # rows that follow each other
     for r in range(rows):
         if job.has_residual:
             residual = (job.residual.p + image * job.residual.s[0] + level * job.residual.s[4]

@@ -92,7 +92,7 @@ static int NAME(pack_panel_copied)(T *to, ptrdiff_t width, const char *src, ptrd
 /* Where the elements of the source are of the computing type, packing is a transpose in registers. */
 #define PACK_TRANSPOSED(S)                                                                                          \
     if (__builtin_types_compatible_p(S, T) && pixel_stride == (ptrdiff_t)sizeof(S) && channel_stride > 0 &&          \
-        channels >= LANES / 2 && pixels >= LANES / 2) {                                                              \
+        channels >= LANES / 2 && pixels >= LANES / 4) {                                                              \
         NAME(transpose)(out, ldd, src, channel_stride, channels, pixels);                                            \
         return;                                                                                                      \
     }
