@@ -508,13 +508,15 @@ cdef void direct_store(const DirectPass* p, const Tile* t, const char* c, const 
         rows = t.shape[1]
     for m in range(t.images):
         for z in range(t.shape[0]):
-            for r in range(0, t.shape[1], rows):
+            r = 0
+            while r < t.shape[1]:
                 if p.requantise != NULL:
                     kernels.requantise(
                         c + c_row[row * t.shape[2]] * kernels.size, pixel, t.shape[2], count,
                         to + m * p.y.s[0] + z * p.y.s[4] + r * p.y.s[2], p.y.s[3], p.y.s[1], bias, p.requantise,
                         multiplier)
                     row += 1
+                    r += 1
                     continue
                 if residual != NULL:
                     add = residual + m * p.residual.s[0] + z * p.residual.s[4] + r * p.residual.s[2]
@@ -523,6 +525,7 @@ cdef void direct_store(const DirectPass* p, const Tile* t, const char* c, const 
                     to + m * p.y.s[0] + z * p.y.s[4] + r * p.y.s[2], p.y.s[3], p.y.s[1], bias, p.activation, add,
                     add_pixel, add_channel)
                 row += rows
+                r += rows
 
 
 cdef void direct_spread(const DirectPass* p, const Tile* t, const char* c, size width, char* to) noexcept nogil:
