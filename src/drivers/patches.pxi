@@ -12,14 +12,15 @@
 # Planes of a volume are done together, row by row, while the second-level cache holds the rows that they meet.
 # Where pixels lie a multiple of PACKED_PITCH bytes apart, those of a channel share few lines of the first-level cache:
 # so the input of a small image is copied together, a panel of channels after the other.
-# Arrays that both begin within a cache line are walked in vectors that begin on one; the first and the last channels are
-# computed in one vector more each.
+# Arrays that both begin within a cache line are walked in vectors that begin on one, where a vector more costs less than
+# stores across lines: of few taps and many channels.
 
 cdef enum:
     PANELWISE_BELOW = 400          # pixels of an image: one panel of channels after the other
     PACKED_PITCH = 2048            # bytes: the pixels of a channel fall into two of the 64 sets, or one
     PACKED_BYTES = 32 << 10        # copied together at a time: it stays in the first level
-    SHIFTED_FROM = 4               # vectors of channels, of which one more costs less than that all cross cache lines
+    SHIFTED_FROM = 8               # vectors of channels, and
+    SHIFTED_TAPS = 9               # at most: 3 x 3 took 13 % longer for its place in place of 27, 5 x 5 15 of 6 (Zen 4)
     SHIFTED_BYTES = 32 << 10       # of weights, which are copied for that in every run
     PATCHES_PARALLEL_FROM = 1 << 19  # multiply-adds and bytes of both arrays: 4 microseconds; a team costs 1 to 3
 
@@ -258,7 +259,7 @@ cdef int patch_shift(PatchJob* job, Work work) except -1:
     for i in range(job.own.count):
         apart |= job.out[i].y_z | job.out[i].y_y | job.out[i].y_x | (<size>job.out[i].y - within)
     if (line != 64 or within == 0 or apart % line != 0 or job.packs or job.vectors < SHIFTED_FROM
-            or taps * lead * kernels.size > SHIFTED_BYTES
+            or taps > SHIFTED_TAPS or job.own.stride[2] > 1 or taps * lead * kernels.size > SHIFTED_BYTES
             or (job.activation > RELU6 and job.together < job.vectors)):   # which follows a block of channels
         return 0
     to = <char*>work.own(taps * lead * kernels.size + line)
