@@ -118,8 +118,10 @@ static inline __attribute__((always_inline)) NAME(vec) NAME(flat_head)(const T *
     NAME(vec) v = {0};
     if (n >= LANES) return *(const NAME(vec) *)in;
     if (n <= 0) return v;
-    if (in + LANES <= end)
-        return (NAME(vec))(*(const NAME(flat_index) *)in & (NAME(flat_count)() < (INDEX)n));
+    if (in + LANES <= end) {
+        const NAME(flat_index) most = (NAME(flat_index)){0} + (INDEX)n;
+        return (NAME(vec))(*(const NAME(flat_index) *)in & (NAME(flat_count)() < most));
+    }
     memcpy(&v, in, n * sizeof(T));
     return v;
 }
