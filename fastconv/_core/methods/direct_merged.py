@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,8 @@ class Merged:
         weight = weight if self.transposed else weight.swapaxes(0, 1)
         reduction, outputs, axes = *weight.shape[:2], weight.ndim - 2
         taken = np.zeros((reduction, outputs, *(n + 1 for n in weight.shape[2:])), weight.dtype)
-        taken[(..., *(slice(-1) for _ in range(axes)))] = weight  # behind it lies what a phase without the tap takes
+        inside: tuple[Any, ...] = (..., *(slice(-1) for _ in range(axes)))
+        taken[inside] = weight  # behind it lies what a phase without the tap takes
         for a in range(axes):
             taken = taken.take(self.kernel[3 - axes + a], axis=2 + 2 * a)
         order = (0, *range(2, 2 + 2 * axes, 2), 1, *range(3, 2 + 2 * axes, 2))

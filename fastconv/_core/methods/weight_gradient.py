@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from math import prod
 
+import numpy as np
+
 from ... import _native
 from ..passes import Triple
 from ..problem import Direction, Problem, Use
@@ -105,7 +107,7 @@ class DirectGradient:
             return
         team = _native.threads_for(dy.size * prod(out.shape[1:]), self.problem.machine.threads)
         if self.turned:
-            x, dy, out = dy, x, out.swapaxes(0, 1)[(..., *(slice(None, None, -1) for _ in out.shape[2:]))]
+            x, dy, out = dy, x, np.flip(out.swapaxes(0, 1), tuple(range(2, out.ndim)))
         self.native.run(x, dy, out, team)
 
     def _few_pixels(self, x: Array, dy: Array, out: Array) -> None:

@@ -306,7 +306,8 @@ class WinogradProgram(Program):
     def _all_phases(self, one: Pass, a: Operands, packed: tuple[Packed, ...] | None) -> None:
         """One pass for all phases."""
         p = self.problem
-        held, *own = packed or (None, *(None for _ in p.passes))
+        held = packed[0] if packed else None
+        own: tuple[Packed | None, ...] = packed[1:] if packed else (None,) * len(p.passes)
         if held is None and packs_first(Sums.of(p)._replace(passes=self.passes)):
             held = panels(Sums.of(p), one, a.logical().weight)
         usable = held is None or held.finite
