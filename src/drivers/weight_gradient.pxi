@@ -166,10 +166,11 @@ cdef void weight_gradient_arrays(Weighing* job) noexcept nogil:
     vectors = min(panels * kernels.vectors, (job.outputs + kernels.lanes - 1) // kernels.lanes)
     job.x_lies = (job.x_code == kernels.input and kernels.input_size == unit and job.mode == FC_ZEROS
                   and volume(job.block_taps) * vectors <= FEW_VECTORS and in_elements(&job.x, job.x.p, unit)
+                  and spread_over_sets(job.stride[2] * job.x.s[3])
                   and job.x.s[0] % unit == 0)
     job.dy_lies = (job.dy_code == kernels.input and kernels.input_size == unit and job.outputs % kernels.lanes == 0
                    and volume(job.block_taps) * job.channel_block <= FEW_LINES and in_elements(&job.dy, job.dy.p, unit)
-                   and job.dy.s[0] % unit == 0 and rows_follow(&job.dy))
+                   and spread_over_sets(job.dy.s[3]) and job.dy.s[0] % unit == 0 and rows_follow(&job.dy))
     job.apart[2], job.tap_apart[2] = job.step[2] * job.ld, job.dilation[2] * job.ld
     job.apart[1], job.tap_apart[1] = job.step[1] * job.ld * job.region_columns, job.dilation[1] * job.ld * job.region_columns
     job.apart[0] = job.step[0] * job.ld * job.region_columns * job.region_rows
@@ -177,6 +178,11 @@ cdef void weight_gradient_arrays(Weighing* job) noexcept nogil:
     for axis in range(3 if job.x_lies else 0):
         between = job.x.s[4 if axis == 0 else axis + 1] // unit
         job.apart[axis], job.tap_apart[axis] = job.stride[axis] * between, job.dilation[axis] * between
+
+
+cdef inline bint spread_over_sets(size pitch) noexcept nogil:
+    """Whether pixels so many bytes apart fall into sets enough of the first-level cache; else copies are read faster."""
+    return -2048 < pitch < 2048 or pitch % 1024 != 0
 
 
 cdef inline bint rows_follow(const View* array) noexcept nogil:
