@@ -78,8 +78,7 @@ class Winograd:
             return f"the stride is {stride}, not {(wanted, wanted)}"
         if gradient and not whole(p) and any(one.counts[1:] != (2, 2) for one in p.passes):
             return (
-                "not every phase of the kernel has 2 x 2 taps, as one of 4 x 4 has, nor is it 3 x 3 in a call with an "
-                "odd padding"
+                "not every phase of the kernel has 2 x 2 taps, as one of 4 x 4 has, nor is it 3 x 3 with an odd padding"
             )
         if not gradient and q.counts[1:] != (3, 3):
             return f"the kernel is {q.counts[1]} x {q.counts[2]}, not 3 x 3"

@@ -69,14 +69,14 @@ def kind_of(p: Problem, variant: str) -> Kind:
 
 @lru_cache(maxsize=256)
 def whole(p: Problem) -> Pass | None:
-    """All phases of an input gradient of 3 x 3 taps at stride 2, by weights that no plan holds, as one pass, whose taps
-    are counted as those of the kernel; None of another problem.
+    """All phases of an input gradient of 3 x 3 taps at stride 2 as one pass, whose taps are counted as those of the
+    kernel; None of another problem.
 
     Its outputs 2 i meet the middle tap of input i, and 2 i + 1 the outer ones of i and i + 1: so the padding is odd.
     """
     g = p.geometry
     kernel = (g.kernel_size[1:], g.stride[1:], g.dilation[1:]) == ((3, 3), (2, 2), (1, 1))
-    if not kernel or not p.transposed or p.held or two_axes(p) or not all(before % 2 for before, _ in g.padding[1:]):
+    if not kernel or not p.transposed or two_axes(p) or not all(before % 2 for before, _ in g.padding[1:]):
         return None
     first = [(before - 1) // 2 for before, _ in g.padding[1:]]
     rows, columns = (tuple(range(at, at + 3)) for at in first)
@@ -350,6 +350,8 @@ class WinogradProgram(Program):
         scratch = self.native(0, p.geometry.batch, held).scratch_bytes(held)
         tasks = -(-tiles // b.tiles) * pieces(p.outputs, m.width, b.panels_per_task)
         packed = sum(packed_bytes(Sums.of(p), prod(q.counts)) for q in p.passes)
+        if self.whole_:  # beside them those of the phases
+            packed *= 2
         packed += sum(packed_bytes(p, prod(q.counts)) for q in p.passes) // kind.taps**2 * kind.weights**2 * held
         return Told(
             tile=(kind.tile, kind.tile), block=f"{b.tiles} tiles", register_tile=(m.rows, m.width),
