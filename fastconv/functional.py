@@ -132,8 +132,8 @@ def conv2d(
 
     'winograd' is F(4x4, 3x3) of Lavin and Gray at stride 1, in images and volumes, forward and for both gradients;
     'winograd:2x2' their F(2x2, 3x3) with smaller tiles and errors; 'winograd:2x2 at stride 2' is theirs for 3x3 kernels
-    and for the input gradient of 4x4 ones, 'winograd:4x4 at stride 2' the former in larger tiles; 'winograd:rows' works
-    along the rows of kernels of seven columns at stride 2 with up to four channels.
+    and for the input gradients of these and 4x4 ones, 'winograd:4x4 at stride 2' that of 3x3 ones in larger tiles;
+    'winograd:rows' works along the rows of kernels of seven columns at stride 2 with up to four channels.
     'strassen' multiplies the blocks of a 1x1 convolution, whose channels must divide, in 7 products for 8,
     'strassen:twice' in 49 for 64. All these are for float32 alone. 'fft' works by Fourier transforms of tiles, in
     float32 and float64: 'fft:pairs-128' and the like by fast ones, which large kernels of few channels take by

@@ -53,9 +53,10 @@ cdef extern from "fastconv.h" nogil:
         LINEAR "FC_LINEAR", RELU "FC_RELU", RELU6 "FC_RELU6"                        # fc_activation: in the registers
         FC_LEAKY_RELU, FC_HARDSWISH, FC_SILU, FC_SIGMOID, FC_TANH, FC_GELU, FC_GELU_TANH
         FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC, FC_FILL      # fc_padding_mode
-        FC_MAX_VECTORS, FC_MAX_ROWS, FC_WINDOW, FC_MAX_WINDOW
+        FC_MAX_VECTORS, FC_MAX_ROWS, FC_WINDOW, FC_MAX_WINDOW, FC_FLAT_TAPS
         FC_WINOGRAD_TILES, FC_WINOGRAD_CHANNELS
         FC_WINOGRAD_STRIDED, FC_WINOGRAD_2, FC_WINOGRAD_4, FC_WINOGRAD_TWO_TAPS, FC_WINOGRAD_STRIDED_4
+        FC_WINOGRAD_PHASES, FC_WINOGRAD_PHASES_4
         FC_WINOGRAD_KINDS
     const char* const fc_dtype_names[]
     ctypedef struct fc_segment:
@@ -132,6 +133,8 @@ cdef extern from "fastconv.h" nogil:
         fc_winograd_products products
         fc_winograd_input gradient
         fc_winograd_taps gradient_taps
+    ctypedef void (*fc_flat)(const void*, const Py_ssize_t*, const void*, Py_ssize_t, Py_ssize_t, const void*, int, void*,
+                             Py_ssize_t) noexcept nogil
     ctypedef struct fc_extra:
         const char* name
         const void* table
@@ -175,7 +178,13 @@ cdef extern from "fastconv.h" nogil:
         int strip_taps
         fc_patch_run strip[3][FC_WINDOW + 1]
         void (*strip_copy)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
-        void (*flat)(const void*, const Py_ssize_t*, const void*, Py_ssize_t, const void*, int, void*, Py_ssize_t) noexcept nogil
+        fc_flat flat
+        fc_flat flat_window[FC_FLAT_TAPS + 1]
+        void (*flat_rows)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void*, void*, Py_ssize_t) noexcept nogil
+        void (*flat_split)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void*, void*, void*,
+                           Py_ssize_t) noexcept nogil
+        void (*flat_store)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
+        void (*flat_fill)(const void*, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
         fc_spread spread
         fc_winograd winograd[FC_WINOGRAD_KINDS]
         const fc_extra* extras

@@ -174,14 +174,15 @@ WINOGRAD_FEW = FC_WINOGRAD_TILES           # tiles whose weights are transformed
 
 
 def winograd_kinds():
-    """The kinds of Winograd by name: (number, outputs of a tile, stride, taps, products, different transformed weights),
-    along each axis."""
+    """The kinds of Winograd by name: (number, outputs of a tile, stride, taps, products, different transformed weights,
+    inputs of a tile), along each axis; a stride of 0 where there are several outputs for an input."""
     cdef const fc_winograd* kind
     kinds = {}
     for name, number in (("2x2", FC_WINOGRAD_2), ("4x4", FC_WINOGRAD_4), ("2x2 at stride 2", FC_WINOGRAD_STRIDED),
-                         ("4x4 at stride 2", FC_WINOGRAD_STRIDED_4), ("2x2 of two taps", FC_WINOGRAD_TWO_TAPS)):
+                         ("4x4 at stride 2", FC_WINOGRAD_STRIDED_4), ("2x2 of two taps", FC_WINOGRAD_TWO_TAPS),
+                         ("2x2 of every phase", FC_WINOGRAD_PHASES), ("4x4 of every phase", FC_WINOGRAD_PHASES_4)):
         kind = &isa.compute[<int>FC_COMPUTE_F32].winograd[<int>number]
-        kinds[name] = number, kind.tile, kind.step // kind.tile, kind.taps, kind.elements, kind.weights
+        kinds[name] = number, kind.tile, kind.step // kind.tile, kind.taps, kind.elements, kind.weights, kind.extent
     return kinds
 
 

@@ -37,7 +37,7 @@ enum fc_activation {
 /* FC_FILL + n: padded with the integer n >= -32768, which is not skipped. */
 enum fc_padding_mode { FC_ZEROS, FC_REFLECT, FC_REPLICATE, FC_CIRCULAR, FC_SYMMETRIC, FC_FILL = 1 << 17 };
 
-enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12, FC_WINDOW = 8, FC_MAX_WINDOW = 5 };
+enum { FC_MAX_VECTORS = 4, FC_MAX_ROWS = 12, FC_WINDOW = 8, FC_MAX_WINDOW = 5, FC_FLAT_TAPS = 7 };
 
 /* Winograd of few tiles (fc_winograd.products): so many tiles together, and so many of their channels. */
 enum { FC_WINOGRAD_TILES = 4, FC_WINOGRAD_CHANNELS = 64 };
@@ -127,9 +127,11 @@ typedef void (*fc_winograd_products)(int row, const void *v, const void *w, ptrd
 typedef void (*fc_winograd_pool)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t columns,
                                  int vectors, void *dst, ptrdiff_t pixel_stride);
 
-/* The kinds of Winograd convolution: tiles of m x m outputs of 3 x 3 taps, of 3 x 3 taps at stride 2, of 2 x 2 taps. */
+/* The kinds of Winograd convolution: tiles of m x m outputs of 3 x 3 taps, of 3 x 3 taps at stride 2, of 2 x 2 taps, and of
+   the input gradient of 3 x 3 taps at stride 2, m x m outputs in each of its phases. */
 enum fc_winograd_kind {
-    FC_WINOGRAD_STRIDED, FC_WINOGRAD_2, FC_WINOGRAD_4, FC_WINOGRAD_TWO_TAPS, FC_WINOGRAD_STRIDED_4, FC_WINOGRAD_KINDS
+    FC_WINOGRAD_STRIDED, FC_WINOGRAD_2, FC_WINOGRAD_4, FC_WINOGRAD_TWO_TAPS, FC_WINOGRAD_STRIDED_4, FC_WINOGRAD_PHASES,
+    FC_WINOGRAD_PHASES_4, FC_WINOGRAD_KINDS
 };
 
 /* One of them, for one tile or panel; strides in elements. Along each axis a tile makes `tile` outputs of `extent` inputs,
@@ -145,6 +147,10 @@ typedef struct {
     fc_winograd_input gradient;     /* the weight gradient F(3x3, m x m) where it exists */
     fc_winograd_taps gradient_taps;
 } fc_winograd;
+
+/* Depthwise convolution of planes, a lane a pixel: `count` outputs under taps at such distances, weights `ldw` apart. */
+typedef void (*fc_flat)(const void *a, const ptrdiff_t *tap, const void *w, ptrdiff_t ldw, ptrdiff_t taps,
+                        const void *bias, int relu, void *c, ptrdiff_t count);
 
 /* The kernels of a method that has them for itself, found by name: a table of a type of its own header. */
 typedef struct { const char *name; const void *table; } fc_extra;
@@ -235,9 +241,14 @@ typedef struct {
     int strip_taps;                        /* the most that a block has; 0 where there are no strips */
     fc_patch_run strip[3][FC_WINDOW + 1];  /* [stride, or 0: apart][outputs] */
     void (*strip_copy)(void *dst, const void *src, ptrdiff_t pixel, ptrdiff_t pixels, ptrdiff_t vectors);
-    /* A lane a pixel (kernels/flat.h); NULL where the type has none. */
-    void (*flat)(const void *a, const ptrdiff_t *tap, const void *w, ptrdiff_t taps, const void *bias, int relu, void *c,
-                 ptrdiff_t count);
+    /* A lane a pixel (kernels/flat.h), of any taps and of rows of so many side by side; NULL where there are none. */
+    fc_flat flat, flat_window[FC_FLAT_TAPS + 1];
+    void (*flat_rows)(const void *src, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t count, const void *end, void *dst,
+                      ptrdiff_t pitch);
+    void (*flat_split)(const void *src, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t count, const void *end, void *first,
+                       void *second, ptrdiff_t pitch);
+    void (*flat_store)(const void *src, ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t width, void *dst);
+    void (*flat_fill)(const void *src, ptrdiff_t rows, ptrdiff_t width, void *dst);
     fc_spread spread;
     fc_winograd winograd[FC_WINOGRAD_KINDS]; /* where the type has them */
     const fc_extra *extras;                  /* up to a name that is NULL; NULL where there are none */

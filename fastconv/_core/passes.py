@@ -159,6 +159,15 @@ def useful_taps(p: Pass, size: Triple, input_size: Triple) -> Pass:
     )
 
 
+def planes_met(p: Pass, outputs: int, inputs: int) -> list[tuple[int, int]]:
+    """For every tap along the depth the planes of outputs, first and behind the last, that it lays on the input."""
+    met = []
+    for tap in p.taps[0]:
+        first = min(outputs, max(0, -(tap // p.stride[0])))
+        met.append((first, max(first, min(outputs, (inputs - 1 - tap) // p.stride[0] + 1))))
+    return met
+
+
 def terms(p: Pass, channels: int) -> int:
     """Terms of a sum, those over padding counted."""
     return prod(p.counts) * channels

@@ -7,6 +7,7 @@ direct one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -32,11 +33,13 @@ class Fast(Protocol):
 
 
 def run(
-    p: Problem, q: Pass, a: Operands, native: Fast | Literal[False], rows: int = 0, packed: Packed | None = None
-) -> None:
+    p: Problem, q: Pass, a: Operands, native: Fast | Literal[False], rows: int = 0, packed: Packed | None = None,
+    phases: Sequence[tuple[Pass, Packed | None]] = (),
+) -> None:  # fmt: skip
     """A pass into its phase of the outputs by a native program, which marks `rows` (0: all) of an image at a time.
 
-    Where there is none, as the weights are not finite, directly. `packed` are weights for the program alone.
+    Where there is none, as the weights are not finite, directly. `packed` are weights for the program alone; a pass
+    that stands for several `phases` is done again in these, with the packed weights of each.
     """
     bad: bytes | None = None
     if native:
@@ -46,8 +49,9 @@ def run(
         )  # fmt: skip
         if bad is None:
             return
-    own = a if q.step == (1, 1, 1) else a.logical().phase(q.phase, q.step)
-    again(p, q, own, bad, rows or own.size[1])
+    for one, its in phases or ((q, a.packed),):
+        own = a if one.step == (1, 1, 1) else a.logical().phase(one.phase, one.step)
+        again(p, one, own._replace(packed=its), bad, (rows // one.step[1] if phases else rows) or own.size[1])
 
 
 def again(p: Problem, q: Pass, a: Operands, bad: bytes | None, rows: int) -> None:
@@ -64,6 +68,8 @@ def again(p: Problem, q: Pass, a: Operands, bad: bytes | None, rows: int) -> Non
         return
     for at, row in np.argwhere(np.frombuffer(bad, np.uint8).reshape(batch * planes, -1)):
         (n, plane), first = divmod(int(at), planes), rows * int(row)
+        if first >= height:  # of a phase that has fewer rows
+            continue
         part: tuple[Any, ...] = np.s_[..., first : min(height, first + rows), :]
         if a.out.ndim == 5:
             part = np.s_[:, :, plane : plane + 1, first : min(height, first + rows)]

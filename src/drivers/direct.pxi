@@ -533,32 +533,39 @@ cdef void lay_out_view(size* at, const Tile* t, const View* array, size element)
 cdef void direct_store(const DirectPass* p, const Tile* t, const char* c, const size* c_row, size width, size count,
                        char* to, const char* residual, const char* bias, const float* multiplier,
                        bint in_output) noexcept nogil:
-    """The epilogue of a tile, row by row; what was summed `in_output` has only its activation before it."""
+    """The epilogue of a tile, row by row, or rows together that follow each other; what was summed `in_output` has only its
+    activation before it."""
     cdef const fc_kernels* kernels = p.kernels
-    cdef size m, z, r, row = 0
+    cdef size m, z, r, row = 0, rows = 1
     cdef const char* add = NULL
     cdef size add_pixel = 0, add_channel = 0, pixel = p.y.s[3] // kernels.size if in_output else width
     if in_output:
         bias = residual = NULL
     if residual != NULL:
         add_pixel, add_channel = p.residual.s[3], p.residual.s[1]
+    if (p.requantise == NULL and t.shape[1] > 1 and c_row[t.shape[2]] - c_row[0] == t.shape[2] * pixel
+            and p.y.s[2] == t.shape[2] * p.y.s[3] and (residual == NULL or p.residual.s[2] == t.shape[2] * add_pixel)):
+        rows = t.shape[1]
     for m in range(t.images):
         for z in range(t.shape[0]):
-            for r in range(t.shape[1]):
+            r = 0
+            while r < t.shape[1]:
                 if p.requantise != NULL:
                     kernels.requantise(
                         c + c_row[row * t.shape[2]] * kernels.size, pixel, t.shape[2], count,
                         to + m * p.y.s[0] + z * p.y.s[4] + r * p.y.s[2], p.y.s[3], p.y.s[1], bias, p.requantise,
                         multiplier)
                     row += 1
+                    r += 1
                     continue
                 if residual != NULL:
                     add = residual + m * p.residual.s[0] + z * p.residual.s[4] + r * p.residual.s[2]
                 p.kernels.store[p.y_code](
-                    c + c_row[row * t.shape[2]] * kernels.size, pixel, t.shape[2], count,
+                    c + c_row[row * t.shape[2]] * kernels.size, pixel, rows * t.shape[2], count,
                     to + m * p.y.s[0] + z * p.y.s[4] + r * p.y.s[2], p.y.s[3], p.y.s[1], bias, p.activation, add,
                     add_pixel, add_channel)
-                row += 1
+                row += rows
+                r += rows
 
 
 cdef void direct_spread(const DirectPass* p, const Tile* t, const char* c, size width, char* to,

@@ -437,7 +437,7 @@ cdef size lanes_chunks(const LanesJob* job, char* scratch, size image, size chun
     cdef const char* residual = NULL
     cdef const char* bias = job.bias + first * job.kernels.size if job.bias != NULL and job.long_ else NULL
     cdef Lines every
-    cdef size r = 0, step
+    cdef size r = 0, step, whole, beside = 1
     cdef bint in_output, epilogue
     cdef int activation
     lanes_in(job, scratch, image, first, count, oy, ox, rows, columns, True, &at)
@@ -458,7 +458,11 @@ cdef size lanes_chunks(const LanesJob* job, char* scratch, size image, size chun
     activation = LINEAR if kernel_relu(job) else job.activation
     every.first, every.last, every.low, every.high = 0, job.taps_y * job.channels, 0, job.taps_x
     epilogue = not in_output or activation != LINEAR
-    # before an epilogue a few rows at a time, so that it finds them in the first-level cache
+    # before an epilogue a few rows at a time, so that it finds them in the first-level cache; together, where they follow
+    # each other in all arrays
+    if (at.c_y == columns * at.c_x and job.y.s[2] == columns * job.y.s[3]
+            and (not job.has_residual or job.residual.s[2] == columns * job.residual.s[3])):
+        beside = rows
     while r < rows:
         step = min(rows - r, max(2, 128 // (columns * at.chunks))) if epilogue else rows
         if job.long_:
@@ -466,17 +470,18 @@ cdef size lanes_chunks(const LanesJob* job, char* scratch, size image, size chun
         else:
             lanes_rows(job, &at, segments, &every, oy + r, oy + r + step, ox, ox + columns)
         while step > 0:
+            whole = min(step, beside)
             if epilogue:
                 if job.has_residual:
                     residual = (job.residual.p + image * job.residual.s[0] + first * job.residual.s[1]
                                 + (oy + r) * job.residual.s[2] + ox * job.residual.s[3])
                 kernels.store[job.y_code](
-                    at.c + ((oy + r) * at.c_y + ox * at.c_x) * size_, at.c_x, columns, count, to + r * job.y.s[2],
+                    at.c + ((oy + r) * at.c_y + ox * at.c_x) * size_, at.c_x, whole * columns, count, to + r * job.y.s[2],
                     job.y.s[3], job.y.s[1], bias, activation, residual,
                     job.residual.s[3] if job.has_residual else 0,
                     job.residual.s[1] if job.has_residual else 0)
-            r += 1
-            step -= 1
+            r += whole
+            step -= whole
     return at.chunks
 
 

@@ -14,19 +14,20 @@ cdef struct PlanesJob:
     const fc_kernels* kernels
     View x, y
     Weights weights
-    const char* shift              # the bias of every output channel, once for each pixel of a panel; NULL
+    const char* bias
     int x_code, y_code, activation
     size groups, channels, outputs # of one group
     size pixels, panels            # of an image; panels of pixels
     size chunks, kc
     size panel_bytes
     size a_row[FC_MAX_VECTORS * 16]   # as many outputs as a panel of weights has at most
-    size shift_row[FC_MAX_VECTORS * 16]
 
 
 cdef bint planes_fit(const DirectPass* p) noexcept nogil:
-    """Whether a pass that could read channels-last arrays in place has vectors of pixels to fill."""
+    """Whether a pass that could read channels-last arrays in place has vectors of pixels to fill: hardly any lane idle, or
+    copies in which a lane is an output cost less."""
     cdef const fc_kernels* kernels = p.kernels
+    cdef size pixels = volume(p.extent)
     cdef int axis
     for axis in range(3):
         if p.stride[axis] != 1 or p.tap[axis][0] != 0 or p.apart[axis] != 1:
@@ -34,13 +35,14 @@ cdef bint planes_fit(const DirectPass* p) noexcept nogil:
     return (not p.long_ and p.merged == p.outputs and kernels.tile_k == 1 and kernels.flat != NULL
             and p.channels > 0 and p.outputs > 0
             and p.y_code == kernels.sum and kernels.input_size == kernels.size and kernels.weight_size == kernels.size
-            and volume(p.extent) >= kernels.lanes)
+            and pixels >= kernels.lanes and 8 * round_up(pixels, kernels.lanes) <= 9 * pixels)
 
 
 cdef inline size planes_scratch(const DirectPass* p) noexcept nogil:
-    """Of one thread: a panel of pixels, and the sums of one that lies across the end of an image."""
+    """Of one thread: a panel of pixels, the sums of one that lies across the end of an image, and the bias of every
+    output channel, once for each pixel."""
     cdef size width = p.kernels.vectors * p.kernels.lanes
-    return round_up((p.channels + width) * width * p.kernels.size, 64)
+    return round_up((p.channels + 2 * width) * width * p.kernels.size, 64)
 
 
 cdef bint planes_usable(const DirectPass* p) noexcept nogil:
@@ -71,7 +73,7 @@ cdef int planes_work(Work work, const DirectPass* p, int threads) except -1:
     cdef const fc_kernels* kernels = p.kernels
     cdef PlanesJob* job = <PlanesJob*>work.own(sizeof(PlanesJob))
     cdef size vectors, i, width = p.weights.width, unit = kernels.size
-    job.kernels, job.x, job.y, job.weights, job.shift = kernels, p.x, p.y, p.weights, NULL
+    job.kernels, job.x, job.y, job.weights, job.bias = kernels, p.x, p.y, p.weights, p.bias
     job.x_code, job.y_code, job.activation = p.x_code, p.y_code, p.activation
     job.groups, job.channels, job.outputs, job.kc = p.groups, p.channels, p.outputs, p.kc
     job.pixels = volume(p.extent)
@@ -79,12 +81,6 @@ cdef int planes_work(Work work, const DirectPass* p, int threads) except -1:
     job.panels = (vectors + kernels.vectors - 1) // kernels.vectors
     for i in range(width):
         job.a_row[i] = i if p.weights.packed != NULL else i * (p.weights.output_stride // unit)
-        job.shift_row[i] = i * width
-    if p.bias != NULL:
-        # a row is written as whole vectors, the next one over what lies behind it
-        job.shift = <char*>work.own((job.groups * job.outputs * width + FLAT_VECTORS * kernels.lanes) * unit)
-        for i in range(job.groups * job.outputs):
-            kernels.flat(NULL, NULL, NULL, 0, p.bias + i * unit, LINEAR, <char*>job.shift + i * width * unit, width)
     work.tasks = p.y.n[0] * job.groups * job.panels
     threads = threads if job.pixels * p.y.n[0] * job.groups * job.outputs * job.channels >= PARALLEL_FROM_MACS else 1
     job.chunks = max(<size>1, min(p.weights.panels, 4 * threads // max(<size>1, work.tasks))) if threads > 1 else 1
@@ -130,6 +126,8 @@ cdef void planes_outputs(const PlanesJob* job, char* scratch, size image, size g
     cdef size unit = kernels.size, width = vectors * kernels.lanes, full = job.weights.width, k = 0, r
     cdef size channel = group * job.outputs + q * full, rows = min(full, job.outputs - q * full)
     cdef size c_row[FC_MAX_VECTORS * 16]
+    cdef size shift_row[FC_MAX_VECTORS * 16]
+    cdef char* shift = scratch + job.panel_bytes + full * full * unit
     cdef char* to = job.y.p + image * job.y.s[0] + channel * job.y.s[1] + first * unit
     cdef bint in_output = count == width, in_registers = job.activation <= RELU6
     cdef fc_segment segment
@@ -137,6 +135,9 @@ cdef void planes_outputs(const PlanesJob* job, char* scratch, size image, size g
     memset(&product, 0, sizeof(product))
     for r in range(rows):
         c_row[r] = r * (job.y.s[1] // unit if in_output else width)
+        shift_row[r] = r * width
+    if job.bias != NULL:
+        kernels.flat_fill(job.bias + channel * unit, rows, width, shift)
     if job.weights.packed != NULL:
         product.a = packed_panel(&job.weights, group, q)
         product.step = panel_vectors(&job.weights, q) * kernels.lanes
@@ -153,8 +154,8 @@ cdef void planes_outputs(const PlanesJob* job, char* scratch, size image, size g
         product.ahead, product.ahead_step = scratch, 0
         k += segment.k
         if k == job.channels:
-            product.residual = job.shift + channel * full * unit if job.shift != NULL else NULL
-            product.residual_row = <const size*>&job.shift_row[0]
+            product.residual = shift if job.bias != NULL else NULL
+            product.residual_row = shift_row
             product.relu = job.activation if in_registers else LINEAR
         run_product(kernels, &product, vectors, rows, segment.k)
     for r in range(rows if not (in_output and in_registers) else 0):

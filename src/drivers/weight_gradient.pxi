@@ -4,6 +4,7 @@
 #   for part of the pixels x group x block of taps, input channels and panels      threads take these
 #     for tile of output pixels of that part
 #       pack the input region under the tile, and dY's panel                       second- and first-level cache
+#       or, where few products would meet each of their vectors, read them as they lie
 #       for tap: the runs of pixels whose tap lies inside the input
 #         for rows of the register tile (input channels)                           micro-kernel: K = pixels
 #   for block: add the parts in order, store
@@ -13,6 +14,8 @@
 
 cdef enum:
     MERGED_ROWS = 64   # lines of sums, of several taps of a row, that share register tiles where channels are few
+    FEW_VECTORS = 16   # products that a vector of the input meets, up to which copying it costs more than a twentieth
+    FEW_LINES = 128    # likewise a vector of dY, which a copy keeps in the first level
 
 cdef struct Weighing:      # what is counted along an axis: [z, y, x]
     const fc_kernels* kernels
@@ -37,6 +40,9 @@ cdef struct Weighing:      # what is counted along an axis: [z, y, x]
     size region_rows, region_columns
     size ld                # elements between the pixels of a region
     bint merged, long_     # long_: the sums of a part are made in blocks
+    bint x_lies, dy_lies   # read as they lie
+    size apart[3]          # elements between the inputs of neighbouring outputs,
+    size tap_apart[3]      # of neighbouring taps
     size region_bytes, panel_bytes, totals_bytes, scratch_bytes
     char* sums
 
@@ -106,6 +112,7 @@ cdef class WeightGradient(Program):
             arrays.view(dw, &job.dw, True)
             if elements(&job.dw) == 0:
                 return
+            weight_gradient_arrays(&job)
             weight_gradient_scratch(&job, job.dy.n[0])
             tasks = job.blocks * job.parts
             team = team_for(threads, tasks, job.scratch_bytes, job.block_bytes * tasks if job.parts > 1 else 0)
@@ -149,6 +156,39 @@ cdef void weight_gradient_prepare(Weighing* job) noexcept nogil:
     job.region_bytes = round_up(region_extent(job, 0, job.tile[0], job.block_taps[0]) * job.region_rows
                                 * job.region_columns * job.ld * kernels.size, 64)
     job.panel_bytes = round_up(volume(job.tile) * job.width * kernels.size, 64)
+
+
+cdef void weight_gradient_arrays(Weighing* job) noexcept nogil:
+    """What depends on how the arrays lie. The sums are the same, in the same order, wherever their terms are read."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size unit = kernels.size, panels = min(job.panel_block, job.panels), vectors, between
+    cdef int axis
+    vectors = min(panels * kernels.vectors, (job.outputs + kernels.lanes - 1) // kernels.lanes)
+    job.x_lies = (job.x_code == kernels.input and kernels.input_size == unit and job.mode == FC_ZEROS
+                  and volume(job.block_taps) * vectors <= FEW_VECTORS and in_elements(&job.x, job.x.p, unit)
+                  and spread_over_sets(job.stride[2] * job.x.s[3])
+                  and job.x.s[0] % unit == 0)
+    job.dy_lies = (job.dy_code == kernels.input and kernels.input_size == unit and job.outputs % kernels.lanes == 0
+                   and volume(job.block_taps) * job.channel_block <= FEW_LINES and in_elements(&job.dy, job.dy.p, unit)
+                   and spread_over_sets(job.dy.s[3]) and job.dy.s[0] % unit == 0 and rows_follow(&job.dy))
+    job.apart[2], job.tap_apart[2] = job.step[2] * job.ld, job.dilation[2] * job.ld
+    job.apart[1], job.tap_apart[1] = job.step[1] * job.ld * job.region_columns, job.dilation[1] * job.ld * job.region_columns
+    job.apart[0] = job.step[0] * job.ld * job.region_columns * job.region_rows
+    job.tap_apart[0] = job.dilation[0] * job.ld * job.region_columns * job.region_rows
+    for axis in range(3 if job.x_lies else 0):
+        between = job.x.s[4 if axis == 0 else axis + 1] // unit
+        job.apart[axis], job.tap_apart[axis] = job.stride[axis] * between, job.dilation[axis] * between
+
+
+cdef inline bint spread_over_sets(size pitch) noexcept nogil:
+    """Whether pixels so many bytes apart fall into sets enough of the first-level cache; else copies are read faster."""
+    return -2048 < pitch < 2048 or pitch % 1024 != 0
+
+
+cdef inline bint rows_follow(const View* array) noexcept nogil:
+    """Whether rows and planes lie one behind the other, as pixels of one line."""
+    return ((array.n[2] == 1 or array.s[2] == array.n[3] * array.s[3])
+            and (array.n[4] == 1 or array.s[4] == array.n[2] * array.n[3] * array.s[3]))
 
 
 cdef inline size region_extent(const Weighing* job, int axis, size outputs, size taps) noexcept nogil:
@@ -195,6 +235,23 @@ cdef void weight_gradient_region(const Weighing* job, const WeightBlock* block, 
                 region)
 
 
+cdef inline char* weight_gradient_origin(const Weighing* job, const WeightBlock* block, const WeightTile* t,
+                                         size image) noexcept nogil:
+    """Where the first tap of a block meets the first output of a tile, which may be padding, in the input itself."""
+    cdef char* at = <char*>job.x.p + image * job.x.s[0] + (block.group * job.channels + block.channel) * job.x.s[1]
+    cdef int axis
+    for axis in range(3):
+        at += ((t.first[axis] * job.stride[axis] + block.first[axis] * job.dilation[axis] - job.pad[axis])
+               * job.x.s[4 if axis == 0 else axis + 1])
+    return at
+
+
+cdef inline const char* weight_gradient_outputs(const Weighing* job, const WeightBlock* block, size image,
+                                                size panel) noexcept nogil:
+    """The channels of a panel at the first pixel of an image of dY."""
+    return job.dy.p + image * job.dy.s[0] + (block.group * job.outputs + panel * job.width) * job.dy.s[1]
+
+
 cdef void weight_gradient_panel(const Weighing* job, const WeightBlock* block, const WeightTile* t, size image,
                                 size panel, char* to) noexcept nogil:
     """One panel of dY under a tile, pixel by pixel."""
@@ -222,6 +279,7 @@ cdef void weight_gradient_task(void* job_, char* scratch, size task, fc_watch* w
     cdef int axis
     cdef char* region = scratch
     cdef char* panel_pixels = scratch + job.region_bytes
+    cdef const char* pixels
     cdef char* totals = panel_pixels + job.panel_bytes
     cdef char* sums = totals + job.totals_bytes
     cdef fc_segment* segments = <fc_segment*>(sums + job.block_bytes)
@@ -244,15 +302,22 @@ cdef void weight_gradient_task(void* job_, char* scratch, size task, fc_watch* w
                 memset(sums, 0, job.block_bytes)
                 summed = 0
             summed += volume(t.shape)
-        weight_gradient_region(job, &block, &t, at, region)
+        if job.x_lies:
+            region = weight_gradient_origin(job, &block, &t, at)
+        else:
+            weight_gradient_region(job, &block, &t, at, region)
         panel_sums = sums
         rows = t.shape[0] * t.shape[1]
         for panel in range(block.panel, block.panel + block.panels):
             width = round_up(min(job.width, job.outputs - panel * job.width), kernels.lanes)
-            weight_gradient_panel(job, &block, &t, at, panel, panel_pixels)
+            if job.dy_lies:
+                pixels = weight_gradient_outputs(job, &block, at, panel)
+            else:
+                weight_gradient_panel(job, &block, &t, at, panel, panel_pixels)
+                pixels = panel_pixels
             r = 0
             while r < rows:
-                weight_gradient_chunk(job, &block, &t, region, panel_pixels, panel_sums, segments, r,
+                weight_gradient_chunk(job, &block, &t, region, pixels, panel_sums, segments, r,
                                       min(rows, r + job.chunk_rows), width)
                 r += job.chunk_rows
             panel_sums += volume(block.taps) * block.channels * job.width * kernels.size
@@ -279,7 +344,7 @@ cdef void weight_gradient_chunk(const Weighing* job, const WeightBlock* block, c
             tap_columns(job, block.first[2] + j, t, &lo, &hi)
             low, high = max(low, lo), min(high, hi)
             for c in range(block.channels):
-                offsets[j * block.channels + c] = j * job.dilation[2] * job.ld + c
+                offsets[j * block.channels + c] = j * job.tap_apart[2] + c
         high = max(low, high)
     else:
         for c in range(min(rows, MERGED_ROWS)):
@@ -316,22 +381,28 @@ cdef size weight_gradient_segments(const Weighing* job, const WeightBlock* block
                                    fc_segment* segments, const WeightRows* chunk, size h, size i, size j, size lo,
                                    size hi) noexcept nogil:
     """The runs of pixels of some rows that tap (h, i, j) of the block meets inside the input; how many."""
-    cdef size n = 0, at = chunk.first, end, z = chunk.plane, r = chunk.row, iz, iy, from_
+    cdef size n = 0, at = chunk.first, end, z = chunk.plane, r = chunk.row, iz, iy, from_, to
     while at < chunk.last:
         end = min(chunk.last, at + t.shape[1] - r)   # of this plane
         iz = (t.first[0] + z) * job.stride[0] + (block.first[0] + h) * job.dilation[0] - job.pad[0]
         iy = (t.first[1] + r) * job.stride[1] + (block.first[1] + i) * job.dilation[1] - job.pad[1]
-        from_ = ((z * job.step[0] + h * job.dilation[0]) * job.region_rows + r * job.step[1] + i * job.dilation[1])
-        from_ = (from_ * job.region_columns + lo * job.step[2] + j * job.dilation[2]) * job.ld
+        from_ = (z * job.apart[0] + h * job.tap_apart[0] + r * job.apart[1] + i * job.tap_apart[1] + lo * job.apart[2]
+                 + j * job.tap_apart[2])
+        to = at * t.shape[2] + lo
+        if job.dy_lies:
+            to = ((t.first[0] + z) * job.extent[1] + t.first[1] + r) * job.extent[2] + t.first[2] + lo
         if job.mode == FC_ZEROS and not 0 <= iz < job.x.n[4]:
             at = end
         while at < end:
             if job.mode != FC_ZEROS or 0 <= iy < job.x.n[2]:
-                segments[n].a = from_
-                segments[n].b = at * t.shape[2] + lo
-                segments[n].k = hi - lo
-                n += 1
-            from_ += job.step[1] * job.region_columns * job.ld
+                if (n > 0 and segments[n - 1].a + segments[n - 1].k * job.apart[2] == from_
+                        and segments[n - 1].b + segments[n - 1].k == to):
+                    segments[n - 1].k += hi - lo   # rows that follow each other are one
+                else:
+                    segments[n].a, segments[n].b, segments[n].k = from_, to, hi - lo
+                    n += 1
+            from_ += job.apart[1]
+            to += job.extent[2] if job.dy_lies else t.shape[2]
             iy += job.stride[1]
             at += 1
         z, r = z + 1, 0
@@ -345,7 +416,7 @@ cdef void weight_gradient_rows(const Weighing* job, const WeightBlock* block, co
     """Add the columns lo..hi-1 of some rows to `count` lines of sums, which read the region at tap (h, i, j) and their
     offset."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], c, rows, n
+    cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], tiles, c, rows, n
     cdef size c_row[FC_MAX_ROWS]
     cdef fc_product product
     if hi <= lo:
@@ -355,7 +426,9 @@ cdef void weight_gradient_rows(const Weighing* job, const WeightBlock* block, co
         return
     for c in range(FC_MAX_ROWS):
         c_row[c] = c * width
-    product.step, product.b, product.ldb = job.step[2] * job.ld, panel_pixels, width
+    product.step, product.b, product.ldb = job.apart[2], panel_pixels, width
+    if job.dy_lies:
+        product.ldb = job.dy.s[3] // kernels.size
     product.segment, product.segments, product.c_row, product.accumulate, product.relu = segments, n, c_row, 1, 0
     product.bias = product.residual = NULL
     product.residual_row = NULL
@@ -363,8 +436,10 @@ cdef void weight_gradient_rows(const Weighing* job, const WeightBlock* block, co
     product.fetch = False
     product.ahead, product.ahead_step = region, 0
     c = 0
+    tiles = (count + most - 1) // most
     while c < count:
-        rows = min(most, count - c)
+        rows = (count - c + tiles - 1) // tiles   # as equal as can be
+        tiles -= 1
         # beyond MERGED_ROWS there are channels alone, one after the other
         product.a = region + (0 if c + rows <= MERGED_ROWS else c) * kernels.size
         product.a_row = offsets + (c if c + rows <= MERGED_ROWS else 0)

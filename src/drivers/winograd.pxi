@@ -1,7 +1,7 @@
 # Winograd convolution F(m x m, r x r) for tiles of m x m outputs (Lavin & Gray, arXiv 1509.09308), E multiplications in
 # place of m^2 r^2: 36 for 144 with m = 4 and 3 x 3 taps, 16 for 36 with m = 2, 9 for 16 with m = 2 and 2 x 2 taps; and
 # of 3 x 3 taps at stride 2, whose outer taps meet the even inputs as two taps do and whose middle one the odd ones: 25
-# for 36. Fused per block of tiles, so that transformed data never leaves the cache:
+# for 36; and the input gradient of that, all phases of which meet the same inputs: 25 for 36 again. Fused per block of tiles, so that transformed data never leaves the cache:
 #
 #   for block of tiles x run of panels                      threads take these
 #     V[E][tiles][channels] = transformed tiles of inputs   second-level cache
@@ -194,7 +194,7 @@ cdef class Winograd(Program):
             raise ValueError("taps along the depth lie side by side, as outputs do")
         even_taps(p.taps[1], &job.origin_y, &self.apart_y)
         even_taps(p.taps[2], &job.origin_x, &self.apart_x)
-        i = job.transforms.step // job.transforms.tile
+        i = max(<size>1, <size>(job.transforms.step // job.transforms.tile))
         if p.stride[1] != i * self.apart_y or p.stride[2] != i * self.apart_x:
             raise ValueError(f"this kind of Winograd has a stride of {i} in the spacing of its taps")
         self.first_y = (job.origin_y % self.apart_y + self.apart_y) % self.apart_y
@@ -525,6 +525,9 @@ cdef void winograd_output_run(const WinogradJob* job, size level, size tile, siz
         return
     if in_output and (job.activation == LINEAR or job.activation == RELU):
         return
+    if (row_step == columns * column_step and job.y.s[2] == columns * job.y.s[3]
+            and (not job.has_residual or job.residual.s[2] == columns * job.residual.s[3])):
+        columns, rows = rows * columns, 1   # rows that follow each other
     for r in range(rows):
         if job.has_residual:
             residual = (job.residual.p + image * job.residual.s[0] + level * job.residual.s[4]

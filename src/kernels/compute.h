@@ -105,7 +105,7 @@ static int NAME(pack_panel_copied)(T *to, ptrdiff_t width, const char *src, ptrd
     }
 #define PACK_TRANSPOSED(S)                                                                                          \
     if (__builtin_types_compatible_p(S, T) && pixel_stride == (ptrdiff_t)sizeof(S) && channel_stride > 0 &&          \
-        channels >= LANES / 2 && pixels >= LANES / 2) {                                                              \
+        channels >= LANES / 2 && pixels >= LANES / 4) {                                                              \
         NAME(transpose)(out, ldd, src, channel_stride, channels, pixels);                                            \
         return;                                                                                                      \
     }
@@ -543,6 +543,9 @@ static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 #undef STRIP_TABLE
 #undef FLAT
 #undef FEW
+#undef FLAT_CASE
+#undef FLAT_WINDOW
+#undef FLAT_WINDOW_TABLE
 #undef PACKS
 #undef PACKING
 #undef SHORT_PACK

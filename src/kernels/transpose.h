@@ -108,9 +108,10 @@ static void NAME(transpose)(T *dst, ptrdiff_t ldd, const char *src, ptrdiff_t ro
             NAME(transpose_block)(v);
             if (most == LANES && count >= LANES)
                 UNROLL_LANES for (int j = 0; j < LANES; j++) *(NAME(vec) *)(to + j * ldd) = v[j];
+            else if (count >= LANES)
+                for (ptrdiff_t j = 0; j < most; j++) *(NAME(vec) *)(to + j * ldd) = v[j];
             else
-                for (ptrdiff_t j = 0; j < most; j++)
-                    memcpy(to + j * ldd, &v[j], (count < LANES ? count : LANES) * sizeof(T));
+                for (ptrdiff_t j = 0; j < most; j++) memcpy(to + j * ldd, &v[j], count * sizeof(T));
         }
 }
 

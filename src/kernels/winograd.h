@@ -134,6 +134,41 @@ ALONG winograd_weights_along_strided_4(const vec_float *g, vec_float *o) {
     o[0] = g[0], o[1] = g[0] + g[2], o[2] = g[0] - g[2], o[3] = g[0] + (T)2 * g[2], o[4] = g[2], o[5] = g[1];
 }
 
+/* ---- the input gradient of three taps at stride 2 -------------------------------------------------------------- */
+
+/* Every second output meets the middle tap alone, an element for each; those between the outer taps, F(2, 2). */
+
+ALONG winograd_input_along_phases(const vec_float *d, vec_float *o) {
+    o[0] = d[0] - d[1], o[1] = d[1], o[2] = d[2] - d[1], o[3] = d[0], o[4] = d[1];
+}
+
+ALONG winograd_output_along_phases(const vec_float *m, vec_float *o) {
+    o[0] = m[3], o[1] = m[0] + m[1], o[2] = m[4], o[3] = m[1] + m[2];
+}
+
+ALONG winograd_weights_along_phases(const vec_float *g, vec_float *o) {
+    o[0] = g[2], o[1] = g[0] + g[2], o[2] = g[0], o[3] = g[1];
+}
+
+/* The same for four outputs of a phase: F(4, 2) on points 0, 1, -1, 2, infinity. */
+
+ALONG winograd_input_along_phases_4(const vec_float *d, vec_float *o) {
+    vec_float s = d[3] - d[1];
+    o[0] = s + (T)2 * (d[0] - d[2]), o[1] = (d[3] - d[2]) - (T)2 * d[1], o[2] = d[3] + (T)2 * d[1] - (T)3 * d[2];
+    o[3] = s, o[4] = (d[4] - d[2]) - (T)2 * s;
+    o[5] = d[0], o[6] = d[1], o[7] = d[2], o[8] = d[3];
+}
+
+ALONG winograd_output_along_phases_4(const vec_float *m, vec_float *o) {
+    vec_float h = (T)0.5 * m[1], p = (T)(1 / 6.) * m[2], q = (T)(1 / 6.) * m[3], s = p + h, t = p - h;
+    o[0] = m[5], o[2] = m[6], o[4] = m[7], o[6] = m[8];
+    o[1] = ((T)0.5 * m[0] - s) + q, o[3] = t + (T)2 * q, o[5] = (T)4 * q - s, o[7] = (t + (T)8 * q) + m[4];
+}
+
+ALONG winograd_weights_along_phases_4(const vec_float *g, vec_float *o) {
+    o[0] = g[2], o[1] = g[2] + g[0], o[2] = g[2] - g[0], o[3] = g[2] + (T)2 * g[0], o[4] = g[0], o[5] = g[1];
+}
+
 #undef ALONG
 
 /* kind, outputs, taps, inputs, elements and transformed weights of a tile along an axis */
@@ -171,6 +206,20 @@ ALONG winograd_weights_along_strided_4(const vec_float *g, vec_float *o) {
 #define TILE 4
 #define TAPS 3
 #define EXTENT 9
+#define ELEMENTS 9
+#define WEIGHTS 6
+#include "winograd_tile.h"
+#define KIND(x) x##_phases
+#define TILE 4
+#define TAPS 3
+#define EXTENT 3
+#define ELEMENTS 5
+#define WEIGHTS 4
+#include "winograd_tile.h"
+#define KIND(x) x##_phases_4
+#define TILE 8
+#define TAPS 3
+#define EXTENT 5
 #define ELEMENTS 9
 #define WEIGHTS 6
 #include "winograd_tile.h"
@@ -253,4 +302,6 @@ static void winograd_products_4(int row, const void *v, const void *w, ptrdiff_t
         [FC_WINOGRAD_TWO_TAPS] = {2, 2, 2, 3, 3, 3, 1 << 2, FORWARD(two_taps)},                                      \
         [FC_WINOGRAD_STRIDED] = {2, 4, 3, 5, 5, 4, 1 << 2 | 1 << 4, FORWARD(strided)},                               \
         [FC_WINOGRAD_STRIDED_4] = {4, 8, 3, 9, 9, 6, 1 << 4 | 1 << 8, FORWARD(strided_4)},                           \
+        [FC_WINOGRAD_PHASES] = {4, 2, 3, 3, 5, 4, 1 << 2, FORWARD(phases)},                                          \
+        [FC_WINOGRAD_PHASES_4] = {8, 4, 3, 5, 9, 6, 1 << 4, FORWARD(phases_4)},                                      \
     }

@@ -218,3 +218,28 @@ def test_the_explanation_names_the_kernels():
     packed = fastconv.explain_conv2d((1, 14, 14, 512), (3, 3, 1, 512), groups=512, **options)
     assert packed.source == "packed region" and packed.workspace_bytes > 0
     assert "patches" not in few.block
+
+
+def _within_a_line(a: np.ndarray, offset: int) -> np.ndarray:
+    """A copy that begins so many bytes into a cache line."""
+    raw = np.zeros(a.nbytes + 128, np.uint8)
+    begin = -raw.ctypes.data % 64 + offset
+    copy = raw[begin : begin + a.nbytes].view(a.dtype).reshape(a.shape)
+    copy[...] = a
+    return copy
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "silu"])
+@pytest.mark.parametrize("channels, kernel, stride", [(128, 3, 1), (140, 3, 1), (128, 3, 2), (592, 3, 1)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_arrays_within_a_cache_line_have_the_same_bits(dtype, channels, kernel, stride, activation):
+    rng = np.random.default_rng(channels)
+    x = rng.standard_normal((2, 13, 12, channels)).astype(dtype)
+    w, b = rng.standard_normal((kernel, kernel, 1, channels)).astype(dtype), rng.standard_normal(channels).astype(dtype)
+    plan = fastconv.plan_conv2d(
+        x.shape, w, b, stride=stride, padding=kernel // 2, groups=channels, activation=activation, data_format="NHWC"
+    )
+    expected = plan.run(_within_a_line(x, 0))
+    for before, behind in ((16, 16), (32, 32), (56, 56), (16, 0), (16, 48)):
+        y = _within_a_line(np.full_like(expected, np.nan), behind)
+        np.testing.assert_array_equal(plan.run(_within_a_line(x, before), out=y), expected)

@@ -13,10 +13,11 @@ CASES = [
     (16, 96, 1, 1, (30, 31)),
     (7, 5, 1, 3, (4, 4)),
     (40, 130, 1, 2, (7, 7)),
-    (300, 70, 1, 1, (13, 5)),  # several blocks of the reduction
+    (300, 70, 1, 1, (13, 10)),  # several blocks of the reduction
     (24, 36, 4, 2, (9, 9)),
     (33, 64, 1, 2, (50,)),
     (12, 20, 1, 1, (3, 5, 7)),
+    (12, 70, 1, 2, (13, 5)),  # too many lanes would be idle
     (20, 20, 1, 1, (8, 8)),
 ]
 
@@ -105,6 +106,11 @@ DEPTHWISE = [
     (3, (16, 5), (2, 4), (0, 0), 1),  # more border than outputs
     (17, (14, 14), (3, 3), (3, 3), 3),
     (9, (1, 80), (1, 9), (0, 4), 1),
+    (37, (21, 33), (3, 3), (1, 1), 1, 2),
+    (6, (90, 64), (5, 5), (2, 2), 1, 2),  # several bands
+    (20, (16, 15), (3, 2), (0, 1), 1, (1, 2)),
+    (20, (14, 37), (5, 3), (2, 2), 2, (2, 1)),
+    (33, (40, 90), (5, 5), (0, 2), 1),
 ]
 
 
@@ -112,12 +118,13 @@ DEPTHWISE = [
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", DEPTHWISE)
 def test_depthwise_has_the_bits_of_channels_last(case: Any, dtype: str, activation: str | None) -> None:
-    channels, size, kernel, padding, dilation = case
+    channels, size, kernel, padding, dilation, *more = case
     rng = np.random.default_rng(channels)
     x = rng.standard_normal((2, channels, *size)).astype(dtype)
     weight = rng.standard_normal((channels, 1, *kernel)).astype(dtype)
     options: dict[str, Any] = {
-        "groups": channels, "padding": padding, "dilation": dilation, "activation": activation
+        "groups": channels, "padding": padding, "dilation": dilation, "stride": more[0] if more else 1,
+        "activation": activation,
     }  # fmt: skip
     for bias in (None, rng.standard_normal(channels).astype(dtype)):
         plan = fastconv.plan_conv2d(x.shape, weight, bias, **options)
@@ -135,13 +142,15 @@ def test_depthwise_has_the_bits_of_channels_last(case: Any, dtype: str, activati
             )
 
 
-@pytest.mark.parametrize("case", DEPTHWISE[:4])
+@pytest.mark.parametrize("case", [*DEPTHWISE[:4], *DEPTHWISE[-5:-2]])
 def test_depthwise_gradients_and_what_is_not_finite(case: Any) -> None:
-    channels, size, kernel, padding, dilation = case
+    channels, size, kernel, padding, dilation, *more = case
     rng = np.random.default_rng(channels)
     x = rng.integers(-8, 9, (2, channels, *size)).astype(np.float32)
     weight = rng.integers(-8, 9, (channels, 1, *kernel)).astype(np.float32)
-    options: dict[str, Any] = {"groups": channels, "padding": padding, "dilation": dilation}
+    options: dict[str, Any] = {
+        "groups": channels, "padding": padding, "dilation": dilation, "stride": more[0] if more else 1
+    }  # fmt: skip
     dy = reference.conv2d(x, weight, **options)
     np.testing.assert_array_equal(
         grad.conv2d_input(x.shape, weight, dy, **options), reference.conv2d_input(x.shape, weight, dy, **options)

@@ -261,3 +261,31 @@ def test_only_single_precision_is_ever_computed_by_winograd(dtype):
     rng = np.random.default_rng(0)
     x, w = fill(rng, (1, 64, 56, 56), dtype, "integers"), fill(rng, (64, 64, 3, 3), dtype, "integers")
     within(dtype, fastconv.conv2d(x, w, padding=1), reference.conv2d(x, w, padding=1))
+
+
+# ---- the input gradient at stride 2 ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size, padding", [((9, 12), 1), ((8, 17), 1), ((2, 1), 1), ((11, 14), ((1, 0), (3, 2)))])
+@pytest.mark.parametrize("algorithm", ["winograd:2x2 at stride 2", "winograd:4x4 at stride 2"])
+def test_all_phases_of_an_input_gradient(algorithm: str, size: tuple[int, int], padding: Any) -> None:
+    """The same bits in both layouts, whole numbers exactly in small tiles, what is not finite where it belongs."""
+    rng = np.random.default_rng(size)
+    shape, w = (2, 5, *size), rng.integers(-4, 5, (70, 5, 3, 3)).astype(np.float32)
+    options: dict[str, Any] = {"stride": 2, "padding": padding}
+    dy = rng.integers(-4, 5, reference.conv2d(np.zeros(shape, np.float32), w, **options).shape).astype(np.float32)
+    expected = reference.conv2d_input(shape, w, dy, **options)
+    got = fastconv.grad.conv2d_input(shape, w, dy, algorithm=algorithm, **options)
+    exact = algorithm.startswith("winograd:2x2")
+    np.testing.assert_allclose(got, expected, rtol=0, atol=0 if exact else 1e-2)
+    last = fastconv.grad.conv2d_input(
+        (2, *size, 5), np.moveaxis(w, (0, 1), (-1, -2)), np.moveaxis(dy, 1, -1), data_format="NHWC", num_threads=3,
+        algorithm=algorithm, **options,
+    )  # fmt: skip
+    np.testing.assert_array_equal(np.moveaxis(last, -1, 1), got)
+    for array in (dy, w):
+        array[1, 3, -1, 0] = np.inf
+        np.testing.assert_allclose(
+            fastconv.grad.conv2d_input(shape, w, dy, algorithm=algorithm, **options),
+            reference.conv2d_input(shape, w, dy, **options), rtol=0, atol=0 if exact else 1e-2,
+        )  # fmt: skip

@@ -106,8 +106,8 @@ MUTATIONS = [
     Mutation(
         "transpose: the last column of a partial block is left out",
         _TRANSPOSE,
-        "for (ptrdiff_t j = 0; j < most; j++)\n                    memcpy",
-        "for (ptrdiff_t j = 0; j < most - 1; j++)\n                    memcpy",
+        "for (ptrdiff_t j = 0; j < most; j++) memcpy",
+        "for (ptrdiff_t j = 0; j < most - 1; j++) memcpy",
     ),
     Mutation("packing weights: every period in the first line", _TRANSPOSE, "phase = 0, base++;", "phase = 0;"),
     Mutation(
@@ -339,7 +339,7 @@ MUTATIONS = [
     Mutation(
         "weight gradient: merged taps ignore the dilation",
         _DW,
-        "= j * job.dilation[2] * job.ld + c",
+        "= j * job.tap_apart[2] + c",
         "= j * job.ld + c",
     ),
     Mutation(

@@ -13,23 +13,12 @@ from math import prod
 
 from ... import _native
 from ..operands import Operands
-from ..passes import Pass, even, triple
+from ..passes import Pass, even, planes_met, triple
 from ..problem import Problem
 from ..record import NamedTuple
 from ..types import codes
 from .lanes import LanesGradient, LanesProgram, told_of_patches
-from .method import (
-    MANY_IMAGES,
-    Array,
-    GradientProgram,
-    Packed,
-    Program,
-    Sums,
-    Told,
-    aligned_bytes,
-    planes_met,
-    products,
-)
+from .method import MANY_IMAGES, Array, GradientProgram, Packed, Program, Sums, Told, aligned_bytes, products
 
 
 class Depth(NamedTuple):
@@ -85,10 +74,10 @@ def why_not(p: Problem) -> str | None:
     return None
 
 
-def flat(p: Problem) -> Problem:
-    """The problem of the planes, as images."""
+def flat(p: Problem, planes: int = 0) -> Problem:
+    """The problem of the planes (0: all), as images."""
     g = p.geometry
-    planes = p.size[0] * g.batch
+    planes = planes or p.size[0] * g.batch
     return p._replace(geometry=g._replace(
         batch=planes, input_size=(1, *g.input_size[1:]), kernel_size=(1, *g.kernel_size[1:]),
         output_size=(1, *g.output_size[1:]), stride=(1, *g.stride[1:]), dilation=(1, *g.dilation[1:]),
@@ -190,7 +179,7 @@ class LanesVolumeGradient(GradientProgram):
         (q,) = p.passes
         self.runs = [
             (first * q.stride[0] + tap, q.stride[0], first, last)
-            for tap, (first, last) in zip(q.taps[0], planes_met(p), strict=True)
+            for tap, (first, last) in zip(q.taps[0], planes_met(q, p.size[0], p.input_size[0]), strict=True)
         ]
 
     def run(self, x: Array, dy: Array, out: Array) -> None:

@@ -319,16 +319,6 @@ def two_axes(p: Problem) -> str | None:
     return None
 
 
-def planes_met(p: Problem) -> list[tuple[int, int]]:
-    """For every tap along the depth the planes of outputs, first and behind the last, that it lays on the input."""
-    q, outputs, inputs = p.passes[0], p.size[0], p.input_size[0]
-    met = []
-    for tap in q.taps[0]:
-        first = min(outputs, max(0, -(tap // q.stride[0])))
-        met.append((first, max(first, min(outputs, (inputs - 1 - tap) // q.stride[0] + 1))))
-    return met
-
-
 def bound_of_terms(count: int) -> Bound:
     """Of a plain sum: terms beyond `LONG_SUM` are made in blocks, added up in twice the precision, and err no more."""
     return Bound(min(count, LONG_SUM) + 2, "sum", count + 2, exact=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from math import prod
 
+import numpy as np
+
 from ... import _native
 from ..passes import Triple
 from ..problem import Direction, Problem, Use
@@ -81,27 +83,12 @@ def blocking(p: Problem) -> Blocking:
     return Blocking((1, taps[0], taps[1]), count, panel_block, (1, tile_y, tile_x), chunk_rows, parts)
 
 
-def exchanged(p: Problem) -> Problem | None:
-    """The gradient of a single tap as that where input and grad_output have changed places, if fewer vectors are
-    multiplied so: a lane for each channel in place of each of few outputs."""
-    g, lanes = p.geometry, p.machine.lanes
-    if g.groups > 1 or p.types.input != p.types.weight or prod(g.kernel_size) != 1 or g.input_size != g.output_size:
-        return None
-    if any(first != 0 for taps in p.passes[0].taps for first in taps):
-        return None
-    if p.outputs * -(-p.channels // lanes) >= p.channels * -(-p.outputs // lanes):
-        return None
-    return p._replace(geometry=g._replace(in_channels=p.outputs, out_channels=p.channels))
-
-
 class DirectGradient:
     """The gradient; of images of a few pixels a convolution of the input by grad_output, whose sums run over the images
     in the micro-kernel."""
 
     def __init__(self, p: Problem) -> None:
-        other = exchanged(p)
-        self.exchanged, p = other is not None, other or p
-        self.problem, g = p, p.geometry
+        self.problem, g, self.turned = p, p.geometry, False
         self.few = (
             min(prod(g.output_size), prod(g.input_size)) <= tuned(p.machine).few_pixels
             and g.groups <= MOST_GROUPS
@@ -109,15 +96,18 @@ class DirectGradient:
         if self.few:
             self.inner = _of_few_pixels(p)
         else:
-            self.native = _native.WeightGradient(codes(p.types), p, p.passes[0], blocking(p))
+            own = _exchanged(p)
+            self.turned = own is not None
+            own = own or p
+            self.native = _native.WeightGradient(codes(p.types), own, own.passes[0], blocking(own))
 
     def run(self, x: Array, dy: Array, out: Array) -> None:
-        if self.exchanged:
-            x, dy, out = dy, x, out.swapaxes(0, 1)
         if self.few:
             self._few_pixels(x, dy, out)
             return
         team = _native.threads_for(dy.size * prod(out.shape[1:]), self.problem.machine.threads)
+        if self.turned:
+            x, dy, out = dy, x, np.flip(out.swapaxes(0, 1), tuple(range(2, out.ndim)))
         self.native.run(x, dy, out, team)
 
     def _few_pixels(self, x: Array, dy: Array, out: Array) -> None:
@@ -132,6 +122,20 @@ class DirectGradient:
             )  # fmt: skip
 
 
+
+def _exchanged(p: Problem) -> Problem | None:
+    """The gradient with x and grad_output in each other's place, where outputs are so few that channels fill the
+    vectors better: at stride 1 it is that of the kernel read backwards."""
+    g, lanes = p.geometry, p.machine.lanes
+    if p.groups != 1 or p.mode or set(g.stride) != {1} or p.types.input != p.types.weight:
+        return None
+    if 4 * p.outputs * -(-p.channels // lanes) > 3 * p.channels * -(-p.outputs // lanes):
+        return None
+    reach = [(k - 1) * d for k, d in zip(g.kernel_size, g.dilation, strict=True)]
+    return p._replace(geometry=g._replace(
+        in_channels=g.out_channels, out_channels=g.in_channels, input_size=g.output_size, output_size=g.input_size,
+        padding=tuple((r - before, r - after) for r, (before, after) in zip(reach, g.padding, strict=True)),
+    ))  # fmt: skip
 
 
 def _of_few_pixels(p: Problem) -> Program:

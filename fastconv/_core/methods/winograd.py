@@ -1,4 +1,4 @@
-"""Winograd convolution in tiles: 3 x 3 taps at stride 1 and 2, 2 x 2 taps of an input gradient.
+"""Winograd convolution in tiles: 3 x 3 taps at stride 1 and 2, 2 x 2 taps of an input gradient, or all phases of one.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 """
@@ -26,16 +26,17 @@ from .method import (
     sums_too_long,
     two_axes,
 )
+from .winograd_gradient import WinogradGradient
 from .winograd_programs import (
     KINDS,
     LARGE,
     SMALL,
     STRIDED,
     STRIDED_LARGE,
-    TWO_TAPS,
-    WinogradGradient,
     WinogradProgram,
+    kind_of,
     tuned,
+    whole,
 )
 
 # Roundings that the transforms add to those of the sum. What they may lose where operands are near the smallest
@@ -71,12 +72,14 @@ class Winograd:
             return why
         if wanted == 2 and p.gradient_of_weight:
             return "it has no weight gradient"
-        if gradient and variant == STRIDED_LARGE:
-            return "an input gradient has tiles of 2 x 2 outputs alone"
+        if gradient and variant == STRIDED_LARGE and not whole(p):
+            return "an input gradient of these taps has tiles of 2 x 2 outputs alone"
         if stride != (wanted, wanted):
             return f"the stride is {stride}, not {(wanted, wanted)}"
-        if gradient and any(one.counts[1:] != (2, 2) for one in p.passes):
-            return "not every phase of the kernel has 2 x 2 taps, as one of 4 x 4 has"
+        if gradient and not whole(p) and any(one.counts[1:] != (2, 2) for one in p.passes):
+            return (
+                "not every phase of the kernel has 2 x 2 taps, as one of 4 x 4 has, nor is it 3 x 3 with an odd padding"
+            )
         if not gradient and q.counts[1:] != (3, 3):
             return f"the kernel is {q.counts[1]} x {q.counts[2]}, not 3 x 3"
         apart = spacing(q)[1:]
@@ -155,6 +158,8 @@ class Winograd:
     def _strided(self, p: Problem) -> Offer:
         """Of 3 x 3 taps, or of 2 x 2 in every phase of an input gradient."""
         q, t = p.passes[0], tuned(p)
+        if whole(p):
+            return self._phases(p)
         own, taps = q.output_size(p.size)[1:], q.counts[1]
         pays = t.strided if taps == 3 else t.strided_phases
         if p.types.packed and taps == 3:
@@ -180,6 +185,26 @@ class Winograd:
             ))  # fmt: skip
         return Offer(STRIDED, True, "3x3 at stride 2 in float32: 25 multiplications for 4 outputs instead of 36")
 
+    def _phases(self, p: Problem) -> Offer:
+        """Of all phases of an input gradient."""
+        t, own = tuned(p), [-(-n // 2) for n in p.size[1:]]
+        pays = t.phases
+        if (
+            min(p.channels, p.outputs) < pays.channels or min(own) < pays.size
+            or 9 * p.channels * p.outputs * prod(own) < pays.macs
+        ):  # fmt: skip
+            return Offer(STRIDED, False, (
+                f"too small for Winograd of an input gradient at stride 2, which pays from {pays.channels} channels, "
+                f"{pays.size} x {pays.size} outputs of a phase and {pays.macs:,} multiply-adds an image on"
+            ))  # fmt: skip
+        if min(own) >= t.size_phases_large:
+            return Offer(STRIDED_LARGE, True, (
+                "3x3 at stride 2 backwards in float32: 81 multiplications for 16 outputs of a phase instead of 144"
+            ))  # fmt: skip
+        return Offer(STRIDED, True, (
+            "3x3 at stride 2 backwards in float32: 25 multiplications for 4 outputs of a phase instead of 36"
+        ))  # fmt: skip
+
     def _batch(self, p: Problem) -> Offer:
         """A step packs the weights once for the whole batch, so that their transform pays earlier than in a call that
         must earn it in one image."""
@@ -202,10 +227,10 @@ class Winograd:
 
     def grain(self, p: Problem, variant: str) -> Triple:
         """Tiles lie within a phase of the dilation and, of a gradient, of the stride."""
-        g, kind = p.geometry, KINDS[variant]
-        tile = TWO_TAPS.tile if p.transposed and kind.stride > 1 else kind.tile
-        steps = [d * (s if p.transposed else 1) for d, s in zip(g.dilation, g.stride, strict=True)]
-        return 1, tile * steps[1], tile * steps[2]
+        g, kind = p.geometry, kind_of(p, variant)
+        phases = p.transposed and not whole(p)
+        steps = [d * (s if phases else 1) for d, s in zip(g.dilation, g.stride, strict=True)]
+        return 1, kind.tile * steps[1], kind.tile * steps[2]
 
     def bound(self, p: Problem, variant: str) -> Bound:
         """|y - y_ref| <= (C + terms) u * sum over c of max|x[n, c]| * sum|w[o, c]|, C summed channels of all
@@ -220,12 +245,13 @@ class Winograd:
         return Bound(roundings, "plane", LOST * roundings, ADDED)
 
     def example(self, case: Any, variant: str, direction: Direction) -> Any:
-        """A kernel of 3 x 3, at stride 1 a dilated one now and then; an input gradient at stride 2 has 4 x 4 taps. Of a
-        volume with the planes that it has. None where nothing or too much would be computed."""
+        """A kernel of 3 x 3, at stride 1 a dilated one now and then; an input gradient at stride 2 has 4 x 4 taps, too.
+        Of a volume with the planes that it has. None where nothing or too much would be computed."""
         gradient = direction is Direction.INPUT_GRADIENT
         stride: Any = KINDS[variant].stride
-        side, dilation = 4 if gradient and stride == 2 else 3, 1
-        if stride == 2 and (direction is Direction.WEIGHT_GRADIENT or (gradient and variant == STRIDED_LARGE)):
+        phases = gradient and stride == 2 and (variant == STRIDED_LARGE or case.index % 2 == 1)
+        side, dilation = 4 if gradient and stride == 2 and not phases else 3, 1
+        if stride == 2 and direction is Direction.WEIGHT_GRADIENT:
             return None
         if stride == 1 and case.padding_mode == "zeros" and case.index % 4 == 1:
             dilation = case.dilation
@@ -242,9 +268,11 @@ class Winograd:
         size = tuple(max(n, k + most + 2) for n, k in zip(case.size, kernel, strict=True))
         if not 0 < case.in_channels * case.out_channels * prod(size) < MOST_EXAMPLE_VALUES:
             return None
+        odd = {"padding": 1, "padding_mode": "zeros"} if phases else {}
         return bent(
-            case, kernel=kernel, stride=stride, dilation=dilation, groups=1, size=size, dtypes=("float32", "float32")
-        )
+            case, kernel=kernel, stride=stride, dilation=dilation, groups=1, size=size, dtypes=("float32", "float32"),
+            **odd,
+        )  # fmt: skip
 
 
 def _direct_bfloat16(p: Problem) -> str | None:

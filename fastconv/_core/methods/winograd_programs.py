@@ -1,4 +1,4 @@
-"""The programs of Winograd convolution, and their loop sizes (drivers/winograd.pxi, drivers/winograd_gradient.pxi)."""
+"""The programs of Winograd convolution, and their loop sizes (drivers/winograd.pxi)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from .method import (
     MANY_IMAGES,
     Array,
     From,
-    GradientProgram,
     Operands,
     Packed,
     Pass,
@@ -32,12 +31,10 @@ from .method import (
     packs_first,
     panels,
     pieces,
-    planes_met,
     split,
+    two_axes,
 )
 
-PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
-GRADIENT_TILES = 24  # of the weight gradient, transformed together
 CHANNELS = _native.WINOGRAD_CHANNELS  # of few tiles, or of a weight gradient, together
 # Of the second-level cache, in 128ths: sums of a block of tiles, transformed weights of a slice, transformed input.
 WEIGHT_SLICE, SUMS, SLICE, INPUT = 8, 81, 72, 64
@@ -52,22 +49,38 @@ class Kind(NamedTuple):
     taps: int
     elements: int  # products
     weights: int  # different transformed weights
-
-    @property
-    def extent(self) -> int:
-        """Inputs along an axis."""
-        return (self.tile - 1) * self.stride + self.taps
+    extent: int  # inputs
 
 
 LARGE, SMALL, STRIDED, STRIDED_LARGE = "4x4", "2x2", "2x2 at stride 2", "4x4 at stride 2"
 _ALL = {name: Kind(*numbers) for name, numbers in _native.winograd_kinds().items()}
 KINDS = {name: _ALL[name] for name in (LARGE, SMALL, STRIDED, STRIDED_LARGE)}
-TWO_TAPS = _ALL["2x2 of two taps"]  # "2x2 at stride 2" of an input gradient, in every phase
+# Of an input gradient at stride 2: in every phase of 4 x 4 taps, and in all phases of 3 x 3 taps at once.
+TWO_TAPS = _ALL["2x2 of two taps"]
+PHASES = {STRIDED: _ALL["2x2 of every phase"], STRIDED_LARGE: _ALL["4x4 of every phase"]}
 
 
-def kind_of(variant: str, q: Pass) -> Kind:
-    """The kind that computes a pass."""
-    return TWO_TAPS if q.counts[1] == 2 else KINDS[variant]
+def kind_of(p: Problem, variant: str) -> Kind:
+    """The kind that computes the passes of a problem."""
+    if p.transposed and KINDS[variant].stride > 1:
+        return PHASES[variant] if whole(p) else TWO_TAPS
+    return KINDS[variant]
+
+
+@lru_cache(maxsize=256)
+def whole(p: Problem) -> Pass | None:
+    """All phases of an input gradient of 3 x 3 taps at stride 2 as one pass, whose taps are counted as those of the
+    kernel; None of another problem.
+
+    Its outputs 2 i meet the middle tap of input i, and 2 i + 1 the outer ones of i and i + 1: so the padding is odd.
+    """
+    g = p.geometry
+    kernel = (g.kernel_size[1:], g.stride[1:], g.dilation[1:]) == ((3, 3), (2, 2), (1, 1))
+    if not kernel or not p.transposed or two_axes(p) or not all(before % 2 for before, _ in g.padding[1:]):
+        return None
+    first = [(before - 1) // 2 for before, _ in g.padding[1:]]
+    rows, columns = (tuple(range(at, at + 3)) for at in first)
+    return Pass(((0,), rows, columns), ((0,), (0, 1, 2), (0, 1, 2)), (1, 1, 1))
 
 
 class Tuned:
@@ -90,6 +103,8 @@ class Tuned:
     strided_phases: From = From(32, 4, 4 << 20)  # 2 x 2 in every phase
     size_strided_large: int = 24  # outputs a side from which on tiles of 4 x 4 outputs waste little of the map
     size_strided_halves: int = 12  # likewise of weights in 16 bits, whose transform may be made in every run
+    phases: From = From(16, 6, 4 << 20)  # all phases of an input gradient of 3 x 3 taps, `size` of each
+    size_phases_large: int = 24
     size_bfloat16: int = 12  # outputs a side from which on it beats direct products of bfloat16
     batch_channels: int = 32  # of a training step, which transforms the weights once for the batch
     batch_tiles: int = 64  # of 4 x 4 outputs, over the batch
@@ -198,11 +213,13 @@ class WinogradProgram(Program):
         if not p.held:  # a call transforms its weights at once
             p = p._replace(types=p.types.plain)
         self.problem, self.variant = p, variant
-        self.parts = [(i, part) for i, q in enumerate(p.passes) for part in dilation_phases(q, p.size)]
+        self.whole_ = whole(p) if KINDS[variant].stride > 1 else None
+        self.passes = (self.whole_,) if self.whole_ else p.passes
+        self.parts = [(i, part) for i, q in enumerate(self.passes) for part in dilation_phases(q, p.size)]
         self.covers = sum(prod(q.output_size(p.size)) for q in p.passes) == prod(p.size)
         even = len(self.parts) == 1 and not any(n % 2 for n in p.size[1:])
         self.pools = even and KINDS[variant].stride == 1 and p.outputs % p.machine.lanes == 0
-        self.kind, self.first = kind_of(variant, p.passes[0]), self.parts[0][1]
+        self.kind, self.first = kind_of(p, variant), self.parts[0][1]
         self.made: dict[tuple[int, int, bool, bool], _native.Winograd] = {}
         self.deep = p.passes[0].counts[0] > 1
         self.holds = self._holds()
@@ -231,7 +248,10 @@ class WinogradProgram(Program):
         return program
 
     def pack(self, weight: Array) -> tuple[Packed, ...]:
-        return tuple(self._pack(q, weight) for q in self.problem.passes)
+        """Of every pass; those of phases, for what is not finite, behind them where one pass stands for all."""
+        phases = self.problem.passes if self.whole_ else ()
+        own = tuple(panels(Sums.of(self.problem), q, weight) for q in phases)
+        return (*(self._pack(q, weight) for q in self.passes), *own)
 
     def _pack(self, q: Pass, weight: Array) -> Packed:
         p, kind = self.problem, self.kind
@@ -271,6 +291,9 @@ class WinogradProgram(Program):
             flat = self._flat(q, a.logical().weight)
             special.run(self.problem, q, a, flat.finite and self.native(0, a.batch, False), self.kind.tile, flat)
             return
+        if self.whole_:
+            self._all_phases(self.whole_, a, packed)
+            return
         if packed is None and packs_first(self.problem):
             packed = tuple(panels(self.problem, q, a.logical().weight) for q in self.problem.passes)
         for i, (number, part) in enumerate(self.parts):
@@ -279,6 +302,17 @@ class WinogradProgram(Program):
             usable = a.packed is None or a.packed.finite
             held = a.packed is not None and a.packed.transformed is not None
             special.run(self.problem, part, a, usable and self.native(i, a.batch, held), self.kind.tile)
+
+    def _all_phases(self, one: Pass, a: Operands, packed: tuple[Packed, ...] | None) -> None:
+        """One pass for all phases."""
+        p = self.problem
+        held = packed[0] if packed else None
+        own: tuple[Packed | None, ...] = packed[1:] if packed else (None,) * len(p.passes)
+        if held is None and packs_first(Sums.of(p)._replace(passes=self.passes)):
+            held = panels(Sums.of(p), one, a.logical().weight)
+        usable = held is None or held.finite
+        native = usable and self.native(0, a.batch, held is not None and held.transformed is not None)
+        special.run(p, one, a, native, self.kind.tile, held, tuple(zip(p.passes, own, strict=True)))
 
     def pooled(
         self, x: Array, weight: Array, packed: tuple[Packed, ...], bias: Array | None, out: Array, activation: int
@@ -316,6 +350,8 @@ class WinogradProgram(Program):
         scratch = self.native(0, p.geometry.batch, held).scratch_bytes(held)
         tasks = -(-tiles // b.tiles) * pieces(p.outputs, m.width, b.panels_per_task)
         packed = sum(packed_bytes(Sums.of(p), prod(q.counts)) for q in p.passes)
+        if self.whole_:  # beside them those of the phases
+            packed *= 2
         packed += sum(packed_bytes(p, prod(q.counts)) for q in p.passes) // kind.taps**2 * kind.weights**2 * held
         return Told(
             tile=(kind.tile, kind.tile), block=f"{b.tiles} tiles", register_tile=(m.rows, m.width),
@@ -325,58 +361,3 @@ class WinogradProgram(Program):
             multiplications=kind.elements**2 * len(self.parts) * tiles * self.first.counts[0] * p.channels * p.outputs,
             threads=m.threads, transforms_held=held and bool(p.types.packed),
         )  # fmt: skip
-
-
-# ---- the weight gradient -------------------------------------------------------------------------------------------
-
-
-class GradientBlocking(NamedTuple):
-    """Loop sizes of the weight gradient; `parts` cuts its sum, by shape alone."""
-
-    channels: int
-    tiles: int  # transformed together
-    parts: int
-    together: bool  # all planes of the kernel
-
-
-@lru_cache(maxsize=256)
-def gradient_blocking(p: Problem, kind: Kind) -> GradientBlocking:
-    """Sums of 36 x 64 channels x one panel (590 KB in AVX-512) and 24 transformed tiles share the second level. Where
-    those of all planes of the kernel take no more, each plane of pixels is transformed once for all of them."""
-    m, g, deep = p.machine, p.geometry, p.passes[0].counts[0]
-    channels = min(CHANNELS, g.in_channels)
-    together = deep > 1 and deep * channels * min(g.out_channels, m.width) <= CHANNELS * m.width
-    blocks = -(-g.in_channels // channels) * -(-g.out_channels // m.width)
-    tiles = g.batch
-    for size, dilation in zip(g.output_size[1:], g.dilation[1:], strict=True):  # of every phase
-        tiles *= min(size, dilation) * -(-size // (kind.tile * dilation))
-    block_bytes = kind.elements**2 * channels * m.width * m.element * (deep if together else 1)
-    if together:  # a part goes through all planes
-        parts = max(2, -(-tiles // GRADIENT_TILES))
-    else:
-        parts = tiles * min(last - first for first, last in planes_met(p)) // 48
-    parts = min(parts, -(-16 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes))
-    return GradientBlocking(channels, GRADIENT_TILES, max(1, parts), together)
-
-
-class WinogradGradient(GradientProgram):
-    """The weight gradient F(3 x 3, m x m), of all planes of the kernel or of one after the other."""
-
-    def __init__(self, p: Problem, kind: Kind) -> None:
-        self.problem = p
-        self.blocking = gradient_blocking(p, kind)
-        self.native = _native.WinogradGradient(codes(p.types), p, p.passes[0], self.blocking, kind.number)
-
-    def run(self, x: Array, dy: Array, out: Array) -> None:
-        (q,), threads = self.problem.passes, self.problem.machine.threads
-        if out.ndim < 5 or self.blocking.together:
-            self.native.run(x, dy, out, threads)
-        else:
-            for k, (first, last) in enumerate(planes_met(self.problem)):
-                begin, step = first * q.stride[0] + q.taps[0][k], q.stride[0]
-                if first == last:
-                    out[:, :, k] = 0
-                    continue
-                own = x[:, :, begin : begin + (last - first - 1) * step + 1 : step]
-                self.native.run(own, dy[:, :, first:last], out[:, :, k], threads)
-        special.gradient_again(self.problem, x, dy, out)

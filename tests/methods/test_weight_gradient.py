@@ -1,0 +1,43 @@
+"""Weight gradients of arrays that are read as they lie, and of such that are packed: the same bits."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastconv import grad, reference
+
+CASES: list[tuple[int, int, tuple[int, int], tuple[int, int], dict[str, Any]]] = [
+    # channels, outputs, size, kernel, options
+    (48, 32, (20, 21), (1, 1), {}),
+    (80, 80, (9, 9), (1, 1), {}),
+    (64, 2, (16, 30), (1, 1), {}),  # outputs that fill no vector
+    (33, 16, (17, 12), (1, 1), {"stride": 2}),
+    (1, 64, (19, 23), (5, 5), {"padding": 2}),  # taps that share a register tile
+    (2, 16, (12, 13), (3, 2), {"padding": 1, "stride": 2, "dilation": 2}),
+    (20, 16, (14, 9), (2, 2), {"padding": 1}),
+    (32, 64, (8, 8), (1, 1), {"groups": 2}),
+    (40, 3, (11, 13), (3, 5), {"padding": ((1, 0), (3, 7)), "dilation": (2, 1)}),  # in each other's place
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES)
+def test_bits_do_not_depend_on_where_terms_lie(case: Any, dtype: str) -> None:
+    channels, outputs, size, kernel, options = case
+    rng = np.random.default_rng(channels)
+    x = rng.standard_normal((3, channels, *size)).astype(dtype)
+    shape = (outputs, channels // options.get("groups", 1), *kernel)
+    dy = rng.standard_normal(reference.conv2d(x, np.zeros(shape, dtype), **options).shape).astype(dtype)
+    options = {**options, "algorithm": "direct"}
+    expected = grad.conv2d_weight(x, shape, dy, **options)
+    np.testing.assert_allclose(
+        expected, reference.conv2d_weight(x, shape, dy, **{**options, "algorithm": "auto"}), rtol=1e-3, atol=1e-4
+    )
+    x, dy = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy))
+    last = (*kernel, shape[1], outputs)
+    apart = np.full((*x.shape[:3], 2 * x.shape[3]), np.nan, dtype)[..., : x.shape[3]]  # pixels that lie apart
+    apart[:] = x
+    for own, threads in ((x, 1), (x, 3), (apart, 2)):
+        got = grad.conv2d_weight(own, last, dy, data_format="NHWC", num_threads=threads, **options)
+        np.testing.assert_array_equal(np.moveaxis(got, (-1, -2), (0, 1)), expected)
