@@ -47,6 +47,8 @@ cdef struct DirectPass:                        # what is counted along an axis: 
     const char* bias
     const fc_requantise* requantise            # how sums of integers become bytes of y, with multipliers as the bias; or NULL
     const float* multiplier
+    const fc_byte_sum* byte_sum                # how bytes of the residual are added to those of y, when all of a tile's
+    const fc_byte_kernels* byte_kernels        # panels are there; NULL: not
     size images                                # of a tile
     size tile[3]                               # the largest
     size tiles[3]
@@ -218,6 +220,7 @@ cdef class Direct(Program):
         cdef View vx, vy, vr, vb, vw, vm
         cdef DirectRun* run
         cdef fc_requantise* requantise = NULL
+        cdef fc_byte_sum* byte_sum = NULL
         cdef DirectPass* p
         cdef size i, count = self.count
         work.activation(x, &vx, False, channels_last)
@@ -229,6 +232,10 @@ cdef class Direct(Program):
         if hasattr(bias, "multiplier"):
             requantise = direct_requantise(work, bias, self.result)
             work.view(bias.multiplier, &vm, False)
+            if residual is not None:
+                byte_sum = direct_byte_sum(work, bias.added, self.result)
+                if vr.s[1] != 1 or vy.s[1] != 1:
+                    raise ValueError("bytes are added where channels lie side by side")
             bias = bias.shift
         if bias is not None:
             work.view(bias, &vb, False)
@@ -242,6 +249,7 @@ cdef class Direct(Program):
             p[0] = self.chosen(i, direct_usable(self.kernels, &vx, self.input, self.passes[i].groups))[0]
             p.x, p.activation, p.bias = vx, activation, vb.p
             p.requantise, p.multiplier = requantise, <const float*>vm.p
+            p.byte_sum, p.byte_kernels = byte_sum, isa.bytes
             if p.merge[2] > 1 and vb.p != NULL:
                 p.bias = direct_bias_beside(work, p, vb.p)
             p.has_residual = residual is not None
@@ -291,6 +299,17 @@ cdef fc_requantise* direct_requantise(Work work, how, int result) except NULL:
     cdef fc_requantise* own = <fc_requantise*>work.own(sizeof(fc_requantise))
     own.zero, own.low, own.high, own.is_signed = how.zero, how.low, how.high, result == FC_I8
     own.wide = how.wide
+    return own
+
+
+cdef fc_byte_sum* direct_byte_sum(Work work, how, int result) except NULL:
+    """What is added to bytes of a result, in the memory of a work: the scales and zeros of both and of the sum, its least
+    and largest integer."""
+    cdef fc_byte_sum* own = <fc_byte_sum*>work.own(sizeof(fc_byte_sum))
+    cdef int flip = 128 if result == FC_I8 else 0
+    own.scale_a, own.zero_a, own.scale_b, own.zero_b, own.scale, own.zero, own.low, own.high = how
+    own.zero_a, own.zero_b, own.zero = own.zero_a + flip, own.zero_b + flip, own.zero + flip
+    own.low, own.high, own.flip = own.low + flip, own.high + flip, flip
     return own
 
 
@@ -430,7 +449,7 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
         skip = not finite and p.mode == FC_ZEROS
         first += t.group * p.outputs
         to = tile_origin(&p.y, &t, first)
-        residual = tile_origin(&p.residual, &t, first) if p.has_residual else NULL
+        residual = tile_origin(&p.residual, &t, first) if p.has_residual and not to_bytes else NULL
         # a full panel of a channels-last output of the computing type is summed where it will lie
         in_output = (not to_bytes and width == count and p.merged == p.outputs and p.y_code == kernels.sum
                      and not p.long_ and in_elements(&p.y, to, kernels.size)
@@ -477,6 +496,27 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
             direct_spread(p, &t, temporary, width, to)
         else:
             direct_store(p, &t, c, c_row, width, count, to, residual, bias, ends.multiplier, in_output)
+    if p.byte_sum != NULL:
+        first = chunk * p.panels_per_task * p.width
+        direct_add_bytes(p, &t, t.group * p.outputs + first, min(last * p.width, p.outputs) - first)
+
+
+cdef void direct_add_bytes(const DirectPass* p, const Tile* t, size first, size channels) noexcept nogil:
+    """Bytes of the residual to those of a tile, which are in the cache: channels that lie side by side from pixel to
+    pixel row by row."""
+    cdef size m, z, r, column, together = t.shape[2] if p.y.s[3] == channels == p.residual.s[3] else 1
+    cdef unsigned char* to
+    cdef const unsigned char* add
+    for m in range(t.images):
+        for z in range(t.shape[0]):
+            for r in range(t.shape[1]):
+                to = <unsigned char*>tile_origin(&p.y, t, first) + m * p.y.s[0] + z * p.y.s[4] + r * p.y.s[2]
+                add = (<const unsigned char*>tile_origin(&p.residual, t, first) + m * p.residual.s[0]
+                       + z * p.residual.s[4] + r * p.residual.s[2])
+                for column in range(t.shape[2] // together):
+                    p.byte_kernels.add(to, to, add, together * channels, p.byte_sum)
+                    to += p.y.s[3]
+                    add += p.residual.s[3]
 
 
 cdef inline char* tile_origin(const View* array, const Tile* t, size channel) noexcept nogil:

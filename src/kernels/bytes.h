@@ -33,6 +33,39 @@ static __attribute__((noinline)) void bytes_rounded(uint8_t *restrict to, const 
 }
 
 /* rint(((a - za) * sa + (b - zb) * sb) / sy) + zy, within the limits. */
+#if defined(__AVX512BW__)
+/* What 16 bytes stand for, each product rounded by itself. */
+static inline __m512 bytes_real(const uint8_t *x, __mmask16 mask, __m128i flip, __m512i zero, __m512 scale) {
+    const __m512i wide = _mm512_cvtepu8_epi32(_mm_xor_si128(_mm_maskz_loadu_epi8(mask, x), flip));
+    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(wide, zero)), scale);
+    __asm__("" : "+v"(v)); /* or the compiler would fuse it with the sum */
+    return v;
+}
+
+/* As bytes_rounded: in registers. */
+static void bytes_add(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t count, const fc_byte_sum *s) {
+    const __m128i flip = _mm_set1_epi8((char)s->flip);
+    const __m512i zero_a = _mm512_set1_epi32(s->zero_a), zero_b = _mm512_set1_epi32(s->zero_b),
+                  zero = _mm512_set1_epi32(s->zero);
+    const __m512 scale_a = _mm512_set1_ps(s->scale_a), scale_b = _mm512_set1_ps(s->scale_b),
+                 scale = _mm512_set1_ps(s->scale), inverse = _mm512_set1_ps(1.0f / s->scale),
+                 low = _mm512_set1_ps((float)(s->low - s->zero)), high = _mm512_set1_ps((float)(s->high - s->zero)),
+                 near = _mm512_set1_ps(0.4999f);
+    const int divide = !(1.0f / s->scale < 1e30f);
+    for (; count > 0; count -= 16, to += 16, a += 16, b += 16) {
+        const __mmask16 mask = (__mmask16)(count >= 16 ? 0xFFFF : (1u << count) - 1);
+        const __m512 sum = _mm512_add_ps(bytes_real(a, mask, flip, zero_a, scale_a),
+                                         bytes_real(b, mask, flip, zero_b, scale_b));
+        __m512 q = _mm512_mul_ps(sum, inverse);
+        /* how far from an integer: a product near a half may round otherwise than the quotient */
+        if (_mm512_cmp_ps_mask(_mm512_abs_ps(_mm512_reduce_ps(q, 8)), near, _CMP_GT_OQ) || divide)
+            q = _mm512_div_ps(sum, scale);
+        q = _mm512_min_ps(_mm512_max_ps(q, low), high); /* the limits are integers: rounding keeps within them */
+        const __m512i v = _mm512_add_epi32(_mm512_cvtps_epi32(q), zero);
+        _mm_mask_storeu_epi8(to, mask, _mm_xor_si128(_mm512_cvtepi32_epi8(v), flip));
+    }
+}
+#else
 static void bytes_add(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t count, const fc_byte_sum *s) {
     const uint8_t flip = (uint8_t)s->flip;
     for (; count > 0; count -= BYTES_TOGETHER, to += BYTES_TOGETHER, a += BYTES_TOGETHER, b += BYTES_TOGETHER) {
@@ -47,6 +80,7 @@ static void bytes_add(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t
         bytes_rounded(to, v, n, s);
     }
 }
+#endif
 
 /* rint((a - za) * sa * b / sy) + zy, within the limits. */
 static void bytes_multiply(uint8_t *to, const uint8_t *a, const float *b, ptrdiff_t count, const fc_byte_sum *s) {

@@ -196,7 +196,10 @@ static inline void transpose_bytes(uint8_t *to, ptrdiff_t ldd, const char *src, 
             for (ptrdiff_t i = 0; i < taps_y; i++)                                                                   \
                 for (ptrdiff_t j = 0; j < taps_x; j++, to += tap) {                                                  \
                     const char *in = src + tap_y[i] + tap_x[j] + c * channel_stride;                                 \
-                    if (c + STEPS <= channels)                                                                       \
+                    if (c + STEPS <= channels && sizeof(S) == sizeof(W) && channel_stride == (ptrdiff_t)sizeof(S))   \
+                        for (ptrdiff_t o = 0; o < outputs; o++, in += output_stride)                                 \
+                            memcpy(to + STEPS * o, in, STEPS * sizeof(W)); /* one move of four bytes */               \
+                    else if (c + STEPS <= channels)                                                                  \
                         for (ptrdiff_t o = 0; o < outputs; o++, in += output_stride)                                 \
                             UNROLL for (int k = 0; k < STEPS; k++)                                                   \
                                 to[STEPS * o + k] = *(const NAME(own_##suffix) *)(in + k * channel_stride);           \
