@@ -64,6 +64,16 @@ class Added(NamedTuple):
     sum_zero: int
     low: int
     high: int
+    signed: bool
+
+
+class More(NamedTuple):
+    """What is done with the bytes of a result at once: each becomes that of a `table` (256 of uint8, by its bits), then
+    those of a `residual` are `added`."""
+
+    table: Array | None
+    residual: Array | None
+    added: Added | None
 
 
 def _unpickled(packed_by: tuple[Any, ...], given: tuple[Any, ...], weight: Array, native: Any) -> QuantisedPlan:
@@ -212,10 +222,10 @@ class QuantisedPlan:
 
     @property
     def adds(self) -> bool:
-        """Whether `run` takes a residual: on arrays whose channels lie side by side."""
+        """Whether `run` does more with the bytes: on arrays whose channels lie side by side."""
         return isinstance(self._program, BytesProgram) and self.requantise is not None
 
-    def run(self, x: Any, out: Array | None = None, residual: Array | None = None, added: Added | None = None) -> Array:
+    def run(self, x: Any, out: Array | None = None, more: More | None = None) -> Array:
         """Convolve a batch.
 
         Parameters
@@ -224,8 +234,8 @@ class QuantisedPlan:
             Of the planned shape and element type, with any batch size.
         out : ndarray, optional
             Receives the result; it may overlap the input.
-        residual, added : ndarray and Added, optional
-            Bytes of the result's shape that are added to it, and how, of a plan that `adds`.
+        more : More, optional
+            What is done with the bytes, of a plan that `adds`.
 
         Returns
         -------
@@ -257,8 +267,10 @@ class QuantisedPlan:
             "QuantisedPlan.run", out, self._layout, shape, self.dtype, batched, last, (logical,)
         )
         if self._program is not None and target.size:
-            ends = self._ends if added is None else self._ends._replace(added=tuple(added))
-            other = None if residual is None else self._layout.to_logical(residual)
+            ends, other = self._ends, None
+            if more is not None:
+                ends = ends._replace(table=more.table, added=more.added)
+                other = None if more.residual is None else self._layout.to_logical(more.residual)
             self._program.run(logical, self._weight, self._packed, ends, other, target, ACTIVATIONS[None], False)
         elif target.size:
             self._run_otherwise(logical, target)

@@ -40,7 +40,8 @@ class Quantised:
         graph = load(self._source)
         if len(graph.inputs) != 1 or not graph.inputs[0].element_type:
             raise OnnxError(f"{str(path)!r} has {len(graph.inputs)} inputs; models with one tensor are quantised.")
-        self._graph, self._calibrated = graph, None
+        self._graph = graph
+        self._calibrated: Calibrated | None = None
 
     @property
     def input(self) -> tuple[str, Any]:

@@ -49,27 +49,39 @@ static inline __attribute__((always_inline)) void NAME(put_bytes)(int8_t *to, NA
 
 #if defined(__AVX512BW__)
 #define WHOLE_LINES 1
+/* What is done to whole lines of bytes, in registers: a store of bytes might change what it is read from. */
+typedef struct {
+    __m512i zero, high, low;
+    int shifted, limited, is_signed; /* whether there is a zero point, and limits within those of the type */
+} NAME(line_end);
+
+static inline __attribute__((always_inline)) NAME(line_end) NAME(end_of)(const fc_requantise *q) {
+    const int limited = q->is_signed ? q->low > -128 || q->high < 127 : q->low > 0 || q->high < 255;
+    return (NAME(line_end)){_mm512_set1_epi16((short)q->zero), _mm512_set1_epi8((char)q->high),
+                            _mm512_set1_epi8((char)q->low), q->zero != 0, limited, q->is_signed};
+}
+
 /* Up to four vectors of sums to one of bytes, by the instructions that narrow and saturate: no product may leave int32. */
 static inline __attribute__((always_inline)) void NAME(put_line)(int8_t *to, const int vectors, const NAME(vec) *sum,
-                                                                 const float *multiplier, const fc_requantise *q,
+                                                                 const float *multiplier, const NAME(line_end) *end,
                                                                  ptrdiff_t count) {
-    const __m512i zero = _mm512_set1_epi16((short)q->zero), high = _mm512_set1_epi8((char)q->high),
-                  low = _mm512_set1_epi8((char)q->low);
     __m512i v[4];
     UNROLL for (int j = 0; j < 4; j++)
         v[j] = j < vectors ? _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sum[j]),
                                                               _mm512_loadu_ps(multiplier + j * LANES)))
                            : v[j - 1];
-    const __m512i a = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero),
-                  b = vectors > 2 ? _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero) : a;
-    __m512i line;
-    if (q->is_signed)
-        line = _mm512_max_epi8(_mm512_min_epi8(_mm512_packs_epi16(a, b), high), low);
-    else
-        line = _mm512_max_epu8(_mm512_min_epu8(_mm512_packus_epi16(a, b), high), low);
+    __m512i a = _mm512_packs_epi32(v[0], v[1]), b = vectors > 2 ? _mm512_packs_epi32(v[2], v[3]) : a;
+    if (end->shifted) a = _mm512_adds_epi16(a, end->zero), b = vectors > 2 ? _mm512_adds_epi16(b, end->zero) : a;
+    __m512i line = end->is_signed ? _mm512_packs_epi16(a, b) : _mm512_packus_epi16(a, b);
+    if (end->limited)
+        line = end->is_signed ? _mm512_max_epi8(_mm512_min_epi8(line, end->high), end->low)
+                              : _mm512_max_epu8(_mm512_min_epu8(line, end->high), end->low);
     line = _mm512_permutexvar_epi32( /* the instructions above narrow every 16 bytes by themselves */
         _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), line);
-    _mm512_mask_storeu_epi8(to, count >= 64 ? ~0ull : (1ull << count) - 1, line);
+    if (count >= 64)
+        _mm512_storeu_si512(to, line);
+    else
+        _mm512_mask_storeu_epi8(to, (1ull << count) - 1, line);
 }
 #else
 #define WHOLE_LINES 0
@@ -79,18 +91,21 @@ static inline __attribute__((always_inline)) void NAME(put_line)(int8_t *to, con
 static inline __attribute__((always_inline)) void NAME(put_tile)(const int rows, const int vectors,
                                                                  NAME(vec) (*acc)[FC_MAX_VECTORS],
                                                                  const fc_product *p, const ptrdiff_t *out_row) {
-    UNROLL for (int i = 0; i < rows; i++) {
-        int8_t *to = (int8_t *)p->out + out_row[i];
+    int8_t *const out = (int8_t *)p->out;
+    const float *const multiplier = p->multiplier;
 #if WHOLE_LINES
-        if (vectors > 1 && !p->requantise->wide) {
-            NAME(put_line)(to, vectors, acc[i], p->multiplier, p->requantise, p->columns);
-            continue;
-        }
-#endif
-        UNROLL for (int j = 0; j < vectors; j++)
-            NAME(put_bytes)(to + j * LANES, NAME(rounded)(acc[i][j], p->multiplier + j * LANES, p->requantise),
-                            p->columns - j * LANES);
+    if (vectors > 1 && !p->requantise->wide) {
+        const NAME(line_end) end = NAME(end_of)(p->requantise);
+        const ptrdiff_t columns = p->columns;
+        UNROLL for (int i = 0; i < rows; i++)
+            NAME(put_line)(out + out_row[i], vectors, acc[i], multiplier, &end, columns);
+        return;
     }
+#endif
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < vectors; j++)
+            NAME(put_bytes)(out + out_row[i] + j * LANES,
+                            NAME(rounded)(acc[i][j], multiplier + j * LANES, p->requantise), p->columns - j * LANES);
 }
 
 /* ---- the register tile ------------------------------------------------------------------------------------- */

@@ -252,15 +252,19 @@ def test_a_cap_on_threads_holds_for_what_was_recorded(monkeypatch):
         asked.append(most)
         return net.run(first, last, most)
 
+    def in_one_step(feeds: Any, most: int) -> None:
+        asked.append(10 * most)  # and what follows is the run with steps
+
     monkeypatch.setattr(replay(session), "net", SimpleNamespace(run=run, move=net.move))
     before = fastconv.get_num_threads()
     try:
         for most in (1, 2):
             fastconv.set_num_threads(most)
+            monkeypatch.setattr(session._prepared, "_straight", SimpleNamespace(run=in_one_step))
             assert same(session.run(None, {"x": x}), expected)
     finally:
         fastconv.set_num_threads(before)
-    assert set(asked) == {1, 2}
+    assert set(asked) == {1, 2, 10, 20}
 
 
 def test_one_thread_records_at_a_time():

@@ -40,8 +40,10 @@ class Ends(NamedTuple):
     low: int
     high: int
     wide: bool = False  # whether a sum times its multiplier may leave int32
-    # How bytes of a residual are added to the result: its scale and zero, the other's, the sum's, the sum's limits.
-    added: tuple[float, int, float, int, float, int, int, int] | None = None
+    table: Array | None = None  # of uint8: what every byte of the result becomes
+    # How bytes of a residual are added to the result: its scale and zero, the other's, the sum's, the sum's limits, and
+    # whether all have a sign.
+    added: tuple[float, int, float, int, float, int, int, int, bool] | None = None
 
 
 class BytesProgram(DirectProgram):

@@ -16,7 +16,7 @@ from ..._core.arrays import Array
 from ..._core.ask_quantised import dense_plan
 from ..._core.geometry import conv_geometry
 from ..._core.layouts import INWARD, OUTWARD
-from ..._core.quantised import Added, QuantisedPlan, Requantise
+from ..._core.quantised import Added, More, QuantisedPlan, Requantise
 from ..._core.threads import effective
 from . import lines
 from .convolution import output_shape, require_axes
@@ -111,39 +111,50 @@ def _scaled(sums: Array, scale: Array, axis: int, out: Array) -> None:
 
 @operator("QConv", domain=INTERNAL, as_stored=True)
 def q_conv(call: Call, x: Array, w: Array, b: Array | None = None, other: Array | None = None) -> Any:
-    """A convolution of bytes; to bytes, or to floats where the attribute `requantise` is None. Bytes of another value
-    are added where `added` has the grids of both and of the sum, and its limits."""
+    """A convolution of bytes; to bytes, or to floats where the attribute `requantise` is None.
+
+    Bytes become those of a `table` where there is one; those of another value are added where `added` has the grids of
+    both and of the sum, and its limits.
+    """
     plan = call.state.get(x.shape)
     if plan is None:
         plan = call.state[x.shape] = _convolution(call, x, w, b)
-    requantised = call.get("requantise")
+    requantised, table = call.get("requantise"), call.get("table")
     shape, last = (x.shape[0], w.shape[0], *plan.geometry.output_size), OUTWARD[x.ndim]
     call.macs = prod(shape) * prod(w.shape[1:])
-    out = call.empty_channels_last(shape, np.float32 if requantised is None else plan.dtype)
-    if requantised is not None:
-        given, to = x.transpose(last), out.transpose(last)
-        whole = other is None or _takes_residual(plan, to, other)
-        if other is not None and whole:
-            plan.run(given, to, other.transpose(last), _added(*call.get("added")))
-        else:
-            plan.run(given, to)
-        if plan.natively(given, to) and whole:
+    if requantised is None:
+        out = call.empty_channels_last(shape, np.float32)
+        sums = call.pool.empty(out.transpose(last).shape, np.dtype(np.int32))
+        _scaled(plan.run(x.transpose(last), sums), call.get("scale"), -1, out.transpose(last))
+        return out
+    out = call.empty_channels_last(shape, plan.dtype if table is None else table.dtype)
+    given, to = x.transpose(last), out.transpose(last).view(plan.dtype)
+    if table is None and other is None:
+        plan.run(given, to)
+        if plan.natively(given, to):
             call.natively()
-        return out if other is None or whole else _summed_apart(call, out, other)
-    sums = call.pool.empty(out.transpose(last).shape, np.dtype(np.int32))
-    _scaled(plan.run(x.transpose(last), sums), call.get("scale"), -1, out.transpose(last))
-    return out
+        return out
+    if plan.adds and to.strides[-1] == 1 and (other is None or _lies_alike(other, out)):
+        added = None if other is None else _added(*call.get("added"))
+        bits = None if table is None else table.view(np.uint8)
+        plan.run(given, to, More(bits, None if other is None else other.transpose(last), added))
+        call.natively()
+        return out
+    plan.run(given, to)
+    if table is not None:
+        looked_up(out.view(plan.dtype), table, out)
+    return out if other is None else _summed_apart(call, out, other)
 
 
 def _added(own: Grid, other: Grid, grid: Grid, low: int, high: int) -> Added:
     """For a plan."""
-    return Added(float(own.scale), own.zero, float(other.scale), other.zero, float(grid.scale), grid.zero, low, high)
+    scales = float(own.scale), own.zero, float(other.scale), other.zero, float(grid.scale), grid.zero
+    return Added(*scales, low, high, grid.dtype == np.int8)
 
 
-def _takes_residual(plan: QuantisedPlan, to: Array, other: Array) -> bool:
+def _lies_alike(other: Array, out: Array) -> bool:
     """Whether a residual lies so that it is added while the result, channels last, is in the cache."""
-    last = other.transpose(OUTWARD[other.ndim]) if other.ndim == to.ndim else other
-    return plan.adds and last.shape == to.shape and last.dtype == to.dtype and last.strides[-1] == to.strides[-1] == 1
+    return other.shape == out.shape and other.dtype == out.dtype and other.strides[1] == 1
 
 
 def _summed_apart(call: Call, a: Array, b: Array) -> Array:

@@ -108,6 +108,9 @@ def scale(
     every step is the standard's."""
     if not a.size or not a.dtype == b.dtype == out.dtype or a.shape != out.shape:
         return False
+    x: Array
+    y: Array
+    factors: Array
     rest = b.shape[next((at for at, n in enumerate(b.shape) if n > 1), b.ndim) :]  # without what is repeated in front
     if a.ndim > 2 and b.shape == (*a.shape[:2], *(1,) * (a.ndim - 2)):
         order, rows = (0, *range(2, a.ndim), 1), (len(a), 1, -1, a.shape[1])
