@@ -28,8 +28,9 @@ from .select import check
 from .types import ACTIVATIONS, COMPUTE, FLOATS, STORAGE, DType, Types, result_of
 
 # Products of an input element from which on it may be narrowed: looking at its range and copying it take as long as ten
-# products of int64, of which the narrow ones save most.
-NARROWED_FROM = 32
+# products of int64, of which the narrow ones save most. And those of a call: what surrounds the copies takes as long as
+# half a million of int64, or four million of int16.
+NARROWED_FROM, NARROWED_CALL = 32, 1 << 20
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a bias gradient
 
 
@@ -67,7 +68,7 @@ def forward(
     def as_type(array: Array | None, dtype: Any) -> Array | None:
         return None if array is None else array.astype(dtype)
 
-    if not is_constant(g) and prod(g.kernel_size) * len(weight) // g.groups >= NARROWED_FROM:
+    if not is_constant(g) and _worth_narrowing(g, input, out):
         narrow = check_range.narrow(multiplies_four(weight.shape[1]))
         if narrow is not None:
             run(*narrow, out, bias, as_type(residual, out.dtype), "int32" if out.dtype != np.int32 else "")
@@ -77,6 +78,13 @@ def forward(
         run(x, w, to, as_type(bias, np.float64), as_type(residual, np.float64))
 
     run_checked(check_range, lambda to: run(input, weight, to, bias, as_type(residual, to.dtype)), run_float)
+
+
+def _worth_narrowing(g: Geometry, x: Array, out: Array) -> bool:
+    """Whether so many products are made of each element, and in all, that a look at the values pays."""
+    each = prod(g.kernel_size) * g.out_channels // g.groups
+    least = NARROWED_CALL if x.itemsize > 2 else 4 * NARROWED_CALL
+    return each >= NARROWED_FROM and out.size * prod(g.kernel_size) * (g.in_channels // g.groups) >= least
 
 
 def input_gradient(

@@ -10,6 +10,7 @@ import pytest
 
 import fastconv
 from fastconv import _native, reference
+from fastconv._core import operations
 from fastconv._core.types import COMPUTE, Types, product_compute
 
 SHORT = ("int8", "uint8", "int16")
@@ -112,8 +113,9 @@ def test_pairs_are_used_where_they_are(isa):
 
 
 @pytest.mark.parametrize("kind", ["int16", "uint16", "int32", "uint32", "int64", "uint64"])
-def test_wide_arrays_of_small_values_are_exact(isa, kind):
+def test_wide_arrays_of_small_values_are_exact(isa, kind, monkeypatch):
     """Values at the ends of what narrower kernels hold, and one beyond: with a residual, groups, in both layouts."""
+    monkeypatch.setattr(operations, "NARROWED_CALL", 0)
     rng, limits = np.random.default_rng(5), np.iinfo(kind)
     for end, groups in product((127, 128, 255, 256, 32767, 32768), (1, 2)):
         ends = [v for v in (-end - 1, -end, end - 1, end) if limits.min <= v <= limits.max]
@@ -130,8 +132,9 @@ def test_wide_arrays_of_small_values_are_exact(isa, kind):
     np.testing.assert_array_equal(last.transpose(0, 3, 1, 2), want)
 
 
-def test_wide_arrays_whose_sums_need_them_stay_wide(isa):
+def test_wide_arrays_whose_sums_need_them_stay_wide(isa, monkeypatch):
     """Each value fits in 16 bits, not the sums in 32."""
+    monkeypatch.setattr(operations, "NARROWED_CALL", 0)
     x, w = np.full((1, 64, 4, 4), 32767, np.int64), np.full((32, 64, 1, 1), 32767, np.int64)
     y = fastconv.conv2d(x, w)
     assert y.dtype == np.int64 and (y == 64 * 32767**2).all()
