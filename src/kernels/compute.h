@@ -510,6 +510,7 @@ static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 #undef SHORT_STORE
 #undef STORES
 #undef PACK_TRANSPOSED
+#undef PACK_FEW
 #undef PACK_PANEL_AS_IT_LIES
 #undef OPERANDS
 #undef S_PACK

@@ -171,6 +171,39 @@ static inline void transpose_sixteen(uint8_t *to, ptrdiff_t to_stride, const cha
     UNROLL_LANES for (int i = 0; i < 16; i++) *(sixteen *)(to + i * to_stride) = v[i];
 }
 
+/* Three channels of pixels, colours, to pixels of four bytes, the last one 0: of how many pixels. Those lie behind each
+   other, or every channel's by themselves. Nothing behind the pixels is read. */
+static inline ptrdiff_t pack_colours(uint8_t *to, const char *src, ptrdiff_t channel_stride, ptrdiff_t pixels,
+                                     uint8_t flip) {
+    const sixteen none = {0};
+    ptrdiff_t p = 0;
+    if (channel_stride == 1)
+        for (; p + 6 <= pixels; p += 4) {
+            const sixteen v = *(const sixteen *)(src + 3 * p) ^ flip;
+            *(sixteen *)(to + 4 * p) =
+                __builtin_shufflevector(v, none, 0, 1, 2, 16, 3, 4, 5, 16, 6, 7, 8, 16, 9, 10, 11, 16);
+        }
+    else
+        for (; p + 16 <= pixels; p += 16) {
+            const char *at = src + p;
+            const sixteen a = *(const sixteen *)at ^ flip, b = *(const sixteen *)(at + channel_stride) ^ flip,
+                          c = *(const sixteen *)(at + 2 * channel_stride) ^ flip;
+            const sixteen ab[2] = {
+                __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
+                __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)};
+            const sixteen cn[2] = {
+                __builtin_shufflevector(c, none, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
+                __builtin_shufflevector(c, none, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)};
+            for (int i = 0; i < 2; i++) {
+                *(sixteen *)(to + 4 * p + 32 * i) = __builtin_shufflevector(
+                    ab[i], cn[i], 0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23);
+                *(sixteen *)(to + 4 * p + 32 * i + 16) = __builtin_shufflevector(
+                    ab[i], cn[i], 8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31);
+            }
+        }
+    return p;
+}
+
 /* Whole blocks of pixels that lie side by side, and how many pixels and channels those are. */
 static inline void transpose_bytes(uint8_t *to, ptrdiff_t ldd, const char *src, ptrdiff_t channel_stride,
                                    ptrdiff_t pixels, ptrdiff_t channels, uint8_t flip) {
@@ -182,6 +215,12 @@ static inline void transpose_bytes(uint8_t *to, ptrdiff_t ldd, const char *src, 
 #endif
 
 #if BYTE_BLOCKS
+#define PACK_FEW(S)                                                                                                  \
+    if (sizeof(T) == 1 && sizeof(S) == 1 && channels == 3 && ldd == 4 &&                                             \
+        (channel_stride == 1 ? pixel_stride == 3 : pixel_stride == 1)) {                                             \
+        const ptrdiff_t done = pack_colours((uint8_t *)out, src, channel_stride, pixels, (uint8_t)FLIP(S));           \
+        pixels -= done, out += done * ldd, src += done * pixel_stride;                                               \
+    }
 /* Of bytes, what is left over of blocks of 16 goes one by one. */
 #define PACK_TRANSPOSED(S)                                                                                           \
     if (sizeof(T) == 1 && sizeof(S) == 1 && pixel_stride == 1 && pixels >= 16 && channels >= 16) {                   \
@@ -246,6 +285,7 @@ static const fc_kernels NAME(kernels) = {
 #undef ROW_6
 #undef ROW_12
 #undef PACK_TRANSPOSED
+#undef PACK_FEW
 #undef FLIP
 #undef PACK_PANEL
 #undef S_PACK_PIXELS
