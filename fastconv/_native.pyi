@@ -1,6 +1,6 @@
 """Types of the compiled module. Arrays are NumPy arrays in the order (batch, channel, [[depth,] height,] width)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from numpy import dtype
@@ -313,3 +313,10 @@ class Net:
     def __init__(self, works: Sequence[Work], regions: Sequence[tuple[int, int]]) -> None: ...
     def move(self, region: int, array: Array) -> None: ...
     def run(self, first: int, last: int, threads: int) -> int: ...
+
+class Straight:
+    def __init__(
+        self, net: Net, inputs: Sequence[tuple[str, Array, int]], outputs: Sequence[tuple[str, Array, int]],
+        copied: Callable[[Array, int], Array],
+    ) -> None: ...  # fmt: skip
+    def run(self, feeds: object, threads: int) -> dict[str, Array] | None: ...

@@ -4,7 +4,7 @@
 Arrays come with one, two or three spatial axes and any byte strides; which tile is worked on when, and by which
 algorithm, was decided in `fastconv.plan`.
 """
-from numpy import ndarray
+from numpy import empty_like, ndarray
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport fabs, rint, sqrt

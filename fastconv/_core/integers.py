@@ -6,14 +6,21 @@ exactly where the true value fits.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConvError
+from .types import DType
 
 Array = NDArray[Any]
+
+INT8: Final[DType] = np.dtype(np.int8)
+UINT8: Final[DType] = np.dtype(np.uint8)
+INT16: Final[DType] = np.dtype(np.int16)
+INT32: Final[DType] = np.dtype(np.int32)
 
 
 def largest(array: Array) -> int:
@@ -29,17 +36,37 @@ def fits_signed(name: str, array: Array) -> None:
         )
 
 
-def _cannot_leave(limit: int, x: Array, weight: Array, terms: int, extra: int) -> bool:
-    """Whether |sum| <= limit is certain: by the element types alone if possible, else by the largest values."""
-    by_dtype = (
-        (1 << (8 * x.itemsize))
-        * (1 << (8 * weight.itemsize))
-        * terms
-        // ((1 if x.dtype.kind == "u" else 2) * (1 if weight.dtype.kind == "u" else 2))
-    )
-    if by_dtype + extra <= limit:
-        return True
-    return largest(x) * largest(weight) * terms + extra <= limit
+class Range:
+    """The least and the largest value of an integer array, looked for when somebody asks."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+    @cached_property
+    def ends(self) -> tuple[int, int]:
+        """(least, largest)."""
+        return (int(self.array.min()), int(self.array.max())) if self.array.size else (0, 0)
+
+    @property
+    def largest(self) -> int:
+        """Of the magnitudes."""
+        low, high = self.ends
+        return max(-low, high)
+
+    @property
+    def of_type(self) -> int:
+        """What no magnitude of the element type exceeds."""
+        return 1 << (8 * self.array.itemsize - (self.array.dtype.kind == "i"))
+
+    def within(self, kind: DType) -> bool:
+        """Whether an element type holds all values."""
+        low, high = self.ends
+        limits = np.iinfo(kind)
+        return bool(limits.min <= low and high <= limits.max)
+
+    def as_type(self, kind: DType) -> Array:
+        """The values in an element type that holds them."""
+        return self.array.astype(kind, copy=False)
 
 
 def _integer_overflow(what: str, out: Array, x: Array, weight: Array) -> ConvError:
@@ -58,9 +85,34 @@ class Checked:
         fits_signed(x_name, x)
         fits_signed(w_name, w)
         self.what, self.x, self.w, self.out = what, x, w, out
-        self.certain = _cannot_leave(int(np.iinfo(out.dtype).max), x, w, terms, extra)
-        self.certain_wide = self.certain or _cannot_leave(int(np.iinfo(np.int64).max), x, w, terms, extra)
-        self.terms = terms
+        self.terms, self._extra, self._ranges = terms, extra, (Range(x), Range(w))
+        self.certain = self._cannot_leave(out.dtype)
+        self.certain_wide = self.certain or self._cannot_leave(np.dtype(np.int64))
+
+    def _cannot_leave(self, kind: DType) -> bool:
+        """Whether an element type holds every sum for certain: by the operands' own if possible, else by their largest
+        values."""
+        limit, (x, w) = int(np.iinfo(kind).max), self._ranges
+        if x.of_type * w.of_type * self.terms + self._extra <= limit:
+            return True
+        return x.largest * w.largest * self.terms + self._extra <= limit
+
+    def narrow(self, four: bool) -> tuple[Array, Array] | None:
+        """The operands in 8 or 16 bits, if these hold them and int32 the sums: kernels multiply such several at a time.
+
+        `four`: bytes are multiplied four at a time.
+        """
+        x, w = self._ranges
+        if x.array.itemsize == w.array.itemsize == 1:
+            if not (four and w.array.dtype == np.uint8 and w.within(INT8) and self._cannot_leave(INT32)):
+                return None
+            return x.array, w.as_type(INT8)
+        if not (x.within(INT16) and w.within(INT16) and self._cannot_leave(INT32)):
+            return None
+        kind = next((kind for kind in (UINT8, INT8) if x.within(kind)), None)
+        if four and kind is not None and w.within(INT8):
+            return x.as_type(kind), w.as_type(INT8)
+        return x.as_type(INT16), w.as_type(INT16)
 
 
 def run_checked(check: Checked, run: Any, run_float: Any) -> None:

@@ -203,4 +203,4 @@ def problem(
         g = as_zeros(g)
     elif is_constant(g):
         g = first_block(g, types.input.itemsize, block)
-    return Problem(lifted(g), direction, types, use, machine_here(types.result, team), wish)
+    return Problem(lifted(g), direction, types, use, machine_here(types.compute, team), wish)

@@ -53,6 +53,29 @@ class Requantise(NamedTuple):
         return (values.astype(np.int32) + np.int32(self.zero_point)).astype(self.dtype)
 
 
+class Added(NamedTuple):
+    """A residual behind a convolution, all bytes of the result's type: both dequantised, added, quantised."""
+
+    own_scale: float
+    own_zero: int
+    scale: float
+    zero: int
+    sum_scale: float
+    sum_zero: int
+    low: int
+    high: int
+    signed: bool
+
+
+class More(NamedTuple):
+    """What is done with the bytes of a result at once: each becomes that of a `table` (256 of uint8, by its bits), then
+    those of a `residual` are `added`."""
+
+    table: Array | None
+    residual: Array | None
+    added: Added | None
+
+
 def _unpickled(packed_by: tuple[Any, ...], given: tuple[Any, ...], weight: Array, native: Any) -> QuantisedPlan:
     """The plan that `QuantisedPlan.__reduce__` took apart: packed weights are for one build and one instruction set."""
     g, kind, zero, bias, requantise, options = given
@@ -161,6 +184,11 @@ class QuantisedPlan:
         return self._program.takes(logical(x), logical(out))
 
     @property
+    def kind(self) -> str:
+        """Algorithm and variant in a word or two, as `explain` says it."""
+        return self.explain().kind if self._program is None else METHODS[-1].word
+
+    @property
     def packed_bytes(self) -> int:
         """Memory of the weights."""
         if self._program is None:
@@ -192,7 +220,12 @@ class QuantisedPlan:
             found = explanation(self._problem, choice, self._program.told(last, True), axes)
         return found._replace(dtype=f"{self.input_dtype} to {self.dtype}")
 
-    def run(self, x: Any, out: Array | None = None) -> Array:
+    @property
+    def adds(self) -> bool:
+        """Whether `run` does more with the bytes: on arrays whose channels lie side by side."""
+        return isinstance(self._program, BytesProgram) and self.requantise is not None
+
+    def run(self, x: Any, out: Array | None = None, more: More | None = None) -> Array:
         """Convolve a batch.
 
         Parameters
@@ -201,6 +234,8 @@ class QuantisedPlan:
             Of the planned shape and element type, with any batch size.
         out : ndarray, optional
             Receives the result; it may overlap the input.
+        more : More, optional
+            What is done with the bytes, of a plan that `adds`.
 
         Returns
         -------
@@ -232,9 +267,11 @@ class QuantisedPlan:
             "QuantisedPlan.run", out, self._layout, shape, self.dtype, batched, last, (logical,)
         )
         if self._program is not None and target.size:
-            self._program.run(
-                logical, self._weight, self._packed, self._ends, None, target, ACTIVATIONS[None], False
-            )
+            ends, other = self._ends, None
+            if more is not None:
+                ends = ends._replace(table=more.table, added=more.added)
+                other = None if more.residual is None else self._layout.to_logical(more.residual)
+            self._program.run(logical, self._weight, self._packed, ends, other, target, ACTIVATIONS[None], False)
         elif target.size:
             self._run_otherwise(logical, target)
         finish()

@@ -100,11 +100,12 @@ class Types(NamedTuple):
     packed: str = ""  # the type of 16 bits that a plan holds its weights in; '' where it is that of the sums
     rounded: bool = False  # whether operands are rounded to bfloat16
     beside: bool = False  # whether a plan may hold a transform of them in the type of the sums too
+    sums: str = ""  # the type that holds every sum, where that is less than the result's
 
     @property
     def compute(self) -> DType:
         """The type of the sums."""
-        return COMPUTE_DTYPES[COMPUTE[self.result]]
+        return np.dtype(self.sums) if self.sums else COMPUTE_DTYPES[COMPUTE[self.result]]
 
     @property
     def read_in_place(self) -> bool:
@@ -120,7 +121,7 @@ class Types(NamedTuple):
 @lru_cache(maxsize=256)
 def codes(types: Types) -> Codes:
     """The numbers of three types, of kernels that multiply in the type of the sums."""
-    compute = _native.COMPUTES["rounded float32"] if types.rounded else COMPUTE[types.result]
+    compute = _native.COMPUTES["rounded float32"] if types.rounded else COMPUTE[types.compute]
     return Codes(
         compute, STORAGE[types.input], STORAGE[types.weight], STORAGE[types.result], _halves_compute(types) or compute
     )
@@ -141,8 +142,8 @@ def product_compute(types: Types) -> int:
     instruction multiplies and adds; their sums are those of int32."""
     if types.packed or types.rounded:
         return _halves_compute(types) or _native.COMPUTES["rounded float32"]
-    pairs = types.input in _SHORT and types.weight in _SHORT and COMPUTE[types.result] == _native.COMPUTES["int32"]
-    return _native.COMPUTES["int16"] if pairs else COMPUTE[types.result]
+    pairs = types.input in _SHORT and types.weight in _SHORT and types.compute == np.int32
+    return _native.COMPUTES["int16"] if pairs else COMPUTE[types.compute]
 
 
 def result_of(dtype: DType) -> DType:

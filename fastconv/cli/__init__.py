@@ -28,6 +28,7 @@ COMMANDS = {
     "summary": "show the layers of a model: shapes, weights, multiply-adds, memory, receptive field",
     "profile": "show where the time of a net goes, step by step, also as a page for the browser",
     "bench": "time the layers of real networks beside PyTorch, ONNX Runtime, OpenVINO, ncnn and im2col + BLAS",
+    "quantize": "make an 8-bit ONNX model of one of floats, with a report of the error layer by layer",
     "run": "run an ONNX model on a picture and list what it says",
     "demo": "filter a photograph, train a network on digits and time convolutions, with pictures",
     "completion": "print a script that completes commands and options in bash, zsh or fish",

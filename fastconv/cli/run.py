@@ -23,30 +23,11 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
-from .._core.files import read_npy, read_text
-from .common import STDOUT, CommandError, add_json, at_least, image_size, in_a_folder, require, write_json
-from .pictures import WHITE, covering, open_picture
+from .._core.files import read_text
+from .common import STDOUT, CommandError, add_json, at_least, in_a_folder, require, write_json
+from .fed import COLOURS, add_preparing, array_of, prepared
 
-IMAGENET: Final = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-COLOURS: Final = (1, 3)
 MOST_LABELS: Final = 1 << 24  # bytes of a file of names
-
-
-def _channel_values(name: str) -> Any:
-    """Reads 'imagenet', one number, or three with commas."""
-
-    def read(text: str) -> tuple[float, ...]:
-        if text == "imagenet":
-            return IMAGENET[name]
-        try:
-            numbers = tuple(float(part) for part in text.split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) not in (1, 3) or (name == "std" and not all(numbers)) or not np.all(np.isfinite(numbers)):
-            raise argparse.ArgumentTypeError(f"must be a number, three with commas, or imagenet, but got {text!r}")
-        return numbers
-
-    return read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,15 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="a picture, or a .npy file that is fed as it is")
     parser.add_argument("--top", type=at_least(1), default=5, metavar="K", help="values to list (default: %(default)s)")
     parser.add_argument("--labels", metavar="FILE", help="names of the values: one a line, or a JSON list or object")
-    parser.add_argument("--size", type=image_size, metavar="S", help="side, or HEIGHTxWIDTH, of the input")
-    parser.add_argument(
-        "--mean", type=_channel_values("mean"), default=(0.0,), metavar="M",
-        help="subtracted from values between 0 and 1: a number, three with commas, or imagenet (default: 0)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--std", type=_channel_values("std"), default=(1.0,), metavar="S", help="then divided by, likewise (default: 1)"
-    )
-    parser.add_argument("--bgr", action="store_true", help="feed blue, green, red in place of red, green, blue")
+    add_preparing(parser)
     parser.add_argument("--save", metavar="FILE", help="write the first output that is a picture into FILE")
     parser.add_argument("--threads", type=at_least(1), metavar="N", help="threads (default: all)")
     parser.add_argument(
@@ -95,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if not inputs:
         raise CommandError(f"{args.model} takes no input")
     declared = inputs[0].shape
-    given = _array(args.image) if args.image.endswith(".npy") else _picture(args, declared)
+    given = array_of(args.image) if args.image.endswith(".npy") else prepared(args, args.image, declared)
     feeds = {inputs[0].name: given}
     feeds |= {other.name: _ones(other.name, other.shape, other.type) for other in inputs[1:]}
     session.run(None, feeds)  # prepares
@@ -134,42 +107,12 @@ def run(args: argparse.Namespace) -> int:
 # ---- in ------------------------------------------------------------------------------------------------------------
 
 
-def _array(path: str) -> Array:
-    try:
-        array = read_npy(path)
-    except ValueError as error:
-        raise CommandError(f"{path!r} is no array ({error})") from None
-    if not isinstance(array, np.ndarray):
-        raise CommandError(f"{path!r} is no array but an archive of several; save one with numpy.save")
-    return array
-
-
 def _ones(name: str, shape: Any, kind: str) -> Array:
     """What a further input gets: weights that are all alike."""
     if shape is None or not all(isinstance(size, int) for size in shape) or kind != "tensor(float)":
         raise CommandError(f"the model has a second input {name!r} of {kind} {shape}; run it from Python")
     made = np.full(shape, 1.0, np.float32)
     return made / np.float32(max(1, made.size))
-
-
-def _picture(args: argparse.Namespace, declared: Any) -> Array:
-    """The picture as the model's first input wants it."""
-    if declared is None or len(declared) != 4:
-        raise CommandError(f"the model's first input has the shape {declared}, which is no picture; feed a .npy file")
-    last = declared[3] in COLOURS and declared[1] not in COLOURS
-    channels = declared[3 if last else 1]
-    channels = channels if channels in COLOURS else 3
-    asked = args.size or tuple(
-        size if isinstance(size, int) and size > 0 else 0 for size in (declared[1:3] if last else declared[2:])
-    )
-    image = open_picture(args.image, channels)
-    height, width = (size or own for size, own in zip(asked, image.size[::-1], strict=True))
-    pixels = covering(image, height, width, channels)
-    pixels = pixels[:, :, ::-1] if args.bgr else pixels
-    x = (pixels / np.float32(WHITE) - np.float32(args.mean)) / np.float32(args.std)
-    if x.shape[2] != channels:
-        raise CommandError(f"the model takes {channels} channel(s); give --mean and --std one number")
-    return np.ascontiguousarray(x if last else x.transpose(2, 0, 1), np.float32)[None]
 
 
 def _names(path: str | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ BINS: Final = 2048
 BATCH: Final = 8  # samples at a time, where the graph leaves that open: all values of the graph are held
 
 Feeds = Mapping[str, Array]
+Watched = Callable[[Iterable[Any], int, str], Iterable[Any]]  # so many items, with a word for what they are
 Range = tuple[float, float]
 
 
@@ -148,9 +149,15 @@ class Statistics(NamedTuple):
     means: dict[str, Array]  # their means
 
 
+def unwatched(items: Iterable[Any], count: int, title: str) -> Iterable[Any]:
+    """The items."""
+    return items
+
+
 def observed(
-    graph: Graph, feeds: Feeds, method: str, threads: int | None, limit: int = LARGEST_VALUE
-) -> Statistics:
+    graph: Graph, feeds: Feeds, method: str, threads: int | None, limit: int = LARGEST_VALUE,
+    watched: Watched = unwatched,
+) -> Statistics:  # fmt: skip
     """The range of every float value that a node makes or reads, and more of those that products read."""
     names = [name for name in dict.fromkeys(name for node in graph.nodes for name in node.outputs) if name]
     given = [value.name for value in graph.inputs]
@@ -158,7 +165,8 @@ def observed(
     found = Statistics({}, {}, {})
     by_channel = {node.inputs[0] for node in graph.nodes if node.op_type in ("Conv", "Gemm")}
     samples = len(next(iter(feeds.values())))
-    for values in _runs(prepared, feeds, given):
+    runs = sum(1 for _ in batches(graph, feeds))
+    for values in watched(_runs(prepared, feeds, given), runs, "ranges"):
         for name, x in values.items():
             low, high = found.ranges.get(name, (np.inf, -np.inf))
             found.ranges[name] = min(low, float(x.min())), max(high, float(x.max()))
@@ -170,7 +178,7 @@ def observed(
     if method == "minmax":
         return found
     counts: dict[str, Array] = {}
-    for values in _runs(prepared, feeds, given):
+    for values in watched(_runs(prepared, feeds, given), runs, "percentiles"):
         for name, x in values.items():
             binned = np.histogram(x, BINS, found.ranges[name])[0]
             counts[name] = counts[name] + binned if name in counts else binned

@@ -24,6 +24,7 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
+from .after import put_into_convolutions
 from .graph import Graph, Names, Node
 from .lowered import Joined, Lut, Mean, Pair, Pending, Product, Weight, constant_grid, q_linear
 from .memory import Pool
@@ -53,6 +54,7 @@ def to_integers(graph: Graph) -> None:
     if any(node.op_type == "DequantizeLinear" or node.op_type.startswith("QLinear") for node in graph.nodes):
         Pass(graph).run()
         graph.remove_unused()
+        put_into_convolutions(graph)
 
 
 class Pass:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LARGEST_BIAS: Final = 1 << 30
 LARGEST_SUM: Final = 1 << 31
+BYTE: Final = 255  # the largest difference of two
 SAME_SCALE: Final = 1e-5  # relative: the scale of a bias is the product of two others, in whatever precision
 
 
@@ -202,13 +203,16 @@ class Product(Limited):
     def _checked(self) -> Product | None:
         """None where a sum may leave int32."""
         w, axis = self.weight, self.weight.axis
+        outputs = 0 if not self.dense or self.transposed else 1
+        if not np.isfinite(self.scale).all():
+            return None
+        bias = 0 if self.bias is None else np.abs(self.bias.astype(np.int64))
+        if BYTE**2 * w.values.size // w.values.shape[outputs] + int(np.max(bias, initial=0)) < LARGEST_SUM:
+            return self  # of so few terms, whatever they are
         shape = [-1 if at == axis else 1 for at in range(w.values.ndim)] if w.zero.size > 1 else ()
         own = np.abs(w.values.astype(np.int32) - w.zero.astype(np.int32).reshape(shape))
-        outputs = 0 if not self.dense or self.transposed else 1
-        reach = 255 * own.sum(axis=tuple(at for at in range(own.ndim) if at != outputs), dtype=np.int64)
-        if self.bias is not None:
-            reach = reach + np.abs(self.bias.astype(np.int64))
-        return self if int(reach.max(initial=0)) < LARGEST_SUM and np.isfinite(self.scale).all() else None
+        reach = BYTE * own.sum(axis=tuple(at for at in range(own.ndim) if at != outputs), dtype=np.int64) + bias
+        return self if int(reach.max(initial=0)) < LARGEST_SUM else None
 
     # ---- nodes -------------------------------------------------------------------------------------------------------
 

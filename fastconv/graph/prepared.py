@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from .. import _native
 from .._core.arrays import Array
 from .._core.forks import Guard
+from .._core.threads import effective
 from .graph import Graph
 from .memory import LARGEST_VALUE, Pool
 from .program import Program, States
@@ -18,7 +20,7 @@ from .summary import Profile, described, profile
 KEPT_SHAPES: Final = 4  # sets of input shapes whose plans and packed weights are kept
 KEPT_BATCHES: Final = 4  # batches of each
 
-LEFT_BEHIND: Final = ("guard", "pool", "_families", "_states")  # by copies
+LEFT_BEHIND: Final = ("guard", "pool", "_families", "_states", "_straight")  # by copies
 
 Key = tuple[Any, ...]
 
@@ -43,6 +45,7 @@ class Prepared:
         self.pool = Pool(self.limit)
         # By the shapes of samples: what nodes keep for them, and the programs by whole shapes.
         self._families: OrderedDict[Key, tuple[States, OrderedDict[Key, Program]]] = OrderedDict()
+        self._straight: _native.Straight | None = None  # the last run's program in one step
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take: the graph and the options."""
@@ -56,8 +59,20 @@ class Prepared:
 
     def run(self, feeds: Mapping[str, Any], into: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """The outputs, in memory of their own or in the arrays `into`, of their shapes."""
+        found = self.straight(feeds) if into is None else None
+        if found is not None:
+            return found
         with self.guard.lock, np.errstate(all="ignore"):  # infinities and NaN go on as in any runtime
-            return self.program(feeds).run(feeds, into=into)
+            program = self.program(feeds)
+            found = program.run(feeds, into=into)
+            self._straight = None if program.replay is None or self.inner else program.replay.straight
+            return found
+
+    def straight(self, feeds: Mapping[str, Any]) -> dict[str, Array] | None:
+        """The outputs of a run like the last one that native works alone do; None where it is none: of other inputs,
+        known or unknown, of other types and shapes."""
+        with self.guard.lock:
+            return None if self._straight is None else self._straight.run(feeds, effective(self.threads))
 
     def profile(self, feeds: Mapping[str, Any], runs: int) -> Profile:
         """The mean time of every step over so many runs, after those that prepare."""

@@ -27,6 +27,7 @@ from .operators.registry import Function
 from .replay import LOOSE, NATIVE, Record, Replay, kind_of
 
 SHAPE_OPERATORS = ("Shape", "Size")
+TURNING = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity")
 ATTEMPTS = 3  # runs of which one must be without a value that is not finite to be recorded
 # What an operator raises over arrays that do not fit each other or attributes without a meaning.
 WRONG = (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError)
@@ -142,7 +143,10 @@ class Program:
             fixed = all(name in bound for name in node.outputs if name)
             loose = any(name not in shaped for name in node.outputs if name)
             self.steps.append(Step(node, found.function, call, fixed, loose, tuple(dying.get(at, ()))))
-        self._given_out = frozenset(self.outputs)
+        # Outputs, and what some of them only turn or reshape: nothing else lies where they do.
+        makers = graph.producers()
+        turned = [makers[name] for name in self.outputs if name in makers and makers[name].op_type in TURNING]
+        self._given_out = frozenset((*self.outputs, *(node.inputs[0] for node in turned)))
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.nbytes: dict[str, int] = {}  # of every value, inputs included
         self.used: dict[int, int] = {}  # bytes of buffers while a node ran, by its id

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
-from .calibration import Feeds, Statistics, batch_of, batches, copied, observed
+from .calibration import Feeds, Statistics, Watched, batch_of, batches, copied, observed, unwatched
 from .equalise import equalise
 from .graph import Graph
 from .memory import LARGEST_VALUE
@@ -100,13 +100,15 @@ class Calibrated:
     def __init__(
         self, graph: Graph, feeds: Feeds | None, method: str, threads: int | None = None,
         statistics: Statistics | None = None, *, limit: int = LARGEST_VALUE, computing: str | None = INTEGERS,
+        watched: Watched = unwatched,
     ) -> None:  # fmt: skip
         """The graph is used up. `statistics` are those of an earlier calibration, in place of `feeds`. No value is
-        larger than `limit`; `computing` is how 8-bit operators do, None as the graph has them."""
+        larger than `limit`; `computing` is how 8-bit operators do, None as the graph has them. Who calibrates is
+        `watched`."""
         self._graph, self._threads, self._limit, self._computing = simplified(graph), threads, limit, computing
         if statistics is None:
             assert feeds is not None
-            statistics = observed(self._graph, feeds, method, threads, limit)
+            statistics = observed(self._graph, feeds, method, threads, limit, watched)
         self.statistics = statistics
         size = batch_of(value.shape for value in graph.inputs) or 1
         most = max(size, MOST_SAMPLES // size * size)
@@ -120,6 +122,12 @@ class Calibrated:
     def graph(self) -> Graph:
         """The graph of bytes."""
         return self._optimised(self._quantised()[0])
+
+    def standard(self) -> Graph:
+        """The graph with QuantizeLinear and DequantizeLinear around operators on floats, as files have it."""
+        made = self._quantised()[0]
+        made.remove_unused()
+        return made
 
     def _optimised(self, graph: Graph) -> Graph:
         return graph if self._computing is None else optimise(graph, self._limit, self._computing)

@@ -83,6 +83,11 @@ def _lying_as(home: Array, array: Any) -> Any:
     return made
 
 
+def _address(array: Array) -> int:
+    """Where an array begins."""
+    return int(array.__array_interface__["data"][0])
+
+
 class Replay:
     """A recorded run, to be done again with other inputs. Not for several threads at once.
 
@@ -102,6 +107,7 @@ class Replay:
         self._last = self._last_loose()
         self._place_works()
         self._move(feeds)
+        self.straight = self._in_one_step(feeds)
 
     def _place_works(self) -> None:
         """Which works are whose, and which steps follow each other without Python."""
@@ -129,17 +135,40 @@ class Replay:
 
     def _move(self, feeds: Mapping[str, Array]) -> None:
         """Find the inputs and outputs that are moved: arrays whose pointers natives alone have."""
-        seen = self._seen_by_hand() | (feeds.keys() & set(self.outputs))  # these are handed out from home
         inputs = [name for name, array in feeds.items() if isinstance(array, np.ndarray) and array.size]
         outputs = [name for name in dict.fromkeys(self.outputs) if name not in inputs and self._given_away(name)]
+        seen = self._seen_by_hand(outputs) | (feeds.keys() & set(self.outputs))  # these are handed out from home
         arrays = [self._homes[name] for name in (*inputs, *outputs)]
         regions = [(array.__array_interface__["data"][0], array.nbytes) for array in arrays]
         self.net = _native.Net([work for record in self.records for work in record.works], regions)
         movable = {
-            name: at for at, name in enumerate((*inputs, *outputs)) if self.net.movable[at] and name not in seen
-        }
+            name: at for at, name in enumerate((*inputs, *outputs))
+            if self.net.movable[at] and seen.isdisjoint(self._alike(name))
+        }  # fmt: skip
         self._inputs = {name: movable.get(name) for name in inputs}
         self._given = {name: movable[name] for name in outputs if name in movable}
+
+    def _in_one_step(self, feeds: Mapping[str, Array]) -> _native.Straight | None:
+        """What does a run without the steps of Python around it, where native works alone make the outputs."""
+        homes, given = self._homes, self._given
+        whole = all(self._inputs.get(name) is not None for name in feeds) and feeds.keys().isdisjoint(self.outputs)
+        if not whole or len(set(self.outputs)) < len(self.outputs) or any(by_hand for by_hand, *_ in self._stretches):
+            return None
+        if not all(isinstance(homes[name], np.ndarray) for name in self.outputs):
+            return None
+        return _native.Straight(
+            self.net, [(name, homes[name], region) for name, region in self._inputs.items() if region is not None],
+            [(name, homes[name], given.get(name, -1)) for name in self.outputs], contiguous,
+        )  # fmt: skip
+
+    def _alike(self, name: str) -> list[str]:
+        """The names of all that lies where a value does, from its beginning to its end: itself, and what only turns or
+        reshapes it."""
+        home = self._homes[name]
+        return [name, *(
+            other for record in self.records for other, place in record.made.items()
+            if isinstance(place, np.ndarray) and place.nbytes == home.nbytes and _address(place) == _address(home)
+        )]  # fmt: skip
 
     def _given_away(self, name: str) -> bool:
         """Whether an output is made in an array of its own each run: one in which no other output lies."""
@@ -147,16 +176,18 @@ class Replay:
         arrays = [other for other in others if isinstance(other, np.ndarray)]
         if not isinstance(home, np.ndarray) or any(np.may_share_memory(home, other) for other in arrays):
             return False
-        return any(
-            record.own and record.kind == NATIVE and home.nbytes >= MOVED_FROM
-            for record in self.records for made, home in record.made.items() if made == name
-        )  # fmt: skip
+        alike = self._alike(name)
+        return home.nbytes >= MOVED_FROM and any(
+            record.own and record.kind == NATIVE and not record.made.keys().isdisjoint(alike) for record in self.records
+        )
 
-    def _seen_by_hand(self) -> set[str]:
-        """Values that a step of Python or the caller reads, and those that these are views of."""
+    def _seen_by_hand(self, given: Sequence[str]) -> set[str]:
+        """Values that a step of Python or the caller reads, and those that these are views of; but for outputs that are
+        `given` away."""
         seen: set[str] = set()
+        handed = set(self.outputs) - set(given)
         for record in reversed(self.records):
-            viewed = record.kind == VIEW and any(name in seen or name in self.outputs for name in record.made)
+            viewed = record.kind == VIEW and any(name in seen or name in handed for name in record.made)
             if viewed or record.kind in (PYTHON, LOOSE):
                 seen.update(record.step.node.inputs)
         return seen

@@ -48,6 +48,11 @@ cdef struct DirectPass:                        # what is counted along an axis: 
     const char* bias
     const fc_requantise* requantise            # how sums of integers become bytes of y, with multipliers as the bias; or NULL
     const float* multiplier
+    # What is done with the bytes of y when all of a tile's panels are there: another byte for each, and bytes of the
+    # residual added; NULL: neither.
+    const unsigned char* byte_table
+    const fc_byte_sum* byte_sum
+    const fc_byte_kernels* byte_kernels
     size images                                # of a tile
     size tile[3]                               # the largest
     size tiles[3]
@@ -241,6 +246,8 @@ cdef class Direct(Program):
         cdef View vx, vy, vr, vb, vw, vm
         cdef DirectRun* run
         cdef fc_requantise* requantise = NULL
+        cdef fc_byte_sum* byte_sum = NULL
+        cdef unsigned char* byte_table = NULL
         cdef DirectPass* p
         cdef size i, count = self.count
         work.activation(x, &vx, False, channels_last)
@@ -252,6 +259,12 @@ cdef class Direct(Program):
         if bias is not None and type(bias) is not ndarray and hasattr(bias, "multiplier"):
             requantise = direct_requantise(work, bias, self.result)
             work.view(bias.multiplier, &vm, False)
+            if bias.table is not None:
+                byte_table = direct_byte_table(work, bias.table)
+            if residual is not None:
+                byte_sum = direct_byte_sum(work, bias.added)
+            if (bias.table is not None or residual is not None) and (vy.s[1] != 1 or residual is not None and vr.s[1] != 1):
+                raise ValueError("more is done with bytes where channels lie side by side alone")
             bias = bias.shift
         if bias is not None:
             work.view(bias, &vb, False)
@@ -265,6 +278,7 @@ cdef class Direct(Program):
             p[0] = self.chosen(i, direct_usable(self.kernels, &vx, self.input, self.passes[i].groups))[0]
             p.x, p.activation, p.bias = vx, activation, vb.p
             p.requantise, p.multiplier = requantise, <const float*>vm.p
+            p.byte_sum, p.byte_table, p.byte_kernels = byte_sum, byte_table, isa.bytes
             if p.merge[2] > 1 and vb.p != NULL:
                 p.bias = direct_bias_beside(work, p, vb.p)
             p.has_residual, p.flags = residual is not None, NULL
@@ -321,6 +335,29 @@ cdef fc_requantise* direct_requantise(Work work, how, int result) except NULL:
     cdef fc_requantise* own = <fc_requantise*>work.own(sizeof(fc_requantise))
     own.zero, own.low, own.high, own.is_signed = how.zero, how.low, how.high, result == FC_I8
     own.wide = how.wide
+    return own
+
+
+cdef unsigned char* direct_byte_table(Work work, table) except NULL:
+    """256 bytes in the memory of a work."""
+    cdef unsigned char* own = <unsigned char*>work.own(256)
+    cdef const unsigned char[::1] given = table
+    if given.shape[0] != 256:
+        raise ValueError("a table of bytes has 256")
+    memcpy(own, &given[0], 256)
+    return own
+
+
+cdef fc_byte_sum* direct_byte_sum(Work work, how) except NULL:
+    """What is added to bytes of a result, in the memory of a work: the scales and zeros of both and of the sum, its least
+    and largest integer, whether all have a sign."""
+    cdef fc_byte_sum* own = <fc_byte_sum*>work.own(sizeof(fc_byte_sum))
+    cdef int flip = 0
+    own.scale_a, own.zero_a, own.scale_b, own.zero_b, own.scale, own.zero, own.low, own.high, signed = how
+    if signed:
+        flip = 128
+    own.zero_a, own.zero_b, own.zero = own.zero_a + flip, own.zero_b + flip, own.zero + flip
+    own.low, own.high, own.flip = own.low + flip, own.high + flip, flip
     return own
 
 
@@ -467,7 +504,7 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
         skip = not finite and p.mode == FC_ZEROS
         first += t.group * p.outputs
         to = tile_origin(&p.y, &t, first)
-        residual = tile_origin(&p.residual, &t, first) if p.has_residual else NULL
+        residual = tile_origin(&p.residual, &t, first) if p.has_residual and not to_bytes else NULL
         # a full panel of a channels-last output of the computing type is summed where it will lie
         in_output = (not to_bytes and width == count and p.merged == p.outputs and p.y_code == kernels.sum
                      and not p.long_ and in_elements(&p.y, to, kernels.size)
@@ -517,6 +554,33 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
             direct_spread(p, &t, temporary, width, to, residual)
         else:
             direct_store(p, &t, c, c_row, width, count, to, residual, bias, ends.multiplier, in_output)
+    if p.byte_sum != NULL or p.byte_table != NULL:
+        first = chunk * p.panels_per_task * p.width
+        direct_end_bytes(p, &t, t.group * p.outputs + first, min(last * p.width, p.outputs) - first)
+
+
+cdef void direct_end_bytes(const DirectPass* p, const Tile* t, size first, size channels) noexcept nogil:
+    """What is done with the bytes of a tile, which are in the cache: row by row where channels lie side by side from pixel
+    to pixel."""
+    cdef size m, z, r, column, together = t.shape[2]
+    cdef unsigned char* to
+    cdef const unsigned char* add = NULL
+    if p.y.s[3] != channels or (p.byte_sum != NULL and p.residual.s[3] != channels):
+        together = 1
+    for m in range(t.images):
+        for z in range(t.shape[0]):
+            for r in range(t.shape[1]):
+                to = <unsigned char*>tile_origin(&p.y, t, first) + m * p.y.s[0] + z * p.y.s[4] + r * p.y.s[2]
+                if p.byte_sum != NULL:
+                    add = (<const unsigned char*>tile_origin(&p.residual, t, first) + m * p.residual.s[0]
+                           + z * p.residual.s[4] + r * p.residual.s[2])
+                for column in range(t.shape[2] // together):
+                    if p.byte_table != NULL:
+                        p.byte_kernels.look_up(to, to, together * channels, p.byte_table)
+                    if p.byte_sum != NULL:
+                        p.byte_kernels.add(to, to, add, together * channels, p.byte_sum)
+                        add += p.residual.s[3]
+                    to += p.y.s[3]
 
 
 cdef inline char* tile_origin(const View* array, const Tile* t, size channel) noexcept nogil:

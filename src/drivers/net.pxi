@@ -92,7 +92,7 @@ cdef class Net:
             if self.moves[i].region == region:
                 self.moves[i].place[0] = base + self.moves[i].offset
 
-    def run(self, size first, size last, int threads):
+    cpdef size run(self, size first, size last, int threads) except -1:
         """Do the works first .. last - 1 on at most so many threads; the number of the first one that raised a flag and
         after which nothing was done, or `last`. May be called by one thread at a time."""
         cdef fc_look look = own_look()
@@ -110,3 +110,47 @@ cdef class Net:
         fc_free(self.steps)
         fc_free(self.moves)
         fc_free(self.memory)
+
+
+cdef class Straight:
+    """Runs that native works alone do, in one step from the caller's arrays to new ones: in a small net the steps of
+    Python around its works take as long as they do.
+
+    Straight(net, inputs, outputs, copied): `inputs` are (name, home, region); `outputs` are (name, home, region or -1), of
+    which those that do not lie in the order of their axes, or have no region, are handed out as `copied(home, threads)`.
+    """
+    cdef Net net
+    cdef tuple inputs, outputs
+    cdef object copied
+    cdef bint off          # a value was not finite: steps that take such are done by their functions
+
+    def __init__(self, Net net, inputs, outputs, copied):
+        self.net, self.copied = net, copied
+        self.inputs = tuple([(name, home.dtype, home.shape, home.strides, region) for name, home, region in inputs])
+        self.outputs = tuple([
+            (name, home, region, region < 0 or not home.flags.c_contiguous) for name, home, region in outputs
+        ])
+
+    def run(self, feeds, int threads):
+        """The outputs by name; None, and nothing has happened, where an input does not lie as its home does, and None
+        where a value is not finite."""
+        cdef dict found = {}
+        if self.off or type(feeds) is not dict or len(<dict>feeds) != len(self.inputs):
+            return None
+        for name, dtype, shape, strides, region in self.inputs:
+            x = (<dict>feeds).get(name)
+            if (type(x) is not ndarray or x.dtype != dtype or x.shape != shape or x.strides != strides
+                    or not x.flags.aligned):
+                return None
+            self.net.move(region, x)
+        for name, home, region, copies in self.outputs:
+            found[name] = home if copies else empty_like(home)
+            if region >= 0:
+                self.net.move(region, found[name])
+        if self.net.run(0, self.net.count, threads) < self.net.count:
+            self.off = True
+            return None
+        for name, home, region, copies in self.outputs:
+            if copies:
+                found[name] = self.copied(home, threads)
+        return found

@@ -33,7 +33,81 @@ static __attribute__((noinline)) void bytes_rounded(uint8_t *restrict to, const 
 }
 
 /* rint(((a - za) * sa + (b - zb) * sb) / sy) + zy, within the limits. */
+#if defined(__AVX512BW__)
+typedef struct {
+    __m512i zero_a, zero_b, zero, low, high;
+    __m512 scale_a, scale_b, scale, inverse, near;
+    int divide;
+} bytes_sum_numbers;
+
+/* What 16 bytes stand for, each product rounded by itself. */
+static inline __attribute__((always_inline)) __m512 bytes_real(__m128i x, const int is_signed, __m512i zero,
+                                                               __m512 scale) {
+    const __m512i wide = is_signed ? _mm512_cvtepi8_epi32(x) : _mm512_cvtepu8_epi32(x);
+    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(wide, zero)), scale);
+    __asm__("" : "+v"(v)); /* or the compiler would fuse it with the sum */
+    return v;
+}
+
+/* 64 bytes. The quotient is a product with the inverse where that is far from a half, as in bytes_rounded. */
+static inline __attribute__((always_inline)) __m512i bytes_sum_of(__m512i a, __m512i b, const int is_signed,
+                                                                  const bytes_sum_numbers *s) {
+    __m512 sum[4];
+    __m512i v[4];
+    __mmask16 near = s->divide;
+    UNROLL for (int i = 0; i < 4; i++) {
+        const __m128i x = i == 0 ? _mm512_castsi512_si128(a) : _mm512_extracti32x4_epi32(a, i),
+                      y = i == 0 ? _mm512_castsi512_si128(b) : _mm512_extracti32x4_epi32(b, i);
+        sum[i] = _mm512_add_ps(bytes_real(x, is_signed, s->zero_a, s->scale_a),
+                               bytes_real(y, is_signed, s->zero_b, s->scale_b));
+        const __m512 q = _mm512_mul_ps(sum[i], s->inverse);
+        v[i] = _mm512_cvtps_epi32(q);
+        near |= _mm512_cmp_ps_mask(_mm512_abs_ps(_mm512_sub_ps(q, _mm512_cvtepi32_ps(v[i]))), s->near, _CMP_GT_OQ);
+    }
+    if (near)
+        UNROLL for (int i = 0; i < 4; i++) v[i] = _mm512_cvtps_epi32(_mm512_div_ps(sum[i], s->scale));
+    const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), s->zero),
+                  high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), s->zero);
+    const __m512i line = is_signed
+        ? _mm512_max_epi8(_mm512_min_epi8(_mm512_packs_epi16(low, high), s->high), s->low)
+        : _mm512_max_epu8(_mm512_min_epu8(_mm512_packus_epi16(low, high), s->high), s->low);
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), line);
+}
+
+static inline __attribute__((always_inline)) void bytes_add_lines(uint8_t *to, const uint8_t *a, const uint8_t *b,
+                                                                  ptrdiff_t count, const fc_byte_sum *s,
+                                                                  const int is_signed) {
+    const int flip = s->flip;
+    const bytes_sum_numbers own = {
+        _mm512_set1_epi32(s->zero_a - flip), _mm512_set1_epi32(s->zero_b - flip), _mm512_set1_epi16((short)(s->zero - flip)),
+        _mm512_set1_epi8((char)(s->low - flip)), _mm512_set1_epi8((char)(s->high - flip)), _mm512_set1_ps(s->scale_a),
+        _mm512_set1_ps(s->scale_b), _mm512_set1_ps(s->scale), _mm512_set1_ps(1.0f / s->scale), _mm512_set1_ps(0.4999f),
+        !(1.0f / s->scale < 1e30f)};
+    for (; count >= 64; count -= 64, to += 64, a += 64, b += 64)
+        _mm512_storeu_si512(to, bytes_sum_of(_mm512_loadu_si512(a), _mm512_loadu_si512(b), is_signed, &own));
+    if (count) {
+        const __mmask64 mask = (1ull << count) - 1;
+        _mm512_mask_storeu_epi8(to, mask, bytes_sum_of(_mm512_maskz_loadu_epi8(mask, a), _mm512_maskz_loadu_epi8(mask, b),
+                                                       is_signed, &own));
+    }
+}
+
+static void bytes_add_any(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t count, const fc_byte_sum *s);
+
+/* In registers, where an int32 holds every quotient: 255 steps of either value. */
 static void bytes_add(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t count, const fc_byte_sum *s) {
+    if (!(255 * (fabsf(s->scale_a) + fabsf(s->scale_b)) < 1e9f * s->scale))
+        bytes_add_any(to, a, b, count, s);
+    else if (s->flip)
+        bytes_add_lines(to, a, b, count, s, 1);
+    else
+        bytes_add_lines(to, a, b, count, s, 0);
+}
+#else
+#define bytes_add_any bytes_add
+#endif
+
+static void bytes_add_any(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t count, const fc_byte_sum *s) {
     const uint8_t flip = (uint8_t)s->flip;
     for (; count > 0; count -= BYTES_TOGETHER, to += BYTES_TOGETHER, a += BYTES_TOGETHER, b += BYTES_TOGETHER) {
         const ptrdiff_t n = count < BYTES_TOGETHER ? count : BYTES_TOGETHER;
@@ -47,6 +121,7 @@ static void bytes_add(uint8_t *to, const uint8_t *a, const uint8_t *b, ptrdiff_t
         bytes_rounded(to, v, n, s);
     }
 }
+#undef bytes_add_any
 
 /* rint((a - za) * sa * b / sy) + zy, within the limits. */
 static void bytes_multiply(uint8_t *to, const uint8_t *a, const float *b, ptrdiff_t count, const fc_byte_sum *s) {

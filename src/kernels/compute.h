@@ -456,10 +456,12 @@ S_STORE(i64, int64_t, READ_PLAIN, READ_PLAIN)
 #define STORES .store = {[FC_I64] = NAME(store_i64)}
 #else
 typedef int32_t NAME(src_i32) __attribute__((aligned(1), may_alias));
+typedef int64_t NAME(src_i64) __attribute__((aligned(1), may_alias));
 S_STORE(i32, int32_t, READ_PLAIN, READ_PLAIN)
+S_STORE(i64, int64_t, READ_PLAIN, READ_PLAIN)
 #define PACKS(p)                                                                                                    \
     .p = {[FC_I8] = NAME(p##_i8), [FC_U8] = NAME(p##_u8), [FC_I16] = NAME(p##_i16), [FC_U16] = NAME(p##_u16)}
-#define STORES .store = {[FC_I32] = NAME(store_i32)}
+#define STORES .store = {[FC_I32] = NAME(store_i32), [FC_I64] = NAME(store_i64)}
 #endif
 #endif
 
@@ -554,6 +556,7 @@ static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 #undef STORES
 #undef PACK_LINES
 #undef PACK_TRANSPOSED
+#undef PACK_FEW
 #undef PACK_PANEL_AS_IT_LIES
 #undef OPERANDS
 #undef S_PACK

@@ -49,27 +49,39 @@ static inline __attribute__((always_inline)) void NAME(put_bytes)(int8_t *to, NA
 
 #if defined(__AVX512BW__)
 #define WHOLE_LINES 1
+/* What is done to whole lines of bytes, in registers: a store of bytes might change what it is read from. */
+typedef struct {
+    __m512i zero, high, low;
+    int shifted, limited, is_signed; /* whether there is a zero point, and limits within those of the type */
+} NAME(line_end);
+
+static inline __attribute__((always_inline)) NAME(line_end) NAME(end_of)(const fc_requantise *q) {
+    const int limited = q->is_signed ? q->low > -128 || q->high < 127 : q->low > 0 || q->high < 255;
+    return (NAME(line_end)){_mm512_set1_epi16((short)q->zero), _mm512_set1_epi8((char)q->high),
+                            _mm512_set1_epi8((char)q->low), q->zero != 0, limited, q->is_signed};
+}
+
 /* Up to four vectors of sums to one of bytes, by the instructions that narrow and saturate: no product may leave int32. */
 static inline __attribute__((always_inline)) void NAME(put_line)(int8_t *to, const int vectors, const NAME(vec) *sum,
-                                                                 const float *multiplier, const fc_requantise *q,
+                                                                 const float *multiplier, const NAME(line_end) *end,
                                                                  ptrdiff_t count) {
-    const __m512i zero = _mm512_set1_epi16((short)q->zero), high = _mm512_set1_epi8((char)q->high),
-                  low = _mm512_set1_epi8((char)q->low);
     __m512i v[4];
     UNROLL for (int j = 0; j < 4; j++)
         v[j] = j < vectors ? _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sum[j]),
                                                               _mm512_loadu_ps(multiplier + j * LANES)))
                            : v[j - 1];
-    const __m512i a = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero),
-                  b = vectors > 2 ? _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero) : a;
-    __m512i line;
-    if (q->is_signed)
-        line = _mm512_max_epi8(_mm512_min_epi8(_mm512_packs_epi16(a, b), high), low);
-    else
-        line = _mm512_max_epu8(_mm512_min_epu8(_mm512_packus_epi16(a, b), high), low);
+    __m512i a = _mm512_packs_epi32(v[0], v[1]), b = vectors > 2 ? _mm512_packs_epi32(v[2], v[3]) : a;
+    if (end->shifted) a = _mm512_adds_epi16(a, end->zero), b = vectors > 2 ? _mm512_adds_epi16(b, end->zero) : a;
+    __m512i line = end->is_signed ? _mm512_packs_epi16(a, b) : _mm512_packus_epi16(a, b);
+    if (end->limited)
+        line = end->is_signed ? _mm512_max_epi8(_mm512_min_epi8(line, end->high), end->low)
+                              : _mm512_max_epu8(_mm512_min_epu8(line, end->high), end->low);
     line = _mm512_permutexvar_epi32( /* the instructions above narrow every 16 bytes by themselves */
         _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), line);
-    _mm512_mask_storeu_epi8(to, count >= 64 ? ~0ull : (1ull << count) - 1, line);
+    if (count >= 64)
+        _mm512_storeu_si512(to, line);
+    else
+        _mm512_mask_storeu_epi8(to, (1ull << count) - 1, line);
 }
 #else
 #define WHOLE_LINES 0
@@ -79,18 +91,21 @@ static inline __attribute__((always_inline)) void NAME(put_line)(int8_t *to, con
 static inline __attribute__((always_inline)) void NAME(put_tile)(const int rows, const int vectors,
                                                                  NAME(vec) (*acc)[FC_MAX_VECTORS],
                                                                  const fc_product *p, const ptrdiff_t *out_row) {
-    UNROLL for (int i = 0; i < rows; i++) {
-        int8_t *to = (int8_t *)p->out + out_row[i];
+    int8_t *const out = (int8_t *)p->out;
+    const float *const multiplier = p->multiplier;
 #if WHOLE_LINES
-        if (vectors > 1 && !p->requantise->wide) {
-            NAME(put_line)(to, vectors, acc[i], p->multiplier, p->requantise, p->columns);
-            continue;
-        }
-#endif
-        UNROLL for (int j = 0; j < vectors; j++)
-            NAME(put_bytes)(to + j * LANES, NAME(rounded)(acc[i][j], p->multiplier + j * LANES, p->requantise),
-                            p->columns - j * LANES);
+    if (vectors > 1 && !p->requantise->wide) {
+        const NAME(line_end) end = NAME(end_of)(p->requantise);
+        const ptrdiff_t columns = p->columns;
+        UNROLL for (int i = 0; i < rows; i++)
+            NAME(put_line)(out + out_row[i], vectors, acc[i], multiplier, &end, columns);
+        return;
     }
+#endif
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < vectors; j++)
+            NAME(put_bytes)(out + out_row[i] + j * LANES,
+                            NAME(rounded)(acc[i][j], multiplier + j * LANES, p->requantise), p->columns - j * LANES);
 }
 
 /* ---- the register tile ------------------------------------------------------------------------------------- */
@@ -156,6 +171,39 @@ static inline void transpose_sixteen(uint8_t *to, ptrdiff_t to_stride, const cha
     UNROLL_LANES for (int i = 0; i < 16; i++) *(sixteen *)(to + i * to_stride) = v[i];
 }
 
+/* Three channels of pixels, colours, to pixels of four bytes, the last one 0: of how many pixels. Those lie behind each
+   other, or every channel's by themselves. Nothing behind the pixels is read. */
+static inline ptrdiff_t pack_colours(uint8_t *to, const char *src, ptrdiff_t channel_stride, ptrdiff_t pixels,
+                                     uint8_t flip) {
+    const sixteen none = {0};
+    ptrdiff_t p = 0;
+    if (channel_stride == 1)
+        for (; p + 6 <= pixels; p += 4) {
+            const sixteen v = *(const sixteen *)(src + 3 * p) ^ flip;
+            *(sixteen *)(to + 4 * p) =
+                __builtin_shufflevector(v, none, 0, 1, 2, 16, 3, 4, 5, 16, 6, 7, 8, 16, 9, 10, 11, 16);
+        }
+    else
+        for (; p + 16 <= pixels; p += 16) {
+            const char *at = src + p;
+            const sixteen a = *(const sixteen *)at ^ flip, b = *(const sixteen *)(at + channel_stride) ^ flip,
+                          c = *(const sixteen *)(at + 2 * channel_stride) ^ flip;
+            const sixteen ab[2] = {
+                __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
+                __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)};
+            const sixteen cn[2] = {
+                __builtin_shufflevector(c, none, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
+                __builtin_shufflevector(c, none, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)};
+            for (int i = 0; i < 2; i++) {
+                *(sixteen *)(to + 4 * p + 32 * i) = __builtin_shufflevector(
+                    ab[i], cn[i], 0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23);
+                *(sixteen *)(to + 4 * p + 32 * i + 16) = __builtin_shufflevector(
+                    ab[i], cn[i], 8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31);
+            }
+        }
+    return p;
+}
+
 /* Whole blocks of pixels that lie side by side, and how many pixels and channels those are. */
 static inline void transpose_bytes(uint8_t *to, ptrdiff_t ldd, const char *src, ptrdiff_t channel_stride,
                                    ptrdiff_t pixels, ptrdiff_t channels, uint8_t flip) {
@@ -167,6 +215,12 @@ static inline void transpose_bytes(uint8_t *to, ptrdiff_t ldd, const char *src, 
 #endif
 
 #if BYTE_BLOCKS
+#define PACK_FEW(S)                                                                                                  \
+    if (sizeof(T) == 1 && sizeof(S) == 1 && channels == 3 && ldd == 4 &&                                             \
+        (channel_stride == 1 ? pixel_stride == 3 : pixel_stride == 1)) {                                             \
+        const ptrdiff_t done = pack_colours((uint8_t *)out, src, channel_stride, pixels, (uint8_t)FLIP(S));           \
+        pixels -= done, out += done * ldd, src += done * pixel_stride;                                               \
+    }
 /* Of bytes, what is left over of blocks of 16 goes one by one. */
 #define PACK_TRANSPOSED(S)                                                                                           \
     if (sizeof(T) == 1 && sizeof(S) == 1 && pixel_stride == 1 && pixels >= 16 && channels >= 16) {                   \
@@ -197,7 +251,10 @@ static inline void transpose_bytes(uint8_t *to, ptrdiff_t ldd, const char *src, 
             for (ptrdiff_t i = 0; i < taps_y; i++)                                                                   \
                 for (ptrdiff_t j = 0; j < taps_x; j++, to += tap) {                                                  \
                     const char *in = src + tap_y[i] + tap_x[j] + c * channel_stride;                                 \
-                    if (c + STEPS <= channels)                                                                       \
+                    if (c + STEPS <= channels && sizeof(S) == sizeof(W) && channel_stride == (ptrdiff_t)sizeof(S))   \
+                        for (ptrdiff_t o = 0; o < outputs; o++, in += output_stride)                                 \
+                            memcpy(to + STEPS * o, in, STEPS * sizeof(W)); /* one move of four bytes */               \
+                    else if (c + STEPS <= channels)                                                                  \
                         for (ptrdiff_t o = 0; o < outputs; o++, in += output_stride)                                 \
                             UNROLL for (int k = 0; k < STEPS; k++)                                                   \
                                 to[STEPS * o + k] = *(const NAME(own_##suffix) *)(in + k * channel_stride);           \
@@ -230,6 +287,7 @@ static const fc_kernels NAME(kernels) = {
 #undef ROW_12
 #undef PACK_LINES
 #undef PACK_TRANSPOSED
+#undef PACK_FEW
 #undef FLIP
 #undef PACK_PANEL
 #undef S_PACK_PIXELS

@@ -47,7 +47,7 @@
 #define IS_FLOAT 0
 #include "compute.h"
 
-#define SUMS .add = add_int32, .store = {[FC_I32] = store_i32_int32},
+#define SUMS .add = add_int32, .store = {[FC_I32] = store_i32_int32, [FC_I64] = store_i64_int32},
 #include "short_integers.h"
 #undef SUMS
 

@@ -1,10 +1,14 @@
 /* Packing, for every type that what is packed may lie in: PACK_LINES(S) is tried first where channels lie side by side,
-   PACK_TRANSPOSED(S) where pixels do. */
+   PACK_TRANSPOSED(S) where pixels do, PACK_FEW(S) before everything. */
+#ifndef PACK_FEW
+#define PACK_FEW(S)
+#endif
 #define S_PACK_PIXELS(suffix, S, READ)                                                                                     \
     typedef S NAME(src_##suffix) __attribute__((aligned(1), may_alias));                                             \
     static void NAME(pack_##suffix)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src, \
                                     ptrdiff_t pixel_stride, ptrdiff_t channel_stride) {                              \
         T *out = dst;                                                                                                \
+        PACK_FEW(S)                                                                                                  \
         if (channel_stride == (ptrdiff_t)sizeof(S)) {                                                                \
             if (pixel_stride == channels * channel_stride && ldd == channels) channels *= pixels, pixels = 1;        \
             PACK_LINES(S)                                                                                            \

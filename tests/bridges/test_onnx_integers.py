@@ -112,6 +112,19 @@ def conv(net: Net, *shape: int, x: tuple[int, ...] = (2, 6, 9, 8), axis: int | N
     return str(net.op("Conv", value, w, *more, **attributes))
 
 
+def residual(
+    net: Net, op_type: str, channels: int, outputs: int, other: tuple[int, ...] = (), turned: bool = False
+) -> str:
+    """A convolution, its bytes, and the sum with another value, in either order."""
+    x = conv(net, outputs, channels, 1, 1, x=(2, channels, 5, 6))
+    parts = [net.rounded(x), net.input(*(other or (2, outputs, 5, 6)))]
+    return str(net.op(op_type, *(parts[::-1] if turned else parts)))
+
+
+def silu_of(net: Net, value: str) -> str:
+    return str(net.op("Mul", value, net.op("Sigmoid", value)))
+
+
 def clipped(net: Net, value: str) -> str:
     return str(net.op("Clip", value, net.constant(np.float32(-0.25)), net.constant(np.float32(0.75))))
 
@@ -178,7 +191,20 @@ CASES = {
     "sum": Case(lambda n: str(n.op("Add", n.input(2, 3, 5, 6), n.input(2, 3, 5, 6))), "QBinary"),
     "sum, relu": Case(behind("Relu", lambda n: str(n.op("Add", n.input(2, 3, 5), n.input(2, 3, 5)))), "QBinary"),
     "difference": Case(lambda n: str(n.op("Sub", n.input(2, 3, 5, 6), n.input(3, 1, 6))), "QBinary"),
+    "difference alike": Case(lambda n: str(n.op("Sub", n.input(2, 3, 5), n.input(2, 3, 5))), "QBinary"),
     "factors a channel": Case(se, "QBinary"),
+    "factors of the last axes": Case(lambda n: str(n.op("Mul", n.input(1, 5, 6), n.input(4, 5, 6))), "QBinary"),
+    "a sum in a convolution": Case(lambda n: residual(n, "Add", 8, 24), "QConv", 1),
+    "the same, turned, relu": Case(
+        behind("Relu", lambda n: residual(n, "Add", 8, 70, turned=True)), "QConv", 1
+    ),
+    "the same of a broadcast": Case(lambda n: residual(n, "Add", 8, 4, other=(4, 1, 6)), "QConv", 1),
+    "the same of many channels": Case(lambda n: residual(n, "Add", 5, 300), "QConv", 1),
+    "a function in a convolution": Case(
+        lambda n: silu_of(n, n.rounded(conv(n, 70, 6, 3, 3, pads=[1] * 4))), "QConv", 6
+    ),
+    "another grid in a convolution": Case(lambda n: n.rounded(conv(n, 8, 6, 1, 1)), "QConv", 3),
+    "a difference behind a convolution": Case(lambda n: residual(n, "Sub", 8, 8), "QBinary", 1),
     "sum with a constant": Case(
         lambda n: str(n.op("Add", n.input(2, 3, 5, 6), n.weight(3, 1, 1, axis=None))), "QBinary"
     ),
@@ -245,6 +271,24 @@ def test_an_operator_between_bytes(name: str, kind: str) -> None:
         limits = np.iinfo(kind)
         compared += bool(np.ptp(np.rint(exact / scale) + int(zero)) > 0 and limits.max)
     assert compared
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", BYTES)
+def test_what_a_convolution_does_too_is_that_behind_it(kind: str, threads: int) -> None:
+    """Bit for bit: of tiles of whole rows and of parts, panels and groups of them, before and after it is recorded."""
+    for seed, (channels, outputs) in enumerate(((8, 24), (16, 64), (5, 300), (64, 128))):
+        net = Net(seed, kind)
+        x = net.rounded(conv(net, outputs, channels, 1, 1, x=(2, channels, 5, 6)))
+        table = net.rounded(silu_of(net, x)) if seed % 2 else x
+        value = net.rounded(str(net.op("Add", table, net.input(2, outputs, 5, 6))))
+        built, feeds = net.model(value), net.feeds()
+        session = InferenceSession(built, num_threads=threads)
+        assert {node.op_type for node in session._graph.nodes}.isdisjoint(("QBinary", "QTable"))
+        apart = InferenceSession(net.model(value, *{x, table}), num_threads=threads)  # outputs too
+        assert [node.op_type for node in apart._graph.nodes].count("QBinary") == 1
+        wanted = apart.run(None, feeds)[0]
+        assert all(np.array_equal(session.run(None, feeds)[0], wanted) for _ in range(4))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -252,15 +252,19 @@ def test_a_cap_on_threads_holds_for_what_was_recorded(monkeypatch):
         asked.append(most)
         return net.run(first, last, most)
 
+    def in_one_step(feeds: Any, most: int) -> None:
+        asked.append(10 * most)  # and what follows is the run with steps
+
     monkeypatch.setattr(replay(session), "net", SimpleNamespace(run=run, move=net.move))
     before = fastconv.get_num_threads()
     try:
         for most in (1, 2):
             fastconv.set_num_threads(most)
+            monkeypatch.setattr(session._prepared, "_straight", SimpleNamespace(run=in_one_step))
             assert same(session.run(None, {"x": x}), expected)
     finally:
         fastconv.set_num_threads(before)
-    assert set(asked) == {1, 2}
+    assert set(asked) == {1, 2, 10, 20}
 
 
 def test_one_thread_records_at_a_time():
@@ -270,3 +274,50 @@ def test_one_thread_records_at_a_time():
     _native.record(None)
     fastconv.conv2d(draw(1, 2, 5, 5), draw(3, 2, 3, 3))
     assert len(works) == 1 and not works[0].flagged
+
+
+def straight_session() -> tuple[InferenceSession, Any, Any]:
+    """A net that works alone do, after the run from which on it goes in one step; its input and what that gives."""
+    constants = {"w": draw(8, 3, 3, 3), "b": draw(8), "w2": draw(4, 8, 1, 1)}
+    nodes = [make("Conv", ["x", "w", "b"], ["c"], pads=[1] * 4), make("Relu", ["c"], ["r"]),
+             make("Conv", ["r", "w2"], ["y"])]  # fmt: skip
+    session = InferenceSession(model(onnx, nodes, {"x": ["n", 3, 40, 40]}, {"y": None}, constants), num_threads=1)
+    x = draw(1, 3, 40, 40)
+    wanted = [session.run(None, {"x": x})[0] for _ in range(RUNS)][-1]
+    assert session._prepared.straight({"x": x}) is not None
+    return session, x, wanted
+
+
+def test_a_run_in_one_step_is_that_of_any_other():
+    session, x, wanted = straight_session()
+    got = session.run(["y"], {"x": x})[0]
+    assert same(got, wanted) and got.base is None and got.flags.c_contiguous
+    again = session.run(None, {"x": 2 * x})[0]
+    assert not np.shares_memory(got, again) and same(got, wanted) and not same(again, wanted)
+    # what lies otherwise goes the other way, and the same comes out
+    turned = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    off = np.frombuffer(b"\0" + x.tobytes(), np.float32, offset=1).reshape(x.shape)
+    for other in (turned, off, x.tolist()):
+        assert session._prepared.straight({"x": other}) is None
+    for other in (turned, off):
+        assert same(session.run(None, {"x": other})[0], wanted)
+    two = np.concatenate([x, 2 * x])
+    assert same(session.run(None, {"x": two})[0][:1], wanted) and same(session.run(None, {"x": x})[0], wanted)
+
+
+def test_what_a_run_in_one_step_refuses():
+    session, x, _ = straight_session()
+    for feeds, names, text in (
+        ({"x": x.astype(np.float64)}, None, "must be tensor"), ({"x": x[:, :2]}, None, "shape"), ({}, None, "missing"),
+        ({"x": x, "z": x}, None, "unknown"), ({"x": x}, ["z"], "no output"),
+    ):  # fmt: skip
+        with pytest.raises(OnnxError, match=text):
+            session.run(names, feeds)
+
+
+def test_what_is_not_finite_leaves_the_one_step():
+    session, x, wanted = straight_session()
+    spoilt = x.copy()
+    spoilt[0, 0, 3, 3] = np.nan
+    got = session.run(None, {"x": spoilt})[0]
+    assert np.isnan(got).any() and same(session.run(None, {"x": x})[0], wanted)

@@ -10,6 +10,7 @@ import pytest
 
 import fastconv
 from fastconv import _native, reference
+from fastconv._core import operations
 from fastconv._core.types import COMPUTE, Types, product_compute
 
 SHORT = ("int8", "uint8", "int16")
@@ -109,3 +110,33 @@ def test_pairs_are_used_where_they_are(isa):
         types = Types(np.dtype(x), np.dtype(w), np.dtype("int32"))
         fits = "uint16" not in (x, w)
         assert product_compute(types) == (_native.COMPUTES["int16"] if fits else COMPUTE[np.dtype("int32")])
+
+
+@pytest.mark.parametrize("kind", ["int16", "uint16", "int32", "uint32", "int64", "uint64"])
+def test_wide_arrays_of_small_values_are_exact(isa, kind, monkeypatch):
+    """Values at the ends of what narrower kernels hold, and one beyond: with a residual, groups, in both layouts."""
+    monkeypatch.setattr(operations, "NARROWED_CALL", 0)
+    rng, limits = np.random.default_rng(5), np.iinfo(kind)
+    for end, groups in product((127, 128, 255, 256, 32767, 32768), (1, 2)):
+        ends = [v for v in (-end - 1, -end, end - 1, end) if limits.min <= v <= limits.max]
+        x = rng.choice(ends, (1, 8, 5, 6)).astype(kind)
+        w = rng.choice([-128, -1, 0, 127] if end < 32767 else [-1, 0, 1], (40, 8 // groups, 3, 3)).astype(np.int64)
+        wanted = np.int64 if np.dtype(kind).itemsize > 2 else np.int32
+        added = rng.integers(-1000, 1000, (1, 40, 5, 6)).astype(wanted)
+        y = fastconv.conv2d(x, w.astype(np.int16), padding=1, groups=groups, residual=added, activation="relu")
+        want = reference.conv2d(x.astype(np.int64), w, padding=1, groups=groups) + added
+        assert y.dtype == wanted
+        np.testing.assert_array_equal(y, np.maximum(want, 0))
+    last = fastconv.conv2d(x.transpose(0, 2, 3, 1), w.transpose(2, 3, 1, 0), padding=1, groups=2, data_format="NHWC")
+    want = reference.conv2d(x.astype(np.int64), w, padding=1, groups=2)
+    np.testing.assert_array_equal(last.transpose(0, 3, 1, 2), want)
+
+
+def test_wide_arrays_whose_sums_need_them_stay_wide(isa, monkeypatch):
+    """Each value fits in 16 bits, not the sums in 32."""
+    monkeypatch.setattr(operations, "NARROWED_CALL", 0)
+    x, w = np.full((1, 64, 4, 4), 32767, np.int64), np.full((32, 64, 1, 1), 32767, np.int64)
+    y = fastconv.conv2d(x, w)
+    assert y.dtype == np.int64 and (y == 64 * 32767**2).all()
+    bias = np.full(32, 2**31 - 1, np.int64)  # nor with the bias
+    np.testing.assert_array_equal(fastconv.conv2d(x // 32767, w // 32767, bias), 64 + 2**31 - 1)

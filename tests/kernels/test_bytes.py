@@ -114,12 +114,16 @@ def test_sum_of_every_pair_of_bytes(kind: str) -> None:
     """All 65,536 pairs: dequantised, added, quantised, in float32 step by step, in steps where many are near a half."""
     info, whole = np.iinfo(kind), np.arange(256, dtype=np.uint8).view(kind)
     a, b = (np.ascontiguousarray(half.ravel()) for half in np.meshgrid(whole, whole))
-    for scales in ((0.1, 0.1, 0.2), (0.017, 0.033, 0.041), (1.0, 0.5, 1.0), (3e-5, 2e-5, 1e-7)):
+    for scales in (
+        (0.1, 0.1, 0.2), (0.017, 0.033, 0.041), (1.0, 0.5, 1.0), (3e-5, 2e-5, 1e-7), (0.1, -0.3, 0.07),
+        (1.0, 1.0, 1e-38),
+    ):  # fmt: skip
         sa, sb, sy = (np.float32(scale) for scale in scales)
         za, zb, zy = info.min + 100, info.min + 3, info.min + 131
         low, high = info.min + 20, info.max - 30
         real = (a.astype(np.float32) - np.float32(za)) * sa + (b.astype(np.float32) - np.float32(zb)) * sb
-        expected = np.clip(np.rint(real / sy), low - zy, high - zy) + zy
+        with np.errstate(over="ignore"):
+            expected = np.clip(np.rint(real / sy), low - zy, high - zy) + zy
         out = np.empty_like(a)
         _native.bytes_add(out, a, b, float(sa), za, float(sb), zb, float(sy), zy, low, high, kind == "int8", 2)
         np.testing.assert_array_equal(out, expected.astype(kind), err_msg=str(scales))

@@ -182,8 +182,10 @@ def test_residual_nets_are_in_bytes_throughout() -> None:
     net = models.resnet(18, 10, (32, 32, 3), seed=0)
     x = RNG.standard_normal((8, 32, 32, 3)).astype(np.float32)
     plan: Any = net.compile_inference(precision="int8", calibration=x)
-    done = [node.op_type for node in plan._prepared.graph.nodes]
-    assert done.count("QConv") == 20 and done.count("QBinary") == 8 and "Conv" not in done
+    nodes = plan._prepared.graph.nodes
+    done = [node.op_type for node in nodes]
+    assert done.count("QConv") == 20 and "QBinary" not in done and "Conv" not in done
+    assert sum("added" in node.attributes for node in nodes) == 8
     assert plan.report().layers[-1].sqnr > 15
     packed = sum(step["packed_bytes"] for step in plan.steps)
     assert packed <= 2.2 * net.count_params()

@@ -40,6 +40,10 @@ class Ends(NamedTuple):
     low: int
     high: int
     wide: bool = False  # whether a sum times its multiplier may leave int32
+    table: Array | None = None  # of uint8: what every byte of the result becomes
+    # How bytes of a residual are added to the result: its scale and zero, the other's, the sum's, the sum's limits, and
+    # whether all have a sign.
+    added: tuple[float, int, float, int, float, int, int, int, bool] | None = None
 
 
 class BytesProgram(DirectProgram):
@@ -121,7 +125,7 @@ def exact_bytes(p: Problem) -> ExactBytes | None:
         p.transposed
         or p.types.input not in BYTES
         or p.types.weight != np.int8
-        or p.types.result != np.int32
+        or p.types.compute != np.int32
         or not multiplies_four(p.channels)
     ):
         return None

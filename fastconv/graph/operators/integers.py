@@ -16,7 +16,7 @@ from ..._core.arrays import Array
 from ..._core.ask_quantised import dense_plan
 from ..._core.geometry import conv_geometry
 from ..._core.layouts import INWARD, OUTWARD
-from ..._core.quantised import QuantisedPlan, Requantise
+from ..._core.quantised import Added, More, QuantisedPlan, Requantise
 from ..._core.threads import effective
 from . import lines
 from .convolution import output_shape, require_axes
@@ -110,22 +110,61 @@ def _scaled(sums: Array, scale: Array, axis: int, out: Array) -> None:
 
 
 @operator("QConv", domain=INTERNAL, as_stored=True)
-def q_conv(call: Call, x: Array, w: Array, b: Array | None = None) -> Any:
-    """A convolution of bytes; to bytes, or to floats where the attribute `requantise` is None."""
+def q_conv(call: Call, x: Array, w: Array, b: Array | None = None, other: Array | None = None) -> Any:
+    """A convolution of bytes; to bytes, or to floats where the attribute `requantise` is None.
+
+    Bytes become those of a `table` where there is one; those of another value are added where `added` has the grids of
+    both and of the sum, and its limits.
+    """
     plan = call.state.get(x.shape)
     if plan is None:
         plan = call.state[x.shape] = _convolution(call, x, w, b)
-    requantised = call.get("requantise")
+    requantised, table = call.get("requantise"), call.get("table")
     shape, last = (x.shape[0], w.shape[0], *plan.geometry.output_size), OUTWARD[x.ndim]
     call.macs = prod(shape) * prod(w.shape[1:])
-    out = call.empty_channels_last(shape, np.float32 if requantised is None else plan.dtype)
-    if requantised is not None:
-        plan.run(x.transpose(last), out.transpose(last))
-        if plan.natively(x.transpose(last), out.transpose(last)):
+    if requantised is None:
+        out = call.empty_channels_last(shape, np.float32)
+        sums = call.pool.empty(out.transpose(last).shape, np.dtype(np.int32))
+        _scaled(plan.run(x.transpose(last), sums), call.get("scale"), -1, out.transpose(last))
+        return out
+    out = call.empty_channels_last(shape, plan.dtype if table is None else table.dtype)
+    given, to = x.transpose(last), out.transpose(last).view(plan.dtype)
+    if table is None and other is None:
+        plan.run(given, to)
+        if plan.natively(given, to):
             call.natively()
         return out
-    sums = call.pool.empty(out.transpose(last).shape, np.dtype(np.int32))
-    _scaled(plan.run(x.transpose(last), sums), call.get("scale"), -1, out.transpose(last))
+    if plan.adds and to.strides[-1] == 1 and (other is None or _lies_alike(other, out)):
+        added = None if other is None else _added(*call.get("added"))
+        bits = None if table is None else table.view(np.uint8)
+        plan.run(given, to, More(bits, None if other is None else other.transpose(last), added))
+        call.natively()
+        return out
+    plan.run(given, to)
+    if table is not None:
+        looked_up(out.view(plan.dtype), table, out)
+    return out if other is None else _summed_apart(call, out, other)
+
+
+def _added(own: Grid, other: Grid, grid: Grid, low: int, high: int) -> Added:
+    """For a plan."""
+    scales = float(own.scale), own.zero, float(other.scale), other.zero, float(grid.scale), grid.zero
+    return Added(*scales, low, high, grid.dtype == np.int8)
+
+
+def _lies_alike(other: Array, out: Array) -> bool:
+    """Whether a residual lies so that it is added while the result, channels last, is in the cache."""
+    return other.shape == out.shape and other.dtype == out.dtype and other.strides[1] == 1
+
+
+def _summed_apart(call: Call, a: Array, b: Array) -> Array:
+    """The residual of another shape, or that lies otherwise."""
+    first, second, grid, low, high = call.get("added")
+    shape = call.check(np.broadcast_shapes(a.shape, b.shape), np.float32)
+    wide = call.like(np.broadcast_to(a, shape), np.float32)
+    np.add(to_floats(a, first, call.like(a, np.float32)), to_floats(b, second, call.like(b, np.float32)), out=wide)
+    out = call.empty_channels_last(shape, grid.dtype) if len(shape) == a.ndim else call.empty(shape, grid.dtype)
+    to_bytes(wide, grid, low, high, out)
     return out
 
 
@@ -140,7 +179,7 @@ def _convolution(call: Call, x: Array, w: Array, b: Array | None) -> QuantisedPl
         g, w, call.get("w_zero"), x.dtype, call.get("x_zero"), b, call.get("requantise"),
         threads=effective(call.threads), data_format="channels_last",
     )  # fmt: skip
-    call.describe(f"{plan.explain().kind} in {x.dtype}", plan.packed_bytes)
+    call.describe(f"{plan.kind} in {x.dtype}", plan.packed_bytes)
     return plan
 
 
@@ -197,7 +236,8 @@ def q_binary(call: Call, a: Array, b: Array) -> Any:
     out = call.result_like(model, shape, grid.dtype)
     limits = call.get("low"), call.get("high")
     call.describe("bytes")
-    if call.get("does") == "Add" and lines.add(call, a, b, first, second, grid, limits, out):
+    added = {"Add": second, "Sub": second._replace(scale=-second.scale)}.get(call.get("does"))
+    if added is not None and lines.add(call, a, b, first, added, grid, limits, out):
         return out
     if call.get("does") == "Mul" and (
         lines.scale(call, a, b, first, second, grid, limits, out)
@@ -277,5 +317,5 @@ def _averaged(call: Call, x: Array) -> tuple[QuantisedPlan, Array | None]:
         g._replace(output_size=window.output), weight, np.zeros(1, np.int8), x.dtype, grid.zero, None, made,
         threads=effective(call.threads), data_format="channels_last",
     )  # fmt: skip
-    call.describe(f"{plan.explain().kind} in {x.dtype}")
+    call.describe(f"{plan.kind} in {x.dtype}")
     return plan, None if same else factor.reshape(1, 1, *window.output)

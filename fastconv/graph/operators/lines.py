@@ -5,7 +5,7 @@ Each function says whether it could; then the node is done by native works alone
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from .registry import Call
 
 if TYPE_CHECKING:
     from .integers import Grid
+
+MOST_FACTORS: Final = 1 << 16  # of a product by elements: each thread holds them as floats
 
 
 def _lines(*arrays: Array) -> list[Array] | None:
@@ -102,16 +104,23 @@ def add(
 def scale(
     call: Call, a: Array, b: Array, first: Grid, second: Grid, grid: Grid, limits: tuple[int, int], out: Array
 ) -> bool:
-    """A product of images and a value for each channel, (N, C, 1 ..); every step is the standard's."""
-    if a.ndim < 3 or not a.size or b.shape != (*a.shape[:2], *(1,) * (a.ndim - 2)):
+    """A product of images and a value a channel, (N, C, 1 ..), or of an array and a smaller one of its last axes;
+    every step is the standard's."""
+    if not a.size or not a.dtype == b.dtype == out.dtype or a.shape != out.shape:
         return False
-    if not a.dtype == b.dtype == out.dtype:
+    x: Array
+    y: Array
+    factors: Array
+    rest = b.shape[next((at for at, n in enumerate(b.shape) if n > 1), b.ndim) :]  # without what is repeated in front
+    if a.ndim > 2 and b.shape == (*a.shape[:2], *(1,) * (a.ndim - 2)):
+        order, rows = (0, *range(2, a.ndim), 1), (len(a), 1, -1, a.shape[1])
+        x, y, factors = a.transpose(order), out.transpose(order), b.reshape(b.shape[:2])
+    elif rest and b.ndim <= a.ndim and rest == a.shape[a.ndim - len(rest) :] and b.size <= MOST_FACTORS:
+        x, y, factors, rows = a, out, b.reshape(1, -1), (1, 1, -1, b.size)
+    else:
         return False
-    order = (0, *range(2, a.ndim), 1)
-    x, y, factors = a.transpose(order), out.transpose(order), b.reshape(b.shape[:2])
     if not (x.flags.c_contiguous and y.flags.c_contiguous and factors.flags.c_contiguous):
         return False
-    rows = (len(a), 1, -1, a.shape[1])
     _native.bytes_scale(
         y.reshape(rows), x.reshape(rows), factors, float(first.scale), first.zero, float(second.scale), second.zero,
         float(grid.scale), grid.zero, *limits, grid.dtype == np.int8, effective(call.threads),

@@ -1,0 +1,85 @@
+"""A model of floats from a file, quantised and written again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .._core.arrays import Array
+from ..graph.calibration import Feeds, Watched, checked_calibration, checked_method, unwatched
+from ..graph.errors import OnnxError, onnx_package
+from ..graph.halves import hold_in_float32
+from ..graph.quantised import Calibrated, QuantisationReport
+from ..graph.tensors import numpy_type
+from .loading import load
+from .writing import in_opset, opset_for, written
+
+
+class Quantised:
+    """A model that becomes one with QuantizeLinear and DequantizeLinear around its operators.
+
+    Parameters
+    ----------
+    path : path_like
+        The model, of floats.
+
+    Raises
+    ------
+    OnnxError
+        For a model that is damaged, that takes no or several inputs, or that is quantised already.
+    """
+
+    def __init__(self, path: Any) -> None:
+        onnx = onnx_package()
+        if not Path(path).is_file():
+            raise OnnxError(f"{str(path)!r} is no file; pass the path of an .onnx file.")
+        load(path)  # says what is wrong with it
+        self._source, self._opset = in_opset(onnx.load(path))
+        if any(node.op_type in ("DequantizeLinear", "QLinearConv") for node in self._source.graph.node):
+            raise OnnxError(f"{str(path)!r} is quantised already.")
+        graph = load(self._source)
+        if len(graph.inputs) != 1 or not graph.inputs[0].element_type:
+            raise OnnxError(f"{str(path)!r} has {len(graph.inputs)} inputs; models with one tensor are quantised.")
+        self._graph = graph
+        self._calibrated: Calibrated | None = None
+
+    @property
+    def input(self) -> tuple[str, Any]:
+        """The name and the shape of the input."""
+        return self._graph.inputs[0].name, self._graph.inputs[0].shape
+
+    def calibrate(self, samples: Feeds, method: str, threads: int | None = None, watched: Watched = unwatched) -> None:
+        """Take the ranges of all values from samples; `watched` sees the runs."""
+        graph = self._graph
+        value = graph.inputs[0]
+        feeds = checked_calibration(samples, {value.name: value.shape}, {value.name: numpy_type(value.element_type)})
+        hold_in_float32(graph)
+        self._calibrated = Calibrated(graph, feeds, checked_method(method), threads, watched=watched)
+
+    def model(self) -> Any:
+        """The quantised model, an `onnx.ModelProto`."""
+        graph = self._of().standard()
+        onnx, opset = onnx_package(), opset_for(graph, self._opset)
+        made = written(graph, opset)
+        try:
+            onnx.checker.check_model(made)
+        except onnx.checker.ValidationError as error:
+            raise OnnxError(
+                f"the quantised model would need operator set {opset}, of which its other operators are not ({error}); "
+                "convert the model with onnx.version_converter first."
+            ) from error
+        return made
+
+    def write(self, path: Any) -> int:
+        """Write it into a file; the bytes that it has."""
+        content: bytes = self.model().SerializeToString()
+        return Path(path).write_bytes(content)
+
+    def report(self, samples: Feeds | None = None, labels: Array | None = None) -> QuantisationReport:
+        """How far its values are from the floats."""
+        return self._of().report(samples, labels)
+
+    def _of(self) -> Calibrated:
+        if self._calibrated is None:
+            raise OnnxError("calibrate the model first.")
+        return self._calibrated
