@@ -86,7 +86,9 @@ def _of_layers(title: str, model: Any, size: Size, batch: int | None) -> Given:
         samples: Any = None
         if size is not None and model.built_shape is not None:
             built = model.built_shape if model.merges else (model.built_shape,)
-            samples = [Sample((*size, own[-1]) if len(own) == IMAGE_AXES else own) for own in built]
+            samples = [
+                Sample(_sized(own, size, _channels_last(model, number))) for number, own in enumerate(built)
+            ]
         plan = model.compile_inference(samples if samples is None or model.merges else samples[0])
     elif size is not None:
         shapes = ", ".join(map(str, plan.samples))
@@ -96,6 +98,23 @@ def _of_layers(title: str, model: Any, size: Size, batch: int | None) -> Given:
         for name, sample in zip(plan.model.input_names, plan.samples, strict=True)
     }
     return Given(title, feeds, lambda runs: plan.profile(feeds, runs))
+
+
+def _sized(sample: Any, size: tuple[int, int], channels_last: bool) -> tuple[int, ...]:
+    """The shape of a sample where images are of another size."""
+    if len(sample) != IMAGE_AXES:
+        return tuple(sample)
+    return (*size, sample[-1]) if channels_last else (sample[0], *size)
+
+
+def _channels_last(model: Any, number: int) -> bool:
+    """Whether an input of a net is channels last, as the first layer that reads it has it."""
+    for call in model.wiring.calls:
+        if number in call.inputs:
+            if call.layer.is_net:
+                return _channels_last(call.layer, call.inputs.index(number))
+            return bool(call.layer.channels_last)
+    return True
 
 
 def _of_session(title: str, session: Any, size: Size, batch: int | None) -> Given:

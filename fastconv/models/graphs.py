@@ -141,7 +141,7 @@ class Tracer:
         shapes: Any = [Sample(self.shapes[value]) for value in values]
         shape: Any = tuple(layer.output_shape(shapes))
         convert = next((made for kind, made in MERGED.items() if isinstance(layer, kind)), None)
-        if convert is None or 0 in shape or len(values) == 1:
+        if convert is None or overridden(layer) or 0 in shape or len(values) == 1:
             return [self.add("Layer", values, shape, layer.name, INTERNAL, 1, runs=layer)]
         return [convert(self, layer, values, shape)]
 
@@ -153,13 +153,17 @@ class Tracer:
 
     def layer(self, layer: Layer, value: str) -> str:
         """The value behind a layer."""
+        shape: Any
+        if overridden(layer):
+            shape = tuple(layer.output_shape(Sample(self.shapes[value])))
+            return self.add("Layer", [value], shape, layer.name, INTERNAL, 1, runs=layer)
         if isinstance(layer, Residual):
             return self._residual(layer, value)
         if layer.is_net:
             return self.net(layer, [value])[0]
         if isinstance(layer, Dropout):
             return value
-        shape: Any = tuple(layer.output_shape(Sample(self.shapes[value])))
+        shape = tuple(layer.output_shape(Sample(self.shapes[value])))
         if 0 not in shape and (layer.channels_last or not layer.reads_images):
             for kind, convert in CONVERTED.items():
                 if isinstance(layer, kind):
@@ -300,6 +304,12 @@ class Tracer:
 
     def softmax(self, layer: Softmax, value: str, shape: Shape) -> str:
         return self.add("Softmax", [value], shape, layer.name, axis=layer.axis)
+
+
+def overridden(layer: Layer) -> bool:
+    """Whether a class that is not the library's says what a layer computes, whatever kind of layer it extends."""
+    said = (type(layer).forward, getattr(type(layer), "forward_logits", type(layer).forward))
+    return any(method.__module__.partition(".")[0] != __name__.partition(".")[0] for method in said)
 
 
 MERGED: Final[dict[Any, Any]] = {

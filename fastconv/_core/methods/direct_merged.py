@@ -117,8 +117,20 @@ def neighbours(q: Pass, apart: Triple) -> Iterator[Pass]:
 
 
 def merged(s: Sums) -> Merged | None:
-    """Where fewer vectors of outputs are computed so. A long sum is cut by its taps, which neighbours would meet at
-    other places: phases of it merge, neighbours do not."""
+    """Where fewer vectors of outputs are computed so."""
+    found = _fewer(s)
+    return Merged(s, *found[1:]) if found else None
+
+
+def saving(s: Sums) -> float:
+    """The share of the vectors that is left; 1 where nothing merges."""
+    found = _fewer(s)
+    return found[0] if found else 1.0
+
+
+def _fewer(s: Sums) -> tuple[float, Triple, int | None] | None:
+    """(The share of the vectors that is left, neighbours along each axis, phases of a row in a panel). A long sum is
+    cut by its taps, which neighbours would meet at other places: phases of it merge, neighbours do not."""
     m = s.machine
     step = s.passes[0].step if s.passes else (1, 1, 1)
     if s.groups != 1 or s.mode or 0 in (s.outputs, s.channels) or len(s.passes) != prod(step):
@@ -136,9 +148,9 @@ def merged(s: Sums) -> Merged | None:
     if apart == step == (1, 1, 1) or best > tuned(m).merging_gain * own:
         return None
     saved = (own - best) * s.channels * prod(s.size) * max(1, s.images)
-    if not s.held and step == (1, 1, 1) and saved < tuned(m).merging:
+    if step == (1, 1, 1) and saved < (tuned(m).merging_held if s.held else tuned(m).merging):
         return None
-    return Merged(s, apart, beside)
+    return best / own, apart, beside
 
 
 def _groups(s: Sums, step: Triple) -> tuple[float, int]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ... import _native
 from ..passes import span
+from .estimates import PEAK, plain_sums
 from .fourier_program import Blocking, FourierProgram, blocking, held_bytes, roundings, scratch_bytes
 from .method import (
     Bound,
@@ -30,6 +31,7 @@ from .method import (
 
 SAMPLES = {f"pairs-{n}": n for n in (128, 64, 256, 512, 1024)}
 LOST, ADDED = 64, 2.0**-110  # where numbers are near the smallest, as for Winograd
+CACHED_BYTES = 8 << 20  # of spectra that are read anew for every pair of tiles
 MOST_TILE_BYTES = 12 << 20  # scratch of a thread, and what a call's transformed kernels may take
 
 
@@ -40,12 +42,10 @@ class Tuned:
     product: float = 0.15  # of spectra, for a sample of two tiles
     moved: float = 0.5  # a sample in or out
     strided: float = 2.0  # more of that where channels may lie side by side
-    call: float = 200_000.0  # what a call costs beside
+    streamed: float = 0.7  # more of that where the spectra of kernels lie in no cache
+    call: float = 60_000.0  # what a call costs beside
     kernel: float = 60_000.0  # a transformed kernel
-    one: float = 0.4  # a multiply-add of the direct kernels, from one channel to one
-    lane: float = 0.035  # of a small group, a lane an output
-    many: float = 0.045  # to more outputs, up to a vector of them; of more than that in proportion, in single precision
-    taps: int = 100  # from which on it may be taken by itself
+    taps: int = 40  # from which on it may be taken by itself
     gain: float = 1.5  # what it must promise for that
 
 
@@ -191,7 +191,8 @@ def cost(p: Problem, samples: int) -> float:
         pairs, doublings = _pairs(p, q, b), log2(columns) + log2(max(1, b.samples[0]))
         moved = n.moved + (n.strided if p.groups * max(p.channels, p.outputs) > 1 else 0)
         a_sample = (p.channels + p.outputs) * (wide * n.sample * doublings + 2 * moved) / 2
-        a_sample += wide * n.product * p.channels * p.outputs
+        streamed = n.streamed if held_bytes(p, q, samples) > CACHED_BYTES else 0
+        a_sample += wide * (n.product + streamed) * p.channels * p.outputs
         total += p.groups * pairs * rows * columns * a_sample
         if not p.held:
             spectra = p.groups * p.channels * p.outputs
@@ -208,12 +209,7 @@ def _pairs(p: Problem, q: Pass, b: Blocking) -> int:
 
 def direct_cost(p: Problem) -> float:
     """The same of plain sums."""
-    n, m = p.machine.tuning.of("fourier", Tuned), p.macs / max(1, p.geometry.batch)
-    if p.groups > 1:
-        return m * n.lane * p.machine.element / 4
-    if p.channels * p.outputs == 1:
-        return m * n.one
-    return m * n.many * (min(1.0, 16 / p.outputs) if p.machine.element == 4 else 1)
+    return plain_sums(p) * p.machine.element / 4 / PEAK
 
 
 @lru_cache(maxsize=1024)

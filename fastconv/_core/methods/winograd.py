@@ -5,12 +5,14 @@ Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import Any, ClassVar
 
 from ... import _native
 from ..passes import spacing
 from ..problem import Use
+from .estimates import CALL, plain_sums, read, whole_vectors
 from .method import (
     LONG_SUM,
     Bound,
@@ -45,6 +47,11 @@ from .winograd_programs import (
 # than 9 times that.
 ROUNDINGS = {LARGE: 32, SMALL: 4, STRIDED: 4, STRIDED_LARGE: 32}
 LOST, ADDED = 8, 2.0**-120
+# What takes as long as so many multiply-adds (Zen 4): a number transformed, a weight in a call, and a
+# further phase of the dilation.
+MOVED, MADE, PART = 12, 20, 1 << 19
+ROWS = 4  # tiles: fewer rows of a product wait for its weights
+MARGIN = 1.1  # how many times as many there must be directly
 MOST_EXAMPLE_VALUES = 100_000  # channels x outputs x pixels of a generated problem, to keep it quick
 
 
@@ -111,98 +118,44 @@ class Winograd:
     def offer(self, p: Problem) -> Offer:
         if why := sums_too_long(p) or _direct_bfloat16(p):
             return Offer(LARGE, False, why)
-        if self.why_not(p, LARGE) is not None:
-            return self._strided(p)
-        return self._batch(p) if p.use is Use.BATCH else self._plain(p)
+        if p.use is Use.BATCH:
+            if self.why_not(p, LARGE) is None:
+                return self._batch(p)
+            return Offer(STRIDED, False, "a training step takes it at stride 1 alone")
+        return self._of_weight(p) if p.gradient_of_weight else self._plain(p)
 
     def _plain(self, p: Problem) -> Offer:
-        t, apart = tuned(p), spacing(p.passes[0])[1:]
-        size = tuple(-(-n // d) for n, d in zip(p.size[1:], apart, strict=True))
-        fewest, dilated = min(p.channels, p.outputs), apart != (1, 1)
-        least, least_channels, least_macs = t.size_held, t.channels, t.macs
-        if p.gradient_of_weight:
-            least_channels, least, least_macs = t.gradient
-        elif p.use is Use.ONCE:
-            least = t.size_wide if fewest >= t.wide and not dilated else t.size
-            least_channels = t.channels_dilated if dilated else least_channels
-        macs = 9 * p.channels * p.outputs * prod(size) * p.passes[0].counts[0] * p.size[0]
-        few = p.channels < least_channels or p.outputs < min(least_channels, t.outputs)
-        if p.gradient_of_weight or dilated:
-            few = fewest < least_channels
-        if p.gradient_of_weight:  # one sum over all images and phases
-            planes = p.geometry.batch * prod(apart)
-            few = few or planes * -(-size[0] // 4) * -(-size[1] // 4) < t.tiles_gradient
-            macs *= planes
-        if not (few or min(size) < least or macs < least_macs):
-            return Offer(LARGE, True, (
-                "3x3 at stride 1 in float32 with enough work: 36 multiplications for 16 outputs instead of 144"
+        """The variant that takes least."""
+        direct = plain_sums(p)
+        own, variant = min((cost(p, one), one) for one in KINDS if self.why_not(p, one) is None)
+        if MARGIN * own > direct:
+            return Offer(variant, False, (
+                f"too small for Winograd: about {own:,} multiply-adds an image with its transforms for a "
+                f"{p.use.value}, and {direct:,} without"
             ))  # fmt: skip
-        if not p.gradient_of_weight and not dilated and self._earns_small(p, fewest, min(size), macs):
-            return Offer(SMALL, True, (
-                "3x3 at stride 1 in float32, a small map: 16 multiplications for 4 outputs, not 36"
-            ))  # fmt: skip
-        purpose = p.direction.value if p.gradient_of_weight else p.use.value
-        return Offer(LARGE, False, (
-            f"too small for Winograd, which pays from {least_channels} channels, {least} x {least} outputs and "
-            f"{least_macs:,} multiply-adds an image on for a {purpose}{', a phase of the dilation' if dilated else ''}"
-        ))  # fmt: skip
+        kind, backwards = kind_of(p, variant), p.transposed and KINDS[variant].stride > 1
+        tile = KINDS[variant].tile  # of a phase
+        taps, kernel = (2, "4x4") if backwards and not whole(p) else (3, "3x3")
+        return Offer(variant, True, (
+            f"{kernel} at stride {KINDS[variant].stride}{' backwards' * backwards} in float32: {kind.elements**2} "
+            f"multiplications for {tile**2} outputs{' of a phase' * backwards} instead of {(tile * taps) ** 2}"
+        ), own / direct)  # fmt: skip
 
-    def _earns_small(self, p: Problem, fewest: int, size: int, macs: int) -> bool:
-        """Whether a map too small for tiles of 4 x 4 outputs, `size` a side, earns the transforms of 2 x 2."""
-        t = tuned(p)
-        least = t.channels_small if size >= t.size_held else t.channels_smallest
-        if p.held:
-            least = t.small.channels
-        return fewest >= least and size >= t.small.size and macs >= t.small.macs
-
-    def _strided(self, p: Problem) -> Offer:
-        """Of 3 x 3 taps, or of 2 x 2 in every phase of an input gradient."""
-        q, t = p.passes[0], tuned(p)
-        if whole(p):
-            return self._phases(p)
-        own, taps = q.output_size(p.size)[1:], q.counts[1]
-        pays = t.strided if taps == 3 else t.strided_phases
-        if p.types.packed and taps == 3:
-            pays = pays._replace(size=t.size_strided_halves)
-        if (
-            p.use is Use.BATCH
-            or min(p.channels, p.outputs) < pays.channels
-            or min(own) < pays.size
-            or p.channels * p.outputs * prod(own) * prod(q.counts) < pays.macs
-        ):
-            return Offer(STRIDED, False, (
-                f"too small for Winograd at stride 2, which pays from {pays.channels} channels, {pays.size} x "
-                f"{pays.size} outputs and {pays.macs:,} multiply-adds an image on"
-                f"{'' if taps == 3 else ', in every phase'}"
+    def _of_weight(self, p: Problem) -> Offer:
+        """Of one sum over all images and phases."""
+        (channels, size, macs), t = tuned(p).gradient, tuned(p)
+        apart = spacing(p.passes[0])[1:]
+        own = tuple(-(-n // d) for n, d in zip(p.size[1:], apart, strict=True))
+        planes = p.geometry.batch * prod(apart)
+        work = 9 * p.channels * p.outputs * prod(own) * p.passes[0].counts[0] * p.size[0] * planes
+        tiles = planes * -(-own[0] // 4) * -(-own[1] // 4)
+        if min(p.channels, p.outputs) < channels or tiles < t.tiles_gradient or min(own) < size or work < macs:
+            return Offer(LARGE, False, (
+                f"too small for Winograd, which pays from {channels} channels, {size} x {size} outputs and {macs:,} "
+                f"multiply-adds on for a {p.direction.value}{', a phase of the dilation' if apart != (1, 1) else ''}"
             ))  # fmt: skip
-        if taps == 2:
-            return Offer(STRIDED, True, (
-                "4x4 at stride 2 in float32: 9 multiplications for 4 outputs of a phase instead of 16"
-            ))  # fmt: skip
-        if min(own) >= t.size_strided_large:
-            return Offer(STRIDED_LARGE, True, (
-                "3x3 at stride 2 in float32: 81 multiplications for 16 outputs instead of 144"
-            ))  # fmt: skip
-        return Offer(STRIDED, True, "3x3 at stride 2 in float32: 25 multiplications for 4 outputs instead of 36")
-
-    def _phases(self, p: Problem) -> Offer:
-        """Of all phases of an input gradient."""
-        t, own = tuned(p), [-(-n // 2) for n in p.size[1:]]
-        pays = t.phases
-        if (
-            min(p.channels, p.outputs) < pays.channels or min(own) < pays.size
-            or 9 * p.channels * p.outputs * prod(own) < pays.macs
-        ):  # fmt: skip
-            return Offer(STRIDED, False, (
-                f"too small for Winograd of an input gradient at stride 2, which pays from {pays.channels} channels, "
-                f"{pays.size} x {pays.size} outputs of a phase and {pays.macs:,} multiply-adds an image on"
-            ))  # fmt: skip
-        if min(own) >= t.size_phases_large:
-            return Offer(STRIDED_LARGE, True, (
-                "3x3 at stride 2 backwards in float32: 81 multiplications for 16 outputs of a phase instead of 144"
-            ))  # fmt: skip
-        return Offer(STRIDED, True, (
-            "3x3 at stride 2 backwards in float32: 25 multiplications for 4 outputs of a phase instead of 36"
+        return Offer(LARGE, True, (
+            "3x3 at stride 1 in float32 with enough work: 36 multiplications for 16 outputs instead of 144"
         ))  # fmt: skip
 
     def _batch(self, p: Problem) -> Offer:
@@ -273,6 +226,30 @@ class Winograd:
             case, kernel=kernel, stride=stride, dilation=dilation, groups=1, size=size, dtypes=("float32", "float32"),
             **odd,
         )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def cost(p: Problem, variant: str) -> int:
+    """What an image takes, in multiply-adds: a transformed number counts for `MOVED`, a transformed weight that a call
+    makes for `MADE`. Weights of few tiles are transformed in registers."""
+    channels, outputs = whole_vectors(p.channels), whole_vectors(p.outputs)
+    total, kind, one = CALL, kind_of(p, variant), whole(p) if KINDS[variant].stride > 1 else None
+    for q in (one,) if one else p.passes:
+        _, *size = q.output_size(p.size)
+        planes, tiles, parts = q.counts[0], p.size[0], 1
+        for n, apart in zip(size, spacing(q)[1:], strict=True):
+            tiles *= sum(-(-len(range(first, n, apart)) // kind.tile) for first in range(apart))
+            parts *= min(n, apart)
+        tiles = max(tiles, ROWS * parts)
+        elements, weights = kind.elements**2, planes * p.channels * p.outputs
+        total += tiles * elements * (planes * p.channels * outputs + MOVED * (planes * channels + outputs))
+        total += PART * (parts - 1)
+        if p.held:
+            few = tiles <= tuned(p).few_tiles * parts
+            total += parts * read(p, weights * (kind.taps**2 if few else kind.weights**2))
+        else:
+            total += parts * MADE * weights * kind.weights**2
+    return total
 
 
 def _direct_bfloat16(p: Problem) -> str | None:

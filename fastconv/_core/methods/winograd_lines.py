@@ -8,8 +8,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any, ClassVar
 
-from ..passes import even, walked
-from ..problem import Use
+from .estimates import CALL, plain_sums, read, whole_vectors
 from .method import (
     LONG_SUM,
     Bound,
@@ -29,11 +28,10 @@ from .winograd_programs import dilation_phases
 ROUNDINGS = 96  # that the transforms add to those of the sum
 LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
 # What takes as long as so many multiply-adds (Zen 4): a number transformed along one axis, or two; a weight transformed
-# in a call, into memory that is new each time; one read from memory; a further phase of the dilation.
-MOVED, MADE, READ, PART = {1: 8, 2: 12}, 300, 25, 3 << 19
-# How many times as many there must be directly, and how many; bytes that a cache holds; channels of a vector.
-FEWEST = 8  # channels: with 1 and 15 x 15 taps an image took four times what was estimated (Zen 4)
-MARGIN, LEAST, CACHED, LANES = 1.2, 1 << 20, 24 << 20, 16
+# in a call, into memory that is new each time; a further phase of the dilation.
+MOVED, MADE, PART = {1: 8, 2: 12}, 300, 1 << 19
+MARGIN = 1.1  # how many times as many there must be directly
+FEWEST = 2  # channels: with 1 and 15 x 15 taps an image took four times what was estimated (Zen 4)
 MOST_EXAMPLE_VALUES = 60_000  # channels x outputs x pixels of a generated problem
 # Of generated problems; `True` where an axis that is not transformed has a stride.
 KERNELS: dict[int, tuple[tuple[int, ...], ...]] = {
@@ -87,8 +85,8 @@ class WinogradLines:
             ))  # fmt: skip
         if p.channels < FEWEST:
             return Offer("lines", False, f"fewer than {FEWEST} channels leave the lanes of its transforms idle")
-        direct, own = _estimates(p)
-        if direct < LEAST or MARGIN * own > direct:
+        direct, own = plain_sums(p), _estimate(p)
+        if MARGIN * own > direct:
             return Offer("lines", False, (
                 f"too small for Winograd along lines: about {own:,} multiply-adds an image with its transforms for a "
                 f"{p.use.value}, and {direct:,} without"
@@ -146,16 +144,13 @@ class WinogradLines:
         )
 
 
-def _estimates(p: Problem) -> tuple[int, int]:
-    """What an image takes directly and along lines, in multiply-adds: a transformed number counts for `MOVED`, a
-    weight for `MADE` or, where it comes from memory for every run, at least for `READ`."""
+def _estimate(p: Problem) -> int:
+    """What an image takes, in multiply-adds: a transformed number counts for `MOVED`, a weight that a call transforms
+    for `MADE`."""
     q = p.passes[0]
     cut = cut_of(q)
     assert cut is not None
-    channels, outputs = (-(-n // LANES) * LANES for n in (p.channels, p.outputs))
-    direct = p.channels * outputs * (
-        prod(p.size) * prod(q.counts) if p.mode else walked(q, p.input_size, even(p.size, (1, 1, 1)))
-    )  # fmt: skip
+    channels, outputs = whole_vectors(p.channels), whole_vectors(p.outputs)
     parts = dilation_phases(q, p.size)
     planes, *size = cut.turned(parts[0].output_size(p.size))
     tiles = [-(-n // tile) for n, tile in zip(size, cut.tile, strict=True)]
@@ -166,13 +161,9 @@ def _estimates(p: Problem) -> tuple[int, int]:
     moved = MOVED[cut.axes] * cut.elements * planes
     image = prod(tiles) * planes * cut.elements * cut.weights * p.channels * outputs
     image += moved * (prod(under) * cut.counts[0] * channels + prod(tiles) * outputs)
-    image = image * len(parts) + PART * (len(parts) - 1)
+    image = CALL + image * len(parts) + PART * (len(parts) - 1)
     weights = p.channels * outputs * cut.elements * cut.weights
-    if not p.held:
-        return direct, image + MADE * weights
-    if p.use is Use.NETWORK or 4 * weights > CACHED:
-        image = max(image, READ * weights)
-    return direct, image
+    return image + (len(parts) * read(p, weights) if p.held else MADE * weights)
 
 
 METHOD = WinogradLines()

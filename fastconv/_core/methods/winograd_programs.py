@@ -86,25 +86,8 @@ def whole(p: Problem) -> Pass | None:
 class Tuned:
     """The method's numbers (`tuning`): all are of one image, so that a batch split changes nothing."""
 
-    channels: int = 6  # summed: fewer do not outweigh the transform back
-    outputs: int = 3
-    macs: int = 1 << 20
-    size_held: int = 7  # outputs a side where a plan holds the transformed weights
-    size: int = 12  # a single call transforms its weights for one image;
-    size_wide: int = 7  # with so many channels that arithmetic outweighs all else, also from here
-    wide: int = 128
-    channels_dilated: int = 64  # of a call, which transforms the weights anew for every phase
-    gradient: From = From(16, 4, 1 << 20)  # of the weight, whose sums are transformed once; a phase where dilated
+    gradient: From = From(16, 4, 1 << 20)  # of the weight, whose sums are transformed once, in all
     tiles_gradient: int = 9  # of the whole batch
-    small: From = From(64, 4, 1 << 19)  # tiles of 2 x 2 outputs on maps that waste those of 4 x 4: a plan
-    channels_small: int = 32  # likewise a single call
-    channels_smallest: int = 128  # and one below `size_held`
-    strided: From = From(64, 7, 16 << 20)  # 3 x 3 taps at stride 2
-    strided_phases: From = From(32, 4, 4 << 20)  # 2 x 2 in every phase
-    size_strided_large: int = 24  # outputs a side from which on tiles of 4 x 4 outputs waste little of the map
-    size_strided_halves: int = 12  # likewise of weights in 16 bits, whose transform may be made in every run
-    phases: From = From(16, 6, 4 << 20)  # all phases of an input gradient of 3 x 3 taps, `size` of each
-    size_phases_large: int = 24
     size_bfloat16: int = 12  # outputs a side from which on it beats direct products of bfloat16
     batch_channels: int = 32  # of a training step, which transforms the weights once for the batch
     batch_tiles: int = 64  # of 4 x 4 outputs, over the batch

@@ -20,12 +20,7 @@ MEASURED: dict[str, dict[str, Any]] = {
     },
     "lanes": {"channels": 8, "channels_gradient": 8, "idle": 4},  # Zen 4: groups of 2 to 32 channels, 7 to 112 pixels
     "winograd": {  # Zen 4, one image, against the direct kernels
-        "channels": 6, "outputs": 3, "macs": 1 << 20, "size_held": 7, "size": 12, "size_wide": 7, "wide": 128,
-        "channels_dilated": 64, "gradient": (16, 4, 1 << 20), "tiles_gradient": 9,
-        # A plan is then 1.1 to 1.7 times as fast as direct at one image and 1.5 to 2.1 times at 32. A single call is
-        # 0.65 to 1.06 times as fast at one image and 1.3 to 2.0 times at 32, where the choice counts for more.
-        "small": (64, 4, 1 << 19), "channels_small": 32, "channels_smallest": 128,
-        "strided": (64, 7, 16 << 20), "strided_phases": (32, 4, 4 << 20), "size_strided_large": 24,  # Zen 5
+        "gradient": (16, 4, 1 << 20), "tiles_gradient": 9,
         "batch_channels": 32, "batch_tiles": 64,  # batch 64
         "few_tiles": 4, "held_bytes": 16 << 20,  # Zen 5
     },

@@ -1,0 +1,57 @@
+"""What a convolution takes, in multiply-adds of full vectors: the plain sums, and what fast methods share.
+
+Of one image and one thread, so that no choice depends on the batch or the team. Numbers were measured on Zen 4 with
+layers drawn at random (`bench/choice.py`, even seeds); they are ratios of rates of the machine.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+
+from ..passes import even, walked
+from ..problem import Problem, Use
+from .direct_merged import saving
+from .lanes import METHOD as A_LANE_AN_OUTPUT
+from .method import Sums
+
+# As long as a number of the weights takes: to come from memory or, where a plan's weights lie in it, from the last
+# level's cache; and to be packed in a call.
+FROM_MEMORY, FROM_CACHE, PACKED = 25, 12, 50
+NEAR, LAST_LEVEL = 4 << 20, 24 << 20  # bytes of weights that lie in nearer caches, and in that one, from run to run
+CALL = 400_000  # what a run costs beside, of any method
+PEAK = 58  # multiply-adds a nanosecond of one thread, in single precision
+MERGED = 1.25  # a multiply-add of outputs that share vectors, or whose lanes are pixels
+LANES = 16
+SMALL_GROUP = 2  # a multiply-add of groups so small that a lane computes an output channel
+
+
+def whole_vectors(channels: int) -> int:
+    """Channels with the idle lanes of their last vector, of the widest: so that all machines choose alike."""
+    return -(-channels // LANES) * LANES
+
+
+@lru_cache(maxsize=512)
+def plain_sums(p: Problem) -> int:
+    """The direct kernels: taps that meet padding alone are left out, lanes that idle are not."""
+    taps = sum(
+        prod(q.output_size(p.size)) * prod(q.counts) if p.mode else walked(q, p.input_size, even(p.size, (1, 1, 1)))
+        for q in p.passes
+    )
+    if p.groups > 1 and A_LANE_AN_OUTPUT.why_not(p) is None:
+        return CALL + SMALL_GROUP * p.channels * whole_vectors(p.groups * p.outputs) * taps
+    total = p.groups * p.channels * whole_vectors(p.outputs) * taps
+    share = min(1.0, MERGED * saving(Sums.of(p)._replace(images=1)))
+    if p.held and 4 * p.outputs <= LANES <= p.channels:  # a lane a pixel
+        share = min(share, MERGED * p.outputs / LANES)
+    total = round(total * share)
+    weights = p.groups * p.channels * p.outputs * prod(p.geometry.kernel_size)
+    return CALL + total + (read(p, weights) if p.held else PACKED * weights)
+
+
+def read(p: Problem, weights: int) -> int:
+    """What reading so many packed weights in a run of a plan takes."""
+    size = weights * p.machine.element
+    if p.use is Use.NETWORK or size > LAST_LEVEL:
+        return FROM_MEMORY * weights
+    return FROM_CACHE * weights if size > NEAR else 0
