@@ -178,7 +178,8 @@ def test_plans_of_few_outputs_merge_or_have_a_lane_a_pixel() -> None:
         x, weight, bias, options = _few(case, "float32")
         plan = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct", **options)
         program: Any = plan._program
-        assert (program.merged is not None or program.few_taps) == (weight[0].size < 4096) or _native.tile_shape(0)[1] < 16
+        busy = program.merged is not None or program.few_taps
+        assert busy == (weight[0].size < 4096) or _native.tile_shape(0)[1] < 16
 
 
 def test_sums_stay_short_whose_neighbours_reach_far() -> None:
