@@ -119,10 +119,8 @@ cdef int few_taps_work(Work work, const DirectRun* run, int threads) except -1:
     for i in range(job.outputs):
         job.a_row[i], job.shift_row[i] = i, i * block
     if run.passes[0].bias != NULL:
-        job.shift = <char*>work.own((job.outputs * block + FLAT_VECTORS * kernels.lanes) * unit)
-        for i in range(job.outputs):
-            kernels.flat(NULL, NULL, NULL, 0, run.passes[0].bias + i * unit, LINEAR, <char*>job.shift + i * block * unit,
-                         block)
+        job.shift = <char*>work.own(job.outputs * block * unit)
+        kernels.flat_fill(run.passes[0].bias, job.outputs, block, <char*>job.shift)
     work.tasks = images * job.bands
     work.scratch_bytes = few_taps_scratch(job, kernels)
     work.task, work.job = few_taps_task, job

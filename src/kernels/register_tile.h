@@ -39,6 +39,11 @@ static inline __attribute__((always_inline)) NAME(vec) NAME(at_most_six)(NAME(ve
 /* What tiles share is read from memory again for each tile of one vector, whose rows take all registers for numbers: GCC
    would keep the rest in vector registers, and moves from there wait behind the multiply-adds of the tile before (8 rows
    of 32 steps took 72 cycles beside their 256, now 12). */
+#if defined(__AVX512F__) && !defined(IN_REGISTER)
+/* What all rows of a tile of few multiply is loaded once: GCC would read it for each, across two cache lines where it is not
+   aligned (drivers/few_taps.pxi). */
+#define IN_REGISTER(x) __asm__("" : "+v"(x))
+#endif
 #ifndef IN_MEMORY
 #define IN_MEMORY(x) __asm__ volatile("" : "+m"(x))
 #endif
@@ -90,6 +95,9 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
 #endif
                     NAME(vec) w[FC_MAX_VECTORS];
                     UNROLL for (int j = 0; j < vectors; j++) w[j] = STEP_WEIGHTS(panel, j, step);
+#ifdef IN_REGISTER
+                    if (rows <= 4 && vectors <= 2) UNROLL for (int j = 0; j < vectors; j++) IN_REGISTER(w[j]);
+#endif
                     UNROLL for (int i = 0; i < rows; i++) {
                         SUM x = row[i][at];
                         UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += x * w[j];

@@ -172,13 +172,14 @@ def test_neighbours_of_few_outputs_in_plans(case: Any, dtype: str, layout: str) 
                 np.testing.assert_array_equal(plan.run(given[n : n + 1]), got[n : n + 1])
 
 
-def test_plans_of_few_outputs_do_merge() -> None:
+def test_plans_of_few_outputs_merge_or_have_a_lane_a_pixel() -> None:
     """But for a long sum, whose blocks would end elsewhere."""
     for case in FEW:
         x, weight, bias, options = _few(case, "float32")
         plan = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct", **options)
-        merges = plan._program.merged is not None  # type: ignore[attr-defined]
-        assert merges == (weight[0].size < 4096) or _native.tile_shape(0)[1] < 16
+        program: Any = plan._program
+        busy = program.merged is not None or program.few_taps
+        assert busy == (weight[0].size < 4096) or _native.tile_shape(0)[1] < 16
 
 
 def test_sums_stay_short_whose_neighbours_reach_far() -> None:
