@@ -194,7 +194,8 @@ class ConvPlan:
         """
         channels, *size = self._output
         pooled = *(n // 2 for n in size), channels
-        if not (self.pools and _native.Planned(self.dtype, self._own_input, pooled, False).takes(input, out)):
+        arrays = _native.Planned(self.dtype, self._own_input, pooled, False)
+        if not self.pools or out is None or not arrays.takes(input, out):
             raise ConvError(
                 f"run_pooled takes an input as planned and, apart from it, a C-contiguous out of half the rows "
                 f"and columns, of a plan that pools (here {self.pools}), but got input of shape {np.shape(input)} and "

@@ -108,7 +108,17 @@ static int NAME(pack_panel_copied)(T *to, ptrdiff_t width, const char *src, ptrd
         channels >= LANES / 2 && pixels >= LANES / 4) {                                                              \
         NAME(transpose)(out, ldd, src, channel_stride, channels, pixels);                                            \
         return;                                                                                                      \
+    }                                                                                                                \
+    PACK_THREE(S)
+#if THREE_TOGETHER
+#define PACK_THREE(S)                                                                                                \
+    if (__builtin_types_compatible_p(S, T) && pixel_stride == (ptrdiff_t)sizeof(S) && channels == 3 && ldd == 3) {   \
+        NAME(three_together)(out, src, channel_stride, pixels);                                                      \
+        return;                                                                                                      \
     }
+#else
+#define PACK_THREE(S)
+#endif
 #define PACK_PANEL_AS_IT_LIES(S)                                                                                    \
     if (__builtin_types_compatible_p(S, T) && output_stride == (ptrdiff_t)sizeof(S))                                 \
         return NAME(pack_panel_copied)(dst, width, src, taps_y, tap_y, taps_x, tap_x, channels, channel_stride,      \
@@ -557,6 +567,8 @@ static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 #undef PACK_LINES
 #undef PACK_TRANSPOSED
 #undef PACK_FEW
+#undef PACK_THREE
+#undef THREE_TOGETHER
 #undef PACK_PANEL_AS_IT_LIES
 #undef OPERANDS
 #undef S_PACK

@@ -115,6 +115,30 @@ static void NAME(transpose)(T *dst, ptrdiff_t ldd, const char *src, ptrdiff_t ro
         }
 }
 
+#if LANES >= 8 && defined(__GNUC__) && !defined(__clang__) /* which has no shuffle by a vector of numbers */
+#define THREE_TOGETHER 1
+/* dst[3 * j + i] = element j of row i, of three rows: pictures, whose colours lie in planes. */
+static void NAME(three_together)(T *dst, const char *src, ptrdiff_t row_stride, ptrdiff_t columns) {
+    __typeof__((NAME(vec)){0} < 0) two[3], three[3];
+    UNROLL for (int k = 0; k < 3; k++)
+        UNROLL_LANES for (int i = 0; i < LANES; i++) {
+            const int column = (k * LANES + i) / 3, row = (k * LANES + i) % 3;
+            two[k][i] = row == 1 ? LANES + column : column;
+            three[k][i] = row == 2 ? LANES + column : i;
+        }
+    for (; columns >= LANES; columns -= LANES, dst += 3 * LANES, src += LANES * sizeof(T)) {
+        const NAME(vec) a = *(const NAME(loose) *)src, b = *(const NAME(loose) *)(src + row_stride);
+        const NAME(vec) c = *(const NAME(loose) *)(src + 2 * row_stride);
+        UNROLL for (int k = 0; k < 3; k++)
+            *(NAME(loose) *)(dst + k * LANES) = __builtin_shuffle(__builtin_shuffle(a, b, two[k]), c, three[k]);
+    }
+    for (; columns > 0; columns--, dst += 3, src += sizeof(T))
+        UNROLL for (int i = 0; i < 3; i++) memcpy(dst + i, src + i * row_stride, sizeof(T));
+}
+#else
+#define THREE_TOGETHER 0
+#endif
+
 /* The weights of `rows` output channels as lines of `width` elements (a multiple of LANES, filled up with zeros): line
    `line[j % period]` + j / period of dst receives element j of every row; lines below 0 are left out. Returns 0 when a
    weight that was read is NaN or infinite. */

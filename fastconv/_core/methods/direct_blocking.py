@@ -38,7 +38,6 @@ class Tuned:
     task: int = 1000  # all that a task does once
     merging_gain: float = 0.8  # vector operations of merged phases, beside those of phases apart, at which they merge
     merging: int = 1 << 19  # cycles that a single call, which makes the merged weights, must save
-    merging_held: int = 1 << 16  # and that a plan must, whose outputs are looked at for NaN (Zen 4: 5 to 8 us)
     exchange_gain: float = 0.8  # of the cycles, both estimated, at which the kernel becomes the image
     few_pixels: int = 8  # of an image up to which the weight gradient is a convolution of the input by grad_output
 

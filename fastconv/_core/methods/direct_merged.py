@@ -148,7 +148,7 @@ def _fewer(s: Sums) -> tuple[float, Triple, int | None] | None:
     if apart == step == (1, 1, 1) or best > tuned(m).merging_gain * own:
         return None
     saved = (own - best) * s.channels * prod(s.size) * max(1, s.images)
-    if step == (1, 1, 1) and saved < (tuned(m).merging_held if s.held else tuned(m).merging):
+    if not s.held and step == (1, 1, 1) and saved < tuned(m).merging:
         return None
     return best / own, apart, beside
 

@@ -9,20 +9,21 @@ from __future__ import annotations
 from functools import lru_cache
 from math import prod
 
-from ..passes import even, walked
+from ..passes import even, terms, walked
 from ..problem import Problem, Use
 from .direct_merged import saving
 from .lanes import METHOD as A_LANE_AN_OUTPUT
-from .method import Sums
+from .method import LONG_SUM, Sums
 
-# As long as a number of the weights takes: to come from memory or, where a plan's weights lie in it, from the last
-# level's cache; and to be packed in a call.
-FROM_MEMORY, FROM_CACHE, PACKED = 25, 12, 50
-NEAR, LAST_LEVEL = 4 << 20, 24 << 20  # bytes of weights that lie in nearer caches, and in that one, from run to run
+# As long as a number of the weights takes: to be read in a run of a plan, from where it lies beyond the nearer caches,
+# and to be packed in a call.
+READ, PACKED = 12, 80
+NEAR = 4 << 20  # bytes of weights that lie in nearer caches from run to run
 CALL = 400_000  # what a run costs beside, of any method
 PEAK = 58  # multiply-adds a nanosecond of one thread, in single precision
 MERGED = 1.25  # a multiply-add of outputs that share vectors, or whose lanes are pixels
 LANES = 16
+SINGLE = 23  # a multiply-add from one channel to one
 SMALL_GROUP = 2  # a multiply-add of groups so small that a lane computes an output channel
 
 
@@ -42,16 +43,16 @@ def plain_sums(p: Problem) -> int:
         return CALL + SMALL_GROUP * p.channels * whole_vectors(p.groups * p.outputs) * taps
     total = p.groups * p.channels * whole_vectors(p.outputs) * taps
     share = min(1.0, MERGED * saving(Sums.of(p)._replace(images=1)))
-    if p.held and 4 * p.outputs <= LANES <= p.channels:  # a lane a pixel
+    short = all(terms(q, p.channels) < LONG_SUM for q in p.passes)
+    if p.held and short and 4 * p.outputs <= LANES <= p.channels:  # a lane a pixel
         share = min(share, MERGED * p.outputs / LANES)
     total = round(total * share)
+    if p.channels * p.outputs == 1:
+        total = max(total, SINGLE * taps)
     weights = p.groups * p.channels * p.outputs * prod(p.geometry.kernel_size)
     return CALL + total + (read(p, weights) if p.held else PACKED * weights)
 
 
 def read(p: Problem, weights: int) -> int:
     """What reading so many packed weights in a run of a plan takes."""
-    size = weights * p.machine.element
-    if p.use is Use.NETWORK or size > LAST_LEVEL:
-        return FROM_MEMORY * weights
-    return FROM_CACHE * weights if size > NEAR else 0
+    return READ * weights if p.use is Use.NETWORK or weights * p.machine.element > NEAR else 0

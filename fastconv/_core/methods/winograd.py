@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ... import _native
 from ..passes import spacing
 from ..problem import Use
-from .estimates import CALL, plain_sums, read, whole_vectors
+from .estimates import CALL, PACKED, plain_sums, read, whole_vectors
 from .method import (
     LONG_SUM,
     Bound,
@@ -47,11 +47,11 @@ from .winograd_programs import (
 # than 9 times that.
 ROUNDINGS = {LARGE: 32, SMALL: 4, STRIDED: 4, STRIDED_LARGE: 32}
 LOST, ADDED = 8, 2.0**-120
-# What takes as long as so many multiply-adds (Zen 4): a number transformed, a weight in a call, and a
-# further phase of the dilation.
-MOVED, MADE, PART = 12, 20, 1 << 19
+# What takes as long as so many multiply-adds (Zen 4): a number transformed, a weight transformed in a
+# call, and a further phase of the dilation.
+MOVED, MADE, PART = 12, 4, 1 << 19
 ROWS = 4  # tiles: fewer rows of a product wait for its weights
-MARGIN = 1.1  # how many times as many there must be directly
+MARGIN = 1.05  # how many times as many there must be directly
 MOST_EXAMPLE_VALUES = 100_000  # channels x outputs x pixels of a generated problem, to keep it quick
 
 
@@ -231,7 +231,7 @@ class Winograd:
 @lru_cache(maxsize=512)
 def cost(p: Problem, variant: str) -> int:
     """What an image takes, in multiply-adds: a transformed number counts for `MOVED`, a transformed weight that a call
-    makes for `MADE`. Weights of few tiles are transformed in registers."""
+    makes for `MADE` beside its packing. Weights of few tiles are transformed in registers."""
     channels, outputs = whole_vectors(p.channels), whole_vectors(p.outputs)
     total, kind, one = CALL, kind_of(p, variant), whole(p) if KINDS[variant].stride > 1 else None
     for q in (one,) if one else p.passes:
@@ -248,7 +248,7 @@ def cost(p: Problem, variant: str) -> int:
             few = tiles <= tuned(p).few_tiles * parts
             total += parts * read(p, weights * (kind.taps**2 if few else kind.weights**2))
         else:
-            total += parts * MADE * weights * kind.weights**2
+            total += parts * weights * (PACKED * kind.taps**2 + MADE * kind.weights**2)
     return total
 
 

@@ -30,7 +30,7 @@ LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
 # What takes as long as so many multiply-adds (Zen 4): a number transformed along one axis, or two; a weight transformed
 # in a call, into memory that is new each time; a further phase of the dilation.
 MOVED, MADE, PART = {1: 8, 2: 12}, 300, 1 << 19
-MARGIN = 1.1  # how many times as many there must be directly
+MARGIN = 1.05  # how many times as many there must be directly
 FEWEST = 2  # channels: with 1 and 15 x 15 taps an image took four times what was estimated (Zen 4)
 MOST_EXAMPLE_VALUES = 60_000  # channels x outputs x pixels of a generated problem
 # Of generated problems; `True` where an axis that is not transformed has a stride.
