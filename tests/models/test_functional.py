@@ -576,6 +576,32 @@ def test_merging_layers_of_ones_own_and_of_one_value_are_predicted() -> None:
         np.testing.assert_array_equal(Model(image, merge()([image])).predict(x[0]), x[0])
 
 
+class Doubled(layers.Dense):
+    """A layer of the library's that says for itself what it computes."""
+
+    def forward(self, x: Any, training: bool = False) -> Array:
+        return 2 * super().forward(x, training)
+
+
+class Kept(layers.Dropout):
+    """The same of one that inference leaves out."""
+
+    def forward(self, x: Any, training: bool = False) -> Array:
+        return np.asarray(x) + 1
+
+
+class Named(layers.Dense):
+    """One that says nothing of its own is computed as what it extends."""
+
+
+def test_layers_that_override_forward_predict_by_that() -> None:
+    x = np.random.default_rng(0).random((3, 5), np.float32)
+    net = Sequential([Doubled(4, activation="relu"), Kept(0.5), Named(2)], seed=0)
+    net.build((None, 5))
+    np.testing.assert_allclose(net.predict(x), net.forward(x), rtol=1e-6)
+    assert [step["how"] == "layer" for step in net.compile_inference((5,)).steps] == [True, True, False]
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_a_copy_between_forward_and_backward_leaves_the_net_as_it_is(name: str) -> None:
     net = MADE[name]("float32")

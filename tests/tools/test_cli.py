@@ -390,3 +390,16 @@ def test_a_quick_demo_leaves_pictures_and_a_report(tmp_path, capsys):
     for name in ("convolutions", "training", "predictions", "page"):
         assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
         assert (tmp_path / f"{name}.png").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("order, built, wanted", [
+    ("channels_first", (3, 8, 8), (1, 3, 6, 10)), ("channels_last", (8, 8, 3), (1, 6, 10, 3)),
+])  # fmt: skip
+def test_an_image_size_is_that_of_the_rows_and_columns(order: str, built: Any, wanted: Any) -> None:
+    """Also of a net in a net, whose first layer says where the channels are."""
+    from fastconv.cli.given import _of_layers
+
+    inner = fastconv.Sequential([fastconv.layers.Conv2D(4, 3, data_format=order)], data_format=order)
+    for net in (inner, fastconv.Sequential([inner], data_format=order)):
+        net.build((None, *built))
+        assert _of_layers("net", net, (6, 10), None).feeds["input"].shape == wanted
