@@ -240,12 +240,13 @@ def _onnx_files(folder: Path) -> Iterator[tuple[str, Path]]:
 def _acts(path: Path) -> dict[str, Act]:
     """What reads a file of this kind."""
     from fastconv import Sequential, layers
-    from fastconv.cli.run import _array, _names
+    from fastconv.cli.fed import array_of
+    from fastconv.cli.run import _names
     from fastconv.onnx import InferenceSession
     from fastconv.weights import load_weights, read_weights
 
     if path.suffix == ".npy":
-        return {"run": lambda: _array(str(path))}
+        return {"run": lambda: array_of(str(path))}
     if path.suffix == ".txt":
         return {"run --labels": lambda: _names(str(path))}
     if path.suffix == ".onnx":

@@ -6,7 +6,6 @@ exactly where the true value fits.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -41,11 +40,14 @@ class Range:
 
     def __init__(self, array: Array) -> None:
         self.array = array
+        self._ends: tuple[int, int] | None = None
 
-    @cached_property
+    @property
     def ends(self) -> tuple[int, int]:
         """(least, largest)."""
-        return (int(self.array.min()), int(self.array.max())) if self.array.size else (0, 0)
+        if self._ends is None:
+            self._ends = (int(self.array.min()), int(self.array.max())) if self.array.size else (0, 0)
+        return self._ends
 
     @property
     def largest(self) -> int:

@@ -108,13 +108,33 @@ def _sized(sample: Any, size: tuple[int, int], channels_last: bool) -> tuple[int
 
 
 def _channels_last(model: Any, number: int) -> bool:
-    """Whether an input of a net is channels last, as the first layer that reads it has it."""
+    """Whether an input of a net is channels last, as the first layer of images behind it has it."""
+    return _said(model, number) is not False
+
+
+def _said(model: Any, number: int) -> bool | None:
+    """What layers behind a value of a net say of its channels; None where none does."""
+    values = {number}
     for call in model.wiring.calls:
-        if number in call.inputs:
-            if call.layer.is_net:
-                return _channels_last(call.layer, call.inputs.index(number))
-            return bool(call.layer.channels_last)
-    return True
+        if values.isdisjoint(call.inputs):
+            continue
+        layer = call.layer
+        at = next(at for at, value in enumerate(call.inputs) if value in values)
+        found = _said(layer, at) if layer.is_net else _said_by(layer)
+        if found is not None:
+            return found
+        values.update(call.outputs)  # of a function of single values, say
+    return None
+
+
+def _said_by(layer: Any) -> bool | None:
+    """The same of a layer, or of those in a residual block."""
+    if layer.is_net:
+        return _said(layer, 0)
+    inside = (*getattr(layer, "body", ()), *getattr(layer, "shortcut", ()))
+    if inside:
+        return next((found for one in inside if (found := _said_by(one)) is not None), None)
+    return bool(layer.channels_last) if layer.reads_images or not layer.channels_last else None
 
 
 def _of_session(title: str, session: Any, size: Size, batch: int | None) -> Given:

@@ -58,13 +58,15 @@ def run(args: argparse.Namespace) -> int:
     from ..onnx.quantizing import Quantised
 
     made = Quantised(args.model)
+    _keeps(args)
     name, shape = made.input
-    samples = _samples(args, shape)
-    chosen = _spread(len(samples), args.samples, shape)
-    labels = None if args.labels is None else _labels(args.labels, len(samples))[chosen]
-    made.calibrate({name: samples[chosen]}, args.method, args.threads, progress)
-    before, after = Path(args.model).stat().st_size, made.write(args.output)
-    report = made.report({name: samples[chosen]}, labels)
+    given = _samples(args, shape)
+    chosen = _spread(len(given), args.samples, shape)
+    labels = None if args.labels is None else _labels(args.labels, len(given))[chosen]
+    samples = made.checked(given[chosen])
+    made.calibrate({name: samples}, args.method, args.threads, progress)
+    before, after = made.float_bytes, made.write(args.output)
+    report = made.report({name: samples}, labels)
     about: dict[str, Any] = {
         "model": args.model, "output": args.output, "method": args.method, "bytes": [before, after],
         "layers": [asdict(layer) for layer in report.layers], "samples": report.samples,
@@ -76,11 +78,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _keeps(args: argparse.Namespace) -> None:
+    """Refuse to write over what is read, and one file over the other."""
+    output = Path(args.output).resolve()
+    for given in (args.model, args.calibration, args.labels):
+        if given is not None and Path(given).resolve() == output:
+            raise CommandError(f"{args.output!r} would be written over {given!r}; give another name")
+    if args.json not in (None, STDOUT) and Path(args.json).resolve() == output:
+        raise CommandError(f"the model and --json would be the same file, {args.output!r}")
+
+
 def _samples(args: argparse.Namespace, shape: Any) -> Array:
     """What the calibration holds, as the input takes it."""
     given = Path(args.calibration)
     if args.calibration.endswith(".npy"):
-        return array_of(args.calibration)
+        samples = array_of(args.calibration)
+        if not samples.ndim:
+            raise CommandError(f"--calibration {args.calibration!r} must hold a sample a row, but is a single number")
+        return samples
     if not given.is_dir():
         raise CommandError(f"--calibration {args.calibration!r} is no folder of pictures and no .npy file")
     if args.labels is not None:

@@ -115,13 +115,13 @@ class Pool:
         found = self._below(array)
         if found is not None:
             self._counts[found] -= 1
-            if not self._counts[found]:
+            if not self._counts[found] and found not in self._new:  # nothing else lies there in this run
                 self._free.append(self._buffers[found])
 
     def settle(self) -> None:
         """After an operation: take back what it asked for and did not return."""
         for buffer in self._handed:
-            if not self._counts[id(buffer)]:
+            if not self._counts[id(buffer)] and id(buffer) not in self._new:
                 self._free.append(buffer)
         self._handed = []
 

@@ -255,9 +255,8 @@ class Replay:
             for name, value in values.items():  # the function takes all from home
                 np.copyto(self._homes[name], value)
             self._by_hand(step, {})
-            for name in self.records[step].made:
-                if name in values:
-                    np.copyto(values[name], self._homes[name])
+            for name in self._given:  # it, or what lies there under another name, may have been made anew
+                np.copyto(values[name], self._homes[name])
             at = self._first[step + 1]
 
     def _by_hand(self, at: int, loose: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ class Tracer:
         self.inputs = input_values(len(samples))
         self.shapes: dict[str, Shape] = dict(zip(self.inputs, samples, strict=True))  # of samples, as layers have them
         self._other: dict[str, str] = {}  # the same values with the channels elsewhere
-        self.outputs = self.net(model, self.inputs)
+        self.outputs = self.several(model, self.inputs)
         self.output_shapes = [self.shapes[name] for name in self.outputs]
         begin, end = (
             [ValueInfo(name, None, "tensor") for name in dict.fromkeys(ends)] for ends in (self.inputs, self.outputs)
@@ -134,12 +134,12 @@ class Tracer:
             made.update(zip(call.outputs, found, strict=True))
         return [made[number] for number in net.wiring.outputs]
 
-    def several(self, layer: Layer, values: Sequence[str]) -> list[str]:
+    def several(self, layer: Any, values: Sequence[str]) -> list[str]:
         """What a net, or a layer of several inputs, makes."""
-        if layer.is_net:
+        if layer.is_net and (not overridden(layer) or len(layer.wiring.outputs) > 1):
             return self.net(layer, values)
         shapes: Any = [Sample(self.shapes[value]) for value in values]
-        shape: Any = tuple(layer.output_shape(shapes))
+        shape: Any = tuple(layer.output_shape(shapes if layer.merges else shapes[0]))
         convert = next((made for kind, made in MERGED.items() if isinstance(layer, kind)), None)
         if convert is None or overridden(layer) or 0 in shape or len(values) == 1:
             return [self.add("Layer", values, shape, layer.name, INTERNAL, 1, runs=layer)]

@@ -48,6 +48,17 @@ class Quantised:
         """The name and the shape of the input."""
         return self._graph.inputs[0].name, self._graph.inputs[0].shape
 
+    @property
+    def float_bytes(self) -> int:
+        """The bytes of the model with its weights, wherever these lie."""
+        return int(self._source.ByteSize())
+
+    def checked(self, samples: Array) -> Array:
+        """Samples as the input takes them, or a refusal."""
+        value = self._graph.inputs[0]
+        shapes, kinds = {value.name: value.shape}, {value.name: numpy_type(value.element_type)}
+        return checked_calibration({value.name: samples}, shapes, kinds)[value.name]
+
     def calibrate(self, samples: Feeds, method: str, threads: int | None = None, watched: Watched = unwatched) -> None:
         """Take the ranges of all values from samples; `watched` sees the runs."""
         graph = self._graph
@@ -59,8 +70,12 @@ class Quantised:
     def model(self) -> Any:
         """The quantised model, an `onnx.ModelProto`."""
         graph = self._of().standard()
+        if not any(node.op_type == "QuantizeLinear" for node in graph.nodes):
+            raise OnnxError(
+                "the model has nothing to quantise: no convolution or product of float32 with constant weights."
+            )
         onnx, opset = onnx_package(), opset_for(graph, self._opset)
-        made = written(graph, opset)
+        made = onnx.shape_inference.infer_shapes(written(graph, opset))  # outputs of a file may lack theirs
         try:
             onnx.checker.check_model(made)
         except onnx.checker.ValidationError as error:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..graph.errors import OnnxError, onnx_package
-from ..graph.graph import Graph, Node, ValueInfo
+from ..graph.graph import Graph, Names, Node, ValueInfo
 from ..graph.operators import INTERNAL, LATEST_OPSET
 from ..graph.signature import signature
 
@@ -32,8 +32,8 @@ def written(graph: Graph, opset: int) -> Any:
         For nodes without a form in the standard, and for graphs within nodes (If, Loop, Scan).
     """
     helper = onnx_package().helper
-    constants = dict(graph.constants)
-    nodes = [made for node in graph.nodes for made in _nodes(node, constants, opset)]
+    constants, names = dict(graph.constants), Names(graph)
+    nodes = [made for node in graph.nodes for made in _nodes(node, constants, opset, names)]
     named: set[str] = set()
     for node in nodes:
         if node.name in named:  # runtimes refuse two of one name
@@ -59,13 +59,13 @@ def _declared(value: ValueInfo) -> Any:
     return onnx_package().helper.make_tensor_value_info(value.name, value.element_type, value.shape)
 
 
-def _nodes(node: Node, constants: dict[str, Any], opset: int) -> list[Any]:
+def _nodes(node: Node, constants: dict[str, Any], opset: int, names: Names) -> list[Any]:
     """A node in operators of the standard."""
     helper = onnx_package().helper
     if any(node.bodies()):
         raise OnnxError(f"the {node.label} has graphs of its own, which fastconv does not write.")
     if node.domain == INTERNAL and node.op_type in APART and not node.attributes:
-        return APART[node.op_type](node, constants)
+        return APART[node.op_type](node, constants, names)
     attributes = {name: value for name, value in node.attributes.items() if value is not None}
     domain = node.domain
     if domain == INTERNAL:  # an operator of the standard that others have been put into
@@ -79,20 +79,23 @@ def _nodes(node: Node, constants: dict[str, Any], opset: int) -> list[Any]:
     return [helper.make_node(node.op_type, node.inputs, node.outputs, node.name or None, domain=domain, **attributes)]
 
 
-def _affine(node: Node, constants: dict[str, Any]) -> list[Any]:
+def _affine(node: Node, constants: dict[str, Any], names: Names) -> list[Any]:
     """A factor and a shift a channel: a normalisation by a mean of 0 and a variance of 1."""
     x, scale, shift = node.inputs[:3]
     size, target = constants[scale].size, node.outputs[0]
-    given = {f"{target}_mean": np.zeros(size, np.float32), f"{target}_variance": np.ones(size, np.float32)}
+    given = {
+        names.fresh(f"{target}_mean"): np.zeros(size, np.float32),
+        names.fresh(f"{target}_variance"): np.ones(size, np.float32),
+    }
     constants.update(given)
     inputs = [x, scale, shift, *given]
     return [onnx_package().helper.make_node("BatchNormalization", inputs, [target], node.name or None, epsilon=0.0)]
 
 
-def _silu(node: Node, constants: dict[str, Any]) -> list[Any]:
+def _silu(node: Node, constants: dict[str, Any], names: Names) -> list[Any]:
     """x times its sigmoid: an operator from set 24 on alone."""
     helper, (x,), (target,) = onnx_package().helper, node.inputs, node.outputs
-    made = f"{target}_sigmoid"
+    made = names.fresh(f"{target}_sigmoid")
     return [helper.make_node("Sigmoid", [x], [made]), helper.make_node("Mul", [x, made], [target])]
 
 

@@ -321,3 +321,65 @@ def test_what_is_not_finite_leaves_the_one_step():
     spoilt[0, 0, 3, 3] = np.nan
     got = session.run(None, {"x": spoilt})[0]
     assert np.isnan(got).any() and same(session.run(None, {"x": x})[0], wanted)
+
+
+def quantised(value: str, scale: str, to: str) -> list[Any]:
+    """A value as bytes and back."""
+    return [
+        make("QuantizeLinear", [value, scale, "zero"], [f"{to}_bytes"]),
+        make("DequantizeLinear", [f"{to}_bytes", scale, "zero"], [to]),
+    ]
+
+
+def convolution(x: str, weight: str, to: str) -> Any:
+    return make("Conv", [x, weight], [to], pads=[1] * 4)
+
+
+LENT = {
+    "the factors of a product are a convolution's bytes": (
+        [
+            *quantised("x", "fine", "a"), *quantised("k", "fine", "b"),
+            make("DequantizeLinear", ["few", "fine", "none"], ["w"]), make("Conv", ["b", "w"], ["c"]),
+            *quantised("c", "coarse", "d"), make("Mul", ["a", "d"], ["m"]), *quantised("m", "coarse", "y"),
+        ],
+        {"x": (1, 6, 10, 12), "k": (1, 3, 10, 12)}, ["y"],
+    ),
+    "a step of Python between outputs that only turn what convolutions made": (
+        [
+            convolution("x", "w1", "z"), make("Flatten", ["z"], ["o1"]), convolution("x", "w2", "u"),
+            make("Round", ["u"], ["p"]), make("ReduceSum", ["p"], ["o2"]), convolution("x", "w3", "d"),
+            make("Reshape", ["d", "shape"], ["c"]), make("Transpose", ["c"], ["y"], perm=[0, 3, 1, 2]),
+        ],
+        {"x": (1, 32, 40, 40)}, ["o1", "o2", "y"],
+    ),
+    "an output that turns what a convolution made": (
+        [convolution("x", "w1", "c"), make("Transpose", ["c"], ["y"], perm=[0, 2, 3, 1])],
+        {"x": (1, 32, 40, 40)}, ["y"],
+    ),
+    "one that lays it in rows": (
+        [convolution("x", "w1", "c"), make("Reshape", ["c", "flat"], ["y"])], {"x": (1, 32, 40, 40)}, ["y"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LENT)
+@pytest.mark.parametrize("special", [False, True])
+def test_later_runs_read_nothing_of_former_ones(what: str, special: bool) -> None:
+    """Also where something that is not finite sends a step back to the function."""
+    nodes, inputs, outputs = LENT[what]
+    constants = {
+        "fine": np.float32(0.02), "coarse": np.float32(0.05), "zero": np.uint8(128), "none": np.int8(0),
+        "few": rng.integers(-60, 60, (6, 3, 1, 1)).astype(np.int8), "w1": draw(32, 32, 3, 3), "w2": draw(16, 32, 3, 3),
+        "w3": draw(32, 32, 3, 3), "shape": np.array([1, 32, 40, 40]), "flat": np.array([1, 32, 1600]),
+    }  # fmt: skip
+    read = {name for node in nodes for name in node.input}
+    built = model(
+        onnx, nodes, inputs, dict.fromkeys(outputs), {name: own for name, own in constants.items() if name in read}
+    )
+    session = InferenceSession(built, num_threads=1)
+    for turn in range(6):
+        feeds = {name: draw(*shape) for name, shape in inputs.items()}
+        if special and turn > 3:
+            feeds["x"].flat[[7, 507]] = np.nan, np.inf
+        wanted = InferenceSession(built, num_threads=1).run(None, feeds)
+        assert all(map(same, session.run(None, feeds), wanted)), turn

@@ -602,6 +602,20 @@ def test_layers_that_override_forward_predict_by_that() -> None:
     assert [step["how"] == "layer" for step in net.compile_inference((5,)).steps] == [True, True, False]
 
 
+class Tripled(Sequential):
+    """A net that says for itself what it computes."""
+
+    def forward(self, x: Any, training: bool = False) -> Any:
+        return 3 * super().forward(x, training)
+
+
+def test_nets_that_override_forward_predict_by_that() -> None:
+    x = np.random.default_rng(0).random((3, 5), np.float32)
+    for net in (Tripled([Named(4)], seed=0), Sequential([Tripled([Named(4)]), Named(2)], seed=0)):
+        net.build((None, 5))
+        np.testing.assert_allclose(net.predict(x), net.forward(x), rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_a_copy_between_forward_and_backward_leaves_the_net_as_it_is(name: str) -> None:
     net = MADE[name]("float32")

@@ -400,6 +400,7 @@ def test_an_image_size_is_that_of_the_rows_and_columns(order: str, built: Any, w
     from fastconv.cli.given import _of_layers
 
     inner = fastconv.Sequential([fastconv.layers.Conv2D(4, 3, data_format=order)], data_format=order)
-    for net in (inner, fastconv.Sequential([inner], data_format=order)):
+    behind = [fastconv.layers.Activation("relu"), fastconv.layers.Conv2D(4, 3, data_format=order)]
+    for net in (inner, fastconv.Sequential([inner], data_format=order), fastconv.Sequential(behind)):
         net.build((None, *built))
         assert _of_layers("net", net, (6, 10), None).feeds["input"].shape == wanted

@@ -47,8 +47,8 @@ from .winograd_programs import (
 # than 9 times that.
 ROUNDINGS = {LARGE: 32, SMALL: 4, STRIDED: 4, STRIDED_LARGE: 32}
 LOST, ADDED = 8, 2.0**-120
-# What takes as long as so many multiply-adds (Zen 4): a number transformed, a weight transformed in a call, and a further
-# phase of the dilation.
+# What takes as long as so many multiply-adds (Zen 4): a number transformed, a weight transformed in a call, and a
+# further phase of the dilation.
 MOVED, MADE, PART = 12, 4, 1 << 19
 ROWS = 4  # tiles: fewer rows of a product wait for its weights
 MARGIN = 1.05  # how many times as many there must be directly

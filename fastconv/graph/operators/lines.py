@@ -116,6 +116,8 @@ def scale(
         order, rows = (0, *range(2, a.ndim), 1), (len(a), 1, -1, a.shape[1])
         x, y, factors = a.transpose(order), out.transpose(order), b.reshape(b.shape[:2])
     elif rest and b.ndim <= a.ndim and rest == a.shape[a.ndim - len(rest) :] and b.size <= MOST_FACTORS:
+        if not b.flags.c_contiguous:  # its rows would be a copy, which a recorded run would read ever after
+            return False
         x, y, factors, rows = a, out, b.reshape(1, -1), (1, 1, -1, b.size)
     else:
         return False
