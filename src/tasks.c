@@ -10,6 +10,9 @@
    slice of the scheduler's (milliseconds). Who was waited for as long as that lately is left out of the next jobs for a
    while, twice as long each time that it happens again; shorter waits, which an idle machine knows too, cost less than
    a helper that is missing. Results do not depend on how many threads compute them. */
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* the processor that a thread is on */
+#endif
 #include <limits.h>
 #include <omp.h>
 #include "tasks.h"
@@ -70,6 +73,7 @@ int fc_run_tasks(fc_task work, void *job, char *scratch, ptrdiff_t scratch_bytes
 
 #else
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 
@@ -102,6 +106,7 @@ typedef struct {
     unsigned long mode;     /* of the caller's floating-point arithmetic */
     Share *shares;          /* of every seat */
     atomic_int seats;       /* taken */
+    int processor;          /* that the caller is on; -1: unknown */
 } Job;
 
 typedef struct {
@@ -170,6 +175,25 @@ static inline void set_float_mode(unsigned long mode) {
     (void)mode;
 #endif
 }
+
+/* A scheduler may wake a helper on its caller's processor, though another one is idle, when that is where the helper was
+   last (other libraries' pinned threads drove it there); both would take turns for milliseconds. */
+#ifdef __linux__
+static int processor_now(void) { return sched_getcpu(); }
+
+static void keep_off(int processor) {
+    cpu_set_t all, others;
+    if (processor < 0 || sched_getcpu() != processor || sched_getaffinity(0, sizeof all, &all)) return;
+    others = all;
+    CPU_CLR((size_t)processor, &others);
+    if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others)) return;
+    sched_setaffinity(0, sizeof all, &all); /* it has moved, and may go where it could */
+}
+#else
+static int processor_now(void) { return -1; }
+
+static void keep_off(int processor) { (void)processor; }
+#endif
 
 enum { MOST_PARTS = 1 << 30 };
 
@@ -246,6 +270,7 @@ static void *help(void *of) {
             const int seat = atomic_fetch_add(&job->seats, 1);
             if (seat < job->team) {
                 fc_watch watch = {job->stop, NULL, 0, 0};
+                keep_off(job->processor);
                 set_float_mode(job->mode);
                 take_parts(job, seat, &watch, NULL);
             }
@@ -410,7 +435,7 @@ int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch
     if (parallel) {
         int stop = 0;
         Share shares[wanted];
-        Job job = {work, arguments, scratch, scratch_bytes, tasks, tasks, wanted, &stop, float_mode(), NULL, 1};
+        Job job = {work, arguments, scratch, scratch_bytes, tasks, tasks, wanted, &stop, float_mode(), NULL, 1, -1};
         share_out(&job, shares);
         return run_on_host(parallel, wanted, &job, look);
     }
@@ -423,7 +448,8 @@ int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch
     } else {
         Share shares[threads];
         const ptrdiff_t parts = even ? threads : tasks < MOST_PARTS ? tasks : MOST_PARTS;
-        Job job = {work, arguments, scratch, scratch_bytes, tasks, parts, threads, &stop, float_mode(), NULL, 1};
+        Job job = {work, arguments, scratch, scratch_bytes, tasks, parts, threads, &stop, float_mode(), NULL, 1,
+                   processor_now()};
         share_out(&job, shares);
         atomic_fetch_add(&working, threads);
         stop = run_on(team, threads, &job, look);

@@ -194,8 +194,8 @@ class ConvPlan:
         """
         channels, *size = self._output
         pooled = *(n // 2 for n in size), channels
-        arrays = _native.Planned(self.dtype, self._own_input, pooled, False)
-        if not self.pools or out is None or not arrays.takes(input, out):
+        fits = self.pools and _native.Planned(self.dtype, self._own_input, pooled, False).takes(input, out)
+        if out is None or not fits:
             raise ConvError(
                 f"run_pooled takes an input as planned and, apart from it, a C-contiguous out of half the rows "
                 f"and columns, of a plan that pools (here {self.pools}), but got input of shape {np.shape(input)} and "
@@ -294,6 +294,6 @@ class ConvPlan:
         g = self.geometry._replace(batch=x.shape[0])
         how: dict[str, Any] = {"algorithm": self._algorithm, "threads": self._threads, "most": self._most}
         if self._transposed:
-            input_gradient(g, x, self._weight, self._bias, y, **how)
+            input_gradient(g, x, self._weight, self._bias, y, residual=add, **how)
         else:
             forward(g, x, self._weight, self._bias, self._activation, add, y, **how)

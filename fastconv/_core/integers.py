@@ -87,7 +87,7 @@ class Checked:
         fits_signed(x_name, x)
         fits_signed(w_name, w)
         self.what, self.x, self.w, self.out = what, x, w, out
-        self.terms, self._extra, self._ranges = terms, extra, (Range(x), Range(w))
+        self.terms, self.extra, self._ranges = terms, extra, (Range(x), Range(w))
         self.certain = self._cannot_leave(out.dtype)
         self.certain_wide = self.certain or self._cannot_leave(np.dtype(np.int64))
 
@@ -95,9 +95,9 @@ class Checked:
         """Whether an element type holds every sum for certain: by the operands' own if possible, else by their largest
         values."""
         limit, (x, w) = int(np.iinfo(kind).max), self._ranges
-        if x.of_type * w.of_type * self.terms + self._extra <= limit:
+        if x.of_type * w.of_type * self.terms + self.extra <= limit:
             return True
-        return x.largest * w.largest * self.terms + self._extra <= limit
+        return x.largest * w.largest * self.terms + self.extra <= limit
 
     def narrow(self, four: bool) -> tuple[Array, Array] | None:
         """The operands in 8 or 16 bits, if these hold them and int32 the sums: kernels multiply such several at a time.
@@ -128,7 +128,8 @@ def run_checked(check: Checked, run: Any, run_float: Any) -> None:
         value, magnitude = np.empty(check.out.shape), np.empty(check.out.shape)
         run_float(x, w, value)
         run_float(np.abs(x), np.abs(w), magnitude)
-        error = (check.terms + 4) * 2.0**-52 * magnitude
+        # bias and residual, of any sign, are in both
+        error = (check.terms + 4) * 2.0**-52 * (magnitude + 2.0 * check.extra)
         if np.any(np.abs(value) + error >= 2.0**63):
             raise _integer_overflow(check.what, check.out, check.x, check.w)
     wide = np.empty(check.out.shape, np.int64)

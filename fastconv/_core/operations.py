@@ -42,12 +42,14 @@ def forward(
     check(g, Direction.FORWARD, input.dtype, algorithm)
     weight = in_precision(weight, precision)
 
-    def run(x: Array, w: Array, to: Array, b: Array | None, add: Array | None, sums: str = "") -> None:
+    def run(
+        x: Array, w: Array, to: Array, b: Array | None, add: Array | None, sums: str = "", act: str | None = activation
+    ) -> None:
         if to.size:
             types = types_in(Types(x.dtype, w.dtype, to.dtype, sums=sums), precision)
             plan = plan_for(g, Direction.FORWARD, types, threads, algorithm, most=most)
             plan.program.run(
-                x, w, None, bias_for(b, plan.problem.machine.compute), add, to, ACTIVATIONS[activation], False
+                x, w, None, bias_for(b, plan.problem.machine.compute), add, to, ACTIVATIONS[act], False
             )
 
     if out.dtype in FLOATS:
@@ -75,7 +77,8 @@ def forward(
             return
 
     def run_float(x: Array, w: Array, to: Array) -> None:
-        run(x, w, to, as_type(bias, np.float64), as_type(residual, np.float64))
+        # without the activation, which would hide what wrapped
+        run(x, w, to, as_type(bias, np.float64), as_type(residual, np.float64), act=None)
 
     run_checked(check_range, lambda to: run(input, weight, to, bias, as_type(residual, to.dtype)), run_float)
 
@@ -89,35 +92,36 @@ def _worth_narrowing(g: Geometry, x: Array, out: Array) -> bool:
 
 def input_gradient(
     g: Geometry, grad_output: Array, weight: Array, bias: Array | None, out: Array, *, algorithm: str = "auto",
-    threads: int = 1, most: int | None = None, precision: str | None = None,
+    threads: int = 1, most: int | None = None, precision: str | None = None, residual: Array | None = None,
 ) -> None:  # fmt: skip
-    """out = the gradient with respect to the input (also the transposed convolution, then with a bias)."""
+    """out = the gradient with respect to the input; the transposed convolution, with a bias and a residual."""
     g = as_zeros(g)
     check(g, Direction.INPUT_GRADIENT, grad_output.dtype, algorithm)
     weight = in_precision(weight, precision)
 
-    def bare(g: Geometry, dy: Array, w: Array, to: Array, b: Array | None = None) -> None:
+    def bare(g: Geometry, dy: Array, w: Array, to: Array, b: Array | None = None, add: Array | None = None) -> None:
         types = types_in(Types(dy.dtype, w.dtype, to.dtype), precision)
         plan = plan_for(g, Direction.INPUT_GRADIENT, types, threads, algorithm, most=most)
         b = bias_for(b, plan.problem.machine.compute)
         if to.size:
-            plan.program.run(dy, w, None, b, None, to, 0, False)
+            plan.program.run(dy, w, None, b, add, to, 0, False)
         if not plan.program.covers:
-            write_rest(plan.problem, to, b, None)
+            write_rest(plan.problem, to, b, add)
 
     def run(dy: Array, w: Array, to: Array, b: Array | None) -> None:
         if g.padding_mode != "zeros" and any(side > 0 for axis in g.padding for side in axis):
             padded_input_gradient(g, dy, w, to, bare)
         else:
-            bare(g, dy, w, to, b)
+            bare(g, dy, w, to, b, None if residual is None else residual.astype(to.dtype, copy=False))
 
     if out.dtype in FLOATS:
         run(grad_output, weight, out, bias)
         return
     extra = 0
-    if bias is not None:
-        fits_signed("bias", bias)
-        extra = largest(bias)
+    for name, array in (("bias", bias), ("residual", residual)):
+        if array is not None:
+            fits_signed(name, array)
+            extra += largest(array)
     terms = prod(g.kernel_size) * max(1, g.out_channels // g.groups)
     if g.padding_mode != "zeros":  # one input element may lie under many padded positions
         terms *= max(1, prod(g.output_size))

@@ -140,3 +140,31 @@ def test_wide_arrays_whose_sums_need_them_stay_wide(isa, monkeypatch):
     assert y.dtype == np.int64 and (y == 64 * 32767**2).all()
     bias = np.full(32, 2**31 - 1, np.int64)  # nor with the bias
     np.testing.assert_array_equal(fastconv.conv2d(x // 32767, w // 32767, bias), 64 + 2**31 - 1)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["int32", "int64"])
+def test_transposed_plans_add_the_residual(axes: int, kind: str) -> None:
+    rng = np.random.default_rng(axes)
+    x, w = (rng.integers(-9, 9, (2, 4, *(k,) * axes)).astype(kind) for k in (5, 3))
+    plan = getattr(fastconv, f"plan_conv_transpose{axes}d")(x.shape, w, stride=2)
+    plain = plan.run(x)
+    added = rng.integers(-99, 99, plain.shape).astype(kind)
+    np.testing.assert_array_equal(plan.run(x, residual=added), plain + added)
+
+
+def test_what_a_large_bias_residual_or_function_hides_does_not_wrap() -> None:
+    """Sums below the least int64: of a bias and a residual near it, and before a function that makes them zeros."""
+    x, w, near = np.full((1, 1, 3), -3000), np.full((1, 1, 1), 2), -(2**63) + 1000
+    for options in ({"bias": np.array([near])}, {"residual": np.full((1, 1, 3), near)}):
+        with pytest.raises(fastconv.ConvError, match="leaves the range"):
+            fastconv.conv1d(x, w, **options)
+    for function in ("relu", "relu6"):
+        with pytest.raises(fastconv.ConvError, match="leaves the range"):
+            fastconv.conv1d(np.full((1, 1, 1), -(2**62)), np.full((1, 1, 1), 3), activation=function)
+
+
+def test_pooled_runs_of_integer_plans_are_refused() -> None:
+    plan = fastconv.plan_conv2d((1, 8, 8, 2), np.ones((3, 3, 2, 4), np.int8), padding=1, data_format="NHWC")
+    with pytest.raises(fastconv.ConvError, match="run_pooled"):
+        plan.run_pooled(np.ones((1, 8, 8, 2), np.int8), np.zeros((1, 4, 4, 4), np.int32))
