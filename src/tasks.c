@@ -106,7 +106,6 @@ typedef struct {
     unsigned long mode;     /* of the caller's floating-point arithmetic */
     Share *shares;          /* of every seat */
     atomic_int seats;       /* taken */
-    int processor;          /* that the caller is on; -1: unknown */
 } Job;
 
 typedef struct {
@@ -116,6 +115,7 @@ typedef struct {
     _Alignas(64) pthread_mutex_t lock;
     pthread_cond_t called;
     atomic_int sleeping;
+    atomic_int processor; /* that the caller of the last job was on; -1: unknown */
     atomic_flag taken; /* by a caller */
     int helpers;       /* the taker's, as all below */
     int most;          /* threads of a job, as long as somebody is left out */
@@ -264,13 +264,13 @@ static void *help(void *of) {
     unsigned seen = 0;
     for (;;) {
         seen = wait_for_call(team, seen);
+        keep_off(atomic_load_explicit(&team->processor, memory_order_relaxed)); /* though the job may be over by now */
         atomic_fetch_add(&team->inside, 1);  /* before the job is read: the caller takes it away before it counts */
         Job *job = atomic_load(&team->job);
         if (job) {
             const int seat = atomic_fetch_add(&job->seats, 1);
             if (seat < job->team) {
                 fc_watch watch = {job->stop, NULL, 0, 0};
-                keep_off(job->processor);
                 set_float_mode(job->mode);
                 take_parts(job, seat, &watch, NULL);
             }
@@ -373,6 +373,7 @@ static int run_on(Team *team, int threads, Job *job, fc_look look) {
     fc_watch watch = {job->stop, look, 0, 0};
     int64_t waited = 0, longest = 0;
     atomic_store(&team->job, job);
+    atomic_store_explicit(&team->processor, processor_now(), memory_order_relaxed);
     atomic_fetch_add(&team->ticket, 1);
     if (atomic_load(&team->sleeping)) {
         pthread_mutex_lock(&team->lock);
@@ -435,7 +436,7 @@ int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch
     if (parallel) {
         int stop = 0;
         Share shares[wanted];
-        Job job = {work, arguments, scratch, scratch_bytes, tasks, tasks, wanted, &stop, float_mode(), NULL, 1, -1};
+        Job job = {work, arguments, scratch, scratch_bytes, tasks, tasks, wanted, &stop, float_mode(), NULL, 1};
         share_out(&job, shares);
         return run_on_host(parallel, wanted, &job, look);
     }
@@ -448,8 +449,7 @@ int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch
     } else {
         Share shares[threads];
         const ptrdiff_t parts = even ? threads : tasks < MOST_PARTS ? tasks : MOST_PARTS;
-        Job job = {work, arguments, scratch, scratch_bytes, tasks, parts, threads, &stop, float_mode(), NULL, 1,
-                   processor_now()};
+        Job job = {work, arguments, scratch, scratch_bytes, tasks, parts, threads, &stop, float_mode(), NULL, 1};
         share_out(&job, shares);
         atomic_fetch_add(&working, threads);
         stop = run_on(team, threads, &job, look);

@@ -75,19 +75,24 @@ def _converted(name: str, value: object) -> Array:
     return array
 
 
+def address(array: Array) -> int:
+    """Where the first element lies."""
+    return int(array.__array_interface__["data"][0])
+
+
 def _check_interface(name: str, data: Any, kind: str, array: Array) -> None:
     """Refuse an array whose elements lie outside the buffer that its object names: NumPy believes what it is told."""
     try:
         buffer = np.frombuffer(data, np.uint8)
     except (TypeError, ValueError):  # an address; of these none but zero is known to be wrong
-        if array.size and not array.__array_interface__["data"][0]:
+        if array.size and not address(array):
             raise ConvTypeError(
                 f"{name} must be an array of numbers, but the __array_interface__ of this {kind} gives no "
                 f"address for its shape {array.shape}; pass a NumPy array."
             ) from None
         return
     reach = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
-    low = array.__array_interface__["data"][0] - buffer.__array_interface__["data"][0] + sum(r for r in reach if r < 0)
+    low = address(array) - address(buffer) + sum(r for r in reach if r < 0)
     high = low + sum(map(abs, reach)) + array.itemsize
     if array.size and not 0 <= low <= high <= buffer.size:
         raise ConvTypeError(

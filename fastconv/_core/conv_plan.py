@@ -72,7 +72,9 @@ class ConvPlan:
         self._layout = layout(data_format, len(g.input_size))
         self._batched, self._transposed = batched, transposed
         self._activation, self._algorithm, self._threads, self._most = activation, algorithm, threads, most
-        self._planned: _native.Planned | None = None  # arrays that go to the driver as they lie
+        # arrays that go to the driver as they lie, of `run` and of `run_pooled`
+        self._planned: _native.Planned | None = None
+        self._pooled: _native.Planned | None = None
         self._code, self._last = ACTIVATIONS[activation], self._layout.channels_last
         self._weight: Array | None = None
         self._bias: Array | None = None if bias is None else bias.copy()
@@ -192,10 +194,10 @@ class ConvPlan:
         ConvError
             Where `pools` is False, or for arrays that are not as said above.
         """
-        channels, *size = self._output
-        pooled = *(n // 2 for n in size), channels
-        fits = self.pools and _native.Planned(self.dtype, self._own_input, pooled, False).takes(input, out)
-        if out is None or not fits:
+        if self._pooled is None and self.pools:
+            channels, *size = self._output
+            self._pooled = _native.Planned(self.dtype, self._own_input, (*(n // 2 for n in size), channels), False)
+        if self._pooled is None or out is None or not self._pooled.takes(input, out):
             raise ConvError(
                 f"run_pooled takes an input as planned and, apart from it, a C-contiguous out of half the rows "
                 f"and columns, of a plan that pools (here {self.pools}), but got input of shape {np.shape(input)} and "

@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL.onnx", help="a model of floats")
     parser.add_argument("output", metavar="OUT.onnx", help="the file to write")
     parser.add_argument(
-        "--calibration", metavar="FOLDER", required=True, help="a folder of pictures, or a .npy file of samples"
-    )
+        "--calibration", metavar="FOLDER|FILE.npy", required=True,
+        help="a folder of pictures, or a .npy file of samples",
+    )  # fmt: skip
     parser.add_argument(
         "--samples", type=at_least(1), default=SAMPLES, metavar="N",
         help="how many of them are used, evenly spread (default: %(default)s)",
@@ -59,14 +60,13 @@ def run(args: argparse.Namespace) -> int:
 
     made = Quantised(args.model)
     _keeps(args)
-    name, shape = made.input
+    shape = made.input_shape
     given = _samples(args, shape)
     chosen = _spread(len(given), args.samples, shape)
     labels = None if args.labels is None else _labels(args.labels, len(given))[chosen]
-    samples = made.checked(given[chosen])
-    made.calibrate({name: samples}, args.method, args.threads, progress)
+    made.calibrate(given[chosen], args.method, args.threads, progress)
     before, after = made.float_bytes, made.write(args.output)
-    report = made.report({name: samples}, labels)
+    report = made.report(labels)
     about: dict[str, Any] = {
         "model": args.model, "output": args.output, "method": args.method, "bytes": [before, after],
         "layers": [asdict(layer) for layer in report.layers], "samples": report.samples,

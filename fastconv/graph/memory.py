@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from .. import _native
-from .._core.arrays import CACHE_LINE, Array
+from .._core.arrays import CACHE_LINE, Array, address
 from .._core.words import Shape
 from .errors import TooLarge
 
@@ -74,7 +74,7 @@ class Pool:
                 break
         else:
             raw = np.empty(nbytes + CACHE_LINE, np.uint8)
-            shift = -raw.__array_interface__["data"][0] % CACHE_LINE
+            shift = -address(raw) % CACHE_LINE
             buffer = np.frombuffer(raw.data[shift : shift + nbytes], np.uint8)
             self._buffers[id(buffer)] = buffer
             if self.anew:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from .. import _native
-from .._core.arrays import Array
+from .._core.arrays import Array, address
 from .._core.threads import effective
 from .memory import Pool, contiguous
 
@@ -83,11 +83,6 @@ def _lying_as(home: Array, array: Any) -> Any:
     return made
 
 
-def _address(array: Array) -> int:
-    """Where an array begins."""
-    return int(array.__array_interface__["data"][0])
-
-
 class Replay:
     """A recorded run, to be done again with other inputs. Not for several threads at once.
 
@@ -139,7 +134,7 @@ class Replay:
         outputs = [name for name in dict.fromkeys(self.outputs) if name not in inputs and self._given_away(name)]
         seen = self._seen_by_hand(outputs) | (feeds.keys() & set(self.outputs))  # these are handed out from home
         arrays = [self._homes[name] for name in (*inputs, *outputs)]
-        regions = [(array.__array_interface__["data"][0], array.nbytes) for array in arrays]
+        regions = [(address(array), array.nbytes) for array in arrays]
         self.net = _native.Net([work for record in self.records for work in record.works], regions)
         movable = {
             name: at for at, name in enumerate((*inputs, *outputs))
@@ -167,7 +162,7 @@ class Replay:
         home = self._homes[name]
         return [name, *(
             other for record in self.records for other, place in record.made.items()
-            if isinstance(place, np.ndarray) and place.nbytes == home.nbytes and _address(place) == _address(home)
+            if isinstance(place, np.ndarray) and place.nbytes == home.nbytes and address(place) == address(home)
         )]  # fmt: skip
 
     def _given_away(self, name: str) -> bool:

@@ -40,12 +40,12 @@ class Arena(MadeAnew):
             return np.empty(shape, dtype)
         free = self._free.get(count)
         buffer = free.pop() if free else arrays.empty((count,), np.dtype(np.uint8))
-        self._lent[buffer.__array_interface__["data"][0]] = buffer
+        self._lent[arrays.address(buffer)] = buffer
         return buffer.view(dtype).reshape(shape)
 
     def give_back(self, array: Array) -> None:
         """The caller needs `array` no longer; nothing happens if it was not lent."""
-        address = array.__array_interface__["data"][0]
+        address = arrays.address(array)
         self._shared.discard(address)
         buffer = self._lent.pop(address, None)
         if buffer is not None:
@@ -53,13 +53,13 @@ class Arena(MadeAnew):
 
     def owns(self, array: Array) -> bool:
         """Whether `array` fills a buffer that is lent and that nobody else reads."""
-        address = array.__array_interface__["data"][0]
+        address = arrays.address(array)
         buffer = self._lent.get(address)
         return buffer is not None and buffer.nbytes == array.nbytes and address not in self._shared
 
     def share(self, array: Array) -> None:
         """`array` is read by several: it must stay as it is until it comes back."""
-        self._shared.add(array.__array_interface__["data"][0])
+        self._shared.add(arrays.address(array))
 
     def reset(self) -> None:
         """Everything that was lent is free again."""

@@ -42,30 +42,25 @@ class Quantised:
             raise OnnxError(f"{str(path)!r} has {len(graph.inputs)} inputs; models with one tensor are quantised.")
         self._graph = graph
         self._calibrated: Calibrated | None = None
+        self._feeds: Feeds = {}
 
     @property
-    def input(self) -> tuple[str, Any]:
-        """The name and the shape of the input."""
-        return self._graph.inputs[0].name, self._graph.inputs[0].shape
+    def input_shape(self) -> Any:
+        """The shape of the input, as the file declares it."""
+        return self._graph.inputs[0].shape
 
     @property
     def float_bytes(self) -> int:
         """The bytes of the model with its weights, wherever these lie."""
         return int(self._source.ByteSize())
 
-    def checked(self, samples: Array) -> Array:
-        """Samples as the input takes them, or a refusal."""
-        value = self._graph.inputs[0]
-        shapes, kinds = {value.name: value.shape}, {value.name: numpy_type(value.element_type)}
-        return checked_calibration({value.name: samples}, shapes, kinds)[value.name]
-
-    def calibrate(self, samples: Feeds, method: str, threads: int | None = None, watched: Watched = unwatched) -> None:
-        """Take the ranges of all values from samples; `watched` sees the runs."""
-        graph = self._graph
-        value = graph.inputs[0]
-        feeds = checked_calibration(samples, {value.name: value.shape}, {value.name: numpy_type(value.element_type)})
+    def calibrate(self, samples: Array, method: str, threads: int | None = None, watched: Watched = unwatched) -> None:
+        """Take the ranges of all values from samples of the input; `watched` sees the runs."""
+        graph, (value,) = self._graph, self._graph.inputs
+        kinds = {value.name: numpy_type(value.element_type)}
+        self._feeds = checked_calibration({value.name: samples}, {value.name: value.shape}, kinds)
         hold_in_float32(graph)
-        self._calibrated = Calibrated(graph, feeds, checked_method(method), threads, watched=watched)
+        self._calibrated = Calibrated(graph, self._feeds, checked_method(method), threads, watched=watched)
 
     def model(self) -> Any:
         """The quantised model, an `onnx.ModelProto`."""
@@ -90,9 +85,9 @@ class Quantised:
         content: bytes = self.model().SerializeToString()
         return Path(path).write_bytes(content)
 
-    def report(self, samples: Feeds | None = None, labels: Array | None = None) -> QuantisationReport:
-        """How far its values are from the floats."""
-        return self._of().report(samples, labels)
+    def report(self, labels: Array | None = None) -> QuantisationReport:
+        """How far its values are from the floats, over the samples of the calibration; `labels` are their classes."""
+        return self._of().report(self._feeds, labels)
 
     def _of(self) -> Calibrated:
         if self._calibrated is None:

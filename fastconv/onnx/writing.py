@@ -11,7 +11,7 @@ import numpy as np
 
 from ..graph.errors import OnnxError, onnx_package
 from ..graph.graph import Graph, Names, Node, ValueInfo
-from ..graph.operators import INTERNAL, LATEST_OPSET
+from ..graph.operators import INTERNAL
 from ..graph.signature import signature
 
 LEAST_OPSET: Final = 13  # QuantizeLinear and DequantizeLinear have an axis from there on
@@ -102,15 +102,13 @@ def _silu(node: Node, constants: dict[str, Any], names: Names) -> list[Any]:
 APART: Final = {"ChannelAffine": _affine, "Silu": _silu}
 
 
-def in_opset(source: Any, least: int = LEAST_OPSET) -> Any:
-    """A model (`onnx.ModelProto`) of an operator set not below `least`, converted where it is older; and its number."""
+def in_opset(source: Any) -> Any:
+    """A model (`onnx.ModelProto`) of `LEAST_OPSET` or later, converted where it is older; and its operator set."""
     onnx = onnx_package()
     own = next((int(entry.version) for entry in source.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    if own >= least:
+    if own >= LEAST_OPSET:
         return source, own
-    if least > LATEST_OPSET:
-        raise OnnxError(f"the model would need operator set {least}; fastconv knows 1 to {LATEST_OPSET}.")
     try:
-        return onnx.version_converter.convert_version(source, least), least
+        return onnx.version_converter.convert_version(source, LEAST_OPSET), LEAST_OPSET
     except Exception as error:  # whatever the converter does not know
-        raise OnnxError(f"the model, of operator set {own}, cannot be converted to {least} ({error}).") from error
+        raise OnnxError(f"the model, of operator set {own}, cannot be converted to {LEAST_OPSET} ({error}).") from error

@@ -115,23 +115,39 @@ ALONG winograd_weights_along_strided(const vec_float *g, vec_float *o) {
     o[0] = g[0], o[1] = g[0] + g[2], o[2] = g[2], o[3] = g[1];
 }
 
-/* The same for four outputs: F(4, 2) on points 0, 1, -1, 2, infinity, and four elements for the middle tap. */
+/* Four outputs of two taps, F(4, 2) on points 0, 1, -1, 2, infinity: of five inputs `apart` from each other, and of the
+   first and the second tap. */
+ALONG winograd_input_of_two(const vec_float *d, int apart, vec_float *o) {
+    const vec_float b = d[apart], c = d[2 * apart], e = d[3 * apart], s = e - b;
+    o[0] = s + (T)2 * (d[0] - c), o[1] = (e - c) - (T)2 * b, o[2] = e + (T)2 * b - (T)3 * c;
+    o[3] = s, o[4] = (d[4 * apart] - c) - (T)2 * s;
+}
+
+ALONG winograd_output_of_two(const vec_float *m, int apart, vec_float *o) {
+    vec_float h = (T)0.5 * m[1], p = (T)(1 / 6.) * m[2], q = (T)(1 / 6.) * m[3], s = p + h, t = p - h;
+    o[0] = ((T)0.5 * m[0] - s) + q, o[apart] = t + (T)2 * q, o[2 * apart] = (T)4 * q - s;
+    o[3 * apart] = (t + (T)8 * q) + m[4];
+}
+
+ALONG winograd_weights_of_two(vec_float first, vec_float second, vec_float *o) {
+    o[0] = first, o[1] = first + second, o[2] = first - second, o[3] = first + (T)2 * second, o[4] = second;
+}
+
+/* The same for four outputs, and four elements for the middle tap. */
 
 ALONG winograd_input_along_strided_4(const vec_float *d, vec_float *o) {
-    vec_float s = d[6] - d[2];
-    o[0] = s + (T)2 * (d[0] - d[4]), o[1] = (d[6] - d[4]) - (T)2 * d[2], o[2] = d[6] + (T)2 * d[2] - (T)3 * d[4];
-    o[3] = s, o[4] = (d[8] - d[4]) - (T)2 * s;
+    winograd_input_of_two(d, 2, o);
     o[5] = d[1], o[6] = d[3], o[7] = d[5], o[8] = d[7];
 }
 
 ALONG winograd_output_along_strided_4(const vec_float *m, vec_float *o) {
-    vec_float h = (T)0.5 * m[1], p = (T)(1 / 6.) * m[2], q = (T)(1 / 6.) * m[3], s = p + h, t = p - h;
-    o[0] = ((T)0.5 * m[0] - s) + (q + m[5]), o[1] = (t + (T)2 * q) + m[6], o[2] = ((T)4 * q - s) + m[7];
-    o[3] = (t + (T)8 * q) + (m[4] + m[8]);
+    winograd_output_of_two(m, 1, o);
+    for (int i = 0; i < 4; i++) o[i] += m[5 + i];
 }
 
 ALONG winograd_weights_along_strided_4(const vec_float *g, vec_float *o) {
-    o[0] = g[0], o[1] = g[0] + g[2], o[2] = g[0] - g[2], o[3] = g[0] + (T)2 * g[2], o[4] = g[2], o[5] = g[1];
+    winograd_weights_of_two(g[0], g[2], o);
+    o[5] = g[1];
 }
 
 /* ---- the input gradient of three taps at stride 2 -------------------------------------------------------------- */
@@ -150,23 +166,21 @@ ALONG winograd_weights_along_phases(const vec_float *g, vec_float *o) {
     o[0] = g[2], o[1] = g[0] + g[2], o[2] = g[0], o[3] = g[1];
 }
 
-/* The same for four outputs of a phase: F(4, 2) on points 0, 1, -1, 2, infinity. */
+/* The same for four outputs of a phase. */
 
 ALONG winograd_input_along_phases_4(const vec_float *d, vec_float *o) {
-    vec_float s = d[3] - d[1];
-    o[0] = s + (T)2 * (d[0] - d[2]), o[1] = (d[3] - d[2]) - (T)2 * d[1], o[2] = d[3] + (T)2 * d[1] - (T)3 * d[2];
-    o[3] = s, o[4] = (d[4] - d[2]) - (T)2 * s;
+    winograd_input_of_two(d, 1, o);
     o[5] = d[0], o[6] = d[1], o[7] = d[2], o[8] = d[3];
 }
 
 ALONG winograd_output_along_phases_4(const vec_float *m, vec_float *o) {
-    vec_float h = (T)0.5 * m[1], p = (T)(1 / 6.) * m[2], q = (T)(1 / 6.) * m[3], s = p + h, t = p - h;
-    o[0] = m[5], o[2] = m[6], o[4] = m[7], o[6] = m[8];
-    o[1] = ((T)0.5 * m[0] - s) + q, o[3] = t + (T)2 * q, o[5] = (T)4 * q - s, o[7] = (t + (T)8 * q) + m[4];
+    winograd_output_of_two(m, 2, o + 1);
+    for (int i = 0; i < 4; i++) o[2 * i] = m[5 + i];
 }
 
 ALONG winograd_weights_along_phases_4(const vec_float *g, vec_float *o) {
-    o[0] = g[2], o[1] = g[2] + g[0], o[2] = g[2] - g[0], o[3] = g[2] + (T)2 * g[0], o[4] = g[0], o[5] = g[1];
+    winograd_weights_of_two(g[2], g[0], o);
+    o[5] = g[1];
 }
 
 #undef ALONG

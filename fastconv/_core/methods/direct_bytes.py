@@ -25,7 +25,7 @@ from .method import Array, Packed, Sums
 UINT8: Final = _native.COMPUTES["uint8"]
 INT16: Final = _native.COMPUTES["int16"]
 if TYPE_CHECKING:
-    from ..quantised import Requantise
+    from ..quantised import Added, Requantise
 
 SIGN: Final = 128  # what makes int8 uint8
 
@@ -41,9 +41,7 @@ class Ends(NamedTuple):
     high: int
     wide: bool = False  # whether a sum times its multiplier may leave int32
     table: Array | None = None  # of uint8: what every byte of the result becomes
-    # How bytes of a residual are added to the result: its scale and zero, the other's, the sum's, the sum's limits, and
-    # whether all have a sign.
-    added: tuple[float, int, float, int, float, int, int, int, bool] | None = None
+    added: Added | None = None  # how bytes of a residual are added to the result
 
 
 class BytesProgram(DirectProgram):

@@ -20,15 +20,18 @@ from .method import LONG_SUM, Sums
 READ, PACKED = 12, 80
 NEAR = 4 << 20  # bytes of weights that lie in nearer caches from run to run
 CALL = 400_000  # what a run costs beside, of any method
+MOVED = {1: 8, 2: 12}  # a number that Winograd transforms along so many axes
+PART = 1 << 19  # a further phase of the dilation
+MARGIN = 1.05  # how many times as many there must be directly, for Winograd to be taken
 PEAK = 58  # multiply-adds a nanosecond of one thread, in single precision
 MERGED = 1.25  # a multiply-add of outputs that share vectors, or whose lanes are pixels
-LANES = 16
+LANES = 16  # of the widest vectors
 SINGLE = 23  # a multiply-add from one channel to one
 SMALL_GROUP = 2  # a multiply-add of groups so small that a lane computes an output channel
 
 
 def whole_vectors(channels: int) -> int:
-    """Channels with the idle lanes of their last vector, of the widest: so that all machines choose alike."""
+    """Channels with the idle lanes of their last vector: of one width, so that machines choose alike."""
     return -(-channels // LANES) * LANES
 
 
@@ -48,7 +51,7 @@ def plain_sums(p: Problem) -> int:
         share = min(share, MERGED * p.outputs / LANES)
     total = round(total * share)
     if p.channels * p.outputs == 1:
-        total = max(total, SINGLE * taps)
+        total = max(total, SINGLE * p.groups * taps)
     weights = p.groups * p.channels * p.outputs * prod(p.geometry.kernel_size)
     return CALL + total + (read(p, weights) if p.held else PACKED * weights)
 

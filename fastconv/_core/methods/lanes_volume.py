@@ -74,10 +74,10 @@ def why_not(p: Problem) -> str | None:
     return None
 
 
-def flat(p: Problem, planes: int = 0) -> Problem:
-    """The problem of the planes (0: all), as images."""
+def flat(p: Problem) -> Problem:
+    """The problem of the planes, as images."""
     g = p.geometry
-    planes = planes or p.size[0] * g.batch
+    planes = p.size[0] * g.batch
     return p._replace(geometry=g._replace(
         batch=planes, input_size=(1, *g.input_size[1:]), kernel_size=(1, *g.kernel_size[1:]),
         output_size=(1, *g.output_size[1:]), stride=(1, *g.stride[1:]), dilation=(1, *g.dilation[1:]),

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ... import _native
 from ..passes import spacing
 from ..problem import Use
-from .estimates import CALL, PACKED, plain_sums, read, whole_vectors
+from .estimates import CALL, MARGIN, MOVED, PACKED, PART, plain_sums, read, whole_vectors
 from .method import (
     LONG_SUM,
     Bound,
@@ -47,11 +47,8 @@ from .winograd_programs import (
 # than 9 times that.
 ROUNDINGS = {LARGE: 32, SMALL: 4, STRIDED: 4, STRIDED_LARGE: 32}
 LOST, ADDED = 8, 2.0**-120
-# What takes as long as so many multiply-adds (Zen 4): a number transformed, a weight transformed in a call, and a
-# further phase of the dilation.
-MOVED, MADE, PART = 12, 4, 1 << 19
+MADE = 4  # what takes as long as so many multiply-adds (Zen 4): a weight transformed in a call, beside its packing
 ROWS = 4  # tiles: fewer rows of a product wait for its weights
-MARGIN = 1.05  # how many times as many there must be directly
 MOST_EXAMPLE_VALUES = 100_000  # channels x outputs x pixels of a generated problem, to keep it quick
 
 
@@ -242,7 +239,7 @@ def cost(p: Problem, variant: str) -> int:
             parts *= min(n, apart)
         tiles = max(tiles, ROWS * parts)
         elements, weights = kind.elements**2, planes * p.channels * p.outputs
-        total += tiles * elements * (planes * p.channels * outputs + MOVED * (planes * channels + outputs))
+        total += tiles * elements * (planes * p.channels * outputs + MOVED[2] * (planes * channels + outputs))
         total += PART * (parts - 1)
         if p.held:
             few = tiles <= tuned(p).few_tiles * parts

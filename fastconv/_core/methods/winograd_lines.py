@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any, ClassVar
 
-from .estimates import CALL, plain_sums, read, whole_vectors
+from .estimates import CALL, MARGIN, MOVED, PART, plain_sums, read, whole_vectors
 from .method import (
     LONG_SUM,
     Bound,
@@ -27,10 +27,8 @@ from .winograd_programs import dilation_phases
 
 ROUNDINGS = 96  # that the transforms add to those of the sum
 LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
-# What takes as long as so many multiply-adds (Zen 4): a number transformed along one axis, or two; a weight transformed
-# in a call, into memory that is new each time; a further phase of the dilation.
-MOVED, MADE, PART = {1: 8, 2: 12}, 300, 1 << 19
-MARGIN = 1.05  # how many times as many there must be directly
+# What takes as long as so many multiply-adds (Zen 4): a weight transformed in a call, into memory that is new.
+MADE = 300
 FEWEST = 2  # channels: with 1 and 15 x 15 taps an image took four times what was estimated (Zen 4)
 MOST_EXAMPLE_VALUES = 60_000  # channels x outputs x pixels of a generated problem
 # Of generated problems; `True` where an axis that is not transformed has a stride.

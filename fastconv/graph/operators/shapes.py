@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from ..._core.arrays import Array
+from ..._core.arrays import Array, address
 from ..._core.layouts import lies_channels_last
 from .moving import along, border, filled, moved, reshaped, runs
 from .registry import Call, operator
@@ -98,11 +98,6 @@ def concat(call: Call, *arrays: Array) -> Array:
     if native:
         call.natively()
     return out
-
-
-def address(array: Array) -> int:
-    """Where the first element lies."""
-    return int(array.__array_interface__["data"][0])
 
 
 @operator("Split", as_stored=True, shaping=(1,))
