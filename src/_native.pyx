@@ -321,6 +321,12 @@ cdef size elements(const View* array) noexcept nogil:
     return array.n[0] * array.n[1] * array.n[2] * array.n[3] * array.n[4]
 
 
+cdef inline bint side_by_side(const View* array, size unit) noexcept nogil:
+    """Whether the channels of a pixel lie side by side in memory. The stride of an axis of length 1 says nothing: NumPy lends
+    an array that is contiguous either way with strides of its own making."""
+    return array.n[1] == 1 or array.s[1] == unit
+
+
 cdef int three(numbers, size* to) except -1:
     to[0], to[1], to[2] = numbers
     return 0

@@ -306,7 +306,7 @@ cdef class DepthwiseBytes(Program):
         total = job.x.n[1]
         if elements(&job.y) == 0:
             return work
-        if job.x.s[1] != 1 or job.y.s[1] != 1 or job.x.n[4] * job.y.n[4] != 1:
+        if not (side_by_side(&job.x, 1) and side_by_side(&job.y, 1)) or job.x.n[4] * job.y.n[4] != 1:
             raise ValueError("channels must lie side by side")
         work.place(&job.x.p)
         work.place(&job.y.p)

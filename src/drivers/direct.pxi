@@ -263,7 +263,8 @@ cdef class Direct(Program):
                 byte_table = direct_byte_table(work, bias.table)
             if residual is not None:
                 byte_sum = direct_byte_sum(work, bias.added)
-            if (bias.table is not None or residual is not None) and (vy.s[1] != 1 or residual is not None and vr.s[1] != 1):
+            if bias.table is not None and not side_by_side(&vy, 1) or (
+                    residual is not None and not (side_by_side(&vy, 1) and side_by_side(&vr, 1))):
                 raise ValueError("more is done with bytes where channels lie side by side alone")
             bias = bias.shift
         if bias is not None:
@@ -417,7 +418,7 @@ cdef void direct_phase(const DirectPass* p, View* out, const View* array) noexce
 cdef bint direct_usable(const fc_kernels* kernels, const View* x, int code, size groups) noexcept nogil:
     """Whether a pass that reads the input in place can read this array."""
     cdef size unit = kernels.input_size
-    return (code == kernels.input and x.n[1] // groups % kernels.tile_k == 0 and (x.n[1] == 1 or x.s[1] == unit) and x.s[0] % unit == 0
+    return (code == kernels.input and x.n[1] // groups % kernels.tile_k == 0 and side_by_side(x, unit) and x.s[0] % unit == 0
             and x.s[2] % unit == 0 and x.s[3] % unit == 0 and x.s[4] % unit == 0 and <size>x.p % unit == 0)
 
 

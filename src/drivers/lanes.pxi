@@ -341,7 +341,7 @@ cdef void tap_runs(Run* runs, const size* tap, size taps, size stride, size inpu
 
 cdef inline bint lies_in_vectors(const fc_kernels* kernels, const View* v, bint same_type) noexcept nogil:
     """Whether channels lie side by side in the computing type, so that a vector of them is read as it lies."""
-    return (same_type and (v.s[1] == kernels.size or v.n[1] == 1) and <size>v.p % kernels.size == 0
+    return (same_type and side_by_side(v, kernels.size) and <size>v.p % kernels.size == 0
             and v.s[0] % kernels.size == 0 and v.s[2] % kernels.size == 0 and v.s[3] % kernels.size == 0
             and v.s[4] % kernels.size == 0)
 

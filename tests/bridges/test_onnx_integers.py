@@ -204,6 +204,12 @@ CASES = {
         lambda n: silu_of(n, n.rounded(conv(n, 70, 6, 3, 3, pads=[1] * 4))), "QConv", 6
     ),
     "another grid in a convolution": Case(lambda n: n.rounded(conv(n, 8, 6, 1, 1)), "QConv", 3),
+    "a function of one channel": Case(lambda n: n.rounded(conv(n, 1, 6, 1, 1, x=(1, 6, 5, 7))), "QConv", 3),
+    "a sum of one channel": Case(lambda n: residual(n, "Add", 6, 1), "QConv", 1),
+    "one channel": Case(lambda n: conv(n, 1, 1, 3, 3, x=(1, 1, 9, 8), pads=[1] * 4), "QConv", 1),
+    "one channel, a row": Case(lambda n: conv(n, 2, 1, 1, 3, x=(1, 1, 1, 8), pads=[0, 1] * 2), "QConv", 1),
+    "one pixel": Case(lambda n: n.rounded(conv(n, 8, 6, 3, 3, x=(1, 6, 3, 3))), "QConv", 3),
+    "one column": Case(lambda n: n.rounded(conv(n, 8, 6, 3, 3, x=(1, 6, 9, 3))), "QConv", 3),
     "a difference behind a convolution": Case(lambda n: residual(n, "Sub", 8, 8), "QBinary", 1),
     "sum with a constant": Case(
         lambda n: str(n.op("Add", n.input(2, 3, 5, 6), n.weight(3, 1, 1, axis=None))), "QBinary"
