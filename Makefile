@@ -19,7 +19,7 @@ EVERY_ISA := tests/core/test_against_reference.py tests/core/test_properties.py 
              tests/kernels/test_bytes.py tests/core/test_quantised.py
 
 .PHONY: help demo test test-one build bench examples check reliability reliability-coverage reliability-faults \
-        reliability-order fuzz lint types cython-check sanitize aarch64 windows sdist wheel docs clean
+        reliability-order fuzz lint types cython-check sanitize avx-vnni aarch64 windows sdist wheel docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -86,6 +86,11 @@ sanitize:  ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer, i
 	LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc \
 	  .venv-sanitize/bin/python -P -m pytest -x $(or $(T),tests)
+
+avx-vnni: $(VENV)/.test  ## test the kernels for AVX-VNNI where AVX512-VNNI is: make avx-vnni [T=tests/core/test_quantised.py]
+	FASTCONV_EVEX_VNNI=1 $(PY) setup.py --quiet build --build-base build/evex --build-lib build/evex/lib
+	PYTHONPATH=$(CURDIR)/build/evex/lib FASTCONV_ISA=avx2_vnni $(PY) -P -m pytest -q -x $(or $(T),\
+	  tests/core/test_short_integers.py tests/core/test_quantised.py tests/bridges/test_onnx_integers.py)
 
 aarch64: $(VENV)/.test  ## cross-compile for 64-bit ARM and test there, emulated: make aarch64 [T=tests/core/test_api.py]
 	PYTHON=$(PY) tools/test_aarch64.sh $(T)

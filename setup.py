@@ -99,6 +99,7 @@ BASELINE = ISA("baseline", ())
 BASELINE_GCC_ARM = ISA("baseline", ("-fno-schedule-insns",))
 X86_ISAS = [
     ISA("avx2", ("-mavx2", "-mfma", "-mf16c")),
+    ISA("avx2_vnni", () if os.environ.get("FASTCONV_EVEX_VNNI") else ("-mavxvnni",), extends="avx2"),
     ISA(
         "avx512",
         ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
@@ -158,6 +159,8 @@ def debug_flags() -> tuple[list[str], list[str]]:
         return ["-g", level, "-UNDEBUG", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", flag], [flag]
     if os.environ.get("FASTCONV_COVERAGE"):  # without optimisation, which merges lines and branches
         return ["-g0", "-O0", "--coverage"], ["--coverage"]
+    if os.environ.get("FASTCONV_EVEX_VNNI"):  # kernels/avx2_vnni.c
+        return ["-g0", "-DFASTCONV_EVEX_VNNI"], []
     if os.environ.get("FASTCONV_DEBUG"):
         return ["-g", "-UNDEBUG"], []
     return ["-g0"], []

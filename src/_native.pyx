@@ -191,6 +191,11 @@ def computes(int compute):
     return isa.compute[compute] != NULL
 
 
+def interleaves_rows():
+    """Whether it multiplies four rows of a depthwise kernel of bytes at a time."""
+    return isa.bytes.groups != 0
+
+
 def multiplies_bfloat16():
     """Whether the instruction set in use multiplies bfloat16 itself, and does not only round to it."""
     return isa.compute[<int>FC_COMPUTE_BF16].input == FC_BF16

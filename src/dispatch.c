@@ -9,6 +9,9 @@ extern const fc_isa fc_isa_baseline;
 #ifdef FASTCONV_HAVE_AVX2
 extern const fc_isa fc_isa_avx2;
 #endif
+#ifdef FASTCONV_HAVE_AVX2_VNNI
+void fc_extend_avx2_vnni(fc_isa *isa, fc_kernels compute[FC_COMPUTES]);
+#endif
 #ifdef FASTCONV_HAVE_AVX512
 extern const fc_isa fc_isa_avx512;
 #endif
@@ -24,6 +27,9 @@ static const struct { const char *name; const fc_isa *own; const char *parent; f
     {"baseline", &fc_isa_baseline, NULL, NULL},
 #ifdef FASTCONV_HAVE_AVX2
     {"avx2", &fc_isa_avx2, NULL, NULL},
+#endif
+#ifdef FASTCONV_HAVE_AVX2_VNNI
+    {"avx2_vnni", NULL, "avx2", fc_extend_avx2_vnni},
 #endif
 #ifdef FASTCONV_HAVE_AVX512
     {"avx512", &fc_isa_avx512, NULL, NULL},
@@ -67,7 +73,8 @@ static void make(int i) {
 enum {
     LEAF_1_ECX = 1 << 12 | 1 << 27 | 1 << 28 | 1 << 29, /* FMA, XGETBV may be asked, AVX, F16C */
     AVX2 = 1 << 5,
-    AVX512_BF16 = 1 << 5,                               /* in EAX of leaf 7, subleaf 1 */
+    AVX_VNNI = 1 << 4,                                  /* in EAX of leaf 7, subleaf 1 */
+    AVX512_BF16 = 1 << 5,                               /* likewise */
     XMM_YMM = 1 << 1 | 1 << 2,
     OPMASK_ZMM = 1 << 5 | 1 << 6 | 1 << 7
 };
@@ -100,9 +107,14 @@ static int processor_has(int *known, unsigned leaf_7_ebx, unsigned leaf_7_ecx, u
 static int machine_has(const char *name) {
     if (!strcmp(name, "baseline")) return 1;
 #if defined(__x86_64__)
-    static int avx2, avx512, avx512_vnni, avx512_bf16;
+    static int avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16;
     const unsigned wide = XMM_YMM | OPMASK_ZMM;
     if (!strcmp(name, "avx2")) return processor_has(&avx2, AVX2, 0, 0, XMM_YMM);
+#ifdef FASTCONV_EVEX_VNNI
+    if (!strcmp(name, "avx2_vnni")) return processor_has(&avx2_vnni, AVX2 | AVX512, AVX512_VNNI, 0, wide);
+#else
+    if (!strcmp(name, "avx2_vnni")) return processor_has(&avx2_vnni, AVX2, 0, AVX_VNNI, XMM_YMM);
+#endif
     if (!strcmp(name, "avx512")) return processor_has(&avx512, AVX2 | AVX512, 0, 0, wide);
     if (!strcmp(name, "avx512_vnni")) return processor_has(&avx512_vnni, AVX2 | AVX512, AVX512_VNNI, 0, wide);
     if (!strcmp(name, "avx512_bf16"))

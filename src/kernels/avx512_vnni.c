@@ -2,27 +2,13 @@
    steps of the reduction at a time. */
 #include <cpuid.h>
 #include <immintrin.h>
-#include <string.h>
 #include "fastconv.h"
 #include "vectors.h"
+#include "extend.h"
 
 #define SUMS
 #include "short_integers.h"
-
-/* Inputs without a sign, weights with one. Inputs with a sign are packed 128 higher (READ_SIGNED), which whoever asks for
-   that takes off again by the sums of the weights. */
-#define T uint8_t
-#define TYPE FC_U8
-#define W int8_t
-#define WEIGHT FC_I8
-#define NAME(x) x##_uint8
-#define STEPS 4
-#define DOT(sum, x, w) (vec_uint8)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w))
-#define READ_SIGNED(v) ((v) ^ 0x80)
-#define PACKS                                                                                                        \
-    S_PACK_PIXELS(u8, uint8_t, ) S_PACK_PIXELS(i8, int8_t, READ_SIGNED) PACK_PANEL(i8, int8_t)
-#define PACKED .pack = {[FC_U8] = pack_u8_uint8, [FC_I8] = pack_i8_uint8}, .pack_panel = {[FC_I8] = pack_panel_i8_uint8}
-#include "integers.h"
+#include "four_bytes.h"
 
 #define NAME(x) x##_64
 #define VEC __m512i
@@ -65,18 +51,9 @@ static int chooses_bytes(void) {
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & 1u << 1);
 }
 
-/* Sums and results are of int32. */
-static void add_table(fc_isa *isa, fc_kernels compute[FC_COMPUTES], int number, const fc_kernels *table) {
-    fc_kernels *own = &compute[number];
-    *own = *table;
-    own->add = compute[FC_COMPUTE_I32].add;
-    memcpy(own->store, compute[FC_COMPUTE_I32].store, sizeof own->store);
-    isa->compute[number] = own;
-}
-
 void fc_extend_avx512_vnni(fc_isa *isa, fc_kernels compute[FC_COMPUTES]) {
-    add_table(isa, compute, FC_COMPUTE_I16, &kernels_int16);
-    add_table(isa, compute, FC_COMPUTE_U8, &kernels_uint8);
+    add_integers(isa, compute, FC_COMPUTE_I16, &kernels_int16);
+    add_integers(isa, compute, FC_COMPUTE_U8, &kernels_uint8);
     static fc_byte_kernels bytes; /* this set extends one alone */
     bytes = *isa->bytes;
     bytes.groups = 1;

@@ -13,6 +13,8 @@
 #define STEPS 2
 #if defined(__AVX512VNNI__)
 #define DOT(sum, x, w) (vec_int16)_mm512_dpwssd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w))
+#elif defined(VNNI_256)
+#define DOT(sum, x, w) (vec_int16)VNNI_256(dpwssd, sum, x, w)
 #elif defined(__AVX512BW__)
 #define DOT(sum, x, w) ((sum) + (vec_int16)_mm512_madd_epi16((__m512i)(x), (__m512i)(w)))
 #elif defined(__AVX2__)

@@ -76,7 +76,7 @@ def functions() -> tuple[Function, ...]:
         if start := re.match(r"([0-9a-f]+) <(.+)>:", line):
             found.append(Function(start[2], isa_of_functions().get(int(start[1], 16)), []))
         elif found and (instruction := re.match(r" +([0-9a-f]+):\t(.+)", line)):
-            found[-1].code.append((int(instruction[1], 16), instruction[2]))
+            found[-1].code.append((int(instruction[1], 16), instruction[2].removeprefix("{vex} ")))  # of AVX-VNNI
     return tuple(found)
 
 

@@ -15,7 +15,7 @@ import fastconv
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("setuptools")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the compilers here are shell scripts")
-SETS = {"baseline": None, "avx2": None, "avx512": None, "avx512_vnni": "avx512",
+SETS = {"baseline": None, "avx2": None, "avx2_vnni": "avx2", "avx512": None, "avx512_vnni": "avx512",
         "avx512_bf16": "avx512_vnni"}  # of x86-64, and which one they extend
 # Writes every argument list to $LOG and makes the output file; knows OpenMP unless NO_OPENMP is set.
 COMPILER = """#!/bin/sh

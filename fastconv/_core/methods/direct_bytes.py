@@ -113,8 +113,11 @@ FEWEST_CHANNELS: Final = 3  # of a group: fewer would fill most of the four step
 
 
 def multiplies_four(channels: int, groups: int = 1) -> bool:
-    """Whether the machine multiplies bytes four steps at a time, and so many channels of a group are worth it."""
-    return (channels >= FEWEST_CHANNELS or channels == 1 < groups) and bool(_native.computes(UINT8))
+    """Whether the machine multiplies bytes four steps at a time (of a depthwise kernel four rows), and so many channels
+    of a group are worth it."""
+    if channels == 1 < groups:
+        return _native.interleaves_rows()
+    return channels >= FEWEST_CHANNELS and _native.computes(UINT8)
 
 
 def exact_bytes(p: Problem) -> ExactBytes | None:
