@@ -107,10 +107,15 @@ X86_ISAS = [
     ISA("avx512_vnni", ("-mavx512vnni",), extends="avx512"),
     ISA("avx512_bf16", ("-mavx512bf16",), extends="avx512_vnni"),
 ]
+ARM_ISAS = [
+    ISA("neon_dotprod", ("-march=armv8.2-a+dotprod",), extends="baseline"),
+    ISA("neon_i8mm", ("-march=armv8.2-a+dotprod+i8mm",), extends="neon_dotprod"),
+]
 
 PROBE_COMPILER = "#include <Python.h>\nint fastconv_probe(void) { return PY_MAJOR_VERSION; }\n"
 PROBE_OPENMP = "#include <omp.h>\nint fastconv_probe(void) { return omp_get_max_threads(); }\n"
 PROBE_X86 = "#ifndef __x86_64__\n#error not x86-64\n#endif\nint fastconv_probe(void) { return 0; }\n"
+PROBE_ARM = PROBE_X86.replace("__x86_64__", "__aarch64__").replace("x86-64", "64-bit ARM")
 PROBE_GCC_ARM = PROBE_X86.replace("ndef __x86_64__", " !defined(__aarch64__) || defined(__clang__)")
 PROBE_GCC_WINDOWS = PROBE_X86.replace("ndef __x86_64__", " !defined(__MINGW32__) || defined(__clang__)")
 # On Windows the stack is aligned to 16 bytes and GCC saves wider vectors there as if it were aligned to theirs (its bug
@@ -186,15 +191,15 @@ class BuildNative(build_ext):
         self.native_flags = self.spelt([*COMMON_FLAGS, *openmp_compile, *extra_compile])
         self.native_link_flags = [*openmp_link, *extra_link]
         self.isas = [BASELINE_GCC_ARM if self.compiles(PROBE_GCC_ARM) else BASELINE]
-        if self.compiles(PROBE_X86):
-            more = GCC_WINDOWS_FLAGS if self.compiles(PROBE_GCC_WINDOWS) else ()
-            for isa in X86_ISAS:
-                parent = [one for one in self.isas if one.name == isa.extends]
-                if isa.extends and not parent:
-                    continue
-                isa = replace(isa, flags=(*(parent[0].flags if parent else more), *isa.flags))
-                if self.compiles(PROBE_X86, flags=isa.flags):
-                    self.isas.append(isa)
+        more = GCC_WINDOWS_FLAGS if self.compiles(PROBE_GCC_WINDOWS) else ()
+        probe, isas = (PROBE_X86, X86_ISAS) if self.compiles(PROBE_X86) else (PROBE_ARM, ARM_ISAS)
+        for isa in isas:
+            parent = [one for one in self.isas if one.name == isa.extends]
+            if isa.extends and not parent:
+                continue
+            isa = replace(isa, flags=(*(parent[0].flags if parent else more), *isa.flags))
+            if self.compiles(probe, flags=isa.flags):
+                self.isas.append(isa)
         super().build_extensions()
 
     def spelt(self, flags: list[str]) -> list[str]:

@@ -3,6 +3,10 @@
 #include "fastconv.h"
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 extern const fc_isa fc_isa_baseline;
@@ -11,6 +15,12 @@ extern const fc_isa fc_isa_avx2;
 #endif
 #ifdef FASTCONV_HAVE_AVX2_VNNI
 void fc_extend_avx2_vnni(fc_isa *isa, fc_kernels compute[FC_COMPUTES]);
+#endif
+#ifdef FASTCONV_HAVE_NEON_DOTPROD
+void fc_extend_neon_dotprod(fc_isa *isa, fc_kernels compute[FC_COMPUTES]);
+#endif
+#ifdef FASTCONV_HAVE_NEON_I8MM
+void fc_extend_neon_i8mm(fc_isa *isa, fc_kernels compute[FC_COMPUTES]);
 #endif
 #ifdef FASTCONV_HAVE_AVX512
 extern const fc_isa fc_isa_avx512;
@@ -25,6 +35,12 @@ void fc_extend_avx512_bf16(fc_isa *isa, fc_kernels compute[FC_COMPUTES]);
 /* Plainest first. A set has a table of its own, or extends that of one before it. */
 static const struct { const char *name; const fc_isa *own; const char *parent; fc_extend extend; } built[] = {
     {"baseline", &fc_isa_baseline, NULL, NULL},
+#ifdef FASTCONV_HAVE_NEON_DOTPROD
+    {"neon_dotprod", NULL, "baseline", fc_extend_neon_dotprod},
+#endif
+#ifdef FASTCONV_HAVE_NEON_I8MM
+    {"neon_i8mm", NULL, "neon_dotprod", fc_extend_neon_i8mm},
+#endif
 #ifdef FASTCONV_HAVE_AVX2
     {"avx2", &fc_isa_avx2, NULL, NULL},
 #endif
@@ -102,6 +118,22 @@ static int processor_has(int *known, unsigned leaf_7_ebx, unsigned leaf_7_ecx, u
     }
     return found == PRESENT;
 }
+#elif defined(__aarch64__)
+/* Linux says it in a word (Documentation/arch/arm64/elf_hwcaps.rst), Apple by the names of features. */
+static int system_says(int word, unsigned long bit, const char *feature) {
+#if defined(__linux__)
+    (void)feature;
+    return (getauxval(word) & bit) != 0;
+#elif defined(__APPLE__)
+    int found = 0;
+    size_t size = sizeof found;
+    (void)word, (void)bit;
+    return !sysctlbyname(feature, &found, &size, NULL, 0) && found;
+#else
+    (void)word, (void)bit, (void)feature;
+    return 0;
+#endif
+}
 #endif
 
 static int machine_has(const char *name) {
@@ -119,6 +151,10 @@ static int machine_has(const char *name) {
     if (!strcmp(name, "avx512_vnni")) return processor_has(&avx512_vnni, AVX2 | AVX512, AVX512_VNNI, 0, wide);
     if (!strcmp(name, "avx512_bf16"))
         return processor_has(&avx512_bf16, AVX2 | AVX512, AVX512_VNNI, AVX512_BF16, wide);
+#elif defined(__aarch64__)
+    enum { HWCAP = 16, HWCAP2 = 26 }; /* AT_HWCAP and AT_HWCAP2 of the auxiliary vector */
+    if (!strcmp(name, "neon_dotprod")) return system_says(HWCAP, 1ul << 20, "hw.optional.arm.FEAT_DotProd");
+    if (!strcmp(name, "neon_i8mm")) return system_says(HWCAP2, 1ul << 13, "hw.optional.arm.FEAT_I8MM");
 #endif
     return 0;
 }

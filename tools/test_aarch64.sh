@@ -14,7 +14,8 @@ PYTHON=${PYTHON:-python3}
 BUILD=$PWD/build/aarch64
 ROOT=$BUILD/root
 MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-DEFAULT_TESTS=(tests/kernels/test_machine_code.py tests/core/test_against_reference.py tests/core/test_api.py)
+DEFAULT_TESTS=(tests/kernels/test_machine_code.py tests/core/test_against_reference.py tests/core/test_api.py
+    tests/core/test_short_integers.py tests/core/test_quantised.py)
 
 need() {
     command -v "$1" >/dev/null || { echo "$0: $1 not found; on Debian: apt install $2" >&2; exit 2; }

@@ -1,6 +1,10 @@
 /* Products of four bytes in one instruction: integers.h of inputs without a sign and weights with one. Inputs with a sign
    are packed 128 higher (READ_SIGNED), which whoever asks for that takes off again by the sums of the weights. */
+#if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #define T uint8_t
 #define TYPE FC_U8
@@ -12,6 +16,13 @@
 #define DOT(sum, x, w) (vec_uint8)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w))
 #elif defined(VNNI_256)
 #define DOT(sum, x, w) (vec_uint8)VNNI_256(dpbusd, sum, x, w)
+#elif defined(__ARM_FEATURE_MATMUL_INT8)
+#define DOT(sum, x, w) (vec_uint8)vusdotq_s32((int32x4_t)(sum), (uint8x16_t)(x), (int8x16_t)(w))
+#elif defined(__ARM_FEATURE_DOTPROD) /* both with a sign: x is 128 + (x - 128), the former alike in every row of a tile */
+#define DOT(sum, x, w)                                                                                               \
+    (vec_uint8)vsubq_s32(vdotq_s32((int32x4_t)(sum), vreinterpretq_s8_u8(veorq_u8((uint8x16_t)(x), vdupq_n_u8(128))), \
+                                   (int8x16_t)(w)),                                                                  \
+                         vdotq_s32(vdupq_n_s32(0), vdupq_n_s8(-128), (int8x16_t)(w)))
 #endif
 #define READ_SIGNED(v) ((v) ^ 0x80)
 #define PACKS                                                                                                        \

@@ -6,7 +6,6 @@ for each that extends another.
 """
 
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -29,7 +28,7 @@ ON_X86 = pytest.mark.skipif("avx2" not in fastconv.info()["isas_built"], reason=
 # Mnemonics of AVX begin with v, as no other that a compiler emits; those of mask registers begin with k.
 AVX = re.compile(r"v\w+|k(add|and|andn|mov|not|or|ortest|shift[lr]|test|unpck|xnor|xor)[bwdq]+\b|.*%[yz]mm")
 MULTIPLY = re.compile(r"(v?mulp|vfmadd|v?pmul|v?pmadd|vpdpwssd|vpdpbusd|vdpbf16ps|fmla|mla|fmul|mul|madd)\w*\s")
-DOT = re.compile(r"(v?pmadd|vpdp)\w*\s")
+DOT = re.compile(r"(v?pmadd|vpdp|smull|u?s?dot)\w*\s")
 # A vector register saved to the stack or read from it; addresses of rows, which are loaded ahead, may lie there.
 SPILL = re.compile(r"(?=.*%[xyz]mm).*\(%rsp|(ldr|str|ldp|stp)\s+[qvsd]\d+,.*\[sp")
 
@@ -136,7 +135,7 @@ def test_register_tiles_stay_in_registers():
     for f in kernels:
         vectors, rows = (int(number) for number in f.name.split("_")[1:3])
         # what rounds sums to bytes multiplies, too, by scales
-        multiply = DOT if f.name.endswith(("int16", "uint8")) and platform.machine() == "x86_64" else MULTIPLY
+        multiply = DOT if f.name.endswith(("int16", "uint8")) else MULTIPLY
         counts = [(sum(bool(multiply.match(text)) for text in loop), loop) for loop in inner_loops(f)]
         tiles = [loop for count, loop in counts if count >= vectors * rows]
         if not tiles:
@@ -144,6 +143,8 @@ def test_register_tiles_stay_in_registers():
         if f.isa == "baseline" and f.name.endswith("f16"):  # of 16 bits: to widen takes registers of the few
             continue
         if f.name.endswith(("int16", "uint8")) and vectors * rows < SMALL:  # what rounds sums to bytes is kept there
+            continue
+        if f.isa == "neon_dotprod" and vectors * rows == 24:  # and four vectors that are taken off again
             continue
         if vectors * rows > 1:  # a single vector leaves so many registers that Clang 14 does not mind
             spills = [text for loop in tiles for text in loop if SPILL.match(text)]
