@@ -31,7 +31,7 @@ SLOW_SECONDS: Final = 0.15  # a call from here on makes up a turn by itself and 
 REST_LIMIT: Final = 0.3  # seconds at most to wait for other thread pools; ONNX Runtime's spins for tens of milliseconds
 # Of the largest magnitude: an answer further off is wrong. In 8 bits everybody rounds in places of his own, and a net
 # that was quantised by its library has other grids.
-TOLERANCE: Final = {"float32": 1e-3, "float64": 1e-9, "int8": 0.25}
+TOLERANCE: Final = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.05, "int8": 0.25}
 
 
 @dataclass

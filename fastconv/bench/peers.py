@@ -284,12 +284,12 @@ class OpenVino:
     name = "openvino"
     passes: tuple[str, ...] = ("fwd",)
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, precision: str = "f32") -> None:
         module("onnx")
         self.ov = module("openvino")
         self.core = self.ov.Core()
         self.options = {
-            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision,
             "NUM_STREAMS": 1,
         }  # fmt: skip
 
@@ -340,8 +340,8 @@ class Ncnn:
     name = "ncnn"
     passes: tuple[str, ...] = ("fwd",)
 
-    def __init__(self, threads: int) -> None:
-        self.ncnn, self.threads = module("ncnn"), threads
+    def __init__(self, threads: int, bfloat16: bool = False) -> None:
+        self.ncnn, self.threads, self.bfloat16 = module("ncnn"), threads, bfloat16
 
     def version(self) -> str:
         return str(self.ncnn.__version__)
@@ -369,7 +369,7 @@ class Ncnn:
         options.use_vulkan_compute = False
         for narrow in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed"):
             if hasattr(options, f"use_{narrow}"):
-                setattr(options, f"use_{narrow}", False)
+                setattr(options, f"use_{narrow}", self.bfloat16 and narrow.startswith("bf16"))
         with tempfile.TemporaryDirectory() as folder:
             text, model = Path(folder, "net.param"), Path(folder, "net.bin")
             text.write_text(param)

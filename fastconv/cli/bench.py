@@ -22,7 +22,7 @@ from ..bench.nets import Net, run_net, select_nets
 from ..bench.peers import PEERS, Ours, Peer, load_peers
 from ..bench.plot import plot_formats, save_plot
 from ..bench.report import Report, Row, group_text, groups, heading_lines, json_lines, memory_lines, read, summary_text
-from ..bench.runtimes import FLOAT32, INT8, RUNTIMES
+from ..bench.runtimes import BFLOAT16, FLOAT32, INT8, RUNTIMES
 from ..bench.suite import copy_speed, new_report, run_case, select
 from ..bench.zoo.catalogue import select_zoo
 from ..bench.zoo.given import given_net
@@ -37,7 +37,7 @@ DEFAULT_AGAINST = "torch,onnxruntime,openvino,ncnn,litert,im2col"
 ZOO_ONLY = ("torch.compile",)
 DEFAULT_ROUNDS = 5
 MOST_BUSY = 64
-PRECISIONS = (FLOAT32, INT8)
+PRECISIONS = (FLOAT32, BFLOAT16, INT8)
 
 
 def _words(known: tuple[str, ...]) -> Callable[[str], list[str]]:
@@ -147,8 +147,8 @@ def _add_nets(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--precision", type=_words(PRECISIONS), default=[FLOAT32], metavar="P,P",
-        help=f"with --nets: nets from files in {' and '.join(PRECISIONS)}, several with commas; the int8 ones are made "
-        "by ONNX Runtime's quantiser on random inputs (default: float32)",
+        help=f"with --nets: nets from files in {', '.join(PRECISIONS)}, several with commas; the int8 ones are made by "
+        "ONNX Runtime's quantiser on random inputs, bfloat16 each library is asked for in its own way (default: float32)",
     )  # fmt: skip
     parser.add_argument(
         "--busy", type=_counts, default=[0], metavar="N,N",

@@ -19,6 +19,7 @@ from ..peers import Ncnn, NotOffered, OnnxRuntime, OpenVino, Torch, module
 from ..report import OURS
 
 FLOAT32: Final = "float32"
+BFLOAT16: Final = "bfloat16"  # products of it, summed in float32: asked of each library in its own way
 INT8: Final = "int8"  # the file holds QuantizeLinear and DequantizeLinear, and the float net lies beside it
 ANSWER: Final = "answer"  # who is believed: ONNX Runtime without optimisations
 BACKEND: Final = "torch.compile fastconv"  # PyTorch with our backend; no peer: bench/torch_compile.py asks for it
@@ -52,13 +53,16 @@ def _fastconv(job: Job, variant: str) -> Load:
     feeds = {"x": job.x}
 
     def load() -> Call:
-        session = InferenceSession(job.path, num_threads=job.threads)
+        asked = BFLOAT16 if job.precision == BFLOAT16 else None
+        session = InferenceSession(job.path, num_threads=job.threads, precision=asked)
         return Call(lambda: session.run(None, feeds)[0], np.asarray)
 
     return load
 
 
 def _onnxruntime(job: Job, variant: str) -> Load:
+    if job.precision == BFLOAT16:
+        raise NotOffered("its convolutions on CPUs are of float32")
     peer = OnnxRuntime(job.threads)
 
     def load() -> Call:
@@ -104,7 +108,7 @@ def _answer(job: Job, variant: str) -> Load:
 
 
 def _openvino(job: Job, variant: str) -> Load:
-    peer = OpenVino(job.threads)
+    peer = OpenVino(job.threads, "bf16" if job.precision == BFLOAT16 else "f32")
 
     def load() -> Call:
         compiled = peer.core.compile_model(peer.core.read_model(job.path), "CPU", peer.options)
@@ -147,10 +151,10 @@ def _torch(job: Job, variant: str) -> Load:
             made = torch.compile(made, dynamic=False)
 
         def run() -> Any:
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, job.precision == BFLOAT16):
                 return made(x)
 
-        return Call(run, lambda y: np.asarray(y.contiguous().numpy()))
+        return Call(run, lambda y: np.asarray(y.float().contiguous().numpy()))
 
     return load
 
@@ -180,7 +184,7 @@ def _torch_int8(torch: Any, job: Job, last: bool, compiled: bool) -> Load:
 def _ncnn(job: Job, variant: str) -> Load:
     if job.precision == INT8:
         raise NotOffered("its nets of 8 bits are made by tools that its Python package does not have")
-    peer = Ncnn(job.threads)
+    peer = Ncnn(job.threads, job.precision == BFLOAT16)
     from .ncnn_graph import ncnn_files
     from .reading import folded, named, read
 
@@ -217,6 +221,8 @@ def _ncnn_call(peer: Ncnn, job: Job, text: str, arrays: Any, shape: tuple[int, .
 def _litert(job: Job, variant: str) -> Load:
     if job.precision == INT8:
         raise NotOffered("its nets of 8 bits are made by TensorFlow's converter, from other files than these")
+    if job.precision == BFLOAT16:
+        raise NotOffered("its delegate offers no bfloat16")
     interpreter = module("ai_edge_litert.interpreter")
     from .litert_graph import litert_file
     from .reading import folded, named, read
