@@ -148,7 +148,7 @@ def _add_nets(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", type=_words(PRECISIONS), default=[FLOAT32], metavar="P,P",
         help=f"with --nets: nets from files in {', '.join(PRECISIONS)}, several with commas; the int8 ones are made by "
-        "ONNX Runtime's quantiser on random inputs, bfloat16 each library is asked for in its own way (default: float32)",
+        "ONNX Runtime's quantiser on random inputs; every library has its own way to bfloat16 (default: float32)",
     )  # fmt: skip
     parser.add_argument(
         "--busy", type=_counts, default=[0], metavar="N,N",
