@@ -112,6 +112,23 @@ class Direct:
         threads: int,
     ) -> bytes | None: ...
 
+class WinogradBytes:
+    def __init__(self, codes: object, padding: tuple[int, int], fill: int) -> None: ...
+    def panel_bytes(self, channels: int, outputs: int) -> int: ...
+    def scratch_bytes(self, channels: int) -> int: ...
+    def run(
+        self,
+        x: Array,
+        weight: Array,
+        packed: object,
+        bias: object,
+        residual: Array | None,
+        y: Array,
+        activation: int,
+        channels_last: bool,
+        threads: int,
+    ) -> None: ...
+
 class DepthwiseBytes:
     def __init__(
         self,

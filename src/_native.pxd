@@ -200,6 +200,11 @@ cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_few_kernels:
         Py_ssize_t most
         void (*outputs[FC_FEW + 1])(const fc_few*) noexcept nogil
+    ctypedef struct fc_byte_tiles:
+        Py_ssize_t channels
+        void (*input)(const unsigned char* const*, Py_ssize_t, int, unsigned char*, Py_ssize_t) noexcept nogil
+        void (*output[FC_MAX_VECTORS + 1])(const int*, Py_ssize_t, const fc_product*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                           Py_ssize_t) noexcept nogil
     ctypedef struct fc_pool_row:
         const char* x
         Py_ssize_t xd, xh, xw, xc

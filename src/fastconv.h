@@ -170,6 +170,16 @@ typedef struct {
     void (*outputs[FC_FEW + 1])(const fc_few *few);
 } fc_few_kernels;
 
+/* Winograd's tiles of bytes (kernels/winograd_bytes.h, by the name "byte_tiles"): 4 x 4 inputs to 16 elements, whole vectors
+   of so many channels; and the products of those, `element` apart, to the `rows` x `columns` outputs that exist of 2 x 2, of
+   [vectors] of channels, of which `columns` of the product exist. */
+typedef struct {
+    ptrdiff_t channels;
+    void (*input)(const uint8_t *const *pixel, ptrdiff_t channels, int flip, uint8_t *to, ptrdiff_t element);
+    void (*output[FC_MAX_VECTORS + 1])(const int32_t *m, ptrdiff_t element, const fc_product *end, ptrdiff_t row,
+                                       ptrdiff_t column, ptrdiff_t rows, ptrdiff_t columns);
+} fc_byte_tiles;
+
 /* Depthwise and grouped convolution (kernels/lanes.h): a register tile in which every lane multiplies an input of
    its own, `pixels` outputs of a row under adjacent taps, and their weight gradient. The second vector of inputs lies
    `next` elements after the first. */

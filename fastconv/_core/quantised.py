@@ -18,9 +18,7 @@ from .arrays import Array, DType, as_array
 from .explanation import ConvExplanation, explanation
 from .geometry import Geometry
 from .layouts import INT32, destination, layout, lies_channels_last
-from .methods import METHODS
-from .methods.depthwise_bytes import DepthwiseBytes, depthwise_bytes
-from .methods.direct_bytes import BytesProgram, multiplies_four
+from .methods.of_bytes import BytesProgram, ChannelsTogether, multiplies_four, program_of_bytes
 from .operands import Packed
 from .operations import explain, forward
 from .problem import Direction, Use, problem
@@ -108,24 +106,27 @@ class QuantisedPlan:
 
     `weight` is logical, (O, I/groups, *kernel) of int8 or uint8, with a zero point for all or for each output channel;
     inputs and results have the axes of `data_format` and any batch size. Nothing changes after it is made, so that
-    several threads may run it at once.
+    several threads may run it at once. Sums are exact unless results that are `nearly` those may be had sooner.
     """
 
     def __init__(
         self, g: Geometry, weight: Array, weight_zero: Array, input_dtype: Any, input_zero: int,
         bias: Array | None = None, requantise: Requantise | None = None, *, threads: int = 1,
-        data_format: str = "channels_first", batched: bool = True,
+        data_format: str = "channels_first", batched: bool = True, nearly: bool = False,
     ) -> None:  # fmt: skip
         self.geometry, self.requantise, self.threads = g, requantise, threads
         self.input_dtype: DType = np.dtype(input_dtype)
         self.dtype: DType = INT32 if requantise is None else requantise.dtype
         self._zero = int(input_zero)
         self._layout, self._batched = layout(data_format, len(g.input_size)), batched
-        self._options: dict[str, Any] = {"threads": threads, "data_format": data_format, "batched": batched}
+        self._nearly = nearly
+        self._options: dict[str, Any] = {
+            "threads": threads, "data_format": data_format, "batched": batched, "nearly": nearly
+        }  # fmt: skip
         difference = _centred(weight, weight_zero)
         self._bias: Array | None = None if bias is None else bias.astype(INT32)
         largest = self._largest_sum(difference)
-        self._program: BytesProgram | DepthwiseBytes | None = None
+        self._program: BytesProgram | ChannelsTogether | None = None
         self._packed: tuple[Packed, ...] = ()
         self._ends: Any = None
         self._weight: Array = difference
@@ -146,8 +147,7 @@ class QuantisedPlan:
         self._problem = p = problem(self.geometry, Direction.FORWARD, types, Use.HELD, self.threads)
         # The quick ways to round take products that an int32 holds.
         self._wide = how is not None and largest * float(how.multiplier.max(initial=0)) >= 1 << 30
-        program = None if self._wide else depthwise_bytes(p, four, self._zero, result)
-        self._program = program or BytesProgram(p, four, self._zero, result)
+        self._program = program_of_bytes(p, four, self._zero, result, wide=self._wide, nearly=self._nearly)
 
     def _largest_sum(self, weight: Array) -> int:
         """What no sum of a weight and the bias exceeds, whatever the input holds; of weights of so few terms that none
@@ -186,7 +186,7 @@ class QuantisedPlan:
     @property
     def kind(self) -> str:
         """Algorithm and variant in a word or two, as `explain` says it."""
-        return self.explain().kind if self._program is None else METHODS[-1].word
+        return self.explain().kind if self._program is None else self._program.method.word
 
     @property
     def packed_bytes(self) -> int:
@@ -215,7 +215,7 @@ class QuantisedPlan:
                 self.geometry, DIFFERENCE, threads=self.threads, channels_last=last, direction=Direction.FORWARD
             )
         else:
-            choice = Choice(METHODS[-1], "", "bytes are multiplied directly", ())
+            choice = Choice(self._program.method, "", self._program.reason, ())
             axes = len(self.geometry.input_size)
             found = explanation(self._problem, choice, self._program.told(last, True), axes)
         return found._replace(dtype=f"{self.input_dtype} to {self.dtype}")

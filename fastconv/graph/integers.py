@@ -49,10 +49,10 @@ def holds_quantised(graph: Graph, node: Node) -> bool:
     return node.op_type == "DequantizeLinear" and constant is not None and constant.dtype.name in HELD
 
 
-def to_integers(graph: Graph) -> None:
-    """Rewrite a graph, if there is something quantised in it."""
+def to_integers(graph: Graph, *, nearly: bool = False) -> None:
+    """Rewrite a graph, if there is something quantised in it; sums may be `nearly` exact where that is faster."""
     if any(node.op_type == "DequantizeLinear" or node.op_type.startswith("QLinear") for node in graph.nodes):
-        Pass(graph).run()
+        Pass(graph, nearly).run()
         graph.remove_unused()
         put_into_convolutions(graph)
 
@@ -60,7 +60,8 @@ def to_integers(graph: Graph) -> None:
 class Pass:
     """The graph and what is known of its values; `made` are the nodes so far."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, nearly: bool = False) -> None:
+        self.nearly = nearly
         self.graph, self.constants = graph, graph.constants
         self.uses = graph.uses()
         self.outputs = {value.name for value in graph.outputs}

@@ -238,7 +238,8 @@ class Product(Limited):
         if self.dense:
             graph.add("QDense", [self.x.source, name, bias], target, parts, transposed=self.transposed, **about)
         else:
-            graph.add("QConv", [self.x.source, name, bias], target, parts, **self.node.attributes, **about)
+            about |= {"nearly": graph.nearly, **self.node.attributes}
+            graph.add("QConv", [self.x.source, name, bias], target, parts, **about)
 
 
 def product_of(node: Node, x: Lut, weight: Weight) -> Product | None:

@@ -7,10 +7,12 @@ the last of them stood.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
+from .._core.methods.of_bytes import NEARLY
 from .bodies import give_constants, inline
 from .errors import OnnxError
 from .fuse import fuse
@@ -26,18 +28,26 @@ FOLDED_BYTES_IN_ALL: Final = 512 << 20
 # How operators between DequantizeLinear and QuantizeLinear compute: on bytes, or step by step in float32.
 INTEGERS: Final = "integers"
 EXACT: Final = "exact"
+COMPUTING: Final = (INTEGERS, EXACT, NEARLY)  # the last: as integers, but for convolutions that are faster otherwise
+
+
+def checked_computing(quantised: object, error: Callable[[str], Exception]) -> str:
+    """One of these words."""
+    if quantised not in COMPUTING:
+        raise error(f"quantized must be {', '.join(map(repr, COMPUTING[:-1]))} or {NEARLY!r}, but got {quantised!r}.")
+    return str(quantised)
 
 
 def optimise(graph: Graph, max_value_bytes: int = LARGEST_VALUE, quantised: str = INTEGERS) -> Graph:
     """The same network with fewer nodes; the given graph is used up. `quantised` says how 8-bit operators compute."""
-    integers = quantised == INTEGERS
+    integers = quantised != EXACT
     with np.errstate(all="ignore"):  # infinities and NaN go on as in any runtime
         fold_constants(graph, max_value_bytes, hold=integers)
         while inline(graph, graph.constants):
             fold_constants(graph, max_value_bytes, hold=integers)
         pass_through(graph)
         if integers:
-            to_integers(graph)
+            to_integers(graph, nearly=quantised == NEARLY)
             fold_constants(graph, max_value_bytes)
         give_constants(graph)
         fuse(graph)

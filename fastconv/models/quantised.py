@@ -10,6 +10,7 @@ from .._core.words import Shape
 from ..errors import ConvError
 from ..graph.calibration import Statistics, checked_calibration, checked_labels, checked_method
 from ..graph.graph import Graph
+from ..graph.optimise import INTEGERS, checked_computing
 from ..graph.quantised import Calibrated, QuantisationReport
 from .data import listed
 from .graphs import input_values
@@ -27,8 +28,9 @@ class QuantisedInferencePlan(InferencePlan):
 
     def __init__(
         self, model: Net, samples: list[Shape], calibration: Any = None, method: object = "percentile",
-        statistics: Statistics | None = None,
+        quantized: str = INTEGERS, statistics: Statistics | None = None,
     ) -> None:  # fmt: skip
+        self._computing = checked_computing(quantized, ConvError)
         if model.dtype != np.float32:
             raise ConvError(f"precision='int8' takes a float32 model, but {model.name} is of {model.dtype}.")
         self._method = checked_method(method)
@@ -43,13 +45,17 @@ class QuantisedInferencePlan(InferencePlan):
         super().__init__(model, samples)
 
     def _optimised(self, graph: Graph) -> Graph:
-        self._calibrated = Calibrated(graph, self._feeds, self._method, statistics=self._statistics)
+        self._calibrated = Calibrated(
+            graph, self._feeds, self._method, statistics=self._statistics, computing=self._computing
+        )  # fmt: skip
         self._feeds = None
         return self._calibrated.graph()
 
     def __reduce__(self) -> tuple[Any, ...]:
         super().__reduce__()  # refuses one whose weights have changed
-        return QuantisedInferencePlan, (self.model, self.samples, None, self._method, self._calibrated.statistics)
+        return QuantisedInferencePlan, (
+            self.model, self.samples, None, self._method, self._computing, self._calibrated.statistics,
+        )  # fmt: skip
 
     def report(self, x: Any = None, labels: Any = None) -> QuantisationReport:
         """The errors of the quantised net, layer by layer.

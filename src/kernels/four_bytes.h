@@ -24,8 +24,14 @@
                                    (int8x16_t)(w)),                                                                  \
                          vdotq_s32(vdupq_n_s32(0), vdupq_n_s8(-128), (int8x16_t)(w)))
 #endif
+static const fc_extra byte_extras[2];
 #define READ_SIGNED(v) ((v) ^ 0x80)
 #define PACKS                                                                                                        \
     S_PACK_PIXELS(u8, uint8_t, ) S_PACK_PIXELS(i8, int8_t, READ_SIGNED) PACK_PANEL(i8, int8_t)
-#define PACKED .pack = {[FC_U8] = pack_u8_uint8, [FC_I8] = pack_i8_uint8}, .pack_panel = {[FC_I8] = pack_panel_i8_uint8}
+#define PACKED                                                                                                       \
+    .pack = {[FC_U8] = pack_u8_uint8, [FC_I8] = pack_i8_uint8}, .pack_panel = {[FC_I8] = pack_panel_i8_uint8}, \
+    .extras = byte_extras
 #include "integers.h"
+
+#include "winograd_bytes.h"
+static const fc_extra byte_extras[2] = {{"byte_tiles", &byte_tiles}};

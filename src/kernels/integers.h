@@ -15,13 +15,11 @@ enum { NAME(lanes) = VECTOR_BYTES / sizeof(int32_t) };
 
 /* ---- sums to bytes ----------------------------------------------------------------------------------------- */
 
-/* sums * multiplier, rounded to the nearest (even where two are as near), within the limits: the lowest byte of every lane
-   is the result. Adding 1.5 * 2^23 leaves the integer in the lowest bits. */
-static inline __attribute__((always_inline)) NAME(vec) NAME(rounded)(NAME(vec) sum, const float *multiplier,
-                                                                     const fc_requantise *q) {
+/* Rounded to the nearest (even where two are as near), within the limits: the lowest byte of every lane is the result.
+   Adding 1.5 * 2^23 leaves the integer in the lowest bits. */
+static inline __attribute__((always_inline)) NAME(vec) NAME(nearest)(NAME(real) v, const fc_requantise *q) {
     const NAME(real) low = (NAME(real)){0} + (float)(q->low - q->zero),
                      high = (NAME(real)){0} + (float)(q->high - q->zero);
-    NAME(real) v = __builtin_convertvector(sum, NAME(real)) * *(const NAME(real) *)multiplier;
 #if defined(__AVX512F__)
     v = (NAME(real))_mm512_min_ps(_mm512_max_ps((__m512)v, (__m512)low), (__m512)high);
 #else
@@ -32,6 +30,12 @@ static inline __attribute__((always_inline)) NAME(vec) NAME(rounded)(NAME(vec) s
 #endif
     v += 12582912.0f;
     return (NAME(vec))v + q->zero;
+}
+
+/* The same of sums * multiplier. */
+static inline __attribute__((always_inline)) NAME(vec) NAME(rounded)(NAME(vec) sum, const float *multiplier,
+                                                                     const fc_requantise *q) {
+    return NAME(nearest)(__builtin_convertvector(sum, NAME(real)) * *(const NAME(real) *)multiplier, q);
 }
 
 /* The lowest bytes of a vector's first `count` lanes. */

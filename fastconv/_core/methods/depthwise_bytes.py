@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ... import _native
-from ..operands import Operands, Packed, aligned_bytes
+from ..operands import Packed, aligned_bytes
 from ..problem import Problem
 from ..types import STORAGE, Codes, DType
+from .bytes_together import ChannelsTogether, ends_of, without_depth
 from .direct_bytes import INT16, SIGN, UINT8, Ends
-from .method import Array, Program, Told
+from .method import Array, Told
 
 if TYPE_CHECKING:
     from ..quantised import Requantise
@@ -24,14 +25,13 @@ BLOCK = 64  # channels that are computed together
 
 def depthwise_bytes(p: Problem, four: bool, zero: int, result: DType | None) -> DepthwiseBytes | None:
     """The program of a problem that it can compute; None for others."""
-    g = p.geometry
-    flat = (g.input_size[0], g.kernel_size[0], g.output_size[0], g.padding[0]) == (1, 1, 1, (0, 0))
-    if result is None or p.transposed or p.mode or not flat or not p.channels == p.outputs == 1 or p.groups < 2:
+    depthwise = p.channels == p.outputs == 1 < p.groups
+    if result is None or p.transposed or p.mode or not (depthwise and without_depth(p)):
         return None
     return DepthwiseBytes(p, four, zero, result)
 
 
-class DepthwiseBytes(Program):
+class DepthwiseBytes(ChannelsTogether):
     """On rows and columns, channels last; the multipliers and shifts lie with the packed weights."""
 
     def __init__(self, p: Problem, four: bool, zero: int, result: DType) -> None:
@@ -44,11 +44,6 @@ class DepthwiseBytes(Program):
         self.native = _native.DepthwiseBytes(
             codes, g.kernel_size[1:], g.stride[1:], g.dilation[1:], origin, self.zero, four
         )
-
-    def pack(self, weight: Array) -> tuple[Packed, ...]:
-        """With shifts that take the zero off, and multipliers of 1."""
-        panels, _ = self.prepared(weight, None, None, False)
-        return panels
 
     def prepared(
         self, weight: Array, bias: Array | None, how: Requantise | None, wide: bool
@@ -69,9 +64,7 @@ class DepthwiseBytes(Program):
             part = slice(first, first + BLOCK)
             block = packed[step * (first // BLOCK) :][:step]
             self._pack_block(block, w[part], shift[part], multiplier[part])
-        none = np.zeros(0, np.int32)
-        ends = None if how is None else Ends(none, none, how.zero_point, how.low, how.high)
-        return (Packed(packed, True),), ends
+        return (Packed(packed, True),), None if how is None else ends_of(how)
 
     def _pack_block(self, block: Array, w: Array, shift: Array, multiplier: Array) -> None:
         """Shifts, multipliers, weights, in the order of the kernel's lanes."""
@@ -95,23 +88,9 @@ class DepthwiseBytes(Program):
             lanes = whole.transpose(1, 2, 0).astype(np.int16)
             to[: 2 * lanes.size].view(np.int16)[:] = lanes.ravel()
 
-    def run(
-        self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
-        out: Array, activation: int, channels_last: bool,
-    ) -> None:  # fmt: skip
-        assert packed is not None
-        a = Operands(x, weight, None, None, None, out, activation, channels_last).logical()
-        threads = self.problem.machine.threads
-        lies, to = _channels_together(a.x), a.out
-        if not _lies(to):
-            to = _channels_together(np.empty(to.shape, to.dtype))
-        self.native.run(lies, weight, packed[0], bias, None, to, activation, False, threads)
-        if to is not a.out:
-            a.out[...] = to
-
-    def takes(self, x: Array, out: Array) -> bool:
-        """Whether these arrays (logical axis order) need no copies."""
-        return _lies(x) and _lies(out)
+    @property
+    def kernel(self) -> _native.DepthwiseBytes:
+        return self.native
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
         p = self.problem
@@ -124,17 +103,3 @@ class DepthwiseBytes(Program):
 
     def need(self, prepared: bool) -> int:
         return self.native.scratch_bytes() * self.problem.machine.threads
-
-
-def _lies(array: Array) -> bool:
-    """Whether channels lie side by side."""
-    return array.strides[1] == array.itemsize
-
-
-def _channels_together(array: Array) -> Array:
-    """The array, or a copy in which channels lie side by side."""
-    if _lies(array):
-        return array
-    order = (0, *range(2, array.ndim), 1)
-    copy = np.ascontiguousarray(array.transpose(order))
-    return copy.transpose(0, array.ndim - 1, *range(1, array.ndim - 1))

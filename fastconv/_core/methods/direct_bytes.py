@@ -18,6 +18,7 @@ from ..problem import Problem
 from ..record import NamedTuple
 from ..scales import BYTES
 from ..types import STORAGE, DType
+from . import direct
 from .direct import DirectProgram
 from .direct_native import native_program
 from .method import Array, Packed, Sums
@@ -52,6 +53,8 @@ class BytesProgram(DirectProgram):
     """
 
     merges = False
+    method = direct.METHOD
+    reason = "bytes are multiplied directly"
 
     def __init__(self, p: Problem, four: bool, zero: int = 0, result: DType | None = None) -> None:
         s = Sums.of(p)._replace(products=UINT8 if four else INT16)
