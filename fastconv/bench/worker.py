@@ -62,6 +62,23 @@ def error_by_column(result: np.ndarray, answer: np.ndarray, axis: int | None) ->
     return error if math.isfinite(error) else math.inf
 
 
+def error_of_norms(result: np.ndarray, answer: np.ndarray) -> float:
+    """|result - answer| / |answer|, Euclidean norms."""
+    if result.shape != answer.shape:
+        return math.inf
+    wanted = answer.astype(np.float64)
+    off = float(np.linalg.norm(result - wanted))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = float(np.divide(off, np.linalg.norm(wanted))) if off else 0.0
+    return error if math.isfinite(error) else math.inf
+
+
+def error_of(result: np.ndarray, answer: np.ndarray, precision: str, columns: int | None) -> float:
+    """How far a result is off, as a share. In fewer bits, of the norms: in a net of random weights, one rounding that
+    falls the other way moves single values by any amount, and many of them the whole but little."""
+    return error_by_column(result, answer, columns) if precision == FLOAT32 else error_of_norms(result, answer)
+
+
 def started(name: str, variant: str, folder: Path, threads: int) -> tuple[Callable[[], Any], dict[str, Any]]:
     """The call to time, and what getting there took; the imports and conversions before are not counted."""
     options = json.loads((folder / "options.json").read_text(encoding="utf-8"))
@@ -81,7 +98,7 @@ def started(name: str, variant: str, folder: Path, threads: int) -> tuple[Callab
     y = call.read(result)
     if name == ANSWER:
         np.save(folder / "answer.npy", y)
-    error = error_by_column(y, np.load(folder / "answer.npy"), options.get("columns"))
+    error = error_of(y, np.load(folder / "answer.npy"), job.precision, options.get("columns"))
     return call.run, {
         "load": loaded - begin, "first": first - loaded, "base": base, "peak": peak,
         "error": error if math.isfinite(error) else None,

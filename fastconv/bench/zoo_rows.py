@@ -22,7 +22,7 @@ from .quantised import quantise_file
 from .report import OURS, Row, Timing
 from .runtimes import ANSWER, FLOAT32, INT8, RUNTIMES, Job, holding
 from .suite import ProcessorSeconds, fma_peak, outside_share, processor_seconds, timed_row
-from .worker import error_by_column
+from .worker import error_of
 from .zoo.catalogue import ZooNet
 from .zoo.graph import Buildable
 
@@ -47,8 +47,8 @@ class ZooCase:
 
     @property
     def columns(self) -> int | None:
-        """The axis of results whose columns are compared each by itself; in 8 bits all of them share one grid."""
-        return self.net.columns if self.precision == FLOAT32 else None
+        """The axis of results whose columns are compared each by itself."""
+        return self.net.columns
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def run_zoo_together(case: ZooCase, peers: Sequence[str], method: Method) -> Row
                     reason = why
                     continue
                 one = Candidate(peer, variant, call.run, call.read)
-                one.error = error_by_column(one.read(one.run()), answer, case.columns)
+                one.error = error_of(one.read(one.run()), answer, case.precision, case.columns)
                 one.correct = one.error <= TOLERANCE[case.precision]
                 found.append(one)
             if not found:

@@ -15,7 +15,7 @@ from fastconv.bench.processes import Worker, WorkerError, neighbours
 from fastconv.bench.report import Row, Timing
 from fastconv.bench.runtimes import RUNTIMES, Job
 from fastconv.bench.runtimes.reading import folded, named, read, shuffled
-from fastconv.bench.worker import error_by_column, turn
+from fastconv.bench.worker import error_by_column, error_of, turn
 from fastconv.bench.zoo import blocks, catalogue, functions, pictures
 from fastconv.bench.zoo import operators as ops
 from fastconv.bench.zoo.catalogue import NETS, ZooNet, held_out_families, select_zoo
@@ -352,6 +352,15 @@ def test_errors_by_column() -> None:
     assert error_by_column(answer * 0, answer * 0, 2) == 0
     assert error_by_column(answer, answer * 0, 2) == error_by_column(answer[0], answer, None) == np.inf
     assert error_by_column(answer * np.nan, answer, None) == np.inf
+
+
+def test_errors_in_few_bits_are_shares_of_norms() -> None:
+    answer = np.array([[3.0, 4.0, 0.0]])
+    assert error_of(answer + np.array([0, 0, 1]), answer, "int8", None) == pytest.approx(0.2)
+    assert error_of(answer + np.array([0, 0, 1]), answer, "float32", None) == pytest.approx(0.25)
+    assert error_of(answer * 0, answer * 0, "int8", None) == 0
+    wrong = ((answer, answer * 0), (answer[0], answer), (answer * np.nan, answer))
+    assert all(error_of(*pair, "int8", None) == np.inf for pair in wrong)
 
 
 # ---- what is made of rows ------------------------------------------------------------------------------------------
