@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from .._core.arrays import Array
+from ..errors import ConvError
 from .calibration import Feeds, Statistics, Watched, batch_of, batches, copied, observed, unwatched
 from .equalise import equalise
 from .graph import Graph
@@ -157,14 +158,28 @@ class Calibrated:
             for name in names:
                 if wanted[name].dtype.kind == "f":
                     _add_errors(sums[name], wanted[name], _divided(got[name], factors.get(name)))
-            if wanted[outputs[0]].ndim == 2:
-                tops.append((got[outputs[0]].argmax(1), wanted[outputs[0]].argmax(1)))
+            scores = wanted[outputs[0]]
+            if labels is not None:
+                _check_classes(labels, scores.shape)
+            if scores.ndim == 2:
+                tops.append((got[outputs[0]].argmax(1), scores.argmax(1)))
         ranges = self.statistics.ranges
         layers = [
             LayerError(name, makers.get(name, ""), _decibels(sums[name]), float(sums[name][2]), ranges[name])
             for name in names if name in ranges
         ]  # fmt: skip
         return _with_accuracy(layers, len(next(iter(feeds.values()))), tops, labels)
+
+
+def _check_classes(labels: Array, shape: tuple[int, ...]) -> None:
+    """Whether labels are of the scores that the net gives."""
+    if len(shape) != 2:
+        raise ConvError(f"labels need a net whose first output is a row of scores, but it has the shape {shape}.")
+    if labels.size and not 0 <= labels.min() <= labels.max() < shape[1]:
+        raise ConvError(
+            f"labels must be classes from 0 to {shape[1] - 1}, of which the net gives scores, but they reach from "
+            f"{labels.min()} to {labels.max()}."
+        )
 
 
 def _divided(x: Array, factor: Array | None) -> Array:

@@ -170,6 +170,9 @@ def test_labels_that_do_not_fit() -> None:
         plan.report(GOOD, [1.0, 2, 3, 4])
     with pytest.raises(ConvError, match="x must hold the samples"):
         plan.report(labels=[1])
+    for wrong in ([0, 1, 2, 99], [0, -1, 1, 1]):
+        with pytest.raises(ConvError, match="labels must be classes from 0 to"):
+            plan.report(GOOD, wrong)
 
 
 def test_double_precision_is_refused() -> None:
