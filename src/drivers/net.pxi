@@ -112,6 +112,10 @@ cdef class Net:
         fc_free(self.memory)
 
 
+cdef enum:
+    RUNS_AFTER_NAN = 16    # steps that take what is not finite are done by their functions, and often more of it comes
+
+
 cdef class Straight:
     """Runs that native works alone do, in one step from the caller's arrays to new ones: in a small net the steps of
     Python around its works take as long as they do.
@@ -122,7 +126,7 @@ cdef class Straight:
     cdef Net net
     cdef tuple inputs, outputs
     cdef object copied
-    cdef bint off          # a value was not finite: steps that take such are done by their functions
+    cdef int pause         # runs that are left out after one with a value that is not finite
 
     def __init__(self, Net net, inputs, outputs, copied):
         self.net, self.copied = net, copied
@@ -135,7 +139,10 @@ cdef class Straight:
         """The outputs by name; None, and nothing has happened, where an input does not lie as its home does, and None
         where a value is not finite."""
         cdef dict found = {}
-        if self.off or type(feeds) is not dict or len(<dict>feeds) != len(self.inputs):
+        if self.pause > 0:
+            self.pause -= 1
+            return None
+        if type(feeds) is not dict or len(<dict>feeds) != len(self.inputs):
             return None
         for name, dtype, shape, strides, region in self.inputs:
             x = (<dict>feeds).get(name)
@@ -148,7 +155,7 @@ cdef class Straight:
             if region >= 0:
                 self.net.move(region, found[name])
         if self.net.run(0, self.net.count, threads) < self.net.count:
-            self.off = True
+            self.pause = RUNS_AFTER_NAN
             return None
         for name, home, region, copies in self.outputs:
             if copies:
