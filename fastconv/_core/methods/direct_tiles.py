@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
 
-from ..passes import AXES, Edges, Offsets, Pass, Triple, even_edges, met_taps, walked_taps
+from ..passes import AXES, Edges, Offsets, Pass, Triple, even_edges, met_between, met_taps, walked_taps
 from ..record import NamedTuple
 from .method import Sums, split
 
@@ -59,8 +59,8 @@ def cuts(taps: Offsets, stride: int, extent: int, outputs: int, most: int) -> li
         low, high = met_taps(order, stride, extent, first, end)
         return (end - first) * max(0, high - low)
 
-    met = [met_taps(order, stride, extent, i, i + 1) for i in range(outputs)]
-    edges = [0, *(i for i in range(1, outputs) if met[i] != met[i - 1]), outputs]
+    changes = {at for tap in taps for at in met_between(tap, stride, extent) if 0 < at < outputs}
+    edges = [0, *sorted(changes), outputs]
     found = []
     while True:
         pieces = (range(a, b, split(b - a, most)) for a, b in pairwise(edges))
