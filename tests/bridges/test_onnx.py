@@ -601,7 +601,7 @@ def test_without_the_package_only_types_that_numpy_has_not_are_missed(tmp_path):
     code = "; ".join([
         "import sys", f"sys.path.insert(0, {str(tmp_path)!r})", "import numpy, fastconv.onnx as o",
         f"s = o.InferenceSession({str(tmp_path / 'net.onnx')!r})",
-        "print(s.run(None, {v.name: numpy.zeros(v.shape, numpy.float32) for v in s.get_inputs()})[0].shape)",
+        "print(s.run(None, {'x': numpy.zeros((1, 3, 8, 8), numpy.float32)})[0].shape)",
         "assert not {'onnx', 'google.protobuf', 'ml_dtypes'} & sys.modules.keys()",
         f"o.InferenceSession({str(tmp_path / 'small.onnx')!r})",
     ])  # fmt: skip
