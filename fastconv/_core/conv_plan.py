@@ -12,7 +12,7 @@ from .arrays import as_array, bias_for, empty
 from .explanation import ConvExplanation
 from .geometry import Geometry
 from .layouts import checked_residual, destination, layout, lies_channels_last
-from .operands import Array, Packed
+from .operands import Array, Packed, packing
 from .operations import explain, forward, input_gradient, write_rest
 from .plan import plan_for
 from .problem import Direction, Use
@@ -96,7 +96,10 @@ class ConvPlan:
         plan = plan_for(g, direction, types, threads, algorithm, use, most)
         self._problem, self._program = plan.problem, plan.program
         self._explanation = plan.explain(self._layout.channels_last, True)
-        self._packed = packed or plan.program.pack(weight)
+        if packed is None:
+            with packing():
+                packed = plan.program.pack(weight)
+        self._packed = packed
         self._bias = bias_for(self._bias, plan.problem.machine.compute)
         shape_alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
         self._shape_alone = shape_alone

@@ -22,8 +22,9 @@ from .reading import read_attribute, read_tensor, require_honest
 LARGEST_FILE: Final = (1 << 31) - 1  # bytes; Protocol Buffers go no further, larger models keep weights outside
 
 
-def load(source: Any) -> Graph:
-    """The graph of a model: a path, its bytes, or an `onnx.ModelProto`."""
+def load(source: Any, own: bool = False) -> Graph:
+    """The graph of a model: a path, its bytes, or an `onnx.ModelProto`. `own`: there is no other of it, so that weights
+    may be changed where they were read to."""
     model, folder = _parsed(source)
     if model.graph is None:
         raise OnnxError("the model holds no graph: this is no ONNX file, or an empty or damaged one.")
@@ -37,7 +38,17 @@ def load(source: Any) -> Graph:
     graph = _graph(model.graph, opsets, folder)
     _require_supported(graph)
     _put_in_order(graph)
+    if own:
+        graph.own = _weights(graph)
     return graph
+
+
+def _weights(graph: Graph) -> set[str]:
+    """Constants in memory of ours that one convolution reads as its weights, and nothing else."""
+    uses = graph.uses()
+    weights = (node.input(1) for node in graph.nodes if node.op_type in ("Conv", "ConvTranspose"))
+    constants = graph.constants
+    return {name for name in weights if uses[name] == 1 and name in constants and constants[name].flags.writeable}
 
 
 def _parsed(source: Any) -> tuple[messages.Model, Path | None]:
