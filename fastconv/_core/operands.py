@@ -37,7 +37,7 @@ class Slab:
     def bytes(self, count: int) -> Array:
         """`count` new bytes on a 64-byte boundary."""
         if count > len(self._block) - self._used:
-            size = max(self._next, -(-count // PAGE) * PAGE)
+            size = self._next if count <= self._next else -(-count // PAGE) * PAGE
             page = PAGE if size > FIRST_BLOCK else 64
             raw = np.empty(size + page, np.uint8)  # NumPy asks for large pages
             shift = -address(raw) % page
