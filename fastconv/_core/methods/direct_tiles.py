@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise, product
-from math import prod
+from itertools import chain, pairwise, product
 
 from ..passes import AXES, Edges, Offsets, Pass, Triple, even_edges, met_between, met_taps
 from ..record import NamedTuple
@@ -64,10 +63,10 @@ def _tiles(order: Sequence[int], stride: int, extent: int, edges: Edges) -> _Til
 
 def _joined(taps: Offsets, parts: Sequence[_Tiles]) -> Along:
     """Parts that follow each other as all tiles of an axis."""
-    edges = (0, *(end for part in parts for end in part.edges[1:]))
-    walked = sum(part.walked for part in parts)
-    longest = max(part.longest for part in parts) / max(1, walked)
-    return Along(taps, edges, walked, longest, sum(part.inputs for part in parts), max(part.most for part in parts))
+    edges, walked, longest, inputs, most = zip(*parts, strict=True)
+    total = sum(walked)
+    ends = chain.from_iterable([part[1:] for part in edges])
+    return Along(taps, (0, *ends), total, max(longest) / max(1, total), sum(inputs), max(most))
 
 
 @lru_cache(maxsize=512)
@@ -119,7 +118,8 @@ def cost(s: Sums, ways: tuple[Along, Along, Along], images: int, threads: int, e
 
     costs, vectors = tuned(m), -(-s.outputs // m.lanes)
     panels = -(-vectors // m.vectors)
-    pixels, tiles = prod(way.edges[-1] for way in ways), prod(len(way.edges) - 1 for way in ways)
+    pixels = z.edges[-1] * y.edges[-1] * x.edges[-1]
+    tiles = (len(z.edges) - 1) * (len(y.edges) - 1) * (len(x.edges) - 1)
     together = images_of_a_tile(-(-pixels // tiles), images, m.rows) if z.edges[-1] == 1 else 1
     tiles_of_an_image = tiles / together
     products = z.walked * y.walked * x.walked * s.channels * vectors
@@ -127,7 +127,7 @@ def cost(s: Sums, ways: tuple[Along, Along, Along], images: int, threads: int, e
     work += panels * (pixels / m.rows + tiles_of_an_image / 2) * costs.call
     region = costs.pack * z.inputs * y.inputs * x.inputs * s.channels / m.lanes + tiles_of_an_image * costs.task
     share = 1 / threads if even else max(1 / threads, z.longest * y.longest * x.longest / max(1, images * s.groups))
-    weights = 0.0 if s.held else costs.weight * s.channels * prod(len(way.taps) for way in ways) * vectors
+    weights = 0.0 if s.held else costs.weight * s.channels * len(z.taps) * len(y.taps) * len(x.taps) * vectors
     waiting = 0.0 if even else (1 - 1 / threads) / 2 / (tiles_of_an_image * max(1, images) * s.groups)  # for the last
     whole = (work + region + tiles_of_an_image * weights) * (share + waiting)
     apart = (work + panels * region) * max(1 / threads, share / panels + waiting / panels)
