@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
+from .._core.operands import Slab
 from ..errors import ConvTypeError
 from ..graph.errors import OnnxError, UnsupportedOperator
 from ..graph.graph import CAPTURED, Graph, Node, ValueInfo, in_order
@@ -79,10 +78,9 @@ def _parsed(source: Any) -> tuple[messages.Model, Path | None]:
 
 
 def _content(path: Path) -> memoryview:
-    """The bytes of a file, which are ours to change. They lie together, in pages as large as NumPy asks for: weights
-    stay where they are read to, and a page fault for every few kilobytes would cost more than reading."""
+    """The bytes of a file, which are ours to change. They lie together: weights stay where they are read to."""
     with path.open("rb", buffering=0) as file:
-        content = np.empty(path.stat().st_size, np.uint8).data
+        content = Slab().bytes(path.stat().st_size).data
         at = 0
         while got := file.readinto(content[at:]):
             at += got
