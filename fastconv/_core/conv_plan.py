@@ -12,7 +12,7 @@ from .arrays import as_array, bias_for, empty
 from .explanation import ConvExplanation
 from .geometry import Geometry
 from .layouts import checked_residual, destination, layout, lies_channels_last
-from .operands import Array, Packed
+from .operands import Array, Packed, packing
 from .operations import explain, forward, input_gradient, write_rest
 from .plan import plan_for
 from .problem import Direction, Use
@@ -83,7 +83,7 @@ class ConvPlan:
         direction = Direction.INPUT_GRADIENT if transposed else Direction.FORWARD
         if self.dtype not in FLOATS:
             last = self._layout.channels_last
-            self._explanation = explain(
+            self._explanation: ConvExplanation | None = explain(
                 g, self.dtype, algorithm=algorithm, threads=threads, channels_last=last, direction=direction,
                 most=most,
             )  # fmt: skip
@@ -95,8 +95,11 @@ class ConvPlan:
         check(g, direction, self.dtype, algorithm, use, types)
         plan = plan_for(g, direction, types, threads, algorithm, use, most)
         self._problem, self._program = plan.problem, plan.program
-        self._explanation = plan.explain(self._layout.channels_last, True)
-        self._packed = packed or plan.program.pack(weight)
+        self._plan, self._explanation = plan, None  # made when somebody asks
+        if packed is None:
+            with packing():
+                packed = plan.program.pack(weight)
+        self._packed = packed
         self._bias = bias_for(self._bias, plan.problem.machine.compute)
         shape_alone: Array = np.broadcast_to(np.zeros((), weight.dtype), weight.shape)
         self._shape_alone = shape_alone
@@ -113,14 +116,14 @@ class ConvPlan:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        packed_by = (self._explanation.isa, _native.sources())
+        packed_by = (self.explain().isa, _native.sources())
         packed = self._packed if self._weight is None else None
         return _unpickled_plan, (
             packed_by, self.geometry, self.dtype, self._weight, self._bias, self._options, packed
         )  # fmt: skip
 
     def __repr__(self) -> str:
-        g, e = self.geometry, self._explanation
+        g, e = self.geometry, self.explain()
 
         def shown(logical: tuple[int, ...]) -> str:
             axes = self._layout.from_logical_shape((0, *logical))[1:]
@@ -150,7 +153,7 @@ class ConvPlan:
         What the driver takes for contiguous float arrays; another layout may take less, and integers whose sums may
         leave int32 take a result in int64 beside it.
         """
-        return self._explanation.workspace_bytes
+        return self.explain().workspace_bytes
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -214,6 +217,8 @@ class ConvPlan:
         ConvExplanation
             As from `fastconv.explain_conv2d`.
         """
+        if self._explanation is None:
+            self._explanation = self._plan.explain(self._layout.channels_last, True)
         return self._explanation
 
     def run(self, input: Any, out: Array | None = None, *, residual: Any = None) -> Array:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import address
 from .passes import Triple
 from .record import NamedTuple
 
@@ -15,10 +19,70 @@ Array = NDArray[Any]
 FIRST = {axes: ((axes - 1, axes - 2, *range(axes - 2)), (0, axes - 1, *range(1, axes - 1))) for axes in (3, 4, 5)}
 
 
+PAGE = 2 << 20  # bytes of a large page
+FIRST_BLOCK, BLOCK = 1 << 20, 32 << 20  # bytes of a slab's first block, for small nets, and of the others
+
+
+class Slab:
+    """Memory for arrays that live as long as each other: they lie side by side, in large pages where the system has
+    such, as a page fault for every few kilobytes takes longer than packing weights.
+
+    A block goes when nothing lies in it any more, and what nobody wrote to takes no memory. Not for several threads.
+    """
+
+    def __init__(self) -> None:
+        self._block = np.empty(0, np.uint8)
+        self._used, self._next = 0, FIRST_BLOCK
+
+    def bytes(self, count: int) -> Array:
+        """`count` new bytes on a 64-byte boundary."""
+        if count > len(self._block) - self._used:
+            size = self._next if count <= self._next else -(-count // PAGE) * PAGE
+            page = PAGE if size > FIRST_BLOCK else 64
+            raw = np.empty(size + page, np.uint8)  # NumPy asks for large pages
+            shift = -address(raw) % page
+            self._block, self._used, self._next = raw[shift : shift + size], 0, BLOCK
+        first = self._used
+        self._used += -(-count // 64) * 64
+        return self._block[first : first + count]
+
+
+class _Here(threading.local):
+    """Where this thread puts what plans hold, and whether it is packing for one now."""
+
+    slab: Slab | None = None
+    packing = False
+
+
+_here = _Here()
+
+
+@contextmanager
+def held_in(slab: Slab) -> Iterator[None]:
+    """What plans hold that this thread makes meanwhile lies in a slab."""
+    before, _here.slab = _here.slab, slab
+    try:
+        yield
+    finally:
+        _here.slab = before
+
+
+@contextmanager
+def packing() -> Iterator[None]:
+    """`aligned_bytes` are for what a plan holds."""
+    _here.packing = True
+    try:
+        yield
+    finally:
+        _here.packing = False
+
+
 def aligned_bytes(count: int) -> Array:
     """`count` new bytes on a 64-byte boundary."""
+    if _here.packing and _here.slab is not None:
+        return _here.slab.bytes(count)
     raw = np.empty(count + 64, np.uint8)
-    shift = -raw.ctypes.data % 64
+    shift = -address(raw) % 64
     return raw[shift : shift + count]
 
 

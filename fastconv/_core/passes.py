@@ -161,11 +161,20 @@ def useful_taps(p: Pass, size: Triple, input_size: Triple) -> Pass:
 
 def planes_met(p: Pass, outputs: int, inputs: int) -> list[tuple[int, int]]:
     """For every tap along the depth the planes of outputs, first and behind the last, that it lays on the input."""
-    met = []
-    for tap in p.taps[0]:
-        first = min(outputs, max(0, -(tap // p.stride[0])))
-        met.append((first, max(first, min(outputs, (inputs - 1 - tap) // p.stride[0] + 1))))
-    return met
+    return [met_outputs(tap, p.stride[0], outputs, inputs) for tap in p.taps[0]]
+
+
+def met_between(tap: int, stride: int, inputs: int) -> tuple[int, int]:
+    """From which output on, of a line without an end, a tap lies behind the input's beginning, and from which on behind
+    its end."""
+    return -(tap // stride), (inputs - 1 - tap) // stride + 1
+
+
+def met_outputs(tap: int, stride: int, outputs: int, inputs: int) -> tuple[int, int]:
+    """The outputs for which a tap meets the input, first and behind the last."""
+    begin, end = met_between(tap, stride, inputs)
+    first = min(outputs, max(0, begin))
+    return first, max(first, min(outputs, end))
 
 
 def terms(p: Pass, channels: int) -> int:
@@ -195,6 +204,18 @@ def walked_taps(taps: Offsets, stride: int, extent: int, edges: Edges) -> int:
     return total
 
 
+@lru_cache(maxsize=1024)
+def _walked_alone(taps: Offsets, stride: int, extent: int, outputs: int) -> int:
+    """`walked_taps` of tiles of one output, of which there may be many."""
+    met = (met_outputs(tap, stride, outputs, extent) for tap in taps)
+    return sum(end - first for first, end in met)
+
+
+def walked_alone(p: Pass, size: Triple, input_size: Triple) -> int:
+    """`walked` in tiles of one output."""
+    return prod(_walked_alone(p.taps[a], p.stride[a], input_size[a], size[a]) for a in AXES)
+
+
 def walked(p: Pass, input_size: Triple, edges: tuple[Edges, Edges, Edges]) -> int:
     """Outputs times the taps that are walked for them in tiles with such edges along each axis."""
     return prod(walked_taps(p.taps[a], p.stride[a], input_size[a], edges[a]) for a in AXES)
@@ -207,4 +228,4 @@ def even(size: Triple, tile: Triple) -> tuple[Edges, Edges, Edges]:
 
 def walks_padding(p: Pass, size: Triple, input_size: Triple, tile: Triple) -> bool:
     """Whether a quarter more taps are walked in tiles of such a size than in single pixels."""
-    return 4 * walked(p, input_size, even(size, tile)) > 5 * walked(p, input_size, even(size, (1, 1, 1)))
+    return 4 * walked(p, input_size, even(size, tile)) > 5 * walked_alone(p, size, input_size)

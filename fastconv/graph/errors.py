@@ -33,10 +33,10 @@ class TooLarge(OnnxError):
 
 
 def onnx_package() -> Any:
-    """The package `onnx`, which reads the files."""
+    """The package `onnx`: it writes files, and knows the types that NumPy has not."""
     try:
         return import_module("onnx")
     except ImportError as error:
         raise ImportError(
-            f"fastconv.onnx reads models with the package onnx ({error}); install it with: pip install fastconv[onnx]"
+            f"this takes the package onnx ({error}); install it with: pip install fastconv[onnx]"
         ) from error

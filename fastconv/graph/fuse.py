@@ -232,20 +232,22 @@ def _scale(rewriter: Rewriter, node: Node, scale: Array, shift: Array) -> bool:
     if bias.shape != (outputs,):
         return False
     behind = (1,) * (weight.ndim - 2)
+    own = node.inputs[1] in rewriter.graph.own and weight.dtype == scale.dtype
+    scaled = weight if own else np.empty(weight.shape, np.result_type(weight, scale))
     if node.op_type == "Conv":
-        scaled = weight * scale.reshape(-1, 1, *behind)
+        np.multiply(weight, scale.reshape(-1, 1, *behind), out=scaled)
     else:
         groups = int(node.attributes.get("group", 1))
         if groups < 1 or weight.shape[0] % groups:
             return False
-        each = weight.reshape(groups, -1, *weight.shape[1:])
-        scaled = (each * scale.reshape(groups, 1, -1, *behind)).reshape(weight.shape)
+        each, to = (array.reshape(groups, -1, *weight.shape[1:]) for array in (weight, scaled))
+        np.multiply(each, scale.reshape(groups, 1, -1, *behind), out=to)
     moved = bias.astype(np.float64) * scale + shift
     made = node.outputs[0]
-    rewriter.rewire(node, [
-        node.inputs[0], rewriter.constant(f"{made}_weight", scaled.astype(weight.dtype)),
-        rewriter.constant(f"{made}_bias", moved.astype(weight.dtype)),
-    ])  # fmt: skip
+    name = rewriter.constant(f"{made}_weight", scaled.astype(weight.dtype, copy=False))
+    rewriter.rewire(node, [node.inputs[0], name, rewriter.constant(f"{made}_bias", moved.astype(weight.dtype))])
+    if own:
+        rewriter.graph.own.add(name)
     return True
 
 

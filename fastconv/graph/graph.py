@@ -78,6 +78,8 @@ class Graph:
     constants: dict[str, Array]
     nodes: list[Node]
     name: str = ""
+    # Constants that may be changed where they lie: one convolution alone reads them, and their memory is nobody else's.
+    own: set[str] = field(default_factory=set)
 
     def producers(self) -> dict[str, Node]:
         """Who computes each value."""

@@ -17,6 +17,7 @@ import numpy as np
 from .. import _native
 from .._core.arrays import Array
 from .._core.forks import Guard
+from .._core.operands import Slab, held_in
 from .._core.threads import effective
 from .errors import OnnxError
 from .graph import Graph, Node
@@ -151,6 +152,7 @@ class Program:
         self.nbytes: dict[str, int] = {}  # of every value, inputs included
         self.used: dict[int, int] = {}  # bytes of buffers while a node ran, by its id
         self._joined = Joined(pool)
+        self._slab = Slab()  # of packed weights
         self._started = False
         self.replay: Replay | None = None
         self._attempts = ATTEMPTS
@@ -169,7 +171,9 @@ class Program:
             finally:
                 _recorder.drop()
                 lock.release()
-        outputs = self._handed_out(self._walk(feeds, seconds), feeds, into)
+        with held_in(self._slab):
+            found = self._walk(feeds, seconds)
+        outputs = self._handed_out(found, feeds, into)
         if not self._started:
             self.steps = [step for step in self.steps if not step.fixed]
             self._joined.plan([(step.node, step.call) for step in self.steps], self.shapes)

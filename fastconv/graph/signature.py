@@ -1,18 +1,10 @@
-"""What an operator takes: the arguments and attributes of ONNX's schemas, and attributes read by them.
-
-An attribute that the operator does not have, or one of another type than it has, is refused by name: what is passed
-over would be computed as if it were not there.
-"""
+"""What an operator takes: the arguments and attributes of ONNX's schemas."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-
-from .errors import OnnxError, onnx_package
-from .graph import Node
-from .tensors import read_tensor
+from typing import Final, NamedTuple
 
 # AttributeProto.AttributeType: (name, field of the value).
 KINDS: Final[dict[int, tuple[str, str]]] = {
@@ -41,71 +33,48 @@ class Signature(NamedTuple):
         return self.results[min(index, len(self.results) - 1)]
 
 
-@lru_cache(maxsize=1024)
+@cache
 def signature(op_type: str, version: int, domain: str) -> Signature | None:
-    """What the package `onnx` knows of an operator as it is in this operator set; None where it knows nothing."""
-    defs = onnx_package().defs
-    if not defs.has(op_type, domain):
+    """What ONNX says of an operator as it is in this operator set, of a younger one as it is now; None where it says
+    nothing, or we do not have the operator."""
+    lines = [] if domain else [line.split("\t", 1) for line in _schemas().get(op_type, ())]  # by age
+    if not lines:
         return None
-    try:
-        schema = defs.get_schema(op_type, version, domain)
-    except defs.SchemaError:  # younger than the model's operator set
-        schema = defs.get_schema(op_type, domain)
-    single = defs.OpSchema.FormalParameterOption.Single
+    old = [rest for since, rest in lines if int(since) <= version]
+    return _parsed(old[-1] if old else lines[-1][1])
+
+
+@cache
+def _schemas() -> dict[str, list[str]]:
+    """By operator the lines of `schemas.txt`: each says from which operator set on it is so. `tools/schemas.py` writes
+    them from ONNX's own schemas, which only its package has, and they rarely change."""
+    found: dict[str, list[str]] = {}
+    for line in Path(__file__).with_name("schemas.txt").read_text(encoding="utf-8").splitlines():
+        op_type, _, rest = line.partition("\t")
+        found.setdefault(op_type, []).append(rest)
+    return found
+
+
+def told(since: int, known: Signature) -> str:
+    """A signature as a line has it behind the operator's name."""
+    attributes = (
+        f"{name} {kind}{' required' * (name in known.required)}" for name, kind in sorted(known.attributes.items())
+    )
+    return "\t".join([
+        str(since), " ".join(map(str, (*known.inputs, *known.outputs))),
+        ",".join(f"{at} {name}" for at, name in known.single), ",".join(attributes),
+        " ".join("attributes" if one is None else str(one) for one in known.results),
+    ])  # fmt: skip
+
+
+def _parsed(line: str) -> Signature:
+    """What `told` wrote, without the operator set."""
+    counts, single, attributes, results = line.split("\t")
+    least, most, fewest, top = map(int, counts.split())
+    inputs = [one.split(" ") for one in single.split(",") if one]
+    parts = [one.split(" ") for one in attributes.split(",") if one]
     return Signature(
-        (schema.min_input, schema.max_input), (schema.min_output, schema.max_output),
-        tuple((at, str(formal.name)) for at, formal in enumerate(schema.inputs) if formal.option == single),
-        {str(name): NUMBERS.get(about.type.name, 0) for name, about in schema.attributes.items()},
-        tuple(str(name) for name, about in schema.attributes.items() if about.required),
-        tuple(_result(schema, str(formal.type_str)) for formal in schema.outputs),
+        (least, most), (fewest, top), tuple((int(at), name) for at, name in inputs),
+        {name: int(kind) for name, kind, *_ in parts}, tuple(name for name, _, *required in parts if required),
+        tuple(None if one == "attributes" else int(one) for one in results.split()),
     )  # fmt: skip
-
-
-def _result(schema: Any, kind: str) -> int | None:
-    """Where the type of an output comes from: the first input of the same type variable."""
-    sources = [at for at, formal in enumerate(schema.inputs) if formal.type_str == kind]
-    if sources:
-        return sources[0]
-    constraints = (about for about in schema.type_constraints if about.type_param_str == kind)
-    return None if any("float" in str(name) for about in constraints for name in about.allowed_type_strs) else -1
-
-
-def read_attribute(proto: Any, node: Node, known: Signature | None, folder: Path | None) -> Any:
-    """The value of an attribute; None for graphs, which `loading` reads, types and sparse tensors."""
-    name, kind = str(proto.name), int(proto.type)
-    if known is not None:
-        if name not in known.attributes:
-            has = f"it has {', '.join(sorted(known.attributes))}" if known.attributes else "it has none"
-            raise OnnxError(f"the {node.label} has an attribute {name!r}, which {node.op_type} does not have; {has}.")
-        wanted = known.attributes[name]
-        kind = kind or wanted  # files of the first version do not say
-        if kind != wanted:
-            raise _mistyped(node, name, *(KINDS.get(one, (str(one), ""))[0] for one in (kind, wanted)))
-    if proto.ref_attr_name:
-        raise OnnxError(f"the {node.label} takes {name!r} from a function that is not there.")
-    if kind not in KINDS:
-        raise OnnxError(f"the {node.label} has an attribute {name!r} of no type; the file is damaged.")
-    for field, _ in proto.ListFields():
-        if FIELDS.get(field.name, KINDS[kind][0]) != KINDS[kind][0]:
-            raise _mistyped(node, name, FIELDS[field.name], KINDS[kind][0])
-    return _value(proto, KINDS[kind][0], f"attribute {name!r} of the {node.label}", folder)
-
-
-def _mistyped(node: Node, name: str, got: str, wanted: str) -> OnnxError:
-    return OnnxError(f"the {node.label} has an attribute {name!r} of type {got}; it must be {wanted}.")
-
-
-def _value(proto: Any, kind: str, what: str, folder: Path | None) -> Any:
-    if kind == "INT":
-        return int(proto.i)
-    if kind == "INTS":
-        return [int(number) for number in proto.ints]
-    if kind == "FLOAT":
-        return float(proto.f)
-    if kind == "FLOATS":
-        return [float(number) for number in proto.floats]
-    if kind == "STRING":
-        return proto.s.decode("utf-8", "replace")
-    if kind == "STRINGS":
-        return [text.decode("utf-8", "replace") for text in proto.strings]
-    return read_tensor(proto.t, folder, what) if kind == "TENSOR" else None

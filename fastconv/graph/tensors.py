@@ -1,17 +1,11 @@
-"""Tensors of a file as arrays: every length is checked against the data that is there before anything is allocated."""
+"""ONNX's element types: their numbers, their names, and NumPy's."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from math import prod
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from .._core.arrays import Array
-from .._core.words import Shape
 from .errors import OnnxError, onnx_package
 
 # TensorProto.DataType: (name as ONNX Runtime spells it, bits an element, field of values that are not raw).
@@ -44,9 +38,14 @@ ELEMENT_TYPES: Final[dict[int, tuple[str, int, str]]] = {
     26: ("int2", 2, "int32_data"),
 }
 STRING: Final = 8
-EXTERNAL: Final = 1  # TensorProto.DataLocation
-MOST_AXES: Final = 32  # of an array in every NumPy that we support
-MOST_TIMES: Final = 4  # the size of a file of external data, that tensors may claim of it: some share theirs
+# NumPy's own; the others are those of ml_dtypes, which the package onnx names.
+PLAIN: Final[dict[int, np.dtype[Any]]] = {
+    1: np.dtype(np.float32), 2: np.dtype(np.uint8), 3: np.dtype(np.int8), 4: np.dtype(np.uint16),
+    5: np.dtype(np.int16), 6: np.dtype(np.int32), 7: np.dtype(np.int64), STRING: np.dtype(object),
+    9: np.dtype(np.bool_), 10: np.dtype(np.float16), 11: np.dtype(np.float64), 12: np.dtype(np.uint32),
+    13: np.dtype(np.uint64), 14: np.dtype(np.complex64), 15: np.dtype(np.complex128),
+}  # fmt: skip
+NUMBERS: Final = {dtype: number for number, dtype in PLAIN.items()}
 
 
 def type_name(element_type: int) -> str:
@@ -59,100 +58,11 @@ def numpy_type(element_type: int) -> np.dtype[Any]:
     """The NumPy type of an ONNX element type; small floats and integers are those of ml_dtypes."""
     if element_type not in ELEMENT_TYPES:
         raise OnnxError(f"element type {element_type} is none of ONNX's; the file is damaged or newer than fastconv.")
-    dtype: np.dtype[Any] = np.dtype(onnx_package().helper.tensor_dtype_to_np_dtype(element_type))
-    return dtype
+    found = PLAIN.get(element_type)
+    return np.dtype(onnx_package().helper.tensor_dtype_to_np_dtype(element_type)) if found is None else found
 
 
-def read_tensor(tensor: Any, folder: Path | None, what: str) -> Array:
-    """A TensorProto as an array, read-only where it is a view of the file's bytes.
-
-    `folder` is where external data may lie; None for a model that came as bytes. Raises `OnnxError` where the dims,
-    the type and the data do not fit each other.
-    """
-    kind, shape = int(tensor.data_type), tuple(int(size) for size in tensor.dims)
-    if kind not in ELEMENT_TYPES:
-        raise OnnxError(f"{what} has the element type {kind}, which is none of ONNX's; the file is damaged.")
-    if any(size < 0 for size in shape) or len(shape) > MOST_AXES:
-        raise OnnxError(f"{what} declares the shape {shape}, which no array can have; the file is damaged.")
-    if tensor.HasField("segment"):
-        raise OnnxError(f"{what} is split into segments, which no writer does; save the model again.")
-    _, bits, field = ELEMENT_TYPES[kind]
-    count = prod(shape)
-    nbytes = -(-count * bits // 8)
-    try:
-        if tensor.data_location == EXTERNAL:
-            return _external(tensor, folder, shape, kind, nbytes, what)
-        if tensor.HasField("raw_data"):
-            _same_length(what, shape, kind, len(tensor.raw_data), nbytes, "bytes")
-            if bits >= 8 and kind <= 15:  # a view in place of the package's copy
-                little = numpy_type(kind).newbyteorder("<")
-                stored = np.frombuffer(tensor.raw_data, little).reshape(shape)
-                return stored.astype(little.newbyteorder("="), copy=False)
-        else:
-            _same_length(what, shape, kind, len(getattr(tensor, field)), _values(kind, count, bits), "values")
-        array: Array = onnx_package().numpy_helper.to_array(tensor)
-    except OnnxError:
-        raise
-    except (ValueError, TypeError, OverflowError, UnicodeDecodeError) as error:
-        raise OnnxError(f"{what} of shape {shape} cannot be read ({error}); the file is damaged.") from error
-    return array
-
-
-def require_honest(tensors: Iterable[Any], folder: Path | None) -> None:
-    """Refuse tensors that together claim far more of the files beside the model than those have: none is read yet."""
-    claimed: dict[str, int] = {}
-    for tensor in tensors:
-        if tensor.data_location == EXTERNAL:
-            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-            bits = ELEMENT_TYPES.get(int(tensor.data_type), ("", 0, ""))[1]
-            count = prod(max(0, int(size)) for size in tensor.dims)
-            claimed[location] = claimed.get(location, 0) + -(-count * bits // 8)
-    for location, nbytes in claimed.items():
-        path = None if folder is None else folder / location
-        if path is not None and path.is_file() and nbytes > MOST_TIMES * path.stat().st_size:
-            raise OnnxError(f"initializers claim {nbytes} bytes of {location!r}, which has {path.stat().st_size}.")
-
-
-def _values(kind: int, count: int, bits: int) -> int:
-    """How many entries of the typed field hold `count` elements."""
-    if kind in (14, 15):
-        return 2 * count
-    return -(-count * bits // 8) if 0 < bits < 8 else count
-
-
-def _same_length(what: str, shape: Shape, kind: int, got: int, wanted: int, unit: str) -> None:
-    if got != wanted:
-        raise OnnxError(
-            f"{what} declares the shape {shape} of {type_name(kind)}, {wanted} {unit}, but holds {got}; the file is "
-            "truncated or damaged."
-        )
-
-
-def _external(tensor: Any, folder: Path | None, shape: Shape, kind: int, nbytes: int, what: str) -> Array:
-    """Data beside the model: a regular file of its folder, as long as it says."""
-    if folder is None:
-        raise OnnxError(f"{what} lies in another file; load the model by its path, not as bytes.")
-    if kind == STRING or ELEMENT_TYPES[kind][1] < 8 or kind > 15:
-        raise OnnxError(f"{what} is external data of {type_name(kind)}, which fastconv does not read; embed it.")
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    root = folder.resolve()
-    path = (root / location).resolve()
-    if not location or os.path.isabs(location) or not path.is_relative_to(root) or not path.is_file():
-        raise OnnxError(
-            f"{what} lies in {location!r}, which is no file inside the model's folder {root}; put it beside the model."
-        )
-    try:
-        offset = int(entries.get("offset", "0"))
-        length = int(entries.get("length", str(nbytes)))
-    except ValueError:
-        raise OnnxError(f"{what}: offset or length of {location!r} is no number; the file is damaged.") from None
-    _same_length(what, shape, kind, length, nbytes, "bytes")
-    if offset < 0 or offset + nbytes > path.stat().st_size:
-        raise OnnxError(
-            f"{what} needs the bytes {offset} to {offset + nbytes} of {location!r}, which has {path.stat().st_size}; "
-            "the file is truncated."
-        )
-    little = numpy_type(kind).newbyteorder("<")
-    flat = np.fromfile(path, little, prod(shape), offset=offset)
-    return flat.reshape(shape).astype(little.newbyteorder("="), copy=False)
+def element_type(dtype: np.dtype[Any]) -> int:
+    """The number of a NumPy type."""
+    found = NUMBERS.get(dtype)
+    return int(onnx_package().helper.np_dtype_to_tensor_dtype(dtype)) if found is None else found

@@ -4,7 +4,8 @@
     session = InferenceSession("model.onnx")
     outputs = session.run(None, {session.get_inputs()[0].name: image})
 
-The names are ONNX Runtime's. Reading models needs the package `onnx`: pip install fastconv[onnx].
+The names are ONNX Runtime's. Types that NumPy has not, and writing models, take the package `onnx`:
+pip install fastconv[onnx].
 `fastconv.onnx.backend` is the same in the form of `onnx.backend.base`.
 """
 

@@ -7,21 +7,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from .._core.operands import Slab
 from ..errors import ConvTypeError
-from ..graph.errors import OnnxError, UnsupportedOperator, onnx_package
+from ..graph.errors import OnnxError, UnsupportedOperator
 from ..graph.graph import CAPTURED, Graph, Node, ValueInfo, in_order
 from ..graph.operators import INTERNAL, LATEST_OPSET, find
-from ..graph.signature import GRAPH, Signature, read_attribute, signature
-from ..graph.tensors import ELEMENT_TYPES, read_tensor, require_honest, type_name
+from ..graph.signature import GRAPH, Signature, signature
+from ..graph.tensors import ELEMENT_TYPES, type_name
+from . import messages
 from .contributed import spelled
+from .reading import read_attribute, read_tensor, require_honest
 
 LARGEST_FILE: Final = (1 << 31) - 1  # bytes; Protocol Buffers go no further, larger models keep weights outside
 
 
-def load(source: Any) -> Graph:
-    """The graph of a model: a path, its bytes, or an `onnx.ModelProto`."""
+def load(source: Any, own: bool = False) -> Graph:
+    """The graph of a model: a path, its bytes, or an `onnx.ModelProto`. `own`: there is no other of it, so that weights
+    may be changed where they were read to."""
     model, folder = _parsed(source)
-    if not model.HasField("graph"):
+    if model.graph is None:
         raise OnnxError("the model holds no graph: this is no ONNX file, or an empty or damaged one.")
     opsets = _opsets(model)
     if model.functions:
@@ -33,14 +37,21 @@ def load(source: Any) -> Graph:
     graph = _graph(model.graph, opsets, folder)
     _require_supported(graph)
     _put_in_order(graph)
+    if own:
+        graph.own = _weights(graph)
     return graph
 
 
-def _parsed(source: Any) -> tuple[Any, Path | None]:
-    """The ModelProto and the folder of its external data."""
-    onnx = onnx_package()
-    if isinstance(source, onnx.ModelProto):
-        return source, None
+def _weights(graph: Graph) -> set[str]:
+    """Constants in memory of ours that one convolution reads as its weights, and nothing else."""
+    uses = graph.uses()
+    weights = (node.input(1) for node in graph.nodes if node.op_type in ("Conv", "ConvTranspose"))
+    constants = graph.constants
+    return {name for name in weights if uses[name] == 1 and name in constants and constants[name].flags.writeable}
+
+
+def _parsed(source: Any) -> tuple[messages.Model, Path | None]:
+    """The model and the folder of its external data."""
     folder: Path | None = None
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
@@ -48,22 +59,37 @@ def _parsed(source: Any) -> tuple[Any, Path | None]:
             raise OnnxError(f"{str(path)!r} is no file; pass the path of an .onnx file or its bytes.")
         if path.stat().st_size > LARGEST_FILE:
             raise OnnxError(f"{str(path)!r} is above 2 GiB, which ONNX does not allow; save its weights externally.")
-        folder, source = path.parent, path.read_bytes()
-    if not isinstance(source, (bytes, bytearray, memoryview)):
+        folder, content = path.parent, _content(path)
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        content = memoryview(bytes(source))  # of what changes later a copy
+    elif callable(getattr(source, "SerializeToString", None)):  # an onnx.ModelProto, of whichever protobuf
+        try:
+            content = memoryview(source.SerializeToString())
+        except Exception as error:  # of whichever kind it has for what is too large
+            raise OnnxError(f"the model cannot be written as bytes ({error}).") from error
+    else:
         raise ConvTypeError(
             f"path_or_bytes must be a path, bytes or an onnx.ModelProto, but got a {type(source).__name__}."
         )
-    model = onnx.ModelProto()
     try:
-        model.ParseFromString(bytes(source))
-    except Exception as error:  # DecodeError of whichever protobuf implementation is installed
+        return messages.read_model(content), folder
+    except messages.Damaged as error:
         raise OnnxError(f"this is no ONNX model, or a truncated or damaged one ({error}).") from error
-    return model, folder
 
 
-def _opsets(model: Any) -> dict[str, int]:
+def _content(path: Path) -> memoryview:
+    """The bytes of a file, which are ours to change. They lie together: weights stay where they are read to."""
+    with path.open("rb", buffering=0) as file:
+        content = Slab().bytes(path.stat().st_size).data
+        at = 0
+        while got := file.readinto(content[at:]):
+            at += got
+    return content[:at]
+
+
+def _opsets(model: messages.Model) -> dict[str, int]:
     """The operator set version of every domain."""
-    opsets = {entry.domain or "ai.onnx": int(entry.version) for entry in model.opset_import}
+    opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     version = opsets.get("ai.onnx", opsets.get("", 1))
     if not opsets:
         raise OnnxError("the model names no operator set: this is no ONNX file, or a damaged one.")
@@ -75,7 +101,7 @@ def _opsets(model: Any) -> dict[str, int]:
     return {**opsets, "": version}
 
 
-def _graph(proto: Any, opsets: dict[str, int], folder: Path | None, inner: bool = False) -> Graph:
+def _graph(proto: messages.Graph, opsets: dict[str, int], folder: Path | None, inner: bool = False) -> Graph:
     if proto.sparse_initializer:
         raise OnnxError("the model has sparse initializers, which fastconv does not read; save them dense.")
     constants = {}
@@ -95,7 +121,7 @@ def _graph(proto: Any, opsets: dict[str, int], folder: Path | None, inner: bool 
     if not outputs:
         raise OnnxError("the graph has no outputs; the file is damaged.")
     nodes = [made for node in proto.node for made in spelled(_node(node, opsets, folder), opsets[""])]
-    return Graph(inputs, outputs, constants, nodes, str(proto.name))
+    return Graph(inputs, outputs, constants, nodes, proto.name)
 
 
 def _put_in_order(graph: Graph, inner: bool = False) -> list[str]:
@@ -122,43 +148,41 @@ def _put_in_order(graph: Graph, inner: bool = False) -> list[str]:
     return captured
 
 
-def _value_info(proto: Any) -> ValueInfo:
+def _value_info(proto: messages.Value) -> ValueInfo:
     if not proto.name:
         raise OnnxError("an input or output of the graph has no name; the file is damaged.")
-    kind = proto.type.WhichOneof("value")
+    kind = None if proto.type is None else next(iter(proto.type.given), None)
     if kind not in ("tensor_type", None):
         return ValueInfo(proto.name, None, str(kind).removesuffix("_type"))
-    tensor = proto.type.tensor_type
-    element = int(tensor.elem_type)
+    tensor = (proto.type or messages.Type()).tensor_type or messages.TensorType()
+    element = tensor.elem_type
     if kind is not None and element and element not in ELEMENT_TYPES:
         raise OnnxError(f"{proto.name!r} has the element type {element}, which is none of ONNX's.")
-    if not tensor.HasField("shape"):
+    if tensor.shape is None:
         return ValueInfo(proto.name, None, type_name(element), element)
-    shape: list[int | str | None] = []
-    for axis in tensor.shape.dim:
-        which = axis.WhichOneof("value")
-        shape.append(int(axis.dim_value) if which == "dim_value" else str(axis.dim_param) if which else None)
+    shape: list[int | str | None] = [
+        axis.dim_value if axis.dim_param is None else axis.dim_param for axis in tensor.shape.dim
+    ]  # fmt: skip
     # Some writers put -1 or 0 for a length that is not known.
     shape = [None if isinstance(size, int) and size < 0 else size for size in shape]
     return ValueInfo(proto.name, shape, type_name(element), element)
 
 
-def _node(proto: Any, opsets: dict[str, int], folder: Path | None) -> Node:
-    domain = "" if proto.domain in ("", "ai.onnx") else str(proto.domain)
+def _node(proto: messages.Node, opsets: dict[str, int], folder: Path | None) -> Node:
+    domain = "" if proto.domain in ("", "ai.onnx") else proto.domain
     node = Node(
-        str(proto.op_type), [str(name) for name in proto.input], [str(name) for name in proto.output], {},
-        opsets.get(domain, 1), domain, str(proto.name),
+        proto.op_type, list(proto.input), list(proto.output), {}, opsets.get(domain, 1), domain, proto.name
     )  # fmt: skip
     known = signature(node.op_type, node.version, domain)
     if known is not None:
         _require_arguments(node, known)
     for attribute in proto.attribute:
-        name = str(attribute.name)
+        name = attribute.name
         if name in node.attributes:
             raise OnnxError(f"the {node.label} has its attribute {name!r} twice.")
         node.attributes[name] = read_attribute(attribute, node, known, folder)
         if known is not None and known.attributes[name] == GRAPH:
-            if not attribute.HasField("g"):
+            if attribute.g is None:
                 raise OnnxError(f"the {node.label} has an empty attribute {name!r}; the file is damaged.")
             node.attributes[name] = _graph(attribute.g, opsets, folder, inner=True)
     missing = [] if known is None else [name for name in known.required if name not in node.attributes]
@@ -200,5 +224,3 @@ def _require_supported(graph: Graph) -> None:
             "with onnx.utils.extract_model, or run this model with onnxruntime; docs/onnx.md lists the operators.",
             tuple(sorted(absent)),
         )
-
-

@@ -88,12 +88,13 @@ class InferenceSession:
         if not isinstance(keep_shapes, int) or keep_shapes < 1:
             raise OnnxError(f"keep_shapes must be a positive integer, but got {keep_shapes!r}.")
         checked_computing(quantized, OnnxError)
-        graph = load(path_or_bytes)
+        int8 = checked_int8(precision, calibration, weights_dtype)
+        graph = load(path_or_bytes, own=not int8)
         self._inputs, self._outputs = list(graph.inputs), list(graph.outputs)
         self._read_nodes = len(graph.nodes)
         hold_in_float32(graph)
         self._calibrated: Calibrated | None = None
-        if checked_int8(precision, calibration, weights_dtype):
+        if int8:
             feeds = checked_calibration(calibration, *self._declared())
             self._calibrated = Calibrated(
                 graph, feeds, checked_method(calibration_method), num_threads, limit=max_value_bytes,

@@ -84,8 +84,8 @@ def normalise_rows(y, x, size rows, size length, scale, shift, size segments, su
                    int threads):
     """y = (x - mean) / sqrt(variance + epsilon) * scale + shift for every row; without `centre` by the mean square.
 
-    `segments` 0: scale and shift (or None) have a value for each of a row's; else a row has so many segments of one scale
-    and shift, which repeat behind the last. `sums` (float64) has room for two numbers for each of the `row_parts` of every
+    `segments` 0: scale and shift (or None) have a value for each of a row's, or for the first ones, and then begin anew;
+    else a row has so many segments of one scale and shift, which repeat behind the last. `sums` (float64) has room for two numbers for each of the `row_parts` of every
     row; y may be x.
     """
     cdef Work work = Work()
@@ -156,13 +156,22 @@ cdef double number_at(const View* view, size at, size item, double otherwise) no
 cdef void normalise_part(const RowJob* job, size row, size begin, size end, const double* moments) noexcept nogil:
     """The values from `begin` to `end` of a row."""
     cdef double factor = 1 / sqrt(moments[1] / job.length + job.epsilon)
-    cdef size offset = row * job.length, item = job.item, each, segment, vector, until
+    cdef size offset = row * job.length, item = job.item, each, segment, vector, until, scale = 0, shift = 0
     cdef char* y = job.y.p + offset * item
     cdef const char* x = job.x.p + offset * item
+    while job.segments == 0 and begin < end:
+        until = end
+        if job.scale.p != NULL:
+            scale = begin % job.scale.n[3]
+            until = min(until, begin + job.scale.n[3] - scale)
+        if job.shift.p != NULL:
+            shift = begin % job.shift.n[3]
+            until = min(until, begin + job.shift.n[3] - shift)
+        job.kernels.normalise(y + begin * item, x + begin * item, until - begin, moments[0], factor,
+                              NULL if job.scale.p == NULL else job.scale.p + scale * item,
+                              NULL if job.shift.p == NULL else job.shift.p + shift * item, 0)
+        begin = until
     if job.segments == 0:
-        job.kernels.normalise(y + begin * item, x + begin * item, end - begin, moments[0], factor,
-                              NULL if job.scale.p == NULL else job.scale.p + begin * item,
-                              NULL if job.shift.p == NULL else job.shift.p + begin * item, 0)
         return
     each = job.length // job.segments
     while begin < end:

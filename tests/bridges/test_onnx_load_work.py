@@ -78,3 +78,37 @@ def test_equal_dequantisations_merge_behind_what_moves():
         np.testing.assert_array_equal(ours, theirs)
     operators = [node.op_type for node in session._graph.nodes]
     assert operators.count("DequantizeLinear") == 2
+
+
+@pytest.mark.parametrize("op_type", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_normalisation_changes_weights_where_they_lie_if_nobody_else_reads_them(op_type, twice, tmp_path):
+    """Of a file; the bytes and the model that a caller gives stay as they are."""
+    rng = np.random.default_rng(0)
+    constants = {"w": rng.standard_normal((32, 32, 3, 3)).astype(np.float32)}
+    constants.update((name, rng.uniform(0.5, 2, 32).astype(np.float32)) for name in ("scale", "bias", "mean", "var"))
+    nodes = [make(op_type, ["x", "w"], ["v"]), make("BatchNormalization", ["v", "scale", "bias", "mean", "var"], ["y"])]
+    outputs = {"y": None}
+    if twice:
+        nodes.append(make(op_type, ["x", "w"], ["z"]))
+        outputs["z"] = None
+    built = model(onnx, nodes, {"x": [1, 32, 6, 6]}, outputs, constants)
+    data = built.SerializeToString()
+    path = tmp_path / "net.onnx"
+    path.write_bytes(data)
+    before = bytes(bytearray(data))
+    feeds = {"x": rng.standard_normal((1, 32, 6, 6)).astype(np.float32)}
+    plain = InferenceSession(path, optimise=False).run(None, feeds)
+    sessions = [InferenceSession(source) for source in (path, data, built)]
+    results = [session.run(None, feeds) for session in sessions]
+    for found in results:
+        for one, other, right in zip(found, results[0], plain, strict=True):
+            assert np.array_equal(one, other)
+            np.testing.assert_allclose(one, right, rtol=1e-4, atol=1e-4)
+    assert data == before and built.SerializeToString() == before and path.read_bytes() == before
+    (weight,) = {node.inputs[1] for node in sessions[0]._graph.nodes if "BatchNormalization" in node.parts}
+    array, copied = (session._graph.constants[weight] for session in sessions[:2])
+    assert np.array_equal(array, copied)
+    while isinstance(array, np.ndarray):  # down to what was read, or to memory of its own
+        array = array.base
+    assert isinstance(array, memoryview) is not twice

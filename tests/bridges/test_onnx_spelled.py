@@ -13,6 +13,10 @@ onnx = pytest.importorskip("onnx")
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 from onnx_models import model  # noqa: E402
 
+from fastconv.graph.graph import Node  # noqa: E402
+from fastconv.graph.memory import Pool  # noqa: E402
+from fastconv.graph.operators import INTERNAL, Call, rows  # noqa: E402
+from fastconv.graph.operators.normalization import standardised  # noqa: E402
 from fastconv.onnx import InferenceSession  # noqa: E402
 
 make = onnx.helper.make_node
@@ -132,6 +136,31 @@ def test_a_normalisation_channels_last():
                     names[at] = "inside" if one == "x" else one
         constants = {"k": draw(8, 3, 1, 1), "w": draw(*scale), "bias": draw(*scale)}
         assert found(nodes, (2, 3, 40, 30), constants) == ["Conv", "Standardised"]
+
+
+@pytest.mark.parametrize("channels", [64, 70, 130])
+@pytest.mark.parametrize("scale_alone", [False, True])
+def test_a_scale_that_repeats_is_not_written_out(channels, scale_alone, monkeypatch):
+    """A value a channel, of all pixels and channels of an image that lies channels last: with the bits of one written
+    out, whose memory is that of the image."""
+    rng = np.random.default_rng(channels)
+    scale, shift = (rng.standard_normal((channels, 1)).astype(np.float32) for _ in range(2))
+    x = rng.standard_normal((2, 300, channels)).astype(np.float32).transpose(0, 2, 1)
+    node = Node("Standardised", ["x", "w", "" if scale_alone else "b"], ["y"], {"axes": [1, 2], "epsilon": 1e-5,
+                "centre": True}, 1, INTERNAL)  # fmt: skip
+    results, held = [], []
+    for least in (rows.LEAST_PERIOD, 1 << 40):
+        monkeypatch.setattr(rows, "LEAST_PERIOD", least)
+        call = Call(node, Pool(), 2, ["w", "b"])
+        inputs = [x, scale, None if scale_alone else shift]
+        call.begin(inputs)
+        results.append(np.array(standardised(call, *inputs)))
+        held.append(max(array.size for array in call.state.values()))
+    assert np.array_equal(*results) and held == [channels, 300 * channels]
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean((1, 2), keepdims=True)
+    right = centred / np.sqrt(np.square(centred).mean((1, 2), keepdims=True) + 1e-5) * scale
+    np.testing.assert_allclose(results[0], right + (0 if scale_alone else shift), rtol=1e-5, atol=1e-5)
 
 
 def test_the_root_of_the_mean_square():

@@ -16,12 +16,15 @@ from fastconv._core.passes import (
     exchanged_passes,
     forward_passes,
     input_gradient_passes,
+    met_between,
+    met_taps,
     spacing,
     span,
     terms,
     triple,
     useful_taps,
     walked,
+    walked_alone,
     walked_taps,
     walks_padding,
 )
@@ -152,9 +155,21 @@ def test_walked_taps_are_counted_tile_by_tile(g: Geometry) -> None:
         walked(q, g.input_size, triple([even_edges(n, of) for n, of in zip(g.output_size, tile, strict=True)]))
         for tile in ((1, 1, 1), g.output_size)
     )
+    assert walked_alone(q, g.output_size, g.input_size) == single
     assert single <= whole <= np.prod(g.output_size) * np.prod(q.counts)
     assert walks_padding(q, g.output_size, g.input_size, g.output_size) == (4 * whole > 5 * single)
     assert not walks_padding(q, g.output_size, g.input_size, (1, 1, 1))
+
+
+@by_geometry
+def test_taps_met_change_where_one_begins_or_ends(g: Geometry) -> None:
+    (q,) = forward_passes(g)
+    for axis in range(3):
+        outputs, inputs, stride = g.output_size[axis], g.input_size[axis], g.stride[axis]
+        met = [met_taps(sorted(q.taps[axis]), stride, inputs, at, at + 1) for at in range(outputs)]
+        changes = {at for at in range(1, outputs) if met[at] != met[at - 1]}
+        places = {at for tap in q.taps[axis] for at in met_between(tap, stride, inputs)}
+        assert changes == {at for at in places if 0 < at < outputs}
 
 
 def test_small_things() -> None:

@@ -100,27 +100,27 @@ def _task_cycles(m: Machine, pixels: int, vectors: int, steps: int, region: int,
 
 def _shared_out(
     most_rows: int, columns: int, panels: int, size: tuple[int, int], groups: int, images: int, threads: int,
-    cycles: Callable[[tuple[int, int], int, int], float],
+    cycles: Callable[[tuple[int, int]], Callable[[int, int], float]],
 ) -> tuple[int, int]:  # fmt: skip
     """Rows of a tile, up to `most_rows`, and panels of a task for which the threads end soonest and together.
 
-    `cycles(tile, panels, tasks)` is a task's time; so many tasks in a row use the same panels. The last tile of the
+    `cycles(tile)(panels, tasks)` is a task's time; so many tasks in a row use the same panels. The last tile of the
     rows may be shorter; a thread that runs out of long tasks takes the short ones.
     """
     best = (most_rows, panels)
     soonest = math.inf
     across = max(1, images) * groups * -(-max(1, size[1]) // columns)
+    chunk_counts = sorted({-(-panels // -(-panels // n)) for n in range(1, min(panels, 4 * threads) + 1)})
     for parts in range(-(-max(1, size[0]) // most_rows), max(1, size[0]) + 1):
         tile_y = split(size[0], -(-max(1, size[0]) // parts))
         full, rest = divmod(max(1, size[0]), tile_y)
         if parts > full + (rest > 0):
             continue
-        chunk_counts = sorted({-(-panels // -(-panels // n)) for n in range(1, min(panels, 4 * threads) + 1)})
+        tasks = across // groups * (full + (rest > 0))
+        whole, last = cycles((tile_y, columns)), cycles((rest, columns)) if rest else None
         for chunks in chunk_counts:
             count = -(-panels // chunks)
-            tasks = across // groups * (full + (rest > 0))
-            long = cycles((tile_y, columns), count, tasks)
-            short = cycles((rest, columns), count, tasks) if rest else 0.0
+            long, short = whole(count, tasks), last(count, tasks) if last else 0.0
             rounds, left = divmod(full * across * chunks, threads)
             end = rounds * long
             waiting = rest and across * chunks * short
@@ -224,17 +224,23 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
     panels_per_task, (tile_z, tile_y, tile_x) = panels, tile
     if threads > 1:
         line = size[1] == 1  # whose columns are shared out in the place of rows
+        vectors, products = -(-s.outputs // m.lanes), -(-prod(q.counts) * s.channels // tile_k)  # of a pixel
+
+        def cycles(tile: tuple[int, int]) -> Callable[[int, int], float]:
+            pixels = together * tile_z * tile[0] * tile[1]
+            region = 0 if in_place else together * region_bytes((tile_z, *_turned(tile, line))) // element
+
+            def of(count: int, tasks: int) -> float:
+                # a thread keeps the panel that it has packed
+                packed = 0.0 if s.held else min(1.0, threads / tasks) if count == 1 else 1.0
+                return _task_cycles(m, pixels, min(count * m.vectors, vectors), products, region, packed)
+
+            return of
+
         shared, across = _turned((tile_y, tile_x), line)
         shared, panels_per_task = _shared_out(
             shared, across, panels, _turned(size[1:], line), s.groups, -(-size[0] // tile_z) * -(-images // together),
-            threads,
-            lambda tile, count, tasks: _task_cycles(
-                m, together * tile_z * tile[0] * tile[1], min(count * m.vectors, -(-s.outputs // m.lanes)),
-                -(-prod(q.counts) * s.channels // tile_k),
-                0 if in_place else together * region_bytes((tile_z, *_turned(tile, line))) // element,
-                # a thread keeps the panel that it has packed
-                0.0 if s.held else min(1.0, threads / tasks) if count == 1 else 1.0,
-            ),
+            threads, cycles,
         )  # fmt: skip
         tile_y, tile_x = _turned((shared, across), line)
     return Blocking(source, together, (tile_z, tile_y, tile_x), reduction, panels_per_task)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise, product
-from math import prod
+from itertools import chain, pairwise, product
 
-from ..passes import AXES, Edges, Offsets, Pass, Triple, even_edges, met_taps, walked_taps
+from ..passes import AXES, Edges, Offsets, Pass, Triple, even_edges, met_between, met_taps
 from ..record import NamedTuple
 from .method import Sums, split
 
@@ -35,18 +35,44 @@ class Cut(NamedTuple):
     cycles: float
 
 
-def along(taps: Offsets, stride: int, extent: int, edges: Edges) -> Along:
-    """What tiles with these edges cost; of inputs a single tap picks those that it meets."""
-    order, inputs, longest, most = sorted(taps), 0, 0, 0
+class _Tiles(NamedTuple):
+    """What some tiles that follow each other cost; see `Along`."""
+
+    edges: Edges
+    walked: int
+    longest: int  # of one of them
+    inputs: int
+    most: int
+
+
+def _tiles(order: Sequence[int], stride: int, extent: int, edges: Edges) -> _Tiles:
+    """Of tiles with these edges; of inputs a single tap picks those that it meets. `order` are the taps by rising
+    offset."""
+    walked = longest = inputs = most = 0
     for first, end in pairwise(edges):
         low, high = met_taps(order, stride, extent, first, end)
         if low < high:
-            longest = max(longest, (end - first) * (high - low))
+            steps = (end - first) * (high - low)
+            walked += steps
+            longest = max(longest, steps)
             reach = order[high - 1] - order[low]
             under = end - first if len(order) == 1 else (end - 1 - first) * stride + reach + 1
             inputs, most = inputs + min(extent, under), max(most, under)
-    walked = walked_taps(taps, stride, extent, edges)
-    return Along(taps, edges, walked, longest / max(1, walked), inputs, most)
+    return _Tiles(edges, walked, longest, inputs, most)
+
+
+def _joined(taps: Offsets, parts: Sequence[_Tiles]) -> Along:
+    """Parts that follow each other as all tiles of an axis."""
+    edges, walked, longest, inputs, most = zip(*parts, strict=True)
+    total = sum(walked)
+    ends = chain.from_iterable([part[1:] for part in edges])
+    return Along(taps, (0, *ends), total, max(longest) / max(1, total), sum(inputs), max(most))
+
+
+@lru_cache(maxsize=512)
+def along(taps: Offsets, stride: int, extent: int, outputs: int, tile: int) -> Along:
+    """What tiles of a size cost."""
+    return _joined(taps, [_tiles(sorted(taps), stride, extent, even_edges(outputs, tile))])
 
 
 @lru_cache(maxsize=256)
@@ -59,16 +85,28 @@ def cuts(taps: Offsets, stride: int, extent: int, outputs: int, most: int) -> li
         low, high = met_taps(order, stride, extent, first, end)
         return (end - first) * max(0, high - low)
 
-    met = [met_taps(order, stride, extent, i, i + 1) for i in range(outputs)]
-    edges = [0, *(i for i in range(1, outputs) if met[i] != met[i - 1]), outputs]
-    found = []
-    while True:
-        pieces = (range(a, b, split(b - a, most)) for a, b in pairwise(edges))
-        found.append(along(taps, stride, extent, (*(i for piece in pieces for i in piece), outputs)))
-        if len(edges) <= 2:
-            return found
-        added = [walk(a, c) - walk(a, b) - walk(b, c) for a, b, c in zip(edges, edges[1:], edges[2:], strict=False)]
-        del edges[1 + added.index(min(added))]
+    def part(first: int, end: int) -> _Tiles:
+        return _tiles(order, stride, extent, (*range(first, end, split(end - first, most)), end))
+
+    def added(at: int) -> int:
+        """What is walked more without the edge of this number."""
+        before, edge, behind = edges[at - 1 : at + 2]
+        return walk(before, behind) - walk(before, edge) - walk(edge, behind)
+
+    changes = {at for tap in taps for at in met_between(tap, stride, extent) if 0 < at < outputs}
+    edges = [0, *sorted(changes), outputs]
+    parts = [part(first, end) for first, end in pairwise(edges)]
+    more = [added(at) for at in range(1, len(edges) - 1)]
+    found = [_joined(taps, parts)]
+    while more:
+        at = more.index(min(more))
+        del edges[at + 1], more[at]
+        parts[at : at + 2] = [part(edges[at], edges[at + 1])]
+        for neighbour in (at - 1, at):
+            if 0 <= neighbour < len(more):
+                more[neighbour] = added(neighbour + 1)
+        found.append(_joined(taps, parts))
+    return found
 
 
 def cost(s: Sums, ways: tuple[Along, Along, Along], images: int, threads: int, even: bool = False) -> Cut:
@@ -80,7 +118,8 @@ def cost(s: Sums, ways: tuple[Along, Along, Along], images: int, threads: int, e
 
     costs, vectors = tuned(m), -(-s.outputs // m.lanes)
     panels = -(-vectors // m.vectors)
-    pixels, tiles = prod(way.edges[-1] for way in ways), prod(len(way.edges) - 1 for way in ways)
+    pixels = z.edges[-1] * y.edges[-1] * x.edges[-1]
+    tiles = (len(z.edges) - 1) * (len(y.edges) - 1) * (len(x.edges) - 1)
     together = images_of_a_tile(-(-pixels // tiles), images, m.rows) if z.edges[-1] == 1 else 1
     tiles_of_an_image = tiles / together
     products = z.walked * y.walked * x.walked * s.channels * vectors
@@ -88,7 +127,7 @@ def cost(s: Sums, ways: tuple[Along, Along, Along], images: int, threads: int, e
     work += panels * (pixels / m.rows + tiles_of_an_image / 2) * costs.call
     region = costs.pack * z.inputs * y.inputs * x.inputs * s.channels / m.lanes + tiles_of_an_image * costs.task
     share = 1 / threads if even else max(1 / threads, z.longest * y.longest * x.longest / max(1, images * s.groups))
-    weights = 0.0 if s.held else costs.weight * s.channels * prod(len(way.taps) for way in ways) * vectors
+    weights = 0.0 if s.held else costs.weight * s.channels * len(z.taps) * len(y.taps) * len(x.taps) * vectors
     waiting = 0.0 if even else (1 - 1 / threads) / 2 / (tiles_of_an_image * max(1, images) * s.groups)  # for the last
     whole = (work + region + tiles_of_an_image * weights) * (share + waiting)
     apart = (work + panels * region) * max(1 / threads, share / panels + waiting / panels)
@@ -106,10 +145,10 @@ def best_cut(
 
     def ways(axis: int) -> list[Along]:
         if axis == 0:
-            return [along(q.taps[0], q.stride[0], s.input_size[0], even_edges(size[0], 1))]
+            return [along(q.taps[0], q.stride[0], s.input_size[0], size[0], 1)]
         return cuts(q.taps[axis], q.stride[axis], s.input_size[axis], size[axis], largest[axis - 1])
 
-    z, y, x = (along(q.taps[a], q.stride[a], s.input_size[a], even_edges(size[a], tile[a])) for a in AXES)
+    z, y, x = (along(q.taps[a], q.stride[a], s.input_size[a], size[a], tile[a]) for a in AXES)
     best = cost(s, (z, y, x), images, threads, True)
     earned = EARNED * best.cycles
     for z, y, x in product(ways(0), ways(1), ways(2)):

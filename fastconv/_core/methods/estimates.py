@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from math import prod
 
-from ..passes import even, terms, walked
+from ..passes import terms, walked_alone
 from ..problem import Problem, Use
 from .direct_merged import saving
 from .lanes import METHOD as A_LANE_AN_OUTPUT
@@ -39,7 +39,7 @@ def whole_vectors(channels: int) -> int:
 def plain_sums(p: Problem) -> int:
     """The direct kernels: taps that meet padding alone are left out, lanes that idle are not."""
     taps = sum(
-        prod(q.output_size(p.size)) * prod(q.counts) if p.mode else walked(q, p.input_size, even(p.size, (1, 1, 1)))
+        prod(q.output_size(p.size)) * prod(q.counts) if p.mode else walked_alone(q, p.size, p.input_size)
         for q in p.passes
     )
     if p.groups > 1 and A_LANE_AN_OUTPUT.why_not(p) is None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..._core.arrays import Array
 from ..errors import onnx_package
-from ..tensors import STRING, numpy_type
+from ..tensors import STRING, element_type, numpy_type
 from .moving import cast as cast_natively
 from .registry import Call, operator
 
@@ -96,7 +96,7 @@ def cast_like(call: Call, x: Array, like: Array) -> Array:
     """To the type of another array."""
     if like.dtype.kind in "OUS":
         return _as_text(x)
-    return _cast(call, x, int(onnx_package().helper.np_dtype_to_tensor_dtype(like.dtype)))
+    return _cast(call, x, element_type(like.dtype))
 
 
 @operator("BitCast", as_stored=True)

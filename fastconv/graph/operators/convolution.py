@@ -129,15 +129,19 @@ def _plan_of(
 
 def _describe(call: Call, plan: ConvPlan, *after: str | None) -> None:
     """What a plan says of itself, and what happens to its results."""
-    made = plan.explain()
-    why = dict.fromkeys((made.reason, *(sentence for _, sentence in made.refused)))
-    call.describe(" + ".join([made.kind, *filter(None, after)]), made.packed_weight_bytes, tuple(why))
+
+    def tell() -> tuple[str, int, tuple[str, ...]]:
+        made = plan.explain()
+        why = dict.fromkeys((made.reason, *(sentence for _, sentence in made.refused)))
+        return " + ".join([made.kind, *filter(None, after)]), made.packed_weight_bytes, tuple(why)
+
+    call.describe_later(tell)
 
 
 def _pooled(call: Call, x: Array, w: Array, b: Array | None, shape: Shape, options: dict[str, Any]) -> Any:
     """The convolution and the largest of every 2 x 2 of its results."""
     plan = _plan_of(call, x, w, b, call.get("activation"), options)
-    call.describe(f"{call.told.how} + max pooling", *call.told[1:3])
+    _describe(call, plan, call.get("activation"), "max pooling")
     ready = Ready(plan, (*shape[:2], shape[2] // 2, shape[3] // 2), call.macs, True)
     if 0 not in ready.shape:
         call.state[x.shape, x.dtype] = ready

@@ -135,7 +135,8 @@ def dense(call: Call, x: Array, weight: Array, bias: Array | None = None) -> Any
             Use.NETWORK, (1, 1, rows, inputs), weight.reshape(1, 1, inputs, outputs), bias, data_format="NHWC",
             activation=call.get("activation"), num_threads=call.threads, **call.halves,
         )  # fmt: skip
-        call.describe("1 x 1 convolution", plan.explain().packed_weight_bytes)
+        made = plan
+        call.describe_later(lambda: ("1 x 1 convolution", made.explain().packed_weight_bytes, ()))
     call.natively()
     plan.run(reshaped(call, x, (1, 1, rows, inputs)), out.reshape(1, 1, rows, outputs))
     return out

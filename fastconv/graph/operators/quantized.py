@@ -10,8 +10,7 @@ import numpy as np
 from ..._core.arrays import Array
 from ..._core.quantised import Requantise
 from ...functional import CONVOLUTIONS
-from ..errors import onnx_package
-from ..tensors import numpy_type
+from ..tensors import element_type, numpy_type
 from . import lines
 from .casts import converted
 from .chain import integer_range
@@ -68,7 +67,7 @@ def quantize(call: Call, x: Array, scale: Array, zero: Array | None = None) -> A
         return out
     wide = x.astype(np.float32) / _spread(call, scale, x).astype(np.float32)
     if "int" not in kind.name:  # small floats round to what they have
-        code = int(onnx_package().helper.np_dtype_to_tensor_dtype(kind))
+        code = element_type(kind)
         return converted(call, wide if zero is None else wide + _spread(call, zero, x).astype(np.float32), code)
     shift = 0 if zero is None else _spread(call, zero, x).astype(np.int32)
     return _limited(np.rint(wide).astype(np.int64) + shift, kind)

@@ -137,6 +137,11 @@ class Call:
         """How the node is done, and why so, for `explain` and `profile`."""
         self.state[TOLD] = Told(how, packed_bytes, why, self.told.reach)
 
+    def describe_later(self, tell: Callable[[], tuple[str, int, tuple[str, ...]]]) -> None:
+        """`describe`, with what `tell` gives when somebody asks: a net of many nodes is run sooner."""
+        reach = self.told.reach
+        self.state[TOLD] = lambda: Told(*tell(), reach)
+
     def slides(self, extent: Sequence[int], stride: Sequence[int | Fraction]) -> None:
         """What one result looks at along the spatial axes, and how far the next one's begins, both in pixels of the
         first input: for the receptive field."""
@@ -145,7 +150,9 @@ class Call:
     @property
     def told(self) -> Told:
         """What the node said of itself, in this program or in another one for the same samples."""
-        found: Told = self.state.get(TOLD, UNTOLD)
+        found: Told | Callable[[], Told] = self.state.get(TOLD, UNTOLD)
+        if not isinstance(found, Told):
+            found = self.state[TOLD] = found()
         return found
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from ..._core.steps import SERIAL_BELOW, TYPES
 from ..._core.threads import effective
 from .moving import moved
 from .registry import Call
+
+LEAST_PERIOD: Final = 64  # values of a scale that repeats: below, it is written out, as each repetition is a call
 
 
 def native(x: Array) -> bool:
@@ -136,12 +138,16 @@ def _given(call: Call, out: Array, place: Array | None, apart: bool) -> Array:
 def _operand(
     call: Call, index: int, operand: Array | None, x: Array, inner: list[int]
 ) -> tuple[Array | None, bool]:
-    """A value for each of a row's, in its order, and whether it had to be made in this run; constants are kept."""
+    """A value for each of a row's, in its order, or for the first ones where they repeat, and whether it had to be made
+    in this run; constants are kept."""
     if operand is None:
         return None, False
     key = (index, tuple(inner), x.shape, x.dtype)
     if (kept := call.state.get(key)) is not None:
         return kept, False
+    own = (1,) * (x.ndim - operand.ndim) + operand.shape
+    while len(inner) > 1 and own[inner[0]] == 1 and prod(x.shape[axis] for axis in inner[1:]) >= LEAST_PERIOD:
+        inner = inner[1:]
     sizes = [x.shape[axis] if axis in inner else 1 for axis in range(x.ndim)]
     outer = [axis for axis in range(x.ndim) if axis not in inner]
     spread: Any = np.broadcast_to(operand, sizes).transpose([*outer, *inner]).reshape(-1)
