@@ -31,7 +31,7 @@ enum fc_compute {
 /* From FC_FUNCTIONS on: those of kernels/functions.h, a line of values at a time. */
 enum fc_activation {
     FC_LINEAR, FC_RELU, FC_RELU6, FC_LEAKY_RELU, FC_HARDSWISH, FC_SILU, FC_SIGMOID, FC_TANH, FC_GELU, FC_GELU_TANH,
-    FC_FUNCTIONS = FC_SILU
+    FC_FUNCTIONS = FC_HARDSWISH
 };
 
 /* FC_FILL + n: padded with the integer n >= -32768, which is not skipped. */
