@@ -87,6 +87,7 @@ class Direct:
         blockings: Sequence[object],
         in_place: Sequence[object | None],
         transposed: bool,
+        line: Direct | None = None,
     ) -> None: ...
     def alone(self, i: int) -> Direct: ...
     def blocking(
