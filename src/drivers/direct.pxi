@@ -488,7 +488,7 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
     cdef const fc_kernels* kernels = p.kernels
     cdef size chunk = task // direct_tiles(p)
     cdef Held* held = <Held*>scratch
-    cdef size panel, last, first, count, vectors, width, i, laid
+    cdef size panel, last, first, count, vectors, width, filled, i, laid
     cdef size writes = p.y.n[0] * volume(p.extent) * p.groups * p.outputs * kernels.size
     cdef Met met
     cdef Tile t
@@ -527,13 +527,18 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
         count = min(p.width, p.outputs - first)
         vectors = (count + kernels.lanes - 1) // kernels.lanes
         width = vectors * kernels.lanes
+        filled = width
+        if not p.long_ and p.merged == p.outputs:   # else all of the panel is read again
+            vectors = tile_vectors(kernels, count)
+            if vectors > FC_MAX_VECTORS:
+                filled -= kernels.lanes // 2
         b = direct_panel(p, scratch, t.group, panel, &finite)
         skip = not finite and p.mode == FC_ZEROS
         first += t.group * p.outputs
         to = tile_origin(&p.y, &t, first)
         residual = tile_origin(&p.residual, &t, first) if p.has_residual and not to_bytes else NULL
         # a full panel of a channels-last output of the computing type is summed where it will lie
-        in_output = (not to_bytes and width == count and p.merged == p.outputs and p.y_code == kernels.sum
+        in_output = (not to_bytes and filled == count and p.merged == p.outputs and p.y_code == kernels.sum
                      and not p.long_ and in_elements(&p.y, to, kernels.size)
                      and (residual == NULL or in_elements(&p.residual, residual, kernels.size))
                      and (t.images == 1 or (p.y.s[0] % kernels.size == 0

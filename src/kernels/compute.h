@@ -19,8 +19,13 @@ typedef T NAME(vec) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeo
 #define WEIGHTS T
 #define STEP_WEIGHTS(panel, j, step) (*(const NAME(vec) *)((panel) + (j) * LANES))
 #define TILE_K 1
+#if defined(WITH_HALF) && defined(__AVX512F__) /* half of the time where these vectors go through the processor in two parts */
+typedef T NAME(half) __attribute__((vector_size(LANES / 2 * sizeof(T)), aligned(sizeof(T)), may_alias));
+#define HALF NAME(half)
+#endif
 #include "register_tile.h"
 #include "tiles.h"
+#undef HALF
 
 /* ---- packing ----------------------------------------------------------------------------------------------- */
 
