@@ -160,8 +160,8 @@ cdef extern from "fastconv.h" nogil:
         int tile_k
         int lanes
         int vectors
-        int rows[FC_MAX_VECTORS + 1]
-        fc_micro_kernel micro[FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1]
+        int rows[2 * FC_MAX_VECTORS + 1]
+        fc_micro_kernel micro[2 * FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1]
         fc_pack pack[FC_DTYPES]
         fc_pack_panel pack_panel[FC_DTYPES]
         fc_widen widen

@@ -31,7 +31,7 @@ enum fc_compute {
 /* From FC_FUNCTIONS on: those of kernels/functions.h, a line of values at a time. */
 enum fc_activation {
     FC_LINEAR, FC_RELU, FC_RELU6, FC_LEAKY_RELU, FC_HARDSWISH, FC_SILU, FC_SIGMOID, FC_TANH, FC_GELU, FC_GELU_TANH,
-    FC_FUNCTIONS = FC_SILU
+    FC_FUNCTIONS = FC_HARDSWISH
 };
 
 /* FC_FILL + n: padded with the integer n >= -32768, which is not skipped. */
@@ -232,8 +232,10 @@ typedef struct {
     int tile_k;
     int lanes;       /* sums of a vector */
     int vectors;     /* vectors of a full panel */
-    int rows[FC_MAX_VECTORS + 1];  /* most rows of a register tile that is so many vectors wide */
-    fc_micro_kernel micro[FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1];
+    /* Most rows of a register tile that is so many vectors wide or, FC_MAX_VECTORS more, whose last vector counts but by
+       half (0 where there are none), and what computes it. */
+    int rows[2 * FC_MAX_VECTORS + 1];
+    fc_micro_kernel micro[2 * FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1];
     fc_pack pack[FC_DTYPES];
     fc_pack_panel pack_panel[FC_DTYPES];
     fc_widen widen;  /* of packed weights that are no sums' type */

@@ -35,6 +35,25 @@ static inline void fc_move_runs(const fc_plane *p, char *to, const char *from) {
 }
 #undef FC_RUNS
 
+/* to = a[0], b[0], a[1], b[1] ... */
+#define FC_INTERLEAVE(T)                                                                                             \
+    {                                                                                                                \
+        const T *x = a, *y = b;                                                                                      \
+        T *z = to;                                                                                                   \
+        for (ptrdiff_t i = 0; i < count; i++) z[2 * i] = x[i], z[2 * i + 1] = y[i];                                  \
+        return;                                                                                                      \
+    }
+static inline void fc_interleave(ptrdiff_t item, void *restrict to, const void *restrict a, const void *restrict b,
+                                 ptrdiff_t count) {
+    switch (item) {
+    case 1: FC_INTERLEAVE(uint8_t)
+    case 2: FC_INTERLEAVE(uint16_t)
+    case 4: FC_INTERLEAVE(uint32_t)
+    default: FC_INTERLEAVE(uint64_t)
+    }
+}
+#undef FC_INTERLEAVE
+
 /* The rest, in blocks that keep both sides in the first level where one of them goes across. */
 #define FC_MOVE(T)                                                                                                   \
     static inline void fc_move_##T(const fc_plane *p, char *to, const char *from) {                                  \

@@ -25,7 +25,7 @@ from .operators import INTERNAL
 from .operators.convolution import PADDING_MODES
 from .quantisation import raise_dequantised
 from .rewriter import Rewriter
-from .spelled import RULES, bounds
+from .spelled import RULES, bounds, interleaved
 
 FLOATS: Final = ("float32", "float64")
 FUSED: Final = {
@@ -38,7 +38,7 @@ def fuse(graph: Graph) -> None:
     """Apply the rules, in an order in which each makes way for the next."""
     rewriter = Rewriter(graph)
     raise_dequantised(rewriter)
-    for rule in (*RULES, _pad, _dense, _bias, _affine, _activation, _residual, _activation, _pooled):
+    for rule in (*RULES, interleaved, _pad, _dense, _bias, _affine, _activation, _residual, _activation, _pooled):
         rewriter.apply(rule)
     link(rewriter)
     rewriter.finish()

@@ -1,7 +1,7 @@
 """Functions that a file spells out in small operators become one node again, as exporters write them.
 
 HardSwish, SiLU, Mish, GELU in both forms and Softmax; LayerNormalization and RMSNormalization over any axes, with the
-factor and the sum behind them, and GroupNormalization as PyTorch writes it.
+factor and the sum behind them, and GroupNormalization as PyTorch writes it. So does the shuffle of joined channels.
 """
 
 from __future__ import annotations
@@ -354,6 +354,34 @@ def grouped(rewriter: Rewriter, node: Node) -> bool:
     if given is not None:
         attributes["shape"] = given.ravel().tolist()  # nearly always that of x; the run looks
     return become(rewriter, node, "Grouped", [before.inputs[0]], [inner, before], attributes)
+
+
+# ---- moves -----------------------------------------------------------------------------------------------------------
+
+
+def interleaved(rewriter: Rewriter, node: Node) -> bool:
+    """Two values joined along the channels, whose halves then take turns: ShuffleNet's shuffle, in one pass."""
+    if node.op_type != "Reshape" or node.domain:
+        return False
+    turned = _made_by(rewriter, node.inputs[0], "Transpose")
+    before = None if turned is None else _made_by(rewriter, turned.inputs[0], "Reshape")
+    joined = None if before is None else _made_by(rewriter, before.inputs[0], "Concat")
+    if turned is None or before is None or joined is None or turned.attributes.get("perm") != [0, 2, 1, 3, 4]:
+        return False
+    if len(joined.inputs) != 2 or joined.attributes.get("axis") not in (1, -3):
+        return False
+    grouped, shape = _sizes(rewriter, before), _sizes(rewriter, node)
+    if grouped is None or shape is None or len(grouped) != 5 or len(shape) != 4 or grouped[1] != 2:
+        return False
+    attributes = {"grouped": grouped, "shape": shape}
+    return become(rewriter, node, "Interleave", list(joined.inputs), [turned, before, joined], attributes)
+
+
+def _sizes(rewriter: Rewriter, reshape: Node) -> list[int] | None:
+    """The new shape of a Reshape, all of it numbers but perhaps the batch."""
+    given = rewriter.constants.get(reshape.input(1))
+    sizes = None if given is None else [int(size) for size in given.ravel()]
+    return sizes if sizes and min(sizes[1:], default=0) > 0 and (sizes[0] > 0 or sizes[0] == -1) else None
 
 
 RULES: Final = (small_activations, gelu, softmax, standardised, grouped, scaled)

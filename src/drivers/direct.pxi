@@ -113,7 +113,7 @@ cdef enum:
 cdef class Direct(Program):
     """A convolution as passes of the direct driver, which each write their phase of the output.
 
-    Direct(codes, extent, passes, blockings, in_place, transposed), of which it reads
+    Direct(codes, extent, passes, blockings, in_place, transposed, line), of which it reads
 
     codes       `compute`, `input`, `weight`, `result`
     extent      `groups`, `channels` and `outputs` of one group (the reduction, and the width of the panels), `size` of the
@@ -129,7 +129,10 @@ cdef class Direct(Program):
     in_place    for every pass None or, where its one tap lies inside the input, the blocking to take instead where the
                 array can be read as it lies
     transposed  the weights' first axis is the reduction
+    line        None or, where every output is of the pixel that lies where it does, the same of images as lines of all
+                their pixels: tiles end anywhere, which shares small images out evenly
     """
+    cdef Direct line
     cdef DirectPass* passes         # zeros at first, as every C attribute: what was not allocated is freed as NULL
     cdef DirectPass* alternatives   # that read the input in place; without kernels where there is none
     cdef size count
@@ -137,8 +140,9 @@ cdef class Direct(Program):
     cdef size few_taps_bytes
     cdef object made_of
 
-    def __init__(self, codes, extent, passes, blockings, in_place, bint transposed):
+    def __init__(self, codes, extent, passes, blockings, in_place, bint transposed, Direct line=None):
         cdef size i
+        self.line = line
         self.compute_with(codes)
         self.made_of = codes, extent, tuple(passes), tuple(blockings), tuple(in_place)
         self.transposed, self.capped = transposed, extent.capped
@@ -193,6 +197,8 @@ cdef class Direct(Program):
         cdef const DirectPass* p = self.chosen(i, lies)
         cdef size k
         cdef int axis
+        if lies and self.line is not None:
+            return self.line.blocking(i, True)
         tasks = p.tiles[0] * p.tiles[1] * p.tiles[2] * p.groups * p.panel_chunks
         edges = tuple([tuple([p.edge[axis][k] for k in range(p.tiles[axis] + 1)]) for axis in range(3)])
         return p.source, p.images, edges, p.kc, tasks
@@ -230,6 +236,8 @@ cdef class Direct(Program):
         """Scratch of one thread: with weights packed before, or with room for a panel that it packs."""
         cdef DirectPass p
         cdef size i, most = 0
+        if lies and self.line is not None:
+            most = self.line.scratch_bytes(packed, True)
         for i in range(self.count):
             p = self.chosen(i, lies)[0]
             p.weights.packed = <const char*>p.places if packed else NULL  # whether there are any is all that counts
@@ -249,6 +257,7 @@ cdef class Direct(Program):
         cdef fc_byte_sum* byte_sum = NULL
         cdef unsigned char* byte_table = NULL
         cdef DirectPass* p
+        cdef Direct of_ = self
         cdef size i, count = self.count
         work.activation(x, &vx, False, channels_last)
         work.activation(y, &vy, True, channels_last)
@@ -271,12 +280,19 @@ cdef class Direct(Program):
             work.view(bias, &vb, False)
         if count == 0 or elements(&vy) == 0:
             return work
-        work.keep = self
+        if (self.line is not None and direct_usable(self.kernels, &vx, self.input, self.passes[0].groups)
+                and is_line(&vx) and is_line(&vy) and (residual is None or is_line(&vr))):
+            of_ = self.line
+            as_line(&vx)
+            as_line(&vy)
+            if residual is not None:
+                as_line(&vr)
+        work.keep = of_
         run = <DirectRun*>work.own(sizeof(DirectRun) + count * sizeof(DirectPass))
         run.passes, run.count = <DirectPass*>(run + 1), count
         for i in range(count):
             p = &run.passes[i]
-            p[0] = self.chosen(i, direct_usable(self.kernels, &vx, self.input, self.passes[i].groups))[0]
+            p[0] = of_.chosen(i, direct_usable(self.kernels, &vx, self.input, of_.passes[i].groups))[0]
             p.x, p.activation, p.bias = vx, activation, vb.p
             p.requantise, p.multiplier = requantise, <const float*>vm.p
             p.byte_sum, p.byte_table, p.byte_kernels = byte_sum, byte_table, isa.bytes
@@ -293,11 +309,11 @@ cdef class Direct(Program):
                 direct_phase(p, &p.residual, &vr)
                 work.place(&p.residual.p)
             self.bind_pass(p, &vw, packed, i, work)
-        if self.planes() and planes_usable(run.passes):
+        if of_.planes() and planes_usable(run.passes):
             planes_work(work, run.passes, threads)
         elif count == 1 and few_usable(run.passes):
             few_work(work, run.passes, threads)
-        elif self.few_taps_bytes and few_taps_usable(run):
+        elif of_.few_taps_bytes and few_taps_usable(run):
             few_taps_work(work, run, threads)
         else:
             direct_work(work, run, threads)
@@ -422,6 +438,17 @@ cdef bint direct_usable(const fc_kernels* kernels, const View* x, int code, size
             and x.s[2] % unit == 0 and x.s[3] % unit == 0 and x.s[4] % unit == 0 and <size>x.p % unit == 0)
 
 
+cdef inline bint is_line(const View* array) noexcept nogil:
+    """Whether the rows of an image follow each other, and its planes."""
+    return ((array.n[2] == 1 or array.s[2] == array.n[3] * array.s[3])
+            and (array.n[4] == 1 or array.s[4] == array.n[2] * array.n[3] * array.s[3]))
+
+
+cdef inline void as_line(View* array) noexcept nogil:
+    array.n[3] *= array.n[4] * array.n[2]
+    array.n[4] = array.n[2] = 1
+
+
 cdef int direct_work(Work work, DirectRun* run, int threads) except -1:
     """All passes as one list of tasks."""
     cdef DirectPass* passes = run.passes
@@ -462,7 +489,7 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
     cdef const fc_kernels* kernels = p.kernels
     cdef size chunk = task // direct_tiles(p)
     cdef Held* held = <Held*>scratch
-    cdef size panel, last, first, count, vectors, width, i, laid
+    cdef size panel, last, first, count, vectors, width, filled, i, laid
     cdef size writes = p.y.n[0] * volume(p.extent) * p.groups * p.outputs * kernels.size
     cdef Met met
     cdef Tile t
@@ -501,13 +528,18 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
         count = min(p.width, p.outputs - first)
         vectors = (count + kernels.lanes - 1) // kernels.lanes
         width = vectors * kernels.lanes
+        filled = width
+        if not p.long_ and p.merged == p.outputs:   # else all of the panel is read again
+            vectors = tile_vectors(kernels, count)
+            if vectors > FC_MAX_VECTORS:
+                filled -= kernels.lanes // 2
         b = direct_panel(p, scratch, t.group, panel, &finite)
         skip = not finite and p.mode == FC_ZEROS
         first += t.group * p.outputs
         to = tile_origin(&p.y, &t, first)
         residual = tile_origin(&p.residual, &t, first) if p.has_residual and not to_bytes else NULL
         # a full panel of a channels-last output of the computing type is summed where it will lie
-        in_output = (not to_bytes and width == count and p.merged == p.outputs and p.y_code == kernels.sum
+        in_output = (not to_bytes and filled == count and p.merged == p.outputs and p.y_code == kernels.sum
                      and not p.long_ and in_elements(&p.y, to, kernels.size)
                      and (residual == NULL or in_elements(&p.residual, residual, kernels.size))
                      and (t.images == 1 or (p.y.s[0] % kernels.size == 0

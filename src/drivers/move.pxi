@@ -267,6 +267,63 @@ CASTS = {
     ("int32", "int64"): (FC_I32_I64, 4, 8), ("int64", "int32"): (FC_I64_I32, 8, 4),
 }
 
+cdef extern from "moves.h" nogil:
+    void fc_interleave(size item, void* to, const void* a, const void* b, size count)
+
+cdef struct Interleave:
+    View y, a, b
+    size item, tasks
+
+
+def interleave(out, a, b, int threads):
+    """out (N, H, W, 2 C) = the channels of a and b (N, H, W, C) in turns. Channels lie side by side, in elements of one, two,
+    four or eight bytes."""
+    cdef Work work = Work()
+    cdef Interleave* job = <Interleave*>work.own(sizeof(Interleave))
+    cdef int i
+    work.activation(out, &job.y, True, True)
+    work.activation(a, &job.a, False, True)
+    work.activation(b, &job.b, False, True)
+    job.item = work.buffers[0].itemsize
+    for i in range(5):
+        if job.a.n[i] != job.b.n[i] or job.y.n[i] != job.a.n[i] * (2 if i == 1 else 1):
+            raise ValueError("arrays of other shapes")
+    if (job.item not in (1, 2, 4, 8) or work.buffers[1].itemsize != job.item or work.buffers[2].itemsize != job.item
+            or job.y.s[1] != job.item or (job.a.n[1] > 1 and (job.a.s[1] != job.item or job.b.s[1] != job.item))):
+        raise ValueError("arrays that do not lie as they should")
+    work.place(&job.y.p)
+    work.place(&job.a.p)
+    work.place(&job.b.p)
+    job.tasks = min(job.y.n[0] * job.y.n[4] * job.y.n[2], max(<size>1, elements(&job.y) * job.item // MOVE_BYTES))
+    work.task, work.job, work.even, work.tasks = interleave_task, job, True, job.tasks
+    work.team(threads)
+    work.run()
+
+
+cdef void interleave_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
+    """Some rows, pixel by pixel or, where pixels follow each other, at once."""
+    cdef const Interleave* job = <const Interleave*>job_
+    cdef const View* y = &job.y
+    cdef size rows = y.n[0] * y.n[4] * y.n[2], row = rows * task // job.tasks, end = rows * (task + 1) // job.tasks
+    cdef size image, plane, line, pixel, together = 1, channels = job.a.n[1]
+    if (y.s[3] == 2 * channels * job.item and job.a.s[3] == channels * job.item and job.b.s[3] == channels * job.item):
+        together = y.n[3]
+    for row in range(row, end):
+        if fc_interrupted(watch):
+            return
+        line, plane, image = row % y.n[2], row // y.n[2] % y.n[4], row // (y.n[2] * y.n[4])
+        pixel = 0
+        while pixel < y.n[3]:
+            fc_interleave(job.item, y.p + interleaved_at(y, image, plane, line, pixel),
+                          job.a.p + interleaved_at(&job.a, image, plane, line, pixel),
+                          job.b.p + interleaved_at(&job.b, image, plane, line, pixel), together * channels)
+            pixel += together
+
+
+cdef inline size interleaved_at(const View* x, size image, size plane, size line, size pixel) noexcept nogil:
+    return image * x.s[0] + plane * x.s[4] + line * x.s[2] + pixel * x.s[3]
+
+
 cdef struct Cast:
     View x, y
     int code

@@ -17,7 +17,8 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
                        size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,
                        const Ends* ends, bint first, bint last) noexcept nogil:
     """All pixels of the tile for one block of the reduction, the `first` or the `last` or one that adds to what is in c,
-    in register tiles as equal as can be. They share out the fetching of as many weights as these, behind them in memory:
+    in register tiles as equal as can be; `vectors` as `tile_vectors` says. They share out the fetching of as many weights as
+    these, behind them in memory:
     packed weights are read from one end to the other."""
     cdef size begin, end, line = width * kernels.weight_size
     cdef fc_product product
@@ -37,6 +38,15 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
     product.ahead = b + end * line
     product.ahead_step = min(<size>64, line // register_tiles(kernels, vectors, pixels))  # a cache line each at most
     run_product(kernels, &product, vectors, pixels, end - begin)
+
+
+cdef inline size tile_vectors(const fc_kernels* kernels, size columns) noexcept nogil:
+    """The vectors of a register tile for so many columns, by which its kernels are found: as many as hold them, and a
+    number of its own where half of the last one would do."""
+    cdef size vectors = (columns + kernels.lanes - 1) // kernels.lanes
+    if 2 * (vectors * kernels.lanes - columns) >= kernels.lanes and kernels.rows[FC_MAX_VECTORS + vectors] > 0:
+        return FC_MAX_VECTORS + vectors
+    return vectors
 
 
 cdef inline size register_tiles(const fc_kernels* kernels, size vectors, size rows) noexcept nogil:

@@ -19,8 +19,13 @@ typedef T NAME(vec) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeo
 #define WEIGHTS T
 #define STEP_WEIGHTS(panel, j, step) (*(const NAME(vec) *)((panel) + (j) * LANES))
 #define TILE_K 1
+#if defined(WITH_HALF) && defined(__AVX512F__) /* half of the time where these vectors go through the processor in two parts */
+typedef T NAME(half) __attribute__((vector_size(LANES / 2 * sizeof(T)), aligned(sizeof(T)), may_alias));
+#define HALF NAME(half)
+#endif
 #include "register_tile.h"
 #include "tiles.h"
+#undef HALF
 
 /* ---- packing ----------------------------------------------------------------------------------------------- */
 
@@ -182,7 +187,6 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
     case FC_RELU: return v < 0 ? 0 : v;
     case FC_RELU6: return v < 0 ? 0 : v > 6 ? 6 : v;
     case FC_LEAKY_RELU: return v < 0 ? v * (T)0.01 : v;
-    case FC_HARDSWISH: return v * ((v + 3 < 0 ? 0 : v + 3 > 6 ? 6 : v + 3) / 6);
     default: return v;
     }
 }
@@ -262,28 +266,38 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
         S_STORE_COLUMNS(suffix, S, READ, WRITE,                                                                      \
                         for (int i = 0; i < LANES; i++) line[i] = NAME(activate)(line[i], activation))
 
-/* Functions of functions.h: a line of values at a time, as many as whole vectors of them serve well. */
+/* Functions of functions.h: where the values lie if nothing else is done to them, else in lines of several pixels, as many
+   as whole vectors of them serve well. */
 #if IS_FLOAT
 enum { NAME(MAPPED) = 256 };
-#define S_STORE_MAPPED(suffix, S, READ, WRITE)                                                                      \
-    if (in_lines)                                                                                                    \
-        for (ptrdiff_t p = 0; p < pixels; p++)                                                                       \
-            for (ptrdiff_t c = 0; c < channels; c += NAME(MAPPED)) {                                                 \
-                const T *in = (const T *)src + p * lds + c;                                                          \
-                NAME(src_##suffix) *to = (NAME(src_##suffix) *)(dst + p * pixel_stride) + c;                         \
-                const NAME(src_##suffix) *add =                                                                      \
-                    (const NAME(src_##suffix) *)(residual + p * residual_pixel_stride) + c;                          \
-                const ptrdiff_t most = channels - c < NAME(MAPPED) ? channels - c : NAME(MAPPED);                    \
-                T line[NAME(MAPPED)];                                                                                \
-                if (bias)                                                                                            \
-                    for (ptrdiff_t i = 0; i < most; i++) line[i] = in[i] + shift[c + i];                             \
-                else                                                                                                 \
-                    memcpy(line, in, most * sizeof(T));                                                              \
-                if (residual)                                                                                        \
-                    for (ptrdiff_t i = 0; i < most; i++) line[i] += READ(add[i]);                                    \
-                NAME(map)(function_of[activation], 0, line, most);                                                   \
-                for (ptrdiff_t i = 0; i < most; i++) to[i] = (S)WRITE(line[i]);                                      \
+#define S_STORE_MAPPED(suffix, S, READ, WRITE)                                                                       \
+    if (in_lines && src == dst && !bias && !residual && pixel_stride == lds * (ptrdiff_t)sizeof(T))                  \
+        NAME(map_rows)(function_of[activation], 0, (T *)dst, lds, pixels, channels);                                 \
+    else if (in_lines)                                                                                               \
+        for (ptrdiff_t c = 0; c < channels; c += NAME(MAPPED)) {                                                     \
+            const ptrdiff_t most = channels - c < NAME(MAPPED) ? channels - c : NAME(MAPPED);                        \
+            for (ptrdiff_t p = 0, n; p < pixels; p += n) {                                                           \
+                T line[NAME(MAPPED)], *at = line;                                                                    \
+                n = pixels - p < NAME(MAPPED) / most ? pixels - p : NAME(MAPPED) / most;                             \
+                for (ptrdiff_t q = p; q < p + n; q++, at += most) {                                                  \
+                    const T *in = (const T *)src + q * lds + c;                                                      \
+                    const NAME(src_##suffix) *add =                                                                  \
+                        (const NAME(src_##suffix) *)(residual + q * residual_pixel_stride) + c;                      \
+                    if (bias)                                                                                        \
+                        for (ptrdiff_t i = 0; i < most; i++) at[i] = in[i] + shift[c + i];                           \
+                    else                                                                                             \
+                        for (ptrdiff_t i = 0; i < most; i++) at[i] = in[i];                                          \
+                    if (residual)                                                                                    \
+                        for (ptrdiff_t i = 0; i < most; i++) at[i] += READ(add[i]);                                  \
+                }                                                                                                    \
+                NAME(map)(function_of[activation], 0, line, n * most);                                               \
+                at = line;                                                                                           \
+                for (ptrdiff_t q = p; q < p + n; q++, at += most) {                                                  \
+                    NAME(src_##suffix) *to = (NAME(src_##suffix) *)(dst + q * pixel_stride) + c;                     \
+                    for (ptrdiff_t i = 0; i < most; i++) to[i] = (S)WRITE(at[i]);                                    \
+                }                                                                                                    \
             }                                                                                                        \
+        }                                                                                                            \
     else                                                                                                             \
         S_STORE_COLUMNS(suffix, S, READ, WRITE, NAME(map)(function_of[activation], 0, line, LANES))
 #define S_ACTIVATE_LINE(values, count)                                                                               \
@@ -320,8 +334,6 @@ enum { NAME(MAPPED) = 256 };
 #define S_STORE_OTHERS(suffix, S, READ, WRITE)                                                                       \
     if (activation == FC_RELU6) {                                                                                    \
         S_STORE_AS(suffix, S, READ, WRITE, FC_RELU6)                                                                 \
-    } else if (activation == FC_HARDSWISH) {                                                                         \
-        S_STORE_AS(suffix, S, READ, WRITE, FC_HARDSWISH)                                                             \
     } else if (activation == FC_LEAKY_RELU) {                                                                        \
         S_STORE_AS(suffix, S, READ, WRITE, FC_LEAKY_RELU)                                                            \
     } else {                                                                                                         \

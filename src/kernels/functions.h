@@ -10,7 +10,7 @@
 #define FASTCONV_FUNCTIONS_H
 /* The functions that are activations of convolutions. */
 static const unsigned char function_of[] = {
-    [FC_SILU] = FC_EW_SILU, [FC_SIGMOID] = FC_EW_SIGMOID, [FC_TANH] = FC_EW_TANH, [FC_GELU] = FC_EW_GELU,
+    [FC_HARDSWISH] = FC_EW_HARDSWISH, [FC_SILU] = FC_EW_SILU, [FC_SIGMOID] = FC_EW_SIGMOID, [FC_TANH] = FC_EW_TANH, [FC_GELU] = FC_EW_GELU,
     [FC_GELU_TANH] = FC_EW_GELU_TANH,
 };
 #endif
@@ -49,6 +49,9 @@ static const unsigned char function_of[] = {
 #define LEAST_EXPONENT -746.0
 #define MOST_EXPONENT 710.0
 #define ALL_LOST -40.0
+#define ALL_ONE 40.0
+#define LARGER LARGER_double
+#define SMALLER SMALLER_double
 #define ERF_MIDDLE 3.5
 #define ERF_END 6.0
 #define NORMAL_FROM 0x1p-1022
@@ -56,8 +59,8 @@ static const unsigned char function_of[] = {
 #define COPY_SIGN copysign
 #define MAGNITUDE fabs
 #else
-#define EXP_TERMS(FIRST, X) FIRST(0.000198412698) X(0.00138888889) X(0.00833333333) X(0.0416666667)                  \
-    X(0.166666667) X(0.5)
+#define EXP_TERMS(FIRST, X) FIRST(0.0013814539988) X(0.0083687451164) X(0.041668390787) X(0.16666520399)              \
+    X(0.49999993432)
 #define TANH_TERMS(FIRST, X) FIRST(0.00237076564) X(-0.0084100708) X(0.021788322) X(-0.0539615518)                   \
     X(0.133333129) X(-0.333333332)
 #define ERF_TERMS(FIRST, X) FIRST(-9.66704457e-06) X(0.00011265959) X(-0.000848408041) X(0.00522103181)              \
@@ -74,6 +77,9 @@ static const unsigned char function_of[] = {
 #define LEAST_EXPONENT -104.0f /* of exp: zero from here down, infinity from the next up */
 #define MOST_EXPONENT 89.0f
 #define ALL_LOST -20.0f /* exp(x) - 1 is -1 */
+#define ALL_ONE 40.0f   /* sigmoid is 1 */
+#define LARGER LARGER_float
+#define SMALLER SMALLER_float
 #define ERF_MIDDLE 2.5f /* of the interval [1, ERF_END] on which the polynomial is erfc */
 #define ERF_END 4.0f
 #define NORMAL_FROM 0x1p-126f
@@ -152,9 +158,39 @@ INLINE FN(exp_minus_1)(T x) { /* of x <= 0 */
     return p * scale + (scale - 1);
 }
 
-INLINE FN(sigmoid)(T x) { /* exp(x) / (1 + exp(x)) below zero: nothing overflows or is lost */
-    const T e = FN(exp_below)(-MAGNITUDE(x)), sum = 1 + e, found = (x < 0 ? e : 1) / sum;
-    return found - found * (e - (sum - 1)); /* what the sum lost: up to a unit of a small e */
+/* Whole vectors at a time, what costs most in nets. */
+typedef T FN(vector) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
+typedef BITS FN(vector_bits) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
+#define VECTOR static inline __attribute__((always_inline)) FN(vector)
+
+VECTOR FN(between)(T least, T most, FN(vector) x) {
+    return SMALLER((FN(vector)){0} + most, LARGER((FN(vector)){0} + least, x));
+}
+
+/* s / (s + q), s = 2^k and q = exp(k ln 2 - x) with k the nearest to x / ln 2; both are held MADE_NORMAL powers of two higher,
+   where the least s that matters is a normal number. A small s joins q - 1, which is small, too: 1 + s would lose it. */
+#define SCALE (T)((BITS)1 << MADE_NORMAL)
+#define FIRST_TERM(c) FN(vector) p = (FN(vector)){0} + (T)(c) * SCALE;
+#define TERM(c) p = p * r + (T)(c) * SCALE;
+VECTOR FN(sigmoid)(FN(vector) x) {
+    const FN(vector) within = FN(between)(LEAST_EXPONENT, ALL_ONE, x);
+    const FN(vector) whole = within * (T)1.4426950408889634 + SHIFTER, k = whole - SHIFTER;
+    const FN(vector) r = (k * LN2_HIGH - within) + k * LN2_LOW;
+    const BITS higher = ((BITS)-1 >> (MANTISSA_BITS + 2)) + MADE_NORMAL;
+    const FN(vector) s = (FN(vector))(((FN(vector_bits))whole + higher) << MANTISSA_BITS);
+    EXP_TERMS(FIRST_TERM, TERM)
+    p = p * r + SCALE;
+    return s / ((p * r + s) + SCALE);
+}
+#undef FIRST_TERM
+#undef TERM
+#undef SCALE
+
+VECTOR FN(hardswish)(FN(vector) x) { return x * (FN(between)(0, 6, x + 3) * (1 / (T)6)); }
+
+/* x (1 + tanh(u)) / 2 = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3) */
+VECTOR FN(gelu_tanh)(FN(vector) x) {
+    return x * FN(sigmoid)(x * ((T)1.5957691216057308 + (T)0.071354816272600250 * (x * x)));
 }
 
 INLINE FN(tanh)(T x) {
@@ -191,11 +227,6 @@ INLINE FN(log)(T x) {
 
 INLINE FN(gelu)(T x) { return x * (T)0.5 * (1 + FN(erf)(x * (T)0.70710678118654752)); }
 
-/* x (1 + tanh(u)) / 2 = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3) */
-INLINE FN(gelu_tanh)(T x) {
-    return x * FN(sigmoid)(x * ((T)1.5957691216057308 + (T)0.071354816272600250 * (x * x)));
-}
-
 INLINE FN(softplus)(T x) { return (x > 0 ? x : 0) + FN(log_1_plus)(FN(exp_below)(-MAGNITUDE(x))); }
 
 /* x tanh(log(1 + e)) = x n / (n + 2), n = e (e + 2), e = exp(x) */
@@ -205,24 +236,33 @@ INLINE FN(mish)(T x) {
 }
 
 #define EACH(...)                                                                                                    \
-    for (ptrdiff_t i = 0; i < count; i++) {                                                                          \
-        const T v = values[i];                                                                                       \
-        values[i] = __VA_ARGS__;                                                                                     \
-    }                                                                                                                \
+    for (ptrdiff_t row = 0; row < rows; row++, values += ld)                                                         \
+        for (ptrdiff_t i = 0; i < count; i++) {                                                                      \
+            const T v = values[i];                                                                                   \
+            values[i] = __VA_ARGS__;                                                                                 \
+        }                                                                                                            \
+    break
+#define EACH_VECTOR(...)                                                                                             \
+    for (ptrdiff_t row = 0; row < rows; row++, values += ld)                                                         \
+        for (ptrdiff_t i = 0; i < count; i += LANES) {                                                               \
+            const FN(vector) v = *(const FN(vector) *)(values + i);                                                  \
+            *(FN(vector) *)(values + i) = __VA_ARGS__;                                                               \
+        }                                                                                                            \
     break
 
-/* A function (fc_elementwise) of so many whole vectors. */
-static void FN(map_vectors)(int code, T b, T *values, ptrdiff_t vectors) {
+/* A function (fc_elementwise) of so many whole vectors in each of the rows, which lie `ld` elements apart. */
+static __attribute__((noinline)) void FN(map_vectors)(int code, T b, T *values, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t vectors) {
     const ptrdiff_t count = vectors * LANES;
     switch (code) {
     case FC_EW_EXP: EACH(FN(exp)(v));
     case FC_EW_LOG: EACH(FN(log)(v));
     case FC_EW_ERF: EACH(FN(erf)(v));
     case FC_EW_TANH: EACH(FN(tanh)(v));
-    case FC_EW_SIGMOID: EACH(FN(sigmoid)(v));
-    case FC_EW_SILU: EACH(v * FN(sigmoid)(v));
+    case FC_EW_SIGMOID: EACH_VECTOR(FN(sigmoid)(v));
+    case FC_EW_SILU: EACH_VECTOR(v * FN(sigmoid)(v));
+    case FC_EW_HARDSWISH: EACH_VECTOR(FN(hardswish)(v));
     case FC_EW_GELU: EACH(FN(gelu)(v));
-    case FC_EW_GELU_TANH: EACH(FN(gelu_tanh)(v));
+    case FC_EW_GELU_TANH: EACH_VECTOR(FN(gelu_tanh)(v));
     case FC_EW_SOFTPLUS: EACH(FN(softplus)(v));
     case FC_EW_MISH: EACH(FN(mish)(v));
     case FC_EW_ELU: EACH(v < 0 ? b * FN(exp_minus_1)(v) : v);
@@ -231,20 +271,36 @@ static void FN(map_vectors)(int code, T b, T *values, ptrdiff_t vectors) {
     }
 }
 #undef EACH
+#undef EACH_VECTOR
 
-/* The same of any number of values. */
-static void FN(map)(int code, double number, T *values, ptrdiff_t count) {
+/* The same of any number of values in each row; those that fill no vector are done together. */
+static void FN(map_rows)(int code, double number, T *values, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t count) {
+    enum { TOGETHER = 8 * LANES };
+    if (ld == count) count *= rows, rows = 1;
     const ptrdiff_t whole = count / LANES, rest = count % LANES;
-    T last[LANES] = {0}, *at = values;
-    for (ptrdiff_t vectors = whole;; vectors = 1, at = last) { /* one call, so that one function is made */
-        if (vectors) FN(map_vectors)(code, (T)number, at, vectors);
-        if (at == last || !rest) break;
-        for (ptrdiff_t i = 0; i < rest; i++) last[i] = values[whole * LANES + i];
+    if (whole) FN(map_vectors)(code, (T)number, values, ld, rows, whole);
+    if (!rest) return;
+    for (ptrdiff_t row = 0, n; row < rows; row += n) {
+        T line[TOGETHER] = {0}, *tail = values + row * ld + whole * LANES;
+        n = rows - row < TOGETHER / rest ? rows - row : TOGETHER / rest;
+        for (ptrdiff_t i = 0; i < n; i++)
+            for (ptrdiff_t j = 0; j < rest; j++) line[i * rest + j] = tail[i * ld + j];
+        FN(map_vectors)(code, (T)number, line, 0, 1, (n * rest + LANES - 1) / LANES);
+        for (ptrdiff_t i = 0; i < n; i++)
+            for (ptrdiff_t j = 0; j < rest; j++) tail[i * ld + j] = line[i * rest + j];
     }
-    for (ptrdiff_t i = 0; i < rest; i++) values[whole * LANES + i] = last[i];
+}
+
+/* The same of a single row. */
+static void FN(map)(int code, double number, T *values, ptrdiff_t count) {
+    FN(map_rows)(code, number, values, count, 1, count);
 }
 
 #undef INLINE
+#undef VECTOR
+#undef LARGER
+#undef SMALLER
+#undef ALL_ONE
 #undef TANH_SMALL
 #undef ONE
 #undef EXP_TERMS

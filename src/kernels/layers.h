@@ -191,7 +191,6 @@ static void LAYER(elementwise)(void *values_, const fc_step *step, ptrdiff_t ste
         case FC_EW_ABS: EACH(LAYER_ABS(v));
         case FC_EW_NEGATE: EACH(-v);
         case FC_EW_ROUND: EACH(LAYER_ROUND(v));
-        case FC_EW_HARDSWISH: EACH(v * ((v + 3 < 0 ? 0 : v + 3 > 6 ? 6 : v + 3) / 6));
         case FC_EW_THRESHOLD: EACH_WITH(v > b ? v : 0);
         case FC_EW_SOFTSIGN: EACH(v / (1 + LAYER_ABS(v)));
         case FC_EW_CUBE: EACH(v * v * v);

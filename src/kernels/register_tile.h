@@ -1,5 +1,5 @@
 /* The register tile: c[i][:] = relu(sum over k of a[row_i + k] * b[k][:] + bias[:] + residual[i][:]),
-   NAME(tiles)(rows, vectors, product, tiles). Included where NAME, LANES and NAME(vec) are those of the sums, with
+   NAME(tiles)(rows, vectors, half, product, tiles), behind the vectors, where `half`, a half one of type HALF, if that is defined. Included where NAME, LANES and NAME(vec) are those of the sums, with
      SUM       element type of the sums, T unless said
      WEIGHTS   element type of packed weights
      TILE_K    steps of the reduction that lie side by side in them
@@ -21,6 +21,13 @@
 #define BEGINS_WITH_BIAS 1 /* it saves adding it */
 #else
 #define BEGINS_WITH_BIAS 0
+#endif
+
+#ifdef HALF
+#define WITH_HALF_VECTOR(...) if (half) UNROLL for (int i = 0; i < rows; i++) { __VA_ARGS__; }
+#define HALF_AT(qualifier, p) (*(qualifier HALF *)((p) + vectors * LANES))
+#else
+#define WITH_HALF_VECTOR(...)
 #endif
 
 /* NaN is not below 0 and passes through. */
@@ -48,7 +55,7 @@ static inline __attribute__((always_inline)) NAME(vec) NAME(at_most_six)(NAME(ve
 #define IN_MEMORY(x) __asm__ volatile("" : "+m"(x))
 #endif
 
-static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, const int vectors,
+static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, const int vectors, const int half,
                                                               const fc_product *product, ptrdiff_t tiles) {
     struct {
         fc_product of;
@@ -58,7 +65,7 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
     const char *ahead = product->ahead;
     fc_product *const p = &now.of;
     for (; now.tiles > 0; now.tiles--, p->a_row += rows, p->c_row += rows) {
-        if (vectors == 1) IN_MEMORY(now);
+        if (vectors + half == 1) IN_MEMORY(now);
         const INPUTS *const a = p->a;
         SUM *const c = p->c;
         NAME(vec) acc[FC_MAX_ROWS][FC_MAX_VECTORS];
@@ -68,16 +75,20 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
                 acc[i][j] = p->accumulate                  ? *(const NAME(vec) *)(c + p->c_row[i] + j * LANES)
                             : BEGINS_WITH_BIAS && p->bias ? *(const NAME(vec) *)((const SUM *)p->bias + j * LANES)
                                                           : (NAME(vec)){0};
+#ifdef HALF
+        HALF last[FC_MAX_ROWS];
+#endif
+        WITH_HALF_VECTOR(last[i] = p->accumulate ? HALF_AT(const, c + p->c_row[i]) : (HALF){0})
         UNROLL for (int i = 0; i < rows; i++) row[i] = a + p->a_row[i];
         if (vectors == VECTORS && p->fetch)
             UNROLL for (int i = 0; i < rows; i++)
                 UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(c + p->c_row[i] + j * LANES, 1, 3);
         for (now.segment = p->segment, now.segments = p->segments; now.segments > 0; now.segments--, now.segment++) {
-            if (vectors == 1) IN_MEMORY(now);
+            if (vectors + half == 1) IN_MEMORY(now);
             const WEIGHTS *panel = (const WEIGHTS *)p->b + now.segment->b * p->ldb;
             ptrdiff_t at = now.segment->a;
             for (ptrdiff_t k = now.segment->k; k > 0; k -= TILE_K, panel += TILE_K * p->ldb) {
-                if (vectors > 1) /* the loads of narrow tiles are as many as their multiply-adds */
+                if (vectors + half > 1) /* the loads of narrow tiles are as many as their multiply-adds */
                     UNROLL for (int step = 0; step < TILE_K; step++, ahead += p->ahead_step)
                         __builtin_prefetch(ahead, 0, 2);
 #ifdef MULTIPLY
@@ -102,16 +113,20 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
                         SUM x = row[i][at];
                         UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += x * w[j];
                     }
+                    WITH_HALF_VECTOR(last[i] += row[i][at] * HALF_AT(const, panel))
                 }
 #endif
             }
         }
-        if (vectors == 1) IN_MEMORY(now);
+        if (vectors + half == 1) IN_MEMORY(now);
         if (p->bias && (p->accumulate || !BEGINS_WITH_BIAS))
             UNROLL for (int j = 0; j < vectors; j++) {
                 NAME(vec) shift = *(const NAME(vec) *)((const SUM *)p->bias + j * LANES);
                 UNROLL for (int i = 0; i < rows; i++) acc[i][j] += shift;
             }
+        if (p->bias && (p->accumulate || !BEGINS_WITH_BIAS)) {
+            WITH_HALF_VECTOR(last[i] += HALF_AT(const, (const SUM *)p->bias))
+        }
 #ifdef PUT_BYTES
         if (p->requantise) {
             PUT_BYTES(rows, vectors, acc, p, p->out_row);
@@ -123,6 +138,7 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
             UNROLL for (int i = 0; i < rows; i++)
                 UNROLL for (int j = 0; j < vectors; j++)
                     acc[i][j] += *(const NAME(vec) *)((const SUM *)p->residual + p->residual_row[i] + j * LANES);
+            WITH_HALF_VECTOR(last[i] += HALF_AT(const, (const SUM *)p->residual + p->residual_row[i]))
             p->residual_row += rows;
         }
         if (p->relu)
@@ -133,6 +149,14 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
                 UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(at_most_six)(acc[i][j]);
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)((SUM *)p->c + p->c_row[i] + j * LANES) = acc[i][j];
+        if (p->relu) {
+            WITH_HALF_VECTOR(last[i] = (HALF)((__typeof__(last[i] < 0))last[i] & ~(last[i] < 0)))
+        }
+        if (p->relu == FC_RELU6) {
+            WITH_HALF_VECTOR(const HALF six = (HALF){0} + 6; const __typeof__(six < 0) above = last[i] > 6;
+                             last[i] = (HALF)(((__typeof__(above))last[i] & ~above) | ((__typeof__(above))six & above)))
+        }
+        WITH_HALF_VECTOR(HALF_AT(, (SUM *)p->c + p->c_row[i]) = last[i])
     }
 }
 #undef SUM
@@ -144,3 +168,5 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
 #undef MULTIPLY
 #undef PUT_BYTES
 #undef TILE_K
+#undef WITH_HALF_VECTOR
+#undef HALF_AT

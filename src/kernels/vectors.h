@@ -28,4 +28,37 @@
 #define UNROLL_WINDOW _Pragma("GCC unroll 20")
 #define INDEPENDENT _Pragma("GCC ivdep") /* no iteration reads what another writes */
 #endif
+
+/* The larger and the smaller of two vectors, the second where one of them is NaN: an instruction each on x86, which GCC does
+   not make of a comparison and a choice. */
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define LARGER_float _mm512_max_ps
+#define SMALLER_float _mm512_min_ps
+#define LARGER_double _mm512_max_pd
+#define SMALLER_double _mm512_min_pd
+#elif defined(__AVX__)
+#include <immintrin.h>
+#define LARGER_float _mm256_max_ps
+#define SMALLER_float _mm256_min_ps
+#define LARGER_double _mm256_max_pd
+#define SMALLER_double _mm256_min_pd
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+#define LARGER_float _mm_max_ps
+#define SMALLER_float _mm_min_ps
+#define LARGER_double _mm_max_pd
+#define SMALLER_double _mm_min_pd
+#else
+#define CHOSEN(a, relation, b)                                                                                       \
+    (__extension__({                                                                                                 \
+        __typeof__(a) a_ = (a), b_ = (b);                                                                            \
+        __typeof__(a_ relation b_) mask_ = a_ relation b_;                                                           \
+        (__typeof__(a_))(((__typeof__(mask_))a_ & mask_) | ((__typeof__(mask_))b_ & ~mask_));                        \
+    }))
+#define LARGER_float(a, b) CHOSEN(a, >, b)
+#define SMALLER_float(a, b) CHOSEN(a, <, b)
+#define LARGER_double LARGER_float
+#define SMALLER_double SMALLER_float
+#endif
 #endif

@@ -236,3 +236,22 @@ def test_einsum_is_that_of_numpy(equation: str, shapes: Any) -> None:
     call.begin(arrays)
     y = found.function(call, *arrays)
     np.testing.assert_allclose(y, np.einsum(equation, *arrays), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_channels_in_turns(dtype: Any, threads: int) -> None:
+    """Pixels that follow each other, and of a larger array; nothing behind them is written."""
+    a, b = (np.random.default_rng(at).integers(0, 99, (2, 40, 9, 37)).astype(dtype) for at in range(2))
+    wide, room = np.zeros((2, 40, 9, 50), dtype), np.full((2, 40, 9, 80), 7, dtype)
+    wide[..., 5:42] = a
+    for first in (a, wide[..., 5:42]):
+        for out in (np.empty((2, 40, 9, 74), dtype), room[..., :74]):
+            _native.interleave(out, first, b, threads)
+            np.testing.assert_array_equal(out[..., ::2], a)
+            np.testing.assert_array_equal(out[..., 1::2], b)
+    assert (room[..., 74:] == 7).all()
+    with pytest.raises(ValueError, match="other shapes"):
+        _native.interleave(room[..., :74], a[:1], b, 1)
+    with pytest.raises(ValueError, match="lie"):
+        _native.interleave(room[..., :74], a, np.repeat(b, 2, axis=-1)[..., ::2], 1)

@@ -197,3 +197,36 @@ def test_softmax_and_mish():
     assert found(nodes, (2, 5, 6, 7)) == ["Softmax"]
     nodes = [make("Softplus", ["x"], ["a"]), make("Tanh", ["a"], ["b"]), make("Mul", ["x", "b"], ["y"])]
     assert found(nodes, (2, 5, 6, 7)) == ["Mish"]
+
+
+@pytest.mark.parametrize("second", [6, 10])  # of another length: the halves are not what was joined
+@pytest.mark.parametrize("batch", [2, -1])
+@pytest.mark.parametrize("last", [True, False])  # in memory
+def test_joined_channels_in_turns(second: int, batch: int, last: bool) -> None:
+    half = (6 + second) // 2
+    numbers = {
+        "w": draw(second, 6, 1, 1), "grouped": np.array([batch, 2, half, 5, 4]),
+        "whole": np.array([batch, 2 * half, 5, 4]),
+    }  # fmt: skip
+    joined = [
+        make("Conv", ["x", "w"], ["b"]), make("Relu", ["x"], ["a"]), make("Concat", ["a", "b"], ["c"], axis=1),
+        make("Reshape", ["c", "grouped"], ["d"]), make("Transpose", ["d"], ["e"], perm=[0, 2, 1, 3, 4]),
+        make("Reshape", ["e", "whole"], ["f"]), make("Neg", ["f"], ["y"]),
+    ]  # fmt: skip
+    built = model(onnx, joined, {"x": [2, 6, 5, 4]}, {"y": None}, numbers, 18)
+    session, reference = InferenceSession(built), ReferenceEvaluator(built)
+    assert "Interleave" in [node.op_type for node in session._graph.nodes]
+    for run in range(4):  # the third is the second's works
+        x = draw(2, 6, 5, 4) + run
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) if last else x
+        (got,), (expected,) = session.run(None, {"x": x}), reference.run(None, {"x": x})
+        np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_three_groups_are_left_as_they_are() -> None:
+    numbers = {"grouped": np.array([2, 3, 4, 5, 4]), "whole": np.array([2, 12, 5, 4])}
+    nodes = [
+        make("Concat", ["x", "x"], ["c"], axis=1), make("Reshape", ["c", "grouped"], ["d"]),
+        make("Transpose", ["d"], ["e"], perm=[0, 2, 1, 3, 4]), make("Reshape", ["e", "whole"], ["y"]),
+    ]  # fmt: skip
+    assert "Interleave" not in found(nodes, (2, 6, 5, 4), numbers)

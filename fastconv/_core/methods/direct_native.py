@@ -34,14 +34,33 @@ def _blocking(s: Sums, q: Pass, in_place: bool) -> Blocking:
     return b._replace(streams=streams)
 
 
+def _is_pointwise(s: Sums) -> bool:
+    """Whether every output is a sum over the channels of the pixel that lies where it does."""
+    return len(s.passes) == 1 and s.size == s.input_size and all(
+        q.taps == ((0,), (0,), (0,)) and (q.stride, q.step, q.phase) == ((1, 1, 1), (1, 1, 1), (0, 0, 0))
+        for q in s.passes
+    )
+
+
+def _as_line(s: Sums) -> Sums:
+    """The same of images whose pixels are one line."""
+    line = (1, 1, prod(s.size))
+    return s._replace(size=line, input_size=line)
+
+
 def native_program(s: Sums, result: int | None = None) -> _native.Direct:
     """All passes in native form, each with the way to read its input in place, where it could; `result` is the fc_dtype
     of what is made of the sums."""
+    line = None
+    if _is_pointwise(s) and s.size[:2] != (1, 1) and not s.machine.capped:
+        line = native_program(_as_line(s), result)
     ways = [_blocking(s, q, True) if _reads_in_place(s, q) else None for q in s.passes]
     numbers = codes(s.types)._replace(compute=s.compute)
     if result is not None:
         numbers = numbers._replace(result=result)
-    return _native.Direct(numbers, s, s.passes, [_blocking(s, q, False) for q in s.passes], ways, s.transposed)
+    return _native.Direct(
+        numbers, s, s.passes, [_blocking(s, q, False) for q in s.passes], ways, s.transposed, line,
+    )  # fmt: skip
 
 
 def run_native(native: _native.Direct, a: Operands, threads: int) -> None:

@@ -6,10 +6,12 @@ from math import prod
 
 import numpy as np
 
+from ... import _native
 from ..._core.arrays import Array, address
-from ..._core.layouts import lies_channels_last
+from ..._core.layouts import OUTWARD, lies_channels_last
+from ..._core.threads import effective
 from .moving import along, border, filled, moved, reshaped, runs
-from .registry import Call, operator
+from .registry import INTERNAL, Call, operator
 
 
 @operator("Reshape", as_stored=True, shaping=(1,))
@@ -98,6 +100,29 @@ def concat(call: Call, *arrays: Array) -> Array:
     if native:
         call.natively()
     return out
+
+
+@operator("Interleave", as_stored=True, domain=INTERNAL)
+def interleave(call: Call, a: Array, b: Array) -> Array:
+    """The channels of two values in turns: Concat, Reshape to `grouped`, Transpose and Reshape to `shape`."""
+    grouped, shape = call.get("grouped"), call.get("shape")
+    if a.shape == b.shape and a.dtype == b.dtype and a.ndim == 4 and not a.dtype.hasobject:
+        batch, channels, *size = a.shape
+        meant = ([batch, 2, channels, *size], [batch, 2 * channels, *size])
+        if (grouped[1:], shape[1:]) == (meant[0][1:], meant[1][1:]) and {grouped[0], shape[0]} <= {batch, -1}:
+            out = call.empty_channels_last(meant[1], a.dtype)
+            try:
+                y, first, second = (x.transpose(OUTWARD[4]) for x in (out, a, b))
+                _native.interleave(y, first, second, effective(call.threads))
+            except ValueError:  # channels that do not lie side by side
+                pass
+            else:
+                call.natively()
+                return out
+    try:
+        return np.concatenate((a, b), 1).reshape(grouped).transpose(0, 2, 1, 3, 4).reshape(shape)
+    except ValueError:
+        raise call.error(f"inputs of shape {a.shape} and {b.shape} do not fit {grouped} and {shape}.") from None
 
 
 @operator("Split", as_stored=True, shaping=(1,))

@@ -1,0 +1,59 @@
+"""1x1 convolutions of channels-last images take all pixels of an image as one line (drivers/direct.pxi)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import _native
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture(params=_native.isas_available())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = _native.isa_name()
+    _native.isa_use(request.param)
+    yield request.param
+    _native.isa_use(before)
+
+
+def whole(shape: Any, seed: int) -> Array:
+    return np.random.default_rng(seed).integers(-4, 5, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (3, 5), (1, 9), (14, 14), (3, 4, 5)])
+@pytest.mark.parametrize("outputs", [20, 160])
+def test_rows_that_follow_each_other_and_rows_apart(size: tuple[int, ...], outputs: int, isa: str) -> None:
+    axes, images = len(size), 2
+    x, w = whole((images, *size, 40), 0), whole((*(1,) * axes, 40, outputs), 1)
+    bias, residual = whole(outputs, 2), whole((images, *size, outputs), 3)
+    options: dict[str, Any] = {"data_format": "channels_last", "num_threads": 2}
+    sums = np.tensordot(x.astype(np.float64), w.reshape(40, outputs).astype(np.float64), 1) + bias
+    wider = (*size[:-1], size[-1] + 2)
+    apart = np.zeros((images, *wider, 44), np.float32)[..., : size[-1], :40]
+    apart[...] = x
+    added = np.zeros((images, *wider, outputs), np.float32)[..., : size[-1], :]
+    added[...] = residual
+    for activation, meant in ((None, sums), ("relu6", np.clip(sums, 0, 6))):
+        plan = getattr(fastconv, f"plan_conv{axes}d")(x.shape, w, bias, activation=activation, **options)
+        np.testing.assert_array_equal(plan.run(x), meant)
+        np.testing.assert_array_equal(plan.run(apart), meant)
+        wide = np.full((images, *wider, outputs), 7, np.float32)
+        plan.run(x, out=wide[..., : size[-1], :])
+        np.testing.assert_array_equal(wide[..., : size[-1], :], meant)
+        assert (wide[..., size[-1] :, :] == 7).all()
+    conv = getattr(fastconv, f"conv{axes}d")
+    for add in (residual, added):
+        np.testing.assert_array_equal(conv(x, w, bias, residual=add, **options), sums + residual)
+
+
+def test_tiles_of_a_small_image_are_as_equal_as_can_be() -> None:
+    """Not four rows of seven and three."""
+    x, w = whole((1, 7, 7, 960), 0), whole((1, 1, 960, 160), 1)
+    made = fastconv.plan_conv2d(x.shape, w, data_format="channels_last", num_threads=2).explain()
+    assert made.tile == (1, 25), made.tile
