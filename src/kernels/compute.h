@@ -193,6 +193,33 @@ static inline __attribute__((always_inline)) T NAME(activate)(T v, const int act
 }
 #endif
 
+/* Channels are whole lines, pixels side by side, and no type changes: blocks of as many pixels and channels as lanes are
+   transposed in registers, where a line stays. */
+static void NAME(store_columns)(const T *src, ptrdiff_t lds, ptrdiff_t pixels, ptrdiff_t channels, char *dst,
+                                ptrdiff_t channel_stride, const T *shift, int activation, const char *residual,
+                                ptrdiff_t residual_channel_stride) {
+    const char *end = (const char *)(src + (pixels - 1) * lds + channels);
+    for (ptrdiff_t p0 = 0; p0 < pixels; p0 += LANES)
+        for (ptrdiff_t c0 = 0; c0 < channels; c0 += LANES) {
+            const ptrdiff_t wide = pixels - p0 < LANES ? pixels - p0 : LANES, most = channels - c0;
+            const T *b = shift ? shift + c0 : NULL;
+            char *to = dst + c0 * channel_stride + p0 * (ptrdiff_t)sizeof(T);
+            const char *add = residual ? residual + c0 * residual_channel_stride + p0 * (ptrdiff_t)sizeof(T) : NULL;
+            NAME(vec) v[LANES];
+            NAME(load_rows)(v, (const char *)(src + p0 * lds + c0), lds * sizeof(T), wide, most, end);
+            NAME(transpose_block)(v);
+            UNROLL_LANES for (int c = 0; c < LANES; c++) {
+                if (c >= most) continue;
+                if (b) v[c] += b[c];
+                if (add) v[c] += NAME(load_first)(add + c * residual_channel_stride, wide);
+                if (activation != FC_LINEAR) v[c] = NAME(relu)(v[c]);
+                if (activation == FC_RELU6) v[c] = NAME(at_most_six)(v[c]);
+                if (wide == LANES) *(NAME(loose) *)(to + c * channel_stride) = v[c];
+                else NAME(store_first)(to + c * channel_stride, v[c], wide);
+            }
+        }
+}
+
 /* So many channels of a line together, as long as there are as many. */
 #define S_STORE_PIECES(n, activation)                                                                                \
     for (; c + (n) <= channels; c += (n)) {                                                                          \
@@ -345,7 +372,10 @@ enum { NAME(MAPPED) = 256 };
         const int in_columns = __builtin_types_compatible_p(S, T) && pixel_stride == (ptrdiff_t)sizeof(S) &&         \
                                pixels >= LANES / 2 && channels >= LANES / 2 &&                                       \
                                (!residual || residual_pixel_stride == (ptrdiff_t)sizeof(S));                         \
-        if (!in_lines && !in_columns) {                                                                              \
+        if (!in_lines && in_columns && activation <= FC_RELU6) {                                                     \
+            NAME(store_columns)(src, lds, pixels, channels, dst, channel_stride, shift, activation, residual,        \
+                                residual_channel_stride);                                                            \
+        } else if (!in_lines && !in_columns) {                                                                       \
             S_STORE_ANY(suffix, S, READ, WRITE)                                                                      \
         } else if (activation == FC_LINEAR) {                                                                        \
             S_STORE_AS(suffix, S, READ, WRITE, FC_LINEAR)                                                            \
