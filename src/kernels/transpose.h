@@ -78,11 +78,29 @@ static inline __attribute__((always_inline)) NAME(vec) NAME(load_first)(const ch
     MASKED("%1, %0%{%2%}%{z%}", "=v"(v), "m"(*(const NAME(loose) *)from), "Yk"(mask));
     return v;
 }
-static inline __attribute__((always_inline)) void NAME(store_first)(char *to, NAME(vec) v, ptrdiff_t count) {
-    const uint16_t mask = (uint16_t)((1u << count) - 1);
+static inline __attribute__((always_inline)) void NAME(store_bits)(char *to, NAME(vec) v, uint16_t mask) {
     MASKED("%1, %0%{%2%}", "+m"(*(NAME(loose) *)to), "v"(v), "Yk"(mask));
 }
+static inline __attribute__((always_inline)) void NAME(store_first)(char *to, NAME(vec) v, ptrdiff_t count) {
+    NAME(store_bits)(to, v, (uint16_t)((1u << count) - 1));
+}
 #undef MASKED
+#if SHUFFLES
+#define STORES_APART 1
+/* The same to every second place in memory. */
+static inline __attribute__((always_inline)) void NAME(store_apart)(char *to, NAME(vec) v, ptrdiff_t count) {
+    const uint32_t bits = (uint32_t)(0x55555555 & ((1ull << 2 * count) - 1));
+#if LANES == 16
+    const NAME(vec) low = __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    const NAME(vec) high = __builtin_shufflevector(v, v, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15);
+#else
+    const NAME(vec) low = __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3);
+    const NAME(vec) high = __builtin_shufflevector(v, v, 4, 4, 5, 5, 6, 6, 7, 7);
+#endif
+    NAME(store_bits)(to, low, (uint16_t)(bits & ((1u << LANES) - 1)));
+    NAME(store_bits)(to + LANES * sizeof(T), high, (uint16_t)(bits >> LANES));
+}
+#endif
 #else
 static inline __attribute__((always_inline)) NAME(vec) NAME(load_first)(const char *from, ptrdiff_t count) {
     NAME(vec) v = {0};
@@ -203,6 +221,10 @@ static int NAME(transpose_lines)(T *dst, ptrdiff_t width, const char *src, ptrdi
 #endif
 
 enum { NAME(shuffles) = SHUFFLES }; /* whether blocks are transposed in registers */
+
+#ifndef STORES_APART
+#define STORES_APART 0
+#endif
 
 #undef LOW
 #undef HIGH
