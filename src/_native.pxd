@@ -135,6 +135,14 @@ cdef extern from "fastconv.h" nogil:
         fc_winograd_taps gradient_taps
     ctypedef void (*fc_flat)(const void*, const Py_ssize_t*, const void*, Py_ssize_t, Py_ssize_t, const void*, int, void*,
                              Py_ssize_t) noexcept nogil
+    ctypedef struct fc_plane_window:
+        const void* x
+        void* y
+        const void* w
+        const void* bias
+        Py_ssize_t x_row, y_row, ldw, height, width, rows, columns, first_y, first_x
+        int relu
+    ctypedef void (*fc_plane_kernel)(const fc_plane_window*) noexcept nogil
     ctypedef struct fc_extra:
         const char* name
         const void* table
@@ -180,6 +188,7 @@ cdef extern from "fastconv.h" nogil:
         void (*strip_copy)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         fc_flat flat
         fc_flat flat_window[FC_FLAT_TAPS + 1]
+        fc_plane_kernel plane_window[FC_FLAT_TAPS + 1][3]
         void (*flat_rows)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void*, void*, Py_ssize_t) noexcept nogil
         void (*flat_split)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void*, void*, void*,
                            Py_ssize_t) noexcept nogil

@@ -152,6 +152,17 @@ typedef struct {
 typedef void (*fc_flat)(const void *a, const ptrdiff_t *tap, const void *w, ptrdiff_t ldw, ptrdiff_t taps,
                         const void *bias, int relu, void *c, ptrdiff_t count);
 
+/* Depthwise convolution of a plane as it lies (kernels/plane_windows.h): `rows` x `columns` outputs, the first tap of the
+   first one at (first_y, first_x) of the input; in elements. */
+typedef struct {
+    const void *x;
+    void *y;
+    const void *w, *bias; /* weights `ldw` apart; no bias: NULL */
+    ptrdiff_t x_row, y_row, ldw, height, width, rows, columns, first_y, first_x;
+    int relu;
+} fc_plane_window;
+typedef void (*fc_plane_kernel)(const fc_plane_window *);
+
 /* The kernels of a method that has them for itself, found by name: a table of a type of its own header. */
 typedef struct { const char *name; const void *table; } fc_extra;
 
@@ -255,6 +266,7 @@ typedef struct {
     void (*strip_copy)(void *dst, const void *src, ptrdiff_t pixel, ptrdiff_t pixels, ptrdiff_t vectors);
     /* A lane a pixel (kernels/flat.h), of any taps and of rows of so many side by side; NULL where there are none. */
     fc_flat flat, flat_window[FC_FLAT_TAPS + 1];
+    fc_plane_kernel plane_window[FC_FLAT_TAPS + 1][3]; /* [taps of a side][stride] */
     void (*flat_rows)(const void *src, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t count, const void *end, void *dst,
                       ptrdiff_t pitch);
     void (*flat_split)(const void *src, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t count, const void *end, void *first,

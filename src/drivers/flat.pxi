@@ -8,6 +8,11 @@
 #         the rows behind each other as one: all taps             micro-kernel, registers
 #         rows of outputs, activation
 #
+# Where there are kernels for a square kernel that read planes as they lie (kernels/plane_windows.h), nothing is copied:
+#
+#   for image x run of channels
+#     for channel: all of its plane                             micro-kernel, registers
+#
 # Every output is one sum in the order (tap y, tap x), as in drivers/lanes.pxi, and the zeros of the border change no sum of
 # finite weights. Larger strides are left to the lanes of drivers/lanes.pxi.
 
@@ -24,6 +29,7 @@ cdef struct FlatJob:
     const char* bias
     int y_code, activation
     fc_flat multiply
+    fc_plane_kernel whole       # of a channel; NULL: bands
     size total, taps, min_y, min_x
     size stride_y, stride_x, span_y, across   # rows and columns of the input under one row of outputs
     size pitch, under           # of a plane, one for each phase of the strides: columns of a row with its border; rows
@@ -52,12 +58,16 @@ cdef void flat_numbers(FlatJob* job, const LanesJob* of_) noexcept nogil:
         job.multiply = of_.kernels.flat_window[of_.taps_x]
     if job.multiply == NULL:
         job.multiply = of_.kernels.flat
+    job.whole = NULL
+    if (of_.taps_y == of_.taps_x <= FC_FLAT_TAPS and of_.stride_y == of_.stride_x and of_.span_y == of_.taps_y
+            and of_.span_x == of_.taps_x):
+        job.whole = of_.kernels.plane_window[of_.taps_x][of_.stride_x]
     job.plane = round_up((job.band + job.under) * job.pitch + FLAT_VECTORS * job.kernels.lanes, job.kernels.lanes)
 
 
 cdef size flat_scratch(const FlatJob* job) noexcept nogil:
     """Of one thread: the planes under a band, and its sums."""
-    return round_up((job.stride_y * job.stride_x + 1) * job.plane * job.kernels.size, 64)
+    return 0 if job.whole != NULL else round_up((job.stride_y * job.stride_x + 1) * job.plane * job.kernels.size, 64)
 
 
 cdef bint flat_fits(const LanesJob* job) noexcept nogil:
@@ -68,6 +78,8 @@ cdef bint flat_fits(const LanesJob* job) noexcept nogil:
             or job.stride_y > 2 or job.stride_x > 2 or job.phase.step_y != 1 or job.phase.step_x != 1):
         return False
     flat_numbers(&own, job)
+    if own.whole != NULL:
+        return True
     return (2 * job.phase.size_x >= own.pitch and job.phase.size_x * job.phase.size_y >= job.kernels.lanes
             and flat_scratch(&own) <= 2 * FLAT_BYTES)
 
@@ -105,6 +117,12 @@ cdef void flat_task(void* job_, char* scratch, size task, fc_watch* watch) noexc
     """Some channels of an image, band by band: the border of a band is zeros for all of them."""
     cdef const FlatJob* job = <const FlatJob*>job_
     cdef size image = task // job.parts, part = task % job.parts, c, y = 0
+    if job.whole != NULL:
+        for c in range(part * job.total // job.parts, (part + 1) * job.total // job.parts):
+            if fc_interrupted(watch):
+                return
+            flat_whole(job, image, c)
+        return
     while y < job.y.n[2]:
         memset(scratch, 0, job.stride_y * job.stride_x * job.plane * job.kernels.size)
         for c in range(part * job.total // job.parts, (part + 1) * job.total // job.parts):
@@ -119,6 +137,23 @@ cdef const char* flat_weights(const FlatJob* job, size c, size* apart) noexcept 
     cdef size full = job.kernels.vectors * job.kernels.lanes, panel = c - c % full
     apart[0] = min(full, round_up(job.total - panel, job.kernels.lanes))
     return job.packed + (panel * job.taps + c - panel) * job.kernels.size
+
+
+cdef void flat_whole(const FlatJob* job, size image, size c) noexcept nogil:
+    """All outputs of a channel, from its plane as it lies."""
+    cdef const fc_kernels* kernels = job.kernels
+    cdef size unit = kernels.size, pixels = job.y.n[2] * job.y.n[3]
+    cdef char* to = job.y.p + image * job.y.s[0] + c * job.y.s[1]
+    cdef fc_plane_window p
+    p.x, p.y = job.x.p + image * job.x.s[0] + c * job.x.s[1], to
+    p.w = flat_weights(job, c, &p.ldw)
+    p.bias = job.bias + c * unit if job.bias != NULL else NULL
+    p.height, p.width, p.rows, p.columns = job.x.n[2], job.x.n[3], job.y.n[2], job.y.n[3]
+    p.x_row, p.y_row, p.first_y, p.first_x = p.width, p.columns, job.min_y, job.min_x
+    p.relu = job.activation if job.activation <= RELU6 else LINEAR
+    job.whole(&p)
+    if job.activation > RELU6:
+        kernels.store[job.y_code](to, 0, 1, pixels, to, 0, unit, NULL, job.activation, NULL, 0, 0)
 
 
 cdef void flat_in(const FlatJob* job, char* planes, size image, size c, size y, size rows) noexcept nogil:

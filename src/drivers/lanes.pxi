@@ -97,6 +97,7 @@ cdef struct Patches:               # the passes of a depthwise convolution; none
     PatchPass* passes
     size count, total, macs        # passes; channels; of an image and channel
     size inputs                    # of the same
+    size size[3]                   # of the output
     size stride[3]
     size places[3]                 # packed
 
@@ -113,12 +114,14 @@ cdef class Lanes(Program):
     cdef LanesJob* jobs
     cdef size count, taps, pixels    # of the pass with the most taps: outputs of an image and channel; packed taps
     cdef Patches patches_
+    cdef bint capped                 # the scratch
     cdef readonly tuple rows, columns
 
     def __init__(self, codes, extent, tuple passes, blocking):
         cdef LanesJob* job
         cdef size most = 0, i
         self.compute_with(codes)
+        self.capped = extent.machine.capped
         rows, self.rows = packed_places(passes, 1)
         columns, self.columns = packed_places(passes, 2)
         self.taps = len(self.rows) * len(self.columns)
@@ -161,16 +164,25 @@ cdef class Lanes(Program):
             job.in_place = job.in_place and lies
             lane_scratch(&job)
             most = max(most, job.scratch_bytes)
-        return most if lies else max(most, self.flat())
+        return most if lies else max(most, self.flat_bytes(), self.transposed())
 
-    cpdef size flat(self):
-        """Scratch of one thread where arrays in which the pixels of a channel lie side by side are computed a lane a pixel;
-        0 where they are not."""
+    cpdef bint flat(self):
+        """Whether arrays in which the pixels of a channel lie side by side are computed a lane a pixel."""
+        return self.count == 1 and flat_fits(self.jobs)
+
+    cpdef size flat_bytes(self):
+        """Scratch of one thread where they are."""
         cdef FlatJob job
-        if self.count != 1 or not flat_fits(self.jobs):
+        if not self.flat():
             return 0
         flat_numbers(&job, self.jobs)
         return flat_scratch(&job)
+
+    cpdef size transposed(self):
+        """Scratch of one thread at most where such arrays are transposed for patches, as they leave lanes of pixels idle; 0
+        where they are not."""
+        cdef bint idle = 2 * self.patches_.size[2] <= <size>self.kernels.lanes
+        return transposed_bytes(&self.patches_) if not self.capped and (idle or not self.flat()) else 0
 
     def patches(self, size images, int threads):
         """(rows and columns of a patch, tasks, threads, scratch of all, whether it packs) of the first pass over
@@ -191,6 +203,9 @@ cdef class Lanes(Program):
         if self.count == 0 or o.y.n[0] * o.y.n[1] == 0:
             return work
         if patches_bind(&self.patches_, self, &o, panels.p, threads, work):
+            return work
+        if self.transposed() and transposed_lie(&o):
+            transposed_bind(&self.patches_, self, &o, panels.p, threads, work)
             return work
         if packed.finite and self.flat() and flat_bind(self.jobs, self, &o, panels.p, threads, work):
             return work

@@ -65,6 +65,7 @@ cdef int patches_begin(Patches* own, const fc_kernels* kernels, extent, tuple pa
     if any([is_long(kernels, len(q.taps[0]) * len(q.taps[1]) * len(q.taps[2])) for q in passes]):
         return 0
     begins = [packed_places(passes, axis)[0] for axis in range(3)]
+    three(extent.size, own.size)
     for axis in range(3):
         own.stride[axis], own.places[axis] = passes[0].stride[axis], sum(map(len, begins[axis]))
     own.total, own.macs, own.inputs = extent.groups, 0, extent.input_size[0] * extent.input_size[1] * extent.input_size[2]

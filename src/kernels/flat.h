@@ -62,7 +62,7 @@ static inline __attribute__((always_inline)) NAME(vec) NAME(flat_between)(NAME(v
         else __asm__("valignq $" #n ", %1, %2, %0" : "=v"(between) : "v"(low), "v"(high));                           \
         break;
     switch (n) {
-        FLAT_ALIGN(2) FLAT_ALIGN(4) FLAT_ALIGN(6)
+        FLAT_ALIGN(1) FLAT_ALIGN(2) FLAT_ALIGN(4) FLAT_ALIGN(6)
     default: __builtin_unreachable();
     }
 #undef FLAT_ALIGN
@@ -179,6 +179,13 @@ static void NAME(flat_fill)(const void *src, ptrdiff_t rows, ptrdiff_t width, vo
     }
 }
 
+#undef PLANE_WINDOWS
+#if FLAT_WINDOWS && LANES == 16
+#include "plane_windows.h"
+#else
+#define PLANE_WINDOWS
+#endif
+
 #define FLAT                                                                                                        \
     .flat = NAME(flat), FLAT_WINDOW_TABLE .flat_rows = NAME(flat_rows), .flat_split = NAME(flat_split),              \
-    .flat_store = NAME(flat_store), .flat_fill = NAME(flat_fill),
+    .flat_store = NAME(flat_store), .flat_fill = NAME(flat_fill), PLANE_WINDOWS

@@ -67,6 +67,53 @@ static inline __attribute__((always_inline)) void NAME(transpose_block)(NAME(vec
 #endif
 }
 
+/* The first `count` elements, 0 to a vector of them, and zeros; not a byte of others is read or written. */
+#if VECTOR_BYTES == 64
+#define MASKED(operation, result, ...)                                                                              \
+    if (sizeof(T) == 4) __asm__("vmovups " operation : result : __VA_ARGS__);                                        \
+    else __asm__("vmovupd " operation : result : __VA_ARGS__)
+static inline __attribute__((always_inline)) NAME(vec) NAME(load_first)(const char *from, ptrdiff_t count) {
+    NAME(vec) v;
+    const uint16_t mask = (uint16_t)((1u << count) - 1);
+    MASKED("%1, %0%{%2%}%{z%}", "=v"(v), "m"(*(const NAME(loose) *)from), "Yk"(mask));
+    return v;
+}
+static inline __attribute__((always_inline)) void NAME(store_bits)(char *to, NAME(vec) v, uint16_t mask) {
+    MASKED("%1, %0%{%2%}", "+m"(*(NAME(loose) *)to), "v"(v), "Yk"(mask));
+}
+static inline __attribute__((always_inline)) void NAME(store_first)(char *to, NAME(vec) v, ptrdiff_t count) {
+    NAME(store_bits)(to, v, (uint16_t)((1u << count) - 1));
+}
+#undef MASKED
+#if SHUFFLES
+#define STORES_APART 1
+/* The same to every second place in memory. */
+static inline __attribute__((always_inline)) void NAME(store_apart)(char *to, NAME(vec) v, ptrdiff_t count) {
+    const uint32_t bits = (uint32_t)(0x55555555 & ((1ull << 2 * count) - 1));
+#if LANES == 16
+    const NAME(vec) low = __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    const NAME(vec) high = __builtin_shufflevector(v, v, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15);
+#else
+    const NAME(vec) low = __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3);
+    const NAME(vec) high = __builtin_shufflevector(v, v, 4, 4, 5, 5, 6, 6, 7, 7);
+#endif
+    NAME(store_bits)(to, low, (uint16_t)(bits & ((1u << LANES) - 1)));
+    NAME(store_bits)(to + LANES * sizeof(T), high, (uint16_t)(bits >> LANES));
+}
+#endif
+#else
+static inline __attribute__((always_inline)) NAME(vec) NAME(load_first)(const char *from, ptrdiff_t count) {
+    NAME(vec) v = {0};
+    if (count == LANES) return *(const NAME(loose) *)from;
+    memcpy(&v, from, count * sizeof(T));
+    return v;
+}
+static inline __attribute__((always_inline)) void NAME(store_first)(char *to, NAME(vec) v, ptrdiff_t count) {
+    if (count == LANES) *(NAME(loose) *)to = v;
+    else memcpy(to, &v, count * sizeof(T));
+}
+#endif
+
 /* v[i] = elements [0, columns) of row i and whatever follows; zeros for rows beyond `rows`. Not a byte at or after
    `end` is read. */
 static inline __attribute__((always_inline)) void NAME(load_rows)(NAME(vec) *v, const char *src, ptrdiff_t row_stride,
@@ -76,14 +123,8 @@ static inline __attribute__((always_inline)) void NAME(load_rows)(NAME(vec) *v, 
         UNROLL_LANES for (int i = 0; i < LANES; i++) v[i] = *(const NAME(loose) *)(src + i * row_stride);
         return;
     }
-    for (int i = 0; i < LANES; i++) {
-        const char *row = src + i * row_stride;
-        v[i] = (NAME(vec)){0};
-        if (i < rows && row + LANES * (ptrdiff_t)sizeof(T) <= end)
-            v[i] = *(const NAME(loose) *)row;
-        else if (i < rows)
-            memcpy(&v[i], row, (columns < LANES ? columns : LANES) * sizeof(T));
-    }
+    UNROLL_LANES for (int i = 0; i < LANES; i++)
+        v[i] = i < rows ? NAME(load_first)(src + i * row_stride, columns < LANES ? columns : LANES) : (NAME(vec)){0};
 }
 
 #if OPERANDS
@@ -106,12 +147,17 @@ static void NAME(transpose)(T *dst, ptrdiff_t ldd, const char *src, ptrdiff_t ro
             T *to = dst + j0 * ldd + i0;
             NAME(load_rows)(v, src + i0 * row_stride + j0 * sizeof(T), row_stride, count, most, end);
             NAME(transpose_block)(v);
+            /* numbers of registers known to the compiler, even where some are left out: else all go by way of memory */
             if (most == LANES && count >= LANES)
                 UNROLL_LANES for (int j = 0; j < LANES; j++) *(NAME(vec) *)(to + j * ldd) = v[j];
             else if (count >= LANES)
-                for (ptrdiff_t j = 0; j < most; j++) *(NAME(vec) *)(to + j * ldd) = v[j];
+                UNROLL_LANES for (int j = 0; j < LANES; j++) {
+                    if (j < most) *(NAME(vec) *)(to + j * ldd) = v[j];
+                }
             else
-                for (ptrdiff_t j = 0; j < most; j++) memcpy(to + j * ldd, &v[j], count * sizeof(T));
+                UNROLL_LANES for (int j = 0; j < LANES; j++) {
+                    if (j < most) NAME(store_first)((char *)(to + j * ldd), v[j], count);
+                }
         }
 }
 
@@ -175,6 +221,10 @@ static int NAME(transpose_lines)(T *dst, ptrdiff_t width, const char *src, ptrdi
 #endif
 
 enum { NAME(shuffles) = SHUFFLES }; /* whether blocks are transposed in registers */
+
+#ifndef STORES_APART
+#define STORES_APART 0
+#endif
 
 #undef LOW
 #undef HIGH

@@ -43,6 +43,7 @@ PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a weight gradient
 REGION_SHARE = 48  # of the second-level cache, in 128ths: packed input of a chunk, its output beside it
 IN_PLACE, REGION = "in place", "packed region"
 PLANES = "planes, a lane a pixel"
+TRANSPOSED = "planes, transposed a vector of channels at a time"
 
 
 class Tuned:
@@ -250,10 +251,14 @@ class LanesProgram(Program):
         alone = lies and self.apart
         b, native = blocking(p, self.largest, team, alone), self.native(g.batch, alone)
         scratch = native.scratch_bytes(lies)
-        if not channels_last and (flat := native.flat()):
+        if not channels_last and (native.transposed() or native.flat()):
+            across = native.transposed() > 0
+            scratch = native.transposed() or native.flat_bytes()
+            tasks = g.batch * p.groups // (m.lanes if across else 1)
             return Told(
-                tile=p.size[1:], block="a channel", register_tile=(8 * m.lanes, 1), source=PLANES,
-                workspace_bytes=flat * _native.team_for(team, g.batch * p.groups, flat), threads=team, **told,
+                tile=p.size[1:], block=f"{m.lanes} channels" if across else "a channel",
+                register_tile=(8, m.lanes) if across else (8 * m.lanes, 1), source=TRANSPOSED if across else PLANES,
+                workspace_bytes=scratch * _native.team_for(team, tasks, scratch), threads=team, **told,
             )  # fmt: skip
         tiles = g.batch * -(-p.size[1] // b.tile[0]) * -(-p.size[2] // b.tile[1])
         tasks = pieces(p.groups * p.outputs, m.chunk, b.chunks_per_task) * tiles
