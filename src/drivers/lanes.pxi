@@ -106,8 +106,8 @@ cdef class Lanes(Program):
     """Passes over groups of few channels, with a lane for every output channel.
 
     `extent` has `groups`, `channels`, `outputs`, `size`, `input_size` and `mode`, every pass of `passes` one tap along the
-    depth, and `blocking` has `tile` and `chunks_per_task`. The weights are packed as one group of all output channels, in
-    the order of the sums, for the rows and columns of the kernel that `places` says.
+    depth, and `blocking` has `tile`, `chunks_per_task` and whether scratch is `capped`. The weights are packed as one group
+    of all output channels, in the order of the sums, for the rows and columns of the kernel that `places` says.
 
     Depthwise convolutions try patches first (drivers/patches.pxi).
     """
@@ -121,7 +121,7 @@ cdef class Lanes(Program):
         cdef LanesJob* job
         cdef size most = 0, i
         self.compute_with(codes)
-        self.capped = extent.machine.capped
+        self.capped = blocking.capped
         rows, self.rows = packed_places(passes, 1)
         columns, self.columns = packed_places(passes, 2)
         self.taps = len(self.rows) * len(self.columns)

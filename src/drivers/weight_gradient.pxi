@@ -116,16 +116,16 @@ cdef class WeightGradient(Program):
             weight_gradient_scratch(&job, job.dy.n[0])
             tasks = job.blocks * job.parts
             team = team_for(threads, tasks, job.scratch_bytes, job.block_bytes * tasks if job.parts > 1 else 0)
-            scratch = <char*>allocate(job.scratch_bytes * team)
-            # one part is summed in the thread's own scratch and stored at once
+            # one part is summed in the thread's own scratch and stored at once. One piece of memory: of two, the C library
+            # gives what is free at the end back to the system, and every run takes page faults again
+            scratch = <char*>allocate(job.scratch_bytes * team + (job.block_bytes * tasks if job.parts > 1 else 0))
             if job.parts > 1:
-                job.sums = <char*>allocate(job.block_bytes * tasks)
+                job.sums = scratch + job.scratch_bytes * team
             run_tasks(weight_gradient_task, &job, scratch, job.scratch_bytes, tasks, team)
             if job.parts > 1:
                 run_tasks(weight_gradient_reduce, &job, NULL, 0, job.blocks, team)
         finally:
             fc_free(scratch)
-            fc_free(job.sums)
             arrays.release()
 
 

@@ -136,7 +136,7 @@ def test_one_program_serves_several_threads():
     depthwise = rng.standard_normal((40, 1, 3, 3), np.float32)
     lanes = _native.Lanes(
         CODES, extent(1, 1, (9, 9), (9, 9), groups=40), (taps((-1, 0, 1), (-1, 0, 1)),),
-        blocking(tile=(9, 9), chunks_per_task=1),
+        blocking(tile=(9, 9), chunks_per_task=1, capped=False),
     )  # fmt: skip
     assert (lanes.rows, lanes.columns) == ((0, 1, 2), (0, 1, 2))
     panels = np.empty(_native.packed_bytes(0, 1, 9, 1, 40) + 64, np.uint8)

@@ -1,11 +1,16 @@
 """Weight gradients of arrays that are read as they lie, and of such that are packed: the same bits."""
 
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fastconv import grad, reference
+from fastconv._core.geometry import conv_geometry
+from fastconv._core.methods.weight_gradient import PART_PIXELS, SHARED_OUT, blocking
+from fastconv._core.problem import Direction, Use, problem
+from fastconv._core.types import Types
 
 CASES: list[tuple[int, int, tuple[int, int], tuple[int, int], dict[str, Any]]] = [
     # channels, outputs, size, kernel, options
@@ -41,3 +46,25 @@ def test_bits_do_not_depend_on_where_terms_lie(case: Any, dtype: str) -> None:
     for own, threads in ((x, 1), (x, 3), (apart, 2)):
         got = grad.conv2d_weight(own, last, dy, data_format="NHWC", num_threads=threads, **options)
         np.testing.assert_array_equal(np.moveaxis(got, (-1, -2), (0, 1)), expected)
+
+
+@pytest.mark.parametrize("channels, outputs, size, kernel", [(16, 32, 28, 5), (24, 64, 14, 5), (240, 40, 28, 1)])
+def test_a_small_image_is_shared_out(channels: int, outputs: int, size: int, kernel: int) -> None:
+    """In parts that have pixels enough, cut by shape alone, whose whole numbers are exact."""
+    float32, half = np.dtype(np.float32), kernel // 2
+    shape, given = (outputs, channels, kernel, kernel), (1, channels, size, size)
+    g = conv_geometry(given, shape, 1, half, 1, 1)
+    problems = [
+        problem(g, Direction.WEIGHT_GRADIENT, Types(float32, float32, float32), Use.ONCE, team) for team in (1, 2, 8)
+    ]
+    (cut,) = set(map(blocking, problems))
+    across = (channels / cut.channels, outputs / (cut.panels * problems[0].machine.width))
+    blocks = prod(map(ceil, (*across, kernel / cut.taps[1], kernel / cut.taps[2])))
+    assert blocks * cut.parts >= min(SHARED_OUT // 2, blocks * size * size // PART_PIXELS)
+    assert cut.tile[1] * cut.tile[2] >= PART_PIXELS
+    rng = np.random.default_rng(size)
+    x, dy = (rng.integers(-4, 5, (1, n, size, size)).astype(np.float32) for n in (channels, outputs))
+    expected = reference.conv2d_weight(x, shape, dy, padding=half)
+    for threads in (1, 2, 3):
+        got = grad.conv2d_weight(x, shape, dy, padding=half, num_threads=threads, algorithm="direct")
+        np.testing.assert_array_equal(got, expected)

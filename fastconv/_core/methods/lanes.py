@@ -59,6 +59,7 @@ class Blocking(NamedTuple):
 
     tile: tuple[int, int]
     chunks_per_task: int
+    capped: bool  # its scratch, by the caller
 
 
 @lru_cache(maxsize=256)
@@ -88,7 +89,7 @@ def blocking(p: Problem, q: Pass, threads: int, in_place: bool) -> Blocking:
             tile_y = split(size[0], tile_y - 1)
         tiles *= -(-max(1, size[0]) // tile_y)
         chunks_per_task = max(1, chunks // -(-4 * threads // tiles))
-    return Blocking((tile_y, tile_x), chunks_per_task)
+    return Blocking((tile_y, tile_x), chunks_per_task, m.capped)
 
 
 def why_not(p: Problem, q: Pass, most: int) -> str | None:

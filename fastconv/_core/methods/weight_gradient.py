@@ -18,6 +18,8 @@ from .method import LONG_SUM, Array, Program, split
 
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums
 SUMS = 40  # of the second-level cache, in 128ths: sums of a block
+SHARED_OUT = 8  # tasks at least, blocks or parts
+PART_PIXELS = 48  # of a part at least: so many products for every sum that is begun and added up
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 
 
@@ -62,7 +64,7 @@ def blocking(p: Problem) -> Blocking:
         count = max(m.rows, count // 2)
     count = -(-channels // -(-channels // count))
     panel_block = max(1, min(panels, sums // (prod(taps) * count * panel_bytes)))
-    while panel_block > 1 and -(-channels // count) * -(-panels // panel_block) * p.groups < 8:
+    while panel_block > 1 and -(-channels // count) * -(-panels // panel_block) * p.groups < SHARED_OUT:
         panel_block -= 1  # blocks to share out, rather than partial sums
     tile_y = min(max(1, outs[0]), chunk_rows)
     while (
@@ -72,11 +74,14 @@ def blocking(p: Problem) -> Blocking:
         and (tile_y + chunk_rows) * tile_x <= LONG_SUM // 2
     ):
         tile_y += chunk_rows
-    tile_y = split(outs[0], tile_y)
     blocks = (
         p.groups * g.kernel_size[0] * -(-kernel[0] // taps[0]) * -(-kernel[1] // taps[1])
         * -(-channels // count) * -(-panels // panel_block)
     )  # fmt: skip
+    # tasks to share out, while enough pixels meet each of their sums
+    several = g.batch * g.output_size[0] * -(-outs[1] // tile_x)
+    wanted = min(-(-SHARED_OUT // (blocks * several)), max(1, outs[0] * min(outs[1], tile_x) // PART_PIXELS))
+    tile_y = split(outs[0], min(tile_y, -(-outs[0] // wanted)))
     tiles = g.batch * g.output_size[0] * -(-outs[0] // tile_y) * -(-outs[1] // tile_x)
     block_bytes = prod(taps) * count * panel_block * m.width * m.element
     parts = max(1, min(tiles, -(-32 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes)))
