@@ -19,27 +19,28 @@ Array = NDArray[Any]
 FIRST = {axes: ((axes - 1, axes - 2, *range(axes - 2)), (0, axes - 1, *range(1, axes - 1))) for axes in (3, 4, 5)}
 
 
-BLOCK = 8 << 20  # bytes that a slab asks for at once
+FIRST_BLOCK, BLOCK = 1 << 18, 8 << 20  # bytes that a slab asks for at once: each time twice as many, up to these
 
 
 class Slab:
     """Memory for arrays that live as long as each other, side by side: the weights that the plans of a net hold.
 
     It is asked for as zeros and not as NumPy does, for large pages: these lie where nobody was, which a virtual machine
-    may have to fetch from its host first, and loading is mostly the touching of memory. (ResNet-50 on two cores of EPYC:
-    230 ms from its file to the first result, in large pages 150 to 600.) A block goes when nothing lies in it any more,
-    and what nobody wrote to takes no memory. Not for several threads.
+    may have to fetch from its host first, and loading is mostly the touching of memory. (ResNet-50 on two cores of an
+    EPYC: 230 ms from its file to the first result, in large pages 150 to 600.) A block goes when nothing lies in it any
+    more. Not for several threads.
     """
 
     def __init__(self) -> None:
         self._block = np.empty(0, np.uint8)
-        self._used = 0
+        self._used, self._next = 0, FIRST_BLOCK
 
     def bytes(self, count: int) -> Array:
         """`count` new bytes on a 64-byte boundary."""
         if count > len(self._block) - self._used:
-            raw = np.frombuffer(bytearray(max(BLOCK, count) + 64), np.uint8)
+            raw = np.frombuffer(bytearray(max(self._next, count) + 64), np.uint8)
             self._block, self._used = raw[-address(raw) % 64 :], 0
+            self._next = min(BLOCK, 2 * self._next)
         first = self._used
         self._used += -(-count // 64) * 64
         return self._block[first : first + count]
