@@ -14,8 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from .. import _native
-from .._core.arrays import Array
-from .._core.operands import Slab
+from .._core.arrays import CACHE_LINE, Array, address
 from .._core.words import Shape
 from .errors import TooLarge
 
@@ -44,7 +43,6 @@ class Pool:
     def __init__(self, limit: int = LARGEST_VALUE) -> None:
         self.limit = limit
         self.peak = 0  # bytes of all buffers, at most
-        self._slab = Slab()
         self._free: list[Array] = []
         self._counts: dict[int, int] = {}  # by id of the buffer
         self._buffers: dict[int, Array] = {}
@@ -75,7 +73,9 @@ class Pool:
                 buffer = self._free.pop(place)
                 break
         else:
-            buffer = np.frombuffer(self._slab.bytes(nbytes).data, np.uint8)
+            raw = np.empty(nbytes + CACHE_LINE, np.uint8)
+            shift = -address(raw) % CACHE_LINE
+            buffer = np.frombuffer(raw.data[shift : shift + nbytes], np.uint8)
             self._buffers[id(buffer)] = buffer
             if self.anew:
                 self._new.add(id(buffer))
@@ -131,7 +131,7 @@ class Pool:
         self.peak = max(self.peak, total)
         self._handed, self._new, self.anew = [], set(), False
         if not keep or total > KEPT_BYTES:
-            self._buffers, self._free, self._counts, self._slab = {}, [], {}, Slab()
+            self._buffers, self._free, self._counts = {}, [], {}
             return
         self._counts = dict.fromkeys(self._buffers, 0)
         self._free = list(self._buffers.values())

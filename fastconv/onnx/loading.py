@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from .._core.operands import Slab
+from .._core.operands import fresh
 from ..errors import ConvTypeError
 from ..graph.errors import OnnxError, UnsupportedOperator
 from ..graph.graph import CAPTURED, Graph, Node, ValueInfo, in_order
@@ -80,7 +80,7 @@ def _parsed(source: Any) -> tuple[messages.Model, Path | None]:
 def _content(path: Path) -> memoryview:
     """The bytes of a file, which are ours to change. They lie together: weights stay where they are read to."""
     with path.open("rb", buffering=0) as file:
-        content = Slab().bytes(path.stat().st_size).data
+        content = fresh(path.stat().st_size)
         at = 0
         while got := file.readinto(content[at:]):
             at += got
