@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import mmap
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -56,40 +56,36 @@ class Slab:
         return self._block[first : first + count]
 
 
-class _Here(threading.local):
-    """Where this thread puts what plans hold, and whether it is packing for one now."""
-
-    slab: Slab | None = None
-    packing = False
-
-
-_here = _Here()
+# Of this thread: where what plans hold is put, and whether one is being packed now.
+_slab: ContextVar[Slab | None] = ContextVar("slab", default=None)
+_packing: ContextVar[bool] = ContextVar("packing", default=False)
 
 
 @contextmanager
 def held_in(slab: Slab) -> Iterator[None]:
     """What plans hold that this thread makes meanwhile lies in a slab."""
-    before, _here.slab = _here.slab, slab
+    before = _slab.set(slab)
     try:
         yield
     finally:
-        _here.slab = before
+        _slab.reset(before)
 
 
 @contextmanager
 def packing() -> Iterator[None]:
     """`aligned_bytes` are for what a plan holds."""
-    _here.packing = True
+    before = _packing.set(True)
     try:
         yield
     finally:
-        _here.packing = False
+        _packing.reset(before)
 
 
 def aligned_bytes(count: int) -> Array:
     """`count` new bytes on a 64-byte boundary."""
-    if _here.packing and _here.slab is not None:
-        return _here.slab.bytes(count)
+    slab = _slab.get() if _packing.get() else None
+    if slab is not None:
+        return slab.bytes(count)
     raw = np.empty(count + 64, np.uint8)
     shift = -address(raw) % 64
     return raw[shift : shift + count]
