@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 import fastconv
-from fastconv.bench.cases import SETS
+from fastconv.bench.layer_sets import SETS
 from fastconv.testing.problems import ConvCase, conv_cases
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,11 +77,12 @@ def chosen(case: ConvCase, use: str, threads: int) -> tuple[Any, ...]:
 def problems(count: int) -> Iterator[ConvCase]:
     """The layers of the benchmark, then small and large problems in turn."""
     like = conv_cases(1)[0]
-    for index, layer in enumerate([layer for layers in SETS.values() for layer in layers if not layer.transposed]):
+    flat = [layer for layers in SETS.values() for layer in layers if not layer.transposed and layer.axes == 2]
+    for index, layer in enumerate(flat):
         yield replace(
             like, index=index, batch=layer.batch, in_channels=layer.in_channels, out_channels=layer.out_channels,
-            groups=layer.groups, size=(layer.size,) * 2, kernel=(layer.kernel,) * 2, stride=layer.stride,
-            padding=layer.padding, dilation=layer.dilation, padding_mode="zeros", dtypes=(layer.dtype,) * 2,
+            groups=layer.groups, size=layer.input_size, kernel=layer.taps, stride=layer.stride,
+            padding=layer.pads, dilation=layer.dilation, padding_mode="zeros", dtypes=(layer.dtype,) * 2,
             data_format=("NHWC", "NCHW")[index % 2],
         )  # fmt: skip
     for index in range(count):
