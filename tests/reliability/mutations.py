@@ -106,8 +106,8 @@ MUTATIONS = [
     Mutation(
         "transpose: the last column of a partial block is left out",
         _TRANSPOSE,
-        "for (ptrdiff_t j = 0; j < most; j++) memcpy",
-        "for (ptrdiff_t j = 0; j < most - 1; j++) memcpy",
+        "if (j < most) NAME(store_first)",
+        "if (j < most - 1) NAME(store_first)",
     ),
     Mutation("packing weights: every period in the first line", _TRANSPOSE, "phase = 0, base++;", "phase = 0;"),
     Mutation(
