@@ -156,7 +156,7 @@ def _pad(rewriter: Rewriter, node: Node) -> bool:
 def _affine(rewriter: Rewriter, node: Node) -> bool:
     """A factor and a shift a channel behind a convolution; a normalisation without one becomes a step of its own."""
     if node.op_type == "BatchNormalization" and node.domain == "":
-        found = _normalisation(rewriter, node)
+        found = normalisation(node, rewriter.constants)
         if found is None:
             return False
         before = _convolution(rewriter, node.inputs[0], "Conv", "ConvTranspose")
@@ -188,7 +188,7 @@ def _affine(rewriter: Rewriter, node: Node) -> bool:
     return False
 
 
-def _normalisation(rewriter: Rewriter, node: Node) -> tuple[Array, Array] | None:
+def normalisation(node: Node, constants: dict[str, Array]) -> tuple[Array, Array] | None:
     """Factor and shift of a BatchNormalization with constant statistics."""
     attributes = node.attributes
     training = attributes.get("training_mode", 0)
@@ -196,14 +196,14 @@ def _normalisation(rewriter: Rewriter, node: Node) -> tuple[Array, Array] | None
         training = not attributes.get("is_test", 0)
     if training or any(node.outputs[1:]) or len(node.inputs) != 5:
         return None
-    parts = [rewriter.constants.get(name) for name in node.inputs[1:]]
+    parts = [constants.get(name) for name in node.inputs[1:]]
     if any(part is None or part.ndim != 1 or part.dtype.name not in FLOATS for part in parts):
         return None
     scale, bias, mean, variance = (part.astype(np.float64) for part in parts if part is not None)
     if len({part.shape for part in (scale, bias, mean, variance)}) > 1:
         return None
     factor = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
-    kind = rewriter.constants[node.inputs[1]].dtype
+    kind = constants[node.inputs[1]].dtype
     return factor.astype(kind), (bias - mean * factor).astype(kind)
 
 

@@ -5,7 +5,9 @@ A pass over the nodes in their order. It knows of every float value whether it i
 - a function of the bytes of one value (`Lut`): what DequantizeLinear makes, and every elementwise function of it, as a
   table of 256 floats. Operators that only move values do so with the bytes;
 - the result of an operator on such values (`Pending`): a convolution or matrix product with quantised weights, a sum,
-  product .. of two values, a mean, a Concat. Limits behind it (Relu, Clip) are remembered.
+  product .. of two values, a mean, a Concat. Limits behind it (Relu, Clip) are remembered, and a normalisation is part
+  of the weight;
+- bytes whose channels have scales of their own (`Channelwise`), as depthwise convolutions alone read them.
 
 Where QuantizeLinear meets one of them, a node on bytes takes its place. All other nodes stay, and those that nobody
 reads any more vanish afterwards: what stays in floats computes what it always did. A product of bytes that nobody
@@ -25,8 +27,21 @@ import numpy as np
 
 from .._core.arrays import Array
 from .after import put_into_convolutions
+from .fuse import normalisation
 from .graph import Graph, Names, Node
-from .lowered import Joined, Lut, Mean, Pair, Pending, Product, Weight, constant_grid, q_linear
+from .lowered import (
+    Channelwise,
+    Joined,
+    Lut,
+    Mean,
+    Pair,
+    Pending,
+    Product,
+    Weight,
+    channelwise,
+    constant_grid,
+    q_linear,
+)
 from .memory import Pool
 from .operators import INTERNAL, Call, find
 from .operators.chain import PARAMETRIC, UNARY
@@ -69,6 +84,8 @@ class Pass:
         self.luts: dict[str, Lut] = {}
         self.pending: dict[str, Pending] = {}
         self.weights: dict[str, Weight] = {}
+        self.channelwise: dict[str, Channelwise] = {}  # bytes
+        self.by_channel: dict[str, str] = {}  # what DequantizeLinear makes of those, and their names
         self.kinds = {value.name: ELEMENT_TYPES.get(value.element_type, "") for value in graph.inputs}
         self._renamed: dict[str, str] = {}
         names = Names(graph)
@@ -124,6 +141,11 @@ class Pass:
         grid = constant_grid(self.constants, node, kind)
         if not kind and grid is not None and node.input(2):  # the zero point is of the type of the bytes
             kind = grid.dtype.name
+        own = self.channelwise.get(name)
+        if own is not None and grid is None:
+            read = channelwise(self.constants, node)
+            if read is not None and read.grid == own.grid and np.array_equal(read.scales, own.scales):
+                self.by_channel[node.outputs[0]] = name
         if grid is not None and kind == grid.dtype.name:
             self.luts[node.outputs[0]] = Lut(name, kind, grid.table(), grid)
         return False
@@ -144,7 +166,7 @@ class Pass:
         """QuantizeLinear: where it is met, everything before it is in bytes."""
         grid, source, target = constant_grid(self.constants, node, None), node.inputs[0], node.outputs[0]
         if grid is None:
-            return False
+            return self.quantised_by_channel(node)
         key = (source, float(grid.scale), grid.zero, grid.dtype)
         if key in self._quantised:
             self.rename(target, self._quantised[key])
@@ -157,6 +179,17 @@ class Pass:
             return True
         found = self.pending.get(source)
         return found is not None and found.quantise(self, source, grid, target)
+
+    def quantised_by_channel(self, node: Node) -> bool:
+        """QuantizeLinear with a scale a channel, behind a convolution."""
+        found, to = self.pending.get(node.inputs[0]), channelwise(self.constants, node)
+        if to is None or not isinstance(found, Product):
+            return False
+        target = node.outputs[0]
+        if not found.quantise_by_channel(self, node.inputs[0], to, target):
+            return False
+        self.kinds[target], self.channelwise[target] = to.grid.dtype.name, to
+        return True
 
     def bytes_of(self, lut: Lut, grid: Grid, target: str = "") -> str:
         """The name of the bytes of a function of bytes; `target` is to be that name."""
@@ -283,11 +316,27 @@ class Pass:
 
     def product(self, node: Node) -> bool:
         """A convolution or a matrix product of bytes with quantised weights."""
-        found = Product.of(self, node)
+        x, weight = self.luts.get(node.input(0)), self.weights.get(node.input(1))
+        name = self.by_channel.get(node.input(0))
+        if name is not None and weight is not None and node.op_type == "Conv":  # depthwise: a scale for each output
+            own = self.channelwise[name]
+            if int(node.attributes.get("group", 1)) == len(own.scales):
+                x, weight = Lut(name, self.kinds[name], own.grid.table(), own.grid), own.weighed(weight)
+        found = Product.of(self, node, x, weight)
         if found is None:
             return False
         self.pending[node.outputs[0]] = found
         return found.in_floats(self, node.outputs[0])
+
+    def normalised(self, node: Node) -> bool:
+        """A BatchNormalization behind a product goes into its weight and bias."""
+        found = self.pending.get(node.input(0))
+        if isinstance(found, Product) and self.single(node.inputs[0]):
+            parts = normalisation(node, self.constants)
+            moved = None if parts is None else found.normalised(*parts)
+            if moved is not None:
+                self.pending[node.outputs[0]] = moved
+        return False
 
     def mean(self, node: Node) -> bool:
         """A pooling or a mean of bytes."""
@@ -319,5 +368,6 @@ HANDLERS: Final[dict[str, Callable[[Pass, Node], bool]]] = {
     **dict.fromkeys(MOVING, Pass.moved), **dict.fromkeys(("Conv", "Gemm", "MatMul"), Pass.product),
     **dict.fromkeys(("AveragePool", "GlobalAveragePool", "ReduceMean"), Pass.mean),
     **dict.fromkeys(("QLinearConv", "QLinearMatMul"), q_linear), "Concat": Pass.joined,
+    "BatchNormalization": Pass.normalised,
     "DequantizeLinear": Pass.dequantised, "QuantizeLinear": Pass.quantised,
 }  # fmt: skip

@@ -36,6 +36,36 @@ def constant_grid(constants: Mapping[str, Array], node: Node, kind: str | None) 
 
 
 @dataclass(frozen=True)
+class Channelwise:
+    """Bytes of which every channel (axis 1) has a scale of its own; the `grid` has the rest, and the scale 1."""
+
+    scales: Array
+    grid: Grid
+
+    def weighed(self, weight: Weight) -> Weight | None:
+        """A depthwise weight whose scales hold these too, so that the bytes' scale is 1."""
+        outputs, times = len(weight.values), len(weight.values) // len(self.scales)
+        if weight.values.shape[1] != 1 or outputs % len(self.scales) or (weight.scale.size > 1 and weight.axis != 0):
+            return None
+        scale = np.asarray(weight.scale * np.repeat(self.scales, times), np.float32)
+        return replace(weight, scale=scale, axis=0)
+
+
+def channelwise(constants: Mapping[str, Array], node: Node) -> Channelwise | None:
+    """The bytes of a QuantizeLinear or DequantizeLinear by channels that have one zero point; None for others."""
+    scale, zero = constants.get(node.input(1)), constants.get(node.input(2))
+    if scale is None or zero is None or scale.ndim != 1 or scale.dtype != np.float32 or zero.shape != scale.shape:
+        return None
+    if any(node.attributes.get(name) for name in ("output_dtype", "precision", "block_size")):
+        return None
+    if int(node.attributes.get("axis", 1)) != 1 or zero.dtype.name not in ("int8", "uint8") or scale.size < 2:
+        return None
+    if (zero != zero[0]).any() or not (np.isfinite(scale).all() and (scale > 0).all()):
+        return None
+    return Channelwise(scale, Grid(np.float32(1), int(zero[0]), zero.dtype))
+
+
+@dataclass(frozen=True)
 class Lut:
     """A function of the bytes of a value: 256 floats, in the order of bits; `grid` says that it is DequantizeLinear."""
 
@@ -155,9 +185,8 @@ class Product(Limited):
     transposed: bool = False
 
     @staticmethod
-    def of(graph: Pass, node: Node) -> Product | None:
+    def of(graph: Pass, node: Node, x: Lut | None, weight: Weight | None) -> Product | None:
         """Of Conv, Gemm or MatMul with quantised operands."""
-        x, weight = graph.luts.get(node.input(0)), graph.weights.get(node.input(1))
         if x is None or x.grid is None or weight is None:
             return None
         found = product_of(node, x, weight)
@@ -200,6 +229,26 @@ class Product(Limited):
             return None
         return replace(self, bias=np.broadcast_to(steps.astype(np.int32), self.channels).copy())._checked()
 
+    def normalised(self, factor: Array, shift: Array) -> Product | None:
+        """With a factor and a shift a channel, which not all quantisers fold: in the scales of the weight, whose
+        integers take the signs, and in the bias."""
+        w, signs = self.weight, np.sign(factor).astype(np.int8)
+        if self.dense or self.limits or factor.shape != (self.channels,) or (w.scale.size > 1 and w.axis != 0):
+            return None
+        if not (signs.all() and np.isfinite(factor).all() and np.isfinite(shift).all()):
+            return None
+        bias = shift.astype(np.float64)
+        if self.bias is not None:
+            bias += self.bias * self.scale.astype(np.float64) * factor
+        values, name = w.values, w.name
+        if (signs < 0).any():
+            if values.dtype != np.int8 or w.zero.any() or (values[signs < 0] == -128).any():
+                return None
+            values, name = values * signs.reshape(-1, *(1,) * (values.ndim - 1)), ""
+        scale = np.asarray(np.abs(factor) * w.scale, np.float32)
+        weight = replace(w, name=name, values=values, scale=scale, axis=0)
+        return replace(self, weight=weight, bias=None, behind=(*self.behind, "BatchNormalization")).with_bias(bias)
+
     def _checked(self) -> Product | None:
         """None where a sum may leave int32."""
         w, axis = self.weight, self.weight.axis
@@ -222,6 +271,20 @@ class Product(Limited):
         if not graph.single(source) or not np.isfinite(multiplier).all():
             return False
         made = Requantise(np.asarray(multiplier, np.float32), grid.zero, *self.range_in(grid), grid.dtype)
+        self._add(graph, target, self.parts, requantise=made)
+        return True
+
+    def quantise_by_channel(self, graph: Pass, source: str, to: Channelwise, target: str) -> bool:
+        """The same to bytes whose channels have scales of their own, if their limits are the same integers."""
+        ranges = {self.range_in(to.grid._replace(scale=scale)) for scale in to.scales} if self.limits else set()
+        if self.dense or len(to.scales) != self.channels or len(ranges) > 1 or not graph.single(source):
+            return False
+        with np.errstate(all="ignore"):
+            multiplier = self.scale / to.scales
+        if not np.isfinite(multiplier).all():
+            return False
+        low, high = ranges.pop() if ranges else to.grid.limits
+        made = Requantise(np.asarray(multiplier, np.float32), to.grid.zero, low, high, to.grid.dtype)
         self._add(graph, target, self.parts, requantise=made)
         return True
 

@@ -121,6 +121,22 @@ def residual(
     return str(net.op(op_type, *(parts[::-1] if turned else parts)))
 
 
+def normal(net: Net, value: str, channels: int) -> str:
+    """A BatchNormalization, of which some factors are negative."""
+    scale = net.rng.uniform(0.5, 2, channels) * net.rng.choice([-1, 1], channels)
+    parts = (scale, net.rng.normal(0, 1, channels), net.rng.normal(0, 1, channels), net.rng.uniform(0.5, 2, channels))
+    return str(net.op("BatchNormalization", value, *(net.constant(part.astype(np.float32)) for part in parts)))
+
+
+def by_channel(net: Net, outputs: int) -> str:
+    """A depthwise convolution of bytes whose channels have scales of their own."""
+    value = str(net.op("Relu", conv(net, 6, 4, 1, 1, x=(2, 4, 7, 6))))
+    zero = net.constant(np.full(6, 3 if net.kind == "uint8" else -100, net.kind))
+    grid = [net.constant(np.exp2(net.rng.uniform(-6, -4, 6)).astype(np.float32)), zero]
+    value = net.op("DequantizeLinear", net.op("QuantizeLinear", value, *grid, axis=1), *grid, axis=1)
+    return str(net.op("Conv", value, net.weight(outputs, 1, 3, 3), group=6, pads=[1] * 4))
+
+
 def silu_of(net: Net, value: str) -> str:
     return str(net.op("Mul", value, net.op("Sigmoid", value)))
 
@@ -181,6 +197,15 @@ CASES = {
     "three axes": Case(lambda n: conv(n, 4, 3, 2, 3, 1, x=(1, 3, 5, 5, 4)), "QConv", 1),
     "relu": Case(behind("Relu", lambda n: conv(n, 8, 6, 1, 1)), "QConv", 1),
     "clip": Case(lambda n: clipped(n, conv(n, 8, 6, 1, 1)), "QConv", 1),
+    "a normalisation": Case(lambda n: normal(n, conv(n, 8, 6, 3, 3, biased=False), 8), "QConv", 1),
+    "a normalisation behind a bias, relu": Case(
+        behind("Relu", lambda n: normal(n, conv(n, 8, 6, 1, 1, axis=None), 8)), "QConv", 1
+    ),
+    "a normalisation, depthwise": Case(
+        lambda n: clipped(n, normal(n, conv(n, 6, 1, 3, 3, group=6, biased=False), 6)), "QConv", 1
+    ),
+    "scales a channel before a depthwise one": Case(lambda n: by_channel(n, 6), "QConv", 2),
+    "and with several filters a channel": Case(lambda n: by_channel(n, 12), "QConv", 2),
     "a bias behind": Case(
         lambda n: str(n.op("Add", conv(n, 8, 6, 1, 1, biased=False), n.constant(np.ones((8, 1, 1), np.float32) / 3))),
         "QConv", 1,
