@@ -362,11 +362,21 @@ class Pair(Limited):
         if not graph.single(source):
             return False
         low, high = self.range_in(grid)
+        (a, own), (b, other) = (_of_the_type(graph, lut, grid.dtype) for lut in (self.a, self.b))
         graph.add(
-            "QBinary", [self.a.source, self.b.source], target, self.parts, does=self.node.op_type, a=self.a.grid,
-            b=self.b.grid, grid=grid, low=low, high=high,
+            "QBinary", [a, b], target, self.parts, does=self.node.op_type, a=own, b=other, grid=grid, low=low, high=high
         )  # fmt: skip
         return True
+
+
+def _of_the_type(graph: Pass, x: Lut, kind: np.dtype[Any]) -> tuple[str, Grid]:
+    """Bytes that stand for the same in the type of the result, 128 higher or lower: operators on bytes are native for
+    operands of one type."""
+    assert x.grid is not None
+    if x.grid.dtype == kind:
+        return x.source, x.grid
+    grid = Grid(x.grid.scale, x.grid.zero + (128 if kind == np.uint8 else -128), kind)
+    return graph.bytes_of(x, grid), grid
 
 
 @dataclass(frozen=True)

@@ -356,6 +356,25 @@ def test_exact_is_the_evaluator_of_the_standard() -> None:
         np.testing.assert_array_equal(InferenceSession(built, quantized="exact").run(None, feeds)[0], wanted)
 
 
+@pytest.mark.parametrize("kinds", [("int8", "uint8", "uint8"), ("int8", "int8", "uint8"), ("uint8", "uint8", "int8")])
+def test_sums_of_bytes_of_several_types(kinds: tuple[str, ...]) -> None:
+    """Bit for bit those of the graph step by step, natively: nothing is left in floats."""
+    for seed in range(4):
+        net = Net(seed)
+        parts = []
+        for kind in kinds[:2]:
+            net.kind = kind
+            parts.append(net.input(2, 3, 5, 6))
+        net.kind = kinds[2]
+        built = net.model(net.rounded(str(net.op("Relu", net.op("Add", *parts)))))
+        feeds = net.feeds()
+        session = InferenceSession(built)
+        assert [node.op_type for node in session._graph.nodes].count("QBinary") == 1
+        wanted = InferenceSession(built, quantized="exact").run(None, feeds)[0]
+        for _ in range(3):
+            np.testing.assert_array_equal(session.run(None, feeds)[0], wanted)
+
+
 def test_a_product_that_nobody_quantises_gives_floats() -> None:
     net = Net(0)
     y = conv(net, 8, 6, 3, 3)
