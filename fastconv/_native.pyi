@@ -113,10 +113,7 @@ class Direct:
         threads: int,
     ) -> bytes | None: ...
 
-class WinogradBytes:
-    def __init__(self, codes: object, padding: tuple[int, int], fill: int) -> None: ...
-    def panel_bytes(self, channels: int, outputs: int) -> int: ...
-    def scratch_bytes(self, channels: int) -> int: ...
+class _OfBytes:
     def run(
         self,
         x: Array,
@@ -130,7 +127,12 @@ class WinogradBytes:
         threads: int,
     ) -> None: ...
 
-class DepthwiseBytes:
+class WinogradBytes(_OfBytes):
+    def __init__(self, codes: object, padding: tuple[int, int], fill: int) -> None: ...
+    def panel_bytes(self, channels: int, outputs: int) -> int: ...
+    def scratch_bytes(self, channels: int) -> int: ...
+
+class DepthwiseBytes(_OfBytes):
     def __init__(
         self,
         codes: object,
@@ -143,18 +145,6 @@ class DepthwiseBytes:
     ) -> None: ...
     def block_bytes(self) -> int: ...
     def scratch_bytes(self) -> int: ...
-    def run(
-        self,
-        x: Array,
-        weight: Array,
-        packed: object,
-        bias: object,
-        residual: Array | None,
-        y: Array,
-        activation: int,
-        channels_last: bool,
-        threads: int,
-    ) -> None: ...
 
 class _Fast:
     def run(

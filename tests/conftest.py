@@ -20,6 +20,15 @@ def pytest_report_header(config: pytest.Config) -> str:
     )
 
 
+@pytest.fixture(params=_native.isas_available())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set of this machine, in use while a test runs. (Files with fewer have one of their own.)"""
+    before = _native.isa_name()
+    _native.isa_use(request.param)
+    yield request.param
+    _native.isa_use(before)
+
+
 def _limits() -> tuple[object, ...]:
     return fastconv.get_num_threads(), _native.openmp_threads(), _native.isa_name()
 

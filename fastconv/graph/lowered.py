@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -45,7 +46,7 @@ class Channelwise:
     def weighed(self, weight: Weight) -> Weight | None:
         """A depthwise weight whose scales hold these too, so that the bytes' scale is 1."""
         outputs, times = len(weight.values), len(weight.values) // len(self.scales)
-        if weight.values.shape[1] != 1 or outputs % len(self.scales) or (weight.scale.size > 1 and weight.axis != 0):
+        if weight.values.shape[1] != 1 or outputs % len(self.scales) or not weight.along(0):
             return None
         scale = np.asarray(weight.scale * np.repeat(self.scales, times), np.float32)
         return replace(weight, scale=scale, axis=0)
@@ -97,6 +98,10 @@ class Weight:
     zero: Array
     axis: int
 
+    def along(self, axis: int) -> bool:
+        """Whether its scales and zero points are one for all or along this axis."""
+        return max(self.scale.size, self.zero.size) == 1 or self.axis == axis
+
     def real(self) -> Array:
         """What it stands for."""
         shape = [-1 if at == self.axis else 1 for at in range(self.values.ndim)] if self.values.ndim else []
@@ -115,16 +120,16 @@ class Weight:
 # ---- operators that wait for QuantizeLinear --------------------------------------------------------------------------
 
 
-class Pending:
+class Pending(ABC):
     """The result of an operator on bytes, in floats so far."""
 
+    @abstractmethod
     def through(self, graph: Pass, node: Node) -> Pending | None:
         """The same behind a function of one value, if that can be."""
-        raise NotImplementedError
 
+    @abstractmethod
     def quantise(self, graph: Pass, source: str, grid: Grid, target: str) -> bool:
         """Make the bytes `target` of the value that the graph calls `source`; whether that was possible."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -233,7 +238,7 @@ class Product(Limited):
         """With a factor and a shift a channel, which not all quantisers fold: in the scales of the weight, whose
         integers take the signs, and in the bias."""
         w, signs = self.weight, np.sign(factor).astype(np.int8)
-        if self.dense or self.limits or factor.shape != (self.channels,) or (w.scale.size > 1 and w.axis != 0):
+        if self.dense or self.limits or factor.shape != (self.channels,) or not w.along(0):
             return None
         if not (signs.all() and np.isfinite(factor).all() and np.isfinite(shift).all()):
             return None
@@ -319,7 +324,7 @@ def product_of(node: Node, x: Lut, weight: Weight) -> Product | None:
             return None
     elif not 3 <= values.ndim <= 5 or get("padding_mode", "zeros") != "zeros" or get("activation") or get("pool"):
         return None
-    if max(weight.scale.size, weight.zero.size) > 1 and weight.axis != outputs:
+    if not weight.along(outputs):
         return None
     return Product(node, x, weight, values.shape[outputs], None, dense, transposed)._checked()
 

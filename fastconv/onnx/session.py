@@ -44,8 +44,8 @@ class InferenceSession:
     quantized : {'integers', 'exact', 'winograd'}
         How 8-bit operators of a quantised model compute: on bytes, where a result may be the integer beside that of the
         graph step by step; or step by step, in float32. 'winograd' is 'integers' but for wide 3x3 convolutions at
-        stride 1, which take 16 products for 36 and lose two bits of the inputs on the way: about twice the error of
-        quantising.
+        stride 1, which take 16 products for 36 and lose two bits of the inputs on the way: 1.3 to 1.5 times the error
+        of quantising.
     precision : {'float32', 'bfloat16', 'int8'}, optional
         'bfloat16' rounds the inputs and weights of convolutions and matrix products to it, and sums in float32. 'int8'
         quantises a float model: weights symmetric a channel, activations affine a tensor.

@@ -14,14 +14,6 @@ ml_dtypes = pytest.importorskip("ml_dtypes")
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
 
-@pytest.fixture(params=fastconv.info()["isas_available"])
-def isa(request):
-    before = _native.isa_name()
-    _native.isa_use(request.param)
-    yield request.param
-    _native.isa_use(before)
-
-
 def rounded(x):
     """float32 to bfloat16 by hand: half of the last kept bit, less what makes a tie even."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)

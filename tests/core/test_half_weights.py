@@ -16,14 +16,6 @@ ON_PLANS = {1: fastconv.plan_conv1d, 2: fastconv.plan_conv2d, 3: fastconv.plan_c
 ON_TRANSPOSED = {2: fastconv.plan_conv_transpose2d, 3: fastconv.plan_conv_transpose3d}
 
 
-@pytest.fixture(params=fastconv.info()["isas_available"])
-def isa(request):
-    before = _native.isa_name()
-    _native.isa_use(request.param)
-    yield request.param
-    _native.isa_use(before)
-
-
 def rounded(array, kind):
     """To the nearest number of so many significant bits, even where two are as near, by exact scaling."""
     x = np.asarray(array, np.float64)

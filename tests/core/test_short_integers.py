@@ -17,14 +17,6 @@ SHORT = ("int8", "uint8", "int16")
 ISAS = fastconv.info()["isas_available"]
 
 
-@pytest.fixture(params=ISAS)
-def isa(request):
-    before = _native.isa_name()
-    _native.isa_use(request.param)
-    yield request.param
-    _native.isa_use(before)
-
-
 def numbers(rng, shape, dtype):
     limits = np.iinfo(dtype)
     x = rng.integers(-300, 300, shape).clip(limits.min, limits.max).astype(dtype)

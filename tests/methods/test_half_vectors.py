@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fastconv
-from fastconv import _native, reference
-
-
-@pytest.fixture(params=_native.isas_available())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = _native.isa_name()
-    _native.isa_use(request.param)
-    yield request.param
-    _native.isa_use(before)
+from fastconv import reference
 
 
 @pytest.mark.parametrize("outputs", [4, 8, 12, 20, 24, 25, 36, 40, 56, 57, 72, 104])

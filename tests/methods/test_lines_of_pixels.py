@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fastconv
-from fastconv import _native
 
 Array = np.ndarray[Any, Any]
-
-
-@pytest.fixture(params=_native.isas_available())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = _native.isa_name()
-    _native.isa_use(request.param)
-    yield request.param
-    _native.isa_use(before)
 
 
 def whole(shape: Any, seed: int) -> Array:

@@ -11,7 +11,7 @@ from ... import _native
 from ..operands import Operands, Packed
 from ..problem import Problem
 from . import direct
-from .direct_bytes import Ends
+from .direct_bytes import DIRECTLY, Ends
 from .method import Array, Method, Program
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class ChannelsTogether(Program):
     """On rows and columns; what becomes of the sums lies with the packed weights."""
 
     method: Method = direct.METHOD
-    reason = "bytes are multiplied directly"
+    reason = DIRECTLY
     problem: Problem
 
     @abstractmethod

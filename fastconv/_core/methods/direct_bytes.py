@@ -28,6 +28,7 @@ INT16: Final = _native.COMPUTES["int16"]
 if TYPE_CHECKING:
     from ..quantised import Added, Requantise
 
+DIRECTLY: Final = "bytes are multiplied directly"  # the reason of the choice
 SIGN: Final = 128  # what makes int8 uint8
 
 
@@ -54,7 +55,7 @@ class BytesProgram(DirectProgram):
 
     merges = False
     method = direct.METHOD
-    reason = "bytes are multiplied directly"
+    reason = DIRECTLY
 
     def __init__(self, p: Problem, four: bool, zero: int = 0, result: DType | None = None) -> None:
         s = Sums.of(p)._replace(products=UINT8 if four else INT16)

@@ -315,7 +315,7 @@ def _averaged(call: Call, x: Array) -> tuple[QuantisedPlan, Array | None]:
     made = Requantise(factor, own.zero, call.get("low"), call.get("high"), own.dtype) if same else None
     plan = QuantisedPlan(
         g._replace(output_size=window.output), weight, np.zeros(1, np.int8), x.dtype, grid.zero, None, made,
-        threads=effective(call.threads), data_format="channels_last", nearly=call.get("nearly", False),
+        threads=effective(call.threads), data_format="channels_last",
     )  # fmt: skip
     call.describe(f"{plan.kind} in {x.dtype}")
     return plan, None if same else factor.reshape(1, 1, *window.output)
