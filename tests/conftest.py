@@ -1,5 +1,6 @@
 """What every report of a test run must say: which code was tested, on how much machine."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -18,6 +19,12 @@ def pytest_report_header(config: pytest.Config) -> str:
         f"{', '.join(info['isas_available'])}; {info['threads']} thread(s) of {os.cpu_count()} CPU(s); "
         f"NumPy {np.__version__}"
     )
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays until the end: the collector of cycles need not walk it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=_native.isas_available())

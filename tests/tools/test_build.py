@@ -3,6 +3,7 @@ there is none. Nothing is compiled here but the translation from Cython."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -28,6 +29,27 @@ CLANG_CL = """#!/bin/sh
 echo "$*" >> "$LOG"
 for word in "$@"; do case "$word" in /Fo*) : > "${word#/Fo}";; /OUT:*) : > "${word#/OUT:}";; esac; done
 """
+
+
+@pytest.fixture(scope="module")
+def translated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a build that went through: the translation from Cython takes seconds, and is the same in each."""
+    folder = tmp_path_factory.mktemp("translated")
+    compiler = folder / "cc"
+    compiler.write_text(COMPILER)
+    compiler.chmod(0o755)
+    done = build(folder, CC=str(compiler), LDSHARED=str(compiler))
+    assert done.returncode == 0, done.stderr
+    assert (folder / "cython").is_dir()
+    return folder
+
+
+@pytest.fixture
+def built_before(translated: Path, tmp_path: Path) -> Path:
+    """Where Cython finds nothing left to do."""
+    for part in ("cython", "headers"):
+        shutil.copytree(translated / part, tmp_path / part)
+    return tmp_path
 
 
 def build(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -64,7 +86,7 @@ def test_a_compiler_without_openmp_is_told_what_to_install(compiler, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_the_flags_keep_the_promises(compiler, tmp_path):
+def test_the_flags_keep_the_promises(compiler, built_before, tmp_path):
     """One object for each instruction set; nothing for this machine alone, nothing that changes arithmetic."""
     done = build(tmp_path, CC=compiler, LDSHARED=compiler)
     assert done.returncode == 0, done.stderr
@@ -99,7 +121,7 @@ def on_windows(folder: Path, compiler: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_on_windows_clang_cl_takes_the_place_of_cl(tmp_path):
+def test_on_windows_clang_cl_takes_the_place_of_cl(built_before, tmp_path):
     done = on_windows(tmp_path, "clang-cl")
     assert done.returncode == 0, done.stderr
     commands = (tmp_path / "log").read_text().splitlines()
@@ -124,7 +146,7 @@ def test_cl_alone_is_told_what_to_install(tmp_path):
 
 
 @pytest.mark.parametrize("wish, limited", [(None, False), ("0", False), ("1", True)])
-def test_the_module_is_native_unless_the_stable_abi_is_asked_for(wish, limited, compiler, tmp_path):
+def test_the_module_is_native_unless_the_stable_abi_is_asked_for(wish, limited, compiler, built_before, tmp_path):
     stale = tmp_path / "lib" / "fastconv" / "_native.cpython-38-x86_64-linux-gnu.so"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"")

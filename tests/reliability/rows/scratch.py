@@ -169,6 +169,7 @@ def allocation_failure(count: int) -> Outcome:
         expected = work.results()
         number, wrong, done = 0, "", False
         gc.collect()
+        gc.freeze()  # what was there before a failure need not be walked after each
         before = live_blocks()
         while not wrong and not done:
             number += 1
@@ -176,6 +177,7 @@ def allocation_failure(count: int) -> Outcome:
             gc.collect()
             if live_blocks() > before:
                 wrong = wrong or f"{live_blocks() - before} blocks were left behind after request {number} failed"
+        gc.unfreeze()
         failures += number - 1
         outcome.check(not wrong, f"{wrong}: {work}")
     outcome.measured = f"{failures:,} failed allocations"
