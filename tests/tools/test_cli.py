@@ -210,10 +210,10 @@ def test_the_number_of_threads_is_explained(wish, cpus, quota, cap, count, why, 
 
 def test_check_compares_every_operation_on_every_instruction_set(capsys):
     used = _native.isa_name()
-    assert cli.main(["check", "--cases", "6", "--seed", "5", "--isa", "all", "--json"]) == 0
+    assert cli.main(["check", "--cases", "9", "--seed", "5", "--isa", "all", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert set(told["results"]) == set(_native.isas_available())
-    assert told["failed"] == 0 and told["cases"] == 6 and told["seed"] == 5
+    assert told["failed"] == 0 and told["cases"] == 9 and told["seed"] == 5
     for rows in told["results"].values():
         assert [row["operation"] for row in rows] == [operation.name for operation in OPERATIONS]
         assert all(row["cases"] > 0 and row["exact"] + row["bounded"] >= row["cases"] for row in rows)
