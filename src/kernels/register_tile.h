@@ -32,15 +32,12 @@
 
 /* NaN is not below 0 and passes through. */
 static inline __attribute__((always_inline)) NAME(vec) NAME(relu)(NAME(vec) v) {
-    __typeof__(v < 0) below = v < 0;
-    return (NAME(vec))((__typeof__(below))v & ~below);
+    return LARGER_OF(SUM)((NAME(vec)){0}, v);
 }
 
 /* Not above 6; NaN is not and passes through. */
 static inline __attribute__((always_inline)) NAME(vec) NAME(at_most_six)(NAME(vec) v) {
-    const NAME(vec) six = (NAME(vec)){0} + 6;
-    __typeof__(v > six) above = v > six;
-    return (NAME(vec))(((__typeof__(above))v & ~above) | ((__typeof__(above))six & above));
+    return SMALLER_OF(SUM)((NAME(vec)){0} + 6, v);
 }
 
 /* What tiles share is read from memory again for each tile of one vector, whose rows take all registers for numbers: GCC

@@ -29,6 +29,13 @@
 #define INDEPENDENT _Pragma("GCC ivdep") /* no iteration reads what another writes */
 #endif
 
+#define CHOSEN(a, relation, b)                                                                                       \
+    (__extension__({                                                                                                 \
+        __typeof__(a) a_ = (a), b_ = (b);                                                                            \
+        __typeof__(a_ relation b_) mask_ = a_ relation b_;                                                           \
+        (__typeof__(a_))(((__typeof__(mask_))a_ & mask_) | ((__typeof__(mask_))b_ & ~mask_));                        \
+    }))
+
 /* The larger and the smaller of two vectors, the second where one of them is NaN: an instruction each on x86, which GCC does
    not make of a comparison and a choice. */
 #if defined(__AVX512F__)
@@ -50,15 +57,17 @@
 #define LARGER_double _mm_max_pd
 #define SMALLER_double _mm_min_pd
 #else
-#define CHOSEN(a, relation, b)                                                                                       \
-    (__extension__({                                                                                                 \
-        __typeof__(a) a_ = (a), b_ = (b);                                                                            \
-        __typeof__(a_ relation b_) mask_ = a_ relation b_;                                                           \
-        (__typeof__(a_))(((__typeof__(mask_))a_ & mask_) | ((__typeof__(mask_))b_ & ~mask_));                        \
-    }))
 #define LARGER_float(a, b) CHOSEN(a, >, b)
 #define SMALLER_float(a, b) CHOSEN(a, <, b)
 #define LARGER_double LARGER_float
 #define SMALLER_double SMALLER_float
 #endif
+#define LARGER_int32_t(a, b) CHOSEN(a, >, b)
+#define SMALLER_int32_t(a, b) CHOSEN(a, <, b)
+#define LARGER_int64_t(a, b) CHOSEN(a, >, b)
+#define SMALLER_int64_t(a, b) CHOSEN(a, <, b)
+#define LARGER_OF_(type) LARGER_##type
+#define LARGER_OF(type) LARGER_OF_(type)
+#define SMALLER_OF_(type) SMALLER_##type
+#define SMALLER_OF(type) SMALLER_OF_(type)
 #endif
