@@ -325,7 +325,14 @@ cdef extern from "tasks.h" nogil:
     ctypedef void (*fc_task)(void*, char*, Py_ssize_t, fc_watch*) noexcept nogil
     ctypedef int (*fc_look)() noexcept nogil
     int FC_FORKED
-    int fc_run_tasks(fc_task, void*, char*, Py_ssize_t, Py_ssize_t, int, int, fc_look)
+    ctypedef struct fc_call:
+        fc_task work
+        void* job
+        char* scratch
+        Py_ssize_t scratch_bytes, tasks, sites
+        int team, even
+        fc_look look
+    int fc_run_tasks(const fc_call*)
     bint fc_interrupted(fc_watch*)
     void fc_run_alone()
     ctypedef void (*fc_parallel)(void (*)(void*), void*, unsigned, unsigned) noexcept nogil
@@ -413,6 +420,7 @@ cdef class Work(Arrays):
     cdef fc_begin begin          # of the scratch of all threads, before the tasks; NULL: nothing to begin
     cdef void* job
     cdef size tasks, scratch_bytes
+    cdef size sites              # as fc_call has them
     cdef int threads
     cdef bint even
     cdef char** flags            # where the job expects `flag_count` flags; NULL: it raises none

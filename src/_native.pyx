@@ -46,10 +46,10 @@ cdef int run_tasks(fc_task work, void* job, char* scratch, size scratch_bytes, s
 
     Without the GIL, on at most `threads` threads; `even` shares the tasks out beforehand.
     """
-    cdef fc_look look = own_look()
+    cdef fc_call call = fc_call(work, job, scratch, scratch_bytes, tasks, 0, threads, even, own_look())
     cdef int stopped
     with nogil:
-        stopped = fc_run_tasks(work, job, scratch, scratch_bytes, tasks, threads, even, look)
+        stopped = fc_run_tasks(&call)
     return raise_stopped(stopped)
 
 

@@ -1,10 +1,13 @@
 /* The team of threads that a job's tasks are shared out among.
 
    A job is over when its tasks are done, not when every thread has come: tasks are claimed, first of a share that is the
-   thread's own and the same in every call like it, so that what it reads and writes is in its caches, then from the ends
-   of the others' shares; the caller claims too and could do all of them; it waits only for helpers that are in the middle
-   of a task. A helper that finds
-   no job spins for a while, since in a net the next job comes within microseconds, and then sleeps.
+   thread's own, then from the ends of the others' shares; the caller claims too and could do all of them; it waits only
+   for helpers that are in the middle of a task. A helper that finds no job spins for a while, since in a net the next job
+   comes within microseconds, and then sleeps.
+
+   A thread's share is a run of places of the result, the same part of it in every job: what one step of a net wrote the
+   next one reads on the same processor. That matters less for the reading than for the writing afterwards: a line of
+   memory that two processors have read costs ten times as much to write as one that is the writer's own.
 
    Where other processes are busy, a helper may lose its CPU in the middle of a task, and the caller would wait for it a
    slice of the scheduler's (milliseconds). Who was waited for as long as that lately is left out of the next jobs for a
@@ -21,10 +24,11 @@ static int alone;
 
 void fc_run_alone(void) { alone = 1; }
 
-static int run_alone(fc_task work, void *job, char *scratch, ptrdiff_t tasks, fc_look look) {
+static int run_alone(const fc_call *call) {
     int stop = 0;
-    fc_watch watch = {&stop, look, 0, 0};
-    for (ptrdiff_t task = 0; task < tasks && !(task && fc_interrupted(&watch)); task++) work(job, scratch, task, &watch);
+    fc_watch watch = {&stop, call->look, 0, 0};
+    for (ptrdiff_t task = 0; task < call->tasks && !(task && fc_interrupted(&watch)); task++)
+        call->work(call->job, call->scratch, task, &watch);
     return stop;
 }
 
@@ -46,24 +50,24 @@ static void wait_for_others(fc_watch *watch, const int *arrived, int team) {
     while (__atomic_load_n(arrived, __ATOMIC_RELAXED) < team && !fc_interrupted(watch)) rest();
 }
 
-int fc_run_tasks(fc_task work, void *job, char *scratch, ptrdiff_t scratch_bytes, ptrdiff_t tasks, int team, int even,
-                 fc_look look) {
-    int stop = 0, arrived = 0;
+int fc_run_tasks(const fc_call *call) {
+    int stop = 0, arrived = 0, team = call->team;
+    const ptrdiff_t tasks = call->tasks;
     if (team > tasks) team = (int)tasks;
-    if (team <= 1 || alone || omp_in_parallel()) return run_alone(work, job, scratch, tasks, look);
+    if (team <= 1 || alone || omp_in_parallel()) return run_alone(call);
 #pragma omp parallel num_threads(team)
     {
         const int thread = omp_get_thread_num();
-        fc_watch watch = {&stop, thread == 0 ? look : NULL, 0, 0};
-        char *own = scratch ? scratch + thread * scratch_bytes : NULL;
-        if (even) {
+        fc_watch watch = {&stop, thread == 0 ? call->look : NULL, 0, 0};
+        char *own = call->scratch ? call->scratch + thread * call->scratch_bytes : NULL;
+        if (call->even) {
 #pragma omp for schedule(static) nowait
             for (ptrdiff_t task = 0; task < tasks; task++)
-                if (!fc_interrupted(&watch)) work(job, own, task, &watch);
+                if (!fc_interrupted(&watch)) call->work(call->job, own, task, &watch);
         } else {
 #pragma omp for schedule(dynamic) nowait
             for (ptrdiff_t task = 0; task < tasks; task++)
-                if (!fc_interrupted(&watch)) work(job, own, task, &watch);
+                if (!fc_interrupted(&watch)) call->work(call->job, own, task, &watch);
         }
         __atomic_add_fetch(&arrived, 1, __ATOMIC_RELAXED);
         if (thread == 0) wait_for_others(&watch, &arrived, omp_get_num_threads());
@@ -93,15 +97,14 @@ enum {
     ALL_HELPERS = 256,          /* of the process, unless there are more processors */
 };
 
-/* The parts that a thread takes first: those of its seat, every so many-th. Two numbers in one: below, how many it has
-   begun, and above, how many others have left of them. */
+/* The parts that a thread takes first: those of its seat. Two numbers in one: below, how many it has begun, and above, how
+   many others have left of them. */
 typedef struct { _Alignas(64) _Atomic uint64_t left; } Share;
 
 typedef struct {
-    fc_task work;
-    void *job;
-    char *scratch;
-    ptrdiff_t scratch_bytes, tasks, parts; /* a part is a run of tasks that one thread takes */
+    const fc_call *call;
+    ptrdiff_t parts;        /* a part is a run of tasks that one thread takes */
+    ptrdiff_t sites;        /* parts of a round; fewer than threads: every so many-th part is a thread's */
     int team, *stop;
     unsigned long mode;     /* of the caller's floating-point arithmetic */
     Share *shares;          /* of every seat */
@@ -197,10 +200,27 @@ static void keep_off(int processor) { (void)processor; }
 
 enum { MOST_PARTS = 1 << 30 };
 
+/* The first site of a seat. */
+static inline ptrdiff_t first_site(const Job *job, ptrdiff_t seat) {
+    return (ptrdiff_t)((int64_t)job->sites * seat / job->team);
+}
+
 static void share_out(Job *job, Share *shares) {
     job->shares = shares;
-    for (ptrdiff_t seat = 0; seat < job->team; seat++)
-        atomic_init(&shares[seat].left, (uint64_t)((job->parts - seat + job->team - 1) / job->team) << 32);
+    if (job->sites == 0 || job->parts % job->sites) job->sites = job->parts;
+    for (ptrdiff_t seat = 0; seat < job->team; seat++) {
+        const ptrdiff_t own = job->sites < job->team
+            ? (job->parts - seat + job->team - 1) / job->team
+            : (first_site(job, seat + 1) - first_site(job, seat)) * (job->parts / job->sites);
+        atomic_init(&shares[seat].left, (uint64_t)own << 32);
+    }
+}
+
+/* The part that is a seat's own `number`-th. */
+static inline ptrdiff_t part_of(const Job *job, int seat, ptrdiff_t number) {
+    if (job->sites < job->team) return seat + number * job->team;
+    const ptrdiff_t first = first_site(job, seat), own = first_site(job, seat + 1) - first;
+    return number / own * job->sites + first + number % own;
 }
 
 /* The next part for a seat; -1 where none is left. */
@@ -212,7 +232,7 @@ static ptrdiff_t claim(Job *job, int seat) {
             if (atomic_compare_exchange_weak_explicit(&job->shares[of].left, &left,
                                                       i ? left - ((uint64_t)1 << 32) : left + 1, memory_order_relaxed,
                                                       memory_order_relaxed))
-                return of + (i ? end - 1 : begun) * job->team;
+                return part_of(job, of, i ? end - 1 : begun);
     }
     return -1;
 }
@@ -227,14 +247,15 @@ static int all_claimed(Job *job) {
 
 /* Claims parts until none is left; `longest`: the nanoseconds of the one that took most. */
 static void take_parts(Job *job, int seat, fc_watch *watch, int64_t *longest) {
-    char *scratch = job->scratch ? job->scratch + seat * job->scratch_bytes : NULL;
-    const ptrdiff_t each = job->tasks / job->parts, more = job->tasks % job->parts;
+    const fc_call *call = job->call;
+    char *scratch = call->scratch ? call->scratch + seat * call->scratch_bytes : NULL;
+    const ptrdiff_t each = call->tasks / job->parts, more = call->tasks % job->parts;
     ptrdiff_t part;
     int64_t before = longest ? nanoseconds() : 0;
     while ((part = claim(job, seat)) >= 0) {
         const ptrdiff_t begin = part * each + (part < more ? part : more), end = begin + each + (part < more);
         for (ptrdiff_t task = begin; task < end && !fc_interrupted(watch); task++)
-            job->work(job->job, scratch, task, watch);
+            call->work(call->job, scratch, task, watch);
         if (!longest) continue;
         const int64_t now = nanoseconds();
         if (now - before > *longest) *longest = now - before;
@@ -369,8 +390,8 @@ static int wait_for_helpers(Team *team, int64_t patience, int64_t *waited_, fc_w
     return late;
 }
 
-static int run_on(Team *team, int threads, Job *job, fc_look look) {
-    fc_watch watch = {job->stop, look, 0, 0};
+static int run_on(Team *team, int threads, Job *job) {
+    fc_watch watch = {job->stop, job->call->look, 0, 0};
     int64_t waited = 0, longest = 0;
     atomic_store(&team->job, job);
     atomic_store_explicit(&team->processor, processor_now(), memory_order_relaxed);
@@ -397,20 +418,22 @@ typedef struct { Job *job; int64_t until; } Seats;
 static void take_a_seat(void *of) {
     const Seats *seats = of;
     Job *job = seats->job;
+    const fc_call *call = job->call;
     fc_watch watch = {job->stop, NULL, 0, 0};
     const int seat = atomic_load(&host_seat)();
     const unsigned long own = float_mode();
-    char *scratch = job->scratch ? job->scratch + seat * job->scratch_bytes : NULL;
+    char *scratch = call->scratch ? call->scratch + seat * call->scratch_bytes : NULL;
     ptrdiff_t task;
     if (seat >= job->team) return;
     set_float_mode(job->mode);
     do
-        if ((task = claim(job, seat)) >= 0) job->work(job->job, scratch, task, &watch);
+        if ((task = claim(job, seat)) >= 0) call->work(call->job, scratch, task, &watch);
     while (task >= 0 && nanoseconds() < seats->until);
     set_float_mode(own);
 }
 
-static int run_on_host(fc_parallel parallel, int threads, Job *job, fc_look look) {
+static int run_on_host(fc_parallel parallel, int threads, Job *job) {
+    const fc_look look = job->call->look;
     Seats seats = {job, 0};
     const int most = atomic_load(&host_most)();
     if (threads < most) threads = most;
@@ -425,34 +448,34 @@ static int run_on_host(fc_parallel parallel, int threads, Job *job, fc_look look
     }
 }
 
-int fc_run_tasks(fc_task work, void *arguments, char *scratch, ptrdiff_t scratch_bytes, ptrdiff_t tasks, int wanted,
-                 int even, fc_look look) {
-    if (wanted > tasks) wanted = (int)tasks;
+int fc_run_tasks(const fc_call *call) {
+    const ptrdiff_t tasks = call->tasks;
+    int wanted = call->team > tasks ? (int)tasks : call->team;
     if (wanted > 1 && wanted > omp_get_thread_limit()) wanted = omp_get_thread_limit();
     if (wanted > MOST_HELPERS + 1) wanted = MOST_HELPERS + 1;
     const fc_parallel parallel = atomic_load(&host_parallel);
     if (wanted <= 1 || alone || omp_in_parallel() || (parallel && atomic_load(&host_inside)()))
-        return run_alone(work, arguments, scratch, tasks, look); /* within a region every thread has work of its own */
+        return run_alone(call); /* within a region every thread has work of its own */
     if (parallel) {
         int stop = 0;
         Share shares[wanted];
-        Job job = {work, arguments, scratch, scratch_bytes, tasks, tasks, wanted, &stop, float_mode(), NULL, 1};
+        Job job = {call, tasks, call->sites, wanted, &stop, float_mode(), NULL, 1};
         share_out(&job, shares);
-        return run_on_host(parallel, wanted, &job, look);
+        return run_on_host(parallel, wanted, &job);
     }
     Team *team = take_team();
-    if (!team) return run_alone(work, arguments, scratch, tasks, look);
+    if (!team) return run_alone(call);
     int stop = 0;
     const int threads = threads_now(team, wanted);
     if (threads == 1) {
-        stop = run_alone(work, arguments, scratch, tasks, look);
+        stop = run_alone(call);
     } else {
         Share shares[threads];
-        const ptrdiff_t parts = even ? threads : tasks < MOST_PARTS ? tasks : MOST_PARTS;
-        Job job = {work, arguments, scratch, scratch_bytes, tasks, parts, threads, &stop, float_mode(), NULL, 1};
+        const ptrdiff_t parts = call->even ? threads : tasks < MOST_PARTS ? tasks : MOST_PARTS;
+        Job job = {call, parts, call->even ? parts : call->sites, threads, &stop, float_mode(), NULL, 1};
         share_out(&job, shares);
         atomic_fetch_add(&working, threads);
-        stop = run_on(team, threads, &job, look);
+        stop = run_on(team, threads, &job);
         atomic_fetch_sub(&working, threads);
     }
     atomic_flag_clear_explicit(&team->taken, memory_order_release);

@@ -20,12 +20,23 @@ typedef struct {
 /* One task of a job, with scratch memory that is the thread's own. */
 typedef void (*fc_task)(void *job, char *scratch, ptrdiff_t task, fc_watch *watch);
 
-/* Calls work(job, .., task, ..) for every task below `tasks` on a team of threads; thread i has scratch + i *
-   scratch_bytes. `even`: each thread takes one run of tasks, else the next that is left. Nonzero: `look` ended it, or,
-   FC_FORKED, a handler forked and this is the child, where tasks that others had taken are undone. */
+/* work(job, .., task, ..) for every task below `tasks` on a team of threads; thread i has scratch + i * scratch_bytes.
+   `even`: each thread takes one run of tasks, else the next that is left. `sites`: the tasks are that many places of the
+   result again and again, so that task and task + sites write beside each other, and belong to one thread; 0: every task
+   is another place, in their order. */
+typedef struct {
+    fc_task work;
+    void *job;
+    char *scratch;
+    ptrdiff_t scratch_bytes, tasks, sites;
+    int team, even;
+    fc_look look;
+} fc_call;
+
+/* Nonzero: `look` ended it, or, FC_FORKED, a handler forked and this is the child, where tasks that others had taken are
+   undone. */
 enum { FC_FORKED = 2 };
-int fc_run_tasks(fc_task work, void *job, char *scratch, ptrdiff_t scratch_bytes, ptrdiff_t tasks, int team, int even,
-                 fc_look look);
+int fc_run_tasks(const fc_call *call);
 
 /* Threads that the system has room for, as far as is known: no limit until a job was refused some. */
 int fc_room_for_threads(void);

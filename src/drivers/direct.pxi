@@ -463,6 +463,10 @@ cdef int direct_work(Work work, DirectRun* run, int threads) except -1:
     pixels = passes[0].y.n[0] * volume(passes[0].extent)
     products = worth_of(products * passes[0].y.n[0] * passes[0].y.n[1] * passes[0].channels, pixels)
     work.task, work.begin, work.job = direct_any_task, direct_begin, run
+    work.sites = 1   # of several passes, and of tiles in the order of their work, every second one is a thread's
+    if run.count == 1 and passes[0].order == NULL:
+        work.sites = sites_of((passes[0].y.n[0] + passes[0].images - 1) // passes[0].images, passes[0].groups,
+                              volume(passes[0].tiles))
     return work.team(threads if products >= PARALLEL_FROM_MACS else 1)
 
 

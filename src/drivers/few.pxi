@@ -69,7 +69,7 @@ cdef int few_work(Work work, const DirectPass* p, int threads) except -1:
     macs = pixels * images * p.groups * p.channels * kernels.lanes   # as long as a vector of outputs takes
     threads = threads if macs >= PARALLEL_FROM_MACS else 1
     job.parts = (pixels + FEW_PIXELS_OF_A_TASK - 1) // FEW_PIXELS_OF_A_TASK
-    work.tasks = images * p.groups * job.parts
+    work.tasks, work.sites = images * p.groups * job.parts, sites_of(images, p.groups, job.parts)
     work.scratch_bytes = 0 if p.weights.packed != NULL else few_scratch(p)
     work.task, work.job = few_task, job
     work.place(&job.x.p)

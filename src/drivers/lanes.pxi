@@ -221,9 +221,10 @@ cdef class Lanes(Program):
             lanes_arrays(job)
             places_of(work, &job.x, &job.y, &job.residual, job.has_residual)
             work.scratch_bytes = max(work.scratch_bytes, job.scratch_bytes)
+            work.sites = max(work.sites, job.y.n[0] * job.tiles_y * job.tiles_x)
             work.tasks = max(work.tasks, job.y.n[0] * job.tiles_y * job.tiles_x * job.chunk_groups)
         # passes innermost: what one has read, the next finds in the cache
-        work.tasks *= self.count
+        work.tasks, work.sites = work.tasks * self.count, work.sites * self.count
         work.task, work.job = lanes_task, passes
         macs = o.y.n[0] * o.y.n[1] * self.pixels * self.jobs.channels * self.taps
         # bound by memory more than by arithmetic

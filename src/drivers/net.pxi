@@ -1,12 +1,8 @@
 # A net: works in their order, done again and again in one crossing of the door.
 
 cdef struct NetStep:             # a Work as it runs
-    fc_task task
+    fc_call call             # its scratch memory, threads and `look` are a run's
     fc_begin begin
-    void* job
-    size tasks, scratch_bytes
-    int threads
-    bint even
     char** flags
     size flag_count
 
@@ -18,16 +14,18 @@ cdef struct Moving:              # a pointer of a job into memory that is anothe
 
 cdef bint perform(const NetStep* step, char* memory, int most, fc_look look, int* stopped) noexcept nogil:
     """All tasks of a step, on at most so many threads; whether one raised a flag."""
+    cdef fc_call call = step.call
     stopped[0] = 0
-    if step.tasks == 0:
+    if call.tasks == 0:
         return False
     if step.flag_count:
-        step.flags[0] = memory + step.scratch_bytes * step.threads
+        step.flags[0] = memory + call.scratch_bytes * call.team
         memset(step.flags[0], 0, step.flag_count)
+    call.scratch, call.team = memory if call.scratch_bytes else NULL, min(call.team, most)
+    call.look = look
     if step.begin != NULL:
-        step.begin(step.job, memory, step.scratch_bytes, min(step.threads, most))
-    stopped[0] = fc_run_tasks(step.task, step.job, memory if step.scratch_bytes else NULL, step.scratch_bytes, step.tasks,
-                              min(step.threads, most), step.even, look)
+        step.begin(call.job, memory, call.scratch_bytes, call.team)
+    stopped[0] = fc_run_tasks(&call)
     return step.flag_count > 0 and memchr(step.flags[0], 1, step.flag_count) != NULL
 
 

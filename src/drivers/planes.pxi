@@ -81,7 +81,7 @@ cdef int planes_work(Work work, const DirectPass* p, int threads) except -1:
     job.panels = (vectors + kernels.vectors - 1) // kernels.vectors
     for i in range(width):
         job.a_row[i] = i if p.weights.packed != NULL else i * (p.weights.output_stride // unit)
-    work.tasks = p.y.n[0] * job.groups * job.panels
+    work.tasks, work.sites = p.y.n[0] * job.groups * job.panels, sites_of(p.y.n[0], job.groups, job.panels)
     threads = threads if job.pixels * p.y.n[0] * job.groups * job.outputs * job.channels >= PARALLEL_FROM_MACS else 1
     job.chunks = max(<size>1, min(p.weights.panels, 4 * threads // max(<size>1, work.tasks))) if threads > 1 else 1
     work.tasks *= job.chunks

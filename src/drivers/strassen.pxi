@@ -163,6 +163,7 @@ cdef class Strassen(Program):
         work.place(&job.at.p)
         work.task, work.job, work.flags, work.keep = strassen_task, job, &job.flags, self
         work.flag_count, work.scratch_bytes, work.tasks = job.y.n[0], job.scratch_bytes, job.blocks * job.panel_chunks
+        work.sites = job.blocks
         work.team(threads)
         return work
 

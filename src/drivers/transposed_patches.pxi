@@ -99,6 +99,7 @@ cdef int transposed_bind(const Patches* own, Program program, const Operands* o,
         out.y = <char*>0 + ((p.first[0] * own.size[1] + p.first[1]) * own.size[2] + p.first[2])  # in pixels, as all of these
     work.scratch_bytes = transposed_scratch(job)
     work.task, work.job, work.tasks = transposed_task, job, o.x.n[0] * job.chunks * job.bands
+    work.sites = sites_of(o.x.n[0], job.chunks, job.bands)
     places_of(work, &job.x, &job.y, &job.residual, o.has_residual)
     return work.team(threads)
 

@@ -243,7 +243,7 @@ cdef class Winograd(Program):
         places_of(work, &job.x, &job.y, &job.residual, job.has_residual)
         work.task, work.job, work.flags, work.keep = winograd_task, job, &job.flags, self
         work.flag_count, work.scratch_bytes = job.y.n[0] * job.depth * job.tile_rows, job.scratch_bytes
-        work.tasks = job.blocks * job.panel_chunks
+        work.tasks, work.sites = job.blocks * job.panel_chunks, job.blocks
         work.team(threads)
         return work
 

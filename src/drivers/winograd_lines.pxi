@@ -198,6 +198,7 @@ cdef class WinogradLines(Program):
         work.task, work.job, work.flags, work.keep = lines_task, job, &job.flags, self
         work.flag_count = job.y.n[0] * (job.planes if job.turned else job.depth * job.tile_rows)
         work.scratch_bytes, work.tasks = job.scratch_bytes, job.blocks * job.panel_chunks
+        work.sites = job.blocks
         work.team(threads)
         return work
 

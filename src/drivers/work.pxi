@@ -52,9 +52,9 @@ cdef class Work(Arrays):
 
     cdef void fill(self, NetStep* step) noexcept nogil:
         """The work as it runs."""
-        step.task, step.begin, step.job, step.tasks = self.task, self.begin, self.job, self.tasks
-        step.scratch_bytes, step.threads, step.even = self.scratch_bytes, self.threads, self.even
-        step.flags, step.flag_count = self.flags, self.flag_count
+        step.call = fc_call(self.task, self.job, NULL, self.scratch_bytes, self.tasks, self.sites, self.threads, self.even,
+                            NULL)
+        step.begin, step.flags, step.flag_count = self.begin, self.flags, self.flag_count
 
     cdef bint meets(self, size first, size end) noexcept:
         """Whether one of its arrays begins in this memory."""
@@ -83,3 +83,9 @@ cdef class Work(Arrays):
             return self.flags[0][:self.flag_count] if self.flagged else None
         finally:
             fc_free(memory)
+
+
+cdef inline size sites_of(size images, size groups, size places) noexcept nogil:
+    """The `sites` of tasks whose innermost are an image's places, then its groups, then the images: what channels of one
+    image write beside each other, and whole images, belong to one thread."""
+    return places if images == 1 else images * groups * places
