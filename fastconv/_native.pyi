@@ -310,6 +310,8 @@ def __getattr__(name: str) -> Any: ...  # the program of a method that declares 
 
 def record(into: list[Any] | None) -> None: ...
 
+def pair(first: Work, second: Work) -> Work | None: ...
+
 class Planned:
     def __init__(
         self, dtype: dtype[Any], input_shape: tuple[int, ...], output_shape: tuple[int, ...], contiguous: bool

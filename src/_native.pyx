@@ -8,7 +8,7 @@ from numpy import empty_like, ndarray
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport fabs, rint, sqrt
-from libc.string cimport memchr, memcmp, memcpy, memset, strcmp
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strcmp
 
 cdef extern from "Python.h":
     int get_buffer "PyObject_GetBuffer"(object, Py_buffer*, int) noexcept  # leaves an exception behind
@@ -429,6 +429,7 @@ include "drivers/lanes.pxi"
 include "drivers/flat.pxi"
 include "drivers/patches.pxi"
 include "drivers/strips.pxi"
+include "drivers/pairs.pxi"
 include "drivers/transposed_patches.pxi"
 include "drivers/lanes_gradient.pxi"
 include "drivers/winograd.pxi"

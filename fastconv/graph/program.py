@@ -102,6 +102,15 @@ def shape_bound(graph: Graph, known: Iterable[str] = ()) -> tuple[set[str], set[
     return content, shaped
 
 
+def depth_first(first: Node, second: Node) -> bool:
+    """Whether a recorded run may do two steps in bands of rows, as `_native.pair` does where it pays: a pointwise
+    convolution and the depthwise one that reads it."""
+    if first.op_type != "Conv" or second.op_type != "Conv" or first.outputs != second.inputs[:1]:
+        return False
+    kernel = first.attributes.get("kernel_shape")
+    return bool(kernel) and max(kernel) == 1 and second.attributes.get("group", 1) > 1
+
+
 States = dict[int, dict[Any, Any]]
 
 
@@ -124,6 +133,10 @@ class Program:
         last: dict[str, int] = {name: at for at, node in enumerate(graph.nodes) for name in node.inputs if name}
         for at, node in enumerate(graph.nodes):
             last.update((name, at) for name in node.outputs if name not in last)
+        for at, node in enumerate(graph.nodes[1:], start=1):
+            if depth_first(graph.nodes[at - 1], node):  # then both are done at once
+                read = graph.nodes[at - 1].inputs[0]
+                last[read] = max(last[read], at)
         kept = {*graph.constants, *self.outputs, *bound}
         dying: dict[int, list[str]] = {}
         for name, at in last.items():

@@ -11,6 +11,7 @@ where natives alone read and write them, else they are copied.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from time import perf_counter
@@ -74,6 +75,23 @@ def _view_or_else(step: Step, inputs: Sequence[Any], results: Sequence[Any]) -> 
     return VIEW if fixed and all(shared) else LOOSE
 
 
+def _paired(records: Sequence[Record], outputs: Sequence[str]) -> list[Record]:
+    """The records, where the works of two steps that follow each other are one if natives know how: then they are the
+    second's, and the value between them, which nothing else reads, is not made."""
+    found = list(records)
+    uses = Counter([*outputs, *(name for record in records for name in set(record.step.node.inputs))])
+    for at in range(1, len(found)):
+        first, second = found[at - 1 : at + 1]
+        if first.kind != NATIVE or second.kind != NATIVE or len(first.works) != 1 or len(second.works) != 1:
+            continue
+        between = [name for name in first.made if name in second.step.node.inputs]
+        if len(first.made) == len(between) == 1 and uses[between[0]] == 1:
+            work = _native.pair(first.works[0], second.works[0])
+            if work is not None:
+                found[at - 1], found[at] = first._replace(works=()), second._replace(works=(work,))
+    return found
+
+
 def _lying_as(home: Array, array: Any) -> Any:
     """An array with the strides of its home, itself if it has them."""
     if array.strides == home.strides and array.flags.aligned and array.dtype == home.dtype:
@@ -93,7 +111,7 @@ class Replay:
         self, run: Runner, records: Sequence[Record], feeds: Mapping[str, Array], fixed: Mapping[str, Array],
         outputs: Sequence[str], pool: Pool, threads: int | None,
     ) -> None:  # fmt: skip
-        self.records, self.outputs = records, list(outputs)
+        self.records, self.outputs = _paired(records, outputs), list(outputs)
         self._run_step, self._aside, self._threads = run, Pool(pool.limit), threads
         self._homes: dict[str, Any] = {"": None, **fixed, **feeds}
         for record in records:
