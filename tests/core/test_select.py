@@ -88,6 +88,7 @@ CHOSEN = {
     # stride 2
     "stride 2": (three(256, 256, 28, stride=2), STRIDED),
     "stride 2, small": (three(512, 512, 8, stride=2), "direct"),
+    "stride 2, four tiles": (three(512, 512, 14, FORWARD, HELD, stride=2), "direct"),  # many weights for them
     "stride 2, few channels": (three(16, 64, 56, stride=2), "direct"),
     "stride 2, a large map": (three(128, 128, 56, stride=2), STRIDED_LARGE),
     "stride (2, 1)": (three(128, 128, 48, stride=(2, 1)), "direct"),

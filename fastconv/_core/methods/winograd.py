@@ -242,7 +242,7 @@ def cost(p: Problem, variant: str) -> int:
         total += tiles * elements * (planes * p.channels * outputs + MOVED[2] * (planes * channels + outputs))
         total += PART * (parts - 1)
         if p.held:
-            few = tiles <= tuned(p).few_tiles * parts
+            few = kind == KINDS[LARGE] and tiles <= tuned(p).few_tiles * parts  # the one kind with such kernels
             total += parts * read(p, weights * (kind.taps**2 if few else kind.weights**2))
         else:
             total += parts * weights * (PACKED * kind.taps**2 + MADE * kind.weights**2)
