@@ -22,6 +22,7 @@ cdef enum:
     SHIFTED_FROM = 8               # vectors of channels, and
     SHIFTED_TAPS = 9               # at most: 3 x 3 took 13 % longer for its place in place of 27, 5 x 5 15 of 6 (Zen 4)
     SHIFTED_BYTES = 32 << 10       # of weights, which are copied for that in every run
+    LINE_TAPS = 3                  # of a line up to which each is read for itself: so memory is walked once, from end to end
     PATCHES_PARALLEL_FROM = 1 << 19  # multiply-adds and bytes of both arrays: 4 microseconds; a team costs 1 to 3
 
 
@@ -82,6 +83,8 @@ cdef residues(q, int axis, extent):
     """By how much the taps of a pass lie apart, where outputs so far apart are many enough to be neighbours; else 1."""
     taps = q.taps[axis]
     apart = taps[1] - taps[0] if len(taps) > 1 and q.stride[axis] == 1 else 1
+    if axis == 2 and len(q.taps[1]) == 1 and len(taps) <= LINE_TAPS:
+        return 1
     return apart if extent.size[axis] // q.step[axis] >= NEIGHBOURS_FROM * apart else 1
 
 
