@@ -140,7 +140,7 @@ cdef extern from "fastconv.h" nogil:
         void* y
         const void* w
         const void* bias
-        Py_ssize_t x_row, y_row, ldw, height, width, rows, columns, first_y, first_x
+        Py_ssize_t x_row, y_row, ldw, height, width, rows, columns, first_y, first_x, dilation
         int relu
     ctypedef void (*fc_plane_kernel)(const fc_plane_window*) noexcept nogil
     ctypedef struct fc_shifted:

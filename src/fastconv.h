@@ -158,7 +158,7 @@ typedef struct {
     const void *x;
     void *y;
     const void *w, *bias; /* weights `ldw` apart; no bias: NULL */
-    ptrdiff_t x_row, y_row, ldw, height, width, rows, columns, first_y, first_x;
+    ptrdiff_t x_row, y_row, ldw, height, width, rows, columns, first_y, first_x, dilation;
     int relu;
 } fc_plane_window;
 typedef void (*fc_plane_kernel)(const fc_plane_window *);
@@ -285,7 +285,7 @@ typedef struct {
     void (*strip_copy)(void *dst, const void *src, ptrdiff_t pixel, ptrdiff_t pixels, ptrdiff_t vectors);
     /* A lane a pixel (kernels/flat.h), of any taps and of rows of so many side by side; NULL where there are none. */
     fc_flat flat, flat_window[FC_FLAT_TAPS + 1];
-    fc_plane_kernel plane_window[FC_FLAT_TAPS + 1][3]; /* [taps of a side][stride] */
+    fc_plane_kernel plane_window[FC_FLAT_TAPS + 1][3]; /* [taps of a side][stride, or 0: taps apart] */
     void (*flat_rows)(const void *src, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t count, const void *end, void *dst,
                       ptrdiff_t pitch);
     void (*flat_split)(const void *src, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t count, const void *end, void *first,

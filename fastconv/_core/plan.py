@@ -82,8 +82,8 @@ def plan_for(
     g: Geometry, direction: Direction, types: Types, team: int, wish: str = "auto", use: Use = Use.ONCE,
     most: int | None = None, first: bool = False,
 ) -> Plan:  # fmt: skip
-    """The plan of a forward pass or an input gradient, made or remembered; `most` caps its scratch, in bytes, and `first`
-    says that a plan is for channels-first arrays."""
+    """The plan of a forward pass or an input gradient, made or remembered; `most` caps its scratch, in bytes, and
+    `first` says that a plan is for channels-first arrays."""
     return _plan(g, direction, types, use, team, wish, most, first, _native.isa_number())
 
 
