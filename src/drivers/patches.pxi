@@ -218,7 +218,10 @@ cdef size patch_blocks(PatchJob* job, size threads) noexcept nogil:
         strip_blocks(job, p, pitch, image)
     elif volume(p.outputs) < PANELWISE_BELOW:
         job.together = job.kernels.vectors
-        job.packs = pitch % PACKED_PITCH == 0 and own.total % job.kernels.lanes == 0 and 0 < image <= PACKED_BYTES
+        # 5 x 5 at stride 2 takes 0.7 to 0.9 of the time where it reads in place, 3 x 3 up to 2 times as long (Zen 4)
+        job.packs = own.stride[2] == 1 or p.taps[2] <= 3
+        job.packs = job.packs and pitch % PACKED_PITCH == 0 and own.total % job.kernels.lanes == 0
+        job.packs = job.packs and 0 < image <= PACKED_BYTES
         if job.packs:
             job.together = min(PACKED_BYTES // image, job.together)
     strip_cuts(job, threads)
