@@ -140,9 +140,20 @@ cdef extern from "fastconv.h" nogil:
         void* y
         const void* w
         const void* bias
-        Py_ssize_t x_row, y_row, ldw, height, width, rows, columns, first_y, first_x
+        Py_ssize_t x_row, y_row, ldw, height, width, rows, columns, first_y, first_x, dilation
         int relu
     ctypedef void (*fc_plane_kernel)(const fc_plane_window*) noexcept nogil
+    ctypedef struct fc_shifted:
+        const void* a
+        const void* b
+        const void* bias
+        void* c
+        const Py_ssize_t* shift
+        Py_ssize_t steps, rows, width, c_row
+        int relu, fetch
+    ctypedef struct fc_phases:
+        const void* end
+        Py_ssize_t channel, channels, width, first, stride, phases, count, apart
     ctypedef struct fc_extra:
         const char* name
         const void* table
@@ -194,6 +205,8 @@ cdef extern from "fastconv.h" nogil:
                            Py_ssize_t) noexcept nogil
         void (*flat_store)(const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
         void (*flat_fill)(const void*, Py_ssize_t, Py_ssize_t, void*) noexcept nogil
+        void (*shifted[FC_MAX_VECTORS + 1])(const fc_shifted*) noexcept nogil
+        void (*phases)(const fc_phases*, const void*, void*) noexcept nogil
         fc_spread spread
         fc_winograd winograd[FC_WINOGRAD_KINDS]
         const fc_extra* extras

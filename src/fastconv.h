@@ -158,10 +158,29 @@ typedef struct {
     const void *x;
     void *y;
     const void *w, *bias; /* weights `ldw` apart; no bias: NULL */
-    ptrdiff_t x_row, y_row, ldw, height, width, rows, columns, first_y, first_x;
+    ptrdiff_t x_row, y_row, ldw, height, width, rows, columns, first_y, first_x, dilation;
     int relu;
 } fc_plane_window;
 typedef void (*fc_plane_kernel)(const fc_plane_window *);
+
+/* Convolution of planes of several taps (kernels/shifted.h): c[i][:] = relu(sum over k of a[k][i] * b[shift[k] + :] +
+   bias[i]), i < rows; `a` is a packed panel so wide, rows of `c` are `c_row` elements apart. No bias: NULL; `fetch`: the
+   lines of c before they are written. */
+typedef struct {
+    const void *a, *b, *bias;
+    void *c;
+    const ptrdiff_t *shift;
+    ptrdiff_t steps, rows, width, c_row;
+    int relu, fetch;
+} fc_shifted;
+
+/* A row of planes: of `channels`, `channel` elements apart, every `stride`-th of its `width` elements from `first` on, and
+   from those behind it for further phases: `count` of each. Phases and in them channels are written `apart` elements apart.
+   Nothing at or after `end` is read. */
+typedef struct {
+    const void *end;
+    ptrdiff_t channel, channels, width, first, stride, phases, count, apart;
+} fc_phases;
 
 /* The kernels of a method that has them for itself, found by name: a table of a type of its own header. */
 typedef struct { const char *name; const void *table; } fc_extra;
@@ -266,13 +285,15 @@ typedef struct {
     void (*strip_copy)(void *dst, const void *src, ptrdiff_t pixel, ptrdiff_t pixels, ptrdiff_t vectors);
     /* A lane a pixel (kernels/flat.h), of any taps and of rows of so many side by side; NULL where there are none. */
     fc_flat flat, flat_window[FC_FLAT_TAPS + 1];
-    fc_plane_kernel plane_window[FC_FLAT_TAPS + 1][3]; /* [taps of a side][stride] */
+    fc_plane_kernel plane_window[FC_FLAT_TAPS + 1][3]; /* [taps of a side][stride, or 0: taps apart] */
     void (*flat_rows)(const void *src, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t count, const void *end, void *dst,
                       ptrdiff_t pitch);
     void (*flat_split)(const void *src, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t count, const void *end, void *first,
                        void *second, ptrdiff_t pitch);
     void (*flat_store)(const void *src, ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t width, void *dst);
     void (*flat_fill)(const void *src, ptrdiff_t rows, ptrdiff_t width, void *dst);
+    void (*shifted[FC_MAX_VECTORS + 1])(const fc_shifted *product); /* so many vectors of pixels */
+    void (*phases)(const fc_phases *of, const void *row, void *to); /* a row that is NULL: zeros */
     fc_spread spread;
     fc_winograd winograd[FC_WINOGRAD_KINDS]; /* where the type has them */
     const fc_extra *extras;                  /* up to a name that is NULL; NULL where there are none */

@@ -149,7 +149,8 @@ def _granted(a: Asked, use: Use, halves: Halves, grant: Grant, transposed: bool)
     require_single(halves, a.weight.dtype)
     direction = Direction.INPUT_GRADIENT if transposed else Direction.FORWARD
     kinds = (types_of(a.weight.dtype, halves._replace(beside=beside)) for beside in (False, True))
-    plans = (plan_for(a.geometry, direction, types, a.threads, a.algorithm, use, a.most) for types in kinds)
+    first = not a.frame.channels_last
+    plans = (plan_for(a.geometry, direction, types, a.threads, a.algorithm, use, a.most, first) for types in kinds)
     few, more = (plan.explain(a.frame.channels_last, True).packed_weight_bytes for plan in plans)
     return more > few and grant(more - few)
 

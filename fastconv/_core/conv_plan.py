@@ -93,7 +93,7 @@ class ConvPlan:
         if halves.packed and packed is None:
             weight = rounded(weight, halves.packed)
         check(g, direction, self.dtype, algorithm, use, types)
-        plan = plan_for(g, direction, types, threads, algorithm, use, most)
+        plan = plan_for(g, direction, types, threads, algorithm, use, most, not self._last)
         self._problem, self._program = plan.problem, plan.program
         self._plan, self._explanation = plan, None  # made when somebody asks
         if packed is None:

@@ -63,12 +63,13 @@ class Plan:
 
 @lru_cache(maxsize=MOST_PLANS)
 def _plan(
-    g: Geometry, direction: Direction, types: Types, use: Use, team: int, wish: str, most: int | None, isa: int
+    g: Geometry, direction: Direction, types: Types, use: Use, team: int, wish: str, most: int | None, first: bool,
+    isa: int,
 ) -> Plan:
     whole = g if is_constant(g) and direction is Direction.FORWARD else None
 
     def asked(block: int) -> Problem:
-        return problem(g, direction, types, use, team, wish, block)
+        return problem(g, direction, types, use, team, wish, block, first)
 
     fit = None
     if most is not None:
@@ -79,10 +80,11 @@ def _plan(
 
 def plan_for(
     g: Geometry, direction: Direction, types: Types, team: int, wish: str = "auto", use: Use = Use.ONCE,
-    most: int | None = None,
+    most: int | None = None, first: bool = False,
 ) -> Plan:  # fmt: skip
-    """The plan of a forward pass or an input gradient, made or remembered; `most` caps its scratch, in bytes."""
-    return _plan(g, direction, types, use, team, wish, most, _native.isa_number())
+    """The plan of a forward pass or an input gradient, made or remembered; `most` caps its scratch, in bytes, and
+    `first` says that a plan is for channels-first arrays."""
+    return _plan(g, direction, types, use, team, wish, most, first, _native.isa_number())
 
 
 @lru_cache(maxsize=MOST_PLANS)

@@ -86,6 +86,7 @@ class Problem(NamedTuple):
     use: Use
     machine: Machine
     wish: str = "auto"  # the method that the caller asks for: a word, or word:variant
+    first: bool = False  # whether a plan is for channels-first arrays
 
     @property
     def transposed(self) -> bool:
@@ -193,7 +194,7 @@ def machine_here(result: DType, team: int | None = None) -> Machine:
 
 def problem(
     g: Geometry, direction: Direction, types: Types, use: Use = Use.ONCE, team: int | None = None, wish: str = "auto",
-    block: int = BLOCK_BYTES,
+    block: int = BLOCK_BYTES, first: bool = False,
 ) -> Problem:  # fmt: skip
     """The problem of a geometry of any number of axes on this machine.
 
@@ -203,4 +204,4 @@ def problem(
         g = as_zeros(g)
     elif is_constant(g):
         g = first_block(g, types.input.itemsize, block)
-    return Problem(lifted(g), direction, types, use, machine_here(types.compute, team), wish)
+    return Problem(lifted(g), direction, types, use, machine_here(types.compute, team), wish, first)

@@ -137,7 +137,7 @@ cdef class Direct(Program):
     cdef DirectPass* alternatives   # that read the input in place; without kernels where there is none
     cdef size count
     cdef bint transposed, capped
-    cdef size few_taps_bytes
+    cdef size few_taps_bytes, shifted_bytes
     cdef object made_of
 
     def __init__(self, codes, extent, passes, blockings, in_place, bint transposed, Direct line=None):
@@ -155,6 +155,7 @@ cdef class Direct(Program):
             if in_place[i] is not None:
                 self.resolve(&self.alternatives[i], extent, passes[i], in_place[i])
         self.few_taps_bytes = 0 if self.capped else few_taps_bytes(self.passes, self.count)
+        self.shifted_bytes = shifted_bytes(self.passes) if self.count == 1 and not self.capped else 0
 
     cdef int resolve(self, DirectPass* p, extent, pass_, blocking) except -1:
         """Every number of one pass."""
@@ -220,6 +221,11 @@ cdef class Direct(Program):
         they are not."""
         return self.few_taps_bytes
 
+    cpdef size shifted(self):
+        """Scratch of one thread where packed weights of several taps meet channels-first arrays with a lane a pixel; 0 where
+        they do not."""
+        return self.shifted_bytes
+
     def shape(self, size i=0):
         """Planes, rows and columns of the outputs that pass i makes."""
         return self.passes[i].extent[0], self.passes[i].extent[1], self.passes[i].extent[2]
@@ -244,7 +250,7 @@ cdef class Direct(Program):
             direct_scratch(&p)
             most = max(most, p.scratch_bytes)
         most = max(most, self.few_taps() if packed else 0)
-        return most if lies else max(most, self.planes())
+        return most if lies else max(most, self.planes(), self.shifted() if packed else 0)
 
     cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
         """The weights are `packed` (`panels` and `finite` of `pack_weights`; of several passes, one a pass) or, where that
@@ -311,6 +317,8 @@ cdef class Direct(Program):
             self.bind_pass(p, &vw, packed, i, work)
         if of_.planes() and planes_usable(run.passes):
             planes_work(work, run.passes, threads)
+        elif of_.shifted_bytes and shifted_usable(run.passes):
+            shifted_work(work, run.passes, threads)
         elif count == 1 and few_usable(run.passes):
             few_work(work, run.passes, threads)
         elif of_.few_taps_bytes and few_taps_usable(run):

@@ -34,6 +34,7 @@ cdef struct FlatJob:
     size stride_y, stride_x, span_y, across   # rows and columns of the input under one row of outputs
     size pitch, under           # of a plane, one for each phase of the strides: columns of a row with its border; rows
                                 # under a band beyond its own
+    size dilation               # of kernels that read planes as they lie
     size band, plane            # rows of outputs done together; elements of all rows of a plane under them
     size parts                  # tasks of an image
     size* tap
@@ -58,11 +59,24 @@ cdef void flat_numbers(FlatJob* job, const LanesJob* of_) noexcept nogil:
         job.multiply = of_.kernels.flat_window[of_.taps_x]
     if job.multiply == NULL:
         job.multiply = of_.kernels.flat
-    job.whole = NULL
+    job.whole, job.dilation = NULL, of_.step_x
     if (of_.taps_y == of_.taps_x <= FC_FLAT_TAPS and of_.stride_y == of_.stride_x and of_.span_y == of_.taps_y
             and of_.span_x == of_.taps_x):
         job.whole = of_.kernels.plane_window[of_.taps_x][of_.stride_x]
+    elif flat_apart(of_):
+        job.whole = of_.kernels.plane_window[of_.taps_x][0]
     job.plane = round_up((job.band + job.under) * job.pitch + FLAT_VECTORS * job.kernels.lanes, job.kernels.lanes)
+
+
+cdef bint flat_apart(const LanesJob* of_) noexcept nogil:
+    """Whether a square kernel is dilated alike along both axes, at stride 1."""
+    cdef size i
+    if not (of_.taps_y == of_.taps_x <= FC_FLAT_TAPS and of_.stride_y == of_.stride_x == 1 and of_.step_x > 1):
+        return False
+    for i in range(of_.taps_y):
+        if of_.tap_y[i] != of_.min_y + i * of_.step_x:
+            return False
+    return True
 
 
 cdef size flat_scratch(const FlatJob* job) noexcept nogil:
@@ -149,7 +163,7 @@ cdef void flat_whole(const FlatJob* job, size image, size c) noexcept nogil:
     p.w = flat_weights(job, c, &p.ldw)
     p.bias = job.bias + c * unit if job.bias != NULL else NULL
     p.height, p.width, p.rows, p.columns = job.x.n[2], job.x.n[3], job.y.n[2], job.y.n[3]
-    p.x_row, p.y_row, p.first_y, p.first_x = p.width, p.columns, job.min_y, job.min_x
+    p.x_row, p.y_row, p.first_y, p.first_x, p.dilation = p.width, p.columns, job.min_y, job.min_x, job.dilation
     p.relu = job.activation if job.activation <= RELU6 else LINEAR
     job.whole(&p)
     if job.activation > RELU6:

@@ -20,6 +20,7 @@ cdef struct PlanesJob:
     size pixels, panels            # of an image; panels of pixels
     size chunks, kc
     size panel_bytes
+    const Py_ssize_t* shift        # of so many vectors of pixels, the channels of a panel; NULL where sums are made in blocks
     size a_row[FC_MAX_VECTORS * 16]   # as many outputs as a panel of weights has at most
 
 
@@ -86,11 +87,22 @@ cdef int planes_work(Work work, const DirectPass* p, int threads) except -1:
     job.chunks = max(<size>1, min(p.weights.panels, 4 * threads // max(<size>1, work.tasks))) if threads > 1 else 1
     work.tasks *= job.chunks
     job.panel_bytes = job.channels * kernels.vectors * kernels.lanes * unit
+    job.shift = planes_shift(work, p) if p.weights.packed != NULL and job.channels <= job.kc else NULL
     work.scratch_bytes = planes_scratch(p)
     work.task, work.job = planes_task, job
     work.place(&job.x.p)
     work.place(&job.y.p)
     return work.team(threads)
+
+
+cdef const Py_ssize_t* planes_shift(Work work, const DirectPass* p) except NULL:
+    """Where the channels of a panel lie, of one vector of pixels, of two ..."""
+    cdef Py_ssize_t* shift = <Py_ssize_t*>work.own(p.kernels.vectors * p.channels * sizeof(Py_ssize_t))
+    cdef size v, k
+    for v in range(p.kernels.vectors):
+        for k in range(p.channels):
+            shift[v * p.channels + k] = k * (v + 1) * p.kernels.lanes
+    return shift
 
 
 cdef void planes_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
@@ -132,6 +144,14 @@ cdef void planes_outputs(const PlanesJob* job, char* scratch, size image, size g
     cdef bint in_output = count == width, in_registers = job.activation <= RELU6
     cdef fc_segment segment
     cdef fc_product product
+    if job.shift != NULL:
+        planes_whole(job, scratch, group, q, vectors, channel, rows, to if in_output else scratch + job.panel_bytes,
+                     job.y.s[1] // unit if in_output else width)
+        for r in range(rows if not (in_output and in_registers) else 0):
+            kernels.store[job.y_code](
+                to + r * job.y.s[1] if in_output else scratch + job.panel_bytes + r * width * unit, 0, 1, count,
+                to + r * job.y.s[1], 0, unit, NULL, LINEAR if in_registers else job.activation, NULL, 0, 0)
+        return
     memset(&product, 0, sizeof(product))
     for r in range(rows):
         c_row[r] = r * (job.y.s[1] // unit if in_output else width)
@@ -162,3 +182,15 @@ cdef void planes_outputs(const PlanesJob* job, char* scratch, size image, size g
         kernels.store[job.y_code](
             <const char*>product.c + c_row[r] * unit, 0, 1, count, to + r * job.y.s[1], 0, unit, NULL,
             LINEAR if in_registers else job.activation, NULL, 0, 0)
+
+
+cdef void planes_whole(const PlanesJob* job, const char* panel, size group, size q, size vectors, size channel, size rows,
+                       char* to, size row) noexcept nogil:
+    """The same of packed weights, where a sum is one block."""
+    cdef fc_shifted product
+    product.a, product.width = packed_panel(&job.weights, group, q), panel_vectors(&job.weights, q) * job.kernels.lanes
+    product.b, product.shift, product.steps = panel, job.shift + (vectors - 1) * job.channels, job.channels
+    product.bias = job.bias + channel * job.kernels.size if job.bias != NULL else NULL
+    product.c, product.c_row, product.rows, product.fetch = to, row, rows, False
+    product.relu = job.activation if job.activation <= RELU6 else LINEAR
+    job.kernels.shifted[vectors](&product)

@@ -261,6 +261,7 @@ LANES_12(lane, 0)
 #if IS_FLOAT
 #include "strips.h"
 #include "flat.h"
+#include "shifted.h"
 WINDOW_PAIR(window, 0, 2, 1) WINDOW_PAIR(window, 0, 3, 1) WINDOW_PAIR(window, 0, 3, 2)
 WINDOW_PAIR(window, 0, 5, 1) WINDOW_PAIR(window, 0, 5, 2)
 PATCH_3(3, 3, 1) PATCH_3(3, 3, 2) PATCH_5(1) PATCH_5(2)
@@ -273,7 +274,7 @@ PATCH_3(1, 1, 1) PATCH_3(1, 2, 1) PATCH_3(2, 1, 1) PATCH_3(2, 2, 1) PATCH_3(2, 3
               [3] = {[2] = {[1] = PATCH_ENTRY_3(3, 2, 1)}, [3] = {[1] = PATCH_ENTRY_3(3, 3, 1),                      \
                                                                  [2] = PATCH_ENTRY_3(3, 3, 2)}},                     \
               [5] = {[5] = {[1] = PATCH_ENTRY_5(1), [2] = PATCH_ENTRY_5(2)}}},                                       \
-    STRIP_TABLE FLAT
+    STRIP_TABLE FLAT SHIFTED_TABLE .phases = NAME(phases),
 GRADIENT_TRIPLE(gradient, 0, 3, 1) GRADIENT_TRIPLE(gradient, 0, 3, 2)
 WINDOW_GRADIENT(gradient, 0, 1, 5, 1) WINDOW_GRADIENT(gradient, 0, 2, 5, 1)
 WINDOW_GRADIENT(gradient, 0, 1, 5, 2) WINDOW_GRADIENT(gradient, 0, 2, 5, 2)

@@ -100,11 +100,55 @@ static inline __attribute__((always_inline)) void NAME(plane_window)(const int t
     }
 }
 
+/* The same of taps that lie apart, at stride 1: every vector of inputs is loaded for the one output that it meets. */
+static inline __attribute__((always_inline)) void NAME(plane_apart_tile)(const int rows, const int taps, const T *in,
+                                                                         ptrdiff_t row, const fc_plane_window *p,
+                                                                         const uint16_t *mask, const NAME(vec) *held,
+                                                                         T *to, uint16_t put) {
+    const ptrdiff_t apart = p->dilation, x_row = p->x_row;
+    NAME(vec) acc[4];
+    UNROLL for (int r = 0; r < rows; r++) acc[r] = (NAME(vec)){0};
+    UNROLL for (int i = 0; i < taps; i++)
+        UNROLL for (int r = 0; r < rows; r++) {
+            if (row + i * apart + r < 0 || row + i * apart + r >= p->height) continue;
+            const T *from = in + (i * apart + r) * x_row;
+            UNROLL for (int j = 0; j < taps; j++, from += apart) acc[r] += NAME(plane_load)(from, mask[j]) * held[i * taps + j];
+        }
+    UNROLL for (int r = 0; r < rows; r++) {
+        if (p->bias) acc[r] += *(const T *)p->bias;
+        if (p->relu) acc[r] = NAME(relu)(acc[r]);
+        if (p->relu == FC_RELU6) acc[r] = NAME(at_most_six)(acc[r]);
+        NAME(plane_put)(to + r * p->y_row, acc[r], put);
+    }
+}
+
+static inline __attribute__((always_inline)) void NAME(plane_apart)(const int taps, const fc_plane_window *p) {
+    enum { ROWS = 4 };
+    NAME(vec) held[PLANE_HELD * PLANE_HELD];
+    PLANE_UNROLL for (int t = 0; t < taps * taps; t++) held[t] = ((const T *)p->w)[t * p->ldw] - (NAME(vec)){0};
+    for (ptrdiff_t c = 0; c < p->columns; c += LANES) {
+        if (c + LANES > p->columns && c > 0) c = p->columns - LANES; /* the last one computes some columns again */
+        const uint16_t put = NAME(plane_mask)(c, p->columns);
+        uint16_t mask[PLANE_HELD];
+        for (int j = 0; j < taps; j++) mask[j] = NAME(plane_mask)(c + p->first_x + j * p->dilation, p->width);
+        for (ptrdiff_t y = 0; y < p->rows; y += p->rows < ROWS ? 1 : ROWS) {
+            if (y + ROWS > p->rows && p->rows >= ROWS) y = p->rows - ROWS;
+            const ptrdiff_t row = y + p->first_y;
+            const T *in = (const T *)p->x + row * p->x_row + c + p->first_x;
+            T *to = (T *)p->y + y * p->y_row + c;
+            if (p->rows < ROWS) NAME(plane_apart_tile)(1, taps, in, row, p, mask, held, to, put);
+            else NAME(plane_apart_tile)(ROWS, taps, in, row, p, mask, held, to, put);
+        }
+    }
+}
+static void NAME(plane_window_3_0)(const fc_plane_window *p) { NAME(plane_apart)(3, p); }
+static void NAME(plane_window_5_0)(const fc_plane_window *p) { NAME(plane_apart)(5, p); }
+
 #define PLANE_WINDOW(taps, stride)                                                                                   \
     static void NAME(plane_window_##taps##_##stride)(const fc_plane_window *p) {                                     \
         NAME(plane_window)(taps, stride, p);                                                                         \
     }
 PLANE_WINDOW(3, 1) PLANE_WINDOW(5, 1) PLANE_WINDOW(7, 1) PLANE_WINDOW(3, 2) PLANE_WINDOW(5, 2)
 #define PLANE_WINDOWS                                                                                               \
-    .plane_window = {[3] = {0, NAME(plane_window_3_1), NAME(plane_window_3_2)},                                      \
-                     [5] = {0, NAME(plane_window_5_1), NAME(plane_window_5_2)}, [7] = {0, NAME(plane_window_7_1)}},
+    .plane_window = {[3] = {NAME(plane_window_3_0), NAME(plane_window_3_1), NAME(plane_window_3_2)},                                      \
+                     [5] = {NAME(plane_window_5_0), NAME(plane_window_5_1), NAME(plane_window_5_2)}, [7] = {0, NAME(plane_window_7_1)}},

@@ -88,6 +88,7 @@ CHOSEN = {
     # stride 2
     "stride 2": (three(256, 256, 28, stride=2), STRIDED),
     "stride 2, small": (three(512, 512, 8, stride=2), "direct"),
+    "stride 2, four tiles": (three(512, 512, 14, FORWARD, HELD, stride=2), "direct"),  # many weights for them
     "stride 2, few channels": (three(16, 64, 56, stride=2), "direct"),
     "stride 2, a large map": (three(128, 128, 56, stride=2), STRIDED_LARGE),
     "stride (2, 1)": (three(128, 128, 48, stride=(2, 1)), "direct"),
@@ -119,6 +120,7 @@ CHOSEN = {
     "5 x 7": (made((1, 3, 48, 48), (16, 3, 5, 7), FORWARD, HELD, stride=2, padding=3), "direct"),
     # 1 x 1
     "a wide plan": (one(256, 512, 28, FORWARD, HELD), "strassen:twice"),
+    "a wide plan of channels-first arrays": (one(256, 512, 28, FORWARD, HELD)._replace(first=True), "direct"),
     "144 pixels": (one(256, 512, 12, FORWARD, HELD), "strassen:twice"),
     "121 pixels": (one(256, 512, 11, FORWARD, HELD), "direct"),
     "48 pixels": (one(512, 512, (1, 48), FORWARD, HELD), "strassen:once"),

@@ -69,6 +69,9 @@ TAPS = [
     # transposed, channels, outputs, images, size, kernel, options
     (True, 40, 3, 2, (20, 33), 4, {"stride": 2, "padding": 1}),  # phases, several bands
     (True, 32, 2, 1, (9, 17), 3, {"stride": 2, "padding": 1, "output_padding": 1}),  # phases of unequal taps
+    (True, 20, 1, 2, (17, 20), 9, {"stride": 3, "padding": 3}),  # phases of the same taps, computed together
+    (True, 17, 3, 1, (9, 18), 4, {"stride": 2}),  # of more and fewer outputs
+    (True, 16, 4, 1, (5, 16), 8, {"stride": 4, "padding": 2}),  # more of them than are computed together
     (False, 36, 1, 1, (40, 19), 3, {"padding": 1}),
     (False, 16, 4, 2, (21, 70), 5, {"padding": 4, "dilation": 2}),
     (False, 17, 2, 1, (18, 18), 2, {}),

@@ -117,6 +117,10 @@ DEPTHWISE = [
     (19, (28, 29), (5, 5), (4, 4), 1),
     (16, (9, 47), (3, 3), (1, 0), 1, 2),
     (23, (31, 18), (5, 5), (2, 2), 1, 2),
+    (33, (33, 33), (3, 3), (12, 12), 12),  # dilated ones, which read them as they lie, too
+    (18, (3, 41), (3, 3), (2, 2), 2),
+    (17, (30, 20), (5, 5), (6, 4), 3),
+    (19, (18, 18), (3, 3), (18, 18), 18),  # taps that meet no input
     # rows so short that vectors of channels are transposed
     (37, (7, 7), (3, 3), (1, 1), 1),
     (50, (14, 14), (5, 5), (2, 2), 1, 2),
@@ -171,3 +175,73 @@ def test_depthwise_gradients_and_what_is_not_finite(case: Any) -> None:
     for array, value in ((x, np.nan), (weight, np.inf), (weight, np.nan)):
         array[-1, 0, 0, 0] = value
         np.testing.assert_array_equal(fastconv.conv2d(x, weight, **options), reference.conv2d(x, weight, **options))
+
+
+SEVERAL_TAPS = [
+    # channels, outputs, groups, size, kernel, stride, padding, dilation
+    (3, 32, 1, (40, 63), (3, 3), 2, 1, 1),
+    (3, 70, 1, (32, 64), (4, 4), 4, 0, 1),  # all rows as one
+    (1, 9, 1, (50, 33), (9, 9), 1, 4, 1),
+    (6, 10, 2, (23, 81), (5, 3), (1, 3), (2, 0), 1),
+    (8, 7, 1, (20, 18), (3, 3), 1, 2, 2),
+    (2, 33, 1, (9, 200), (2, 7), (3, 6), (0, 3), 1),  # a stride of no kernel of its own
+    (4, 24, 1, (120, 32), (3, 2), (2, 1), (1, 0), 1),
+    (3, 16, 1, (64, 31), (4, 1), (2, 1), (1, 0), 1),  # all rows as one, between zeros
+    (5, 40, 1, (33,), (3,), 1, 30, 1),  # more padding than rows
+    (8, 130, 1, (17, 16), (6, 6), 1, (3, 3), (1, 2)),
+]
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", "silu"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", SEVERAL_TAPS)
+def test_several_taps_have_the_bits_of_channels_last(case: Any, dtype: str, activation: str | None) -> None:
+    channels, outputs, groups, size, kernel, stride, padding, dilation = case
+    axes, rng = len(size), np.random.default_rng(outputs)
+    x = rng.standard_normal((2, channels, *size)).astype(dtype)
+    weight = rng.standard_normal((outputs, channels // groups, *kernel)).astype(dtype)
+    options: dict[str, Any] = {
+        "groups": groups, "stride": stride, "padding": padding, "dilation": dilation, "activation": activation,
+        "algorithm": "direct",
+    }  # fmt: skip
+    make = getattr(fastconv, f"plan_conv{axes}d")
+    held = np.ascontiguousarray(np.moveaxis(weight, (0, 1), (-1, -2)))
+    for bias in (None, rng.standard_normal(outputs).astype(dtype)):
+        last = make(_last(x).shape, held, bias, data_format="NWC" if axes == 1 else "NHWC", **options)
+        expected = np.moveaxis(last.run(_last(x)), -1, 1)
+        for threads in (1, 3):
+            plan = make(x.shape, weight, bias, num_threads=threads, **options)
+            np.testing.assert_array_equal(plan.run(x), expected)
+            np.testing.assert_array_equal(plan.run(x[1:]), expected[1:])
+        wide = np.full((2, channels + 2, *size), np.nan, dtype)  # images farther apart
+        wide[:, 1:-1] = x
+        np.testing.assert_array_equal(plan.run(wide[:, 1:-1]), expected)
+
+
+@pytest.mark.parametrize("case", SEVERAL_TAPS[:4])
+def test_several_taps_are_exact_and_what_is_not_finite_stays_in_its_place(case: Any) -> None:
+    channels, outputs, groups, size, kernel, stride, padding, dilation = case
+    rng = np.random.default_rng(outputs)
+    x = rng.integers(-8, 9, (2, channels, *size)).astype(np.float32)
+    weight = rng.integers(-8, 9, (outputs, channels // groups, *kernel)).astype(np.float32)
+    options: dict[str, Any] = {"groups": groups, "stride": stride, "padding": padding, "dilation": dilation}
+
+    def check() -> None:
+        plan = fastconv.plan_conv2d(x.shape, weight, algorithm="direct", **options)
+        np.testing.assert_array_equal(plan.run(x), reference.conv2d(x, weight, **options))
+
+    check()
+    x[-1, 0, 5, 2], x[0, -1, -1, -1] = np.nan, np.inf
+    check()
+    weight[0, 0, 0, 0], weight[-1, -1, -1, -1] = np.inf, np.nan
+    check()
+
+
+def test_several_taps_are_told_and_a_cap_is_kept() -> None:
+    x, weight = np.ones((1, 3, 64, 64), np.float32), np.ones((32, 3, 3, 3), np.float32)
+    options: dict[str, Any] = {"stride": 2, "padding": 1, "algorithm": "direct"}
+    plan = fastconv.plan_conv2d(x.shape, weight, **options)
+    assert "a lane a pixel" in str(plan.explain())
+    capped = fastconv.plan_conv2d(x.shape, weight, max_workspace=30_000, **options)
+    assert "a lane a pixel" not in str(capped.explain()) and capped.explain().workspace_bytes <= 30_000
+    np.testing.assert_array_equal(capped.run(x), plan.run(x))

@@ -148,6 +148,8 @@ class Strassen:
             return Offer("", False, held)
         if p.use is not Use.HELD:
             return Offer("", False, f"it is for plans, and this is a {p.use.value}")
+        if p.first:
+            return Offer("", False, "channels-first arrays are multiplied as they lie, and it would copy them twice")
         if why := sums_too_long(p):
             return Offer("", False, why)
         work = (prod(p.size), p.channels, p.outputs, p.channels * p.outputs)

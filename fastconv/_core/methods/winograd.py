@@ -242,7 +242,9 @@ def cost(p: Problem, variant: str) -> int:
         total += tiles * elements * (planes * p.channels * outputs + MOVED[2] * (planes * channels + outputs))
         total += PART * (parts - 1)
         if p.held:
-            few = tiles <= tuned(p).few_tiles * parts
+            # the other kinds have no such kernels, and read their transform, which costs little where a cache holds it
+            near = kind == KINDS[LARGE] or weights * kind.weights**2 * p.machine.element <= tuned(p).held_bytes
+            few = near and tiles <= tuned(p).few_tiles * parts
             total += parts * read(p, weights * (kind.taps**2 if few else kind.weights**2))
         else:
             total += parts * weights * (PACKED * kind.taps**2 + MADE * kind.weights**2)
