@@ -191,7 +191,9 @@ cdef inline bint weight_gradient_in_result(const Weighing* job) noexcept nogil:
     cdef size unit = job.kernels.size
     return (job.parts == 1 and not job.long_ and not job.merged and job.dw_code == job.kernels.sum
             and job.dy.n[0] * volume(job.tiles) > 0
-            and job.outputs % job.kernels.lanes == 0 and in_elements(&job.dw, job.dw.p, unit))
+            and job.outputs % job.kernels.lanes == 0 and job.dw.s[0] == unit and job.dw.s[1] % unit == 0
+            and job.dw.s[2] % unit == 0 and job.dw.s[3] % unit == 0 and job.dw.s[4] % unit == 0
+            and <size>job.dw.p % unit == 0)
 
 
 cdef inline bint spread_over_sets(size pitch) noexcept nogil:

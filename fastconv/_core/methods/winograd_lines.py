@@ -27,8 +27,8 @@ from .winograd_programs import dilation_phases
 
 ROUNDINGS = 96  # that the transforms add to those of the sum
 LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
-# What takes as long as so many multiply-adds (Zen 4): a weight transformed in a call, its packing with it (28 to 44), and
-# into memory that is new in every call, as the C library keeps 32 MB at most.
+# What takes as long as so many multiply-adds (Zen 4): a weight transformed in a call, its packing with it (28 to 44),
+# or into memory that is new in every call, as the C library keeps 32 MB at most.
 MADE, MADE_ANEW = 50, 300
 KEPT = 32 << 20
 FEWEST = 2  # channels: with 1 and 15 x 15 taps an image took four times what was estimated (Zen 4)
