@@ -83,6 +83,7 @@ def test_nan_reaches_the_outputs_under_its_window_alone() -> None:
         ((1, 64, 40, 40), (64, 64, 3, 3), {"stride": 2}),  # that fill the vectors
         ((1, 1, 400), (256, 1, 16), {"stride": 8, "dilation": 2}),
         ((1, 1, 400), (256, 1, 8), {"stride": 8}),  # nothing is added
+        ((1, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "padding": 3}),  # twelve products for a value of the result
     ],
 )
 def test_where_it_is_not_for(x: tuple[int, ...], w: tuple[int, ...], options: dict[str, Any]) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # of taps lays down for a pixel.
 BESIDE, LAID = 1.5, 40
 MOST_BYTES = 4 << 20  # of products at a time, or those of an image
+# Products are no more than so many times grad_output, or the result: memory.
+TIMES_GIVEN, TIMES_MADE = 2, 4
 
 
 class Scattered:
@@ -99,6 +101,8 @@ def scattered(p: Problem) -> Scattered | None:
     own = -(-p.outputs * prod(g.kernel_size) // p.machine.lanes) / prod(g.stride)
     beside = vectors_met(s) * (BESIDE if saving(s) < 1 else 1)
     taps = prod(g.kernel_size)
+    if taps * p.outputs > TIMES_GIVEN * p.channels and taps > TIMES_MADE * prod(g.stride):
+        return None
     if taps == prod(g.stride) or (beside - own) * p.channels < LAID * taps / g.kernel_size[2] / prod(g.stride):
         return None
     return Scattered(p, s)
