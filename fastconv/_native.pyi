@@ -229,6 +229,15 @@ def winograd_lines_scratch_bytes(
     strides: tuple[int, int, int],
     blocking: Any,
 ) -> int: ...
+def lay_over(
+    compute: int,
+    products: Array,
+    out: Array,
+    kernel: Sequence[int],
+    step: Sequence[int],
+    pad: Sequence[int],
+    threads: int,
+) -> None: ...
 def winograd_lines_weights(
     compute: int,
     kinds: tuple[int, int],

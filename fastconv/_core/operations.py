@@ -5,6 +5,7 @@ Integers are exact or refused before anything is written; everything else is a p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from math import prod
 from typing import Any
@@ -32,6 +33,7 @@ from .types import ACTIVATIONS, COMPUTE, FLOATS, STORAGE, DType, Types, result_o
 # half a million of int64, or four million of int16.
 NARROWED_FROM, NARROWED_CALL = 32, 1 << 20
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums of a bias gradient
+SHARED_BYTES = 1 << 18  # without sums, from which on threads share them out
 
 
 def forward(
@@ -144,13 +146,30 @@ def write_rest(p: Problem, out: Array, bias: Array | None, residual: Array | Non
     In the logical axis order. An input gradient has no activation.
     """
     axes = out.ndim - 2
+    row = np.zeros(out.shape[1], out.dtype) if bias is None else bias.astype(out.dtype, copy=False)
+    for own in _rest(p, axes):
+        to = out[own]
+        if residual is None and to.nbytes >= SHARED_BYTES:
+            _native.move(to, np.broadcast_to(row[(..., *(None,) * axes)], to.shape), (), p.machine.threads)
+        else:
+            rest = 0 if residual is None else residual[own]
+            to[...] = rest if bias is None else rest + bias[(..., *(None,) * axes)]
+
+
+def _rest(p: Problem, axes: int) -> Iterator[tuple[Any, ...]]:
+    """Where no pass writes: phases without taps, those of a row together where none of them has any."""
     step: Triple = p.passes[0].step if p.passes else (1, 1, 1)
     written = {q.phase for q in p.passes}
-    for phase in product(*map(range, step)):
-        if phase not in written:
-            own: Any = (..., *(slice(first, None, n) for first, n in zip(phase[-axes:], step[-axes:], strict=True)))
-            rest = 0 if residual is None else residual[own]
-            out[own] = rest if bias is None else rest + bias[(..., *(None,) * axes)]
+    lines: list[Any]
+    for z, y in product(range(step[0]), range(step[1])):
+        columns = [x for x in range(step[2]) if (z, y, x) not in written]
+        if len(columns) == step[2]:
+            lines = [slice(None)]
+        else:
+            lines = [slice(x, None, step[2]) for x in columns]
+        before: tuple[Any, ...] = (slice(z, None, step[0]), slice(y, None, step[1]))[3 - axes :]
+        for line in lines:
+            yield (..., *before, line)
 
 
 def weight_gradient(

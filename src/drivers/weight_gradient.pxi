@@ -16,6 +16,8 @@ cdef enum:
     MERGED_ROWS = 64   # lines of sums, of several taps of a row, that share register tiles where channels are few
     FEW_VECTORS = 16   # products that a vector of the input meets, up to which copying it costs more than a twentieth
     FEW_LINES = 128    # likewise a vector of dY, which a copy keeps in the first level
+    PIECES = 16        # that parts are added up in, of all blocks; each has so many lines
+    PIECE_LINES = 8
 
 cdef struct Weighing:      # what is counted along an axis: [z, y, x]
     const fc_kernels* kernels
@@ -40,6 +42,8 @@ cdef struct Weighing:      # what is counted along an axis: [z, y, x]
     size region_rows, region_columns
     size ld                # elements between the pixels of a region
     bint merged, long_     # long_: the sums of a part are made in blocks
+    bint in_result         # sums are made where they will lie
+    size pieces            # of a block, when its parts are added up
     bint x_lies, dy_lies   # read as they lie
     size apart[3]          # elements between the inputs of neighbouring outputs,
     size tap_apart[3]      # of neighbouring taps
@@ -114,6 +118,7 @@ cdef class WeightGradient(Program):
                 return
             weight_gradient_arrays(&job)
             weight_gradient_scratch(&job, job.dy.n[0])
+            job.in_result = weight_gradient_in_result(&job)
             tasks = job.blocks * job.parts
             team = team_for(threads, tasks, job.scratch_bytes, job.block_bytes * tasks if job.parts > 1 else 0)
             # one part is summed in the thread's own scratch and stored at once. One piece of memory: of two, the C library
@@ -123,7 +128,7 @@ cdef class WeightGradient(Program):
                 job.sums = scratch + job.scratch_bytes * team
             run_tasks(weight_gradient_task, &job, scratch, job.scratch_bytes, tasks, team)
             if job.parts > 1:
-                run_tasks(weight_gradient_reduce, &job, NULL, 0, job.blocks, team)
+                run_tasks(weight_gradient_reduce, &job, NULL, 0, job.blocks * job.pieces, team)
         finally:
             fc_free(scratch)
             arrays.release()
@@ -153,6 +158,7 @@ cdef void weight_gradient_prepare(Weighing* job) noexcept nogil:
         job.ld += kernels.lanes
     job.merged = (job.channel_block < kernels.rows[kernels.vectors]
                   and job.block_taps[2] * job.channel_block <= MERGED_ROWS)
+    job.pieces = max(<size>1, min(PIECES // job.blocks, job.channel_block // PIECE_LINES))
     job.region_bytes = round_up(region_extent(job, 0, job.tile[0], job.block_taps[0]) * job.region_rows
                                 * job.region_columns * job.ld * kernels.size, 64)
     job.panel_bytes = round_up(volume(job.tile) * job.width * kernels.size, 64)
@@ -178,6 +184,16 @@ cdef void weight_gradient_arrays(Weighing* job) noexcept nogil:
     for axis in range(3 if job.x_lies else 0):
         between = job.x.s[4 if axis == 0 else axis + 1] // unit
         job.apart[axis], job.tap_apart[axis] = job.stride[axis] * between, job.dilation[axis] * between
+
+
+cdef inline bint weight_gradient_in_result(const Weighing* job) noexcept nogil:
+    """Whether whole vectors of sums can be made in dW: no more is then done with them, or they are few."""
+    cdef size unit = job.kernels.size
+    return (job.parts == 1 and not job.long_ and not job.merged and job.dw_code == job.kernels.sum
+            and job.dy.n[0] * volume(job.tiles) > 0
+            and job.outputs % job.kernels.lanes == 0 and job.dw.s[0] == unit and job.dw.s[1] % unit == 0
+            and job.dw.s[2] % unit == 0 and job.dw.s[3] % unit == 0 and job.dw.s[4] % unit == 0
+            and <size>job.dw.p % unit == 0)
 
 
 cdef inline bint spread_over_sets(size pitch) noexcept nogil:
@@ -276,6 +292,7 @@ cdef void weight_gradient_task(void* job_, char* scratch, size task, fc_watch* w
     cdef WeightTile t
     cdef size part = task // job.blocks, tiles = job.dy.n[0] * volume(job.tiles), tile, at, panel, width, r, rows
     cdef size summed = 0, numbers = job.block_bytes // kernels.size
+    cdef bint begun = job.merged or job.long_    # else the first products of a sum begin it
     cdef int axis
     cdef char* region = scratch
     cdef char* panel_pixels = scratch + job.region_bytes
@@ -286,7 +303,8 @@ cdef void weight_gradient_task(void* job_, char* scratch, size task, fc_watch* w
     cdef char* panel_sums
     if job.parts > 1:
         sums = job.sums + task * job.block_bytes
-    memset(sums, 0, job.block_bytes)
+    if begun or part * tiles // job.parts == (part + 1) * tiles // job.parts:
+        memset(sums, 0, job.block_bytes)
     memset(totals, 0, job.totals_bytes)
     for tile in range(part * tiles // job.parts, (part + 1) * tiles // job.parts):
         if fc_interrupted(watch):
@@ -317,22 +335,23 @@ cdef void weight_gradient_task(void* job_, char* scratch, size task, fc_watch* w
                 pixels = panel_pixels
             r = 0
             while r < rows:
-                weight_gradient_chunk(job, &block, &t, region, pixels, panel_sums, segments, r,
-                                      min(rows, r + job.chunk_rows), width)
+                weight_gradient_chunk(job, &block, &t, region, pixels, panel, panel_sums, segments, r,
+                                      min(rows, r + job.chunk_rows), width, begun or r > 0)
                 r += job.chunk_rows
             panel_sums += volume(block.taps) * block.channels * job.width * kernels.size
+        begun = True
     if job.long_:
         kernels.total_add(totals, sums, numbers)
         kernels.total_end(sums, totals, numbers)
-    if job.parts == 1:
-        weight_gradient_store(job, &block, sums)
+    if job.parts == 1 and not job.in_result:
+        weight_gradient_store(job, &block, sums, 0, block.channels)
 
 
 cdef void weight_gradient_chunk(const Weighing* job, const WeightBlock* block, const WeightTile* t, const char* region,
-                                const char* panel_pixels, char* sums, fc_segment* segments, size first, size last,
-                                size width) noexcept nogil:
+                                const char* panel_pixels, size panel, char* sums, fc_segment* segments, size first,
+                                size last, size width, bint begun) noexcept nogil:
     """All taps and input channels of the block for rows first..last-1 of the tile, counted through its planes, and one
-    panel."""
+    panel, added to its sums where these are `begun`."""
     cdef WeightRows chunk
     cdef size h, i, j, c, lo, hi, low = 0, high = t.shape[2], rows = block.channels
     cdef size offsets[MERGED_ROWS]
@@ -355,15 +374,17 @@ cdef void weight_gradient_chunk(const Weighing* job, const WeightBlock* block, c
         for i in range(block.taps[1]):
             if merged:
                 weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, &chunk, width, h, i, 0, low,
-                                     high, offsets, rows)
+                                     high, offsets, rows, True)
             for j in range(block.taps[2]):
                 tap_columns(job, block.first[2] + j, t, &lo, &hi)
                 if merged:
                     weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, &chunk, width, h, i, j,
-                                         lo, min(low, hi), offsets, block.channels)
+                                         lo, min(low, hi), offsets, block.channels, True)
                     lo = max(lo, high)
+                if job.in_result:
+                    sums = weight_gradient_tap(job, block, panel, h, i, j)
                 weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, &chunk, width, h, i, j, lo,
-                                     hi, offsets, block.channels)
+                                     hi, offsets, block.channels, begun)
                 sums += block.channels * width * job.kernels.size
 
 
@@ -412,28 +433,30 @@ cdef size weight_gradient_segments(const Weighing* job, const WeightBlock* block
 cdef void weight_gradient_rows(const Weighing* job, const WeightBlock* block, const WeightTile* t, const char* region,
                                const char* panel_pixels, char* sums, fc_segment* segments, const WeightRows* chunk,
                                size width, size h, size i, size j, size lo, size hi, const size* offsets,
-                               size count) noexcept nogil:
+                               size count, bint begun) noexcept nogil:
     """Add the columns lo..hi-1 of some rows to `count` lines of sums, which read the region at tap (h, i, j) and their
-    offset."""
+    offset; these columns alone are sums that are not `begun`."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], tiles, c, rows, n
+    cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], tiles, c, rows, n = 0
+    cdef size line = job.dw.s[1] // kernels.size if job.in_result else width
     cdef size c_row[FC_MAX_ROWS]
     cdef fc_product product
-    if hi <= lo:
-        return
-    n = weight_gradient_segments(job, block, t, segments, chunk, h, i, j, lo, hi)
+    if hi > lo:
+        n = weight_gradient_segments(job, block, t, segments, chunk, h, i, j, lo, hi)
     if n == 0:
+        for c in range(0 if begun else count):
+            memset(sums + c * line * kernels.size, 0, width * kernels.size)
         return
     for c in range(FC_MAX_ROWS):
-        c_row[c] = c * width
+        c_row[c] = c * line
     product.step, product.b, product.ldb = job.apart[2], panel_pixels, width
     if job.dy_lies:
         product.ldb = job.dy.s[3] // kernels.size
-    product.segment, product.segments, product.c_row, product.accumulate, product.relu = segments, n, c_row, 1, 0
+    product.segment, product.segments, product.c_row, product.accumulate, product.relu = segments, n, c_row, begun, 0
     product.bias = product.residual = NULL
     product.residual_row = NULL
     product.requantise = NULL
-    product.fetch = False
+    product.fetch = job.in_result
     product.ahead, product.ahead_step = region, 0
     c = 0
     tiles = (count + most - 1) // most
@@ -443,39 +466,49 @@ cdef void weight_gradient_rows(const Weighing* job, const WeightBlock* block, co
         # beyond MERGED_ROWS there are channels alone, one after the other
         product.a = region + (0 if c + rows <= MERGED_ROWS else c) * kernels.size
         product.a_row = offsets + (c if c + rows <= MERGED_ROWS else 0)
-        product.c = sums + c * width * kernels.size
+        product.c = sums + c * line * kernels.size
         kernels.micro[vectors][rows](&product, 1)
         c += rows
 
 
-cdef void weight_gradient_store(const Weighing* job, const WeightBlock* block, char* sums) noexcept nogil:
+cdef inline char* weight_gradient_tap(const Weighing* job, const WeightBlock* block, size panel, size h, size i,
+                                      size j) noexcept nogil:
+    """Where the sums of a panel and tap (h, i, j) of a block lie in dW."""
+    return (job.dw.p + (block.group * job.outputs + panel * job.width) * job.dw.s[0] + block.channel * job.dw.s[1]
+            + (block.first[0] + h) * job.dw.s[4] + (block.first[1] + i) * job.dw.s[2]
+            + (block.first[2] + j) * job.dw.s[3])
+
+
+cdef void weight_gradient_store(const Weighing* job, const WeightBlock* block, char* sums, size first,
+                                size last) noexcept nogil:
+    """The sums of the channels from `first` to `last` - 1 of a block; of several parts all added up before."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size panel, h, i, j, count, width
+    cdef size panel, h, i, j, count, width, numbers, part
     cdef char* at
-    cdef char* to
     for panel in range(block.panels):
         at = sums + panel * volume(block.taps) * block.channels * job.width * kernels.size
         count = min(job.width, job.outputs - (block.panel + panel) * job.width)
         width = round_up(count, kernels.lanes)
+        numbers = (last - first) * width
+        at += first * width * kernels.size
         for h in range(block.taps[0]):
             for i in range(block.taps[1]):
                 for j in range(block.taps[2]):
-                    to = (job.dw.p + (block.group * job.outputs + (block.panel + panel) * job.width) * job.dw.s[0]
-                          + block.channel * job.dw.s[1] + (block.first[0] + h) * job.dw.s[4]
-                          + (block.first[1] + i) * job.dw.s[2] + (block.first[2] + j) * job.dw.s[3])
-                    kernels.store[job.dw_code](at, width, block.channels, count, to, job.dw.s[1], job.dw.s[0], NULL, 0,
-                                               NULL, 0, 0)
+                    for part in range(1, job.parts):
+                        kernels.add(at, at + part * job.blocks * job.block_bytes, numbers)
+                    kernels.store[job.dw_code](
+                        at, width, last - first, count,
+                        weight_gradient_tap(job, block, block.panel + panel, h, i, j) + first * job.dw.s[1],
+                        job.dw.s[1], job.dw.s[0], NULL, 0, NULL, 0, 0)
                     at += block.channels * width * kernels.size
 
 
 cdef void weight_gradient_reduce(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef const Weighing* job = <const Weighing*>job_
-    cdef WeightBlock block = weight_block(job, task)
-    cdef char* sums = job.sums + task * job.block_bytes
-    cdef size part
-    for part in range(1, job.parts):
-        job.kernels.add(sums, sums + part * job.blocks * job.block_bytes, job.block_bytes // job.kernels.size)
-    weight_gradient_store(job, &block, sums)
+    cdef size piece = task % job.pieces
+    cdef WeightBlock block = weight_block(job, task // job.pieces)
+    weight_gradient_store(job, &block, job.sums + task // job.pieces * job.block_bytes,
+                          piece * block.channels // job.pieces, (piece + 1) * block.channels // job.pieces)
 
 
 cdef struct BiasGradient:

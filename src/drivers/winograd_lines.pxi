@@ -96,6 +96,12 @@ cdef int lines_shape(LinesJob* job, const fc_kernels* kernels, kinds, size chann
     return 0
 
 
+cdef inline size lines_plane(const LinesJob* job, size width) noexcept nogil:
+    """Numbers from an element of a panel's transformed weights to the next: elements a power of two apart would share cache
+    sets, and each writes a line to all of them (five times as long with 7 x 7 taps of 128 channels)."""
+    return job.weights * job.channels * width + job.kernels.lanes
+
+
 cdef void lines_scratch(LinesJob* job) noexcept nogil:
     """Scratch of one thread: V, M, a region, it and M half transformed, outputs of a row of tiles, offsets, segments."""
     cdef const fc_kernels* kernels = job.kernels
@@ -296,9 +302,9 @@ cdef void lines_products(const LinesJob* job, const LineBlock* block, size panel
     """M[e] = V[e] U[e] of one panel: a matrix product for every element, a slice of its sum after the other."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size elements = job.row.elements * job.column.elements, tiles = block.rows * block.columns
-    cdef size length = job.weights * job.channels, e, at, c, n = 0, steps = 0, z, k, a, part, last = job.weights - 1
+    cdef size e, at, c, n = 0, steps = 0, z, k, a, part, last = job.weights - 1
     cdef size rows = under(&job.row, block.rows), own = job.row.blocks * job.column.blocks
-    cdef const char* u = job.transformed + panel * job.width * length * elements * kernels.size
+    cdef const char* u = job.transformed + panel * elements * lines_plane(job, job.width) * kernels.size
     cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False)  # the transform back comes between
     cdef bint begun
     for e in range(elements):
@@ -322,7 +328,7 @@ cdef void lines_products(const LinesJob* job, const LineBlock* block, size panel
                     break
         if not begun:      # under padding alone
             memset(m, 0, tiles * width * kernels.size)
-        u += length * width * kernels.size
+        u += lines_plane(job, width) * kernels.size
         v += job.v_plane * kernels.size
         m += job.m_plane * kernels.size
 

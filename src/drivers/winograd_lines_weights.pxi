@@ -10,8 +10,8 @@ cdef struct LinePanels:
 
 def winograd_lines_weights(int compute, kinds, packed, transformed, size channels, size outputs, taps, apart, blocking,
                            int threads):
-    """Transform packed weights, panel by panel, into U[panel][element][plane][block of taps][channels][width]. Packed
-    `taps` of outer, row and column are so many taps `apart`."""
+    """Transform packed weights, panel by panel, into U[panel][element][plane][block of taps][channels][width], the elements
+    a vector further apart than that (`lines_plane`). Packed `taps` of outer, row and column are so many taps `apart`."""
     cdef Arrays arrays = Arrays()
     cdef View w, u
     cdef LinePanels job
@@ -29,13 +29,15 @@ def winograd_lines_weights(int compute, kinds, packed, transformed, size channel
 cdef void lines_panel(void* panels, char* scratch, size panel, fc_watch* watch) noexcept nogil:
     cdef const LinePanels* job = <const LinePanels*>panels
     cdef const LinesJob* shape = &job.shape
-    cdef size size_ = shape.kernels.size, before = panel * shape.width * job.channels * size_, z
+    cdef size size_ = shape.kernels.size, width = shape.width, z
     cdef size elements = shape.row.elements * shape.column.elements
     cdef size length = job.channels * round_up(min(shape.width, job.outputs - panel * shape.width), shape.kernels.lanes)
     for z in range(shape.deep):
         shape.lines.weights(
             shape.row.line, shape.column.line,
-            job.w + before * shape.deep * shape.row.taps * shape.column.taps + z * job.apart[0] * length * size_,
+            job.w + (panel * width * job.channels * shape.deep * shape.row.taps * shape.column.taps
+                     + z * job.apart[0] * length) * size_,
             shape.row.taps, job.apart[1] * length, shape.column.taps, job.apart[2] * length, length,
-            job.u + before * elements * shape.weights + z * shape.row.blocks * shape.column.blocks * length * size_,
-            shape.weights * length)
+            job.u + (panel * elements * lines_plane(shape, width)
+                     + z * shape.row.blocks * shape.column.blocks * length) * size_,
+            lines_plane(shape, length // job.channels))

@@ -143,57 +143,91 @@ LINE(five, 8, lines_input_along_five, lines_output_along_five)
 LINE(seven, 10, lines_input_along_seven, lines_output_along_seven)
 #undef LINE
 
-/* Transformed weights of a block along an axis, in double: powers of the points, the last tap alone at infinity. */
-typedef double vec_wide __attribute__((vector_size(LANES * sizeof(double)), aligned(sizeof(double))));
+/* Transformed weights of a block along an axis, in double: powers of the points, the last tap alone at infinity. Half a
+   vector of the type fills one of doubles. */
+typedef double vec_wide __attribute__((vector_size(LANES / 2 * sizeof(double)), aligned(sizeof(double))));
+typedef T vec_narrow __attribute__((vector_size(LANES / 2 * sizeof(T)), aligned(sizeof(T)), may_alias));
 
-static inline __attribute__((always_inline)) void lines_weights_along(const fc_line *line, const vec_wide *g, int step,
-                                                                      vec_wide *o, int apart) {
-    static const double few[] = {0.70710678118654752440, 1.41421356237309504880}, many[] = {1, 0.5, 2};
-    static const double most[] = {0.5, 2, 0.75, 1 / 0.75};
-    if (!line) {
-        o[0] = g[0];
-        return;
-    }
-    const int taps = line->taps, pairs = (line->elements - 1) / 2;
-    const double *points = pairs == 2 ? few : pairs == 3 ? many : most;
+static inline __attribute__((always_inline)) void lines_weights_along(const int taps, const int pairs,
+                                                                      const double *points, const vec_wide *g,
+                                                                      vec_wide *o) {
     o[0] = g[0];
-    for (int i = 0; i < pairs; i++) {
+    UNROLL for (int i = 0; i < pairs; i++) {
         const double p = points[i], q = p * p;
-        vec_wide even = g[0] + q * g[2 * step], odd = g[step];
-        if (taps > 3) odd += q * g[3 * step];
-        if (taps > 4) even += q * q * g[4 * step];
-        if (taps > 5) odd += q * q * g[5 * step], even += q * q * q * g[6 * step];
-        o[(2 * i + 1) * apart] = even + p * odd, o[(2 * i + 2) * apart] = even - p * odd;
+        vec_wide even = g[0] + q * g[2], odd = g[1];
+        if (taps > 3) odd += q * g[3];
+        if (taps > 4) even += q * q * g[4];
+        if (taps > 5) odd += q * q * g[5], even += q * q * q * g[6];
+        o[2 * i + 1] = even + p * odd, o[2 * i + 2] = even - p * odd;
     }
-    if (line->elements > 2 * pairs + 1) o[(2 * pairs + 1) * apart] = g[(taps - 1) * step];
+    o[2 * pairs + 1] = g[taps - 1];
+}
+
+/* Along columns of taps from the type to doubles, along rows back: of `count` lines `src_next` apart, whose taps, of which
+   there are `taps`, lie `src_step` apart. */
+typedef void (*lines_weights_pass)(const void *src, ptrdiff_t src_step, ptrdiff_t src_next, ptrdiff_t taps,
+                                   ptrdiff_t count, void *dst, ptrdiff_t dst_step, ptrdiff_t dst_next);
+#define LINE_WEIGHTS_PASS(name, most, pairs, elements, S, S_vec, D, D_vec)                                             \
+    static void lines_weights_##name(const void *src, ptrdiff_t src_step, ptrdiff_t src_next, ptrdiff_t taps,          \
+                                     ptrdiff_t count, void *dst, ptrdiff_t dst_step, ptrdiff_t dst_next) {             \
+        for (ptrdiff_t k = 0; k < count; k++) {                                                                       \
+            const S *in = (const S *)src + k * src_next;                                                              \
+            D *out = (D *)dst + k * dst_next;                                                                         \
+            vec_wide g[most], o[2 * pairs + 2];                                                                       \
+            UNROLL for (int r = 0; r < most; r++)                                                                     \
+                g[r] = r < taps ? __builtin_convertvector(*(const S_vec *)(in + r * src_step), vec_wide)               \
+                                : (vec_wide){0};                                                                      \
+            lines_weights_along(most, pairs, lines_points_##elements, g, o);                                          \
+            UNROLL for (int e = 0; e < elements; e++)                                                                 \
+                *(D_vec *)(out + e * dst_step) = __builtin_convertvector(o[e], D_vec);                                \
+        }                                                                                                             \
+    }
+#define LINE_WEIGHTS(name, most, pairs, elements)                                                                     \
+    LINE_WEIGHTS_PASS(name##_columns, most, pairs, elements, T, vec_narrow, double, vec_wide)                         \
+    LINE_WEIGHTS_PASS(name##_rows, most, pairs, elements, double, vec_wide, T, vec_narrow)
+static const double lines_points_1[] = {0}, lines_points_6[] = {0.70710678118654752440, 1.41421356237309504880};
+static const double lines_points_7[] = {1, 0.5, 2}, lines_points_8[] = {1, 0.5, 2};
+static const double lines_points_10[] = {0.5, 2, 0.75, 1 / 0.75};
+LINE_WEIGHTS(none, 1, 0, 1)
+LINE_WEIGHTS(three, 3, 2, 6)
+LINE_WEIGHTS(four, 4, 3, 7)
+LINE_WEIGHTS(five, 5, 3, 8)
+LINE_WEIGHTS(seven, 7, 4, 10)
+#undef LINE_WEIGHTS
+#undef LINE_WEIGHTS_PASS
+
+static const lines_weights_pass lines_weights_passes[][2] = {
+    {lines_weights_none_columns, lines_weights_none_rows},
+    {lines_weights_three_columns, lines_weights_three_rows},
+    {lines_weights_four_columns, lines_weights_four_rows},
+    {lines_weights_five_columns, lines_weights_five_rows},
+    {lines_weights_seven_columns, lines_weights_seven_rows},
+};
+
+static int lines_weights_kind(const fc_line *line) {
+    if (!line) return 0;
+    return line->taps == 7 ? 4 : line->taps - 2;
 }
 
 static void lines_weights(const fc_line *lines_y, const fc_line *lines_x, const void *src, ptrdiff_t taps_y,
                           ptrdiff_t tap_y, ptrdiff_t taps_x, ptrdiff_t tap_x, ptrdiff_t length, void *dst,
                           ptrdiff_t element_stride) {
-    const int ny = lines_y ? lines_y->elements : 1, nx = lines_x ? lines_x->elements : 1;
-    const int step_y = lines_y ? FC_LINE_TILE : 1, step_x = lines_x ? FC_LINE_TILE : 1;
+    const lines_weights_pass down = lines_weights_passes[lines_weights_kind(lines_y)][0];
+    const lines_weights_pass along = lines_weights_passes[lines_weights_kind(lines_x)][1];
+    const ptrdiff_t ny = lines_y ? lines_y->elements : 1, nx = lines_x ? lines_x->elements : 1;
+    const ptrdiff_t step_y = lines_y ? FC_LINE_TILE : 1, step_x = lines_x ? FC_LINE_TILE : 1;
     const ptrdiff_t blocks_y = lines_blocks(lines_y, taps_y), blocks_x = lines_blocks(lines_x, taps_x);
-    vec_wide g[FC_LINE_TAPS * FC_LINE_TAPS], half[FC_LINE_MOST * FC_LINE_TAPS], o[FC_LINE_MOST];
+    enum { HALF_LANES = LANES / 2, LINE = FC_LINE_TAPS * HALF_LANES };
+    double half[FC_LINE_MOST * LINE] __attribute__((aligned(64)));
     for (ptrdiff_t block = 0; block < blocks_y * blocks_x; block++) {
         const ptrdiff_t y = block / blocks_x * step_y, x = block % blocks_x * step_x;
-        const int rows = block / blocks_x + 1 < blocks_y ? step_y : taps_y - y;
-        const int columns = block % blocks_x + 1 < blocks_x ? step_x : taps_x - x;
-        for (int i = 0; i < FC_LINE_TAPS * FC_LINE_TAPS; i++) g[i] = (vec_wide){0};
-        for (int i = 0; i < FC_LINE_MOST * FC_LINE_TAPS; i++) half[i] = (vec_wide){0};
-        for (ptrdiff_t i = 0; i < length; i += LANES) {
-            const T *in = (const T *)src + y * tap_y + x * tap_x + i;
-            T *out = (T *)dst + block * length + i;
-            for (int r = 0; r < rows; r++)
-                for (int k = 0; k < columns; k++)
-                    g[r * FC_LINE_TAPS + k] =
-                        __builtin_convertvector(*(const vec_float *)(in + r * tap_y + k * tap_x), vec_wide);
-            for (int k = 0; k < columns; k++) lines_weights_along(lines_y, g + k, FC_LINE_TAPS, half + k, FC_LINE_TAPS);
-            for (int e = 0; e < ny; e++) {
-                lines_weights_along(lines_x, half + e * FC_LINE_TAPS, 1, o, 1);
-                for (int f = 0; f < nx; f++)
-                    *(vec_float *)(out + (e * nx + f) * element_stride) = __builtin_convertvector(o[f], vec_float);
-            }
+        const ptrdiff_t rows = block / blocks_x + 1 < blocks_y ? step_y : taps_y - y;
+        const ptrdiff_t columns = block % blocks_x + 1 < blocks_x ? step_x : taps_x - x;
+        const T *in = (const T *)src + y * tap_y + x * tap_x;
+        T *out = (T *)dst + block * length;
+        for (ptrdiff_t i = 0; i < length; i += HALF_LANES) {
+            down(in + i, tap_y, tap_x, rows, columns, half, LINE, HALF_LANES);
+            along(half, HALF_LANES, LINE, columns, ny, out + i, element_stride, nx * element_stride);
         }
     }
 }

@@ -214,3 +214,21 @@ def test_a_recorded_net_keeps_what_is_not_finite_in_its_windows() -> None:
         plan.run(x)
     x[0, 10, 10, 0] = np.inf
     np.testing.assert_array_equal(np.isnan(plan.run(x)), np.isnan(net.forward(x)))
+
+
+@pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("size, kernel, stride", [(60, 1, 2), (40, (1, 2), 3), (30, (3, 1), 4)])
+def test_outputs_that_no_tap_reaches(size: int, kernel: Any, stride: int, data_format: str) -> None:
+    """So many that threads share them out, and few, with a bias and without."""
+    rng = np.random.default_rng(size)
+    taps = (kernel, kernel) if isinstance(kernel, int) else kernel
+    for channels in (2, 48):
+        x = rng.integers(-3, 4, (2, 5, size, size)).astype(np.float32)
+        weight = rng.integers(-3, 4, (5, channels, *taps)).astype(np.float32)
+        for bias in (None, np.arange(channels, dtype=np.float32)):
+            expected = reference.conv_transpose2d(x, weight, bias, stride=stride)
+            own = [x, weight]
+            if data_format == "NHWC":
+                own = [np.moveaxis(x, 1, -1), np.moveaxis(weight, (0, 1), (-1, -2))]
+            got = fastconv.conv_transpose2d(*own, bias, stride=stride, data_format=data_format, num_threads=2)
+            np.testing.assert_array_equal(got if data_format == "NCHW" else np.moveaxis(got, -1, 1), expected)

@@ -68,3 +68,20 @@ def test_a_small_image_is_shared_out(channels: int, outputs: int, size: int, ker
     for threads in (1, 2, 3):
         got = grad.conv2d_weight(x, shape, dy, padding=half, num_threads=threads, algorithm="direct")
         np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("outputs", [256, 80, 40])
+@pytest.mark.parametrize("batch, size, kernel, groups", [(1, 7, 1, 1), (3, 7, 1, 2), (2, 3, 7, 1), (1, 3, (1, 7), 1)])
+def test_sums_that_are_made_where_they_will_lie(outputs: int, batch: int, size: int, kernel: Any, groups: int) -> None:
+    """Channels-last gradients in one part, of taps that meet padding alone, too, over what lay there before."""
+    taps = (kernel, kernel) if isinstance(kernel, int) else kernel
+    padding, rng = tuple(k // 2 for k in taps), np.random.default_rng(outputs)
+    shape = (outputs * groups, 96, *taps)
+    x, dy = (rng.integers(-4, 5, (batch, n * groups, size, size)).astype(np.float32) for n in (96, outputs))
+    expected = reference.conv2d_weight(x, shape, dy, padding=padding, groups=groups)
+    x, dy = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy))
+    wide = np.full((*taps, 96, 2 * outputs * groups), np.nan, np.float32)
+    for out in (wide[..., : outputs * groups].copy(), wide[..., : outputs * groups]):
+        grad.conv2d_weight(x, out.shape, dy, padding=padding, groups=groups, data_format="NHWC", out=out)
+        np.testing.assert_array_equal(np.moveaxis(out, (-1, -2), (0, 1)), expected)
+    assert np.isnan(wide[..., outputs * groups :]).all()

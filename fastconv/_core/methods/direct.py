@@ -17,6 +17,7 @@ from ..problem import Problem
 from .direct_blocking import FEW, FEW_TAPS, IN_PLACE, PLANES, SOURCES
 from .direct_merged import merged
 from .direct_native import native_program, run_native
+from .direct_scattered import scattered
 from .exchange import alternatives
 from .method import (
     LONG_SUM,
@@ -88,7 +89,8 @@ class DirectProgram(Program):
         self.point, self.exchanged, self.whole = alternatives(p, s.passes) if p else (None, None, False)
         self.few_taps = s.held and self.native.few_taps() > 0
         self.merged = merged(s) if p and self.merges and not self.few_taps else None
-        self.plain = not (self.point or self.exchanged or self.merged or self.packs)
+        self.scattered = scattered(p) if p and self.merges else None
+        self.plain = not (self.point or self.exchanged or self.merged or self.packs or self.scattered)
         self.single = len(s.passes) == 1
         self.apart = [self.native] if self.single else []  # made when weights are packed for several passes
 
@@ -131,6 +133,8 @@ class DirectProgram(Program):
             return
         if self.exchanged and self.exchanged.takes(a.x, a.bias, a.residual):
             self.exchanged.run(a)
+        elif self.scattered and self.scattered.run(a):
+            return
         elif self.packs and not (self.streams and special.all_finite(a.weight)):
             for native, q in zip(self._apart(), self.sums.passes, strict=True):
                 run_native(native, a._replace(packed=panels(self.sums, q, a.logical().weight)), self.threads)
@@ -160,9 +164,13 @@ class DirectProgram(Program):
         natives = [self.native, *([self.merged.native] if self.merged else ())] if self.sums.passes else []
         most = max((one.scratch_bytes(packs, lies) for one in natives for lies in (False, True)), default=0)
         others = [one.program.need(False) for one in (self.point, self.exchanged) if one and not prepared]
+        if self.scattered and not prepared:
+            others.append(self.scattered.need())
         return max(most * self.threads, *others, 0)
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
+        if self.scattered and not prepared and not (self.point or self.exchanged):
+            return self.scattered.told(channels_last)
         s, m = self.sums, self.sums.machine
         pixels = max(1, s.images) * prod(s.passes[0].output_size(s.size)) if s.passes else 1
         team = _native.threads_for(self.problem.macs if self.problem else 0, m.threads, pixels)

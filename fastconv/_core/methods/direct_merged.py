@@ -128,6 +128,16 @@ def saving(s: Sums) -> float:
     return found[0] if found else 1.0
 
 
+def vectors_met(s: Sums) -> float:
+    """Vectors that are multiplied for an output and channel."""
+    return _met_apart(s) * saving(s)
+
+
+def _met_apart(s: Sums) -> float:
+    """The same of passes apart."""
+    return sum(prod(q.counts) for q in s.passes) * -(-s.outputs // s.machine.lanes) / prod(s.passes[0].step)
+
+
 def _fewer(s: Sums) -> tuple[float, Triple, int | None] | None:
     """(The share of the vectors that is left, neighbours along each axis, phases of a row in a panel). A long sum is
     cut by its taps, which neighbours would meet at other places: phases of it merge, neighbours do not."""
@@ -144,7 +154,7 @@ def _fewer(s: Sums) -> tuple[float, Triple, int | None] | None:
         (best, beside), apart = _groups(s, step), (1, 1, 1)
     else:
         best, apart = _least(m, taps, s.passes[0].stride, step, s.outputs, 1 if long else MOST_ALONG)
-    own = sum(prod(q.counts) for q in s.passes) * -(-s.outputs // m.lanes) / prod(step)
+    own = _met_apart(s)
     if apart == step == (1, 1, 1) or best > tuned(m).merging_gain * own:
         return None
     saved = (own - best) * s.channels * prod(s.size) * max(1, s.images)

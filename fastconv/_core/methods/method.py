@@ -284,9 +284,9 @@ def most_tiles(p: Problem, most: int, scratch: Callable[[int], int]) -> int:
     return low
 
 
-def panels(p: Problem | Sums, q: Pass, weight: Array) -> Packed:
-    """The weights (logical axis order) of one pass in panels."""
-    packed = aligned_bytes(packed_bytes(p, prod(q.counts)))
+def panels(p: Problem | Sums, q: Pass, weight: Array, into: Array | None = None) -> Packed:
+    """The weights (logical axis order) of one pass in panels, in memory that is given or new."""
+    packed = aligned_bytes(packed_bytes(p, prod(q.counts))) if into is None else into
     team = p.machine.threads if packed.size > 1 << 16 else 1
     finite = _native.pack_weights(
         p.compute, weight, codes(p.types).weight, packed, p.groups, p.transposed, q.places, team

@@ -66,6 +66,7 @@ def blocking(p: Problem) -> Blocking:
     panel_block = max(1, min(panels, sums // (prod(taps) * count * panel_bytes)))
     while panel_block > 1 and -(-channels // count) * -(-panels // panel_block) * p.groups < SHARED_OUT:
         panel_block -= 1  # blocks to share out, rather than partial sums
+    panel_block = split(panels, panel_block)
     tile_y = min(max(1, outs[0]), chunk_rows)
     while (
         tile_y + chunk_rows <= outs[0]

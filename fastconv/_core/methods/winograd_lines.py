@@ -27,8 +27,10 @@ from .winograd_programs import dilation_phases
 
 ROUNDINGS = 96  # that the transforms add to those of the sum
 LOST, ADDED = 8, 2.0**-120  # as of Winograd in tiles
-# What takes as long as so many multiply-adds (Zen 4): a weight transformed in a call, into memory that is new.
-MADE = 300
+# What takes as long as so many multiply-adds (Zen 4): a weight transformed in a call, its packing with it (28 to 44),
+# or into memory that is new in every call, as the C library keeps 32 MB at most.
+MADE, MADE_ANEW = 50, 300
+KEPT = 32 << 20
 FEWEST = 2  # channels: with 1 and 15 x 15 taps an image took four times what was estimated (Zen 4)
 MOST_EXAMPLE_VALUES = 60_000  # channels x outputs x pixels of a generated problem
 # Of generated problems; `True` where an axis that is not transformed has a stride.
@@ -161,7 +163,9 @@ def _estimate(p: Problem) -> int:
     image += moved * (prod(under) * cut.counts[0] * channels + prod(tiles) * outputs)
     image = CALL + image * len(parts) + PART * (len(parts) - 1)
     weights = p.channels * outputs * cut.elements * cut.weights
-    return image + (len(parts) * read(p, weights) if p.held else MADE * weights)
+    if p.held:
+        return image + len(parts) * read(p, weights)
+    return image + (MADE if weights * p.machine.element < KEPT else MADE_ANEW) * weights
 
 
 METHOD = WinogradLines()

@@ -187,10 +187,13 @@ class WinogradLinesProgram(Program):
 
     def pack(self, weight: Array) -> tuple[Packed, ...]:
         p, cut = self.problem, self.cut
-        packed = panels(p, self.pass_, weight)
+        own = packed_bytes(p, prod(cut.counts))
+        # one piece of memory: of several, the C library gives what is free at the end back to the system, and every
+        # call takes page faults again
+        room = aligned_bytes(own + self._transformed_bytes(own))
+        packed, transformed = panels(p, self.pass_, weight, room[:own]), room[own:]
         if not packed.finite:
             return (packed,)
-        transformed = aligned_bytes(packed.panels.size // prod(cut.counts) * cut.weights * cut.elements)
         team = p.machine.threads if packed.panels.size > 1 << 16 else 1
         _, rows, columns = self.pass_.counts
         _native.winograd_lines_weights(
@@ -198,6 +201,12 @@ class WinogradLinesProgram(Program):
             cut.turned((rows * columns, columns, 1)), Blocking(1, 1, 1, 1), team,
         )  # fmt: skip
         return (packed._replace(transformed=transformed),)
+
+    def _transformed_bytes(self, packed: int) -> int:
+        """Of so many bytes of packed weights: elements of a panel lie a vector further apart."""
+        p, m, cut = self.problem, self.problem.machine, self.cut
+        apart = -(-p.outputs // m.width) * cut.elements * m.lanes * m.element
+        return packed // prod(cut.counts) * cut.weights * cut.elements + apart
 
     def run(
         self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
@@ -232,7 +241,7 @@ class WinogradLinesProgram(Program):
             tile=cut.tile, block=f"{b.rows} x {b.columns} tiles", register_tile=(m.rows, m.width),
             source=f"tiles transformed along {cut.axes} axes",
             workspace_bytes=scratch * _native.team_for(m.threads, tasks, scratch),
-            packed_weight_bytes=packed + packed // prod(cut.counts) * products,
+            packed_weight_bytes=packed + self._transformed_bytes(packed),
             multiplications=len(self.parts) * outer * rows * columns * products * p.channels * p.outputs,
             threads=m.threads,
         )  # fmt: skip
