@@ -430,6 +430,7 @@ cdef class Work(Arrays):
     cdef int team(self, int threads) except -1
     cdef size memory(self) noexcept nogil
     cdef void fill(self, NetStep* step) noexcept nogil
+    cdef void let_go(self, size first, size end) noexcept
     cdef bint meets(self, size first, size end) noexcept
 
 
