@@ -76,6 +76,7 @@ typedef struct {
     const ptrdiff_t *out_row;
     ptrdiff_t columns;
     int fetch; /* the lines of c, before they are written */
+    ptrdiff_t partial; /* where kernels are `partial`: columns of the last vector that are written; 0: all */
 } fc_product;
 
 /* That for so many register tiles, each the next rows x vectors of c. */
@@ -247,6 +248,7 @@ typedef struct {
        half (0 where there are none), and what computes it. */
     int rows[2 * FC_MAX_VECTORS + 1];
     fc_micro_kernel micro[2 * FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1];
+    int partial;     /* whether the first columns of the last vector can be written alone */
     fc_pack pack[FC_DTYPES];
     fc_pack_panel pack_panel[FC_DTYPES];
     fc_widen widen;  /* of packed weights that are no sums' type */
