@@ -211,6 +211,7 @@ cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_few_kernels:
         Py_ssize_t most
         void (*outputs[FC_FEW + 1])(const fc_few*) noexcept nogil
+        void (*point)(const fc_few*) noexcept nogil
     ctypedef struct fc_byte_tiles:
         Py_ssize_t channels
         void (*input)(const unsigned char* const*, Py_ssize_t, int, unsigned char*, Py_ssize_t) noexcept nogil

@@ -180,6 +180,7 @@ typedef struct {
 typedef struct {
     ptrdiff_t most; /* outputs that it is for */
     void (*outputs[FC_FEW + 1])(const fc_few *few);
+    void (*point)(const fc_few *few); /* one output, whose weights lie side by side; NULL where there is none */
 } fc_few_kernels;
 
 /* Winograd's tiles of bytes (kernels/winograd_bytes.h, by the name "byte_tiles"): 4 x 4 inputs to 16 elements, whole vectors

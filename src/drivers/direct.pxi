@@ -215,6 +215,11 @@ cdef class Direct(Program):
         """Whether channels-last arrays are computed with a lane a pixel, as there are few outputs."""
         return self.count == 1 and self.alternatives[0].kernels != NULL and few_fit(&self.alternatives[0])
 
+    def point(self):
+        """Whether weights are read as they lie where there is one image of one pixel, whose channels and outputs lie side by
+        side, as do the weights of an output, and nothing is added."""
+        return self.count == 1 and point_fit(&self.passes[0])
+
     cpdef size few_taps(self):
         """Scratch of one thread where packed weights of several taps and few outputs are met with a lane a pixel; 0 where
         they are not."""
@@ -315,6 +320,8 @@ cdef class Direct(Program):
             planes_work(work, run.passes, threads)
         elif count == 1 and few_usable(run.passes):
             few_work(work, run.passes, threads)
+        elif count == 1 and point_usable(run.passes):
+            point_work(work, run.passes, threads)
         elif of_.few_taps_bytes and few_taps_usable(run):
             few_taps_work(work, run, threads)
         else:
