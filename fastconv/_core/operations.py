@@ -93,7 +93,8 @@ def _worth_narrowing(g: Geometry, x: Array, out: Array) -> bool:
 
 def straight_input_gradient(g: Geometry, types: Types, algorithm: str, threads: int) -> Program | None:
     """The program that is all that an input gradient of these types is; None where there is more to do."""
-    if types.result not in FLOATS or (g.padding_mode != "zeros" and any(side > 0 for axis in g.padding for side in axis)):
+    folded = g.padding_mode != "zeros" and any(side > 0 for axis in g.padding for side in axis)
+    if types.result not in FLOATS or folded:
         return None
     g = as_zeros(g)
     check(g, Direction.INPUT_GRADIENT, types.input, algorithm)

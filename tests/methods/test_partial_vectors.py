@@ -1,5 +1,4 @@
-"""Outputs that do not fill the vectors of a panel are summed where they will lie: whole numbers, to the bit, and nothing
-beside them is touched."""
+"""Outputs that do not fill the vectors of a panel are summed where they will lie; nothing beside them is touched."""
 
 from __future__ import annotations
 
