@@ -88,6 +88,7 @@ cdef extern from "fastconv.h" nogil:
         const Py_ssize_t* out_row
         Py_ssize_t columns
         int fetch
+        Py_ssize_t partial
     ctypedef void (*fc_micro_kernel)(const fc_product*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_pack)(void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const char*, Py_ssize_t,
                             Py_ssize_t) noexcept nogil
@@ -181,6 +182,7 @@ cdef extern from "fastconv.h" nogil:
         int vectors
         int rows[2 * FC_MAX_VECTORS + 1]
         fc_micro_kernel micro[2 * FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1]
+        bint partial
         fc_pack pack[FC_DTYPES]
         fc_pack_panel pack_panel[FC_DTYPES]
         fc_widen widen
@@ -222,6 +224,7 @@ cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_few_kernels:
         Py_ssize_t most
         void (*outputs[FC_FEW + 1])(const fc_few*) noexcept nogil
+        void (*point)(const fc_few*) noexcept nogil
     ctypedef struct fc_byte_tiles:
         Py_ssize_t channels
         void (*input)(const unsigned char* const*, Py_ssize_t, int, unsigned char*, Py_ssize_t) noexcept nogil
@@ -451,6 +454,7 @@ cdef class Work(Arrays):
     cdef int team(self, int threads) except -1
     cdef size memory(self) noexcept nogil
     cdef void fill(self, NetStep* step) noexcept nogil
+    cdef void let_go(self, size first, size end) noexcept
     cdef bint meets(self, size first, size end) noexcept
 
 
@@ -529,6 +533,7 @@ cdef struct Ends:              # what follows a sum while it is in the registers
     const size* out_row
     size columns
     bint fetch                 # the lines that the sums are written to, before they are
+    size partial               # columns of the last vector that are written; 0: all
 
 cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,
                        size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,

@@ -6,7 +6,9 @@ algorithm, was decided in `fastconv.plan`.
 """
 from numpy import empty_like, ndarray
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport fabs, rint, sqrt
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strcmp
 
@@ -411,8 +413,8 @@ cdef class Program:
         return self.bind(x, weight, packed, bias, residual, y, activation, channels_last, threads).run()
 
 
-include "drivers/planned.pxi"
 include "drivers/net.pxi"
+include "drivers/planned.pxi"
 include "drivers/work.pxi"
 include "drivers/totals.pxi"
 include "drivers/weights.pxi"
@@ -426,6 +428,7 @@ include "drivers/scattered.pxi"
 include "drivers/planes.pxi"
 include "drivers/shifted.pxi"
 include "drivers/few.pxi"
+include "drivers/point.pxi"
 include "drivers/few_taps.pxi"
 include "drivers/lanes.pxi"
 include "drivers/flat.pxi"

@@ -76,6 +76,7 @@ typedef struct {
     const ptrdiff_t *out_row;
     ptrdiff_t columns;
     int fetch; /* the lines of c, before they are written */
+    ptrdiff_t partial; /* where kernels are `partial`: columns of the last vector that are written; 0: all */
 } fc_product;
 
 /* That for so many register tiles, each the next rows x vectors of c. */
@@ -198,6 +199,7 @@ typedef struct {
 typedef struct {
     ptrdiff_t most; /* outputs that it is for */
     void (*outputs[FC_FEW + 1])(const fc_few *few);
+    void (*point)(const fc_few *few); /* one output, whose weights lie side by side; NULL where there is none */
 } fc_few_kernels;
 
 /* Winograd's tiles of bytes (kernels/winograd_bytes.h, by the name "byte_tiles"): 4 x 4 inputs to 16 elements, whole vectors
@@ -266,6 +268,7 @@ typedef struct {
        half (0 where there are none), and what computes it. */
     int rows[2 * FC_MAX_VECTORS + 1];
     fc_micro_kernel micro[2 * FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1];
+    int partial;     /* whether the first columns of the last vector can be written alone */
     fc_pack pack[FC_DTYPES];
     fc_pack_panel pack_panel[FC_DTYPES];
     fc_widen widen;  /* of packed weights that are no sums' type */

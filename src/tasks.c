@@ -101,24 +101,29 @@ enum {
    many others have left of them. */
 typedef struct { _Alignas(64) _Atomic uint64_t left; } Share;
 
+/* A line of the cache, and a line for each share: what a helper waits for before it can begin is as little as can be. */
 typedef struct {
-    const fc_call *call;
-    ptrdiff_t parts;        /* a part is a run of tasks that one thread takes */
-    ptrdiff_t sites;        /* parts of a round; fewer than threads: every so many-th part is a thread's */
-    int team, *stop;
-    unsigned long mode;     /* of the caller's floating-point arithmetic */
-    Share *shares;          /* of every seat */
-    atomic_int seats;       /* taken */
+    fc_task work;
+    void *job;
+    char *scratch;
+    ptrdiff_t scratch_bytes, tasks;
+    int *stop;
+    unsigned mode;          /* of the caller's floating-point arithmetic */
+    int parts;              /* runs of tasks that one thread takes */
+    int sites;              /* parts of a round; fewer than threads: every so many-th part is a thread's */
+    unsigned short team;
+    atomic_ushort seats;    /* taken */
+    Share shares[];         /* of every seat */
 } Job;
 
 typedef struct {
     _Alignas(64) atomic_uint ticket; /* counts jobs */
-    _Alignas(64) atomic_int inside;  /* helpers that may touch the job */
-    _Atomic(Job *) job;              /* NULL: nothing to join */
+    atomic_int inside;    /* helpers that may touch the job */
+    _Atomic(Job *) job;   /* NULL: nothing to join */
+    atomic_int processor; /* that the caller of the last job was on; -1: unknown */
     _Alignas(64) pthread_mutex_t lock;
     pthread_cond_t called;
     atomic_int sleeping;
-    atomic_int processor; /* that the caller of the last job was on; -1: unknown */
     atomic_flag taken; /* by a caller */
     int helpers;       /* the taker's, as all below */
     int most;          /* threads of a job, as long as somebody is left out */
@@ -140,6 +145,19 @@ static int64_t nanoseconds(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* A clock that costs less, in units of its own. */
+static inline uint64_t ticks(void) {
+#if defined(__x86_64__)
+    return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+    uint64_t now;
+    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(now));
+    return now;
+#else
+    return (uint64_t)nanoseconds();
+#endif
+}
+
 static inline void relax(void) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
@@ -157,23 +175,23 @@ void fc_use_threads_of(fc_parallel parallel, fc_number seat, fc_number inside, f
 }
 
 /* Rounding and what becomes of subnormal numbers: a helper does as its caller does. */
-static inline unsigned long float_mode(void) {
+static inline unsigned float_mode(void) {
 #if defined(__x86_64__)
     return __builtin_ia32_stmxcsr();
 #elif defined(__aarch64__)
-    unsigned long mode;
+    uint64_t mode;
     __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
-    return mode;
+    return (unsigned)mode; /* the upper half has no meaning */
 #else
     return 0;
 #endif
 }
 
-static inline void set_float_mode(unsigned long mode) {
+static inline void set_float_mode(unsigned mode) {
 #if defined(__x86_64__)
-    __builtin_ia32_ldmxcsr((unsigned)mode);
+    __builtin_ia32_ldmxcsr(mode);
 #elif defined(__aarch64__)
-    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)mode));
 #else
     (void)mode;
 #endif
@@ -200,19 +218,21 @@ static void keep_off(int processor) { (void)processor; }
 
 enum { MOST_PARTS = 1 << 30 };
 
-/* The first site of a seat. */
-static inline ptrdiff_t first_site(const Job *job, ptrdiff_t seat) {
-    return (ptrdiff_t)((int64_t)job->sites * seat / job->team);
-}
+/* On the caller's stack: it returns when nobody can be inside any more. */
+#define ROOM_FOR_JOB(name, threads)                                                                                  \
+    Job *const name = __builtin_alloca_with_align(sizeof(Job) + (size_t)(threads) * sizeof(Share), 8 * 64)
 
-static void share_out(Job *job, Share *shares) {
-    job->shares = shares;
-    if (job->sites == 0 || job->parts % job->sites) job->sites = job->parts;
-    for (ptrdiff_t seat = 0; seat < job->team; seat++) {
-        const ptrdiff_t own = job->sites < job->team
-            ? (job->parts - seat + job->team - 1) / job->team
-            : (first_site(job, seat + 1) - first_site(job, seat)) * (job->parts / job->sites);
-        atomic_init(&shares[seat].left, (uint64_t)own << 32);
+/* The first site of a seat. */
+static inline int first_site(const Job *job, int seat) { return (int)((int64_t)job->sites * seat / job->team); }
+
+static void fill_job(Job *job, const fc_call *call, int threads, ptrdiff_t parts, int *stop) {
+    const ptrdiff_t sites = call->sites == 0 || parts % call->sites ? parts : call->sites;
+    *job = (Job){call->work, call->job, call->scratch, call->scratch_bytes, call->tasks, stop, float_mode(), (int)parts,
+                 (int)sites, (unsigned short)threads, 1};
+    for (int seat = 0; seat < threads; seat++) {
+        const ptrdiff_t own = sites < threads ? (parts - seat + threads - 1) / threads
+                                              : (first_site(job, seat + 1) - first_site(job, seat)) * (parts / sites);
+        atomic_init(&job->shares[seat].left, (uint64_t)own << 32);
     }
 }
 
@@ -245,19 +265,21 @@ static int all_claimed(Job *job) {
     return 1;
 }
 
-/* Claims parts until none is left; `longest`: the nanoseconds of the one that took most. */
-static void take_parts(Job *job, int seat, fc_watch *watch, int64_t *longest) {
-    const fc_call *call = job->call;
-    char *scratch = call->scratch ? call->scratch + seat * call->scratch_bytes : NULL;
-    const ptrdiff_t each = call->tasks / job->parts, more = call->tasks % job->parts;
+static void do_part(const Job *job, ptrdiff_t part, char *scratch, fc_watch *watch) {
+    const ptrdiff_t each = job->tasks / job->parts, more = job->tasks % job->parts;
+    const ptrdiff_t begin = part * each + (part < more ? part : more), end = begin + each + (part < more);
+    for (ptrdiff_t task = begin; task < end && !fc_interrupted(watch); task++) job->work(job->job, scratch, task, watch);
+}
+
+/* Claims parts until none is left; `longest`: the ticks of the one that took most. */
+static void take_parts(Job *job, int seat, fc_watch *watch, uint64_t *longest) {
+    char *scratch = job->scratch ? job->scratch + seat * job->scratch_bytes : NULL;
     ptrdiff_t part;
-    int64_t before = longest ? nanoseconds() : 0;
+    uint64_t before = longest ? ticks() : 0;
     while ((part = claim(job, seat)) >= 0) {
-        const ptrdiff_t begin = part * each + (part < more ? part : more), end = begin + each + (part < more);
-        for (ptrdiff_t task = begin; task < end && !fc_interrupted(watch); task++)
-            call->work(call->job, scratch, task, watch);
+        do_part(job, part, scratch, watch);
         if (!longest) continue;
-        const int64_t now = nanoseconds();
+        const uint64_t now = ticks();
         if (now - before > *longest) *longest = now - before;
         before = now;
     }
@@ -285,6 +307,8 @@ static void *help(void *of) {
     unsigned seen = 0;
     for (;;) {
         seen = wait_for_call(team, seen);
+        const char *soon = (const char *)atomic_load_explicit(&team->job, memory_order_relaxed); /* or what was there */
+        for (int line = 0; line < 3; line++) __builtin_prefetch(soon + 64 * line, 1, 3);
         keep_off(atomic_load_explicit(&team->processor, memory_order_relaxed)); /* though the job may be over by now */
         atomic_fetch_add(&team->inside, 1);  /* before the job is read: the caller takes it away before it counts */
         Job *job = atomic_load(&team->job);
@@ -370,30 +394,33 @@ static void leave_out(Team *team, int threads, int late, int64_t waited) {
 }
 
 /* The caller has found no task left: it waits for helpers in the middle of one. Returns how many kept it waiting longer
-   than so many nanoseconds, and how long it waited. */
-static int wait_for_helpers(Team *team, int64_t patience, int64_t *waited_, fc_watch *watch) {
+   than LATE and twice the ticks of its own longest part, and how long it waited. */
+static int wait_for_helpers(Team *team, uint64_t longest, int64_t *waited_, fc_watch *watch) {
     const struct timespec pause = {0, 50000};
-    int late = 0, inside = atomic_load(&team->inside);
-    if (!inside) return 0;
+    int late = 0, inside;
+    for (int i = 0; i < 64 && atomic_load_explicit(&team->inside, memory_order_acquire); i++) relax();
+    if (!atomic_load(&team->inside)) return 0; /* as a rule, and without a look at the clock */
     const int64_t begin = nanoseconds();
+    const uint64_t first = ticks();
     while ((inside = atomic_load_explicit(&team->inside, memory_order_acquire))) {
         for (int i = 0; i < 64 && atomic_load_explicit(&team->inside, memory_order_relaxed); i++) relax();
         const int64_t waited = nanoseconds() - begin;
-        if (waited > patience && !late) late = inside;
-        if (waited > LATE) {
-            fc_interrupted(watch);
-            if (alone) break; /* a signal's handler forked: nobody is inside in this process */
-            nanosleep(&pause, NULL);
-        }
+        if (waited <= LATE) continue;
+        const double tick = (double)waited / (double)(ticks() - first);
+        if (!late && (double)waited > LATE + 2 * tick * (double)longest) late = inside;
+        fc_interrupted(watch);
+        if (alone) break; /* a signal's handler forked: nobody is inside in this process */
+        nanosleep(&pause, NULL);
     }
     *waited_ = nanoseconds() - begin;
     return late;
 }
 
-static int run_on(Team *team, int threads, Job *job) {
-    fc_watch watch = {job->stop, job->call->look, 0, 0};
-    int64_t waited = 0, longest = 0;
-    atomic_store(&team->job, job);
+static int run_on(Team *team, int threads, Job *job, fc_look look) {
+    fc_watch watch = {job->stop, look, 0, 0};
+    int64_t waited = 0;
+    uint64_t longest = 0;
+    atomic_store_explicit(&team->job, job, memory_order_relaxed); /* before the ticket */
     atomic_store_explicit(&team->processor, processor_now(), memory_order_relaxed);
     atomic_fetch_add(&team->ticket, 1);
     if (atomic_load(&team->sleeping)) {
@@ -404,7 +431,7 @@ static int run_on(Team *team, int threads, Job *job) {
     }
     take_parts(job, 0, &watch, &longest);
     atomic_store(&team->job, NULL); /* who comes now finds nothing */
-    const int late = wait_for_helpers(team, LATE + 2 * longest, &waited, &watch);
+    const int late = wait_for_helpers(team, longest, &waited, &watch);
     if (late) leave_out(team, threads, late, waited);
     return alone && !*job->stop ? FC_FORKED : *job->stop;
 }
@@ -418,22 +445,20 @@ typedef struct { Job *job; int64_t until; } Seats;
 static void take_a_seat(void *of) {
     const Seats *seats = of;
     Job *job = seats->job;
-    const fc_call *call = job->call;
     fc_watch watch = {job->stop, NULL, 0, 0};
     const int seat = atomic_load(&host_seat)();
-    const unsigned long own = float_mode();
-    char *scratch = call->scratch ? call->scratch + seat * call->scratch_bytes : NULL;
-    ptrdiff_t task;
+    const unsigned own = float_mode();
+    char *scratch = job->scratch ? job->scratch + seat * job->scratch_bytes : NULL;
+    ptrdiff_t part;
     if (seat >= job->team) return;
     set_float_mode(job->mode);
     do
-        if ((task = claim(job, seat)) >= 0) call->work(call->job, scratch, task, &watch);
-    while (task >= 0 && nanoseconds() < seats->until);
+        if ((part = claim(job, seat)) >= 0) do_part(job, part, scratch, &watch);
+    while (part >= 0 && nanoseconds() < seats->until);
     set_float_mode(own);
 }
 
-static int run_on_host(fc_parallel parallel, int threads, Job *job) {
-    const fc_look look = job->call->look;
+static int run_on_host(fc_parallel parallel, int threads, Job *job, fc_look look) {
     Seats seats = {job, 0};
     const int most = atomic_load(&host_most)();
     if (threads < most) threads = most;
@@ -458,10 +483,9 @@ int fc_run_tasks(const fc_call *call) {
         return run_alone(call); /* within a region every thread has work of its own */
     if (parallel) {
         int stop = 0;
-        Share shares[wanted];
-        Job job = {call, tasks, call->sites, wanted, &stop, float_mode(), NULL, 1};
-        share_out(&job, shares);
-        return run_on_host(parallel, wanted, &job);
+        ROOM_FOR_JOB(job, wanted);
+        fill_job(job, call, wanted, tasks < MOST_PARTS ? tasks : MOST_PARTS, &stop);
+        return run_on_host(parallel, wanted, job, call->look);
     }
     Team *team = take_team();
     if (!team) return run_alone(call);
@@ -470,12 +494,10 @@ int fc_run_tasks(const fc_call *call) {
     if (threads == 1) {
         stop = run_alone(call);
     } else {
-        Share shares[threads];
-        const ptrdiff_t parts = call->even ? threads : tasks < MOST_PARTS ? tasks : MOST_PARTS;
-        Job job = {call, parts, call->even ? parts : call->sites, threads, &stop, float_mode(), NULL, 1};
-        share_out(&job, shares);
+        ROOM_FOR_JOB(job, threads);
+        fill_job(job, call, threads, call->even ? threads : tasks < MOST_PARTS ? tasks : MOST_PARTS, &stop);
         atomic_fetch_add(&working, threads);
-        stop = run_on(team, threads, &job);
+        stop = run_on(team, threads, job, call->look);
         atomic_fetch_sub(&working, threads);
     }
     atomic_flag_clear_explicit(&team->taken, memory_order_release);

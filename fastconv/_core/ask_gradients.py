@@ -17,10 +17,12 @@ from .into import into_activation, into_weight
 from .later import Later
 from .layouts import Layout
 from .record import NamedTuple
+from .types import Types
 from .words import mask
 
 if TYPE_CHECKING:
     from . import operations
+    from .methods.method import Program
 else:
     operations = Later("operations")
 
@@ -34,14 +36,20 @@ class Gradients(NamedTuple):
     geometry: Geometry
     algorithm: str
     threads: int
+    programs: dict[str, Program | None]  # of the input's gradient, once it was asked for; None: more is to be done
 
     def input(self, grad_output: Array, weight: Array) -> Array:
         frame, g = self.frame, self.geometry
         result = empty(frame.from_logical_shape((g.batch, g.in_channels, *g.input_size)), grad_output.dtype)
-        operations.input_gradient(
-            g, frame.to_logical(grad_output), frame.weight("weight", weight), None, frame.to_logical(result),
-            algorithm=self.algorithm, threads=self.threads,
-        )  # fmt: skip
+        dy, w, to = frame.to_logical(grad_output), frame.weight("weight", weight), frame.to_logical(result)
+        if "input" not in self.programs:
+            types = Types(grad_output.dtype, weight.dtype, result.dtype)
+            self.programs["input"] = operations.straight_input_gradient(g, types, self.algorithm, self.threads)
+        program = self.programs["input"]
+        if program is not None and result.size:
+            program.run(dy, w, None, None, None, to, 0, False)
+        else:
+            operations.input_gradient(g, dy, w, None, to, algorithm=self.algorithm, threads=self.threads)
         return result
 
     def weight(self, grad_output: Array, input: Array) -> Array:
@@ -61,7 +69,7 @@ class Gradients(NamedTuple):
 
 
 def _gradients(a: Asked) -> Gradients:
-    return Gradients(a.frame, a.geometry, a.algorithm, a.threads)
+    return Gradients(a.frame, a.geometry, a.algorithm, a.threads, {})
 
 
 def _input_gradient(a: Asked, like: Array, out: object = None, accumulate: object = False) -> Array:

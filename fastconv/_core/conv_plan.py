@@ -50,9 +50,9 @@ class ConvPlan:
     """A convolution prepared once and run many times: packed weights, chosen algorithm and blocking.
 
     Made by `fastconv.plan_conv2d` and its like. The weights are copied: later changes to the array do not reach the
-    plan. A plan may be run from several threads at once: it holds no scratch memory between runs. Nothing in it
-    changes, so that `copy.deepcopy` gives the plan itself; a pickle of it can be read by processes of the same build of
-    fastconv on the same instruction set, and is refused elsewhere.
+    plan. A plan may be run from several threads at once: it holds no scratch memory between runs, and of the last run
+    only what was done, without its arrays. `copy.deepcopy` gives the plan itself; a pickle of it can be read by
+    processes of the same build of fastconv on the same instruction set, and is refused elsewhere.
     """
 
     def __init__(
@@ -245,19 +245,39 @@ class ConvPlan:
         ConvTypeError
             For another element type.
         """
-        if self._planned is not None and self._planned.takes(input, out, residual):
-            if out is None:
-                out = empty((input.shape[0], *self._own_output), self.dtype)
+        planned = self._planned
+        if planned is not None:
+            if out is not None and planned.again(input, out, residual):
+                return out
+            if planned.takes(input, out, residual):
+                if out is None:
+                    out = empty((input.shape[0], *self._own_output), self.dtype)
+                    if planned.again(input, out, residual):
+                        return out
+                self._run_planned(input, out, residual)
+                return out
+        return self._run_checked(as_array("input", input), out, residual)
+
+    def _run_planned(self, input: Array, out: Array, residual: Array | None) -> None:
+        """Arrays as planned, and what natives did is kept: the next run that is like this one does it again."""
+        works: list[Any] = []
+        before = _native.record(works) if self.native else None
+        try:
             self._program.run(
                 input, self._own_shape_alone, self._packed, self._bias, residual, out, self._code, self._last
             )  # fmt: skip
-            if not self._program.covers:
-                to_logical = self._layout.to_logical
-                write_rest(
-                    self._problem, to_logical(out), self._bias, None if residual is None else to_logical(residual)
-                )
-            return out
-        return self._run_checked(as_array("input", input), out, residual)
+        finally:
+            if self.native:
+                _native.record(before)
+        if before is not None:
+            before.extend(works)
+        elif self.native and self._planned is not None:
+            self._planned.keep(works, input, out, residual)
+        if not self._program.covers:
+            to_logical = self._layout.to_logical
+            write_rest(
+                self._problem, to_logical(out), self._bias, None if residual is None else to_logical(residual)
+            )
 
     def _run_checked(self, array: Array, out: Array | None, residual: Any) -> Array:
         """Any array that the plan is for, or a refusal."""

@@ -19,6 +19,7 @@ from .explanation import ConvExplanation
 from .geometry import Geometry
 from .integers import Checked, fits_signed, largest, run_checked
 from .methods.direct_bytes import multiplies_four
+from .methods.method import Program
 from .operands import Array
 from .padding import padded_input_gradient
 from .passes import Triple
@@ -90,6 +91,17 @@ def _worth_narrowing(g: Geometry, x: Array, out: Array) -> bool:
     each = prod(g.kernel_size) * g.out_channels // g.groups
     least = NARROWED_CALL if x.itemsize > 2 else 4 * NARROWED_CALL
     return each >= NARROWED_FROM and out.size * prod(g.kernel_size) * (g.in_channels // g.groups) >= least
+
+
+def straight_input_gradient(g: Geometry, types: Types, algorithm: str, threads: int) -> Program | None:
+    """The program that is all that an input gradient of these types is; None where there is more to do."""
+    folded = g.padding_mode != "zeros" and any(side > 0 for axis in g.padding for side in axis)
+    if types.result not in FLOATS or folded:
+        return None
+    g = as_zeros(g)
+    check(g, Direction.INPUT_GRADIENT, types.input, algorithm)
+    program = plan_for(g, Direction.INPUT_GRADIENT, types, threads, algorithm).program
+    return program if program.covers else None
 
 
 def input_gradient(

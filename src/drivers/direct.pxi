@@ -216,6 +216,11 @@ cdef class Direct(Program):
         """Whether channels-last arrays are computed with a lane a pixel, as there are few outputs."""
         return self.count == 1 and self.alternatives[0].kernels != NULL and few_fit(&self.alternatives[0])
 
+    def point(self):
+        """Whether weights are read as they lie where there is one image of one pixel, whose channels and outputs lie side by
+        side, as do the weights of an output, and nothing is added."""
+        return self.count == 1 and point_fit(&self.passes[0])
+
     cpdef size few_taps(self):
         """Scratch of one thread where packed weights of several taps and few outputs are met with a lane a pixel; 0 where
         they are not."""
@@ -304,6 +309,8 @@ cdef class Direct(Program):
             p.byte_sum, p.byte_table, p.byte_kernels = byte_sum, byte_table, isa.bytes
             if p.merge[2] > 1 and vb.p != NULL:
                 p.bias = direct_bias_beside(work, p, vb.p)
+            elif self.kernels.partial and vb.p != NULL and p.outputs % self.kernels.lanes:
+                p.bias = direct_whole_vectors(work, p, vb.p)
             p.has_residual, p.flags = residual is not None, NULL
             if p.merged < p.outputs and (self.kernels.sum == FC_F32 or self.kernels.sum == FC_F64):
                 p.flags = work.flags = &run.flags
@@ -321,6 +328,8 @@ cdef class Direct(Program):
             shifted_work(work, run.passes, threads)
         elif count == 1 and few_usable(run.passes):
             few_work(work, run.passes, threads)
+        elif count == 1 and point_usable(run.passes):
+            point_work(work, run.passes, threads)
         elif of_.few_taps_bytes and few_taps_usable(run):
             few_taps_work(work, run, threads)
         else:
@@ -383,6 +392,15 @@ cdef fc_byte_sum* direct_byte_sum(Work work, how) except NULL:
         flip = 128
     own.zero_a, own.zero_b, own.zero = own.zero_a + flip, own.zero_b + flip, own.zero + flip
     own.low, own.high, own.flip = own.low + flip, own.high + flip, flip
+    return own
+
+
+cdef char* direct_whole_vectors(Work work, const DirectPass* p, const char* bias) except NULL:
+    """The bias with room behind it for the rest of the last vector, in the memory of a work."""
+    cdef size bytes = p.groups * p.outputs * p.kernels.size
+    cdef char* own = <char*>work.own(bytes + p.kernels.lanes * p.kernels.size)
+    memcpy(own, bias, bytes)
+    memset(own + bytes, 0, p.kernels.lanes * p.kernels.size)
     return own
 
 
@@ -520,6 +538,9 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
     cdef char* c
     cdef Ends ends
     cdef bint in_output, skip, finite = True, to_bytes = p.requantise != NULL
+    # whether a panel that does not fill its vectors may be summed where it will lie
+    cdef bint leaves = (kernels.partial and not p.has_residual and not p.long_ and p.blocks == 1 and p.source != GATHER
+                        and not streamed(p))
     a_row = <size*>(temporary + round_up(tile_pixels(p) * p.width * kernels.size, 64))
     c_row = a_row + tile_pixels(p)
     residual_row = c_row + tile_pixels(p)
@@ -550,8 +571,9 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
         first += t.group * p.outputs
         to = tile_origin(&p.y, &t, first)
         residual = tile_origin(&p.residual, &t, first) if p.has_residual and not to_bytes else NULL
-        # a full panel of a channels-last output of the computing type is summed where it will lie
-        in_output = (not to_bytes and filled == count and p.merged == p.outputs and p.y_code == kernels.sum
+        ends.partial = count - filled + (kernels.lanes // 2 if vectors > FC_MAX_VECTORS else kernels.lanes) if filled > count else 0
+        # a panel of a channels-last output of the computing type is summed where it will lie
+        in_output = (not to_bytes and (filled == count or (leaves and met.all and not skip)) and p.merged == p.outputs and p.y_code == kernels.sum
                      and not p.long_ and in_elements(&p.y, to, kernels.size)
                      and (residual == NULL or in_elements(&p.residual, residual, kernels.size))
                      and (t.images == 1 or (p.y.s[0] % kernels.size == 0
@@ -563,6 +585,8 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
         else:
             ends.requantise = NULL
         ends.multiplier = p.multiplier + first if to_bytes else NULL
+        if not in_output:
+            ends.partial = 0
         c = to if in_output else temporary
         laid = -1 if in_output else width
         if in_output and residual != NULL and panel == chunk * p.panels_per_task:

@@ -170,7 +170,7 @@ cdef void matmul_block(const MatMul* job, const char* a, const char* b, char* c,
         product.accumulate = done > 0 and not job.long_
         product.relu, product.bias, product.residual, product.residual_row = False, NULL, NULL, NULL
         product.requantise = NULL
-        product.fetch = False
+        product.fetch, product.partial = False, 0
         product.ahead, product.ahead_step = <const char*>product.b, 0
         run_product(kernels, &product, vectors, rows, segment.k)
         if job.long_:

@@ -1,10 +1,36 @@
-# Whether the arrays of a run are as its plan has them, asked of their buffers: a question in Python is a tenth of a microsecond.
+# Whether the arrays of a run are as its plan has them, asked of their buffers: a question in Python is a tenth of a
+# microsecond. And the run itself: its work was bound by the one before, and only the arrays are others.
+
+cdef extern from *:
+    """
+    static inline int fc_change(int *state, int from, int to) {
+        return __atomic_compare_exchange_n(state, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    }
+    static inline void fc_set(int *state, int to) { __atomic_store_n(state, to, __ATOMIC_RELEASE); }
+    """
+    bint fc_change(int* state, int from_, int to) noexcept nogil
+    void fc_set(int* state, int to) noexcept nogil
+
+
+cdef enum:
+    UNBOUND = 0    # of a plan's work: there is none
+    BOUND = 1
+    IN_USE = 2     # by one thread, which alone may look at it and changes this back
+
 
 cdef class Planned:
     """The arrays of a plan: element type, shapes without the batch, and whether only contiguous inputs go to the driver.
 
     `Planned(dtype, input_shape, output_shape, contiguous)`, of plans whose arrays have a batch axis.
     """
+    cdef int state
+    cdef Work work          # of the last run, without its arrays
+    cdef NetStep step
+    cdef Moving* moves      # its pointers into input, result and residual, in this order
+    cdef size move_count
+    cdef size batch
+    cdef size strides[5]    # of the input
+    cdef bint adds
     cdef object dtype
     cdef int axes
     cdef size before[5]   # shapes of the input and of the result
@@ -46,6 +72,108 @@ cdef class Planned:
             return False
         finally:
             arrays.release()
+
+    def again(self, input, out, residual=None):
+        """Do the work of the run that was kept on other arrays that lie as those did. Whether that was done: where it was not,
+        `out` may have been written to, which must then be one that `takes` takes."""
+        cdef Py_buffer buffers[3]
+        cdef int held = 0, i, done
+        if not (self.of_type(input) and self.of_type(out) and (residual is None or self.of_type(residual))):
+            return False
+        if fc_recorder != NULL or not fc_change(&self.state, BOUND, IN_USE):
+            return False   # a net keeps works with their arrays
+        try:
+            if self.adds != (residual is not None):
+                return False
+            while held < 2 + self.adds:
+                array = input if held == 0 else out if held == 1 else residual
+                if get_buffer(array, &buffers[held], PyBUF_STRIDES | (PyBUF_WRITABLE if held == 1 else 0)) < 0:
+                    PyErr_Clear()
+                    return False
+                held += 1
+            return self.lie_alike(buffers, held) and self.repeat(buffers)
+        finally:
+            for i in range(held):
+                PyBuffer_Release(&buffers[i])
+            fc_set(&self.state, BOUND)
+
+    cdef bint lie_alike(self, const Py_buffer* buffers, int count) noexcept:
+        """Whether input, result and residual lie as the kept ones, aligned, and the result apart."""
+        cdef int i
+        if not self.shaped(&buffers[0], self.before, self.batch) or not buffers_apart(&buffers[0], &buffers[1]):
+            return False
+        for i in range(self.axes):
+            if buffers[0].strides[i] != self.strides[i]:
+                return False
+        for i in range(count):
+            if <size>buffers[i].buf % buffers[i].itemsize != 0:
+                return False
+            if i and not (self.shaped(&buffers[i], self.after, self.batch) and lies_in_order(&buffers[i])):
+                return False
+        return count < 3 or buffers_apart(&buffers[2], &buffers[1])
+
+    cdef bint repeat(self, const Py_buffer* buffers) except -1:
+        """The kept work on these arrays; False where a value is not finite that must be."""
+        cdef size i, bytes = self.work.memory()
+        cdef char* memory = NULL
+        cdef fc_look look = own_look()
+        cdef int stopped
+        cdef bint flagged
+        for i in range(self.move_count):
+            self.moves[i].place[0] = <char*>buffers[self.moves[i].region].buf + self.moves[i].offset
+        if bytes:
+            memory = <char*>allocate(bytes)
+        with nogil:
+            flagged = perform(&self.step, memory, self.step.threads, look, &stopped)
+            fc_free(memory)
+        raise_stopped(stopped)
+        return not flagged
+
+    def keep(self, works, input, out, residual=None):
+        """Keep the work of a run on arrays that `takes` took, if it was a single one whose arrays may be others."""
+        cdef Arrays arrays = Arrays()
+        cdef const Py_buffer* x
+        if len(works) != 1 or not fc_change(&self.state, UNBOUND, IN_USE) and not fc_change(&self.state, BOUND, IN_USE):
+            return
+        done = False
+        try:
+            x = arrays.hold(input, False)
+            arrays.hold(out, True)
+            if residual is not None:
+                arrays.hold(residual, False)
+                if not buffers_apart(x, &arrays.buffers[2]):
+                    return
+            done = self.bind_to(works[0], arrays)
+        finally:
+            arrays.release()
+            fc_set(&self.state, BOUND if done else UNBOUND)
+
+    cdef bint bind_to(self, Work work, Arrays arrays) except -1:
+        cdef size low, high, i, k
+        cdef const Py_buffer* x = &arrays.buffers[0]
+        if work.fixed or work.flagged or x.len == 0:
+            return False
+        for i in range(arrays.count):
+            if <size>arrays.buffers[i].buf % arrays.buffers[i].itemsize != 0:
+                return False
+        fc_free(self.moves)
+        self.moves, self.move_count = <Moving*>allocate(max(1, work.place_count) * sizeof(Moving)), 0
+        for i in range(arrays.count):
+            buffer_span(&arrays.buffers[i], &low, &high)
+            for k in range(work.place_count):
+                if low <= <size>work.places[k][0] < high:
+                    self.moves[self.move_count] = Moving(
+                        work.places[k], i, <size>work.places[k][0] - <size>arrays.buffers[i].buf)
+                    self.move_count += 1
+            work.let_go(low, high)
+        self.work, self.adds, self.batch = work, arrays.count > 2, x.shape[0]
+        for i in range(self.axes):
+            self.strides[i] = x.strides[i]
+        work.fill(&self.step)
+        return True
+
+    def __dealloc__(self):
+        fc_free(self.moves)
 
     cdef bint of_type(self, array) except -1:
         if type(array) is not ndarray:

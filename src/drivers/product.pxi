@@ -34,7 +34,7 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
     product.residual_row, product.relu = ends.residual_row, ends.relu if last else LINEAR
     product.requantise = ends.requantise if last else NULL
     product.multiplier, product.out, product.out_row = ends.multiplier, ends.out, ends.out_row
-    product.columns, product.fetch = ends.columns, first and ends.fetch
+    product.columns, product.fetch, product.partial = ends.columns, first and ends.fetch, ends.partial if last else 0
     product.ahead = b + end * line
     product.ahead_step = min(<size>64, line // register_tiles(kernels, vectors, pixels))  # a cache line each at most
     run_product(kernels, &product, vectors, pixels, end - begin)

@@ -456,7 +456,7 @@ cdef void weight_gradient_rows(const Weighing* job, const WeightBlock* block, co
     product.bias = product.residual = NULL
     product.residual_row = NULL
     product.requantise = NULL
-    product.fetch = job.in_result
+    product.fetch, product.partial = job.in_result, 0
     product.ahead, product.ahead_step = region, 0
     c = 0
     tiles = (count + most - 1) // most

@@ -353,7 +353,7 @@ cdef void winograd_products(const WinogradJob* job, size panel, size width, cons
     cdef int last = job.transforms.last
     cdef const char* u
     cdef const char* plane
-    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False)  # the transform back comes between
+    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0)  # the transform back comes between
     cdef fc_segment segment
     while c < job.channels:
         if fc_interrupted(watch):

@@ -218,7 +218,7 @@ cdef void winograd_gradient_products(const WinogradGradientJob* job, const char*
     product.bias = product.residual = NULL
     product.residual_row = NULL
     product.requantise = NULL
-    product.fetch = False
+    product.fetch, product.partial = False, 0
     product.relu, product.ahead, product.ahead_step, product.accumulate = 0, v, 0, accumulate
     segment.a = 0
     segment.b = 0

@@ -1,15 +1,27 @@
 # Work that waits for its turn: a driver binds arrays to a job, and the job runs, once or in every run of a net, without
 # Python. A net (drivers/net.pxi) records what its steps did and does it again.
 
-cdef list recorder              # the works that the recording thread does; it alone looks at this
-cdef unsigned long recording = 0
+cdef extern from *:
+    """
+    static _Thread_local PyObject *fc_recorder; /* the list of the works that this thread does, which it holds; or NULL */
+    """
+    PyObject* fc_recorder
 
 
 def record(into):
-    """From now on every work of this thread is appended to `into`; None: no more. One thread at a time."""
-    global recorder, recording
-    recorder = into
-    recording = PyThread_get_thread_ident() if into is not None else 0
+    """From now on every work of this thread is appended to the list `into`; None: no more. What it was before."""
+    global fc_recorder
+    cdef PyObject* before = fc_recorder
+    if into is None:
+        fc_recorder = NULL
+    else:
+        Py_INCREF(into)
+        fc_recorder = <PyObject*>into
+    if before == NULL:
+        return None
+    was = <object>before
+    Py_DECREF(was)
+    return was
 
 
 cdef class Work(Arrays):
@@ -56,6 +68,13 @@ cdef class Work(Arrays):
                             NULL)
         step.begin, step.flags, step.flag_count = self.begin, self.flags, self.flag_count
 
+    cdef void let_go(self, size first, size end) noexcept:
+        """Release the arrays that begin in this memory."""
+        cdef int i
+        for i in range(self.count):
+            if first <= <size>self.buffers[i].buf < end:
+                PyBuffer_Release(&self.buffers[i])
+
     cdef bint meets(self, size first, size end) noexcept:
         """Whether one of its arrays begins in this memory."""
         cdef int i
@@ -78,8 +97,8 @@ cdef class Work(Arrays):
             with nogil:
                 self.flagged = perform(&step, memory, self.threads, look, &stopped)
             raise_stopped(stopped)
-            if recording and recording == PyThread_get_thread_ident():
-                recorder.append(self)
+            if fc_recorder != NULL:
+                (<list>fc_recorder).append(self)
             return self.flags[0][:self.flag_count] if self.flagged else None
         finally:
             fc_free(memory)

@@ -22,6 +22,8 @@ typedef T NAME(vec) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeo
 #if defined(WITH_HALF) && defined(__AVX512F__) /* half of the time where these vectors go through the processor in two parts */
 typedef T NAME(half) __attribute__((vector_size(LANES / 2 * sizeof(T)), aligned(sizeof(T)), may_alias));
 #define HALF NAME(half)
+#define PUT_FIRST(to, v, count) _mm512_mask_storeu_ps(to, (__mmask16)((1u << (count)) - 1), (__m512)(v))
+#define PUT_FIRST_HALF(to, v, count) _mm256_mask_storeu_ps(to, (__mmask8)((1u << (count)) - 1), (__m256)(v))
 #endif
 #include "register_tile.h"
 #include "tiles.h"

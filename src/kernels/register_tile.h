@@ -9,7 +9,9 @@
      STEP_INPUTS(at)                these steps of a row from `at` on, in every lane
      MULTIPLY(acc, x, w)            acc + x * w
    and, of sums that are exact in any order,
-     PUT_BYTES(rows, vectors, acc, product, out_row)   what is done with them where the product says `requantise` */
+     PUT_BYTES(rows, vectors, acc, product, out_row)   what is done with them where the product says `requantise`
+   and, where a vector's first elements can be written alone,
+     PUT_FIRST(to, vector, count), PUT_FIRST_HALF(to, half, count) */
 
 #ifndef SUM
 #define SUM T
@@ -39,6 +41,19 @@ static inline __attribute__((always_inline)) NAME(vec) NAME(relu)(NAME(vec) v) {
 static inline __attribute__((always_inline)) NAME(vec) NAME(at_most_six)(NAME(vec) v) {
     return SMALLER_OF(SUM)((NAME(vec)){0} + 6, v);
 }
+
+#ifdef HALF
+static inline __attribute__((always_inline)) HALF NAME(half_relu)(HALF v) {
+    __typeof__(v < 0) below = v < 0;
+    return (HALF)((__typeof__(below))v & ~below);
+}
+
+static inline __attribute__((always_inline)) HALF NAME(half_at_most_six)(HALF v) {
+    const HALF six = (HALF){0} + 6;
+    __typeof__(v > six) above = v > six;
+    return (HALF)(((__typeof__(above))v & ~above) | ((__typeof__(above))six & above));
+}
+#endif
 
 /* What tiles share is read from memory again for each tile of one vector, whose rows take all registers for numbers: GCC
    would keep the rest in vector registers, and moves from there wait behind the multiply-adds of the tile before (8 rows
@@ -163,15 +178,31 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
         if (p->relu == FC_RELU6)
             UNROLL for (int i = 0; i < rows; i++)
                 UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(at_most_six)(acc[i][j]);
+#ifdef PUT_FIRST
+        if (p->partial) { /* what lies behind in a row of c is left alone */
+            UNROLL for (int i = 0; i < rows; i++) {
+                SUM *const to = (SUM *)p->c + p->c_row[i];
+                UNROLL for (int j = 0; j < vectors - !half; j++) *(NAME(vec) *)(to + j * LANES) = acc[i][j];
+                if (half) {
+                    if (p->relu) last[i] = NAME(half_relu)(last[i]);
+                    if (p->relu == FC_RELU6) last[i] = NAME(half_at_most_six)(last[i]);
+                    PUT_FIRST_HALF(to + vectors * LANES, last[i], p->partial);
+                } else
+                    PUT_FIRST(to + (vectors - 1) * LANES, acc[i][vectors - 1], p->partial);
+            }
+            continue;
+        }
+#endif
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)((SUM *)p->c + p->c_row[i] + j * LANES) = acc[i][j];
+#ifdef HALF
         if (p->relu) {
-            WITH_HALF_VECTOR(last[i] = (HALF)((__typeof__(last[i] < 0))last[i] & ~(last[i] < 0)))
+            WITH_HALF_VECTOR(last[i] = NAME(half_relu)(last[i]))
         }
         if (p->relu == FC_RELU6) {
-            WITH_HALF_VECTOR(const HALF six = (HALF){0} + 6; const __typeof__(six < 0) above = last[i] > 6;
-                             last[i] = (HALF)(((__typeof__(above))last[i] & ~above) | ((__typeof__(above))six & above)))
+            WITH_HALF_VECTOR(last[i] = NAME(half_at_most_six)(last[i]))
         }
+#endif
         WITH_HALF_VECTOR(HALF_AT(, (SUM *)p->c + p->c_row[i]) = last[i])
     }
 }
@@ -183,6 +214,8 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
 #undef STEP_INPUTS
 #undef MULTIPLY
 #undef PUT_BYTES
+#undef PUT_FIRST
+#undef PUT_FIRST_HALF
 #undef TILE_K
 #undef WITH_HALF_VECTOR
 #undef HALF_AT

@@ -36,6 +36,7 @@ MICRO_NARROW(1) MICRO_6(2)
 
 #undef HALF_ROWS
 #undef HALF_TILES
+#undef HALF_PARTIAL
 #ifdef HALF
 #define MICRO_HALF(rows, vectors)                                                                                   \
     static void NAME(micro_half_##vectors##_##rows)(const fc_product *product, ptrdiff_t tiles) {                    \
@@ -51,14 +52,16 @@ MICRO_HALF_6(1) MICRO_HALF(7, 1) MICRO_HALF(8, 1) MICRO_HALF_6(2) MICRO_HALF(7, 
 MICRO_HALF_6(3) MICRO_HALF_6(4)
 #define HALF_ROWS , 8, 8, 6, 6
 #define HALF_TILES , {0, HALF_ROW_8(1)}, {0, HALF_ROW_8(2)}, {0, HALF_ROW_6(3)}, {0, HALF_ROW_6(4)}
+#define HALF_PARTIAL 1
 #else
 #define HALF_ROWS
 #define HALF_TILES
+#define HALF_PARTIAL 0
 #endif
 
 #if VECTORS == 4
 #define TILES                                                                                                       \
-    .vectors = 4, .rows = {0, NARROW, NARROW, 6, 6 HALF_ROWS},                                                                \
+    .vectors = 4, .partial = HALF_PARTIAL, .rows = {0, NARROW, NARROW, 6, 6 HALF_ROWS},                                                                \
     .micro = {{0}, {0, ROW_NARROW(1)}, {0, ROW_NARROW(2)}, {0, ROW_6(3)}, {0, ROW_6(4)} HALF_TILES}
 #else
 #define TILES .vectors = 2, .rows = {0, NARROW, 6}, .micro = {{0}, {0, ROW_NARROW(1)}, {0, ROW_6(2)}}

@@ -92,6 +92,7 @@ class DirectProgram(Program):
         self.scattered = scattered(p) if p and self.merges else None
         self.plain = not (self.point or self.exchanged or self.merged or self.packs or self.scattered)
         self.single = len(s.passes) == 1
+        self.reads_once = p is not None and self.native.point() and self.packs and not (self.point or self.exchanged)
         self.apart = [self.native] if self.single else []  # made when weights are packed for several passes
 
     def native_program(self, s: Sums) -> _native.Direct:
@@ -109,7 +110,7 @@ class DirectProgram(Program):
     ) -> None:  # fmt: skip
         if packed is not None and self.merged:
             self._held(Operands(x, weight, None, bias, residual, out, activation, channels_last), packed)
-        elif packed is None and self.plain:
+        elif packed is None and (self.plain or self._reads_once(x, weight, bias, residual, out, activation)):
             self.native.run(x, weight, None, bias, residual, out, activation, channels_last, self.threads)
         elif packed is not None and self.few_taps:
             self.native.run(x, weight, packed, bias, residual, out, activation, channels_last, self.threads)
@@ -120,6 +121,18 @@ class DirectProgram(Program):
                 native.run(x, weight, own, bias, residual, out, activation, channels_last, self.threads)
         else:
             self._otherwise(Operands(x, weight, None, bias, residual, out, activation, channels_last))
+
+    def _reads_once(
+        self, x: Array, weight: Array, bias: Array | None, residual: Array | None, out: Array, activation: int
+    ) -> bool:
+        """Whether the weights of a single pixel are read as they lie (drivers/point.pxi), in the logical axis order."""
+        return (
+            self.reads_once and len(out) == 1 and bias is None and residual is None and not activation
+            and x.size == self.sums.channels and weight.dtype == x.dtype
+            and weight.strides[0 if self.sums.transposed else 1] == weight.itemsize
+            and weight.strides[1 if self.sums.transposed else 0] >= self.sums.channels * weight.itemsize
+            and x.strides[1] == out.strides[1] == x.itemsize
+        )  # fmt: skip
 
     def _apart(self) -> list[_native.Direct]:
         """Each pass by itself, as its weights are packed by themselves."""
