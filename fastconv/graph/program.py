@@ -107,8 +107,8 @@ def depth_first(first: Node, second: Node) -> bool:
     convolution and the depthwise one that reads it."""
     if first.op_type != "Conv" or second.op_type != "Conv" or first.outputs != second.inputs[:1]:
         return False
-    kernel = first.attributes.get("kernel_shape")
-    return bool(kernel) and max(kernel) == 1 and second.attributes.get("group", 1) > 1
+    kernel = first.attributes.get("kernel_shape") or [0]
+    return bool(max(kernel) == 1 and second.attributes.get("group", 1) > 1)
 
 
 States = dict[int, dict[Any, Any]]

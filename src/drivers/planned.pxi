@@ -124,7 +124,7 @@ cdef class Planned:
         if bytes:
             memory = <char*>allocate(bytes)
         with nogil:
-            flagged = perform(&self.step, memory, self.step.threads, look, &stopped)
+            flagged = perform(&self.step, memory, self.step.call.team, look, &stopped)
             fc_free(memory)
         raise_stopped(stopped)
         return not flagged

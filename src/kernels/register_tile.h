@@ -172,12 +172,20 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
             WITH_HALF_VECTOR(last[i] += HALF_AT(const, (const SUM *)p->residual + p->residual_row[i]))
             p->residual_row += rows;
         }
-        if (p->relu)
+        if (p->relu) {
+            SUM none = 0;
+            IN_MEMORY(none); /* constants get no register beside those of the sums in all of the tile */
+            const NAME(vec) zero = (NAME(vec)){0} + none;
             UNROLL for (int i = 0; i < rows; i++)
-                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(relu)(acc[i][j]);
-        if (p->relu == FC_RELU6)
+                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = LARGER_OF(SUM)(zero, acc[i][j]);
+        }
+        if (p->relu == FC_RELU6) {
+            SUM most = 6;
+            IN_MEMORY(most);
+            const NAME(vec) six = (NAME(vec)){0} + most;
             UNROLL for (int i = 0; i < rows; i++)
-                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = NAME(at_most_six)(acc[i][j]);
+                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = SMALLER_OF(SUM)(six, acc[i][j]);
+        }
 #ifdef PUT_FIRST
         if (p->partial) { /* what lies behind in a row of c is left alone */
             UNROLL for (int i = 0; i < rows; i++) {
