@@ -226,10 +226,14 @@ cdef class Direct(Program):
         they are not."""
         return self.few_taps_bytes
 
-    cpdef size shifted(self):
-        """Scratch of one thread where packed weights of several taps meet channels-first arrays with a lane a pixel; 0 where
-        they do not."""
-        return self.shifted_bytes
+    cpdef size shifted(self, size images=1, int threads=1):
+        """Scratch of one of so many threads where packed weights of several taps meet channels-first arrays with a lane a
+        pixel; 0 where they do not."""
+        cdef ShiftedJob job
+        if self.shifted_bytes == 0:
+            return 0
+        shifted_numbers(&job, self.passes, images * self.passes.groups, threads)
+        return shifted_scratch(&job)
 
     def shape(self, size i=0):
         """Planes, rows and columns of the outputs that pass i makes."""

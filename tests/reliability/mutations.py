@@ -242,8 +242,8 @@ MUTATIONS = [
     Mutation(
         "works: a race, threads share one scratch",
         _NET,
-        "memory if step.scratch_bytes else NULL, step.scratch_bytes, step.tasks,",
-        "memory if step.scratch_bytes else NULL, 0, step.tasks,",
+        "    call.look = look\n",
+        "    call.look, call.scratch_bytes = look, 0\n",
     ),
     Mutation(
         "direct: the panel packed first serves all",

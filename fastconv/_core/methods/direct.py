@@ -206,7 +206,8 @@ class DirectProgram(Program):
         planes = 0 if channels_last or self.merged else self.native.planes()
         few = channels_last and not (self.merged or self.point or self.exchanged) and self.native.few()
         few_taps = self.native.few_taps() if prepared and self.few_taps else 0
-        few_taps = few_taps or (0 if channels_last or self.merged or not prepared else self.native.shifted())
+        if prepared and not (few_taps or channels_last or self.merged):
+            few_taps = self.native.shifted(max(1, s.images), team)
         scratch = few_taps or (0 if few and prepared else planes or scratch)
         return Told(
             tile=tile, block=f"{reduction} reduction steps", register_tile=(m.rows, m.width),
