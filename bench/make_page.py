@@ -131,12 +131,12 @@ def _place(stem: str) -> tuple[int, str]:
 
 
 def whole_sets(machine: Machine) -> dict[tuple[str, str], Summary]:
-    """The means over all layers by file and pass."""
-    return {
-        (stem, mean.pass_name): mean
-        for stem, reports in machine.items() for report in reports for mean in summaries(report.rows)
-        if mean.family is None
-    }  # fmt: skip
+    """The means over all layers by file and pass, of all runs in a file: halves of a set may have one each."""
+    found: dict[tuple[str, str], Summary] = {}
+    for stem, reports in machine.items():
+        rows = {(row.layer, row.pass_name): row for report in reports for row in report.rows}
+        found.update({(stem, mean.pass_name): mean for mean in summaries(list(rows.values())) if mean.family is None})
+    return found
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
