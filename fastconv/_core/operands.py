@@ -32,7 +32,10 @@ def fresh(count: int) -> memoryview:
     """
     if not hasattr(mmap, "MAP_ANONYMOUS") or not count:
         return memoryview(bytearray(count))
-    return memoryview(mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    try:
+        return memoryview(mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    except OSError as error:  # the system's word where Python's own memory says MemoryError
+        raise MemoryError(f"no {count} bytes for weights: {error}") from error
 
 
 class Slab:

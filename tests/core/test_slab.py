@@ -7,10 +7,11 @@ import weakref
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
 import fastconv
 from fastconv._core.arrays import address
-from fastconv._core.operands import BLOCK, Slab, aligned_bytes, held_in, packing
+from fastconv._core.operands import BLOCK, Slab, aligned_bytes, fresh, held_in, packing
 
 
 def test_arrays_lie_side_by_side_and_apart():
@@ -54,3 +55,9 @@ def test_only_what_this_thread_packs_for_a_plan_lies_in_the_slab():
     with packing():
         aligned_bytes(10)
     assert slab._used == used
+
+
+def test_no_room_is_a_memory_error():
+    """The system's own error for pages that it has not is an OSError, which callers do not expect of arithmetic."""
+    with pytest.raises(MemoryError, match="bytes for weights"):
+        fresh(1 << 60)

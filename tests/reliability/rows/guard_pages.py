@@ -19,7 +19,7 @@ MOST_OFFSET = 64  # a cache line, and the widest vector
 @row(
     "guard pages: inputs, weights, outputs and scratch flush against an inaccessible page, behind and before",
     "20,000 configurations, 0 faults",
-    quick=800, full=20_000, order=40, every_isa=True,
+    quick=400, full=20_000, order=40, every_isa=True,
 )  # fmt: skip
 @with_allocator
 def guard_pages(count: int) -> Outcome:

@@ -28,7 +28,7 @@ LARGE_NUMBERS = {"MALLOC_PERTURB_": "1"}
 @row(
     "uninitialised memory: out= full of NaN, memory freed with NaN in it, every new block full of large numbers",
     "0 of the exact (and Winograd) configurations changed",
-    quick=600, full=30_000, order=290, every_isa=True,
+    quick=300, full=30_000, order=290, every_isa=True,
 )  # fmt: skip
 def uninitialised(count: int) -> Outcome:
     """A third of the configurations in each kind of dirty memory, a quarter of the last by Winograd."""
