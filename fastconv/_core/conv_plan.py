@@ -107,7 +107,10 @@ class ConvPlan:
         self._own_input = self._layout.from_logical_shape((g.batch, *self._input))[1:]
         self._own_output = self._layout.from_logical_shape((g.batch, *self._output))[1:]
         if batched:
-            self._planned = _native.Planned(self.dtype, self._own_input, self._own_output, not self._last)
+            self._planned = _native.Planned(
+                self.dtype, self._own_input, self._own_output, not self._last,
+                plan.program.adds_in_place,
+            )
 
     def __copy__(self) -> ConvPlan:
         return self
@@ -164,6 +167,11 @@ class ConvPlan:
     def native(self) -> bool:
         """Whether a run on arrays as planned is native works alone, which a net may do again by themselves."""
         return self._weight is None and self._program.natively and self._program.covers
+
+    @property
+    def adds_in_place(self) -> bool:
+        """Whether the residual of `run` may be `out` itself without a copy: contiguous arrays of plans of floats."""
+        return self._planned is not None and self._program.adds_in_place
 
     @property
     def pools(self) -> bool:
@@ -229,7 +237,7 @@ class ConvPlan:
         input : array_like
             Of the planned shape and element type, with any batch size.
         out : ndarray, optional
-            Receives the result; it may overlap the input.
+            Receives the result; it may overlap the input, or be the residual.
         residual : array_like, optional
             Of the result's shape and element type, added before the activation.
 

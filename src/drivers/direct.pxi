@@ -221,6 +221,13 @@ cdef class Direct(Program):
         side, as do the weights of an output, and nothing is added."""
         return self.count == 1 and point_fit(&self.passes[0])
 
+    def adds_in_place(self):
+        """Whether a residual may lie where the result will: each value is read by whoever writes it, before, and what is
+        there is never computed again."""
+        cdef const DirectPass* p = self.passes
+        return (self.count == 1 and p.merged == p.outputs and volume(p.apart) == 1 and self.few_taps_bytes == 0
+                and (self.kernels.sum == FC_F32 or self.kernels.sum == FC_F64))
+
     cpdef size few_taps(self):
         """Scratch of one thread where packed weights of several taps and few outputs are met with a lane a pixel; 0 where
         they are not."""
@@ -580,6 +587,8 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
         in_output = (not to_bytes and (filled == count or (leaves and met.all and not skip)) and p.merged == p.outputs and p.y_code == kernels.sum
                      and not p.long_ and in_elements(&p.y, to, kernels.size)
                      and (residual == NULL or in_elements(&p.residual, residual, kernels.size))
+                     # parts of a sum must not lie where a residual still does
+                     and (residual != to or (p.blocks == 1 and not skip and p.source != GATHER))
                      and (t.images == 1 or (p.y.s[0] % kernels.size == 0
                                             and (residual == NULL or p.residual.s[0] % kernels.size == 0))))
         if to_bytes and p.merged == p.outputs and p.y.s[1] == 1:   # bytes go where they will lie, whatever their number

@@ -21,7 +21,8 @@ cdef enum:
 cdef class Planned:
     """The arrays of a plan: element type, shapes without the batch, and whether only contiguous inputs go to the driver.
 
-    `Planned(dtype, input_shape, output_shape, contiguous)`, of plans whose arrays have a batch axis.
+    `Planned(dtype, input_shape, output_shape, contiguous, adds_in_place)`, of plans whose arrays have a batch axis; with
+    the last the residual may be `out` itself.
     """
     cdef int state
     cdef Work work          # of the last run, without its arrays
@@ -35,11 +36,11 @@ cdef class Planned:
     cdef int axes
     cdef size before[5]   # shapes of the input and of the result
     cdef size after[5]
-    cdef bint contiguous
+    cdef bint contiguous, adds_in_place
 
-    def __init__(self, dtype, tuple input_shape, tuple output_shape, bint contiguous):
+    def __init__(self, dtype, tuple input_shape, tuple output_shape, bint contiguous, bint adds_in_place=False):
         cdef int i
-        self.dtype, self.contiguous = dtype, contiguous
+        self.dtype, self.contiguous, self.adds_in_place = dtype, contiguous, adds_in_place
         self.axes = 1 + len(input_shape)
         if self.axes > 5 or len(input_shape) != len(output_shape):
             raise ValueError("a plan has one to three spatial axes")
@@ -67,7 +68,7 @@ cdef class Planned:
                 return True
             y = arrays.hold(out, True)
             return (self.shaped(y, self.after, x.shape[0]) and lies_in_order(y) and <size>y.buf % y.itemsize == 0
-                    and buffers_apart(x, y) and (residual is None or buffers_apart(r, y)))
+                    and buffers_apart(x, y) and (residual is None or self.may_add(r, y)))
         except (BufferError, ValueError, TypeError):   # memory that is not lent, or not to be written
             return False
         finally:
@@ -110,7 +111,11 @@ cdef class Planned:
                 return False
             if i and not (self.shaped(&buffers[i], self.after, self.batch) and lies_in_order(&buffers[i])):
                 return False
-        return count < 3 or buffers_apart(&buffers[2], &buffers[1])
+        return count < 3 or self.may_add(&buffers[2], &buffers[1])
+
+    cdef bint may_add(self, const Py_buffer* residual, const Py_buffer* result) noexcept:
+        """Of C-contiguous ones of the same shape."""
+        return self.adds_in_place and residual.buf == result.buf or buffers_apart(residual, result)
 
     cdef bint repeat(self, const Py_buffer* buffers) except -1:
         """The kept work on these arrays; False where a value is not finite that must be."""
@@ -141,8 +146,8 @@ cdef class Planned:
             arrays.hold(out, True)
             if residual is not None:
                 arrays.hold(residual, False)
-                if not buffers_apart(x, &arrays.buffers[2]):
-                    return
+                if not buffers_apart(x, &arrays.buffers[2]) or not buffers_apart(&arrays.buffers[1], &arrays.buffers[2]):
+                    return   # which pointers are into which
             done = self.bind_to(works[0], arrays)
         finally:
             arrays.release()

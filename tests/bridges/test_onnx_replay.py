@@ -118,6 +118,37 @@ def convolutions(size: int = 12) -> Any:
     return model(onnx, nodes, {"x": [1, 8, size, size]}, {"y": None}, constants)
 
 
+def test_residuals_are_added_where_they_lie():
+    """By products that nobody computes again, over values that nobody reads any more: not over an input, or what this
+    step or a later one reads. Exact integers against NumPy."""
+    weights = {name: rng.integers(-2, 3, (64, 64, 1, 1)).astype(np.float32) for name in "uvwz"}
+
+    def after(x: Any, name: str) -> Any:
+        return np.einsum("oi,nihw->nohw", weights[name][..., 0, 0], x)
+
+    nodes = [
+        make("Conv", ["x", "u"], ["a"]), make("Add", ["a", "x"], ["b"]),  # over an input
+        make("Conv", ["b", "v"], ["c"]), make("Add", ["c", "b"], ["d"]),  # b is what it convolves, too
+        make("Conv", ["d", "w"], ["e"]), make("Conv", ["e", "z"], ["f"]), make("Add", ["f", "d"], ["g"]),  # in place
+        make("Conv", ["g", "u"], ["h"]), make("Conv", ["h", "v"], ["i"]), make("Add", ["i", "g"], ["j"]),  # g is read
+        make("Sub", ["j", "g"], ["k"]), make("Add", ["k", "d"], ["y"]),  # d, too
+    ]  # fmt: skip
+    session = InferenceSession(model(onnx, nodes, {"x": [1, 64, 9, 11]}, {"y": None}, weights))
+    short = [*nodes[:7], make("GlobalMaxPool", ["g"], ["y"])]
+    plain = InferenceSession(model(onnx, short, {"x": [1, 64, 9, 11]}, {"y": None}, weights))
+    for _ in range(2 * RUNS):
+        x = rng.integers(-2, 3, (1, 64, 9, 11)).astype(np.float32)
+        b = after(x, "u") + x
+        d = after(b, "v") + b
+        g = after(after(d, "w"), "z") + d
+        j = after(after(g, "u"), "v") + g
+        kept = x.copy()
+        assert np.array_equal(session.run(None, {"x": x})[0], j - g + d) and np.array_equal(x, kept)
+        assert np.array_equal(plain.run(None, {"x": x})[0], g.max((2, 3), keepdims=True))
+    places = [record.homes[0].ctypes.data for record in replay(plain).records]  # of b, d, e, g, y
+    assert places[3] == places[1] != places[2]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 def test_what_is_not_finite_in_a_run_that_is_done_again(value):
     """Exactly the outputs whose windows hold it, as in the run that was not recorded; the next run is clean again."""

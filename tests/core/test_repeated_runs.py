@@ -180,3 +180,39 @@ def test_threads_share_a_plan():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+IN_PLACE = [  # channels, outputs, size, taps, options: sums in one part and in several, whole vectors and not
+    (64, 64, 9, 1, {}), (40, 37, 9, 1, {}), (3000, 64, 5, 1, {}), (2500, 19, 4, 1, {}), (300, 48, 9, 3, {"padding": 1}),
+    (700, 32, 8, 3, {"padding": 4, "dilation": 4}), (48, 6, 20, 3, {"padding": 1}), (32, 32, 28, 3, {"padding": 1}),
+    (16, 16, 11, 3, {"padding": 1, "groups": 16}), (64, 96, 12, 3, {"padding": 1, "groups": 2, "stride": 2}),
+    (32, 32, 20, 5, {"padding": 2}), (10, 240, 1, 1, {}), (1200, 32, 7, 3, {"padding": 1, "padding_mode": "reflect"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", IN_PLACE, ids=str)
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_a_residual_that_is_the_result(case, channels_last, dtype):
+    """Has the bits of one that lies elsewhere, whatever the method; with weights that are not finite, too."""
+    channels, outputs, size, taps, options = case
+    there = 0
+    for activation, special in ((None, 0.0), ("relu", 0.0), ("silu", 0.0), ("relu6", np.nan)):
+        weight = normal(taps, taps, channels // options.get("groups", 1), outputs).astype(dtype)
+        if special:
+            weight[0, 0, 0, 0] = special
+        own = weight if channels_last else weight.transpose(3, 2, 0, 1)
+        shape = (2, size, size, channels) if channels_last else (2, channels, size, size)
+        plan = fastconv.plan_conv2d(
+            shape, own, normal(outputs).astype(dtype), **options, data_format="NHWC" if channels_last else "NCHW",
+            num_threads=2, activation=activation, algorithm="direct" if special else "auto",
+        )  # fmt: skip
+        there += plan.adds_in_place
+        for _ in range(2):
+            x = normal(*shape).astype(dtype)
+            residual = np.zeros_like(plan.run(x))
+            residual[...] = normal(*residual.shape)
+            expected = plan.run(x, residual=residual)
+            assert plan.run(x, residual, residual=residual) is residual
+            np.testing.assert_array_equal(residual, expected)
+    assert there or taps > 1 or outputs < 64

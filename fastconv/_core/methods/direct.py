@@ -92,6 +92,7 @@ class DirectProgram(Program):
         self.scattered = scattered(p) if p and self.merges else None
         self.plain = not (self.point or self.exchanged or self.merged or self.packs or self.scattered)
         self.single = len(s.passes) == 1
+        self.adds_in_place = self.covers and self.merged is None and self.native.adds_in_place()
         self.reads_once = p is not None and self.native.point() and self.packs and not (self.point or self.exchanged)
         self.apart = [self.native] if self.single else []  # made when weights are packed for several passes
 

@@ -68,6 +68,7 @@ class Program(ABC):
     whole = False  # pieces of the image that are computed apart have other bits
     natively = True  # with packed weights, native works alone touch the arrays
     pools = False  # `pooled` may be called for channels-last arrays
+    adds_in_place = False  # with packed weights, the residual of contiguous arrays may be `out` itself
 
     @abstractmethod
     def run(

@@ -36,13 +36,14 @@ class Ready(NamedTuple):
     def run(self, call: Call, x: Array, residual: Array | None) -> Array:
         """The result, channels last in memory."""
         last = OUTWARD[x.ndim]
-        place = call.place(self.shape, x.dtype)
-        if place is None:
+        add = None if residual is None else residual.transpose(last)
+        if add is not None and add.flags.c_contiguous and self.plan.adds_in_place:
+            out = call.into(residual, shape=self.shape, dtype=x.dtype).transpose(last)
+        elif (place := call.place(self.shape, x.dtype)) is None:
             batch, channels, *size = self.shape
             out = call.pool.empty((batch, *size, channels), x.dtype)
         else:
             out = place.transpose(last)
-        add = None if residual is None else residual.transpose(last)
         call.native, call.macs = self.plan.native, self.macs
         if self.pooled:
             return self._run_pooled(call, x.transpose(last), out).transpose(INWARD[x.ndim])

@@ -243,7 +243,7 @@ class Call:
     def into(self, *arrays: Any, shape: Shape | None = None, dtype: Any = None, fresh: bool = False) -> Array:
         """Where an elementwise result of these arrays goes: into one of them that nobody reads afterwards, if any.
 
-        `fresh` asks for memory of its own.
+        `fresh` asks for memory of its own, as a result does that is given away.
         """
         wanted = np.broadcast_shapes(*(np.shape(a) for a in arrays)) if shape is None else shape
         kind = np.dtype(arrays[0].dtype if dtype is None else dtype)
@@ -253,7 +253,7 @@ class Call:
         for array in arrays:
             if isinstance(array, np.ndarray) and array.shape == wanted:
                 if (
-                    not fresh
+                    not (fresh or self.pool.anew)
                     and array.dtype == kind
                     and array.flags.writeable
                     and id(array) in self._ending
