@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from math import prod
+from math import gcd, inf, prod
 
 import numpy as np
 
 from ... import _native
 from ..passes import Triple
-from ..problem import Direction, Problem, Use
+from ..problem import Direction, Machine, Problem, Use
 from ..record import NamedTuple
 from ..types import codes
 from .direct_blocking import REGION_SHARE, WEIGHT_SLICE, tuned
@@ -18,9 +19,18 @@ from .method import LONG_SUM, Array, Program, split
 
 PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums
 SUMS = 40  # of the second-level cache, in 128ths: sums of a block
-SHARED_OUT = 8  # tasks at least, blocks or parts
 PART_PIXELS = 48  # of a part at least: so many products for every sum that is begun and added up
+TASKS = 8, 16, 32  # that parts are to make of the blocks
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
+# In multiply-adds of a vector (Zen 4; small maps of 24 to 128 channels, cut in either way): a vector of sums of a part,
+# written and added up, and the threads that come together once more for that.
+PARTIAL_SUM, TOGETHER = 12, 30_000
+# A register tile of fewer rows waits for its vectors of grad_output, which come from the second level.
+NARROW = 4
+LINE_SETS = 1024  # bytes: pixels so far apart fall into a few sets of the first level
+FAR = 4  # times as long vectors take to be packed that lie beyond the second-level cache, and half that where they lie
+# Teams that tasks shall come out even for, and what each of them counts.
+TEAMS = ((2, 0.6), (4, 0.3), (8, 0.1))
 
 
 class Blocking(NamedTuple):
@@ -34,39 +44,36 @@ class Blocking(NamedTuple):
     parts: int
 
 
+class _Cut(NamedTuple):
+    """How the gradient is shared out: a block of sums, and parts of the pixels."""
+
+    taps: tuple[int, int]
+    channels: int
+    panels: int
+    parts: int
+
+
 @lru_cache(maxsize=256)
 def blocking(p: Problem) -> Blocking:
     """Loop sizes from the shapes and the register tile; the batch counts only for the number of parts."""
     m, g = p.machine, p.geometry
-    slice_, sums, region_most = (m.tuning.share(parts) for parts in (WEIGHT_SLICE, SUMS, REGION_SHARE))
-    kernel, outs, strides, dilations = g.kernel_size[1:], g.output_size[1:], g.stride[1:], g.dilation[1:]
-    channels, outputs = max(1, p.channels), max(1, p.outputs)
-    panels = -(-outputs // m.width)
-    panel_bytes = min(m.width, -(-outputs // m.lanes) * m.lanes) * m.element
-    # a chunk of one panel stays in the first level; blocks of a long sum are whole tiles, of few enough pixels
+    slice_, region_most = (m.tuning.share(parts) for parts in (WEIGHT_SLICE, REGION_SHARE))
+    outs, strides, dilations = g.output_size[1:], g.stride[1:], g.dilation[1:]
+    panel_bytes = _panel_bytes(p)
+    # a chunk of one panel stays in the second level; blocks of a long sum are whole tiles, of few enough pixels
     pixels = max(m.rows, min(slice_ // panel_bytes, LONG_SUM // 2))
     tile_x = split(outs[1], min(pixels, 128) * 5 // 4)
+
+    def region(tile_y: int, taps: tuple[int, int], count: int) -> int:
+        def span(tile: int, axis: int) -> int:
+            step = 1 if taps[axis] == 1 else strides[axis]
+            return (tile - 1) * step + (taps[axis] - 1) * dilations[axis] + 1
+
+        return span(tile_y, 0) * span(tile_x, 1) * count * m.element
+
+    cut = _shared_out(p, region, lru_cache(lambda parts: _dealt(p, tile_x, parts)))
+    taps, count = cut.taps, cut.channels
     chunk_rows = max(1, pixels // tile_x)
-
-    def span(tile: int, taps: int, axis: int) -> int:
-        step = 1 if taps == 1 else strides[axis]
-        return (tile - 1) * step + (taps - 1) * dilations[axis] + 1
-
-    def region(tile_y: int, taps: tuple[int, ...], count: int) -> int:
-        return span(tile_y, taps[0], 0) * span(tile_x, taps[1], 1) * count * m.element
-
-    taps: tuple[int, ...] = kernel
-    for smaller in ((1, kernel[1]), (1, 1)):
-        if prod(taps) * m.rows * panel_bytes > sums or region(1, taps, m.rows) > GATHER_ABOVE_BYTES:
-            taps = smaller
-    count = min(channels, max(m.rows, sums // (prod(taps) * panel_bytes) // m.rows * m.rows), 256)
-    while count > m.rows and region(1, taps, count) > region_most:
-        count = max(m.rows, count // 2)
-    count = -(-channels // -(-channels // count))
-    panel_block = max(1, min(panels, sums // (prod(taps) * count * panel_bytes)))
-    while panel_block > 1 and -(-channels // count) * -(-panels // panel_block) * p.groups < SHARED_OUT:
-        panel_block -= 1  # blocks to share out, rather than partial sums
-    panel_block = split(panels, panel_block)
     tile_y = min(max(1, outs[0]), chunk_rows)
     while (
         tile_y + chunk_rows <= outs[0]
@@ -75,18 +82,108 @@ def blocking(p: Problem) -> Blocking:
         and (tile_y + chunk_rows) * tile_x <= LONG_SUM // 2
     ):
         tile_y += chunk_rows
-    blocks = (
-        p.groups * g.kernel_size[0] * -(-kernel[0] // taps[0]) * -(-kernel[1] // taps[1])
-        * -(-channels // count) * -(-panels // panel_block)
-    )  # fmt: skip
-    # tasks to share out, while enough pixels meet each of their sums
-    several = g.batch * g.output_size[0] * -(-outs[1] // tile_x)
-    wanted = min(-(-SHARED_OUT // (blocks * several)), max(1, outs[0] * min(outs[1], tile_x) // PART_PIXELS))
-    tile_y = split(outs[0], min(tile_y, -(-outs[0] // wanted)))
-    tiles = g.batch * g.output_size[0] * -(-outs[0] // tile_y) * -(-outs[1] // tile_x)
-    block_bytes = prod(taps) * count * panel_block * m.width * m.element
-    parts = max(1, min(tiles, -(-32 // blocks), PARTIAL_SUMS_BYTES // (blocks * block_bytes)))
-    return Blocking((1, taps[0], taps[1]), count, panel_block, (1, tile_y, tile_x), chunk_rows, parts)
+    parts = cut.parts
+    if parts > 1:
+        tile_y, tile_x, tiles = _tiles(p, tile_y, tile_x, parts)
+        parts = min(parts, tiles)
+    return Blocking((1, *taps), count, cut.panels, (1, tile_y, tile_x), chunk_rows, max(1, parts))
+
+
+def _panel_bytes(p: Problem) -> int:
+    """Of the widest panel that outputs fill, a pixel."""
+    m = p.machine
+    return min(m.width, -(-max(1, p.outputs) // m.lanes) * m.lanes) * m.element
+
+
+def _reading(m: Machine, channels: int, pixels: int) -> tuple[int, int]:
+    """What reading a vector of channels-last pixels takes where it lies, and what packing it does."""
+    near = tuned(m).pack
+    lies, pack = (2 * near, FAR * near) if channels * pixels * m.element > m.tuning.second // 2 else (0, near)
+    spread = channels * m.element % LINE_SETS != 0  # else pixels share cache sets
+    return lies if spread else pack, pack
+
+
+def _even(total: int, most: int, others: int, parts: int) -> int:
+    """The size of tiles along an axis, up to `most`, of which `others` times as many can be dealt out evenly."""
+    step = parts // gcd(parts, max(1, others))
+    pieces = -(-total // most)
+    return split(total, -(-total // min(total, -(-pieces // step) * step)))
+
+
+def _tiles(p: Problem, tile_y: int, tile_x: int, parts: int) -> tuple[int, int, int]:
+    """Rows and columns of tiles, no more than those given, that parts can share out evenly, and how many there are."""
+    g = p.geometry
+    others, (rows, columns) = g.batch * g.output_size[0], g.output_size[1:]
+    if rows == 1:
+        tile_x = _even(columns, tile_x, others, parts)
+    else:
+        tile_y = _even(rows, tile_y, others * -(-columns // tile_x), parts)
+    return tile_y, tile_x, others * -(-rows // tile_y) * -(-columns // tile_x)
+
+
+def _dealt(p: Problem, tile_x: int, parts: int) -> tuple[int, float]:
+    """So many parts or fewer, as there are tiles, and how much longer the longest takes than it would of even ones."""
+    *_, tiles = _tiles(p, max(1, p.geometry.output_size[1]), tile_x, parts)
+    parts = max(1, min(parts, tiles))
+    return parts, -(-tiles // parts) * parts / tiles if parts > 1 else 1.0
+
+
+def _shared_out(
+    p: Problem, region: Callable[[int, tuple[int, int], int], int], dealt: Callable[[int], tuple[int, float]]
+) -> _Cut:
+    """The blocks and parts that take least beside the products themselves: packing what several blocks read, adding up
+    parts, and threads that wait for others."""
+    m, g = p.machine, p.geometry
+    sums, region_most = m.tuning.share(SUMS), m.tuning.share(REGION_SHARE)
+    kernel, channels, panels = g.kernel_size[1:], max(1, p.channels), -(-max(1, p.outputs) // m.width)
+    vectors, lines, panel_bytes = -(-max(1, p.outputs) // m.lanes), min(channels, m.rows), _panel_bytes(p)
+    pixels = max(1, g.batch * prod(g.output_size))
+    task, (few_vectors, few_lines) = tuned(m).task, _native.WEIGHT_GRADIENT_FEW
+    x_lies, x_pack = _reading(m, g.groups * channels, g.batch * prod(g.input_size))
+    dy_lies, dy_pack = _reading(m, g.groups * p.outputs, pixels)
+    if p.outputs % m.lanes:
+        few_lines = 0
+    each = pixels * g.groups * g.kernel_size[0]  # what costs are counted for
+    along = [split(kernel[1], -(-kernel[1] // n)) for n in (1, 2, 4, 8, 16, kernel[1])]
+    teams = TEAMS if _native.threads_for(pixels * g.groups * prod(g.kernel_size) * channels * p.outputs, 2) > 1 else ()
+    best, least = _Cut((1, 1), lines, 1, 1), inf
+    for taps in dict.fromkeys([(kernel[0], kernel[1]), *((1, along_x) for along_x in along)]):
+        if prod(taps) * lines * panel_bytes > sums or region(1, taps, lines) > GATHER_ABOVE_BYTES:
+            continue
+        tap_blocks = -(-kernel[0] // taps[0]) * -(-kernel[1] // taps[1])
+        picked = prod(stride for stride, own in zip(g.stride[1:], taps, strict=True) if own > 1)
+        most = min(channels, max(lines, sums // (prod(taps) * panel_bytes) // m.rows * m.rows), 256)
+        while most > lines and region(1, taps, most) > region_most:
+            most = max(lines, most // 2)
+        fewest = -(-channels // most)
+        for count in {split(channels, -(-channels // (fewest * n))) for n in (1, 2, 4)}:
+            if count < lines:
+                continue
+            channel_blocks = -(-channels // count)
+            together = count * taps[1] if count < m.rows else count
+            work = vectors * channel_blocks * kernel[0] * max(together, NARROW * -(-together // m.rows))
+            work *= -(-kernel[1] // taps[1]) if count < m.rows else kernel[1]
+            room = max(1, min(panels, sums // (prod(taps) * count * panel_bytes)))
+            for panel_block in {1, split(panels, room), split(panels, -(-room // 2))}:
+                panel_blocks = -(-panels // panel_block)
+                blocks = g.groups * g.kernel_size[0] * tap_blocks * channel_blocks * panel_blocks
+                lies = prod(taps) * min(vectors, panel_block * m.vectors) <= few_vectors
+                beside = panel_blocks * -(-count // m.lanes) * (x_lies if lies else x_pack * picked)
+                beside += vectors * (dy_lies if prod(taps) * count <= few_lines else dy_pack)
+                beside *= tap_blocks * channel_blocks
+                bytes_ = blocks * prod(taps) * count * panel_block * m.width * m.element
+                most_parts = min(pixels // PART_PIXELS, PARTIAL_SUMS_BYTES // bytes_)
+                for wanted in {1, *(n for n in (-(-tasks // blocks) for tasks in TASKS) if n <= most_parts)}:
+                    parts, longest = dealt(wanted)
+                    tasks = blocks * parts
+                    own = (work + beside + task * tasks / each) * longest
+                    if parts > 1:
+                        own += PARTIAL_SUM * parts * work / pixels + TOGETHER / each
+                    if teams:
+                        own *= sum(share * -(-tasks // team) * team / tasks for team, share in teams)
+                    if own < least:
+                        best, least = _Cut(taps, count, panel_block, parts), own
+    return best
 
 
 class DirectGradient:
