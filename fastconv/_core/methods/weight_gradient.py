@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from math import gcd, inf, prod
 
@@ -55,7 +55,7 @@ class _Cut(NamedTuple):
 
 @lru_cache(maxsize=256)
 def blocking(p: Problem) -> Blocking:
-    """Loop sizes from the shapes and the register tile; the batch counts only for the number of parts."""
+    """Loop sizes from the shapes and the register tile, and from the batch, which the sums run over."""
     m, g = p.machine, p.geometry
     slice_, region_most = (m.tuning.share(parts) for parts in (WEIGHT_SLICE, REGION_SHARE))
     outs, strides, dilations = g.output_size[1:], g.stride[1:], g.dilation[1:]
@@ -134,56 +134,77 @@ def _shared_out(
     """The blocks and parts that take least beside the products themselves: packing what several blocks read, adding up
     parts, and threads that wait for others."""
     m, g = p.machine, p.geometry
-    sums, region_most = m.tuning.share(SUMS), m.tuning.share(REGION_SHARE)
-    kernel, channels, panels = g.kernel_size[1:], max(1, p.channels), -(-max(1, p.outputs) // m.width)
-    vectors, lines, panel_bytes = -(-max(1, p.outputs) // m.lanes), min(channels, m.rows), _panel_bytes(p)
     pixels = max(1, g.batch * prod(g.output_size))
-    task, (few_vectors, few_lines) = tuned(m).task, _native.WEIGHT_GRADIENT_FEW
-    x_lies, x_pack = _reading(m, g.groups * channels, g.batch * prod(g.input_size))
-    dy_lies, dy_pack = _reading(m, g.groups * p.outputs, pixels)
-    if p.outputs % m.lanes:
-        few_lines = 0
     each = pixels * g.groups * g.kernel_size[0]  # what costs are counted for
-    along = [split(kernel[1], -(-kernel[1] // n)) for n in (1, 2, 4, 8, 16, kernel[1])]
-    teams = TEAMS if _native.threads_for(pixels * g.groups * prod(g.kernel_size) * channels * p.outputs, 2) > 1 else ()
-    best, least = _Cut((1, 1), lines, 1, 1), inf
-    for taps in dict.fromkeys([(kernel[0], kernel[1]), *((1, along_x) for along_x in along)]):
+    macs = each * prod(g.kernel_size[1:]) * max(1, p.channels) * p.outputs
+    teams = TEAMS if _native.threads_for(macs, 2) > 1 else ((1, 1.0),)
+    reading = (
+        _reading(m, g.groups * max(1, p.channels), g.batch * prod(g.input_size)),
+        _reading(m, g.groups * p.outputs, pixels),
+    )
+    best, least = _Cut((1, 1), min(max(1, p.channels), m.rows), 1, 1), inf
+    for cut in _blocks(p, region):
+        taps, count, panels, _ = cut
+        blocks = g.groups * g.kernel_size[0] * _times(p, taps) * -(-max(1, p.channels) // count)
+        blocks *= -(-max(1, p.outputs) // (panels * m.width))
+        work, beside = _of_a_pixel(p, cut, *reading)
+        block_bytes = prod(taps) * count * panels * m.width * m.element
+        most = min(pixels // PART_PIXELS, PARTIAL_SUMS_BYTES // (blocks * block_bytes))
+        for wanted in sorted({1, *(n for n in (-(-tasks // blocks) for tasks in TASKS) if n <= most)}):
+            parts, longest = dealt(wanted)
+            tasks = blocks * parts
+            own = (work + beside + tuned(m).task * tasks / each) * longest
+            if parts > 1:
+                own += PARTIAL_SUM * parts * work / pixels + TOGETHER / each
+            own *= sum(share * -(-tasks // team) * team / tasks for team, share in teams)
+            if own < least:
+                best, least = cut._replace(parts=parts), own
+    return best
+
+
+def _times(p: Problem, taps: tuple[int, int]) -> int:
+    """Blocks of so many taps of a plane of the kernel."""
+    _, rows, columns = p.geometry.kernel_size
+    return -(-rows // taps[0]) * -(-columns // taps[1])
+
+
+def _blocks(p: Problem, region: Callable[[int, tuple[int, int], int], int]) -> Iterator[_Cut]:
+    """Blocks of sums that stay in cache, as large as can be and in pieces."""
+    m, (_, rows, columns), channels = p.machine, p.geometry.kernel_size, max(1, p.channels)
+    sums, region_most = m.tuning.share(SUMS), m.tuning.share(REGION_SHARE)
+    panels, lines, panel_bytes = -(-max(1, p.outputs) // m.width), min(channels, m.rows), _panel_bytes(p)
+    along = [split(columns, -(-columns // n)) for n in (1, 2, 4, 8, 16, columns)]
+    for taps in dict.fromkeys([(rows, columns), *((1, own) for own in along)]):
         if prod(taps) * lines * panel_bytes > sums or region(1, taps, lines) > GATHER_ABOVE_BYTES:
             continue
-        tap_blocks = -(-kernel[0] // taps[0]) * -(-kernel[1] // taps[1])
-        picked = prod(stride for stride, own in zip(g.stride[1:], taps, strict=True) if own > 1)
         most = min(channels, max(lines, sums // (prod(taps) * panel_bytes) // m.rows * m.rows), 256)
         while most > lines and region(1, taps, most) > region_most:
             most = max(lines, most // 2)
         fewest = -(-channels // most)
-        for count in {split(channels, -(-channels // (fewest * n))) for n in (1, 2, 4)}:
-            if count < lines:
-                continue
-            channel_blocks = -(-channels // count)
-            together = count * taps[1] if count < m.rows else count
-            work = vectors * channel_blocks * kernel[0] * max(together, NARROW * -(-together // m.rows))
-            work *= -(-kernel[1] // taps[1]) if count < m.rows else kernel[1]
-            room = max(1, min(panels, sums // (prod(taps) * count * panel_bytes)))
-            for panel_block in {1, split(panels, room), split(panels, -(-room // 2))}:
-                panel_blocks = -(-panels // panel_block)
-                blocks = g.groups * g.kernel_size[0] * tap_blocks * channel_blocks * panel_blocks
-                lies = prod(taps) * min(vectors, panel_block * m.vectors) <= few_vectors
-                beside = panel_blocks * -(-count // m.lanes) * (x_lies if lies else x_pack * picked)
-                beside += vectors * (dy_lies if prod(taps) * count <= few_lines else dy_pack)
-                beside *= tap_blocks * channel_blocks
-                bytes_ = blocks * prod(taps) * count * panel_block * m.width * m.element
-                most_parts = min(pixels // PART_PIXELS, PARTIAL_SUMS_BYTES // bytes_)
-                for wanted in {1, *(n for n in (-(-tasks // blocks) for tasks in TASKS) if n <= most_parts)}:
-                    parts, longest = dealt(wanted)
-                    tasks = blocks * parts
-                    own = (work + beside + task * tasks / each) * longest
-                    if parts > 1:
-                        own += PARTIAL_SUM * parts * work / pixels + TOGETHER / each
-                    if teams:
-                        own *= sum(share * -(-tasks // team) * team / tasks for team, share in teams)
-                    if own < least:
-                        best, least = _Cut(taps, count, panel_block, parts), own
-    return best
+        for count in dict.fromkeys(split(channels, -(-channels // (fewest * n))) for n in (1, 2, 4)):
+            if count >= lines:
+                room = max(1, min(panels, sums // (prod(taps) * count * panel_bytes)))
+                for panel_block in dict.fromkeys((1, split(panels, room), split(panels, -(-room // 2)))):
+                    yield _Cut(taps, count, panel_block, 1)
+
+
+def _of_a_pixel(p: Problem, cut: _Cut, x: tuple[int, int], dy: tuple[int, int]) -> tuple[int, int]:
+    """(The products, what reading takes) of an output pixel of one group, in multiply-adds of a vector; `x` and `dy` as
+    `_reading` says."""
+    m, g, (taps, count, panels, _) = p.machine, p.geometry, cut
+    _, rows, columns = g.kernel_size
+    channel_blocks, vectors = -(-max(1, p.channels) // count), -(-max(1, p.outputs) // m.lanes)
+    merged = count < m.rows  # taps of a row share a register tile
+    lines = count * taps[1] if merged else count
+    work = vectors * channel_blocks * rows * max(lines, NARROW * -(-lines // m.rows))
+    work *= -(-columns // taps[1]) if merged else columns
+    few_vectors, few_lines = _native.WEIGHT_GRADIENT_FEW
+    picked = prod(stride for stride, own in zip(g.stride[1:], taps, strict=True) if own > 1)
+    x_lies = prod(taps) * min(vectors, panels * m.vectors) <= few_vectors
+    dy_lies = prod(taps) * count <= few_lines and p.outputs % m.lanes == 0
+    beside = -(-vectors // (panels * m.vectors)) * -(-count // m.lanes) * (x[0] if x_lies else x[1] * picked)
+    beside += vectors * dy[0 if dy_lies else 1]
+    return work, beside * _times(p, taps) * channel_blocks
 
 
 class DirectGradient:
@@ -215,14 +236,14 @@ class DirectGradient:
 
     def _few_pixels(self, x: Array, dy: Array, out: Array) -> None:
         """Of x, its channels in the place of the batch, by dy: the images are the channels of the sum."""
-        p = self.problem
+        p, x, dy, out = self.problem, x.swapaxes(0, 1), dy.swapaxes(0, 1), out.swapaxes(0, 1)
+        if p.groups == 1:  # slices would take as long as the least gradients do
+            self.inner.run(x, dy, None, None, None, out, 0, False)
+            return
         for group in range(p.groups):
             ours = slice(group * p.outputs, (group + 1) * p.outputs)
             theirs = slice(group * p.channels, (group + 1) * p.channels)
-            self.inner.run(
-                x[:, theirs].swapaxes(0, 1), dy[:, ours].swapaxes(0, 1), None, None, None,
-                out[ours].swapaxes(0, 1), 0, False,
-            )  # fmt: skip
+            self.inner.run(x[theirs], dy[ours], None, None, None, out[:, ours], 0, False)
 
 
 
