@@ -380,7 +380,7 @@ cdef void weight_gradient_merged(const Weighing* job, const WeightBlock* block, 
     """Of few channels the taps of a row share register tiles: each over the columns that all of its taps meet inside the
     input, then those of fewer taps."""
     cdef size most = job.kernels.rows[width // job.kernels.lanes], lines = block.taps[2] * block.channels, line = 0
-    cdef size tiles = (lines + most - 1) // most, count, first, taps, j, at, to, begin, end, r
+    cdef size tiles = (lines + most - 1) // most, count, first, taps, j, at, to, begin, end, r, at_tap, c
     cdef size lo[FC_MAX_ROWS]
     cdef size hi[FC_MAX_ROWS]
     cdef size offsets[FC_MAX_ROWS]
@@ -404,8 +404,12 @@ cdef void weight_gradient_merged(const Weighing* job, const WeightBlock* block, 
                 begin += first
                 r = max(line, begin * block.channels)
                 end = min(line + count, (first + end) * block.channels)
-                for j in range(end - r):
-                    offsets[j] = ((r + j) // block.channels - begin) * job.tap_apart[2] + (r + j) % block.channels
+                at_tap, c = r // block.channels, r % block.channels
+                for j in range(end - r):   # without a division each, which would be a tenth of short tiles
+                    offsets[j] = (at_tap - begin) * job.tap_apart[2] + c
+                    c += 1
+                    if c == block.channels:
+                        at_tap, c = at_tap + 1, 0
                 weight_gradient_rows(job, block, t, region, panel_pixels, sums + r * width * job.kernels.size, segments,
                                      chunk, width, h, i, begin, at, to, offsets, end - r, True)
             at = to

@@ -21,6 +21,7 @@ PARTIAL_SUMS_BYTES = 8 << 20  # all partial sums
 SUMS = 40  # of the second-level cache, in 128ths: sums of a block
 PART_PIXELS = 48  # of a part at least: so many products for every sum that is begun and added up
 TASKS = 8, 16, 32  # that parts are to make of the blocks
+TILE_COLUMNS = 320  # at most: with 160 register tiles begin and end twice as often (2 to 5 % of long rows, Zen 4)
 GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 # In multiply-adds of a vector (Zen 4; small maps of 24 to 128 channels, cut in either way): a vector of sums of a part,
 # written and added up, and the threads that come together once more for that.
@@ -62,7 +63,7 @@ def blocking(p: Problem) -> Blocking:
     panel_bytes = _panel_bytes(p)
     # a chunk of one panel stays in the second level; blocks of a long sum are whole tiles, of few enough pixels
     pixels = max(m.rows, min(slice_ // panel_bytes, LONG_SUM // 2))
-    tile_x = split(outs[1], min(pixels, 128) * 5 // 4)
+    tile_x = split(outs[1], min(pixels, TILE_COLUMNS))
 
     def region(tile_y: int, taps: tuple[int, int], count: int) -> int:
         def span(tile: int, axis: int) -> int:
