@@ -12,6 +12,7 @@ def set_main_thread(ident: int) -> None: ...
 def after_fork() -> None: ...
 WORKSPACE_BYTES: int
 LONG_SUM: int
+WEIGHT_GRADIENT_FEW: tuple[int, int]
 DTYPES: dict[str, int]
 COMPUTES: dict[str, int]
 ACTIVATIONS: dict[str | None, int]
@@ -238,6 +239,7 @@ def lay_over(
     kernel: Sequence[int],
     step: Sequence[int],
     pad: Sequence[int],
+    begun: bool,
     threads: int,
 ) -> None: ...
 def winograd_lines_weights(

@@ -508,7 +508,6 @@ cdef int bind_weights(Work work, Weights* w, const fc_kernels* kernels, const Vi
                       bint finite, size groups, bint transposed, const size* taps, const size* places) except -1
 cdef int bind_taps(Work work, Weights* w, const fc_kernels* kernels, const View* array, int code, const char* packed,
                    size groups, bint transposed, tuple rows, tuple columns, tuple planes=*) except -1
-cdef int pack_panel(const Weights* w, size group, size panel, size channel, size channels, char* dst) noexcept nogil
 cdef void pack_steps(const Weights* w, size group, size panel, size first, size last, char* dst) noexcept nogil
 
 

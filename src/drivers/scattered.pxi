@@ -5,7 +5,7 @@
 #     for row of taps that meets a row of pixels
 #       for pixel: its products, of a row of taps   side by side in both
 #
-# An output's sum runs over the rows of taps, then over pixels, whatever the task.
+# An output's sum runs over the pixels, from the first to the last, whatever the task, and however many pixels come at a time.
 
 cdef enum:
     LAID_BYTES = 16 << 10    # of outputs of a task
@@ -13,18 +13,20 @@ cdef enum:
 cdef struct Laying:
     const fc_kernels* kernels
     View products, out
+    bint begun               # what lies in `out` is added to
     size kernel[3]
     size step[3]
     size pad[3]
     size columns, chunks     # of a task; of a row
 
 
-def lay_over(int compute, products, out, kernel, step, pad, int threads):
-    """out (N, C, *size) = the sum of what pixels and taps lay there: `products` (N, taps * C, *size), both with channels side
-    by side, and `out` with pixels of a row, too. Pixel i and tap k of an axis lie at i * step + k - pad."""
+def lay_over(int compute, products, out, kernel, step, pad, bint begun, int threads):
+    """out (N, C, *size) = the sum of what pixels and taps lay there, or with that in it, if it is `begun`: `products`
+    (N, taps * C, *size), both with channels side by side, and `out` with pixels of a row, too. Pixel i and tap k of an axis
+    lie at i * step + k - pad."""
     cdef Laying job
     cdef Arrays arrays = Arrays()
-    job.kernels = isa.compute[compute]
+    job.kernels, job.begun = isa.compute[compute], begun
     three(kernel, job.kernel)
     three(step, job.step)
     three(pad, job.pad)
@@ -58,10 +60,11 @@ cdef void lay_task(void* job_, char* scratch, size task, fc_watch* watch) noexce
     cdef char* row
     y, z, n = y % job.out.n[2], y // job.out.n[2] % job.out.n[4], y // job.out.n[2] // job.out.n[4]
     row = job.out.p + n * job.out.s[0] + z * job.out.s[4] + y * job.out.s[2]
-    memset(row + first * unit, 0, (last - first) * unit)
-    for h in range(job.kernel[0]):
+    if not job.begun:
+        memset(row + first * unit, 0, (last - first) * unit)
+    for h in range(job.kernel[0] - 1, -1, -1):
         iz = laid_by(job, 0, z, h, of_.n[4])
-        for i in range(job.kernel[1] if iz >= 0 else 0):
+        for i in range(job.kernel[1] - 1 if iz >= 0 else -1, -1, -1):
             iy = laid_by(job, 1, y, i, of_.n[2])
             if iy >= 0:
                 lay_row(job, row, first, last, of_.p + n * of_.s[0] + iz * of_.s[4] + iy * of_.s[2]

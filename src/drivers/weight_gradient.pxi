@@ -13,11 +13,12 @@
 # the bits do not depend on threads. A part of many pixels is summed in blocks of tiles (drivers/totals.pxi).
 
 cdef enum:
-    MERGED_ROWS = 64   # lines of sums, of several taps of a row, that share register tiles where channels are few
     FEW_VECTORS = 16   # products that a vector of the input meets, up to which copying it costs more than a twentieth
     FEW_LINES = 128    # likewise a vector of dY, which a copy keeps in the first level
     PIECES = 16        # that parts are added up in, of all blocks; each has so many lines
     PIECE_LINES = 8
+
+WEIGHT_GRADIENT_FEW = (FEW_VECTORS, FEW_LINES)
 
 cdef struct Weighing:      # what is counted along an axis: [z, y, x]
     const fc_kernels* kernels
@@ -156,8 +157,7 @@ cdef void weight_gradient_prepare(Weighing* job) noexcept nogil:
     job.ld = job.channel_block
     if job.ld * kernels.size % 256 == 0:
         job.ld += kernels.lanes
-    job.merged = (job.channel_block < kernels.rows[kernels.vectors]
-                  and job.block_taps[2] * job.channel_block <= MERGED_ROWS)
+    job.merged = job.channel_block < kernels.rows[kernels.vectors] and job.block_taps[2] > 1
     job.pieces = max(<size>1, min(PIECES // job.blocks, job.channel_block // PIECE_LINES))
     job.region_bytes = round_up(region_extent(job, 0, job.tile[0], job.block_taps[0]) * job.region_rows
                                 * job.region_columns * job.ld * kernels.size, 64)
@@ -353,39 +353,67 @@ cdef void weight_gradient_chunk(const Weighing* job, const WeightBlock* block, c
     """All taps and input channels of the block for rows first..last-1 of the tile, counted through its planes, and one
     panel, added to its sums where these are `begun`."""
     cdef WeightRows chunk
-    cdef size h, i, j, c, lo, hi, low = 0, high = t.shape[2], rows = block.channels
-    cdef size offsets[MERGED_ROWS]
-    cdef bint merged = job.merged and block.taps[2] > 1
-    if merged:
-        # few channels: the taps of a row share a register tile, over the pixels that all of them reach
-        rows = block.taps[2] * block.channels
-        for j in range(block.taps[2]):
-            tap_columns(job, block.first[2] + j, t, &lo, &hi)
-            low, high = max(low, lo), min(high, hi)
-            for c in range(block.channels):
-                offsets[j * block.channels + c] = j * job.tap_apart[2] + c
-        high = max(low, high)
-    else:
-        for c in range(min(rows, MERGED_ROWS)):
-            offsets[c] = c
+    cdef size h, i, j, lo, hi
+    cdef size offsets[FC_MAX_ROWS]
     chunk.first, chunk.last = first, last
     chunk.plane, chunk.row = first // t.shape[1], first % t.shape[1]
+    for j in range(FC_MAX_ROWS):
+        offsets[j] = j
     for h in range(block.taps[0]):
         for i in range(block.taps[1]):
-            if merged:
-                weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, &chunk, width, h, i, 0, low,
-                                     high, offsets, rows, True)
+            if job.merged:
+                weight_gradient_merged(job, block, t, region, panel_pixels, sums, segments, &chunk, width, h, i)
+                sums += block.taps[2] * block.channels * width * job.kernels.size
+                continue
             for j in range(block.taps[2]):
                 tap_columns(job, block.first[2] + j, t, &lo, &hi)
-                if merged:
-                    weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, &chunk, width, h, i, j,
-                                         lo, min(low, hi), offsets, block.channels, True)
-                    lo = max(lo, high)
                 if job.in_result:
                     sums = weight_gradient_tap(job, block, panel, h, i, j)
                 weight_gradient_rows(job, block, t, region, panel_pixels, sums, segments, &chunk, width, h, i, j, lo,
                                      hi, offsets, block.channels, begun)
                 sums += block.channels * width * job.kernels.size
+
+
+cdef void weight_gradient_merged(const Weighing* job, const WeightBlock* block, const WeightTile* t, const char* region,
+                                 const char* panel_pixels, char* sums, fc_segment* segments, const WeightRows* chunk,
+                                 size width, size h, size i) noexcept nogil:
+    """Of few channels the taps of a row share register tiles: each over the columns that all of its taps meet inside the
+    input, then those of fewer taps."""
+    cdef size most = job.kernels.rows[width // job.kernels.lanes], lines = block.taps[2] * block.channels, line = 0
+    cdef size tiles = (lines + most - 1) // most, count, first, taps, j, at, to, begin, end, r, at_tap, c
+    cdef size lo[FC_MAX_ROWS]
+    cdef size hi[FC_MAX_ROWS]
+    cdef size offsets[FC_MAX_ROWS]
+    while line < lines:
+        count = (lines - line + tiles - 1) // tiles   # as equal as can be
+        tiles -= 1
+        first = line // block.channels
+        taps = (line + count - 1) // block.channels - first + 1
+        at = t.shape[2]
+        for j in range(taps):
+            tap_columns(job, block.first[2] + first + j, t, &lo[j], &hi[j])
+            at = min(at, lo[j])
+        while at < t.shape[2]:
+            begin, end, to = taps, 0, t.shape[2]   # the taps that meet column `at`, and up to where the same ones do
+            for j in range(taps):
+                if lo[j] <= at < hi[j]:
+                    begin, end, to = min(begin, j), j + 1, min(to, hi[j])
+                elif at < lo[j] < hi[j]:
+                    to = min(to, lo[j])
+            if begin < end:
+                begin += first
+                r = max(line, begin * block.channels)
+                end = min(line + count, (first + end) * block.channels)
+                at_tap, c = r // block.channels, r % block.channels
+                for j in range(end - r):   # without a division each, which would be a tenth of short tiles
+                    offsets[j] = (at_tap - begin) * job.tap_apart[2] + c
+                    c += 1
+                    if c == block.channels:
+                        at_tap, c = at_tap + 1, 0
+                weight_gradient_rows(job, block, t, region, panel_pixels, sums + r * width * job.kernels.size, segments,
+                                     chunk, width, h, i, begin, at, to, offsets, end - r, True)
+            at = to
+        line += count
 
 
 cdef inline void tap_columns(const Weighing* job, size tap, const WeightTile* t, size* lo, size* hi) noexcept nogil:
@@ -435,7 +463,7 @@ cdef void weight_gradient_rows(const Weighing* job, const WeightBlock* block, co
                                size width, size h, size i, size j, size lo, size hi, const size* offsets,
                                size count, bint begun) noexcept nogil:
     """Add the columns lo..hi-1 of some rows to `count` lines of sums, which read the region at tap (h, i, j) and their
-    offset; these columns alone are sums that are not `begun`."""
+    offset, of more than a register tile those of its first: these columns alone are sums that are not `begun`."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size vectors = width // kernels.lanes, most = kernels.rows[vectors], tiles, c, rows, n = 0
     cdef size line = job.dw.s[1] // kernels.size if job.in_result else width
@@ -463,9 +491,7 @@ cdef void weight_gradient_rows(const Weighing* job, const WeightBlock* block, co
     while c < count:
         rows = (count - c + tiles - 1) // tiles   # as equal as can be
         tiles -= 1
-        # beyond MERGED_ROWS there are channels alone, one after the other
-        product.a = region + (0 if c + rows <= MERGED_ROWS else c) * kernels.size
-        product.a_row = offsets + (c if c + rows <= MERGED_ROWS else 0)
+        product.a, product.a_row = region + c * kernels.size, offsets
         product.c = sums + c * line * kernels.size
         kernels.micro[vectors][rows](&product, 1)
         c += rows

@@ -63,20 +63,29 @@ cdef inline size panel_vectors(const Weights* w, size panel) noexcept nogil:
     return (min(w.width, w.outputs - panel * w.width) + w.kernels.lanes - 1) // w.kernels.lanes
 
 
-cdef int pack_panel(const Weights* w, size group, size panel, size channel, size channels, char* dst) noexcept nogil:
+cdef inline int pack_panel(const Weights* w, size group, size panel, size channel, size channels, char* dst) noexcept nogil:
     """Pack some channels of one panel as [tap][channel][width], or in tiles along k as fastconv.h says; 0 when a weight is
     NaN or infinite."""
-    cdef size first = panel * w.width, count = min(w.width, w.outputs - first), z
+    return pack_rows(w, group, panel, channel, channels, 0, w.taps[0] * w.taps[1], dst)
+
+
+cdef int pack_rows(const Weights* w, size group, size panel, size channel, size channels, size row, size end,
+                   char* dst) noexcept nogil:
+    """The rows of taps from `row` on, counted through the planes, up to `end`."""
+    cdef size first = panel * w.width, count = min(w.width, w.outputs - first), z, y, together
     cdef size width = panel_vectors(w, panel) * w.kernels.lanes
+    cdef size row_bytes = w.taps[2] * round_up(channels, w.kernels.tile_k) * width * w.kernels.weight_size
     cdef bint finite = True
     cdef const size* rows = w.offsets + w.taps[0]
     cdef const char* src = (w.array.p + group * (w.array.n[0] // w.groups) * w.array.s[0] + channel * w.channel_stride
                             + first * w.output_stride)
-    for z in range(w.taps[0]):
-        if not w.kernels.pack_panel[w.code](dst, width, src + w.offsets[z], w.taps[1], rows, w.taps[2],
+    while row < end:
+        z, y = row // w.taps[1], row % w.taps[1]
+        together = min(w.taps[1] - y, end - row)
+        if not w.kernels.pack_panel[w.code](dst + row * row_bytes, width, src + w.offsets[z], together, rows + y, w.taps[2],
                                             rows + w.taps[1], channels, w.channel_stride, count, w.output_stride):
             finite = False
-        dst += w.taps[1] * w.taps[2] * round_up(channels, w.kernels.tile_k) * width * w.kernels.weight_size
+        row += together
     return finite
 
 
@@ -177,7 +186,11 @@ def pack_weights(int compute, weight, int code, packed, size groups, bint transp
     work.view(weight, &array, False)
     planes, rows, columns = (3 - len(places)) * ((0,),) + places
     bind_taps(work, &job.w, isa.compute[compute], &array, code, to.p, groups, transposed, rows, columns, planes)
-    run_tasks(pack_task, &job, NULL, 0, groups * job.w.panels, threads)
+    job.pieces = 1
+    if (groups * job.w.panels < 2 * threads
+            and (job.w.channel_stride == job.w.kernels.size or job.w.output_stride == job.w.kernels.size)):
+        job.pieces = max(<size>1, job.w.taps[0] * job.w.taps[1])   # taps lie apart: their rows may come one by one
+    run_tasks(pack_task, &job, NULL, 0, groups * job.w.panels * job.pieces, threads)
     return not job.special
 
 
@@ -222,12 +235,14 @@ cdef void sum_row(const View* w, const char* row, int* sums) noexcept nogil:
 
 cdef struct Panels:
     Weights w
+    size pieces              # of a panel: 1, or rows of taps
     char special             # raised when a weight is NaN or infinite
 
 
 cdef void pack_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef Panels* job = <Panels*>job_
     cdef Weights* w = &job.w
-    cdef size group = task // w.panels, panel = task % w.panels
-    if not pack_panel(w, group, panel, 0, w.channels, <char*>packed_panel(w, group, panel)):
+    cdef size piece = task % job.pieces, panel = task // job.pieces % w.panels, group = task // job.pieces // w.panels
+    if not pack_rows(w, group, panel, 0, w.channels, piece * w.taps[0] * w.taps[1] // job.pieces,
+                     (piece + 1) * w.taps[0] * w.taps[1] // job.pieces, <char*>packed_panel(w, group, panel)):
         fc_raise_flag(&job.special)

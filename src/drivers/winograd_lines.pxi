@@ -23,7 +23,7 @@ cdef extern from "winograd_lines.h" nogil:
         fc_line_input input
         fc_line_output output
     ctypedef void (*fc_line_weights)(const fc_line*, const fc_line*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                                     Py_ssize_t, Py_ssize_t, void*, Py_ssize_t) noexcept nogil
+                                     Py_ssize_t, Py_ssize_t, Py_ssize_t, void*, Py_ssize_t) noexcept nogil
     Py_ssize_t lines_blocks(const fc_line*, Py_ssize_t)
     ctypedef struct fc_lines:
         fc_line line[4]

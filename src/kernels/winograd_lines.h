@@ -27,11 +27,11 @@ static inline ptrdiff_t lines_blocks(const fc_line *line, ptrdiff_t taps) {
     return !line ? taps : taps <= line->taps ? 1 : 1 + (taps - line->taps + FC_LINE_TILE - 1) / FC_LINE_TILE;
 }
 
-/* dst[(e * elements_x + f) * element_stride + block * length + i] = the transformed weights of a panel, from
+/* dst[(e * elements_x + f) * element_stride + block * length + i] = `count` transformed weights of a panel of so many, from
    src[y * tap_y + x * tap_x + i]; made in double. A NULL line: that axis is not transformed, a block is a tap. */
 typedef void (*fc_line_weights)(const fc_line *lines_y, const fc_line *lines_x, const void *src, ptrdiff_t taps_y,
-                                ptrdiff_t tap_y, ptrdiff_t taps_x, ptrdiff_t tap_x, ptrdiff_t length, void *dst,
-                                ptrdiff_t element_stride);
+                                ptrdiff_t tap_y, ptrdiff_t taps_x, ptrdiff_t tap_x, ptrdiff_t length, ptrdiff_t count,
+                                void *dst, ptrdiff_t element_stride);
 typedef struct { fc_line line[FC_LINE_KINDS]; fc_line_weights weights; } fc_lines;
 #endif
 
@@ -210,8 +210,8 @@ static int lines_weights_kind(const fc_line *line) {
 }
 
 static void lines_weights(const fc_line *lines_y, const fc_line *lines_x, const void *src, ptrdiff_t taps_y,
-                          ptrdiff_t tap_y, ptrdiff_t taps_x, ptrdiff_t tap_x, ptrdiff_t length, void *dst,
-                          ptrdiff_t element_stride) {
+                          ptrdiff_t tap_y, ptrdiff_t taps_x, ptrdiff_t tap_x, ptrdiff_t length, ptrdiff_t count,
+                          void *dst, ptrdiff_t element_stride) {
     const lines_weights_pass down = lines_weights_passes[lines_weights_kind(lines_y)][0];
     const lines_weights_pass along = lines_weights_passes[lines_weights_kind(lines_x)][1];
     const ptrdiff_t ny = lines_y ? lines_y->elements : 1, nx = lines_x ? lines_x->elements : 1;
@@ -225,7 +225,7 @@ static void lines_weights(const fc_line *lines_y, const fc_line *lines_x, const 
         const ptrdiff_t columns = block % blocks_x + 1 < blocks_x ? step_x : taps_x - x;
         const T *in = (const T *)src + y * tap_y + x * tap_x;
         T *out = (T *)dst + block * length;
-        for (ptrdiff_t i = 0; i < length; i += HALF_LANES) {
+        for (ptrdiff_t i = 0; i < count; i += HALF_LANES) {
             down(in + i, tap_y, tap_x, rows, columns, half, LINE, HALF_LANES);
             along(half, HALF_LANES, LINE, columns, ny, out + i, element_stride, nx * element_stride);
         }

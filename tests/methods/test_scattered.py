@@ -9,7 +9,10 @@ import pytest
 
 from fastconv import grad, reference
 from fastconv._core.geometry import conv_geometry
+from fastconv._core.methods import direct_scattered
+from fastconv._core.methods.direct import DirectProgram
 from fastconv._core.methods.direct_scattered import scattered
+from fastconv._core.methods.method import Sums
 from fastconv._core.problem import Direction, Use, lifted, problem
 from fastconv._core.types import Types
 
@@ -22,6 +25,7 @@ CASES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((2, 1, 40, 41), (512, 1, 8, 7), {"stride": 4, "padding": 3}),
     ((1, 3, 30, 31), (600, 3, 4, 11), {"stride": (4, 5), "padding": 2}),
     ((1, 1, 5, 6, 40), (512, 1, 2, 2, 9), {"stride": (2, 2, 4)}),
+    ((1, 1, 301), (64, 1, 150), {"stride": 4, "padding": 75}),  # more products than grad_output and the result
 ]
 
 
@@ -66,6 +70,21 @@ def test_bits_depend_on_neither_batch_nor_threads_nor_place() -> None:
     np.testing.assert_array_equal(part[0, :, 8:-8], whole[0, :, 808 : 808 + 792])
 
 
+@pytest.mark.parametrize("x, w, options", CASES)
+def test_bits_do_not_depend_on_how_many_products_fit(
+    x: tuple[int, ...], w: tuple[int, ...], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dy, weight = (np.sqrt(np.abs(a) + 1) for a in data(x, w, options))
+    results = []
+    for most in (direct_scattered.MOST_BYTES, 1 << 14, 1):
+        monkeypatch.setattr(direct_scattered, "MOST_BYTES", most)
+        results.append(np.full(x, np.nan, np.float32))
+        DirectProgram(Sums.of(p := problem_of(x, w, options)), p).run(
+            dy, weight, None, None, None, results[-1], 0, False
+        )
+        np.testing.assert_array_equal(results[-1], results[0])
+
+
 def test_nan_reaches_the_outputs_under_its_window_alone() -> None:
     x, w, options = (2, 1, 403), (512, 1, 10), {"stride": 5, "padding": 2}
     dy, weight = data(x, w, options)
@@ -83,7 +102,6 @@ def test_nan_reaches_the_outputs_under_its_window_alone() -> None:
         ((1, 64, 40, 40), (64, 64, 3, 3), {"stride": 2}),  # that fill the vectors
         ((1, 1, 400), (256, 1, 16), {"stride": 8, "dilation": 2}),
         ((1, 1, 400), (256, 1, 8), {"stride": 8}),  # nothing is added
-        ((1, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "padding": 3}),  # twelve products for a value of the result
     ],
 )
 def test_where_it_is_not_for(x: tuple[int, ...], w: tuple[int, ...], options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fastconv import grad, reference
 from fastconv._core.geometry import conv_geometry
-from fastconv._core.methods.weight_gradient import PART_PIXELS, SHARED_OUT, blocking
+from fastconv._core.methods.weight_gradient import PART_PIXELS, TASKS, blocking
 from fastconv._core.problem import Direction, Use, problem
 from fastconv._core.types import Types
 
@@ -20,6 +20,8 @@ CASES: list[tuple[int, int, tuple[int, int], tuple[int, int], dict[str, Any]]] =
     (33, 16, (17, 12), (1, 1), {"stride": 2}),
     (1, 64, (19, 23), (5, 5), {"padding": 2}),  # taps that share a register tile
     (2, 16, (12, 13), (3, 2), {"padding": 1, "stride": 2, "dilation": 2}),
+    (1, 80, (3, 301), (1, 130), {"padding": (0, 65), "stride": (1, 4)}),  # that meet padding by and by, blocks of them
+    (5, 16, (4, 9), (2, 23), {"padding": (1, 20)}),  # more of them than columns
     (20, 16, (14, 9), (2, 2), {"padding": 1}),
     (32, 64, (8, 8), (1, 1), {"groups": 2}),
     (40, 3, (11, 13), (3, 5), {"padding": ((1, 0), (3, 7)), "dilation": (2, 1)}),  # in each other's place
@@ -60,7 +62,7 @@ def test_a_small_image_is_shared_out(channels: int, outputs: int, size: int, ker
     (cut,) = set(map(blocking, problems))
     across = (channels / cut.channels, outputs / (cut.panels * problems[0].machine.width))
     blocks = prod(map(ceil, (*across, kernel / cut.taps[1], kernel / cut.taps[2])))
-    assert blocks * cut.parts >= min(SHARED_OUT // 2, blocks * size * size // PART_PIXELS)
+    assert blocks * cut.parts >= min(TASKS[0] // 2, blocks * size * size // PART_PIXELS)
     assert cut.tile[1] * cut.tile[2] >= PART_PIXELS
     rng = np.random.default_rng(size)
     x, dy = (rng.integers(-4, 5, (1, n, size, size)).astype(np.float32) for n in (channels, outputs))

@@ -339,8 +339,8 @@ MUTATIONS = [
     Mutation(
         "weight gradient: merged taps ignore the dilation",
         _DW,
-        "= j * job.tap_apart[2] + c",
-        "= j * job.ld + c",
+        "= (at_tap - begin) * job.tap_apart[2] + c",
+        "= (at_tap - begin) * job.ld + c",
     ),
     Mutation(
         "depthwise: a tap one past the right border",
