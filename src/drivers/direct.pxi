@@ -4,7 +4,7 @@
 #
 #   for tile of output pixels x group x run of panels      threads take these      region: second-level cache
 #     leave out the planes, rows and columns of taps that meet padding alone
-#     pack the region of the input under the tile
+#     pack the region of the input under the tile          or none: where all its outputs meet the same taps
 #     for panel of output channels                         packed by a plan, or now (drivers/weights.pxi)
 #       for block of the reduction (taps, channels)        kc x width weights      first-level cache
 #         for rows of the register tile                    micro-kernel            registers
@@ -16,7 +16,7 @@
 # register tiles.
 
 cdef enum:
-    IN_PLACE = 0   # one tap, no padding, channels side by side: the input is the region
+    IN_PLACE = 0   # channels side by side, every output of a tile meets the same taps: the input is the region
     REGION = 1
     GATHER = 2     # enormous windows: pixels x kc elements at a time
 
@@ -126,8 +126,8 @@ cdef class Direct(Program):
     blockings   of every pass: `source`, `images` and `tile` (z, y, x) that a task takes at most, `edges` of the tiles
                 along each axis (None: all are as large as can be), steps of a block of the `reduction`, `panels_per_task`, and whether it `streams`: packs the weights of a single run, all of them
                 finite, for a block of the reduction at a time
-    in_place    for every pass None or, where its one tap lies inside the input, the blocking to take instead where the
-                array can be read as it lies
+    in_place    for every pass None or the blocking to take instead where the array can be read as it lies: in its tiles all
+                outputs meet the same taps
     transposed  the weights' first axis is the reduction
     line        None or, where every output is of the pixel that lies where it does, the same of images as lines of all
                 their pixels: tiles end anywhere, which shares small images out evenly
@@ -178,7 +178,7 @@ cdef class Direct(Program):
         direct_taps(p, pass_.taps, pass_.places)
         p.source, p.images, p.streams, p.kc = blocking.source, blocking.images, blocking.streams, blocking.reduction
         three(blocking.tile, p.tile)
-        direct_edges(p, blocking.edges)
+        direct_edges(p, blocking.edges, input_size)
         return direct_prepare(p, input_size, blocking.panels_per_task)
 
     def alone(self, size i):
@@ -316,6 +316,8 @@ cdef class Direct(Program):
             p = &run.passes[i]
             p[0] = of_.chosen(i, direct_usable(self.kernels, &vx, self.input, of_.passes[i].groups))[0]
             p.x, p.activation, p.bias = vx, activation, vb.p
+            if p.source == IN_PLACE:
+                p.merged_taps = vx.s[3] == p.steps * self.kernels.input_size and adjacent_taps(p)
             p.requantise, p.multiplier = requantise, <const float*>vm.p
             p.byte_sum, p.byte_table, p.byte_kernels = byte_sum, byte_table, isa.bytes
             if p.merge[2] > 1 and vb.p != NULL:
@@ -441,9 +443,9 @@ cdef int direct_taps(DirectPass* p, taps, places) except -1:
     return 0
 
 
-cdef int direct_edges(DirectPass* p, edges) except -1:
+cdef int direct_edges(DirectPass* p, edges, const size* input_size) except -1:
     """Where the tiles of each axis begin, and where the last one ends, then their order, in one allocation."""
-    cdef size count = 0, k
+    cdef size count = 0, k, begin, end, low, span
     cdef int axis
     for axis in range(3):
         p.tiles[axis] = len(edges[axis]) - 1 if edges is not None else (p.extent[axis] + p.tile[axis] - 1) // p.tile[axis]
@@ -457,9 +459,16 @@ cdef int direct_edges(DirectPass* p, edges) except -1:
     p.order = NULL
     if edges is not None:
         p.order = p.edge[0] + count
-        sizes = [[edge[i + 1] - edge[i] for i in range(len(edge) - 1)] for edge in edges]
-        pixels = [z * y * x for z in sizes[0] for y in sizes[1] for x in sizes[2]]
-        for k, number in enumerate(sorted(range(len(pixels)), key=pixels.__getitem__, reverse=True)):
+        sizes = [[], [], []]   # of tiles, times the taps that they walk
+        for axis in range(3):
+            for k in range(p.tiles[axis]):
+                begin, end = 0, p.taps[axis]
+                if p.mode == FC_ZEROS:
+                    taps_met(p.tap[axis], p.taps[axis], p.stride[axis], p.edge[axis][k],
+                             p.edge[axis][k + 1] - p.edge[axis][k], input_size[axis], &begin, &end, &low, &span)
+                sizes[axis].append((end - begin) * (p.edge[axis][k + 1] - p.edge[axis][k]))
+        work = [z * y * x for z in sizes[0] for y in sizes[1] for x in sizes[2]]
+        for k, number in enumerate(sorted(range(len(work)), key=work.__getitem__, reverse=True)):
             p.order[k] = number
     return 0
 
@@ -622,7 +631,7 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
                           watch)
         elif skip:
             direct_skip(p, &met, &t, a, b, vectors, width, a_row, c, c_row, &ends, spare, totals)
-        elif not met.all or streamed(p) or p.long_:
+        elif not met.all or streamed(p) or p.long_ or p.source == IN_PLACE and volume(p.taps) > 1:
             direct_some_taps(p, &met, &t, panel, a, b, vectors, width, a_row, c, c_row, &ends, spare, totals)
         else:
             for i in range(p.blocks):

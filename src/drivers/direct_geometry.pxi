@@ -29,14 +29,14 @@ cdef int direct_prepare(DirectPass* p, const size* input_size, size panels_per_t
         p.reach[axis] = (p.tile[axis] - 1) * p.step[axis] + p.span[axis]
         if p.mode == FC_ZEROS and p.source == REGION and p.taps[axis] > 0:
             p.reach[axis] = most_under_a_tile(p, axis, input_size[axis])
+        if p.source == IN_PLACE and not lies_under_tiles(p, axis, input_size[axis]):
+            raise ValueError("an input is read in place where all outputs of a tile meet the taps that it walks")
     p.region_rows, p.region_columns = p.reach[1], p.reach[2]
     # rows a power of two apart would share cache sets
     p.ld = p.steps
     if p.steps >= 64 and p.steps * kernels.input_size % 1024 == 0:
         p.ld += kernels.lanes
-    p.merged_taps = p.ld == p.steps
-    for i in range(1, p.taps[2]):
-        p.merged_taps = p.merged_taps and p.tap[2][i] == p.tap[2][i - 1] + 1
+    p.merged_taps = p.ld == p.steps and p.source != IN_PLACE and adjacent_taps(p)   # else where the array is known
     if p.source == GATHER:
         p.blocks = 1
         p.max_segments = p.kc + 2
@@ -46,6 +46,30 @@ cdef int direct_prepare(DirectPass* p, const size* input_size, size panels_per_t
         p.region_bytes = p.images * image_region(p) * kernels.input_size if p.source == REGION else 0
     p.region_bytes = round_up(p.region_bytes, 64)
     return 0
+
+
+cdef bint adjacent_taps(const DirectPass* p) noexcept nogil:
+    """Whether the taps of a row follow each other."""
+    cdef size i
+    for i in range(1, p.taps[2]):
+        if p.tap[2][i] != p.tap[2][i - 1] + 1:
+            return False
+    return True
+
+
+cdef bint lies_under_tiles(const DirectPass* p, int axis, size extent) noexcept nogil:
+    """Whether every tap that a tile walks along an axis meets the input from all of the tile's outputs."""
+    cdef size k, i, begin, end, low, span
+    for k in range(p.tiles[axis]):
+        begin, end = 0, p.taps[axis]
+        if p.mode == FC_ZEROS:
+            taps_met(p.tap[axis], p.taps[axis], p.stride[axis], p.edge[axis][k], p.edge[axis][k + 1] - p.edge[axis][k],
+                     extent, &begin, &end, &low, &span)
+        for i in range(begin, end):
+            if (p.edge[axis][k] * p.stride[axis] + p.tap[axis][i] < 0
+                    or (p.edge[axis][k + 1] - 1) * p.stride[axis] + p.tap[axis][i] >= extent):
+                return False
+    return True
 
 
 cdef size most_under_a_tile(const DirectPass* p, int axis, size extent) noexcept nogil:
@@ -119,9 +143,10 @@ cdef void direct_scratch(DirectPass* p) noexcept nogil:
 
 
 cdef inline size region_offset(const DirectPass* p, const size* low, size h, size i, size j) noexcept nogil:
-    """Element of tap (h, i, j) relative to its output pixel's origin in a region whose first taps are `low`."""
+    """Element of tap (h, i, j) relative to its output pixel's origin in a region, or an input, whose first taps are `low`."""
     if p.source == IN_PLACE:
-        return 0
+        return ((p.tap[0][h] - low[0]) * p.x.s[4] + (p.tap[1][i] - low[1]) * p.x.s[2]
+                + (p.tap[2][j] - low[2]) * p.x.s[3]) // p.kernels.input_size
     return (((p.tap[0][h] - low[0]) * p.region_rows + p.tap[1][i] - low[1]) * p.region_columns
             + p.tap[2][j] - low[2]) * p.ld
 
@@ -149,7 +174,7 @@ cdef void direct_met(const DirectPass* p, const Tile* t, Met* met) noexcept nogi
     cdef int axis
     met.all = True
     for axis in range(3):
-        if p.mode == FC_ZEROS and p.source != IN_PLACE:
+        if p.mode == FC_ZEROS:
             if not taps_met(p.tap[axis], p.taps[axis], p.stride[axis], t.first[axis], t.shape[axis],
                             length(&p.x, axis), &met.first[axis], &met.last[axis], &met.low[axis], &met.span[axis]):
                 met.all = False
@@ -217,8 +242,8 @@ cdef const char* direct_input(const DirectPass* p, const Tile* t, const Met* met
         return region
     if p.source == IN_PLACE:
         return (p.x.p + t.image * p.x.s[0] + t.group * p.channels * p.x.s[1]
-                + (t.first[0] * p.stride[0] + p.low[0]) * p.x.s[4] + (t.first[1] * p.stride[1] + p.low[1]) * p.x.s[2]
-                + (t.first[2] * p.stride[2] + p.low[2]) * p.x.s[3])
+                + (t.first[0] * p.stride[0] + met.low[0]) * p.x.s[4] + (t.first[1] * p.stride[1] + met.low[1]) * p.x.s[2]
+                + (t.first[2] * p.stride[2] + met.low[2]) * p.x.s[3])
     plane = p.region_rows * p.region_columns
     for axis in range(3):
         first[axis] = t.first[axis] * p.stride[axis] + met.low[axis]

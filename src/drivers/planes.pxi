@@ -31,7 +31,7 @@ cdef bint planes_fit(const DirectPass* p) noexcept nogil:
     cdef size pixels = volume(p.extent)
     cdef int axis
     for axis in range(3):
-        if p.stride[axis] != 1 or p.tap[axis][0] != 0 or p.apart[axis] != 1:
+        if p.taps[axis] != 1 or p.stride[axis] != 1 or p.tap[axis][0] != 0 or p.apart[axis] != 1:
             return False
     return (not p.long_ and p.merged == p.outputs and kernels.tile_k == 1 and kernels.flat != NULL
             and p.channels > 0 and p.outputs > 0

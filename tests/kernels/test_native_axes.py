@@ -238,6 +238,25 @@ def inside(p: Taps, size: Triple, input_size: Triple) -> bool:
     )
 
 
+def in_place(rng: np.random.Generator, p: Taps, e: Extent, batch: int) -> Loops | None:
+    """Loop sizes for an input that is read as it lies, where it can be: in a tile all outputs meet the same taps."""
+    size = shape_of(p, e.size)
+    if inside(p, e.size, e.input_size) and rng.integers(2):
+        return loops(rng, size, batch, IN_PLACE)
+    edges = []
+    for axis in range(3):
+        places = [[i * p.stride[axis] + tap for tap in p.taps[axis]] for i in range(size[axis])]
+        sides = [[(at >= 0) + (at >= e.input_size[axis]) for at in own] for own in places]  # before, in or behind it
+        if e.mode and any(side != 1 for own in sides for side in own):
+            return None
+        cut = [i for i in range(1, size[axis]) if sides[i] != sides[i - 1] or rng.random() < 0.2]
+        edges.append((0, *cut, size[axis]))
+    tile = tuple(max(end - first for first, end in itertools.pairwise(along)) for along in edges)
+    return loops(rng, size, batch, IN_PLACE, tile=tile)._replace(
+        images=int(rng.integers(1, batch + 1)), edges=tuple(edges)  # type: ignore[arg-type]
+    )
+
+
 class Convolution(NamedTuple):
     """A program's passes with what they are laid over."""
 
@@ -277,10 +296,7 @@ def run(
     sizes = [shape_of(p, e.size) for p in c.passes]
     streams = not pack and finite and bool(rng.integers(2))
     blockings = [loops(rng, size, batch, int(rng.choice(sources)), streams) for size in sizes]
-    lie = [
-        loops(rng, size, batch, IN_PLACE) if inside(p, e.size, e.input_size) else None
-        for p, size in zip(c.passes, sizes, strict=True)
-    ]
+    lie = [in_place(rng, p, e, batch) for p in c.passes]
     program = _native.Direct(own, e, c.passes, blockings, lie, c.transposed)
     logical = weight if not channels_last else np.moveaxis(weight, (-1, -2), (0, 1))
     packed: Any = [packed_for(c, p, own, logical) for p in c.passes] if pack else None
@@ -379,6 +395,16 @@ def test_a_single_tap_reads_the_input_in_place() -> None:
         case = some_case(rng)._replace(kernel=(1, 1, 1), padding=padding, size=triple(rng, [3, 4, 7]))
         assert inside(forward(case).passes[0], case.output_size, case.size)
         check(rng, forward(case), case, TYPES[0], convolved)
+
+
+def test_tiles_that_meet_padding_are_not_read_in_place() -> None:
+    p = Taps(((0,), (-1, 0), (0,)), ((0,), (0, 1), (0,)), (1, 1, 1), (0, 0, 0), (1, 1, 1), (1, 1, 1))
+    e = Extent(1, 4, 4, (1, 5, 5), (1, 5, 5), 0)
+    packed = Loops(REGION, 1, (1, 5, 5), 8, 1)
+    for edges in (None, ((0, 1), (0, 2, 5), (0, 5))):
+        lies = Loops(IN_PLACE, 1, (1, 5, 5), 8, 1, False, edges)
+        with pytest.raises(ValueError, match="outputs of a tile meet the taps"):
+            _native.Direct(codes(*TYPES[0]), e, [p], [packed], [lies], False)
 
 
 def test_merged_phases_of_three_axes() -> None:

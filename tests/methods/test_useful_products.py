@@ -237,3 +237,20 @@ def test_the_weight_gradient_of_few_outputs_has_its_lanes_across_the_channels(sh
     if dtype == "float32":
         dy[0, 0].flat[3], x[-1, 2].flat[5] = np.inf, np.nan
         np.testing.assert_array_equal(gradient(x, kernel, dy), right(x, kernel, dy))
+
+
+def test_channels_last_inputs_of_several_taps_are_read_as_they_lie() -> None:
+    """Less scratch than a copy takes, and products of the taps that meet the input alone; not of channels first, and
+    not of few channels."""
+
+    def told(layout: str, channels: int, size: int) -> fastconv.ConvExplanation:
+        weight = np.ones((64, channels, 3, 3) if layout == "NCHW" else (3, 3, channels, 64), np.float32)
+        shape = (1, channels, size, size) if layout == "NCHW" else (1, size, size, channels)
+        return fastconv.plan_conv2d(
+            shape, weight, None, 1, 8, 8, data_format=layout, algorithm="direct", num_threads=1
+        ).explain()
+
+    lies = told("NHWC", 64, 24)
+    assert lies.source == "in place" and lies.workspace_bytes < 24 * 24 * 64 * 4
+    assert lies.multiplications == (24 * 3 - 16) ** 2 * 64 * 64
+    assert "in place" not in (told("NCHW", 64, 24).source, told("NHWC", 2, 24).source)

@@ -266,8 +266,14 @@ MUTATIONS = [
     Mutation(
         "direct: swapped stride in inputs read in place",
         _DIRECT_GEOMETRY,
-        "+ (t.first[2] * p.stride[2] + p.low[2]) * p.x.s[3])",
-        "+ (t.first[2] * p.stride[1] + p.low[2]) * p.x.s[3])",
+        "+ (t.first[2] * p.stride[2] + met.low[2]) * p.x.s[3])",
+        "+ (t.first[2] * p.stride[1] + met.low[2]) * p.x.s[3])",
+    ),
+    Mutation(
+        "direct: swapped taps in inputs read in place",
+        _DIRECT_GEOMETRY,
+        "+ (p.tap[2][j] - low[2]) * p.x.s[3]) // p.kernels.input_size",
+        "+ (p.tap[2][j] - low[2]) * p.x.s[2]) // p.kernels.input_size",
     ),
     Mutation(
         "winograd: earlier slices of the channels are lost",

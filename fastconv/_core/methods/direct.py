@@ -169,9 +169,9 @@ class DirectProgram(Program):
             for native, own in zip(self._apart(), packed[:count], strict=True):
                 run_native(native, part._replace(packed=own), self.threads)
 
-    def products(self) -> int:
-        """Multiply-adds of a run of the planned batch."""
-        return products(self.sums, [self.native.blocking(i)[2] for i in range(len(self.sums.passes))])
+    def products(self, lies: bool = False) -> int:
+        """Multiply-adds of a run of the planned batch; `lies`: of an input that may be read in place."""
+        return products(self.sums, [self.native.blocking(i, lies)[2] for i in range(len(self.sums.passes))])
 
     def need(self, prepared: bool) -> int:
         packs = prepared or (self.packs and not self.streams)
@@ -188,12 +188,13 @@ class DirectProgram(Program):
         s, m = self.sums, self.sums.machine
         pixels = max(1, s.images) * prod(s.passes[0].output_size(s.size)) if s.passes else 1
         team = _native.threads_for(self.problem.macs if self.problem else 0, m.threads, pixels)
-        done = self.products()
+        lies = channels_last and s.read_in_place
+        done = self.products(lies)
         if self.exchanged and not prepared:
             done = s.groups * self.exchanged.program.products()
         source, images, tile, reduction, tasks, scratch, packed = IN_PLACE, 1, (0, 0, 0), 0, 0, 0, 0  # of nothing
         if s.passes:
-            lies, packs = channels_last and s.read_in_place, prepared or (self.packs and not self.streams)
+            packs = prepared or (self.packs and not self.streams)
             otherwise = self.point or self.exchanged or (packs and not prepared)
             native = self.merged.native if self.merged and not otherwise else self.native
             source, images, edges, reduction, tasks = native.blocking(0, lies)

@@ -156,15 +156,25 @@ def even_reduction(steps: int, most: int, tile_k: int) -> int:
     return -(-steps // (blocks * tile_k)) * tile_k if steps else most
 
 
+def reduction_of(s: Sums, q: Pass) -> int:
+    """Steps of a block of the reduction: its weights stay in the second-level cache while a tile's pixels pass."""
+    m, (_, weight, tile_k) = s.machine, s.operands
+    most = max(32, m.tuning.share(WEIGHT_SLICE) // (m.width * weight))
+    steps = prod(q.counts) * -(-s.channels // tile_k) * tile_k
+    if m.capped or steps >= LONG_SUM:  # whose blocks have lengths of their own
+        return most
+    return even_reduction(steps, most, tile_k)
+
+
 def images_of_a_tile(pixels: int, images: int, rows: int) -> int:
     """Images that share a tile of so few pixels that they would not fill the register tiles, `rows` each."""
     return split(images, min(images, 8 * rows // pixels)) if images > 1 and pixels <= 4 * rows else 1
 
 
-def _largest_tile(s: Sums, size: Triple, in_place: bool, region_bytes: Callable[[Triple], int]) -> Blocking:
+def _largest_tile(s: Sums, q: Pass, size: Triple, in_place: bool, region_bytes: Callable[[Triple], int]) -> Blocking:
     """The largest tile whose data stays in cache, whole rows before planes, and where it reads its pixels."""
     m, budget, most_outputs = s.machine, s.machine.room(REGION_SHARE, 3), most_pixels(s.machine)
-    reduction = max(32, m.tuning.share(WEIGHT_SLICE) // (m.width * s.operands[1]))
+    reduction = reduction_of(s, q)
     tile_z, tile_x = 1, split(size[2], most_outputs)
     if in_place:
         most = max(m.rows, min(most_outputs, budget // max(1, s.channels * s.operands[0])))
@@ -204,10 +214,7 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
     def region_bytes(tile: Triple) -> int:
         return region_pixels(q, tile, None if s.mode else s.input_size) * leading * element
 
-    source, together, tile, reduction, *_ = _largest_tile(s, size, in_place, region_bytes)
-    steps = prod(q.counts) * -(-s.channels // tile_k) * tile_k
-    if source != GATHER and not m.capped and steps < LONG_SUM:  # whose blocks have lengths of their own
-        reduction = even_reduction(steps, reduction, tile_k)
+    source, together, tile, reduction, *_ = _largest_tile(s, q, size, in_place, region_bytes)
     if source == REGION and not s.mode and 0 not in (*size, s.channels, s.outputs):
         largest, room = _most_unequal(s, q, tile, leading * element)
         cut = best_cut(s, q, size, tile, largest, images, threads, room)

@@ -9,6 +9,7 @@ from ..operands import Operands
 from ..passes import Pass, even
 from ..types import codes
 from .direct_blocking import IN_PLACE, Blocking, blocking
+from .direct_in_place import in_place_blocking
 from .method import Sums, most_panel_bytes, panel_bytes
 
 STREAMED_TILES = 4  # that pack the same weights again
@@ -22,16 +23,30 @@ def _reads_in_place(s: Sums, q: Pass) -> bool:
     )
 
 
+def _threads(s: Sums, q: Pass) -> int:
+    """Those that the arithmetic of a pass is worth."""
+    pixels = max(1, s.images) * prod(q.output_size(s.size))
+    return _native.threads_for(pixels * s.channels * s.outputs * s.groups * prod(q.counts), s.machine.threads, pixels)
+
+
 def _blocking(s: Sums, q: Pass, in_place: bool) -> Blocking:
-    """Loop sizes of a pass, for the threads that its arithmetic is worth."""
+    """Loop sizes of a pass."""
     own = q.output_size(s.size)
-    macs = max(1, s.images) * prod(own) * s.channels * s.outputs * s.groups * prod(q.counts)
-    b = blocking(s, q, _native.threads_for(macs, s.machine.threads, max(1, s.images) * prod(own)), in_place)
+    b = blocking(s, q, _threads(s, q), in_place)
     edges = b.edges or even(own, b.tile)
     tiles = -(-s.images // b.images) * prod(len(cut) - 1 for cut in edges)
     # so large a panel may serve so few tiles that it is not worth its memory
     streams = b.source != IN_PLACE and tiles <= STREAMED_TILES and panel_bytes(s, q) > most_panel_bytes(s)
     return b._replace(streams=streams)
+
+
+def _blocking_in_place(s: Sums, q: Pass, packed: Blocking) -> Blocking | None:
+    """The same where the input is read as it lies, beside the way in which it is packed; None where it could not be."""
+    if prod(q.counts) == 1:
+        return _blocking(s, q, True) if _reads_in_place(s, q) else None
+    if packed.streams and not s.held:  # many small tiles would each pack so large a panel
+        return None
+    return in_place_blocking(s, q, _threads(s, q))
 
 
 def _is_pointwise(s: Sums) -> bool:
@@ -54,12 +69,13 @@ def native_program(s: Sums, result: int | None = None) -> _native.Direct:
     line = None
     if _is_pointwise(s) and s.size[:2] != (1, 1) and not s.machine.capped:
         line = native_program(_as_line(s), result)
-    ways = [_blocking(s, q, True) if _reads_in_place(s, q) else None for q in s.passes]
+    packed = [_blocking(s, q, False) for q in s.passes]
+    ways = [_blocking_in_place(s, q, own) for q, own in zip(s.passes, packed, strict=True)]
     numbers = codes(s.types)._replace(compute=s.compute)
     if result is not None:
         numbers = numbers._replace(result=result)
     return _native.Direct(
-        numbers, s, s.passes, [_blocking(s, q, False) for q in s.passes], ways, s.transposed, line,
+        numbers, s, s.passes, packed, ways, s.transposed, line,
     )  # fmt: skip
 
 

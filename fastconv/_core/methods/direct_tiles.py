@@ -75,6 +75,12 @@ def along(taps: Offsets, stride: int, extent: int, outputs: int, tile: int) -> A
     return _joined(taps, [_tiles(sorted(taps), stride, extent, even_edges(outputs, tile))])
 
 
+def same_taps(taps: Offsets, stride: int, extent: int, outputs: int) -> Edges:
+    """Between which edges all outputs meet the same taps."""
+    changes = {at for tap in taps for at in met_between(tap, stride, extent) if 0 < at < outputs}
+    return (0, *sorted(changes), outputs)
+
+
 @lru_cache(maxsize=256)
 def cuts(taps: Offsets, stride: int, extent: int, outputs: int, most: int) -> list[Along]:
     """From tiles in which every output meets the same taps to a single one, but for tiles above `most` outputs: of two
@@ -93,8 +99,7 @@ def cuts(taps: Offsets, stride: int, extent: int, outputs: int, most: int) -> li
         before, edge, behind = edges[at - 1 : at + 2]
         return walk(before, behind) - walk(before, edge) - walk(edge, behind)
 
-    changes = {at for tap in taps for at in met_between(tap, stride, extent) if 0 < at < outputs}
-    edges = [0, *sorted(changes), outputs]
+    edges = list(same_taps(taps, stride, extent, outputs))
     parts = [part(first, end) for first, end in pairwise(edges)]
     more = [added(at) for at in range(1, len(edges) - 1)]
     found = [_joined(taps, parts)]
