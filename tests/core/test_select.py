@@ -121,6 +121,8 @@ CHOSEN = {
     # 1 x 1
     "a wide plan": (one(256, 512, 28, FORWARD, HELD), "strassen:twice"),
     "a wide plan of channels-first arrays": (one(256, 512, 28, FORWARD, HELD)._replace(first=True), "direct"),
+    "of more channels than outputs": (one(768, 512, 28, FORWARD, HELD), "strassen:once"),
+    "and of many outputs": (one(1024, 768, 28, FORWARD, HELD), "strassen:twice"),
     "144 pixels": (one(256, 512, 12, FORWARD, HELD), "strassen:twice"),
     "121 pixels": (one(256, 512, 11, FORWARD, HELD), "direct"),
     "48 pixels": (one(512, 512, (1, 48), FORWARD, HELD), "strassen:once"),

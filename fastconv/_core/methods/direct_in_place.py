@@ -13,7 +13,9 @@ from .direct_blocking import IN_PLACE, Blocking, images_of_a_tile, most_pixels, 
 from .direct_tiles import LEAST_ROWS, same_taps
 from .method import Sums, split
 
-LEAST_RUN = 2  # vectors' worth of steps: segments of fewer cost as much as the copy (16 channels a group, Zen 4)
+SHORT_RUN = 2  # vectors' worth of steps: with fewer in a segment, MANY_PIXELS register tiles a tile are asked for
+MANY_PIXELS = 2
+FEWEST = 2  # channels: of one the copy is made vector by vector
 PACKED_AGAIN = 64  # times as long as packing a panel, which several threads do, its sums must take: 2 %
 PARTS = 8  # at most, of the rows of a tile, and of the panels, to share them out
 MANY = 32  # tasks of a thread from which on it hardly matters how the last ones are shared out
@@ -30,14 +32,17 @@ class _Part(NamedTuple):
 def in_place_blocking(s: Sums, q: Pass, threads: int) -> Blocking | None:
     """Loop sizes of a pass of several taps whose input lies channels last: tiles, and panels of a task, for which the
     threads end soonest. None where tiles would not fill a register tile on average, which reads all weights for its few
-    pixels; where a copy of the input, in longer runs, costs little: of few channels; where phases are merged, whose
-    outputs are stored row by row: the tiles at the edges have short ones; and where the weights of so few pixels are
-    packed on the way that threads should not share a panel."""
+    pixels; where a copy of the input costs little: of few channels, unless a stride leaves few outputs to it; where
+    phases are merged, whose outputs are stored row by row: the tiles at the edges have short ones; and where the
+    weights of so few pixels are packed on the way that threads should not share a panel."""
     m, size = s.machine, q.output_size(s.size)
     adjacent = s.groups == 1 and all(b == a + 1 for a, b in pairwise(q.taps[2]))
     run = s.channels * (q.counts[2] if adjacent else 1)  # of inputs that lie side by side
-    if s.mode or 0 in (*size, s.outputs) or s.channels < m.lanes or run < LEAST_RUN * m.lanes or prod(q.merge) > 1:
+    if s.mode or 0 in (*size, s.outputs) or prod(q.merge) > 1:
         return None
+    if s.channels < m.lanes and (s.channels < FEWEST or not adjacent or prod(q.stride) == 1):
+        return None
+    least_pixels = m.rows * (MANY_PIXELS if run < SHORT_RUN * m.lanes else 1)
     if not s.held and prod(size) * max(1, s.images) < PACKED_AGAIN * tuned(m).weight:
         return None
     alike = [same_taps(q.taps[a], q.stride[a], s.input_size[a], size[a]) for a in AXES]
@@ -48,7 +53,7 @@ def in_place_blocking(s: Sums, q: Pass, threads: int) -> Blocking | None:
     best, soonest, shared = None, 0.0, 0.0
     for parts, count in product(range(1, 1 + PARTS), counts) if threads > 1 else ((1, panels),):
         edges = (_split(alike[0], 1), _split(alike[1], -(-rows // parts)), columns)
-        if prod(len(along) - 1 for along in edges) * m.rows > prod(size):
+        if prod(len(along) - 1 for along in edges) * least_pixels > prod(size):
             break
         tiles = _tiles(s, q, edges)
         images = 1 if m.capped else images_of_a_tile(-(-prod(size) // len(tiles)), s.images, m.rows)

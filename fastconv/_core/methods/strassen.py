@@ -65,8 +65,11 @@ KINDS = {"once": Kind(1), "twice": Kind(2)}
 class Tuned:
     """The method's numbers (`tuning`): pixels of an image, channels, outputs and weights from which on it pays."""
 
-    once: tuple[int, int, int, int] = (48, 512, 512, 1 << 18)
+    once: tuple[int, int, int, int] = (48, 512, 256, 1 << 17)
     twice: tuple[int, int, int, int] = (128, 256, 256, 1 << 17)
+    # Twice, outputs are cut in four: each input is summed for few of them, and comes from farther caches for that where
+    # there are more channels than outputs (2048 to 256 channels at 33 x 33: 1.12 times as long as once; Zen 4).
+    wide: int = 768  # outputs from which on that does not matter
     tiles_once: int = 50  # of a block: their factors fill the second-level cache
     tiles_twice: int = 33
     part: int = 13  # tiles each time, whose products then stay in the first level
@@ -157,6 +160,7 @@ class Strassen:
         pays = {"once": tuned.once, "twice": tuned.twice}
         for variant, kind in reversed(KINDS.items()):  # the most levels that pay
             enough = all(number >= least for number, least in zip(work, pays[variant], strict=True))
+            enough &= kind.levels == 1 or p.channels <= p.outputs or p.outputs >= tuned.wide
             if enough and self.why_not(p, variant) is None:
                 return Offer(variant, True, (
                     f"1x1 in float32 with enough work: {kind.products} multiplications of blocks instead of "
