@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 CORPUS = Path(__file__).parent / "data" / "onnx"
+RNG = np.random.default_rng(0)
+RUNS = 3  # of a session: prepared, recorded, done again
 HUGE = (2**62, 2**40, 2**31, -1, 0, -(2**62), 65_537)
+
+
+def draw(*shape: int) -> Any:
+    return RNG.standard_normal(shape).astype(np.float32)
 
 
 def tensor(onnx: Any, name: str, shape: Any, kind: int = 1) -> Any:

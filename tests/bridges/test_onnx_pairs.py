@@ -9,17 +9,11 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="needs the package onnx: pip install fastconv[onnx]")
 
-from onnx_models import model  # noqa: E402
+from onnx_models import RUNS, draw, model  # noqa: E402
 
 from fastconv.onnx import InferenceSession  # noqa: E402
 
 make = onnx.helper.make_node
-rng = np.random.default_rng(0)
-RUNS = 3  # prepared, recorded, replayed
-
-
-def draw(*shape: int) -> Any:
-    return rng.standard_normal(shape).astype(np.float32)
 
 
 def block(size: tuple[int, ...], channels: int, kernel: int, more: list[Any] = (), end: str = "y", **of: Any) -> Any:

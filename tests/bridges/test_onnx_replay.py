@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx", reason="needs the package onnx: pip install f
 import onnx_models  # noqa: E402
 from onnx.backend.test.case.node import collect_testcases  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
-from onnx_models import model  # noqa: E402
+from onnx_models import RUNS, draw, model  # noqa: E402
 
 import fastconv  # noqa: E402
 from fastconv import _native  # noqa: E402
@@ -23,11 +23,6 @@ from fastconv.onnx.loading import load  # noqa: E402
 
 make = onnx.helper.make_node
 rng = np.random.default_rng(0)
-RUNS = 3  # prepared, recorded, replayed
-
-
-def draw(*shape: int) -> Any:
-    return rng.standard_normal(shape).astype(np.float32)
 
 
 def replay(session: InferenceSession) -> Any:

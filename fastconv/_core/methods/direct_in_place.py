@@ -15,7 +15,7 @@ from .method import Sums, split
 
 SHORT_RUN = 2  # vectors' worth of steps: with fewer in a segment, MANY_PIXELS register tiles a tile are asked for
 MANY_PIXELS = 2
-FEWEST = 2  # channels: of one the copy is made vector by vector
+FEWEST = 2  # channels: of one, long kernels over sound took three times as long in place
 PACKED_AGAIN = 64  # times as long as packing a panel, which several threads do, its sums must take: 2 %
 PARTS = 8  # at most, of the rows of a tile, and of the panels, to share them out
 MANY = 32  # tasks of a thread from which on it hardly matters how the last ones are shared out
