@@ -19,7 +19,7 @@ from .method import LONG_SUM, Sums
 # and to be packed in a call. (4 x 4 tiles have 20 numbers more a pair of channels than 2 x 2: on maps of 13 and 14
 # pixels both take as long with empty caches, 192 to 512 channels, which says 9; ResNet-50 and VGG-16 gain 4 %.)
 READ, PACKED = 9, 80
-NEAR = 4 << 20  # bytes of weights that lie in nearer caches from run to run
+NEAR = 4 << 20  # bytes of weights that lie in nearer caches from run to run: what is beyond them is read
 CALL = 400_000  # what a run costs beside, of any method
 MOVED = {1: 8, 2: 12}  # a number that Winograd transforms along so many axes
 PART = 1 << 19  # a further phase of the dilation
@@ -59,4 +59,4 @@ def plain_sums(p: Problem) -> int:
 
 def read(p: Problem, weights: int) -> int:
     """What reading so many packed weights in a run of a plan takes."""
-    return READ * weights if p.use is Use.NETWORK or weights * p.machine.element > NEAR else 0
+    return READ * (weights if p.use is Use.NETWORK else max(0, weights - NEAR // p.machine.element))
