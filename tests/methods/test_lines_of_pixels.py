@@ -47,3 +47,15 @@ def test_tiles_of_a_small_image_are_as_equal_as_can_be() -> None:
     x, w = whole((1, 7, 7, 960), 0), whole((1, 1, 960, 160), 1)
     made = fastconv.plan_conv2d(x.shape, w, data_format="channels_last", num_threads=2).explain()
     assert made.tile == (1, 25), made.tile
+
+
+@pytest.mark.parametrize("size", [(97,), (300,), (2048,), (1, 300), (2, 301), (3, 97)])
+@pytest.mark.parametrize("outputs", [48, 64])
+def test_threads_share_out_a_line_of_several_taps(size: tuple[int, ...], outputs: int) -> None:
+    """Not one tile, which the second thread would wait for; of one panel."""
+    x, w = whole((1, *size, 64), 0), whole((*((1,) * (len(size) - 1)), 5, 64, outputs), 1)
+    made = getattr(fastconv, f"plan_conv{len(size)}d")(
+        x.shape, w, padding=(*((0,) * (len(size) - 1)), 2), data_format="channels_last", num_threads=2,
+        algorithm="direct",
+    ).explain()  # fmt: skip
+    assert np.prod(made.tile) <= 0.55 * np.prod(size), made.tile

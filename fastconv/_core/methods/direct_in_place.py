@@ -17,7 +17,7 @@ SHORT_RUN = 2  # vectors' worth of steps: with fewer in a segment, MANY_PIXELS r
 MANY_PIXELS = 2
 FEWEST = 2  # channels: of one, long kernels over sound took three times as long in place
 PACKED_AGAIN = 64  # times as long as packing a panel, which several threads do, its sums must take: 2 %
-PARTS = 8  # at most, of the rows of a tile, and of the panels, to share them out
+PARTS = 8  # at most, of the rows of a tile, else its columns, and of the panels, to share them out
 MANY = 32  # tasks of a thread from which on it hardly matters how the last ones are shared out
 EARNED = 0.995  # of the time: larger tiles come first, and a smaller one must earn its place
 
@@ -48,10 +48,13 @@ def in_place_blocking(s: Sums, q: Pass, threads: int) -> Blocking | None:
     alike = [same_taps(q.taps[a], q.stride[a], s.input_size[a], size[a]) for a in AXES]
     most, panels = most_pixels(m), -(-s.outputs // m.width)
     columns = _split(alike[2], most)
-    rows = max(1, most // max(end - first for first, end in pairwise(columns)))
+    longest = max(end - first for first, end in pairwise(columns))
+    rows = min(size[1], max(1, most // longest))
     counts = sorted({-(-panels // n) for n in range(1, min(panels, PARTS) + 1)} | {1}, reverse=True)
     best, soonest, shared = None, 0.0, 0.0
     for parts, count in product(range(1, 1 + PARTS), counts) if threads > 1 else ((1, panels),):
+        if parts > rows:  # of a line
+            columns = _split(alike[2], -(-longest // -(-parts // rows)))
         edges = (_split(alike[0], 1), _split(alike[1], -(-rows // parts)), columns)
         if prod(len(along) - 1 for along in edges) * least_pixels > prod(size):
             break
