@@ -507,7 +507,9 @@ cdef int direct_work(Work work, DirectRun* run, int threads) except -1:
         panels += passes[i].groups * passes[i].panels
         work.tasks += direct_tiles(&passes[i]) * passes[i].panel_chunks
     pixels = passes[0].y.n[0] * volume(passes[0].extent)
-    products = worth_of(products * passes[0].y.n[0] * passes[0].y.n[1] * passes[0].channels, pixels)
+    # idle lanes take as long as others
+    products *= passes[0].groups * round_up(passes[0].outputs, passes[0].kernels.lanes)
+    products = worth_of(products * passes[0].y.n[0] * passes[0].channels, pixels)
     work.task, work.begin, work.job = direct_any_task, direct_begin, run
     work.sites = 1   # of several passes, and of tiles in the order of their work, every second one is a thread's
     if run.count == 1 and passes[0].order == NULL:

@@ -226,7 +226,7 @@ cdef class Lanes(Program):
         # passes innermost: what one has read, the next finds in the cache
         work.tasks, work.sites = work.tasks * self.count, work.sites * self.count
         work.task, work.job = lanes_task, passes
-        macs = o.y.n[0] * o.y.n[1] * self.pixels * self.jobs.channels * self.taps
+        macs = o.y.n[0] * round_up(o.y.n[1], self.kernels.lanes) * self.pixels * self.jobs.channels * self.taps
         # bound by memory more than by arithmetic
         work.team(1 if 4 * macs < PARALLEL_FROM_MACS else threads)
         return work

@@ -24,9 +24,10 @@ def _reads_in_place(s: Sums, q: Pass) -> bool:
 
 
 def _threads(s: Sums, q: Pass) -> int:
-    """Those that the arithmetic of a pass is worth."""
-    pixels = max(1, s.images) * prod(q.output_size(s.size))
-    return _native.threads_for(pixels * s.channels * s.outputs * s.groups * prod(q.counts), s.machine.threads, pixels)
+    """Those that the arithmetic of a pass is worth, of idle lanes as of others."""
+    m, pixels = s.machine, max(1, s.images) * prod(q.output_size(s.size))
+    outputs = s.groups * -(-s.outputs // m.lanes) * m.lanes
+    return _native.threads_for(pixels * s.channels * outputs * prod(q.counts), m.threads, pixels)
 
 
 def _blocking(s: Sums, q: Pass, in_place: bool) -> Blocking:

@@ -186,7 +186,8 @@ class LanesProgram(Program):
         self.taps = prod(sum(map(len, {q.places[axis] for q in p.passes})) for axis in (1, 2))  # packed once each
         self.threads = p.machine.threads
         # of an image: bound by memory more than by arithmetic
-        self.work = 4 * prod(self.largest.output_size(p.size)) * p.groups * p.outputs * p.channels * self.taps
+        outputs = -(-p.groups * p.outputs // p.machine.lanes) * p.machine.lanes  # idle lanes take as long as others
+        self.work = 4 * prod(self.largest.output_size(p.size)) * outputs * p.channels * self.taps
         self.first = self.native(p.geometry.batch, False)
 
     def native(self, batch: int, in_place: bool) -> _native.Lanes:
