@@ -533,12 +533,14 @@ cdef struct Ends:              # what follows a sum while it is in the registers
     size columns
     bint fetch                 # the lines that the sums are written to, before they are
     size partial               # columns of the last vector that are written; 0: all
+    const char* coming         # memory that is used after this, and how much of it is to be fetched meanwhile
+    size coming_bytes
 
 cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_row, const char* b, size vectors,
                        size width, const fc_segment* segments, size count, size pixels, char* c, const size* c_row,
                        const Ends* ends, bint first, bint last) noexcept nogil
 cdef void run_product(const fc_kernels* kernels, fc_product* product, size vectors, size count,
-                      size steps) noexcept nogil
+                      size steps, const char* coming=*, size coming_bytes=*) noexcept nogil
 cdef void lay_out(size* at, size rows, size columns, size row_step, size pixel_step) noexcept nogil
 cdef void lay_out_tile(size* at, size images, size image_step, const size* shape, size plane_step, size row_step,
                        size pixel_step) noexcept nogil

@@ -623,7 +623,8 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
                 lay_out(c_row, 1, t.pixels, 0, width)
         bias = p.bias + first * kernels.size if p.bias != NULL else NULL
         ends.fetch = in_output and p.panels > 1 and volume(p.taps) * p.steps >= FETCH_STEPS and writes >= FETCH_BYTES
-        ends.bias = ends.residual = NULL
+        ends.bias = ends.residual = ends.coming = NULL
+        ends.coming_bytes = 0
         ends.residual_row = residual_row
         ends.relu = p.activation if in_output and p.activation <= RELU6 else LINEAR
         if in_output or ends.requantise != NULL:

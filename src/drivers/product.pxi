@@ -37,7 +37,7 @@ cdef void direct_block(const fc_kernels* kernels, const char* a, const size* a_r
     product.columns, product.fetch, product.partial = ends.columns, first and ends.fetch, ends.partial if last else 0
     product.ahead = b + end * line
     product.ahead_step = min(<size>64, line // register_tiles(kernels, vectors, pixels))  # a cache line each at most
-    run_product(kernels, &product, vectors, pixels, end - begin)
+    run_product(kernels, &product, vectors, pixels, end - begin, ends.coming, ends.coming_bytes)
 
 
 cdef inline size tile_vectors(const fc_kernels* kernels, size columns) noexcept nogil:
@@ -54,21 +54,31 @@ cdef inline size register_tiles(const fc_kernels* kernels, size vectors, size ro
 
 
 cdef void run_product(const fc_kernels* kernels, fc_product* product, size vectors, size count,
-                      size steps) noexcept nogil:
-    """`count` rows of so many reduction steps, in register tiles as equal as can be."""
-    cdef size tiles = register_tiles(kernels, vectors, count), rows, longer
+                      size steps, const char* coming=NULL, size coming_bytes=0) noexcept nogil:
+    """`count` rows of so many reduction steps, in register tiles as equal as can be. What is `coming` is fetched by the last
+    of them, if the first can fetch all that is ahead, a line a step."""
+    cdef size tiles = register_tiles(kernels, vectors, count), rows, longer, done = 0, end, own, near = tiles
     rows = (count + tiles - 1) // tiles
     longer = count - tiles * (rows - 1)
-    kernels.micro[vectors][rows](product, longer)
-    if longer < tiles:
-        product.a_row += longer * rows
-        product.c_row += longer * rows
+    if coming_bytes > 0 and steps > 0:
+        near = (tiles * product.ahead_step + 63) // 64
+        if near < tiles:
+            product.ahead_step = 64
+    while done < tiles:
+        if done == near:
+            product.ahead, product.ahead_step = coming, min(<size>64, (coming_bytes - 1) // ((tiles - near) * steps) + 1)
+        end, own = (longer, rows) if done < longer else (tiles, rows - 1)
+        if done < near < end:
+            end = near
+        kernels.micro[vectors][own](product, end - done)
+        product.a_row += (end - done) * own
+        product.c_row += (end - done) * own
         if product.residual != NULL:
-            product.residual_row += longer * rows
+            product.residual_row += (end - done) * own
         if product.requantise != NULL:
-            product.out_row += longer * rows
-        product.ahead += longer * steps * product.ahead_step
-        kernels.micro[vectors][rows - 1](product, tiles - longer)
+            product.out_row += (end - done) * own
+        product.ahead += (end - done) * steps * product.ahead_step
+        done = end
 
 
 cdef inline bint in_elements(const View* view, const char* at, size element) noexcept nogil:

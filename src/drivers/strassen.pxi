@@ -263,7 +263,7 @@ cdef void strassen_products(const StrassenJob* job, const char* v, const TileRow
     cdef size plane_v = job.block * job.ldv * kernels.size
     cdef const char* a
     cdef const size* a_row
-    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0)  # the sums come between
+    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0, NULL, 0)  # the sums come between
     cdef fc_segment segment
     for e in range(job.products):
         a, a_row = v + e * plane_v, rows.v

@@ -276,7 +276,8 @@ cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) n
     cdef size* m_row = v_row + 4 * job.block
     cdef size counts[4]
     cdef size slots = round_up(count, FC_WINOGRAD_TILES) if job.few else job.block
-    cdef size t, run, panel, width, z
+    cdef size t, run, panel, width, z, line_bytes = 0
+    cdef const char* lines = winograd_whole_rows(job, first, count, &line_bytes)
     if job.few and slots > count:
         memset(v + planes_at(&job.planes, slots - FC_WINOGRAD_TILES, 0) * kernels.size, 0, job.planes.four * kernels.size)
     for z in range(winograd_planes(job, levels)):   # upwards: the last vector of a plane may reach into the next
@@ -288,7 +289,7 @@ cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) n
             winograd_few_products(job, panel, width, slots, v, m, taps, watch)
         else:
             winograd_places(job, first, count, levels, width, v_row, m_row, counts)
-            winograd_products(job, panel, width, counts, v, v_row, m, m_row, u, taps, watch)
+            winograd_products(job, panel, width, counts, v, v_row, m, m_row, u, taps, lines, line_bytes, watch)
         if fc_interrupted(watch):
             return
         for z in range(levels):
@@ -342,10 +343,23 @@ cdef void winograd_places(const WinogradJob* job, size first, size count, size l
                 counts[needs] += 1
 
 
+cdef const char* winograd_whole_rows(const WinogradJob* job, size first, size count, size* bytes) noexcept nogil:
+    """The outputs of the whole rows of tiles of a block, where those of a single image lie one after the other."""
+    cdef size row = (first + job.tile_columns - 1) // job.tile_columns, end = (first + count) // job.tile_columns
+    bytes[0] = 0
+    if (job.panels > 1 or job.y.n[0] * job.depth > 1 or row >= end or job.y.s[1] != job.kernels.size
+            or job.y.s[3] != job.outputs * job.kernels.size or job.y.s[2] != job.y.n[3] * job.y.s[3]):
+        return NULL
+    row, end = row * job.tile >> job.pool, min(end * job.tile >> job.pool, job.y.n[2])
+    bytes[0] = (end - row) * job.y.s[2]
+    return job.y.p + row * job.y.s[2]
+
+
 cdef void winograd_products(const WinogradJob* job, size panel, size width, const size* counts, const char* v,
                             const size* v_row, char* m, const size* m_row, char* scratch_u, char* taps,
-                            fc_watch* watch) noexcept nogil:
-    """M[e] = V[e] U[e] of one panel: an ordinary matrix product for every element."""
+                            const char* lines, size line_bytes, fc_watch* watch) noexcept nogil:
+    """M[e] = V[e] U[e] of one panel: an ordinary matrix product for every element, each of which fetches its share of the
+    lines of outputs."""
     cdef const fc_kernels* kernels = job.kernels
     cdef size plane_v = job.planes.element * kernels.size, plane_m = job.block * width * kernels.size
     cdef size vectors = width // kernels.lanes, c = 0, n, e, k0, plane_u, i, j, needs
@@ -353,7 +367,7 @@ cdef void winograd_products(const WinogradJob* job, size panel, size width, cons
     cdef int last = job.transforms.last
     cdef const char* u
     cdef const char* plane
-    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0)  # the transform back comes between
+    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0, NULL, 0)  # the transform back comes between
     cdef fc_segment segment
     while c < job.channels:
         if fc_interrupted(watch):
@@ -368,6 +382,9 @@ cdef void winograd_products(const WinogradJob* job, size panel, size width, cons
             winograd_slice(job, panel, width, c, n, taps, scratch_u, plane_u)
         for e in range(job.elements):
             i, j = e // side, e % side
+            if c == 0 and lines != NULL:
+                ends.coming_bytes = line_bytes // job.elements
+                ends.coming = lines + e * ends.coming_bytes
             needs = (last >> i & 1) + 2 * (last >> j & 1)
             if counts[needs] == 0:
                 continue

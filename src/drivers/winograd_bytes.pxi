@@ -123,7 +123,7 @@ cdef void byte_tiles_task(void* job_, char* scratch, size task, fc_watch* watch)
     cdef size* m_row = v_row + job.block
     cdef const char* own
     cdef fc_product last
-    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0)
+    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0, NULL, 0)
     cdef fc_segment segment
     segment.a, segment.b, segment.k = 0, 0, job.steps
     byte_tiles_in(job, first, count, scratch, <char*>v_row + round_up(2 * job.block * sizeof(size), 64))

@@ -126,7 +126,7 @@ cdef void rows_task(void* job_, char* scratch, size task, fc_watch* watch) noexc
     cdef size* v_row = <size*>(output + job.output_bytes)
     cdef size* m_row = v_row + job.block * job.tiles
     cdef const char* u
-    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0)  # the transform back comes between
+    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0, NULL, 0)  # the transform back comes between
     cdef fc_segment segment
     rows_region(job, image, first, rows, region)
     job.transforms.input(region, job.length, job.tiles, job.length, v, job.tiles * job.length, job.length)
@@ -142,6 +142,9 @@ cdef void rows_task(void* job_, char* scratch, size task, fc_watch* watch) noexc
                 m_row[r * job.tiles + t] = (r * job.tiles + t) * width
         plane = job.block * job.tiles * width
         for e in range(FC_ROWS_ELEMENTS):
+            if job.panels == 1 and job.in_output:   # the outputs' lines, a share with each product
+                ends.coming_bytes = rows * job.y.s[2] // FC_ROWS_ELEMENTS
+                ends.coming = job.y.p + image * job.y.s[0] + first * job.y.s[2] + e * ends.coming_bytes
             u = job.transformed + e * job.u_bytes + panel * job.width * job.taps * job.channels * kernels.size
             direct_block(kernels, v + e * job.tiles * job.length * kernels.size, v_row, u, width // kernels.lanes, width,
                          &segment, 1, rows * job.tiles, m + e * plane * kernels.size, m_row, &ends, True, False)

@@ -284,8 +284,8 @@ MUTATIONS = [
     Mutation(
         "register tiles: the shorter ones go where the longer ones went",
         _PRODUCT,
-        "        product.c_row += longer * rows\n",
-        "        product.c_row += longer * (rows - 1)\n",
+        "        product.c_row += (end - done) * own\n",
+        "        product.c_row += (end - done) * (rows - 1)\n",
     ),
     Mutation("strassen: a sign of the sums", _STRASSEN_H, "o[6] = b[2] + b[3];", "o[6] = b[2] - b[3];"),
     Mutation(
