@@ -442,6 +442,7 @@ cdef class Work(Arrays):
     cdef char** flags            # where the job expects `flag_count` flags; NULL: it raises none
     cdef size flag_count
     cdef void* owned             # pieces of memory, one after the other
+    cdef void* late              # memory that the job takes when it first needs it, or NULL
     cdef char*** places          # pointers of the job into arrays, which may be made to point into others that lie alike
     cdef char** few_places[FEW_PLACES]
     cdef int place_count, place_room
