@@ -14,18 +14,18 @@
 # so the input of a small image is copied together, a panel of channels after the other.
 # Arrays that begin within a cache line, as NumPy's do, are walked in vectors that begin on one: the first of a pixel also has
 # the last channels of the pixel before it, and the weights are turned for that. Where those two meet other taps, at the
-# ends of a row, at a stride or in phases, the first and the last channels are a vector each, one more, across lines. So it
-# is done where such vectors are few enough.
+# ends of a row or in phases, the first and the last channels are a vector each, one more, across lines. So it is done
+# where such vectors are few enough. At a stride of 2 a shared vector puts its inputs together of two (`shared`).
 
 cdef enum:
     PANELWISE_BELOW = 400          # pixels of an image: one panel of channels after the other
     PACKED_PITCH = 2048            # bytes: the pixels of a channel fall into two of the 64 sets, or one
     PACKED_BYTES = 32 << 10        # copied together at a time: it stays in the first level
     LINE_BYTES = 64                # of the caches
-    # One vector more of how many costs as much as arrays across lines do, 1.8 / n of the time: at a stride those took 30 to 80 %
-    # longer, under 25 taps 8 %, under fewer, whose sums are soon written, or more, which the first level does not hold, 14 %
-    # and more (Zen 4).
-    TURNED_STRIDE = 6
+    # One vector more of how many costs as much, 1.8 / n of the time, as arrays across lines do: those took 30 to 80 % longer at
+    # a stride, 8 % under 25 taps, 14 and more under fewer, whose sums are soon written, or under more, whose inputs the first
+    # level does not hold (Zen 4).
+    TURNED_STRIDE = 5
     TURNED_25 = 22
     TURNED_ELSE = 14
     LINE_TAPS = 3                  # of a line up to which each is read for itself: so memory is walked once, from end to end
@@ -300,7 +300,7 @@ cdef size patch_ahead(const PatchJob* job) noexcept nogil:
 
 
 cdef void patch_begin(void* job_, char* scratch, size scratch_bytes, int threads) noexcept nogil:
-    """Before the tasks of a run: the arrays may be others than those of the one before. """
+    """Before the tasks of a run, whose arrays may be others than those of the one before."""
     cdef PatchJob* job = <PatchJob*>job_
     cdef size bytes = (volume(job.own.places) + 1) * job.own.total * job.kernels.size
     job.ahead = patch_ahead(job)
@@ -410,8 +410,8 @@ cdef void patch_row(const PatchJob* job, const PatchPass* p, const PatchOut* out
         at.col_hi = at.col_lo + p.input[2]
         joined, next = joins, min(x + p.patch.columns, p.outputs[2] - p.patch.columns)
         joins = next > x and pixels_join(own, p, 0, next, p.patch.columns)
-        patch_channels(job, first, p.patch.run[rows], a - at.col_lo * x_.x_, c + x * out.y_x, v0, v1, &at, joined,
-                       not (joined and joins))
+        patch_channels(job, first, p.patch.run[rows], shared_run(own, p, rows, p.patch.columns), a - at.col_lo * x_.x_,
+                       c + x * out.y_x, v0, v1, &at, joined, not (joined and joins))
         x += p.patch.columns
     for x in range(rows):
         patch_end(job, out, c + x * out.y_y, p.outputs[2], count)
@@ -420,9 +420,18 @@ cdef void patch_row(const PatchJob* job, const PatchPass* p, const PatchOut* out
 cdef inline bint pixels_join(const Patches* own, const PatchPass* p, size x0, size x, size columns) noexcept nogil:
     """Whether outputs from `x` > x0 on, and those one pixel before them, meet all taps of a row: a vector may then begin
     with channels of one and end with those of another."""
-    cdef size begin = x + p.low[2]
-    return (own.stride[2] == 1 and p.apart[2] == 1 and p.every[2] == 1 and x > x0 and begin > 0
-            and begin + columns - 1 + (p.taps[2] - 1) * p.step[2] < p.input[2])
+    cdef size begin = x * own.stride[2] + p.low[2]
+    if own.stride[2] > 1 and shared_run(own, p, 1, columns) == NULL:
+        return False
+    return (p.apart[2] == 1 and p.every[2] == 1 and x > x0 and begin >= own.stride[2]
+            and begin + (columns - 1) * own.stride[2] + (p.taps[2] - 1) * p.step[2] < p.input[2])
+
+
+cdef inline fc_patch_run shared_run(const Patches* own, const PatchPass* p, size rows, size columns) noexcept nogil:
+    """What computes vectors that two pixels share where that is another kernel; else NULL."""
+    if own.stride[2] != 2 or p.loose and p.patch == NULL:
+        return NULL
+    return p.patch.shared[rows] if p.patch != NULL else own.kernels.strip_shared[columns]
 
 
 cdef inline size taps_inside(const Patches* own, const PatchPass* p, int axis, size output, size* first) noexcept nogil:
@@ -445,8 +454,8 @@ cdef inline void patch_end(const PatchJob* job, const PatchOut* out, char* c, si
                                       NULL, 0, 0)
 
 
-cdef inline void patch_channels(const PatchJob* job, size tap, fc_patch_run run, const char* a, char* c, size v0, size v1,
-                                fc_patch_at* at, bint joined, bint closed) noexcept nogil:
+cdef inline void patch_channels(const PatchJob* job, size tap, fc_patch_run run, fc_patch_run shared, const char* a,
+                                char* c, size v0, size v1, fc_patch_at* at, bint joined, bint closed) noexcept nogil:
     """One patch of all these channels, panel by panel of the weights, from a packed tap on; `a` and `c` begin with the
     first of them. Where the vectors of the pixels are turned: whether the first has channels of the pixel before
     (`joined`), and whether the last channels are left to the next patch, or are done here (`closed`)."""
@@ -460,11 +469,11 @@ cdef inline void patch_channels(const PatchJob* job, size tap, fc_patch_run run,
             taps_apart(job, at)
             run(a, job.tail + tap * line, c, patch_bias(job, job.bias, job.own.total - lanes), 1, at)
         return
-    patch_turned(job, tap, run, a - v0 * line, c - v0 * line, v0, v1, at, joined, closed)
+    patch_turned(job, tap, run, shared, a - v0 * line, c - v0 * line, v0, v1, at, joined, closed)
 
 
-cdef void patch_turned(const PatchJob* job, size tap, fc_patch_run run, const char* a, char* c, size v0, size v1,
-                       fc_patch_at* at, bint joined, bint closed) noexcept nogil:
+cdef void patch_turned(const PatchJob* job, size tap, fc_patch_run run, fc_patch_run shared, const char* a, char* c,
+                       size v0, size v1, fc_patch_at* at, bint joined, bint closed) noexcept nogil:
     """`a` and `c` begin with channel 0."""
     cdef size bytes = job.kernels.size, line = job.kernels.lanes * bytes, back = line - job.ahead * bytes, v = v0
     cdef size last = (job.vectors - 1) * line
@@ -474,6 +483,10 @@ cdef void patch_turned(const PatchJob* job, size tap, fc_patch_run run, const ch
         bias = turned + volume(job.own.places) * job.own.total * bytes
     if v0 == 0 and not joined:
         patch_panels(job, job.packed, job.bias, tap, run, a, c, 0, 1, at)
+        v = 1
+    elif v0 == 0 and shared != NULL:
+        at.before = job.kernels.lanes - job.ahead
+        patch_panels(job, turned, bias, tap, shared, a - back, c - back, 0, 1, at)
         v = 1
     patch_panels(job, turned, bias, tap, run, a + v * line - back, c + v * line - back, v, v1, at)
     if v1 == job.vectors and closed:

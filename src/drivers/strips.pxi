@@ -85,7 +85,8 @@ cdef void strip_line(const PatchJob* job, const PatchPass* p, const PatchOut* ou
         further = strip_width(p, run, x0, &next, x1)
         joins = next < x1 and pixels_join(own, p, x0, next, further)
         strip(job, p, run[width], a, c + x * out.y_x, from_.x_, <unsigned int*>scratch,
-              p.tap + (first_z * own.places[1] + first_y) * own.places[2], x, width, v0, v1, &at, joined, not (joined and joins))
+              p.tap + (first_z * own.places[1] + first_y) * own.places[2], x, width, v0, v1, &at, joined,
+              not (joined and joins))
         x, width = next, further
     patch_end(job, out, c + x0 * out.y_x, x1 - x0, count)
 
@@ -127,7 +128,8 @@ cdef inline void strip(const PatchJob* job, const PatchPass* p, fc_patch_run run
             t += at.block
             i += 1
     at.taps, at.inside = max(0, last - first), inside
-    patch_channels(job, tap + first, run, a + (begin + first * step) * a_x, c, v0, v1, at, joined, closed)
+    patch_channels(job, tap + first, run, shared_run(own, p, 1, width), a + (begin + first * step) * a_x, c, v0, v1, at,
+                   joined, closed)
 
 
 cdef inline unsigned int bits(size low, size high) noexcept nogil:

@@ -230,10 +230,11 @@ def _within_a_line(a: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 LINES = (
-    # channels, width, kernel, stride, dilation: rows of patches, of strips, with and without vectors that two pixels share
-    (64, 61, (3, 3), 1, 1), (592, 13, (3, 3), 1, 1), (140, 12, (3, 3), 1, 1), (64, 121, (3, 3), 2, 1), (80, 30, (3, 3), 2, 1),
-    (64, 90, (5, 5), 1, 1), (160, 50, (5, 5), 2, 1), (96, 57, (7, 7), 1, 1), (64, 70, (7, 7), 2, 1), (400, 20, (3, 3), 1, 2),
-    (64, 280, (1, 9), 1, 1), (128, 33, (2, 2), 1, 3), (256, 20, (4, 4), 3, 1),
+    # channels, width, kernel, stride, dilation: patches, strips, lines, with and without vectors that two pixels share
+    (64, 61, (3, 3), 1, 1), (592, 13, (3, 3), 1, 1), (140, 12, (3, 3), 1, 1), (64, 121, (3, 3), 2, 1),
+    (80, 30, (3, 3), 2, 1), (64, 90, (5, 5), 1, 1), (160, 50, (5, 5), 2, 1), (96, 57, (7, 7), 1, 1),
+    (64, 70, (7, 7), 2, 1), (400, 20, (3, 3), 1, 2), (64, 280, (1, 9), 1, 1), (128, 33, (2, 2), 1, 3),
+    (256, 20, (4, 4), 3, 1),
 )  # fmt: skip
 
 
