@@ -257,3 +257,17 @@ def test_arrays_within_a_cache_line_have_the_same_bits(dtype, channels, width, k
             plan.run(_within_a_line(x, before)[0], out=y)
             assert y.tobytes() == expected.tobytes(), (before, behind, threads)
             assert not around[:128].any() and not around[-64:].any()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_channels_beside_a_slice_stay_as_they_are(stride):
+    """Where pixels do not follow each other no vector has channels of two."""
+    rng = np.random.default_rng(stride)
+    w = rng.integers(-4, 5, (3, 3, 1, 64)).astype(np.float32)
+    x = rng.integers(-4, 5, (1, 5, 121, 80)).astype(np.float32)[..., 4:68]
+    options: dict[str, Any] = {"stride": stride, "padding": 1, "groups": 64, "data_format": "NHWC"}
+    expected = reference.conv2d(x, w, **options)
+    whole = np.full((*expected.shape[:3], 80), 9, np.float32)
+    plan_conv2d(x.shape, w, **options).run(x, out=whole[..., 4:68])
+    np.testing.assert_array_equal(whole[..., 4:68], expected)
+    assert np.all(whole[..., :4] == 9) and np.all(whole[..., 68:] == 9)
