@@ -169,11 +169,13 @@ cdef extern from "fastconv.h" nogil:
         Py_ssize_t row_lo, row_hi, col_lo, col_hi
         Py_ssize_t rows, taps, block, a_p
         const unsigned int* inside
+        Py_ssize_t before
     ctypedef void (*fc_patch_run)(const void*, const void*, void*, const void*, Py_ssize_t,
                                   const fc_patch_at*) noexcept nogil
     ctypedef struct fc_patch:
         int rows, columns
         fc_patch_run run[5]
+        fc_patch_run shared[5]
     ctypedef struct fc_kernels:
         int input, weight, sum
         int input_size, weight_size, size
@@ -198,6 +200,7 @@ cdef extern from "fastconv.h" nogil:
         fc_patch patch[FC_MAX_WINDOW + 1][FC_MAX_WINDOW + 1][3][2]
         int strip_taps
         fc_patch_run strip[3][FC_WINDOW + 1]
+        fc_patch_run strip_shared[FC_WINDOW + 1]
         void (*strip_copy)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         fc_flat flat
         fc_flat flat_window[FC_FLAT_TAPS + 1]
@@ -442,6 +445,7 @@ cdef class Work(Arrays):
     cdef char** flags            # where the job expects `flag_count` flags; NULL: it raises none
     cdef size flag_count
     cdef void* owned             # pieces of memory, one after the other
+    cdef void* late              # memory that the job takes when it first needs it, or NULL
     cdef char*** places          # pointers of the job into arrays, which may be made to point into others that lie alike
     cdef char** few_places[FEW_PLACES]
     cdef int place_count, place_room

@@ -239,12 +239,14 @@ typedef struct {
        which columns of the input exist. Of outputs apart: `a_p` between them, and of each tap for which its column does. */
     ptrdiff_t rows, taps, block, a_p;
     const uint32_t *inside;
+    ptrdiff_t before;  /* of a vector that two pixels share: its lanes of the first, for whose inputs it looks so far ahead */
 } fc_patch_at;
 typedef void (*fc_patch_run)(const void *a, const void *b, void *c, const void *bias, ptrdiff_t vectors,
                              const fc_patch_at *at);
 typedef struct {
     int rows, columns;    /* of the largest patch */
     fc_patch_run run[5];  /* [rows] */
+    fc_patch_run shared[5];  /* the same at stride 2 of vectors that begin with channels of the pixel before; or NULL */
 } fc_patch;
 
 /* A lane an output channel. */
@@ -285,6 +287,7 @@ typedef struct {
     fc_patch patch[FC_MAX_WINDOW + 1][FC_MAX_WINDOW + 1][3][2];  /* [taps y][taps x][stride], of two widths at most */
     int strip_taps;                        /* the most that a block has; 0 where there are no strips */
     fc_patch_run strip[3][FC_WINDOW + 1];  /* [stride, or 0: apart][outputs] */
+    fc_patch_run strip_shared[FC_WINDOW + 1]; /* as `shared` */
     void (*strip_copy)(void *dst, const void *src, ptrdiff_t pixel, ptrdiff_t pixels, ptrdiff_t vectors);
     /* A lane a pixel (kernels/flat.h), of any taps and of rows of so many side by side; NULL where there are none. */
     fc_flat flat, flat_window[FC_FLAT_TAPS + 1];

@@ -12,16 +12,22 @@
 # Planes of a volume are done together, row by row, while the second-level cache holds the rows that they meet.
 # Where pixels lie a multiple of PACKED_PITCH bytes apart, those of a channel share few lines of the first-level cache:
 # so the input of a small image is copied together, a panel of channels after the other.
-# Arrays that both begin within a cache line are walked in vectors that begin on one, where a vector more costs less than
-# stores across lines: of few taps and many channels.
+# Arrays that begin within a cache line, as NumPy's do, are walked in vectors that begin on one: the first of a pixel also has
+# the last channels of the pixel before it, and the weights are turned for that. Where those two meet other taps, at the
+# ends of a row or in phases, the first and the last channels are a vector each, one more, across lines. So it is done
+# where such vectors are few enough. At a stride of 2 a shared vector puts its inputs together of two (`shared`).
 
 cdef enum:
     PANELWISE_BELOW = 400          # pixels of an image: one panel of channels after the other
     PACKED_PITCH = 2048            # bytes: the pixels of a channel fall into two of the 64 sets, or one
     PACKED_BYTES = 32 << 10        # copied together at a time: it stays in the first level
-    SHIFTED_FROM = 8               # vectors of channels, and
-    SHIFTED_TAPS = 9               # at most: 3 x 3 took 13 % longer for its place in place of 27, 5 x 5 15 of 6 (Zen 4)
-    SHIFTED_BYTES = 32 << 10       # of weights, which are copied for that in every run
+    LINE_BYTES = 64                # of the caches
+    # One vector more of how many costs as much, 1.8 / n of the time, as arrays across lines do: those took 30 to 80 % longer at
+    # a stride, 8 % under 25 taps, 14 and more under fewer, whose sums are soon written, or under more, whose inputs the first
+    # level does not hold (Zen 4).
+    TURNED_STRIDE = 5
+    TURNED_25 = 22
+    TURNED_ELSE = 14
     LINE_TAPS = 3                  # of a line up to which each is read for itself: so memory is walked once, from end to end
     PATCHES_PARALLEL_FROM = 1 << 19  # multiply-adds and bytes of both arrays: 4 microseconds; a team costs 1 to 3
 
@@ -45,8 +51,10 @@ cdef struct PatchJob:
     const char* packed
     const char* bias
     const char* tail               # weights of the last vector of channels where others end before it, else NULL
-    const char* beside             # weights of all channels side by side, tap by tap, and
-    size ahead                     # the channels before the first vector that begins on a cache line; NULL and 0
+    size ahead                     # channels before the first vector that begins on a cache line; 0: that is the first
+    size turned_for                # and those that the weights and the bias are turned for; 0: none are
+    void** turned                  # where they lie; NULL: not to be turned
+    bint loads_cost                # turned, too, where the result begins elsewhere within a line
     size blocks                    # tasks of an image
     size cuts                      # pieces of a row, which are lines
     size together                  # vectors of channels done together
@@ -192,7 +200,9 @@ cdef bint patches_bind(const Patches* own, Program program, const Operands* o, c
     work.task, work.job, work.tasks, work.even = patch_task, job, job.images * job.blocks, True
     work.team(threads)
     job.tail = patch_tail(job, work)
-    patch_shift(job, work)
+    job.ahead = job.turned_for = 0
+    job.turned = &work.late if may_turn(job) else NULL
+    work.begin = patch_begin
     return True
 
 
@@ -249,43 +259,85 @@ cdef char* patch_tail(const PatchJob* job, Work work) except? NULL:
         return NULL
     tail = <char*>work.own(taps * kernels.lanes * kernels.size)
     for lane in range(kernels.lanes):
-        b = patch_weights(job, first + lane, &ldb)
+        b = panel_weights(job, job.packed, first + lane, &ldb)
         for tap in range(taps):
             memcpy(tail + (tap * kernels.lanes + lane) * kernels.size, b + tap * ldb * kernels.size, kernels.size)
     return tail
 
 
-cdef int patch_shift(PatchJob* job, Work work) except -1:
-    """Whether vectors begin on cache lines where the channels do not, and the weights for that."""
-    cdef const fc_kernels* kernels = job.kernels
-    cdef size line = kernels.lanes * kernels.size, lead = round_up(job.own.total, kernels.lanes), taps, panel, tap, ldb, i
-    cdef size within = <size>job.x.x % line, apart = job.x.z | job.x.y | job.x.x_ | job.x_n | job.y_n
-    cdef const char* from_
-    cdef char* to
-    job.beside, job.ahead, taps = NULL, 0, volume(job.own.places)
-    for i in range(job.own.count):
-        apart |= job.out[i].y_z | job.out[i].y_y | job.out[i].y_x | (<size>job.out[i].y - within)
-    if (line != 64 or within == 0 or apart % line != 0 or job.packs or job.vectors < SHIFTED_FROM
-            or taps > SHIFTED_TAPS or job.own.stride[2] > 1 or taps * lead * kernels.size > SHIFTED_BYTES
+cdef bint may_turn(PatchJob* job) noexcept nogil:
+    """Whether vectors may begin between those of the panels, and pay where arrays begin within a cache line."""
+    cdef const Patches* own = job.own
+    cdef const PatchPass* p
+    cdef size pixel = own.total * job.kernels.size, vectors = 0, more = 0, taps = 0, i, x, width, apart, all_, share
+    if (job.kernels.lanes * job.kernels.size != LINE_BYTES or own.total % job.kernels.lanes != 0 or job.packs
+            or job.x.x_ != pixel or (job.x.z | job.x.y | job.x_n | job.y_n) % LINE_BYTES != 0
             or (job.activation > RELU6 and job.together < job.vectors)):   # which follows a block of channels
+        return False
+    for i in range(own.count):
+        p = &own.passes[i]
+        if job.out[i].y_x != p.apart[2] * pixel or (job.out[i].y_z | job.out[i].y_y) % LINE_BYTES != 0:
+            return False
+        width = p.patch.columns if p.patch != NULL else p.widths[min(p.outputs[2], STRIP_WIDTHS - 1)]
+        x, apart, all_ = 0, 0, 0
+        while x < p.outputs[2]:
+            x = max(0, min(x, p.outputs[2] - width))
+            apart, all_, x = apart + (not pixels_join(own, p, 0, x, width)), all_ + 1, x + width
+        more += (apart + (apart < all_)) * volume(p.taps)
+        vectors += all_ * job.vectors * volume(p.taps)
+        taps = max(taps, volume(p.taps))
+    share = TURNED_STRIDE if own.stride[2] > 1 else TURNED_25 if 9 < taps <= 25 else TURNED_ELSE
+    job.loads_cost = own.stride[2] > 1 or taps > 25
+    return more * share <= vectors
+
+
+cdef size patch_ahead(const PatchJob* job) noexcept nogil:
+    """The channels before the first vector of these arrays that begins on a cache line, where it pays to begin there."""
+    cdef size within = <size>job.x.x % LINE_BYTES
+    if job.turned == NULL or (not job.loads_cost and <size>job.out.y % LINE_BYTES != within):
         return 0
-    to = <char*>work.own(taps * lead * kernels.size + line)
-    to += (line - <size>to % line) % line
-    job.beside, job.ahead = to, (line - within) // kernels.size
-    panel = 0
-    while panel < job.own.total:
-        from_ = patch_weights(job, panel, &ldb)
+    return (LINE_BYTES - within) // job.kernels.size % job.kernels.lanes
+
+
+cdef void patch_begin(void* job_, char* scratch, size scratch_bytes, int threads) noexcept nogil:
+    """Before the tasks of a run, whose arrays may be others than those of the one before."""
+    cdef PatchJob* job = <PatchJob*>job_
+    cdef size bytes = (volume(job.own.places) + 1) * job.own.total * job.kernels.size
+    job.ahead = patch_ahead(job)
+    if job.ahead > 0 and job.turned[0] == NULL:
+        job.turned[0] = fc_allocate(bytes)
+        if job.turned[0] == NULL:
+            job.ahead = 0
+    if job.ahead > 0 and job.ahead != job.turned_for:
+        job.turned_for = job.ahead
+        turn(job, <char*>job.turned[0])
+
+
+cdef void turn(const PatchJob* job, char* to) noexcept nogil:
+    """Weights and bias of vectors of which the first one begins with the last channels, as many as are not ahead."""
+    cdef size bytes = job.kernels.size, taps = volume(job.own.places), lanes = job.kernels.lanes, total = job.own.total
+    cdef size ahead = job.ahead * bytes, back = lanes * bytes - ahead, v, tap, ldb, from_ldb, before_ldb
+    cdef const char* b
+    cdef const char* before = panel_weights(job, job.packed, total - lanes, &before_ldb)
+    cdef char* panel
+    for v in range(job.vectors):
+        b = panel_weights(job, job.packed, v * lanes, &ldb)
+        panel = to + (b - job.packed)
         for tap in range(taps):
-            memcpy(to + (tap * lead + panel) * kernels.size, from_ + tap * ldb * kernels.size, ldb * kernels.size)
-        panel += kernels.vectors * kernels.lanes
-    return 0
+            memcpy(panel + tap * ldb * bytes, before + tap * before_ldb * bytes + ahead, back)
+            memcpy(panel + tap * ldb * bytes + back, b + tap * ldb * bytes, ahead)
+        before, before_ldb = b, ldb
+    if job.bias != NULL:
+        to += taps * total * bytes
+        memcpy(to, job.bias + total * bytes - back, back)
+        memcpy(to + back, job.bias, total * bytes - back)
 
 
-cdef inline const char* patch_weights(const PatchJob* job, size first, size* ldb) noexcept nogil:
+cdef inline const char* panel_weights(const PatchJob* job, const char* packed, size first, size* ldb) noexcept nogil:
     """The packed weights of the channels from `first` on, and the elements between their taps."""
     cdef size full = job.kernels.vectors * job.kernels.lanes, panel = first - first % full
     ldb[0] = min(full, round_up(job.own.total - panel, job.kernels.lanes))
-    return job.packed + (panel * volume(job.own.places) + first - panel) * job.kernels.size
+    return packed + (panel * volume(job.own.places) + first - panel) * job.kernels.size
 
 
 cdef void patch_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
@@ -339,10 +391,11 @@ cdef void patch_row(const PatchJob* job, const PatchPass* p, const PatchOut* out
                     size v1, size count, size z, size y, size rows) noexcept nogil:
     """A row of patches, so many rows of outputs from `y` on in plane `z`."""
     cdef const Patches* own = job.own
-    cdef size bytes = job.kernels.size, stride = own.stride[2], first, x = 0
+    cdef size bytes = job.kernels.size, stride = own.stride[2], first, x = 0, next
     cdef const char* a
     cdef char* c = y_ + y * out.y_y
     cdef fc_patch_at at
+    cdef bint joined, joins = False
     at.planes = taps_inside(own, p, 0, z, &first)
     at.a_z, at.a_y, at.a_x = p.step[0] * x_.z // bytes, x_.y // bytes, x_.x_ // bytes
     at.c_y, at.c_x = out.y_y // bytes, out.y_x // bytes
@@ -355,10 +408,30 @@ cdef void patch_row(const PatchJob* job, const PatchPass* p, const PatchOut* out
         x = min(x, p.outputs[2] - p.patch.columns)  # the last one computes some columns again
         at.col_lo = -(x * stride + p.low[2])
         at.col_hi = at.col_lo + p.input[2]
-        patch_channels(job, first, p.patch.run[rows], a - at.col_lo * x_.x_, c + x * out.y_x, v0, v1, &at)
+        joined, next = joins, min(x + p.patch.columns, p.outputs[2] - p.patch.columns)
+        joins = next > x and pixels_join(own, p, 0, next, p.patch.columns)
+        patch_channels(job, first, p.patch.run[rows], shared_run(own, p, rows, p.patch.columns), a - at.col_lo * x_.x_,
+                       c + x * out.y_x, v0, v1, &at, joined, not (joined and joins))
         x += p.patch.columns
     for x in range(rows):
         patch_end(job, out, c + x * out.y_y, p.outputs[2], count)
+
+
+cdef inline bint pixels_join(const Patches* own, const PatchPass* p, size x0, size x, size columns) noexcept nogil:
+    """Whether outputs from `x` > x0 on, and those one pixel before them, meet all taps of a row: a vector may then begin
+    with channels of one and end with those of another."""
+    cdef size begin = x * own.stride[2] + p.low[2]
+    if own.stride[2] > 1 and shared_run(own, p, 1, columns) == NULL:
+        return False
+    return (p.apart[2] == 1 and p.every[2] == 1 and x > x0 and begin >= own.stride[2]
+            and begin + (columns - 1) * own.stride[2] + (p.taps[2] - 1) * p.step[2] < p.input[2])
+
+
+cdef inline fc_patch_run shared_run(const Patches* own, const PatchPass* p, size rows, size columns) noexcept nogil:
+    """What computes vectors that two pixels share where that is another kernel; else NULL."""
+    if own.stride[2] != 2 or p.loose and p.patch == NULL:
+        return NULL
+    return p.patch.shared[rows] if p.patch != NULL else own.kernels.strip_shared[columns]
 
 
 cdef inline size taps_inside(const Patches* own, const PatchPass* p, int axis, size output, size* first) noexcept nogil:
@@ -381,50 +454,58 @@ cdef inline void patch_end(const PatchJob* job, const PatchOut* out, char* c, si
                                       NULL, 0, 0)
 
 
-cdef inline void patch_channels(const PatchJob* job, size tap, fc_patch_run run, const char* a, char* c, size v0, size v1,
-                                fc_patch_at* at) noexcept nogil:
+cdef inline void patch_channels(const PatchJob* job, size tap, fc_patch_run run, fc_patch_run shared, const char* a,
+                                char* c, size v0, size v1, fc_patch_at* at, bint joined, bint closed) noexcept nogil:
     """One patch of all these channels, panel by panel of the weights, from a packed tap on; `a` and `c` begin with the
-    first of them."""
-    cdef size lanes = job.kernels.lanes, bytes = job.kernels.size, panel = job.kernels.vectors, v = v0, n, back
-    cdef const char* b
-    if job.ahead > 0:
-        patch_shifted(job, tap, run, a - v0 * lanes * bytes, c - v0 * lanes * bytes, v0, v1, at)
+    first of them. Where the vectors of the pixels are turned: whether the first has channels of the pixel before
+    (`joined`), and whether the last channels are left to the next patch, or are done here (`closed`)."""
+    cdef size lanes = job.kernels.lanes, line = lanes * job.kernels.size
+    if job.ahead == 0:
+        patch_panels(job, job.packed, job.bias, tap, run, a, c, v0, v1, at)
+        if job.tail != NULL and v1 == job.vectors:
+            a += (v1 - v0) * line - (lanes - job.own.total % lanes) * job.kernels.size  # which ends with the last channel
+            c += (v1 - v0) * line - (lanes - job.own.total % lanes) * job.kernels.size
+            at.b_x = lanes
+            taps_apart(job, at)
+            run(a, job.tail + tap * line, c, patch_bias(job, job.bias, job.own.total - lanes), 1, at)
         return
+    patch_turned(job, tap, run, shared, a - v0 * line, c - v0 * line, v0, v1, at, joined, closed)
+
+
+cdef void patch_turned(const PatchJob* job, size tap, fc_patch_run run, fc_patch_run shared, const char* a, char* c,
+                       size v0, size v1, fc_patch_at* at, bint joined, bint closed) noexcept nogil:
+    """`a` and `c` begin with channel 0."""
+    cdef size bytes = job.kernels.size, line = job.kernels.lanes * bytes, back = line - job.ahead * bytes, v = v0
+    cdef size last = (job.vectors - 1) * line
+    cdef const char* turned = <const char*>job.turned[0]
+    cdef const char* bias = NULL
+    if job.bias != NULL:
+        bias = turned + volume(job.own.places) * job.own.total * bytes
+    if v0 == 0 and not joined:
+        patch_panels(job, job.packed, job.bias, tap, run, a, c, 0, 1, at)
+        v = 1
+    elif v0 == 0 and shared != NULL:
+        at.before = job.kernels.lanes - job.ahead
+        patch_panels(job, turned, bias, tap, shared, a - back, c - back, 0, 1, at)
+        v = 1
+    patch_panels(job, turned, bias, tap, run, a + v * line - back, c + v * line - back, v, v1, at)
+    if v1 == job.vectors and closed:
+        patch_panels(job, job.packed, job.bias, tap, run, a + last, c + last, v1 - 1, v1, at)
+
+
+cdef inline void patch_panels(const PatchJob* job, const char* packed, const char* bias, size tap, fc_patch_run run,
+                              const char* a, char* c, size v, size v1, fc_patch_at* at) noexcept nogil:
+    """The vectors v..v1-1 of the panels."""
+    cdef size lanes = job.kernels.lanes, bytes = job.kernels.size, panel = job.kernels.vectors, n
+    cdef const char* b
     while v < v1:
         n = min(v1, (v // panel + 1) * panel) - v
-        b = patch_weights(job, v * lanes, &at.b_x)
+        b = panel_weights(job, packed, v * lanes, &at.b_x)
         taps_apart(job, at)
-        run(a, b + tap * at.b_x * bytes, c, patch_bias(job, v * lanes), n, at)
+        run(a, b + tap * at.b_x * bytes, c, patch_bias(job, bias, v * lanes), n, at)
         a += n * lanes * bytes
         c += n * lanes * bytes
         v += n
-    if job.tail != NULL and v1 == job.vectors:
-        back = (lanes - job.own.total % lanes) * bytes  # the last whole vector begins so much before the others' end
-        at.b_x = lanes
-        taps_apart(job, at)
-        run(a - back, job.tail + tap * lanes * bytes, c - back, patch_bias(job, job.own.total - lanes), 1, at)
-
-
-cdef void patch_shifted(const PatchJob* job, size tap, fc_patch_run run, const char* a, char* c, size v0, size v1,
-                        fc_patch_at* at) noexcept nogil:
-    """The same in vectors that begin on cache lines; `a` and `c` begin with channel 0."""
-    cdef size lanes = job.kernels.lanes, bytes = job.kernels.size, channel, last
-    cdef const char* b
-    at.b_x = round_up(job.own.total, lanes)
-    taps_apart(job, at)
-    b = job.beside + tap * at.b_x * bytes
-    if v0 == 0:
-        run(a, b, c, patch_bias(job, 0), 1, at)
-    last = job.ahead + (v1 - 1) * lanes
-    if v1 == job.vectors:
-        last = job.own.total - (job.own.total - job.ahead) % lanes
-    channel = job.ahead + max(0, v0 - 1) * lanes
-    if channel < last:
-        run(a + channel * bytes, b + channel * bytes, c + channel * bytes, patch_bias(job, channel),
-            (last - channel) // lanes, at)
-    if v1 == job.vectors and last < job.own.total:
-        channel = job.own.total - lanes
-        run(a + channel * bytes, b + channel * bytes, c + channel * bytes, patch_bias(job, channel), 1, at)
 
 
 cdef inline void taps_apart(const PatchJob* job, fc_patch_at* at) noexcept nogil:
@@ -432,8 +513,8 @@ cdef inline void taps_apart(const PatchJob* job, fc_patch_at* at) noexcept nogil
     at.b_z = job.own.places[1] * at.b_y
 
 
-cdef inline const char* patch_bias(const PatchJob* job, size first) noexcept nogil:
-    return job.bias + first * job.kernels.size if job.bias != NULL else NULL
+cdef inline const char* patch_bias(const PatchJob* job, const char* bias, size first) noexcept nogil:
+    return bias + first * job.kernels.size if bias != NULL else NULL
 
 
 cdef void patch_pack(const PatchJob* job, const PatchPass* p, char* scratch, PatchFrom* x, size count, size first,

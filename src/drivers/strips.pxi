@@ -65,7 +65,8 @@ cdef void strip_line(const PatchJob* job, const PatchPass* p, const PatchOut* ou
     cdef const Patches* own = job.own
     cdef size cut = line % job.cuts, y = line // job.cuts
     cdef size x0 = cut * p.outputs[2] // job.cuts, x1 = (cut + 1) * p.outputs[2] // job.cuts
-    cdef size bytes = job.kernels.size, x, width, first_z, first_y
+    cdef size bytes = job.kernels.size, x, width, first_z, first_y, next, further
+    cdef bint joined, joins
     cdef const fc_patch_run* run = job.kernels.strip[0 if p.loose else own.stride[2]]
     cdef const char* a
     cdef char* c = y_ + y * out.y_y
@@ -77,21 +78,34 @@ cdef void strip_line(const PatchJob* job, const PatchPass* p, const PatchOut* ou
     at.a_z, at.a_y, at.a_x = p.step[0] * from_.z // bytes, p.step[1] * from_.y // bytes, p.step[2] * from_.x_ // bytes
     at.a_p, at.c_x = own.stride[2] * from_.x_ // bytes, out.y_x // bytes
     at.activation = job.activation if job.activation <= RELU6 else LINEAR
-    x = x0
+    x, joins = x0, False
+    width = strip_width(p, run, x0, &x, x1)
     while x < x1:
-        width = p.widths[min(x1 - x, STRIP_WIDTHS - 1)]
-        while width > x1 - x0 or run[width] == NULL:
-            width -= 1
-        x = min(x, x1 - width)  # the last one computes some columns again
+        next, joined = x + width, joins
+        further = strip_width(p, run, x0, &next, x1)
+        joins = next < x1 and pixels_join(own, p, x0, next, further)
         strip(job, p, run[width], a, c + x * out.y_x, from_.x_, <unsigned int*>scratch,
-              p.tap + (first_z * own.places[1] + first_y) * own.places[2], x, width, v0, v1, &at)
-        x += width
+              p.tap + (first_z * own.places[1] + first_y) * own.places[2], x, width, v0, v1, &at, joined,
+              not (joined and joins))
+        x, width = next, further
     patch_end(job, out, c + x0 * out.y_x, x1 - x0, count)
+
+
+cdef inline size strip_width(const PatchPass* p, const fc_patch_run* run, size x0, size* x, size x1) noexcept nogil:
+    """The outputs of the next strip, which begins at x or, where it would end behind x1, before."""
+    cdef size width
+    if x[0] >= x1:
+        return 0
+    width = p.widths[min(x1 - x[0], STRIP_WIDTHS - 1)]
+    while width > x1 - x0 or run[width] == NULL:
+        width -= 1
+    x[0] = min(x[0], x1 - width)  # the last one computes some columns again
+    return width
 
 
 cdef inline void strip(const PatchJob* job, const PatchPass* p, fc_patch_run run, const char* a, char* c, size a_x,
                        unsigned int* inside, size tap, size x, size width, size v0, size v1,
-                       fc_patch_at* at) noexcept nogil:
+                       fc_patch_at* at, bint joined, bint closed) noexcept nogil:
     """One strip, from the first tap of a row on that the input has for an output of it."""
     cdef const Patches* own = job.own
     cdef size begin = x * own.stride[2] + p.low[2], step = p.step[2], stride = own.stride[2], span, low, high, first
@@ -114,7 +128,8 @@ cdef inline void strip(const PatchJob* job, const PatchPass* p, fc_patch_run run
             t += at.block
             i += 1
     at.taps, at.inside = max(0, last - first), inside
-    patch_channels(job, tap + first, run, a + (begin + first * step) * a_x, c, v0, v1, at)
+    patch_channels(job, tap + first, run, shared_run(own, p, 1, width), a + (begin + first * step) * a_x, c, v0, v1, at,
+                   joined, closed)
 
 
 cdef inline unsigned int bits(size low, size high) noexcept nogil:

@@ -29,6 +29,7 @@ cdef class Work(Arrays):
 
     def __dealloc__(self):
         cdef void* piece
+        fc_free(self.late)
         while self.owned != NULL:
             piece = self.owned
             self.owned = (<void**>piece)[0]

@@ -609,6 +609,12 @@ static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 #undef STRIPS
 #undef STRIP_ROW
 #undef STRIP_TABLE
+#undef STRIPS_SHARED
+#undef PATCHES_SHARED
+#undef SHARES
+#undef LANES_BEFORE
+#undef SHARED_OF
+#undef LANE_MASK
 #undef FLAT
 #undef FEW
 #undef FLAT_CASE

@@ -103,16 +103,31 @@ static inline __attribute__((always_inline)) void NAME(window_tile)(
     }
 }
 
+/* Of a vector that begins with channels of the pixel before, at stride 2: an output finds their inputs two pixels before its
+   others', which is the vector before the one that has those. */
+#if IS_FLOAT && defined(__AVX512F__)
+#define SHARES 1
+#define LANES_BEFORE(at) _mm512_movm_epi8((1ull << (at)->before * sizeof(T)) - 1)
+#define SHARED_OF(lanes, before, x) (NAME(vec))_mm512_ternarylogic_epi32(lanes, (__m512i)(before), (__m512i)(x), 0xca)
+#define LANE_MASK __m512i
+#else
+#define SHARES 0
+#define LANES_BEFORE(at) 0
+#define SHARED_OF(lanes, before, x) ((void)(lanes), (void)(before), (x))
+#define LANE_MASK int
+#endif
+
 /* A patch of rows x columns outputs under at->planes of taps_y x taps_x adjacent taps, for `vectors` vectors of channels,
    one after the other: every input vector is loaded once a patch. Rows and columns of the input outside row_lo .. row_hi - 1 and
    col_lo .. col_hi - 1 are padding: their taps are skipped. No columns but the first and last taps_x - 1 may be so. */
 static inline __attribute__((always_inline)) void NAME(patch_tile)(
-    const int rows, const int columns, const int taps_y, const int taps_x, const int stride, const T *a, const T *b,
-    T *c, const T *bias, ptrdiff_t vectors, const fc_patch_at *at) {
+    const int rows, const int columns, const int taps_y, const int taps_x, const int stride, const int shared, const T *a,
+    const T *b, T *c, const T *bias, ptrdiff_t vectors, const fc_patch_at *at) {
     enum { HELD = VECTORS == 4 ? 9 : 6 }; /* weights that registers hold beside a patch */
     const ptrdiff_t a_y = at->a_y, a_x = at->a_x, c_y = at->c_y, c_x = at->c_x, b_y = at->b_y, b_x = at->b_x;
     const ptrdiff_t row_lo = at->row_lo, row_hi = at->row_hi, col_lo = at->col_lo, col_hi = at->col_hi;
     const int across = (columns - 1) * stride + taps_x, down = (rows - 1) * stride + taps_y;
+    const LANE_MASK lanes_before = shared ? LANES_BEFORE(at) : (LANE_MASK){0};
     for (; vectors > 0; vectors--, a += LANES, b += LANES, c += LANES) {
         NAME(vec) acc[4][FC_WINDOW], w[25];
         UNROLL for (int r = 0; r < rows; r++)
@@ -133,10 +148,17 @@ static inline __attribute__((always_inline)) void NAME(patch_tile)(
                             UNROLL for (int t = 0; t < taps_x; t++)
                                 w[(i - r * stride) * taps_x + t] =
                                     *(const NAME(vec) *)(panel + (i - r * stride) * b_y + t * b_x);
+                NAME(vec) last = (NAME(vec)){0};
+                if (shared) last = *(const NAME(vec) *)(in - a_x);
                 UNROLL_WINDOW for (int u = 0; u < across; u++, in += a_x) {
-                    if (u < taps_x - 1 && u < col_lo) continue;
-                    if (u > across - taps_x && u >= col_hi) continue;
+                    if (!shared && u < taps_x - 1 && u < col_lo) continue;
+                    if (!shared && u > across - taps_x && u >= col_hi) continue;
                     NAME(vec) x = *(const NAME(vec) *)in;
+                    if (shared) {
+                        NAME(vec) own = x;
+                        x = SHARED_OF(lanes_before, last, own);
+                        last = own;
+                    }
                     UNROLL for (int r = 0; r < rows; r++)
                         UNROLL for (int t = 0; t < taps_x; t++)
                             if (i - r * stride >= 0 && i - r * stride < taps_y && u >= t && (u - t) % stride == 0 &&
@@ -165,8 +187,25 @@ static inline __attribute__((always_inline)) void NAME(patch_tile)(
 #define PATCH(rows, columns, taps_y, taps_x, stride)                                                                 \
     static void NAME(patch_##taps_y##taps_x##_##stride##_##rows##_##columns)(                                         \
         const void *a, const void *b, void *c, const void *bias, ptrdiff_t vectors, const fc_patch_at *at) {         \
-        NAME(patch_tile)(rows, columns, taps_y, taps_x, stride, a, b, c, bias, vectors, at);                         \
+        NAME(patch_tile)(rows, columns, taps_y, taps_x, stride, 0, a, b, c, bias, vectors, at);                      \
     }
+#if SHARES
+#define SHARED(rows, columns, taps_y, taps_x, stride)                                                                \
+    static void NAME(shared_##taps_y##taps_x##_##stride##_##rows##_##columns)(                                        \
+        const void *a, const void *b, void *c, const void *bias, ptrdiff_t vectors, const fc_patch_at *at) {         \
+        NAME(patch_tile)(rows, columns, taps_y, taps_x, stride, 1, a, b, c, bias, vectors, at);                      \
+    }
+SHARED(1, 4, 3, 3, 2) SHARED(2, 4, 3, 3, 2) SHARED(4, 4, 3, 3, 2) SHARED(1, 7, 3, 3, 2) SHARED(2, 7, 3, 3, 2)
+SHARED(1, 8, 5, 5, 2) SHARED(2, 8, 5, 5, 2) SHARED(1, 7, 5, 5, 2) SHARED(2, 7, 5, 5, 2)
+#undef SHARED
+#define PATCHES_SHARED                                                                                              \
+    .patch[3][3][2][0].shared = {0, NAME(shared_33_2_1_4), NAME(shared_33_2_2_4), 0, NAME(shared_33_2_4_4)},          \
+    .patch[3][3][2][1].shared = {0, NAME(shared_33_2_1_7), NAME(shared_33_2_2_7)},                                    \
+    .patch[5][5][2][0].shared = {0, NAME(shared_55_2_1_8), NAME(shared_55_2_2_8)},                                    \
+    .patch[5][5][2][1].shared = {0, NAME(shared_55_2_1_7), NAME(shared_55_2_2_7)},
+#else
+#define PATCHES_SHARED
+#endif
 #define PATCH_2(columns, y, x, s) PATCH(1, columns, y, x, s) PATCH(2, columns, y, x, s)
 #define PATCH_ENTRY_2(n, y, x, s)                                                                                   \
     {.columns = n, .rows = 2, .run = {0, NAME(patch_##y##x##_##s##_1_##n), NAME(patch_##y##x##_##s##_2_##n)}}
@@ -274,7 +313,7 @@ PATCH_3(1, 1, 1) PATCH_3(1, 2, 1) PATCH_3(2, 1, 1) PATCH_3(2, 2, 1) PATCH_3(2, 3
               [3] = {[2] = {[1] = PATCH_ENTRY_3(3, 2, 1)}, [3] = {[1] = PATCH_ENTRY_3(3, 3, 1),                      \
                                                                  [2] = PATCH_ENTRY_3(3, 3, 2)}},                     \
               [5] = {[5] = {[1] = PATCH_ENTRY_5(1), [2] = PATCH_ENTRY_5(2)}}},                                       \
-    STRIP_TABLE FLAT SHIFTED_TABLE .phases = NAME(phases),
+    PATCHES_SHARED STRIP_TABLE FLAT SHIFTED_TABLE .phases = NAME(phases),
 GRADIENT_TRIPLE(gradient, 0, 3, 1) GRADIENT_TRIPLE(gradient, 0, 3, 2)
 WINDOW_GRADIENT(gradient, 0, 1, 5, 1) WINDOW_GRADIENT(gradient, 0, 2, 5, 1)
 WINDOW_GRADIENT(gradient, 0, 1, 5, 2) WINDOW_GRADIENT(gradient, 0, 2, 5, 2)

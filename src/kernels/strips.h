@@ -13,17 +13,24 @@
 
 /* Adjacent taps of a row: every input vector is loaded once for all outputs that meet it. */
 static inline __attribute__((always_inline)) void NAME(strip_block)(
-    const int outputs, const int stride, const int taps, const T *in, ptrdiff_t a_x, const T *b, ptrdiff_t b_x,
-    uint32_t inside, NAME(vec) *acc) {
+    const int outputs, const int stride, const int taps, const int shared, const LANE_MASK lanes_before, const T *in,
+    ptrdiff_t a_x, const T *b, ptrdiff_t b_x, uint32_t inside, NAME(vec) *acc) {
     NAME(vec) w[STRIP_TAPS];
     UNROLL for (int t = 0; t < taps; t++, b += b_x) {
         WALKED(b);
         w[t] = *(const NAME(vec) *)b;
     }
+    NAME(vec) last = (NAME(vec)){0};
+    if (shared) last = *(const NAME(vec) *)(in - a_x);
     UNROLL_STRIP for (int u = 0; u < (outputs - 1) * stride + taps; u++, in += a_x) {
         WALKED(in);
-        if (!(inside >> u & 1)) continue;
+        if (!shared && !(inside >> u & 1)) continue;
         NAME(vec) x = *(const NAME(vec) *)in;
+        if (shared) {
+            NAME(vec) own = x;
+            x = SHARED_OF(lanes_before, last, own);
+            last = own;
+        }
         UNROLL for (int t = 0; t < taps; t++)
             if (u >= t && (u - t) % stride == 0 && (u - t) / stride < outputs) acc[(u - t) / stride] += x * w[t];
     }
@@ -42,10 +49,11 @@ static inline __attribute__((always_inline)) void NAME(strip_tap)(const int outp
 }
 
 /* `stride` 0: apart. */
-static inline __attribute__((always_inline)) void NAME(strip_tile)(const int outputs, const int stride, const T *a,
-                                                                   const T *b, T *c, const T *bias, ptrdiff_t vectors,
+static inline __attribute__((always_inline)) void NAME(strip_tile)(const int outputs, const int stride,
+                                                                   const int shared, const T *a, const T *b, T *c, const T *bias, ptrdiff_t vectors,
                                                                    const fc_patch_at *at) {
     const ptrdiff_t a_x = at->a_x, b_x = at->b_x, block = at->block;
+    const LANE_MASK lanes_before = shared ? LANES_BEFORE(at) : (LANE_MASK){0};
     for (; vectors > 0; vectors--, a += LANES, b += LANES, c += LANES) {
         NAME(vec) acc[FC_WINDOW];
         UNROLL for (int p = 0; p < outputs; p++) acc[p] = (NAME(vec)){0};
@@ -60,7 +68,9 @@ static inline __attribute__((always_inline)) void NAME(strip_tile)(const int out
                         continue;
                     }
 #define STRIP_CASE(taps)                                                                                             \
-    case taps: NAME(strip_block)(outputs, stride ? stride : 1, taps, in, a_x, w, b_x, *inside, acc); break;
+    case taps:                                                                                                       \
+        NAME(strip_block)(outputs, stride ? stride : 1, taps, shared, lanes_before, in, a_x, w, b_x, *inside, acc);  \
+        break;
                     switch (left < block ? left : block) {
                         STRIP_CASE(1) STRIP_CASE(2) STRIP_CASE(3) STRIP_CASE(4) STRIP_CASE(5)
 #if VECTORS == 4
@@ -97,12 +107,24 @@ static void NAME(strip_copy)(void *dst, const void *src, ptrdiff_t pixel, ptrdif
 #define STRIP(outputs, stride)                                                                                       \
     static void NAME(strip_##stride##_##outputs)(const void *a, const void *b, void *c, const void *bias,            \
                                                  ptrdiff_t vectors, const fc_patch_at *at) {                         \
-        NAME(strip_tile)(outputs, stride, a, b, c, bias, vectors, at);                                               \
+        NAME(strip_tile)(outputs, stride, 0, a, b, c, bias, vectors, at);                                            \
     }
+#if SHARES
+#define STRIP_SHARED(outputs)                                                                                        \
+    static void NAME(strip_shared_##outputs)(const void *a, const void *b, void *c, const void *bias,                \
+                                             ptrdiff_t vectors, const fc_patch_at *at) {                             \
+        NAME(strip_tile)(outputs, 2, 1, a, b, c, bias, vectors, at);                                                 \
+    }
+STRIP_SHARED(4) STRIP_SHARED(7) STRIP_SHARED(8)
+#undef STRIP_SHARED
+#define STRIPS_SHARED .strip_shared = {[4] = NAME(strip_shared_4), [7] = NAME(strip_shared_7), [8] = NAME(strip_shared_8)},
+#else
+#define STRIPS_SHARED
+#endif
 #define STRIPS(stride) STRIP(1, stride) STRIP(2, stride) STRIP(4, stride) STRIP(7, stride) STRIP(8, stride)
 #define STRIP_ROW(stride)                                                                                            \
     {[1] = NAME(strip_##stride##_1), [2] = NAME(strip_##stride##_2), [4] = NAME(strip_##stride##_4),                 \
      [7] = NAME(strip_##stride##_7), [8] = NAME(strip_##stride##_8)}
 STRIPS(0) STRIPS(1) STRIPS(2)
 #define STRIP_TABLE                                                                                                  \
-    .strip_taps = STRIP_TAPS, .strip = {STRIP_ROW(0), STRIP_ROW(1), STRIP_ROW(2)}, .strip_copy = NAME(strip_copy),
+    STRIPS_SHARED .strip_taps = STRIP_TAPS, .strip = {STRIP_ROW(0), STRIP_ROW(1), STRIP_ROW(2)}, .strip_copy = NAME(strip_copy),

@@ -220,26 +220,54 @@ def test_the_explanation_names_the_kernels():
     assert "patches" not in few.block
 
 
-def _within_a_line(a: np.ndarray, offset: int) -> np.ndarray:
-    """A copy that begins so many bytes into a cache line."""
-    raw = np.zeros(a.nbytes + 128, np.uint8)
-    begin = -raw.ctypes.data % 64 + offset
+def _within_a_line(a: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray]:
+    """A copy that begins so many bytes into a cache line, and the bytes from two lines before it to two behind it."""
+    raw = np.zeros(a.nbytes + 320, np.uint8)
+    begin = -raw.ctypes.data % 64 + 128 + offset
     copy = raw[begin : begin + a.nbytes].view(a.dtype).reshape(a.shape)
     copy[...] = a
-    return copy
+    return copy, raw[begin - 128 : begin + a.nbytes + 64]
+
+
+LINES = (
+    # channels, width, kernel, stride, dilation: patches, strips, lines, with and without vectors that two pixels share
+    (64, 61, (3, 3), 1, 1), (592, 13, (3, 3), 1, 1), (140, 12, (3, 3), 1, 1), (64, 121, (3, 3), 2, 1),
+    (80, 30, (3, 3), 2, 1), (64, 90, (5, 5), 1, 1), (160, 50, (5, 5), 2, 1), (96, 57, (7, 7), 1, 1),
+    (64, 70, (7, 7), 2, 1), (400, 20, (3, 3), 1, 2), (64, 280, (1, 9), 1, 1), (128, 33, (2, 2), 1, 3),
+    (256, 20, (4, 4), 3, 1),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("activation", [None, "relu", "silu"])
-@pytest.mark.parametrize("channels, kernel, stride", [(128, 3, 1), (140, 3, 1), (128, 3, 2), (592, 3, 1)])
+@pytest.mark.parametrize("channels, width, kernel, stride, dilation", LINES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_arrays_within_a_cache_line_have_the_same_bits(dtype, channels, kernel, stride, activation):
+def test_arrays_within_a_cache_line_have_the_same_bits(dtype, channels, width, kernel, stride, dilation, activation):
     rng = np.random.default_rng(channels)
-    x = rng.standard_normal((2, 13, 12, channels)).astype(dtype)
-    w, b = rng.standard_normal((kernel, kernel, 1, channels)).astype(dtype), rng.standard_normal(channels).astype(dtype)
-    plan = fastconv.plan_conv2d(
-        x.shape, w, b, stride=stride, padding=kernel // 2, groups=channels, activation=activation, data_format="NHWC"
-    )
-    expected = plan.run(_within_a_line(x, 0))
-    for before, behind in ((16, 16), (32, 32), (56, 56), (16, 0), (16, 48)):
-        y = _within_a_line(np.full_like(expected, np.nan), behind)
-        np.testing.assert_array_equal(plan.run(_within_a_line(x, before), out=y), expected)
+    x = rng.standard_normal((1, min(width, 9) if kernel[0] > 1 else 2, width, channels)).astype(dtype)
+    w, b = rng.standard_normal((*kernel, 1, channels)).astype(dtype), rng.standard_normal(channels).astype(dtype)
+    options: dict[str, Any] = {"stride": stride, "dilation": dilation, "groups": channels, "data_format": "NHWC"}
+    padding = [dilation * (k // 2) for k in kernel]
+    expected = None
+    for threads in (1, 3):
+        options["num_threads"] = threads
+        plan = plan_conv2d(x.shape, w, b, padding=padding, activation=activation, **options)
+        expected = plan.run(_within_a_line(x, 0)[0]) if expected is None else expected
+        for before, behind in ((16, 16), (32, 32), (56, 56), (0, 16), (16, 0), (16, 48), (8, 8), (0, 0)):
+            y, around = _within_a_line(np.full_like(expected, np.nan), behind)
+            plan.run(_within_a_line(x, before)[0], out=y)
+            assert y.tobytes() == expected.tobytes(), (before, behind, threads)
+            assert not around[:128].any() and not around[-64:].any()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_channels_beside_a_slice_stay_as_they_are(stride):
+    """Where pixels do not follow each other no vector has channels of two."""
+    rng = np.random.default_rng(stride)
+    w = rng.integers(-4, 5, (3, 3, 1, 64)).astype(np.float32)
+    x = rng.integers(-4, 5, (1, 5, 121, 80)).astype(np.float32)[..., 4:68]
+    options: dict[str, Any] = {"stride": stride, "padding": 1, "groups": 64, "data_format": "NHWC"}
+    expected = reference.conv2d(x, w, **options)
+    whole = np.full((*expected.shape[:3], 80), 9, np.float32)
+    plan_conv2d(x.shape, w, **options).run(x, out=whole[..., 4:68])
+    np.testing.assert_array_equal(whole[..., 4:68], expected)
+    assert np.all(whole[..., :4] == 9) and np.all(whole[..., 68:] == 9)
