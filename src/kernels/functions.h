@@ -2,8 +2,8 @@
      T        element type               FN(x)   x with the type's suffix
      BITS     unsigned integer of its size       DOUBLE  whether T is double
      LANES    elements of a vector
-   Every one takes NaN, infinities and subnormals; exp, tanh, sigmoid and erf of float are right to 2 units in the last
-   place (tests/kernels/test_functions.py), those of double to a few. An element comes out with the same bits wherever
+   Every one takes NaN, infinities and subnormals; exp, tanh and erf of float are right to 2 units in the last place, sigmoid
+   to 2.5 (tests/kernels/test_functions.py), those of double to a few. An element comes out with the same bits wherever
    it lies: whole vectors are computed, the last ones padded. */
 
 #ifndef FASTCONV_FUNCTIONS_H
@@ -168,23 +168,51 @@ VECTOR FN(between)(T least, T most, FN(vector) x) {
 }
 
 /* s / (s + q), s = 2^k and q = exp(k ln 2 - x) with k the nearest to x / ln 2; both are held MADE_NORMAL powers of two higher,
-   where the least s that matters is a normal number. A small s joins q - 1, which is small, too: 1 + s would lose it. */
+   where the least s that matters is a normal number. A small s joins q - 1, which is small, too: 1 + s would lose it.
+   Where one instruction looks up a number for every lane, k is the nearest multiple of 1 / LANES: two terms of q are enough,
+   and s is 2^(i / LANES), moved by a whole power of two. */
 #define SCALE (T)((BITS)1 << MADE_NORMAL)
+#if !DOUBLE && defined(__AVX2__) && !defined(__clang__)
+#define NEAR_TERMS(FIRST, X) FIRST(0.16666667) X(LANES == 16 ? 0.50001620 : 0.50006473)
+#define PARTS LANES
+#if LANES == 16
+#define PART_BITS 4
+#define POWERS                                                                                                       \
+    0x4c000000, 0x4bfdaac3, 0x4bfb95c2, 0x4bf9c3d3, 0x4bf837f0, 0x4bf6f532, 0x4bf5fed7, 0x4bf5583f, 0x4bf504f3,      \
+        0x4bf508a4, 0x4bf5672a, 0x4bf6248c, 0x4bf744fd, 0x4bf8ccdf, 0x4bfac0c7, 0x4bfd257d
+#else
+#define PART_BITS 3
+#define POWERS 0x4c000000, 0x4bfb95c2, 0x4bf837f0, 0x4bf5fed7, 0x4bf504f3, 0x4bf5672a, 0x4bf744fd, 0x4bfac0c7
+#endif
+#else
+#define NEAR_TERMS EXP_TERMS
+#define PARTS 1
+#endif
 #define FIRST_TERM(c) FN(vector) p = (FN(vector)){0} + (T)(c) * SCALE;
 #define TERM(c) p = p * r + (T)(c) * SCALE;
 VECTOR FN(sigmoid)(FN(vector) x) {
     const FN(vector) within = FN(between)(LEAST_EXPONENT, ALL_ONE, x);
-    const FN(vector) whole = within * (T)1.4426950408889634 + SHIFTER, k = whole - SHIFTER;
-    const FN(vector) r = (k * LN2_HIGH - within) + k * LN2_LOW;
+    const FN(vector) whole = within * (T)(PARTS * 1.4426950408889634) + SHIFTER, k = whole - SHIFTER;
+    const FN(vector) r = (k * (LN2_HIGH / PARTS) - within) + k * (LN2_LOW / PARTS);
+    const FN(vector_bits) bits = (FN(vector_bits))whole;
+#if PARTS > 1 /* each less what the bits of i, moved with the others, add to it */
+    static const FN(vector_bits) powers = {POWERS};
+    const FN(vector) s = (FN(vector))((bits << (MANTISSA_BITS - PART_BITS)) + __builtin_shuffle(powers, bits));
+#else
     const BITS higher = ((BITS)-1 >> (MANTISSA_BITS + 2)) + MADE_NORMAL;
-    const FN(vector) s = (FN(vector))(((FN(vector_bits))whole + higher) << MANTISSA_BITS);
-    EXP_TERMS(FIRST_TERM, TERM)
+    const FN(vector) s = (FN(vector))((bits + higher) << MANTISSA_BITS);
+#endif
+    NEAR_TERMS(FIRST_TERM, TERM)
     p = p * r + SCALE;
     return s / ((p * r + s) + SCALE);
 }
 #undef FIRST_TERM
 #undef TERM
+#undef NEAR_TERMS
+#undef PARTS
+#undef PART_BITS
 #undef SCALE
+#undef POWERS
 
 VECTOR FN(hardswish)(FN(vector) x) { return x * (FN(between)(0, 6, x + 3) * (1 / (T)6)); }
 
