@@ -72,7 +72,7 @@ FUNCTIONS: dict[str, tuple[tuple[int, float], Callable[[Array], Array], float, f
     "exp": ((steps.EXP, 0), np.exp, 2, 2),
     "erf": ((steps.ERF, 0), erf_of, 2, 4),
     "tanh": ((steps.TANH, 0), np.tanh, 2, 2),
-    "sigmoid": ((steps.SIGMOID, 0), sigmoid_of, 2.5, 2),
+    "sigmoid": ((steps.SIGMOID, 0), sigmoid_of, 2, 2),
     "softplus": ((steps.SOFTPLUS, 0), softplus_of, 3, 3),
     "elu": ((steps.ELU, 1.0), lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x), 2, 2),
 }
