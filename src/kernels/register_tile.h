@@ -80,6 +80,11 @@ static inline __attribute__((always_inline)) HALF NAME(half_at_most_six)(HALF v)
 #define IN_MEMORY(x) __asm__ volatile("" : "+m"(x))
 #endif
 
+/* Whether bias and relu, and relu6 or no limit, are done row by row: what waits for the last multiply-adds keeps those of the
+   next tile from the scheduler. Between tiles of 6 x 4 vectors 36 cycles go by so (Zen 4), and 55 or, with relu6, 72 where each
+   is done for all rows before the next, which is as well where there are fewer. */
+#define ROW_BY_ROW(rows, vectors, half) ((SUM)0.5 != 0 && !(half) && (rows) * (vectors) > 12)
+
 static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, const int vectors, const int half,
                                                               const fc_product *product, ptrdiff_t tiles) {
     struct {
@@ -150,6 +155,22 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
             }
         }
         if (vectors + half == 1) IN_MEMORY(now);
+        if (ROW_BY_ROW(rows, vectors, half) && __builtin_expect(p->relu, 0) && p->bias && !p->residual && !p->partial) {
+            SUM none = 0, most = (SUM)(p->relu == FC_RELU6 ? 6 : __builtin_inff());
+            IN_MEMORY(none);
+            IN_MEMORY(most);
+            NAME(vec) shift[FC_MAX_VECTORS];
+            UNROLL for (int j = 0; j < vectors; j++)
+                shift[j] = *(const NAME(vec) *)((const SUM *)p->bias + j * LANES);
+            const NAME(vec) zero = (NAME(vec)){0} + none, six = (NAME(vec)){0} + most;
+            UNROLL for (int i = 0; i < rows; i++) {
+                SUM *const to = (SUM *)p->c + p->c_row[i];
+                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = LARGER_OF(SUM)(zero, acc[i][j] + shift[j]);
+                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = SMALLER_OF(SUM)(six, acc[i][j]);
+                UNROLL for (int j = 0; j < vectors; j++) *(NAME(vec) *)(to + j * LANES) = acc[i][j];
+            }
+            continue;
+        }
         if (p->bias && (p->accumulate || !BEGINS_WITH_BIAS))
             UNROLL for (int j = 0; j < vectors; j++) {
                 NAME(vec) shift = *(const NAME(vec) *)((const SUM *)p->bias + j * LANES);
@@ -218,6 +239,7 @@ static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, co
 #undef INPUTS
 #undef WEIGHTS
 #undef BEGINS_WITH_BIAS
+#undef ROW_BY_ROW
 #undef STEP_WEIGHTS
 #undef STEP_INPUTS
 #undef MULTIPLY
