@@ -149,7 +149,9 @@ def blocking(p: Problem, cut: Cut, size: Triple, batch: int) -> Blocking:
     while along_row < rows and not fits(-(-rows // along_row), -(-columns // along_column)):
         along_row += 1
     blocks = outer * along_row * along_column
-    while blocks % threads and blocks < 4 * threads and (along_row < rows or along_column < columns):
+    # tiles that fill one register tile stay together and share out the panels: each thread reads its own weights
+    few = outer * rows * columns <= m.rows and (panels_ >= 2 * threads or panels_ % threads == 0)
+    while blocks % threads and not few and blocks < 4 * threads and (along_row < rows or along_column < columns):
         if rows // along_row > columns // along_column:
             along_row += 1
         else:
