@@ -316,7 +316,7 @@ cdef void patch_begin(void* job_, char* scratch, size scratch_bytes, int threads
 cdef void turn(const PatchJob* job, char* to) noexcept nogil:
     """Weights and bias of vectors of which the first one begins with the last channels, as many as are not ahead."""
     cdef size bytes = job.kernels.size, taps = volume(job.own.places), lanes = job.kernels.lanes, total = job.own.total
-    cdef size ahead = job.ahead * bytes, back = lanes * bytes - ahead, v, tap, ldb, from_ldb, before_ldb
+    cdef size ahead = job.ahead * bytes, back = lanes * bytes - ahead, v, tap, ldb, before_ldb
     cdef const char* b
     cdef const char* before = panel_weights(job, job.packed, total - lanes, &before_ldb)
     cdef char* panel

@@ -76,6 +76,7 @@ CHOSEN = {
     "a call": (three(64, 64, 20), LARGE), "a call of small maps": (three(128, 128, 6), "direct"),
     "a plan of 7 x 7": (three(64, 64, 7, FORWARD, HELD), LARGE),
     "a plan of 6 x 6": (three(64, 64, 6, FORWARD, HELD), SMALL),
+    "whose weights are hardly more than nearer caches hold": (three(256, 256, 14, FORWARD, HELD), LARGE),
     "a plan of 3 x 3": (three(16, 16, 3, FORWARD, HELD), "direct"),
     "a network's": (three(64, 64, 7, FORWARD, NETWORK), LARGE),
     # each phase of a dilation

@@ -59,3 +59,11 @@ def test_threads_share_out_a_line_of_several_taps(size: tuple[int, ...], outputs
         algorithm="direct",
     ).explain()  # fmt: skip
     assert np.prod(made.tile) <= 0.55 * np.prod(size), made.tile
+
+
+def test_idle_lanes_count_for_threads() -> None:
+    """752,400 multiply-adds, fewer than two threads are worth, take as long as 1.2 million and more."""
+    x, w = whole((1, 120, 418), 0), whole((3, 418, 5), 1)
+    options: dict[str, Any] = {"padding": 1, "data_format": "channels_last", "num_threads": 2, "algorithm": "direct"}
+    assert fastconv.plan_conv1d(x.shape, w, **options).explain().threads == 2
+    assert fastconv.plan_conv1d((1, 30, 418), w, **options).explain().threads == 1

@@ -16,7 +16,7 @@ from ..passes import Pass, Triple, terms, triple, useful_taps
 from ..problem import Problem
 from .direct_blocking import FEW, FEW_TAPS, IN_PLACE, PLANES, SOURCES
 from .direct_merged import merged
-from .direct_native import native_program, run_native
+from .direct_native import native_program, run_native, threads_worth
 from .direct_scattered import scattered
 from .exchange import alternatives
 from .method import (
@@ -186,8 +186,7 @@ class DirectProgram(Program):
         if self.scattered and not prepared and not (self.point or self.exchanged):
             return self.scattered.told(channels_last)
         s, m = self.sums, self.sums.machine
-        pixels = max(1, s.images) * prod(s.passes[0].output_size(s.size)) if s.passes else 1
-        team = _native.threads_for(self.problem.macs if self.problem else 0, m.threads, pixels)
+        team = threads_worth(s, *s.passes) if s.passes else 1
         lies = channels_last and s.read_in_place
         done = self.products(lies)
         if self.exchanged and not prepared:

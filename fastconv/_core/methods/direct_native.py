@@ -23,17 +23,18 @@ def _reads_in_place(s: Sums, q: Pass) -> bool:
     )
 
 
-def _threads(s: Sums, q: Pass) -> int:
-    """Those that the arithmetic of a pass is worth, of idle lanes as of others."""
-    m, pixels = s.machine, max(1, s.images) * prod(q.output_size(s.size))
+def threads_worth(s: Sums, *passes: Pass) -> int:
+    """Those that the arithmetic of passes is worth, of idle lanes as of others."""
+    m, images, sizes = s.machine, max(1, s.images), [prod(q.output_size(s.size)) for q in passes]
     outputs = s.groups * -(-s.outputs // m.lanes) * m.lanes
-    return _native.threads_for(pixels * s.channels * outputs * prod(q.counts), m.threads, pixels)
+    products = sum(pixels * prod(q.counts) for pixels, q in zip(sizes, passes, strict=True))
+    return _native.threads_for(images * products * s.channels * outputs, m.threads, images * sizes[0])
 
 
 def _blocking(s: Sums, q: Pass, in_place: bool) -> Blocking:
     """Loop sizes of a pass."""
     own = q.output_size(s.size)
-    b = blocking(s, q, _threads(s, q), in_place)
+    b = blocking(s, q, threads_worth(s, q), in_place)
     edges = b.edges or even(own, b.tile)
     tiles = -(-s.images // b.images) * prod(len(cut) - 1 for cut in edges)
     # so large a panel may serve so few tiles that it is not worth its memory
@@ -47,7 +48,7 @@ def _blocking_in_place(s: Sums, q: Pass, packed: Blocking) -> Blocking | None:
         return _blocking(s, q, True) if _reads_in_place(s, q) else None
     if packed.streams and not s.held:  # many small tiles would each pack so large a panel
         return None
-    return in_place_blocking(s, q, _threads(s, q))
+    return in_place_blocking(s, q, threads_worth(s, q))
 
 
 def _is_pointwise(s: Sums) -> bool:

@@ -248,7 +248,7 @@ class LanesProgram(Program):
         lies = channels_last and p.types.read_in_place
         if lies and (cut := self.first.patches(g.batch, m.threads)):
             return told_of_patches(p, cut, **told)
-        team = _native.threads_for(4 * p.macs, m.threads)
+        team = _native.threads_for(g.batch * self.work, self.threads)
         lies = lies and not p.mode
         alone = lies and self.apart
         b, native = blocking(p, self.largest, team, alone), self.native(g.batch, alone)
