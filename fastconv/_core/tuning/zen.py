@@ -25,10 +25,7 @@ MEASURED: dict[str, dict[str, Any]] = {
         "few_tiles": 4, "held_bytes": 16 << 20,  # Zen 5
     },
     "winograd along rows": {"outputs": 16, "size": 24, "rows": 7},  # Zen 5
-    "strassen": {  # Zen 5, one image; once: Zen 4
-        "once": (48, 512, 256, 1 << 17), "twice": (128, 256, 256, 1 << 17), "tiles_once": 50, "tiles_twice": 33,
-        "part": 13,
-    },
+    "strassen": {"tiles_once": 50, "tiles_twice": 33, "part": 13},  # Zen 5, one image; once: Zen 4
 }  # fmt: skip
 TUNING = Tuning(
     "zen", 32 << 10, 1 << 20, tuple((method, tuple(own.items())) for method, own in MEASURED.items())
