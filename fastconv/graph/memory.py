@@ -81,7 +81,7 @@ class Pool:
                 self._new.add(id(buffer))
         self._counts[id(buffer)] = 0
         self._handed.append(buffer)
-        return np.ndarray(shape, kind, buffer)
+        return np.ndarray(shape, kind, buffer, (buffer.size - nbytes) // 2 // CACHE_LINE * CACHE_LINE)
 
     def _below(self, array: Any) -> int | None:
         """The buffer in which an array lies."""

@@ -34,6 +34,9 @@ cdef class Net:
 
     `regions`, (address, bytes), are the arrays that are others in every run. Pointers of the works into them are moved by
     `move`; `movable` says for each region whether all of them can be.
+
+    A thread's scratch lies at the same place in all works: where another processor's lay before, every line would have to
+    come from there.
     """
     cdef tuple works
     cdef NetStep* steps
@@ -43,15 +46,25 @@ cdef class Net:
     cdef readonly list movable
 
     def __init__(self, works, regions):
-        cdef size i, bytes = 0
+        cdef size i, bytes = 0, own = 0
+        cdef int most = 0
         cdef Work work
+        cdef fc_call* call
         self.works = tuple(works)
         self.count = len(self.works)
         self.steps = <NetStep*>allocate(max(1, self.count) * sizeof(NetStep))
         for i in range(self.count):
             work = self.works[i]
             work.fill(&self.steps[i])
-            bytes = max(bytes, work.memory())
+            most = max(most, work.threads)
+        for i in range(self.count):
+            if self.steps[i].call.team == most:
+                own = max(own, self.steps[i].call.scratch_bytes)
+        for i in range(self.count):
+            call = &self.steps[i].call
+            if call.scratch_bytes:
+                call.scratch_bytes = max(own, call.scratch_bytes)
+            bytes = max(bytes, call.scratch_bytes * call.team + self.steps[i].flag_count)
         self.memory = <char*>allocate(max(1, bytes))
         self.find_moves(regions)
 
