@@ -41,6 +41,7 @@ from .method import (
 
 WEIGHT_SLICE, PANEL = 8, 32  # of the second-level cache, in 128ths: a panel may be read from it again and again
 READ_AGAIN = 2  # a number of the weights that a plan reads from beyond the nearer caches, run after run
+FEWEST_TILES = 6  # of a register tile: products of fewer take as long, as they wait for the weights
 MARGIN = 1.02  # how many times as many there must be directly
 LOST = 2  # smallest numbers a term: of products, and of sums of these that are added up
 MOST_EXAMPLE_PIXELS = 200  # of a generated problem's batch
@@ -113,21 +114,21 @@ def blocking(p: Problem, kind: Kind, images: int, pixels: int) -> Blocking:
 
 @lru_cache(maxsize=512)
 def cost(p: Problem, kind: Kind) -> int:
-    """What it takes, as `estimates` counts: the plain sums, what is saved of them, and the sums of blocks."""
+    """What it takes, as `estimates` counts: products of blocks in place of the plain sums, sums of blocks, weights."""
     pixels = sum(prod(q.output_size(p.size)) * prod(q.counts) for q in p.passes)
-    saved = pixels * p.channels * p.outputs * (kind.side**3 - kind.products) // kind.side**3
     weights = p.channels * p.outputs
+    tiles = max(FEWEST_TILES, -(-pixels // kind.side))
     more = kind.products * weights // kind.side**2
     if p.use is Use.NETWORK:
         reading = READ * (more - weights)
     else:
         reading = READ_AGAIN * max(0, more - max(weights, NEAR // p.machine.element))
     summed = pixels * (kind.summed * p.channels + kind.added * p.outputs)
-    return plain_sums(p) - saved + summed + reading
+    return plain_sums(p) - pixels * weights + tiles * more + summed + reading
 
 
 class Strassen:
-    """The method: by itself for plans alone.
+    """The method: by itself for plans alone, those of networks among them.
 
     A call would have to sum the weights for one image, and pieces of an image that are computed apart would have other
     bits than the whole.
