@@ -289,9 +289,11 @@ cdef void winograd_arrays(WinogradJob* job) noexcept nogil:
 cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef const WinogradJob* job = <const WinogradJob*>job_
     cdef const fc_kernels* kernels = job.kernels
-    cdef size chunk = task // job.blocks, first = task % job.blocks // job.level_chunks * job.across
+    # the first block has what is left, as last tiles, with fewer products, are the last ones'
+    cdef size after = (job.blocks - 1 - task % job.blocks) // job.level_chunks * job.across, chunk = task // job.blocks
+    cdef size first = max(<size>0, job.tiles - after - job.across)
     cdef size level = task % job.blocks % job.level_chunks * job.levels, levels = min(job.levels, job.depth - level)
-    cdef size count = min(job.across, job.tiles - first)   # of a plane
+    cdef size count = job.tiles - after - first   # of a plane
     cdef char* v = scratch
     cdef char* m = v + job.v_bytes
     cdef char* u = m + job.m_bytes

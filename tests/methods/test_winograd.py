@@ -236,8 +236,8 @@ def test_small_maps_take_small_tiles_whatever_the_batch(shape, prepared, called,
             if chosen.variant == "2x2":
                 assert chosen.algorithm == "winograd"
                 assert chosen.tile == (2, 2)
-                tiles = batch * -(-size // 2) * -(-(size + 1) // 2)
-                assert chosen.multiplications == 16 * tiles * channels * outputs < chosen.macs
+                rows, columns = (4 * (n // 2) + 3 * (n % 2) for n in (size, size + 1))  # products of all tiles
+                assert chosen.multiplications == batch * rows * columns * channels * outputs < chosen.macs
         got = plan.run(x[:batch]), fastconv.conv2d(x[:batch], w, **options)
         if whole is not None:
             for alone, together in zip(got, whole, strict=True):
