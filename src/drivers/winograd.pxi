@@ -81,6 +81,7 @@ cdef struct WinogradJob:
     size tile, elements          # outputs a side, E
     TileAxis rows, columns       # of tiles
     size tile_rows, tile_columns, tiles, across, block, blocks, kc   # tiles of one plane of all images, of a block too
+    size lacking                 # fewer tiles that the first block has
     size panels, panels_per_task, panel_chunks, width
     size ldv, slice
     Planes planes
@@ -282,18 +283,22 @@ cdef void winograd_arrays(WinogradJob* job) noexcept nogil:
     job.depth = job.y.n[4]
     job.tiles = job.y.n[0] * job.tile_rows * job.tile_columns
     job.level_chunks = (job.depth + job.levels - 1) // job.levels
-    job.blocks = (job.tiles + job.across - 1) // job.across * job.level_chunks
+    job.blocks = (job.tiles + job.across - 1) // job.across
+    # the last block has what is left, or where last tiles have fewer products than others the first one
+    job.lacking = 0
+    if job.rows.tiles > job.rows.whole or job.columns.tiles > job.columns.whole:
+        job.lacking = job.blocks * job.across - job.tiles
+    job.blocks *= job.level_chunks
     winograd_scratch(job, job.tile_columns, job.transformed != NULL)
 
 
 cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef const WinogradJob* job = <const WinogradJob*>job_
     cdef const fc_kernels* kernels = job.kernels
-    # the first block has what is left, as last tiles, with fewer products, are the last ones'
-    cdef size after = (job.blocks - 1 - task % job.blocks) // job.level_chunks * job.across, chunk = task // job.blocks
-    cdef size first = max(<size>0, job.tiles - after - job.across)
+    cdef size chunk = task // job.blocks, block = task % job.blocks // job.level_chunks
+    cdef size first = max(<size>0, block * job.across - job.lacking)
     cdef size level = task % job.blocks % job.level_chunks * job.levels, levels = min(job.levels, job.depth - level)
-    cdef size count = job.tiles - after - first   # of a plane
+    cdef size count = min((block + 1) * job.across - job.lacking, job.tiles) - first   # of a plane
     cdef char* v = scratch
     cdef char* m = v + job.v_bytes
     cdef char* u = m + job.m_bytes

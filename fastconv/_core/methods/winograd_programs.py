@@ -144,7 +144,7 @@ def balanced(kind: Kind, size: Triple, tiles: int, block: int, most: int, thread
     """`block` of so many tiles or some more, such that the thread with most products has least: a map's last tiles have
     fewer. Each thread has as many blocks, side by side, and the first block what is left."""
     blocks = -(-tiles // block)
-    if blocks < 2 or blocks % threads:
+    if blocks < 2 or blocks % threads or not any(n % kind.tile for n in size[1:]):
         return block
 
     def largest(block: int) -> int:
