@@ -125,10 +125,13 @@ cdef extern from "fastconv.h" nogil:
                                         Py_ssize_t) noexcept nogil
     ctypedef void (*fc_spread)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Py_ssize_t*,
                                const void*) noexcept nogil
+    enum:
+        FC_WINOGRAD_SHORTS
     ctypedef struct fc_winograd:
-        int tile, step, taps, extent, elements, weights, last
-        fc_winograd_input input
-        fc_winograd_output output
+        int tile, step, taps, extent, elements, weights, last, shorts
+        int without[FC_WINOGRAD_SHORTS + 1]
+        fc_winograd_input input[FC_WINOGRAD_SHORTS + 1][FC_WINOGRAD_SHORTS + 1]
+        fc_winograd_output output[FC_WINOGRAD_SHORTS + 1][FC_WINOGRAD_SHORTS + 1]
         fc_winograd_weights transform
         fc_winograd_pool pool
         fc_winograd_products products

@@ -178,14 +178,17 @@ WINOGRAD_FEW = FC_WINOGRAD_TILES           # tiles whose weights are transformed
 
 def winograd_kinds():
     """The kinds of Winograd by name: (number, outputs of a tile, stride, taps, products, different transformed weights,
-    inputs of a tile), along each axis; a stride of 0 where there are several outputs for an input."""
+    inputs of a tile, products of a last tile by its outputs, 0 for all), along each axis; a stride of 0 where there are several
+    outputs for an input."""
     cdef const fc_winograd* kind
     kinds = {}
     for name, number in (("2x2", FC_WINOGRAD_2), ("4x4", FC_WINOGRAD_4), ("2x2 at stride 2", FC_WINOGRAD_STRIDED),
                          ("4x4 at stride 2", FC_WINOGRAD_STRIDED_4), ("2x2 of two taps", FC_WINOGRAD_TWO_TAPS),
                          ("2x2 of every phase", FC_WINOGRAD_PHASES), ("4x4 of every phase", FC_WINOGRAD_PHASES_4)):
         kind = &isa.compute[<int>FC_COMPUTE_F32].winograd[<int>number]
-        kinds[name] = number, kind.tile, kind.step // kind.tile, kind.taps, kind.elements, kind.weights, kind.extent
+        last = tuple(kind.elements - (bin(tile_axis(kind, rest).without).count("1") if rest else 0)
+                     for rest in range(kind.tile))
+        kinds[name] = number, kind.tile, kind.step // kind.tile, kind.taps, kind.elements, kind.weights, kind.extent, last
     return kinds
 
 

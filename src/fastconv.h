@@ -137,11 +137,16 @@ enum fc_winograd_kind {
 
 /* One of them, for one tile or panel; strides in elements. Along each axis a tile makes `tile` outputs of `extent` inputs,
    `step` apart from the next tile's, and has `elements` products, of which from number `weights` - 1 on all have the same
-   transformed weight; those in the set `last` serve its last output alone. */
+   transformed weight; those in the set `last` serve its last output alone.
+
+   A short tile, which has at most `shorts` outputs along an axis, has transforms of its own: of as many inputs as they meet,
+   into some of the elements, without those in the set `without`. The transforms are found by the outputs of a short tile
+   along the rows' axis and the columns', 0 where it is not short. */
+enum { FC_WINOGRAD_SHORTS = 2 };
 typedef struct {
-    int tile, step, taps, extent, elements, weights, last;
-    fc_winograd_input input;
-    fc_winograd_output output;
+    int tile, step, taps, extent, elements, weights, last, shorts, without[FC_WINOGRAD_SHORTS + 1];
+    fc_winograd_input input[FC_WINOGRAD_SHORTS + 1][FC_WINOGRAD_SHORTS + 1];
+    fc_winograd_output output[FC_WINOGRAD_SHORTS + 1][FC_WINOGRAD_SHORTS + 1];
     fc_winograd_weights transform;
     fc_winograd_pool pool;          /* what may follow */
     fc_winograd_products products;  /* NULL where there are not registers enough */

@@ -16,9 +16,11 @@
 # micro-kernel transforms the weights in registers, for four tiles at a time, and reads no more than they are.
 #
 # Each tile is computed alike whatever block it falls in: the bits depend neither on the threads nor on the batch. What
-# serves only the last row or column of a tile is left out where that lies beyond the border. A row of tiles with an
-# output that is not finite is reported, and the caller computes it directly, so that NaN and infinity reach exactly the
-# outputs whose window holds them.
+# serves only the last row or column of a tile is left out where that lies beyond the border; a last tile of one or two
+# rows or columns out of four is `short`, computed by F(1, 3) or F(2, 3) from some of the same transformed weights. (Which
+# one it is, the size of the map tells; pieces of a map that begin at whole tiles, Method.grain, have the same last tiles.)
+# A row of tiles with an output that is not finite is reported, and the caller computes it directly, so that NaN and
+# infinity reach exactly the outputs whose window holds them.
 
 cdef struct Planes:        # where the transforms of tiles lie; strides in elements
     size element_row, element   # element (i, j)
@@ -39,6 +41,29 @@ cdef Planes plain_planes(size elements, size ld, size plane) noexcept nogil:
     return planes
 
 
+cdef struct TileAxis:      # an axis of the outputs in tiles
+    size tiles, whole        # all, and those with all their outputs
+    size short               # outputs of a last one that is short, or 0
+    size extent              # its inputs
+    int without              # the elements that one goes without which is not whole
+
+
+cdef TileAxis tile_axis(const fc_winograd* transforms, size outputs) noexcept nogil:
+    cdef TileAxis axis
+    cdef size rest = outputs % transforms.tile
+    axis.whole = outputs // transforms.tile
+    axis.tiles = axis.whole + (rest > 0)
+    axis.short, axis.extent, axis.without = 0, transforms.extent, transforms.last
+    if 0 < rest <= transforms.shorts:
+        axis.short, axis.extent, axis.without = rest, rest + transforms.taps - 1, transforms.without[rest]
+    return axis
+
+
+cdef inline size short_at(const TileAxis* axis, size tile) noexcept nogil:
+    """The outputs of a tile if it is short, or 0."""
+    return axis.short if tile >= axis.whole else 0
+
+
 cdef struct WinogradJob:
     const fc_kernels* kernels
     const fc_winograd* transforms
@@ -54,7 +79,9 @@ cdef struct WinogradJob:
     char* flags
     size size_y, size_x          # of the convolution's output, which may be pooled
     size tile, elements          # outputs a side, E
+    TileAxis rows, columns       # of tiles
     size tile_rows, tile_columns, tiles, across, block, blocks, kc   # tiles of one plane of all images, of a block too
+    size lacking                 # fewer tiles that the first block has
     size panels, panels_per_task, panel_chunks, width
     size ldv, slice
     Planes planes
@@ -251,21 +278,27 @@ cdef class Winograd(Program):
 cdef void winograd_arrays(WinogradJob* job) noexcept nogil:
     """What depends on how many images there are, and on whether the weights come transformed."""
     job.size_y, job.size_x = job.y.n[2] << job.pool, job.y.n[3] << job.pool
-    job.tile_rows = (job.size_y + job.tile - 1) // job.tile
-    job.tile_columns = (job.size_x + job.tile - 1) // job.tile
+    job.rows, job.columns = tile_axis(job.transforms, job.size_y), tile_axis(job.transforms, job.size_x)
+    job.tile_rows, job.tile_columns = job.rows.tiles, job.columns.tiles
     job.depth = job.y.n[4]
     job.tiles = job.y.n[0] * job.tile_rows * job.tile_columns
     job.level_chunks = (job.depth + job.levels - 1) // job.levels
-    job.blocks = (job.tiles + job.across - 1) // job.across * job.level_chunks
+    job.blocks = (job.tiles + job.across - 1) // job.across
+    # the last block has what is left, or where last tiles have fewer products than others the first one
+    job.lacking = 0
+    if job.rows.tiles > job.rows.whole or job.columns.tiles > job.columns.whole:
+        job.lacking = job.blocks * job.across - job.tiles
+    job.blocks *= job.level_chunks
     winograd_scratch(job, job.tile_columns, job.transformed != NULL)
 
 
 cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     cdef const WinogradJob* job = <const WinogradJob*>job_
     cdef const fc_kernels* kernels = job.kernels
-    cdef size chunk = task // job.blocks, first = task % job.blocks // job.level_chunks * job.across
+    cdef size chunk = task // job.blocks, block = task % job.blocks // job.level_chunks
+    cdef size first = max(<size>0, block * job.across - job.lacking)
     cdef size level = task % job.blocks % job.level_chunks * job.levels, levels = min(job.levels, job.depth - level)
-    cdef size count = min(job.across, job.tiles - first)   # of a plane
+    cdef size count = min((block + 1) * job.across - job.lacking, job.tiles) - first   # of a plane
     cdef char* v = scratch
     cdef char* m = v + job.v_bytes
     cdef char* u = m + job.m_bytes
@@ -304,7 +337,7 @@ cdef void winograd_task(void* job_, char* scratch, size task, fc_watch* watch) n
 cdef void winograd_plane(const WinogradJob* job, size first, size count, size z, char* region, char* v) noexcept nogil:
     """Transform the tiles of plane z of the input, or of a plane of padded zeros (-1)."""
     cdef const fc_kernels* kernels = job.kernels
-    cdef size t = 0, e, run, row, step = job.transforms.step
+    cdef size t = 0, e, run, row, column, high, wide, step = job.transforms.step, extent = job.transforms.extent
     cdef View x = job.x
     if z < 0:
         for e in range(job.elements):
@@ -313,30 +346,47 @@ cdef void winograd_plane(const WinogradJob* job, size first, size count, size z,
                        round_up(job.plane_channels, kernels.lanes) * kernels.size)
         return
     x.p += z * x.s[4]
-    while t < count:                       # runs of neighbouring tiles
-        run = min(count - t, job.tile_columns - (first + t) % job.tile_columns)
-        row = (first + t) // job.tile_columns
-        winograd_transform_run(kernels, job.transforms.input, job.transforms.extent, step, &x, job.x_code, job.mode,
+    while t < count:                       # runs of neighbouring tiles that are alike
+        column, row = (first + t) % job.tile_columns, (first + t) // job.tile_columns
+        run = min(count - t, job.tile_columns - column)
+        if job.columns.short and column < job.columns.whole:
+            run = min(run, job.columns.whole - column)
+        high, wide = short_at(&job.rows, row % job.tile_rows), short_at(&job.columns, column)
+        winograd_transform_run(kernels, job.transforms.input[high][wide], job.rows.extent if high else extent,
+                               job.columns.extent if wide else extent, step, &x, job.x_code, job.mode,
                                row // job.tile_rows, 0, job.plane_channels, row % job.tile_rows * step + job.origin_y, 1,
-                               (first + t) % job.tile_columns * step + job.origin_x, 1, run, region, v, &job.planes, t)
+                               column * step + job.origin_x, 1, run, region, v, &job.planes, t)
+        if job.few and (high or wide):
+            winograd_without(job, high, wide, run, v, t)
         t += run
+
+
+cdef void winograd_without(const WinogradJob* job, size high, size wide, size run, char* v, size at_tile) noexcept nogil:
+    """Zeros for the elements that `run` short tiles go without, where all are multiplied."""
+    cdef size side = job.transforms.elements, e, t, c
+    for e in range(job.elements):
+        if ((high and job.rows.without >> (e // side) & 1) or (wide and job.columns.without >> (e % side) & 1)):
+            for t in range(at_tile, at_tile + run):
+                for c in range(job.ldv // FC_WINOGRAD_CHANNELS):
+                    memset(v + (planes_at(&job.planes, t, 0) + c * job.planes.slice + e // side * job.planes.element_row
+                                + e % side * job.planes.element) * job.kernels.size, 0,
+                           FC_WINOGRAD_CHANNELS * job.kernels.size)
 
 
 cdef void winograd_places(const WinogradJob* job, size first, size count, size levels, size width, size* v_row,
                           size* m_row, size* counts) noexcept nogil:
-    """Where V and M hold the tiles of a block, plane after plane: all, those with a last row, with a last column, with both.
+    """Where V and M hold the tiles of a block, plane after plane: all, those with all rows, with all columns, with both.
 
     The channels of the planes under a tile lie side by side in V, and so those of the next one begin a plane later.
     """
     cdef size t, z, needs, at, row, column
-    cdef size whole_rows = job.size_y // job.tile, whole_columns = job.size_x // job.tile
     for needs in range(4):
         at = needs * job.block
         counts[needs] = 0
         for z in range(levels):
             for t in range(count):
                 column, row = (first + t) % job.tile_columns, (first + t) // job.tile_columns % job.tile_rows
-                if (needs & 1 and row >= whole_rows) or (needs & 2 and column >= whole_columns):
+                if (needs & 1 and row >= job.rows.whole) or (needs & 2 and column >= job.columns.whole):
                     continue
                 v_row[at + counts[needs]] = t * job.ldv + z * job.stride_z * job.plane_channels
                 m_row[at + counts[needs]] = (z * count + t) * width
@@ -364,7 +414,6 @@ cdef void winograd_products(const WinogradJob* job, size panel, size width, cons
     cdef size plane_v = job.planes.element * kernels.size, plane_m = job.block * width * kernels.size
     cdef size vectors = width // kernels.lanes, c = 0, n, e, k0, plane_u, i, j, needs
     cdef size side = job.transforms.elements, weights = job.transforms.weights
-    cdef int last = job.transforms.last
     cdef const char* u
     cdef const char* plane
     cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0, NULL, 0)  # the transform back comes between
@@ -385,7 +434,7 @@ cdef void winograd_products(const WinogradJob* job, size panel, size width, cons
             if c == 0 and lines != NULL:
                 ends.coming_bytes = line_bytes // job.elements
                 ends.coming = lines + e * ends.coming_bytes
-            needs = (last >> i & 1) + 2 * (last >> j & 1)
+            needs = (job.rows.without >> i & 1) + 2 * (job.columns.without >> j & 1)
             if counts[needs] == 0:
                 continue
             plane = u + (min(i, weights - 1) * weights + min(j, weights - 1)) * plane_u * kernels.size
@@ -449,16 +498,16 @@ cdef void winograd_slice(const WinogradJob* job, size panel, size width, size ch
     job.transforms.transform(u, plane, width, w, tap_stride, channels)
 
 
-cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input transform, size extent, size apart,
+cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input transform, size high, size wide, size apart,
                                  const View* x, int code, int mode, size image, size channel, size channels, size y,
                                  size row_step, size left, size column_step, size run, char* region, char* v,
                                  const Planes* planes, size at_tile) noexcept nogil:
-    """Transform `run` tiles side by side, extent x extent pixels each and `apart` from the next, of every row_step-th row and
+    """Transform `run` tiles side by side, high x wide pixels each and `apart` from the next, of every row_step-th row and
     column_step-th column, reading the array as it lies where that is possible; the first goes to v as `at_tile`."""
-    cdef size first = 0, last = run, reach = (extent - 1) * column_step, step = apart * column_step, t, c, n
+    cdef size first = 0, last = run, reach = (wide - 1) * column_step, step = apart * column_step, t, c, n
     cdef const char* at
     # tiles first..last-1 lie inside the array
-    if (code == kernels.input and x.s[1] == kernels.size and y >= 0 and y + (extent - 1) * row_step < x.n[2]
+    if (code == kernels.input and x.s[1] == kernels.size and y >= 0 and y + (high - 1) * row_step < x.n[2]
             and channels % kernels.lanes == 0 and x.s[0] % kernels.size == 0 and x.s[2] % kernels.size == 0
             and x.s[3] % kernels.size == 0 and <size>x.p % kernels.size == 0):
         if left < 0:
@@ -467,7 +516,7 @@ cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input tr
     else:
         last = 0
     if first > 0:
-        winograd_pack_run(kernels, transform, extent, apart, x, code, mode, image, channel, channels, y, row_step, left,
+        winograd_pack_run(kernels, transform, high, wide, apart, x, code, mode, image, channel, channels, y, row_step, left,
                           column_step, first if last > first else run, region, v, planes, at_tile)
         if last <= first:
             return
@@ -481,22 +530,22 @@ cdef void winograd_transform_run(const fc_kernels* kernels, fc_winograd_input tr
                       planes.element_row, planes.element)
             c += n
     if last < run:
-        winograd_pack_run(kernels, transform, extent, apart, x, code, mode, image, channel, channels, y, row_step,
+        winograd_pack_run(kernels, transform, high, wide, apart, x, code, mode, image, channel, channels, y, row_step,
                           left + step * last, column_step, run - last, region, v, planes, at_tile + last)
 
 
-cdef void winograd_pack_run(const fc_kernels* kernels, fc_winograd_input transform, size extent, size apart,
+cdef void winograd_pack_run(const fc_kernels* kernels, fc_winograd_input transform, size high, size wide, size apart,
                             const View* x, int code, int mode, size image, size channel, size channels, size y,
                             size row_step, size left, size column_step, size run, char* region, char* v,
                             const Planes* planes, size at_tile) noexcept nogil:
     """The tiles that reach over a border, or an array that no vector can be loaded from: by way of a packed region."""
-    cdef size columns = apart * (run - 1) + extent, c = 0, n, padded, t
+    cdef size columns = apart * (run - 1) + wide, c = 0, n, padded, t
     while c < channels:
         n = min(FC_WINOGRAD_CHANNELS, channels - c)
         padded = round_up(n, kernels.lanes)
         if padded != n:
-            memset(region, 0, extent * columns * padded * kernels.size)
-        pack_region(kernels, code, x, image, channel + c, n, y, row_step, extent, left, column_step, columns, columns,
+            memset(region, 0, high * columns * padded * kernels.size)
+        pack_region(kernels, code, x, image, channel + c, n, y, row_step, high, left, column_step, columns, columns,
                     mode, padded, region)
         for t in range(run):
             transform(region + apart * t * padded * kernels.size, columns * padded, padded, padded,
@@ -519,6 +568,7 @@ cdef void winograd_output_run(const WinogradJob* job, size level, size tile, siz
                      + (y >> job.pool) * job.y.s[2] + (x >> job.pool) * job.y.s[3])
     cdef char* c = output
     cdef int finite = 1
+    cdef fc_winograd_output back
     cdef bint in_output = (not job.pool and width == count and job.y.s[1] == kernels.size and not job.has_residual
                            and job.y_code == kernels.sum and job.y.s[2] % kernels.size == 0
                            and job.y.s[3] % kernels.size == 0 and <size>to % kernels.size == 0)
@@ -529,7 +579,8 @@ cdef void winograd_output_run(const WinogradJob* job, size level, size tile, siz
     if job.bias != NULL:
         bias = job.bias + first * kernels.size
     for t in range(run):
-        finite &= job.transforms.output(m + t * width * kernels.size, plane, <int>vectors,
+        back = job.transforms.output[short_at(&job.rows, row)][short_at(&job.columns, column + t)]
+        finite &= back(m + t * width * kernels.size, plane, <int>vectors,
                                         c + tile_side * t * column_step * kernels.size, row_step, column_step, rows,
                                         min(tile_side, columns - tile_side * t), bias,
                                         (in_output or job.pool) and job.activation == RELU)

@@ -1,59 +1,8 @@
 /* Winograd's transforms of a tile of TILE x TILE outputs: those of winograd.h along columns, then along rows. Included
    once for every kind. */
 
-/* V[i * element_row + j * element_stride + channel] = (B^T d B)[i][j] of one tile d of inputs; channels is a multiple of
-   the vector. */
-static void KIND(winograd_input)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t channels,
-                                 void *dst, ptrdiff_t element_row, ptrdiff_t element_stride) {
-    for (ptrdiff_t c = 0; c < channels; c += LANES) {
-        vec_float half[ELEMENTS * EXTENT], d[EXTENT], o[ELEMENTS];
-        const T *in = (const T *)src + c;
-        T *out = (T *)dst + c;
-        UNROLL for (int j = 0; j < EXTENT; j++) {
-            UNROLL for (int i = 0; i < EXTENT; i++)
-                d[i] = *(const vec_float *)(in + i * row_stride + j * column_stride);
-            KIND(winograd_input_along)(d, o);
-            UNROLL for (int i = 0; i < ELEMENTS; i++) half[i * EXTENT + j] = o[i];
-        }
-        UNROLL for (int i = 0; i < ELEMENTS; i++) {
-            KIND(winograd_input_along)(half + i * EXTENT, o);
-            UNROLL for (int j = 0; j < ELEMENTS; j++) *(vec_float *)(out + i * element_row + j * element_stride) = o[j];
-        }
-    }
-}
-
-/* The rows x columns first outputs A^T m A of one tile, plus bias, relu where asked for; returns 0 when one of them is
-   not finite. */
-static int KIND(winograd_output)(const void *src, ptrdiff_t element_stride, int vectors, void *dst,
-                                 ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t rows, ptrdiff_t columns,
-                                 const void *bias, int relu) {
-    vec_float bad = {0};
-    for (int v = 0; v < vectors; v++) {
-        const T *in = (const T *)src + v * LANES;
-        vec_float half[TILE * ELEMENTS], m[ELEMENTS], o[TILE], shift = {0};
-        if (bias) shift = *(const vec_float *)((const T *)bias + v * LANES);
-        UNROLL for (int j = 0; j < ELEMENTS; j++) {
-            UNROLL for (int i = 0; i < ELEMENTS; i++)
-                m[i] = *(const vec_float *)(in + (i * ELEMENTS + j) * element_stride);
-            KIND(winograd_output_along)(m, o);
-            UNROLL for (int i = 0; i < TILE; i++) half[i * ELEMENTS + j] = o[i];
-        }
-        UNROLL for (int i = 0; i < TILE; i++) {
-            if (i >= rows) break;
-            KIND(winograd_output_along)(half + i * ELEMENTS, o);
-            UNROLL for (int j = 0; j < TILE; j++) {
-                if (j >= columns) break;
-                vec_float y = o[j] + shift;
-                bad += y * 0;
-                if (relu) y = relu_float(y);
-                *(vec_float *)((T *)dst + i * row_stride + j * column_stride + v * LANES) = y;
-            }
-        }
-    }
-    for (int l = 0; l < LANES; l++)
-        if (bad[l] != 0) return 0;
-    return 1;
-}
+WINOGRAD_PIXELS(KIND(winograd_input), KIND(winograd_output), KIND(winograd_input_along), KIND(winograd_input_along),
+                KIND(winograd_output_along), KIND(winograd_output_along), ELEMENTS, EXTENT, EXTENT, TILE, TILE, ~0, ~0)
 
 /* dst[f * element_stride + channel * width] = (G g G^T)[f] for one panel of weights g = src[tap * tap_stride + channel *
    width]. */

@@ -1,5 +1,6 @@
 """Winograd in tiles: what is its own. What every method keeps is in test_every_method."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ def test_dilated_winograd(dilation, padding, data_format, algorithm):
 
 
 @pytest.mark.parametrize("channels, outputs", [(64, 64), (70, 33), (200, 130)], ids=str)
-@pytest.mark.parametrize("size", [(7, 7), (8, 5), (4, 4)], ids=str)
+@pytest.mark.parametrize("size", [(7, 7), (8, 5), (4, 4), (6, 5), (2, 1)], ids=str)
 def test_few_winograd_tiles_have_the_bits_of_many(size, channels, outputs):
     """Up to four tiles transform their weights in registers, more of them beforehand."""
     rng = np.random.default_rng(0)
@@ -215,6 +216,33 @@ def test_smaller_tiles_err_less():
     assert small < large / 2
 
 
+@by_tiles
+def test_last_tiles_of_every_size(algorithm):
+    """One to three rows or columns of a tile have transforms of their own, or go without a part; all sides up to 20."""
+    rng = np.random.default_rng(8)
+    x, w = fill(rng, (2, 19, 22, 22), "float32"), fill(rng, (23, 19, 3, 3), "float32")
+    expected = reference.conv2d(x, w)
+    bound = limit(way(algorithm), Direction.FORWARD, conv_geometry(x.shape, w.shape, 1, 0, 1, 1), expected, x, w)
+    bound = np.broadcast_to(bound, expected.shape)
+    for height, width in product(range(1, 21), repeat=2):
+        part, own = np.s_[..., :height, :width], np.ascontiguousarray(x[..., : height + 2, : width + 2])
+        got = fastconv.conv2d(own, w, algorithm=algorithm)
+        within(f"{height} x {width}", got, expected[part], bound[part])
+        within(f"{height} x {width}, an image", fastconv.conv2d(own[1:], w, algorithm=algorithm), got[1:])
+
+
+def test_last_tiles_err_less():
+    rng = np.random.default_rng(4)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 96, 20, 20), (32, 96, 3, 3)))
+    for rest in (1, 2):
+        part = x[..., : 18 + rest, : 18 + rest]
+        exact = reference.conv2d(part.astype(float), w.astype(float))
+        squares = (fastconv.conv2d(part, w, algorithm="winograd:4x4") - exact) ** 2
+        whole = squares[..., :16, :16].mean()
+        assert max(squares[..., 16:, :16].mean(), squares[..., :16, 16:].mean()) < whole / 1.5
+        assert squares[..., 16:, 16:].mean() < whole / 3
+
+
 SMALL_MAPS = [((256, 128, 5), True, False), ((64, 80, 5), True, False), ((40, 64, 9), False, False)]
 
 
@@ -236,8 +264,8 @@ def test_small_maps_take_small_tiles_whatever_the_batch(shape, prepared, called,
             if chosen.variant == "2x2":
                 assert chosen.algorithm == "winograd"
                 assert chosen.tile == (2, 2)
-                tiles = batch * -(-size // 2) * -(-(size + 1) // 2)
-                assert chosen.multiplications == 16 * tiles * channels * outputs < chosen.macs
+                rows, columns = (4 * (n // 2) + 3 * (n % 2) for n in (size, size + 1))  # products of all tiles
+                assert chosen.multiplications == batch * rows * columns * channels * outputs < chosen.macs
         got = plan.run(x[:batch]), fastconv.conv2d(x[:batch], w, **options)
         if whole is not None:
             for alone, together in zip(got, whole, strict=True):

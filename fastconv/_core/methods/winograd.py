@@ -5,7 +5,9 @@ Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
+from itertools import product
 from math import prod
 from typing import Any, ClassVar
 
@@ -37,6 +39,7 @@ from .winograd_programs import (
     STRIDED_LARGE,
     WinogradProgram,
     kind_of,
+    tiles_of,
     tuned,
     whole,
 )
@@ -232,14 +235,17 @@ def cost(p: Problem, variant: str) -> int:
     channels, outputs = whole_vectors(p.channels), whole_vectors(p.outputs)
     total, kind, one = CALL, kind_of(p, variant), whole(p) if KINDS[variant].stride > 1 else None
     for q in (one,) if one else p.passes:
-        _, *size = q.output_size(p.size)
-        planes, tiles, parts = q.counts[0], p.size[0], 1
-        for n, apart in zip(size, spacing(q)[1:], strict=True):
-            tiles *= sum(-(-len(range(first, n, apart)) // kind.tile) for first in range(apart))
-            parts *= min(n, apart)
-        tiles = max(tiles, ROWS * parts)
-        elements, weights = kind.elements**2, planes * p.channels * p.outputs
-        total += tiles * elements * (planes * p.channels * outputs + MOVED[2] * (planes * channels + outputs))
+        sides = [
+            Counter(len(range(first, n, apart)) for first in range(min(n, apart)))
+            for n, apart in zip(q.output_size(p.size)[1:], spacing(q)[1:], strict=True)
+        ]
+        planes, parts, products, tiles = q.counts[0], prod(side.total() for side in sides), 0, 0
+        for (height, many), (width, times) in product(*(side.items() for side in sides)):
+            shared = product(kind.shared(height), kind.shared(width))
+            products += many * times * sum(a * b * max(ROWS, p.size[0] * m * n) for (a, m), (b, n) in shared)
+            tiles += many * times * tiles_of(kind, 1, (p.size[0], height, width))
+        weights = planes * p.channels * p.outputs
+        total += products * (planes * p.channels * outputs + MOVED[2] * (planes * channels + outputs))
         total += PART * (parts - 1)
         if p.held:
             # the other kinds have no such kernels, and read their transform, which costs little where a cache holds it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 
 import numpy as np
@@ -50,6 +50,18 @@ class Kind(NamedTuple):
     elements: int  # products
     weights: int  # different transformed weights
     extent: int  # inputs
+    last: tuple[int, ...]  # products of the last tile, by its outputs (0: all)
+
+    def shared(self, outputs: int) -> tuple[tuple[int, int], ...]:
+        """(products, tiles): of so many outputs, those that all tiles have, and those that whole tiles alone have."""
+        whole, rest = divmod(outputs, self.tile)
+        last = self.last[rest]
+        both = (last, whole + (rest > 0)), (self.elements - last, whole)
+        return tuple((products, tiles) for products, tiles in both if products * tiles)
+
+    def products(self, outputs: int) -> int:
+        """Of the tiles of so many outputs."""
+        return sum(products * tiles for products, tiles in self.shared(outputs))
 
 
 LARGE, SMALL, STRIDED, STRIDED_LARGE = "4x4", "2x2", "2x2 at stride 2", "4x4 at stride 2"
@@ -119,6 +131,29 @@ def tiles_of(kind: Kind, batch: int, size: Triple) -> int:
     return batch * size[0] * -(-size[1] // kind.tile) * -(-size[2] // kind.tile)
 
 
+def products_before(kind: Kind, size: Triple, tile: int) -> int:
+    """Of the tiles of planes of such a size, how many those before one of them have."""
+    columns = -(-size[2] // kind.tile)
+    (plane, row), column = divmod(tile // columns, -(-size[1] // kind.tile)), tile % columns
+    across, down = kind.products(size[2]), kind.products(size[1])
+    own = min(kind.elements, down - row * kind.elements)
+    return (plane * down + row * kind.elements) * across + own * column * kind.elements
+
+
+def balanced(kind: Kind, size: Triple, tiles: int, block: int, most: int, threads: int) -> int:
+    """`block` of so many tiles or some more, such that the thread with most products has least: a map's last tiles have
+    fewer. Each thread has as many blocks, side by side, and the first block what is left."""
+    blocks = -(-tiles // block)
+    if blocks < 2 or blocks % threads or not any(n % kind.tile for n in size[1:]):
+        return block
+
+    def largest(block: int) -> int:
+        ends = [products_before(kind, size, max(0, tiles - k * block)) for k in range(0, blocks + 1, blocks // threads)]
+        return max(end - begin for end, begin in pairwise(ends))
+
+    return min(range(block, max(block, min(most, (tiles - 1) // (blocks - 1))) + 1), key=largest)
+
+
 def few_tiles(p: Problem, kind: Kind, tiles: int, prepared: bool) -> bool:
     """Whether so few tiles that transforming the weights in registers costs less than reading their transform.
 
@@ -134,8 +169,8 @@ MOST_PLANES = 4  # of outputs of a block: the planes under neighbouring ones are
 
 
 @lru_cache(maxsize=256)
-def blocking(p: Problem, kind: Kind, tiles: int, transformed: bool) -> Blocking:
-    """Loop sizes for so many tiles.
+def blocking(p: Problem, kind: Kind, batch: int, size: Triple, transformed: bool) -> Blocking:
+    """Loop sizes for so many images of a size of outputs.
 
     With `transformed` weights at hand, a block's transformed input stays in the second-level cache. Without, its sums
     and a slice of transformed weights do, and a block has as many tiles as that allows, to use the slice often.
@@ -144,7 +179,7 @@ def blocking(p: Problem, kind: Kind, tiles: int, transformed: bool) -> Blocking:
     deep, planes = q.counts[0], split(p.size[0], MOST_PLANES)
     channels = p.channels * deep
     elements, weights = kind.elements**2, kind.weights**2
-    tiles = max(1, tiles)  # an empty batch has loop sizes too
+    tiles = max(1, tiles_of(kind, batch, size))  # an empty batch has loop sizes too
     few = few_tiles(p, kind, tiles, transformed)
     under = -(-p.channels * ((planes - 1) * q.stride[0] + deep) // planes)  # transformed inputs of a tile
     leading = -(-under // m.lanes) * m.lanes + m.lanes
@@ -169,6 +204,8 @@ def blocking(p: Problem, kind: Kind, tiles: int, transformed: bool) -> Blocking:
         blocks = -(-tiles // most) if together else min(threads, -(-tiles // m.rows))
     block = -(-tiles // blocks)
     block = -(-block // planes) * planes if block + planes <= bound else max(1, block // planes) * planes
+    if block >= planes:
+        block = planes * balanced(kind, size, -(-tiles // max(1, size[0])), block // planes, bound // planes, threads)
     # every task transforms its tiles anew: no more of them than threads
     panels_per_task = panels if blocks % threads == 0 else max(1, -(-panels * blocks // threads))
     reduction = max(32, m.tuning.share(WEIGHT_SLICE) // (m.element * m.width))
@@ -223,7 +260,7 @@ class WinogradProgram(Program):
         if (known := self.made.get(key)) is not None:
             return known
         p, part = self.problem, self.parts[i][1]
-        b = blocking(p, self.kind, self._tiles(part, batch), held)
+        b = blocking(p, self.kind, batch, part.output_size(p.size), held)
         program = _native.Winograd(codes(p.types), p, part, b, self.kind.number, p.transposed, pool)
         if len(self.made) >= 4 * len(self.parts):
             self.made = {}
@@ -328,10 +365,12 @@ class WinogradProgram(Program):
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
         p, m, kind, held = self.problem, self.problem.machine, self.kind, prepared and self.holds
-        tiles = self._tiles(self.first, p.geometry.batch)
-        b = blocking(p, kind, tiles, held)
-        scratch = self.native(0, p.geometry.batch, held).scratch_bytes(held)
+        size, batch = self.first.output_size(p.size), p.geometry.batch
+        tiles, b = tiles_of(kind, batch, size), blocking(p, kind, batch, size, held)
+        scratch = self.native(0, batch, held).scratch_bytes(held)
         tasks = -(-tiles // b.tiles) * pieces(p.outputs, m.width, b.panels_per_task)
+        parts = [part.output_size(p.size)[1:] for _, part in self.parts]
+        products = sum(kind.products(height) * kind.products(width) for height, width in parts)
         packed = sum(packed_bytes(Sums.of(p), prod(q.counts)) for q in p.passes)
         if self.whole_:  # beside them those of the phases
             packed *= 2
@@ -341,6 +380,6 @@ class WinogradProgram(Program):
             source=f"transformed {kind.extent} x {kind.extent} tiles",
             workspace_bytes=scratch * _native.team_for(m.threads, tasks, scratch),
             packed_weight_bytes=packed if prepared or self.deep or packs_first(p) else 0,
-            multiplications=kind.elements**2 * len(self.parts) * tiles * self.first.counts[0] * p.channels * p.outputs,
+            multiplications=products * batch * p.size[0] * self.first.counts[0] * p.channels * p.outputs,
             threads=m.threads, transforms_held=held and bool(p.types.packed),
         )  # fmt: skip
