@@ -92,6 +92,8 @@ cdef extern from "fastconv.h" nogil:
     ctypedef void (*fc_micro_kernel)(const fc_product*, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_pack)(void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const char*, Py_ssize_t,
                             Py_ssize_t) noexcept nogil
+    ctypedef void (*fc_pack_scaled)(void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, const char*, Py_ssize_t, const void*,
+                                   const void*, int) noexcept nogil
     ctypedef int (*fc_pack_panel)(void*, Py_ssize_t, const char*, Py_ssize_t, const Py_ssize_t*, Py_ssize_t,
                                   const Py_ssize_t*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
     ctypedef void (*fc_widen)(void*, const void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
@@ -189,6 +191,7 @@ cdef extern from "fastconv.h" nogil:
         fc_micro_kernel micro[2 * FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1]
         bint partial
         fc_pack pack[FC_DTYPES]
+        fc_pack_scaled pack_scaled
         fc_pack_panel pack_panel[FC_DTYPES]
         fc_widen widen
         fc_store store[FC_DTYPES]

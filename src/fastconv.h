@@ -86,6 +86,11 @@ typedef void (*fc_micro_kernel)(const fc_product *product, ptrdiff_t tiles);
 typedef void (*fc_pack)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src,
                         ptrdiff_t pixel_stride, ptrdiff_t channel_stride);
 
+/* The same of the computing type, channels side by side, as x * scale + shift of each channel (`shift` may be NULL), each
+   product rounded for itself as in a chain of steps, and not below 0 with `relu`. */
+typedef void (*fc_pack_scaled)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src,
+                               ptrdiff_t pixel_stride, const void *scale, const void *shift, int relu);
+
 /* Packs one weight panel [tap y][tap x][channel][width]; returns 0 when a weight is NaN or infinite. */
 typedef int (*fc_pack_panel)(void *dst, ptrdiff_t width, const char *src, ptrdiff_t taps_y, const ptrdiff_t *tap_y,
                              ptrdiff_t taps_x, const ptrdiff_t *tap_x, ptrdiff_t channels, ptrdiff_t channel_stride,
@@ -277,6 +282,7 @@ typedef struct {
     fc_micro_kernel micro[2 * FC_MAX_VECTORS + 1][FC_MAX_ROWS + 1];
     int partial;     /* whether the first columns of the last vector can be written alone */
     fc_pack pack[FC_DTYPES];
+    fc_pack_scaled pack_scaled; /* of floats; or NULL */
     fc_pack_panel pack_panel[FC_DTYPES];
     fc_widen widen;  /* of packed weights that are no sums' type */
     fc_store store[FC_DTYPES];

@@ -12,7 +12,8 @@ from .arrays import as_array, bias_for, empty
 from .explanation import ConvExplanation
 from .geometry import Geometry
 from .layouts import checked_residual, destination, layout, lies_channels_last
-from .operands import Array, Packed, packing
+from .methods.method import Before
+from .operands import Array, Operands, Packed, packing
 from .operations import explain, forward, input_gradient, write_rest
 from .plan import plan_for
 from .problem import Direction, Use
@@ -184,6 +185,50 @@ class ConvPlan:
             and self._packed[0].finite
             and self._activation in (None, "relu")
         )
+
+    @property
+    def scales(self) -> bool:
+        """Whether `run_scaled` may be called: a method that scales its input while it copies it, channels last."""
+        return (
+            self._weight is None and self._layout.channels_last and self._batched and self._program.scales
+        )
+
+    def run_scaled(self, input: Array, before: Before, out: Array, residual: Array | None = None) -> Array:
+        """Convolve what `before` makes of the input, which then is never stored.
+
+        Parameters
+        ----------
+        input : ndarray
+            Of the planned shape and element type, channels side by side, with any batch size.
+        before : Before
+            Vectors of the planned element type, which are copied.
+        out : ndarray
+            Receives the result; it must not overlap the input.
+        residual : ndarray, optional
+            As in `run`; it may be `out` where `adds_in_place`, and else must not overlap it.
+
+        Returns
+        -------
+        ndarray
+            `out`: the bits of `run` of the scaled input.
+
+        Raises
+        ------
+        ConvError
+            Where `scales` is False, or for arrays that are not as said above.
+        """
+        fits = input.shape[1:] == self._own_input and out.shape == (len(input), *self._own_output)
+        if not (self.scales and fits and input.dtype == out.dtype == self.dtype):
+            raise ConvError(
+                f"run_scaled takes an input as planned and an out for it, of a plan that scales (here {self.scales}), "
+                f"but got input of shape {input.shape} and out of shape {out.shape}."
+            )
+        self._program.scaled(
+            Operands(
+                input, self._own_shape_alone, self._packed[0], self._bias, residual, out, self._code, True
+            ), before,
+        )  # fmt: skip
+        return out
 
     def run_pooled(self, input: Array, out: Array) -> Array:
         """Convolve and take the largest of every 2 x 2 outputs, which then are never stored.

@@ -4,6 +4,8 @@ A convolution takes over what follows it as long as nobody else reads its result
 
 - BatchNormalization, and multiplication by or addition of a value a channel, change its weights and bias;
 - Pad before it becomes its padding, reflected and repeated edges too;
+- a normalisation and ReLU before a pointwise one, whose input others read too as in densely connected nets, happen
+  while it copies its input;
 - an activation that `fastconv.plan_conv2d` fuses, and the addition of another value (a residual block's), happen while
   it stores its result.
 
@@ -22,6 +24,7 @@ from .._core.arrays import Array
 from .chains import link
 from .graph import Graph, Node
 from .operators import INTERNAL
+from .operators.chain import affine
 from .operators.convolution import PADDING_MODES
 from .quantisation import raise_dequantised
 from .rewriter import Rewriter
@@ -41,6 +44,7 @@ def fuse(graph: Graph) -> None:
     for rule in (*RULES, interleaved, _pad, _dense, _bias, _affine, _activation, _residual, _activation, _pooled):
         rewriter.apply(rule)
     link(rewriter)
+    rewriter.apply(_before)
     rewriter.finish()
 
 
@@ -288,6 +292,39 @@ def _residual(rewriter: Rewriter, node: Node) -> bool:
     _, before, other = max(found, key=lambda one: one[0])  # the later one: the other value is there by then
     bias = before.input(2)
     rewriter.absorb(before, node, node.outputs, [*before.inputs[:2], bias, other])
+    return True
+
+
+# ---- a chain before a convolution ------------------------------------------------------------------------------------
+
+
+def _before(rewriter: Rewriter, node: Node) -> bool:
+    """A constant factor a channel, perhaps a shift and ReLU, before a pointwise convolution that alone reads what they
+    make. (Factors of squeeze-and-excitation lie in the cache with what they multiply: that gains nothing.)"""
+    given = node.attributes.get
+    if node.op_type != "Conv" or given("before") or given("pool") or any(given("pads") or ()):
+        return False
+    chain, weight = rewriter.producer(node.inputs[0], "Elementwise"), rewriter.constants.get(node.input(1))
+    if chain is None or not rewriter.single(node.inputs[0]) or weight is None or weight.dtype.name not in FLOATS:
+        return False
+    usual = given("group", 1) == 1 and given("auto_pad", "NOTSET") in ("NOTSET", "", "VALID")
+    if not usual or weight.ndim < 3 or max(weight.shape[2:]) != 1:
+        return False
+    if affine(chain.attributes["chain"], rewriter.number, weight.ndim) is None:
+        return False
+    vectors = {name for link in chain.attributes["chain"] for name in link.node.inputs[1:]
+               if link.node.op_type == "ChannelAffine"}  # fmt: skip
+    for name in chain.inputs[1:]:
+        value = rewriter.constants.get(name)
+        if value is None or value.dtype != weight.dtype or value.size != weight.shape[1]:
+            return False
+        if name not in vectors and _per_channel(value, weight.shape[1], weight.ndim) is None:
+            return False
+    node.attributes["before"] = chain
+    node.domain, node.parts = INTERNAL, [*chain.parts, *node.parts]
+    own = [node.input(at) for at in range(1, 4)]
+    rewriter.rewire(node, [chain.inputs[0], *own, *chain.inputs[1:]])
+    rewriter.remove(chain)
     return True
 
 

@@ -20,11 +20,18 @@ cdef enum:
     REGION = 1
     GATHER = 2     # enormous windows: pixels x kc elements at a time
 
+cdef struct Before:        # what is done to the input while it is copied: x * scale + shift of each channel, then relu
+    const char* scale      # NULL: nothing, the input is read as it lies
+    const char* shift      # or NULL
+    int relu
+
+
 cdef struct DirectPass:                        # what is counted along an axis: [z, y, x]
     const fc_kernels* kernels
     View x, y, residual
     Weights weights
     int x_code, y_code, activation, mode, source
+    Before before
     bint has_residual
     bint streams                               # weights not packed before are packed block by block
     bint long_                                 # sums are made in blocks of so many terms
@@ -268,7 +275,21 @@ cdef class Direct(Program):
         most = max(most, self.few_taps() if packed else 0)
         return most if lies else max(most, self.planes(), self.shifted() if packed else 0)
 
+    def scales(self):
+        """Whether `run_scaled` may be called, of channels-last inputs: one tap, which is read in place, a lane an output."""
+        return (self.count == 1 and self.alternatives[0].kernels != NULL and volume(self.passes[0].taps) == 1
+                and self.kernels.pack_scaled != NULL and not self.few())
+
+    def run_scaled(self, x, scale, shift, bint relu, weight, packed, bias, residual, y, int activation, int threads):
+        """`run` of x * scale + shift, not below 0 with `relu`, of channels-last arrays: `scale` has a value a channel, as has
+        `shift`, which may be None."""
+        return self.bind_scaled((scale, shift, relu), x, weight, packed, bias, residual, y, activation, True, threads).run()
+
     cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
+        return self.bind_scaled(None, x, weight, packed, bias, residual, y, activation, channels_last, threads)
+
+    cdef Work bind_scaled(self, before, x, weight, packed, bias, residual, y, int activation, bint channels_last,
+                          int threads):
         """The weights are `packed` (`panels` and `finite` of `pack_weights`; of several passes, one a pass) or, where that
         is None, packed on the way. Flags are a byte an image: 1 for one in which merged phases, whose weights are zero
         at taps of others, have a NaN."""
@@ -316,6 +337,9 @@ cdef class Direct(Program):
             p = &run.passes[i]
             p[0] = of_.chosen(i, direct_usable(self.kernels, &vx, self.input, of_.passes[i].groups))[0]
             p.x, p.activation, p.bias = vx, activation, vb.p
+            p.before.scale = NULL
+            if before is not None:
+                direct_before(work, p, before)
             if p.source == IN_PLACE:
                 p.merged_taps = vx.s[3] == p.steps * self.kernels.input_size and adjacent_taps(p)
             p.requantise, p.multiplier = requantise, <const float*>vm.p
@@ -335,7 +359,9 @@ cdef class Direct(Program):
                 direct_phase(p, &p.residual, &vr)
                 work.place(&p.residual.p)
             self.bind_pass(p, &vw, packed, i, work)
-        if of_.planes() and planes_usable(run.passes):
+        if before is not None:
+            direct_work(work, run, threads)
+        elif of_.planes() and planes_usable(run.passes):
             planes_work(work, run.passes, threads)
         elif of_.shifted_bytes and shifted_usable(run.passes):
             shifted_work(work, run.passes, threads)
@@ -375,6 +401,28 @@ cdef class Direct(Program):
                 fc_free(self.passes[i].segments)
                 fc_free(self.passes[i].block)
         fc_free(self.passes)
+
+
+cdef int direct_before(Work work, DirectPass* p, before) except -1:
+    """What is done to the input on its way."""
+    scale, shift, p.before.relu = before
+    if p.source != IN_PLACE or volume(p.taps) != 1 or p.kernels.pack_scaled == NULL:
+        raise ValueError("an input is scaled on its way where one tap would read it in place")
+    p.before.scale = direct_by_channel(work, p, scale)
+    p.before.shift = direct_by_channel(work, p, shift) if shift is not None else NULL
+    return 0
+
+
+cdef const char* direct_by_channel(Work work, const DirectPass* p, array) except NULL:
+    """Values of the input's type, a channel each, in the memory of a work."""
+    cdef size bytes = p.x.n[1] * p.kernels.input_size
+    cdef const unsigned char[::1] given = array.view("u1")
+    cdef char* own
+    if given.shape[0] != bytes:
+        raise ValueError("a factor and a shift for every channel of the input")
+    own = <char*>work.own(bytes)
+    memcpy(own, &given[0], bytes)
+    return own
 
 
 cdef fc_requantise* direct_requantise(Work work, how, int result) except NULL:

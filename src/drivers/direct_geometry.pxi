@@ -135,6 +135,8 @@ cdef void direct_scratch(DirectPass* p) noexcept nogil:
     if p.weights.packed == NULL:
         p.panel_bytes = round_up((p.kc if p.streams else volume(p.taps) * p.steps)
                                  * min(p.width, round_up(p.outputs, kernels.lanes)) * kernels.weight_size, 64)
+    if p.before.scale != NULL:
+        p.region_bytes = round_up(tile_pixels(p) * p.ld * kernels.input_size, 64)
     p.totals_bytes = totals_bytes(kernels, tile_pixels(p) * p.width) if p.long_ else 0
     p.scratch_bytes = (PANEL_AT + p.panel_bytes + p.region_bytes + p.totals_bytes
                        + round_up(tile_pixels(p) * p.width * kernels.size, 64)
@@ -223,6 +225,8 @@ cdef void direct_lay_out(const DirectPass* p, const Tile* t, size* a_row) noexce
     cdef size element = p.kernels.input_size, plane = p.region_rows * p.region_columns
     if p.source == GATHER:
         lay_out(a_row, 1, t.pixels, 0, p.kc)
+    elif p.before.scale != NULL:
+        lay_out(a_row, 1, t.pixels, 0, p.ld)
     elif p.source == IN_PLACE:
         lay_out_tile(a_row, t.images, p.x.s[0] // element, t.shape, p.stride[0] * p.x.s[4] // element,
                      p.stride[1] * p.x.s[2] // element, p.stride[2] * p.x.s[3] // element)
@@ -240,6 +244,9 @@ cdef const char* direct_input(const DirectPass* p, const Tile* t, const Met* met
     cdef int axis
     if p.source == GATHER:
         return region
+    if p.before.scale != NULL:
+        direct_scale(p, t, region)
+        return region
     if p.source == IN_PLACE:
         return (p.x.p + t.image * p.x.s[0] + t.group * p.channels * p.x.s[1]
                 + (t.first[0] * p.stride[0] + met.low[0]) * p.x.s[4] + (t.first[1] * p.stride[1] + met.low[1]) * p.x.s[2]
@@ -255,3 +262,19 @@ cdef const char* direct_input(const DirectPass* p, const Tile* t, const Met* met
             pack_planes(kernels, p.x_code, &p.x, t.image + m, t.group * p.channels, p.channels, first, p.pick, shape,
                         plane, p.region_columns, p.mode, p.ld, region + m * image_region(p) * element)
     return region
+
+
+cdef void direct_scale(const DirectPass* p, const Tile* t, char* to) noexcept nogil:
+    """The one tap of every pixel of a tile, scaled on its way."""
+    cdef const Before* b = &p.before
+    cdef size m, z, r, first = t.group * p.channels, element = p.kernels.input_size
+    cdef const char* x
+    cdef const char* scale = b.scale + first * element
+    cdef const char* shift = b.shift + first * element if b.shift != NULL else NULL
+    for m in range(t.image, t.image + t.images):
+        for z in range(t.first[0], t.first[0] + t.shape[0]):
+            for r in range(t.first[1], t.first[1] + t.shape[1]):
+                x = (p.x.p + m * p.x.s[0] + first * element + (z * p.stride[0] + p.low[0]) * p.x.s[4]
+                     + (r * p.stride[1] + p.low[1]) * p.x.s[2] + (t.first[2] * p.stride[2] + p.low[2]) * p.x.s[3])
+                p.kernels.pack_scaled(to, p.ld, t.shape[2], p.channels, x, p.stride[2] * p.x.s[3], scale, shift, b.relu)
+                to += t.shape[2] * p.ld * element

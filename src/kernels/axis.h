@@ -31,15 +31,6 @@ typedef struct {
 #endif
 
 #ifdef VECTOR_BYTES /* for a set; else for the driver */
-#if defined(__aarch64__)
-#define AXIS_REGISTER "w"
-#elif defined(__AVX512F__)
-#define AXIS_REGISTER "v"
-#else
-#define AXIS_REGISTER "x"
-#endif
-#define ROUNDED(v) __asm__("" : "+" AXIS_REGISTER(v)) /* a product that no sum may be fused with */
-
 /* Code, type, and the numbers between which what is cut to it lies. */
 #define AXIS_TYPES(X)                                                                                                \
     X(FC_I8, int8_t, -129., 128.) X(FC_U8, uint8_t, -1., 256.) X(FC_I16, int16_t, -32769., 32768.)                   \
@@ -258,7 +249,5 @@ static int axis_means(const fc_axis *a, ptrdiff_t outer, ptrdiff_t lines, double
 }
 
 static const fc_axis_kernels axis_kernels = {axis_across, axis_along, axis_means};
-#undef ROUNDED
-#undef AXIS_REGISTER
 #undef AXIS_TYPES
 #endif

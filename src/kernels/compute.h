@@ -410,6 +410,55 @@ enum { NAME(MAPPED) = 256 };
         } else S_STORE_OTHERS(suffix, S, READ, WRITE)                                                                \
     }
 
+#if IS_FLOAT
+static inline NAME(vec) NAME(scaled)(NAME(vec) v, NAME(vec) scale, const T *shift, int relu) {
+    v *= scale;
+    if (shift) {
+        ROUNDED(v);
+        v += *(const NAME(loose) *)shift;
+    }
+    return relu ? (NAME(vec))LARGER_OF(T)((NAME(vec)){0}, v) : v; /* NaN passes through */
+}
+
+/* fc_pack_scaled: the channels of a few pixels at a time, whose factors are read once. */
+static void NAME(pack_scaled)(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src,
+                              ptrdiff_t pixel_stride, const void *scale_, const void *shift_, int relu) {
+    enum { TOGETHER = 4 };
+    const T *scale = scale_, *shift = shift_;
+    T *out = dst, first[3][LANES] = {{0}};
+    if (channels < LANES) {
+        memcpy(first[0], scale, channels * sizeof(T));
+        if (shift) memcpy(first[1], shift, channels * sizeof(T)), shift = first[1];
+        for (ptrdiff_t p = 0; p < pixels; p++, out += ldd, src += pixel_stride) {
+            memcpy(first[2], src, channels * sizeof(T));
+            *(NAME(vec) *)first[2] = NAME(scaled)(*(NAME(vec) *)first[2], *(NAME(vec) *)first[0], shift, relu);
+            memcpy(out, first[2], channels * sizeof(T));
+        }
+        return;
+    }
+    for (ptrdiff_t p = 0, n; p < pixels; p += n, out += n * ldd, src += n * pixel_stride) {
+        n = pixels - p < TOGETHER ? 1 : TOGETHER;
+        for (ptrdiff_t at = 0; at < channels; at += LANES) {
+            const ptrdiff_t c = at + LANES <= channels ? at : channels - LANES; /* the last over the one before */
+            const NAME(vec) factor = *(const NAME(loose) *)(scale + c);
+            const T *add = shift ? shift + c : NULL;
+            const char *in = src + c * sizeof(T);
+            if (n == 1)
+                *(NAME(vec) *)(out + c) = NAME(scaled)(*(const NAME(loose) *)in, factor, add, relu);
+            else
+                UNROLL for (int i = 0; i < TOGETHER; i++) {
+                    __builtin_prefetch(in + (i + TOGETHER) * pixel_stride); /* short rows: no processor sees a stream */
+                    *(NAME(vec) *)(out + i * ldd + c) =
+                        NAME(scaled)(*(const NAME(loose) *)(in + i * pixel_stride), factor, add, relu);
+                }
+        }
+    }
+}
+#define SCALED .pack_scaled = NAME(pack_scaled),
+#else
+#define SCALED
+#endif
+
 static void NAME(add)(void *dst, const void *src, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; i++) ((T *)dst)[i] += ((const T *)src)[i];
 }
@@ -567,7 +616,7 @@ static const fc_extra NAME(extra_kernels)[] = {
      .size = sizeof(T), .tile_k = 1, .lanes = LANES, TILES, __VA_ARGS__, STORES, BY_LANE                             \
      .add = NAME(add), .holds_nan = NAME(holds_nan), .total_add = NAME(total_add),                 \
      .total_end = NAME(total_end) FAST}
-static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
+static const fc_kernels NAME(kernels) = TABLE(DTYPE, SCALED PACKING);
 
 #ifdef WITH_HALF
 #include "float_halves.h"
@@ -575,6 +624,7 @@ static const fc_kernels NAME(kernels) = TABLE(DTYPE, PACKING);
 
 #undef TABLE
 #undef FAST
+#undef SCALED
 #undef BY_LANE
 #undef LANE
 #undef LANE_6

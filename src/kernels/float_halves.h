@@ -107,8 +107,10 @@ PACK_ROUNDED(f16)
 
 /* ---- the tables -------------------------------------------------------------------------------------------- */
 
-#define AS_FLOAT .pack = {[FC_F32] = pack_f32_float, [FC_F16] = pack_f16_float, [FC_BF16] = pack_bf16_float}
-#define ROUNDED .pack = {[FC_F32] = pack_rounded_f32, [FC_F16] = pack_rounded_f16, [FC_BF16] = pack_bf16_float}
+#define AS_FLOAT                                                                                                     \
+    .pack_scaled = pack_scaled_float,                                                                                \
+    .pack = {[FC_F32] = pack_f32_float, [FC_F16] = pack_f16_float, [FC_BF16] = pack_bf16_float}
+#define ROUND_PACKS .pack = {[FC_F32] = pack_rounded_f32, [FC_F16] = pack_rounded_f16, [FC_BF16] = pack_bf16_float}
 #define PANELS_OF(format)                                                                                            \
     .pack_panel = {[FC_F32] = pack_panel_f32_##format, [FC_F16] = pack_panel_f16_##format,                           \
                    [FC_BF16] = pack_panel_bf16_##format},                                                            \
@@ -120,7 +122,7 @@ PACK_ROUNDED(f16)
 
 /* No array is of the type that rounded inputs have: all are packed. Of the methods that have no such product. */
 static const fc_kernels kernels_rounded =
-    TABLE(FC_DTYPES, ROUNDED, .pack_panel = {[FC_F32] = pack_panel_f32_float, SHORT_FLOATS(SHORT_PACK_PANEL)});
+    TABLE(FC_DTYPES, ROUND_PACKS, .pack_panel = {[FC_F32] = pack_panel_f32_float, SHORT_FLOATS(SHORT_PACK_PANEL)});
 
 #undef NAME
 #define FEW_ROWS /* of narrow panels, which are the last of a plan */
@@ -149,12 +151,12 @@ static const fc_kernels kernels_float_bf16 = {
 };
 /* Where nothing multiplies bfloat16 itself. */
 static const fc_kernels kernels_bf16 = {
-    .input = FC_DTYPES, .weight = FC_BF16, .tile_k = 2, HALVES, ROUNDED, PANELS_OF(bf16)
+    .input = FC_DTYPES, .weight = FC_BF16, .tile_k = 2, HALVES, ROUND_PACKS, PANELS_OF(bf16)
 };
 
 #undef NAME
 #define NAME(x) x##_float
 #undef AS_FLOAT
-#undef ROUNDED
+#undef ROUND_PACKS
 #undef PANELS_OF
 #undef HALVES

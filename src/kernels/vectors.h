@@ -16,6 +16,16 @@
 #define VECTORS 2
 #endif
 
+/* A value that no compiler fuses with what is done to it next: a product that is rounded for itself. */
+#if defined(__aarch64__)
+#define A_REGISTER "w"
+#elif defined(__AVX512F__)
+#define A_REGISTER "v"
+#else
+#define A_REGISTER "x"
+#endif
+#define ROUNDED(v) __asm__("" : "+" A_REGISTER(v))
+
 /* Register tiles live in registers only if every loop over them is unrolled. */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")

@@ -17,7 +17,7 @@ onnx = pytest.importorskip("onnx", reason="needs the package onnx: pip install f
 
 import onnx_models  # noqa: E402
 from onnx.backend.test import BackendTest  # noqa: E402
-from onnx_models import model  # noqa: E402
+from onnx_models import RUNS, model  # noqa: E402
 from reliability.rows.onnx_files import try_model  # noqa: E402
 
 import fastconv  # noqa: E402
@@ -192,6 +192,52 @@ def test_a_residual_block_is_two_steps(op):
     session = check_against_plain(model(onnx, nodes, {"x": [1, 4, 6, 6]}, {"y": None}, constants), x=draw(1, 4, 6, 6))
     assert steps(session) == [["Conv", op], ["Conv", "BatchNormalization", "Add", "Relu"]]
     assert "Conv + BatchNormalization + Add + Relu" in session.explain()
+
+
+def normalised_constants(kernel=1):
+    constants = {"w1": draw(40, 24, 1, 1), "w2": draw(72, 40, kernel, kernel) / np.float32(100)}
+    constants |= {name: np.abs(draw(40)) + 0.5 for name in ("scale", "shift", "mean", "var")}
+    return constants | {"factor": draw(40, 1, 1), "row": draw(9)}
+
+
+def normalised(constants, more=(), before="BatchNormalization", end="y", **attributes):
+    """A convolution, a normalisation and ReLU whose input others read too, and another one."""
+    norm = [make("BatchNormalization", ["a", "scale", "shift", "mean", "var"], ["b"])]
+    if before != "BatchNormalization":
+        norm = [make("Mul", ["a", before], ["b"])]
+    nodes = [
+        make("Conv", ["x", "w1"], ["a"]), *norm, make("Relu", ["b"], ["c"]),
+        make("Conv", ["c", "w2"], ["d"], **attributes), make("Relu", ["a"], ["z"]), make("Relu", ["d"], ["y"]), *more,
+    ]  # fmt: skip
+    return model(onnx, nodes, {"x": ["n", 24, 11, 9]}, dict.fromkeys([*end.split(","), "z"]), constants)
+
+
+@pytest.mark.parametrize("before", ["BatchNormalization", "factor"])
+@pytest.mark.parametrize("strides", [[1, 1], [2, 2]])
+def test_a_normalisation_before_a_pointwise_convolution_happens_in_it(strides, before):
+    constants, x = normalised_constants(), draw(2, 24, 11, 9)
+    built = normalised(constants, before=before, strides=strides)
+    apart = normalised(constants, before=before, strides=strides, more=[make("Abs", ["c"], ["v"])], end="y,v")
+    session = check_against_plain(built, x=x)
+    assert ["Mul" if before == "factor" else before, "Relu", "Conv", "Relu"] in steps(session)
+    assert "scale + relu + direct + relu" in session.explain()
+    for threads in (1, 2):
+        session, other = (InferenceSession(one, num_threads=threads) for one in (built, apart))
+        for values in (x, x[::-1].copy(), x[:1], x, x * np.float32(np.inf)):  # recorded and done again
+            wanted = other.run(["y"], {"x": values})[0]
+            for _ in range(RUNS):
+                np.testing.assert_array_equal(session.run(["y"], {"x": values})[0], wanted)
+
+
+@pytest.mark.parametrize("options", [
+    {"kernel": 3}, {"pads": [1, 1, 1, 1]}, {"before": "row"}, {"more": [make("Abs", ["c"], ["v"])], "end": "y,v"},
+    {"end": "y,c"},
+])  # fmt: skip
+def test_a_normalisation_that_stays_a_step(options):
+    constants = normalised_constants(options.get("kernel", 1))
+    options = {name: value for name, value in options.items() if name != "kernel"}
+    session = check_against_plain(normalised(constants, **options), x=draw(2, 24, 11, 9))
+    assert "scale" not in session.explain()
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 1, 1), (4, 1, 1), (1,), (2, 4, 6, 6), (1, 1, 6, 6)])

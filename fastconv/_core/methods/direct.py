@@ -16,12 +16,13 @@ from ..passes import Pass, Triple, terms, triple, useful_taps
 from ..problem import Problem
 from .direct_blocking import FEW, FEW_TAPS, IN_PLACE, PLANES, SOURCES
 from .direct_merged import merged
-from .direct_native import native_program, run_native, threads_worth
+from .direct_native import native_program, run_native, scaling_program, threads_worth
 from .direct_scattered import scattered
 from .exchange import alternatives
 from .method import (
     LONG_SUM,
     Array,
+    Before,
     Bound,
     Direction,
     GradientProgram,
@@ -93,6 +94,8 @@ class DirectProgram(Program):
         self.plain = not (self.point or self.exchanged or self.merged or self.packs or self.scattered)
         self.single = len(s.passes) == 1
         self.adds_in_place = self.covers and self.merged is None and self.native.adds_in_place()
+        self.scaling: _native.Direct | None = None  # made when it is first asked for
+        self.scales = self.covers and self.merged is None and self.native.scales()
         self.reads_once = p is not None and self.native.point() and self.packs and not (self.point or self.exchanged)
         self.apart = [self.native] if self.single else []  # made when weights are packed for several passes
 
@@ -122,6 +125,14 @@ class DirectProgram(Program):
                 native.run(x, weight, own, bias, residual, out, activation, channels_last, self.threads)
         else:
             self._otherwise(Operands(x, weight, None, bias, residual, out, activation, channels_last))
+
+    def scaled(self, a: Operands, before: Before) -> None:
+        if self.scaling is None:
+            self.scaling = scaling_program(self.sums)
+        assert self.scaling is not None  # as `scales` says
+        self.scaling.run_scaled(
+            a.x, *before, a.weight, a.packed, a.bias, a.residual, a.out, a.activation, self.threads
+        )  # fmt: skip
 
     def _reads_once(
         self, x: Array, weight: Array, bias: Array | None, residual: Array | None, out: Array, activation: int

@@ -204,8 +204,8 @@ def _largest_tile(s: Sums, q: Pass, size: Triple, in_place: bool, region_bytes: 
     return Blocking(REGION, 1, (split(size[0], tile_z), tile_y, tile_x), reduction, 1)
 
 
-def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
-    """Loop sizes of a pass.
+def blocking(s: Sums, q: Pass, threads: int, in_place: bool, copies: bool = False) -> Blocking:
+    """Loop sizes of a pass; one that is read in place may be copied under each tile (`copies`).
 
     The number of images and whether a plan holds the weights decide how tasks are cut, and so nothing in the results.
     """
@@ -239,7 +239,8 @@ def blocking(s: Sums, q: Pass, threads: int, in_place: bool) -> Blocking:
 
         def cycles(tile: tuple[int, int]) -> Callable[[int, int], float]:
             pixels = together * tile_z * tile[0] * tile[1]
-            region = 0 if in_place else together * region_bytes((tile_z, *_turned(tile, line))) // element
+            whole = not in_place or copies
+            region = together * region_bytes((tile_z, *_turned(tile, line))) // element if whole else 0
 
             def of(count: int, tasks: int) -> float:
                 # a thread keeps the panel that it has packed

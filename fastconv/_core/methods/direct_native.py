@@ -31,10 +31,10 @@ def threads_worth(s: Sums, *passes: Pass) -> int:
     return _native.threads_for(images * products * s.channels * outputs, m.threads, images * sizes[0])
 
 
-def _blocking(s: Sums, q: Pass, in_place: bool) -> Blocking:
+def _blocking(s: Sums, q: Pass, in_place: bool, copies: bool = False) -> Blocking:
     """Loop sizes of a pass."""
     own = q.output_size(s.size)
-    b = blocking(s, q, threads_worth(s, q), in_place)
+    b = blocking(s, q, threads_worth(s, q), in_place, copies)
     edges = b.edges or even(own, b.tile)
     tiles = -(-s.images // b.images) * prod(len(cut) - 1 for cut in edges)
     # so large a panel may serve so few tiles that it is not worth its memory
@@ -63,6 +63,16 @@ def _as_line(s: Sums) -> Sums:
     """The same of images whose pixels are one line."""
     line = (1, 1, prod(s.size))
     return s._replace(size=line, input_size=line)
+
+
+def scaling_program(s: Sums) -> _native.Direct | None:
+    """A single pass whose input is scaled while it is copied under a tile; None where it could not be read in place."""
+    if len(s.passes) != 1 or prod(s.passes[0].counts) != 1 or not _reads_in_place(s, s.passes[0]):
+        return None
+    line = scaling_program(_as_line(s)) if _is_pointwise(s) and s.size[:2] != (1, 1) else None
+    packed, copied = ([_blocking(s, s.passes[0], *how)] for how in ((False,), (True, True)))
+    numbers = codes(s.types)._replace(compute=s.compute)
+    return _native.Direct(numbers, s, s.passes, packed, copied, s.transposed, line)
 
 
 def native_program(s: Sums, result: int | None = None) -> _native.Direct:

@@ -26,6 +26,15 @@ MANY_IMAGES = 64  # a batch that keeps all threads busy
 LONG_SUM = _native.LONG_SUM  # terms from which on sums are made in blocks, added up in twice the precision
 
 
+class Before(NamedTuple):
+    """What is done to the input of a convolution: x * scale + shift of every channel, each product rounded for itself,
+    and not below 0 with `relu`."""
+
+    scale: Array  # a vector, as the next
+    shift: Array | None
+    relu: bool
+
+
 class Offer(NamedTuple):
     """What a method would do, whether that pays, and why (why not): a sentence."""
 
@@ -68,6 +77,7 @@ class Program(ABC):
     whole = False  # pieces of the image that are computed apart have other bits
     natively = True  # with packed weights, native works alone touch the arrays
     pools = False  # `pooled` may be called for channels-last arrays
+    scales = False  # `scaled` may be called for channels-last arrays whose channels lie side by side
     adds_in_place = False  # with packed weights, the residual of contiguous arrays may be `out` itself
 
     @abstractmethod
@@ -93,6 +103,11 @@ class Program(ABC):
         self, x: Array, weight: Array, packed: tuple[Packed, ...], bias: Array | None, out: Array, activation: int
     ) -> None:
         """The largest of every 2 x 2 outputs, which then are never stored."""
+        raise NotImplementedError
+
+
+    def scaled(self, a: Operands, before: Before) -> None:
+        """The convolution of an input that is scaled on its way, and never stored so."""
         raise NotImplementedError
 
 
@@ -341,7 +356,7 @@ def sums_too_long(p: Problem) -> str | None:
 
 
 __all__ = [
-    "LONG_SUM", "MANY_IMAGES", "Array", "Bound", "Direction", "From", "GradientProgram", "Method", "Offer",
+    "LONG_SUM", "MANY_IMAGES", "Array", "Before", "Bound", "Direction", "From", "GradientProgram", "Method", "Offer",
     "Operands", "Packed", "Pass", "Problem", "Program", "Sums", "Told", "Triple", "aligned_bytes", "bound_of_terms",
     "float32_alone", "most_panel_bytes", "most_tiles", "packed_bytes", "packs_first", "panel_bytes", "panels",
     "pieces", "products", "split", "sum_bound", "sums_too_long", "two_axes",

@@ -222,6 +222,31 @@ def prepared(call: Call, arrays: Sequence[Array], main: int, out: Array) -> Read
     return Ready(main, operands, shape, strides, steps, cost([code for code, _, _ in steps]))
 
 
+class Affine(NamedTuple):
+    """A chain that is a factor, perhaps a shift and perhaps ReLU, by the names of its operands."""
+
+    scale: str
+    shift: str | None
+    relu: bool
+
+    def __str__(self) -> str:
+        return "scale + relu" if self.relu else "scale"
+
+
+def affine(links: Sequence[Link], number: Callable[[str], float | None], rank: int) -> Affine | None:
+    """A chain as that; None where it is another one. `number` as in `link_steps`."""
+    try:
+        steps = [step for link in links for step in link_steps(link, number, rank)]
+    except Unfit:
+        return None
+    places = [place[0] for _, place, _ in steps if place is not None]
+    codes = [code for code, _, _ in steps]
+    relu = steps[-1] == (MAX, None, 0.0)
+    if codes[: len(codes) - relu] not in ([MUL], [MUL, ADD]) or len(places) != len(codes) - relu:
+        return None
+    return Affine(places[0], places[1] if len(places) > 1 else None, relu)
+
+
 def _view(array: Array, channel: bool, out: Array) -> Array:
     """An operand repeated to the result's shape; `channel` for a vector along axis 1."""
     if channel:

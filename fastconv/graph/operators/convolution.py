@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import prod
 from typing import Any, Final, NamedTuple
@@ -13,12 +14,14 @@ from ..._core.arrays import Array
 from ..._core.ask_plans import prepared, prepared_transposed
 from ..._core.conv_plan import ConvPlan
 from ..._core.layouts import INWARD, OUTWARD, WEIGHT_OUTWARD
+from ..._core.methods.method import Before
 from ..._core.problem import Use
 from ..._core.types import FLOATS
 from ..._core.words import Shape
 from ...functional import CONVOLUTIONS, TRANSPOSED
 from ...pooling import max_pool2d
-from .chain import ACTIVATIONS
+from ..graph import Node
+from .chain import ACTIVATIONS, affine, elementwise
 from .registry import INTERNAL, Call, operator
 from .windows import Window, attribute_numbers, kernel_of
 
@@ -33,7 +36,7 @@ class Ready(NamedTuple):
     macs: int
     pooled: bool = False  # the largest of every 2 x 2 results alone is stored
 
-    def run(self, call: Call, x: Array, residual: Array | None) -> Array:
+    def run(self, call: Call, x: Array, residual: Array | None, before: Before | None = None) -> Array:
         """The result, channels last in memory."""
         last = OUTWARD[x.ndim]
         add = None if residual is None else residual.transpose(last)
@@ -47,6 +50,8 @@ class Ready(NamedTuple):
         call.native, call.macs = self.plan.native, self.macs
         if self.pooled:
             return self._run_pooled(call, x.transpose(last), out).transpose(INWARD[x.ndim])
+        if before is not None:
+            return self.plan.run_scaled(x.transpose(last), before, out, add).transpose(INWARD[x.ndim])
         return self.plan.run(x.transpose(last), out, residual=add).transpose(INWARD[x.ndim])
 
     def _run_pooled(self, call: Call, x: Array, out: Array) -> Array:
@@ -61,14 +66,47 @@ class Ready(NamedTuple):
 
 @operator("Conv")
 @operator("Conv", domain=INTERNAL)
-def conv(call: Call, x: Array, w: Array, b: Array | None = None, residual: Array | None = None) -> Any:
-    """activation(conv(x, w) + b + residual); the last two only in nodes made by `fuse`."""
-    ready = call.state.get((x.shape, x.dtype))
+def conv(
+    call: Call, x: Array, w: Array, b: Array | None = None, residual: Array | None = None, *others: Array
+) -> Any:  # fmt: skip
+    """activation(conv(x, w) + b + residual), of a chain's result where one stands before it, which takes the others;
+    activation, residual and chain only in nodes made by `fuse`."""
+    ready, before, apart = call.state.get((x.shape, x.dtype)), None, None
+    if others:
+        before = _before(call, x, others) if ready is not None and ready.plan.scales else None
+        if before is None:
+            apart, x = _made_apart(call, x, others)
     if ready is not None and (residual is None or residual.shape == ready.shape):
-        return ready.run(call, x, residual)
+        result = ready.run(call, x, residual, before)
+        call.native = call.native and (apart is None or apart.native)
+        return result
     size = require_axes(call, x, w)
     window = kernel_of(call, size, w.shape[2:])
     return _planned(call, x, w, b, residual, window)
+
+
+def _before(call: Call, x: Array, others: Sequence[Array]) -> Before | None:
+    """The chain before a convolution as what is done to its input on the way; None where it must be a step apart."""
+    chain: Node = call.get("before")
+    found = affine(chain.attributes["chain"], lambda name: None, x.ndim)
+    if found is None or x.strides[1] != x.itemsize:
+        return None
+    values = {name: array.reshape(-1) for name, array in zip(chain.inputs[1:], others, strict=True)}
+    if any(array.shape != x.shape[1:2] or array.dtype != x.dtype for array in values.values()):
+        return None
+    return Before(values[found.scale], None if found.shift is None else values[found.shift], found.relu)
+
+
+def _made_apart(call: Call, x: Array, others: Sequence[Array]) -> tuple[Call, Array]:
+    """What the chain before a convolution makes, by a step of its own, and that step."""
+    constant = [name for at, name in enumerate(call.node.inputs) if call.is_constant(at)]
+    apart = Call(call.get("before"), call.pool, call.threads, constant)
+    apart.state = call.state.setdefault("before", apart.state)
+    apart.begin((x, *others))
+    try:
+        return apart, elementwise(apart, x, *others)
+    finally:
+        apart.end()
 
 
 def require_axes(call: Call, x: Array, w: Array) -> tuple[int, ...]:
@@ -129,12 +167,14 @@ def _plan_of(
 
 
 def _describe(call: Call, plan: ConvPlan, *after: str | None) -> None:
-    """What a plan says of itself, and what happens to its results."""
+    """What a plan says of itself, and what happens to its input and to its results."""
+    before = call.get("before") and affine(call.get("before").attributes["chain"], lambda name: None, 2)
 
     def tell() -> tuple[str, int, tuple[str, ...]]:
         made = plan.explain()
         why = dict.fromkeys((made.reason, *(sentence for _, sentence in made.refused)))
-        return " + ".join([made.kind, *filter(None, after)]), made.packed_weight_bytes, tuple(why)
+        first = [] if before is None else [f"{before}{'' if plan.scales else ' by itself'}"]
+        return " + ".join([*first, made.kind, *filter(None, after)]), made.packed_weight_bytes, tuple(why)
 
     call.describe_later(tell)
 
