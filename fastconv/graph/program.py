@@ -170,6 +170,17 @@ class Program:
         self.replay: Replay | None = None
         self._attempts, self._pause = ATTEMPTS, _native.Pause()
 
+    def at_once(self) -> list[list[int]]:
+        """The numbers of `steps`, those that one work does together, as a recorded run has them."""
+        joined = [record.joined for record in self.replay.records] if self.replay else [False] * len(self.steps)
+        found: list[list[int]] = []
+        for number, before in enumerate([False, *joined[:-1]] if joined else []):
+            if before:
+                found[-1].append(number)
+            else:
+                found.append([number])
+        return found
+
     def run(
         self, feeds: Mapping[str, Array], seconds: list[float] | None = None, into: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:

@@ -1,9 +1,9 @@
-"""A lane an output channel in volumes: depthwise as a whole, in place or on transposed copies, whatever the arrays' layout.
+"""A lane an output channel in volumes: depthwise as a whole, in place or on transposed copies, in any layout.
 
 Of small groups the planes of the input are so many images for every plane of the kernel. What that adds to a plane of
 outputs is added to what lies there, as a residual is; the last one is followed by the activation. A kernel of one plane
-is computed either way, with the same sums. The weight gradient sums over all planes at once, for one plane of the kernel
-after the other.
+is computed either way, with the same sums. The weight gradient sums over all planes at once, for one plane of the
+kernel after the other.
 """
 
 from __future__ import annotations
