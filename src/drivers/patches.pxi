@@ -22,9 +22,9 @@ cdef enum:
     PACKED_PITCH = 2048            # bytes: the pixels of a channel fall into two of the 64 sets, or one
     PACKED_BYTES = 32 << 10        # copied together at a time: it stays in the first level
     LINE_BYTES = 64                # of the caches
-    # One vector more of how many costs as much, 1.8 / n of the time, as arrays across lines do: those took 30 to 80 % longer at
-    # a stride, 8 % under 25 taps, 14 and more under fewer, whose sums are soon written, or under more, whose inputs the first
-    # level does not hold (Zen 4).
+    # One vector more of how many costs as much, 1.8 / n of the time, as arrays across lines do: those took 30 to 80 % longer
+    # at a stride, 8 % under 25 taps, 14 and more under fewer, whose sums are soon written, or under more, whose inputs the
+    # first level does not hold (Zen 4).
     TURNED_STRIDE = 5
     TURNED_25 = 22
     TURNED_ELSE = 14
