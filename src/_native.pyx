@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, freethreading_compatible=True
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: freethreading_compatible=True
 """The only door between Python and native code: buffers in, numbers in, exceptions out.
 
 Arrays come with one, two or three spatial axes and any byte strides; which tile is worked on when, and by which
@@ -386,8 +387,8 @@ cdef class Program:
     """A convolution with every number resolved but the arrays: made once, run many times, by several threads at once.
 
     Every program has `run(x, weight, packed, bias, residual, y, activation, channels_last, threads)`, which is `bind` of
-    the same and then the work that it gives, and `scratch_bytes(...)` of one thread. `codes` has the attributes `compute` (fc_compute), `input`, `weight` and `result`
-    (fc_dtype).
+    the same and then the work that it gives, and `scratch_bytes(...)` of one thread. `codes` has the attributes `compute`
+    (fc_compute), `input`, `weight` and `result` (fc_dtype).
     """
 
     cdef int compute_with(self, codes) except -1:

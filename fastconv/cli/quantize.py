@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
     shape = made.input_shape
     given = _samples(args, shape)
     chosen = _spread(len(given), args.samples, shape)
-    labels = None if args.labels is None else _labels(args.labels, len(given))[chosen]
-    made.calibrate(given[chosen], args.method, args.threads, progress)
+    labels = None if args.labels is None else _labels(args.labels, len(given))
+    made.calibrate(given[chosen], args.method, args.threads, progress, labels)
     before, after = made.float_bytes, made.write(args.output)
-    report = made.report(labels)
+    report = made.report(None if labels is None else labels[chosen])
     about: dict[str, Any] = {
         "model": args.model, "output": args.output, "method": args.method, "bytes": [before, after],
         "layers": [asdict(layer) for layer in report.layers], "samples": report.samples,

@@ -12,10 +12,10 @@ from .. import _native
 from .._core.arrays import Array
 from .._core.forks import Guard
 from .._core.threads import effective
-from .graph import Graph
+from .graph import Graph, Node
 from .memory import LARGEST_VALUE, Pool
 from .program import Program, States
-from .summary import Profile, described, profile
+from .summary import Profile, StepTime, described, timed
 
 KEPT_SHAPES: Final = 4  # sets of input shapes whose plans and packed weights are kept
 KEPT_BATCHES: Final = 4  # batches of each
@@ -76,6 +76,10 @@ class Prepared:
 
     def profile(self, feeds: Mapping[str, Any], runs: int) -> Profile:
         """The mean time of every step over so many runs, after those that prepare."""
+        return Profile(runs, [time for _, time in self.timed(feeds, runs)])
+
+    def timed(self, feeds: Mapping[str, Any], runs: int) -> list[tuple[Node, StepTime]]:
+        """`profile`'s steps, each with the node that makes its result."""
         with self.guard.lock, np.errstate(all="ignore"):
             program = self.program(feeds)
             for _ in range(2):
@@ -83,7 +87,7 @@ class Prepared:
             seconds = [0.0] * len(program.steps)
             for _ in range(runs):
                 program.run(feeds, seconds)
-            return profile(program, feeds, seconds, runs)
+            return timed(program, feeds, seconds, runs)
 
     def program(self, feeds: Mapping[str, Any]) -> Program:
         """The program for inputs of these shapes, kept with those of the last ones."""

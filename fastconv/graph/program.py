@@ -29,7 +29,7 @@ from .replay import LOOSE, NATIVE, Record, Replay, kind_of
 
 SHAPE_OPERATORS = ("Shape", "Size")
 TURNING = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity")
-ATTEMPTS = 3  # runs of which one must be without a value that is not finite to be recorded
+ATTEMPTS = 3  # recorded runs of which one must keep its buffers
 # What an operator raises over arrays that do not fit each other or attributes without a meaning.
 WRONG = (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError)
 
@@ -168,7 +168,18 @@ class Program:
         self._slab = Slab()  # of packed weights
         self._started = False
         self.replay: Replay | None = None
-        self._attempts = ATTEMPTS
+        self._attempts, self._pause = ATTEMPTS, _native.Pause()
+
+    def at_once(self) -> list[list[int]]:
+        """The numbers of `steps`, those that one work does together, as a recorded run has them."""
+        joined = [record.joined for record in self.replay.records] if self.replay else [False] * len(self.steps)
+        found: list[list[int]] = []
+        for number, before in enumerate([False, *joined[:-1]] if joined else []):
+            if before:
+                found[-1].append(number)
+            else:
+                found.append([number])
+        return found
 
     def run(
         self, feeds: Mapping[str, Array], seconds: list[float] | None = None, into: Mapping[str, Array] | None = None
@@ -180,7 +191,8 @@ class Program:
         lock = _recorder.guard.lock
         if self._started and self._attempts and seconds is None and lock.acquire(blocking=False):
             try:
-                return self._recorded(feeds, into)
+                if self._pause.over():
+                    return self._recorded(feeds, into)
             finally:
                 _recorder.drop()
                 lock.release()
@@ -195,13 +207,16 @@ class Program:
 
     def _recorded(self, feeds: Mapping[str, Array], into: Mapping[str, Array] | None) -> dict[str, Array]:
         """A run on copies of the inputs, recorded if its values are finite and its buffers are kept."""
-        self._attempts -= 1
         own = {name: x.copy("K") if isinstance(x, np.ndarray) else x for name, x in feeds.items()}
         records: list[Record] = []
         found = self._walk(own, None, records)
         outputs = self._handed_out(found, {**own, **found}, into)  # copies: what was found stays at home
-        if len(records) == len(self.steps) and self.pool.kept:
+        if len(records) < len(self.steps):
+            self._pause.stopped()
+        elif self.pool.kept:
             self.replay = Replay(self._again, records, own, self._fixed, self.outputs, self.pool, self._threads)
+        else:
+            self._attempts -= 1
         return outputs
 
     @staticmethod

@@ -160,7 +160,7 @@ class Calibrated:
                     _add_errors(sums[name], wanted[name], _divided(got[name], factors.get(name)))
             scores = wanted[outputs[0]]
             if labels is not None:
-                _check_classes(labels, scores.shape)
+                check_classes(labels, scores.shape)
             if scores.ndim == 2:
                 tops.append((got[outputs[0]].argmax(1), scores.argmax(1)))
         ranges = self.statistics.ranges
@@ -171,7 +171,7 @@ class Calibrated:
         return _with_accuracy(layers, len(next(iter(feeds.values()))), tops, labels)
 
 
-def _check_classes(labels: Array, shape: tuple[int, ...]) -> None:
+def check_classes(labels: Array, shape: tuple[int, ...]) -> None:
     """Whether labels are of the scores that the net gives."""
     if len(shape) != 2:
         raise ConvError(f"labels need a net whose first output is a row of scores, but it has the shape {shape}.")
@@ -180,6 +180,12 @@ def _check_classes(labels: Array, shape: tuple[int, ...]) -> None:
             f"labels must be classes from 0 to {shape[1] - 1}, of which the net gives scores, but they reach from "
             f"{labels.min()} to {labels.max()}."
         )
+
+
+def check_labels(graph: Graph, feeds: Feeds, labels: Array, threads: int | None = None) -> None:
+    """Refuse labels that are not of the scores that a graph of floats gives, of which it makes those of one batch."""
+    scores = Prepared(copied(graph), threads).run(next(batches(graph, feeds)))[graph.outputs[0].name]
+    check_classes(labels, scores.shape)
 
 
 def _divided(x: Array, factor: Array | None) -> Array:

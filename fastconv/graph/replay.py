@@ -41,6 +41,7 @@ class Record(NamedTuple):
     works: tuple[Any, ...]  # natives
     homes: tuple[Any, ...]  # where its results lie
     own: bool  # in memory where nothing else lay in this run
+    joined: bool = False  # to the next step, whose work does both
 
     @property
     def made(self) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def _paired(records: Sequence[Record], outputs: Sequence[str]) -> list[Record]:
         if len(first.made) == len(between) == 1 and uses[between[0]] == 1:
             work = _native.pair(first.works[0], second.works[0])
             if work is not None:
-                found[at - 1], found[at] = first._replace(works=()), second._replace(works=(work,))
+                found[at - 1], found[at] = first._replace(works=(), joined=True), second._replace(works=(work,))
     return found
 
 

@@ -47,23 +47,24 @@ class Sliced(Prepared):
         if batch == 1:
             return super().profile(feeds, runs)
         values: dict[str, Any] = dict(feeds)
-        steps: list[StepTime] = []
+        steps: list[tuple[Node, StepTime]] = []
         for images, part in self._in_parts(feeds):
             given = {value.name: values[value.name] for value in part.graph.inputs}
             pieces = -(-batch // images)
-            found = part.profile({name: x[: -(-batch // pieces)] for name, x in given.items()}, runs)
-            steps += [_of_the_batch(step, pieces, batch, -(-batch // pieces)) for step in found.steps]
+            found = part.timed({name: x[: -(-batch // pieces)] for name, x in given.items()}, runs)
+            steps += [(node, _of_the_batch(step, pieces, batch, -(-batch // pieces))) for node, step in found]
             values.update(_in_slices(part, values, batch, images))
         fields = self._fields(feeds)
-        if len(fields) == len(steps):
-            steps = [replace(step, field=field) for step, field in zip(steps, fields, strict=True)]
-        return Profile(runs, steps)
+        return Profile(runs, [replace(step, field=fields.get(id(node), ())) for node, step in steps])
 
-    def _fields(self, feeds: Mapping[str, Any]) -> list[tuple[int, ...]]:
-        """Receptive fields, of the whole graph: a part does not know what lies before it."""
+    def _fields(self, feeds: Mapping[str, Any]) -> dict[int, tuple[int, ...]]:
+        """Receptive fields by nodes, of the whole graph: a part does not know what lies before it."""
         one = {name: x[:1] for name, x in feeds.items()}
         with self.guard.lock:
-            return [cost.field for cost in costs(self.program(one), one)]
+            program = self.program(one)
+            return {
+                id(step.node): cost.field for step, cost in zip(program.steps, costs(program, one), strict=True)
+            }  # fmt: skip
 
     def _in_parts(self, feeds: Mapping[str, Any]) -> list[tuple[int, Prepared]]:
         """Parts of the graph, one after the other, and how many images go through each at a time."""

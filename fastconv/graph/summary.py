@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from .costs import costs
@@ -20,17 +20,19 @@ def described(graph: Graph, read_nodes: int, program: Program | None, pool: Pool
     """The steps and the bytes of a graph; shapes and algorithms are those that ran last, None before a run."""
     calls = {id(step.node): step.call for step in program.steps} if program else {}
     shapes = program.shapes if program else {}
-    steps = []
-    for node in graph.nodes:
-        call = calls.get(id(node))
-        if program is not None and call is None:
-            continue  # computed once from the shapes of the inputs
-        outputs = [name for name in node.outputs if name]
+    steps: list[dict[str, Any]] = []
+    if program is None:
+        runs = [[node] for node in graph.nodes]
+    else:  # without what is computed once from the shapes of the inputs
+        runs = [[program.steps[number].node for number in numbers] for numbers in program.at_once()]
+    for nodes in runs:
+        outputs = [name for name in nodes[-1].outputs if name]
         shape = shapes.get(outputs[0]) if outputs else None
+        told = [calls[id(node)].told for node in nodes] if program else []
         steps.append({
-            "operators": _kind(node), "how": (call.told.how or None) if call else None,
+            "operators": _joined(map(_kind, nodes)), "how": _done([one.how for one in told]) or None,
             "output_shape": None if shape is None else list(shape),
-            "packed_bytes": call.told.packed_bytes if call else 0,
+            "packed_bytes": sum(one.packed_bytes for one in told),
         })  # fmt: skip
     return {
         "steps": steps,
@@ -39,6 +41,16 @@ def described(graph: Graph, read_nodes: int, program: Program | None, pool: Pool
         "packed_bytes": sum(call.told.packed_bytes for call in calls.values()) if program else None,
         "buffer_bytes": pool.peak if program else None,
     }
+
+
+def _joined(texts: Iterable[str]) -> str:
+    """What is said of steps that are done at once."""
+    return " + ".join(filter(None, texts))
+
+
+def _done(ways: Sequence[str]) -> str:
+    """How steps are done: several at once, as `_native.pair` does them."""
+    return f"{_joined(ways)}, in bands of rows" if len(ways) > 1 else _joined(ways)
 
 
 def table(about: dict[str, Any]) -> str:
@@ -167,12 +179,35 @@ class Profile:
         return "\n".join([head, "", *columns(kinds), "", "the slowest steps", *columns(slowest)])
 
 
-def profile(program: Program, feeds: Mapping[str, Any], seconds: list[float], runs: int) -> Profile:
-    """The times of a program's steps, added up over `runs` runs on these inputs, and what they cost besides."""
-    return Profile(runs, [
+def timed(
+    program: Program, feeds: Mapping[str, Any], seconds: list[float], runs: int
+) -> list[tuple[Node, StepTime]]:  # fmt: skip
+    """The times of a program's steps, added up over `runs` runs on these inputs, and what they cost besides; each with
+    the node that makes its result."""
+    apart = [
         StepTime(
             _kind(step.node), step.call.told.how, program.shapes.get(step.node.outputs[0], ()), spent / runs,
             step.node.op_type, step.node.name, step.call.told.why, step.call.macs, *cost,
         )
         for step, spent, cost in zip(program.steps, seconds, costs(program, feeds), strict=True)
-    ])  # fmt: skip
+    ]  # fmt: skip
+    return [
+        (program.steps[numbers[-1]].node, _at_once(program, numbers, [apart[number] for number in numbers]))
+        for numbers in program.at_once()
+    ]
+
+
+def _at_once(program: Program, numbers: Sequence[int], steps: Sequence[StepTime]) -> StepTime:
+    """Steps that are done at once as one, which neither writes nor reads the values between them."""
+    if len(steps) == 1:
+        return steps[0]
+    between = sum(program.nbytes[program.steps[number].node.outputs[0]] for number in numbers[:-1])
+    why = f"both at once, so that the {between / 1e6:.1f} MB between them are neither written nor read"
+    return replace(
+        steps[-1], operators=_joined(step.operators for step in steps), how=_done([step.how for step in steps]),
+        seconds=sum(step.seconds for step in steps), name=_joined(step.name for step in steps),
+        why=(why, *(reason for step in steps for reason in step.why)), macs=sum(step.macs for step in steps),
+        weight_bytes=sum(step.weight_bytes for step in steps),
+        moved_bytes=sum(step.moved_bytes for step in steps) - 2 * between,
+        used_bytes=max(step.used_bytes for step in steps),
+    )  # fmt: skip

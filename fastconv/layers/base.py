@@ -611,6 +611,25 @@ class Layer(Made):
         return f"<{type(self).__name__} {self.name}: {', '.join(self._described())}>"
 
 
+def _ours(module: str) -> bool:
+    return module.partition(".")[0] == __name__.partition(".")[0]
+
+
+def overridden(layer: Layer) -> bool:
+    """Whether a class that is not the library's says what a layer computes, whatever kind of layer it extends."""
+    said = (type(layer).forward, getattr(type(layer), "forward_logits", type(layer).forward))
+    return not all(_ours(method.__module__) for method in said)
+
+
+def said_anew(layer: Layer, name: str, other: str) -> bool:
+    """Whether a class that is not the library's has a method `name` of its own and leaves the `other`, which does the
+    same in another way, as it was."""
+    for kind in type(layer).__mro__:
+        if name in vars(kind) or other in vars(kind):
+            return other not in vars(kind) and not _ours(kind.__module__)
+    return False
+
+
 def prefix_of(layer: Layer, prefix: str) -> str:
     """What the paths of a layer's parameters begin with inside another: a net, which leaves its own name to whoever
     has it, gets it here, or layers of two nets would have one path."""

@@ -19,7 +19,7 @@ from ..layers import (
     Layer,
     Softmax,
 )
-from ..layers.base import Parameter
+from ..layers.base import Parameter, overridden
 from ..layers.initializers import Reshaped
 
 if TYPE_CHECKING:
@@ -35,6 +35,13 @@ def to_fully_convolutional(model: Sequential, make: type[Sequential]) -> Sequent
     """
     model._require_built()
     assert model.built_shape is not None
+    replaced = [layer for layer in model.layers if isinstance(layer, (Flatten, GlobalAveragePooling2D, Dense))]
+    for own in (model, *replaced):
+        if overridden(own):
+            raise ConvError(
+                f"{own.name} ({type(own).__name__}) overrides forward, and what it computes has no fully convolutional "
+                "form that is known."
+            )
     layers: list[Layer] = []
     pending: Shape | None = None  # the image that a Flatten has spread out
     spread = False  # whether the data is, in the given model, a vector

@@ -14,10 +14,11 @@ import numpy as np
 from .._core.arrays import Array
 from .._core.layouts import INWARD, OUTWARD, WEIGHT_INWARD
 from .._core.words import Shape
+from ..errors import ConvError
 from ..graph.graph import Graph, Node, ValueInfo
 from ..graph.operators.registry import INTERNAL, Call, operator
 from ..layers.activations import LINEAR, Activation, Function, Softmax
-from ..layers.base import Layer, Sample, locating
+from ..layers.base import Layer, Sample, locating, overridden
 from ..layers.convolution import Conv, ConvTranspose
 from ..layers.core import Dense, Dropout, Flatten, Reshape, Residual
 from ..layers.merging import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
@@ -48,11 +49,14 @@ def run_layer(call: Call, *xs: Array) -> Any:
         layer.into(x, out)
         return out
     y = layer.forward(x)
+    made = tuple(y) if isinstance(y, (list, tuple)) else (y,)
+    if len(made) != len(call.node.outputs):
+        raise ConvError(f"{layer.name}: forward made {len(made)} results, not {len(call.node.outputs)}.")
     layer.release()
     samples: Any = [Sample(array.shape[1:]) for array in xs]
     call.macs = len(xs[0]) * layer.macs(samples if merges else samples[0])
     call.describe("layer")
-    return y
+    return made
 
 
 def input_values(count: int) -> list[str]:
@@ -85,10 +89,17 @@ class Tracer:
         **attributes: Any,
     ) -> str:  # fmt: skip
         """A node and the name of its result."""
-        made = f"value_{len(self.nodes)}"
+        return self.add_several(op_type, inputs, [shape], layer, domain, version, **attributes)[0]
+
+    def add_several(
+        self, op_type: str, inputs: Sequence[str], shapes: Sequence[Shape], layer: str, domain: str, version: int,
+        **attributes: Any,
+    ) -> list[str]:  # fmt: skip
+        """A node and the names of its results."""
+        made = [f"value_{len(self.nodes)}{f'_{at}' if at else ''}" for at in range(len(shapes))]
         parts = [layer] if layer else [TURNED]
-        self.nodes.append(Node(op_type, list(inputs), [made], attributes, version, domain, layer, parts))
-        self.shapes[made] = shape
+        self.nodes.append(Node(op_type, list(inputs), made, attributes, version, domain, layer, parts))
+        self.shapes.update(zip(made, shapes, strict=True))
         return made
 
     def constant(self, layer: str, name: str, array: Array) -> str:
@@ -136,10 +147,13 @@ class Tracer:
 
     def several(self, layer: Any, values: Sequence[str]) -> list[str]:
         """What a net, or a layer of several inputs, makes."""
-        if layer.is_net and (not overridden(layer) or len(layer.wiring.outputs) > 1):
+        if layer.is_net and not overridden(layer):
             return self.net(layer, values)
         shapes: Any = [Sample(self.shapes[value]) for value in values]
-        shape: Any = tuple(layer.output_shape(shapes if layer.merges else shapes[0]))
+        ends: Any = layer.output_shape(shapes if layer.merges else shapes[0])
+        if isinstance(ends, list):  # of a net that says itself what it computes
+            return self.add_several("Layer", values, list(map(tuple, ends)), layer.name, INTERNAL, 1, runs=layer)
+        shape: Any = tuple(ends)
         convert = next((made for kind, made in MERGED.items() if isinstance(layer, kind)), None)
         if convert is None or overridden(layer) or 0 in shape or len(values) == 1:
             return [self.add("Layer", values, shape, layer.name, INTERNAL, 1, runs=layer)]
@@ -304,12 +318,6 @@ class Tracer:
 
     def softmax(self, layer: Softmax, value: str, shape: Shape) -> str:
         return self.add("Softmax", [value], shape, layer.name, axis=layer.axis)
-
-
-def overridden(layer: Layer) -> bool:
-    """Whether a class that is not the library's says what a layer computes, whatever kind of layer it extends."""
-    said = (type(layer).forward, getattr(type(layer), "forward_logits", type(layer).forward))
-    return any(method.__module__.partition(".")[0] != __name__.partition(".")[0] for method in said)
 
 
 MERGED: Final[dict[Any, Any]] = {

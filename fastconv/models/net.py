@@ -19,7 +19,17 @@ from .._core.words import Shape, integer
 from ..errors import ConvError
 from ..graph.calibration import checked_int8
 from ..graph.optimise import INTEGERS
-from ..layers.base import Array, Layer, Parameter, Sample, Window, all_layers, prefix_of
+from ..layers.base import (
+    Array,
+    Layer,
+    Parameter,
+    Sample,
+    Window,
+    all_layers,
+    overridden,
+    prefix_of,
+    said_anew,
+)
 from ..layers.core import Dropout
 from ..layers.memory import Arena
 from ..layers.symbolic import Symbolic, input_tensor
@@ -30,7 +40,7 @@ from .prediction import Predicting
 from .quantised import QuantisedInferencePlan
 from .summary import Table, table, windows
 from .training import Trainable
-from .wiring import Tape, Wiring, back, run
+from .wiring import Call, Tape, Wiring, back, run
 
 PLANS = 4  # input shapes that a model keeps prepared: each holds packed weights
 
@@ -60,11 +70,13 @@ class Net(Trainable, Predicting, Layer):
         self._arena = Arena()
         self._tape: Tape | None = None
         self._logits_wiring: tuple[Wiring, Wiring] | None = None
+        self._whole: tuple[Wiring, Wiring] | None = None
         self._ends: tuple[list[Symbolic], list[Symbolic]] | None = None  # what it was made of, or would be
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take: layers, weights, the optimiser's state; plans are made anew."""
-        return {**super().__getstate__(), "_plans": {}, "_arena": Arena(), "_logits_wiring": None, "_ends": None}
+        anew = dict.fromkeys(("_logits_wiring", "_whole", "_ends"))
+        return {**super().__getstate__(), "_plans": {}, "_arena": Arena(), **anew}
 
     def _described(self) -> list[str]:
         count = len(self.layers)
@@ -287,6 +299,19 @@ class Net(Trainable, Predicting, Layer):
             self._logits_wiring = wiring, _cut(wiring, [losses.SoftmaxCrossEntropy()])[0]
         outputs, self._tape = run(self._logits_wiring[1], self._taken(x), training)
         return outputs[0]
+
+    @property
+    def _as_called(self) -> Wiring:
+        """How `fit` and `evaluate` go through the net: along its wiring or, where its class says itself what it
+        computes or how gradients come back, by a call of the net."""
+        wiring = self.wiring
+        if not overridden(self) and not said_anew(self, "backward", "_back"):
+            return wiring
+        if self._whole is None or self._whole[0] is not wiring:
+            ends = range(wiring.inputs, wiring.inputs + len(wiring.outputs))
+            call = Call(self, tuple(range(wiring.inputs)), tuple(ends), several=self.merges)
+            self._whole = wiring, Wiring([call], wiring.inputs, tuple(ends))
+        return self._whole[1]
 
     def _back(self, grads: Sequence[Array | None], wanted: bool) -> list[Array | None]:
         """`backward`, of a gradient an output, as `wiring.back` takes and gives them."""

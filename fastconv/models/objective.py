@@ -13,7 +13,7 @@ from .. import losses
 from .._core.arrays import as_array
 from ..errors import ConvError, ConvTypeError
 from ..layers.activations import Softmax, softmax
-from ..layers.base import Array, real
+from ..layers.base import Array, real, said_anew
 from .measures import Metric, accuracy, ends_in_softmax, is_softmax, metric
 from .wiring import Call, Wiring
 
@@ -157,6 +157,12 @@ def _cut(wiring: Wiring, wanted: Sequence[losses.Loss | None]) -> tuple[Wiring, 
             outputs[place] = maker.inputs[0]
             if alone:
                 del calls[at]
+        elif said_anew(maker.layer, "forward", "forward_logits"):
+            raise ConvError(
+                f"{maker.layer.name} ends in a softmax, which the loss {loss.name} takes together with it, and its "
+                f"class {type(maker.layer).__name__} overrides forward but not forward_logits: override both, or "
+                "leave the softmax to a layers.Softmax() behind it."
+            )
         elif not maker.layer.is_net and not hasattr(maker.layer, "forward_logits"):
             raise ConvError(
                 f"the softmax of {maker.layer.name} cannot be left to the loss {loss.name}; write it as a layer of its "

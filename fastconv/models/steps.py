@@ -47,6 +47,11 @@ class Steps:
     def wiring(self) -> Wiring:
         """The calls of the layers."""
 
+    @property
+    @abstractmethod
+    def _as_called(self) -> Wiring:
+        """The same, as a batch goes through the net."""
+
     @abstractmethod
     def _batches(self, arrays: Sequence[Array]) -> None:
         """Refuse what is no batch of inputs; build the net for them if it is not."""
@@ -90,7 +95,7 @@ class Steps:
         refuse_others("compile", others)
         chosen = optimizers.optimizer(optimizer)
         objective = Objective(self.output_names, loss, metrics, loss_weights)
-        objective.require_no_softmax(self.wiring, self.name)
+        objective.require_no_softmax(self._as_called, self.name)
         halves = checked_halves(None, precision)
         inner = list(all_layers(self._model()))
         for layer in inner:
@@ -179,7 +184,7 @@ class Steps:
         try:
             with memory.reusing(self._arena):
                 taken = self._own_type(inputs)
-                outputs, tape = run(objective.cut(self.wiring), taken, True)
+                outputs, tape = run(objective.cut(self._as_called), taken, True)
                 measured, grads = objective(outputs, targets)
                 if not np.isfinite(measured[0]):
                     raise ConvError(self._why_not_finite(taken, measured[0]))
@@ -232,7 +237,7 @@ class Steps:
 
     def _measure(self, inputs: Sequence[Array], targets: Sequence[Any]) -> list[float]:
         _, objective = self._compiled()
-        outputs, tape = run(objective.cut(self.wiring), self._own_type(inputs), False)
+        outputs, tape = run(objective.cut(self._as_called), self._own_type(inputs), False)
         tape.release()
         self._model().release()
         return objective(outputs, targets)[0]

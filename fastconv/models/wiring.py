@@ -17,7 +17,7 @@ import numpy as np
 from .._core.words import Shape
 from ..errors import ConvError, ConvTypeError
 from ..layers import memory
-from ..layers.base import Array, Layer, Parameter, Sample, locating
+from ..layers.base import Array, Layer, Parameter, Sample, locating, said_anew
 from ..layers.symbolic import Node, Symbolic
 
 
@@ -42,7 +42,10 @@ class Call:
 
     def made(self, result: Any) -> Iterator[tuple[int, Any]]:
         """(number, value) of what the layer returned."""
-        return zip(self.outputs, result if isinstance(result, list) else [result], strict=True)
+        results = result if isinstance(result, (list, tuple)) else [result]
+        if len(results) != len(self.outputs):
+            raise ConvError(f"{self.layer.name}: forward made {len(results)} results, not {len(self.outputs)}.")
+        return zip(self.outputs, results, strict=True)
 
 
 class Wiring:
@@ -253,12 +256,12 @@ def back(tape: Tape, grads: Sequence[Array | None], wanted: bool) -> list[Array 
 
 def _backward(layer: Any, tape: Tape, call: Call, grads: list[Array | None], wanted: bool) -> Sequence[Array | None]:
     """The gradients of a layer's inputs; none where nobody wants them."""
-    if layer.is_net:
+    if layer.is_net and not said_anew(layer, "backward", "_back"):
         made: list[Array | None] = layer._back(grads, wanted)
         return made
     filled = [tape.zeros(n) if grad is None else grad for n, grad in zip(call.outputs, grads, strict=True)]
     grad: Any = filled if len(filled) > 1 else filled[0]
-    if not wanted:
+    if not wanted and not said_anew(layer, "backward", "backward_weights"):
         layer.backward_weights(grad)
         return []
     found: Any = layer.backward(grad)

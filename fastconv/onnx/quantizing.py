@@ -9,7 +9,7 @@ from .._core.arrays import Array
 from ..graph.calibration import Feeds, Watched, checked_calibration, checked_method, unwatched
 from ..graph.errors import OnnxError, onnx_package
 from ..graph.halves import hold_in_float32
-from ..graph.quantised import Calibrated, QuantisationReport
+from ..graph.quantised import Calibrated, QuantisationReport, check_labels
 from ..graph.tensors import numpy_type
 from .loading import load
 from .writing import in_opset, opset_for, written
@@ -54,12 +54,18 @@ class Quantised:
         """The bytes of the model with its weights, wherever these lie."""
         return int(self._source.ByteSize())
 
-    def calibrate(self, samples: Array, method: str, threads: int | None = None, watched: Watched = unwatched) -> None:
-        """Take the ranges of all values from samples of the input; `watched` sees the runs."""
+    def calibrate(
+        self, samples: Array, method: str, threads: int | None = None, watched: Watched = unwatched,
+        labels: Array | None = None,
+    ) -> None:  # fmt: skip
+        """Take the ranges of all values from samples of the input; `watched` sees the runs. Classes that a report is to
+        be of are refused before that if they are none of the model's."""
         graph, (value,) = self._graph, self._graph.inputs
         kinds = {value.name: numpy_type(value.element_type)}
         self._feeds = checked_calibration({value.name: samples}, {value.name: value.shape}, kinds)
         hold_in_float32(graph)
+        if labels is not None:
+            check_labels(graph, self._feeds, labels, threads)
         self._calibrated = Calibrated(graph, self._feeds, checked_method(method), threads, watched=watched)
 
     def model(self) -> Any:

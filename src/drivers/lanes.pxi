@@ -182,7 +182,7 @@ cdef class Lanes(Program):
         """Scratch of one thread at most where such arrays are transposed for patches, as they leave lanes of pixels idle; 0
         where they are not."""
         cdef bint idle = 2 * self.patches_.size[2] <= <size>self.kernels.lanes
-        return transposed_bytes(&self.patches_) if not self.capped and (idle or not self.flat()) else 0
+        return transposed_image(&self.patches_) if not self.capped and (idle or not self.flat()) else 0
 
     def patches(self, size images, int threads):
         """(rows and columns of a patch, tasks, threads, scratch of all, whether it packs) of the first pass over
@@ -205,7 +205,7 @@ cdef class Lanes(Program):
         if patches_bind(&self.patches_, self, &o, panels.p, threads, work):
             return work
         if self.transposed() and transposed_lie(&o):
-            transposed_bind(&self.patches_, self, &o, panels.p, threads, work)
+            transposed_bind(&self.patches_, self, &o, panels.p, threads, False, work)
             return work
         if packed.finite and self.flat() and flat_bind(self.jobs, self, &o, panels.p, threads, work):
             return work

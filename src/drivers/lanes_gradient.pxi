@@ -234,8 +234,8 @@ cdef void lanes_gradient_rectangle(const LanesJob* job, const LanesAt* at, fc_se
                     sums_row[n] = (((i + n) * job.taps_x + run_x.lo) * job.channels + c) * at.c_x
                 for v in range(at.vectors):
                     at_v = v * kernels.lanes * kernels.size
-                    window[rows_of_taps](at.a + v * job.next * kernels.size, x_row, at.a_x, at.b + at_v, at.ldb, segments, rows, at.c + at_v,
-                                         sums_row, job.channels * at.c_x)
+                    window[rows_of_taps](at.a + v * job.next * kernels.size, x_row, at.a_x, at.b + at_v, at.ldb, segments,
+                                         rows, at.c + at_v, sums_row, job.channels * at.c_x)
             i += rows_of_taps
         return
     n = 0

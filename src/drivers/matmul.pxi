@@ -59,7 +59,8 @@ def matmul(out, a, b, int threads):
     if left.shape[i] != job.m or right.shape[i] != job.k or right.shape[i + 1] != job.n:
         raise ValueError("matrices that have no product")
     job.a, job.b, job.c = <char*>left.buf, <char*>right.buf, <char*>c.buf
-    job.a_row, job.a_step, job.b_step, job.b_column = left.strides[i], left.strides[i + 1], right.strides[i], right.strides[i + 1]
+    job.a_row, job.a_step = left.strides[i], left.strides[i + 1]
+    job.b_step, job.b_column = right.strides[i], right.strides[i + 1]
     job.c_row, job.c_column = c.strides[i], c.strides[i + 1]
     work.place(&job.a)
     work.place(&job.b)

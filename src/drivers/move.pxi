@@ -1,5 +1,6 @@
-# Copies between arrays of one shape and any strides, and conversions: transposes, joins, cuts, repetitions, and, where an axis of the source
-# has a table of places, gathers. Axes that lie side by side in both arrays are one; they are ordered by the result's.
+# Copies between arrays of one shape and any strides, and conversions: transposes, joins, cuts, repetitions, and, where an
+# axis of the source has a table of places, gathers. Axes that lie side by side in both arrays are one; they are ordered by
+# the result's.
 #   for every task, a run of planes or of pieces of them:
 #     for every plane: the two axes that the result's and the source's elements lie along, so that both sides are read and
 #     written by whole cache lines (moves.h; a transpose of 1, 4 or 8 bytes in registers: kernels/transpose.h)

@@ -124,7 +124,28 @@ cdef class Net:
 
 
 cdef enum:
-    RUNS_AFTER_NAN = 16    # steps that take what is not finite are done by their functions, and often more of it comes
+    MOST_LEFT_OUT = 16     # in a stream of what is not finite one run in so many more is for nothing
+
+
+cdef class Pause:
+    """When to try again what a value that is not finite stopped: at once after the first one, then after 1, 2, 4, ...
+    runs, as more of it often comes."""
+    cdef int left, next
+
+    def over(self):
+        """Whether it is to be tried in this run."""
+        if self.left > 0:
+            self.left -= 1
+            return False
+        return True
+
+    def stopped(self):
+        """It was tried, and a value was not finite."""
+        self.left, self.next = self.next, min(MOST_LEFT_OUT, max(1, 2 * self.next))
+
+    def went(self):
+        """It was tried, and all values were finite."""
+        self.next = 0
 
 
 cdef class Straight:
@@ -137,10 +158,10 @@ cdef class Straight:
     cdef Net net
     cdef tuple inputs, outputs
     cdef object copied
-    cdef int pause         # runs that are left out after one with a value that is not finite
+    cdef Pause pause
 
     def __init__(self, Net net, inputs, outputs, copied):
-        self.net, self.copied = net, copied
+        self.net, self.copied, self.pause = net, copied, Pause()
         self.inputs = tuple([(name, home.dtype, home.shape, home.strides, region) for name, home, region in inputs])
         self.outputs = tuple([
             (name, home, region, region < 0 or not home.flags.c_contiguous) for name, home, region in outputs
@@ -150,8 +171,7 @@ cdef class Straight:
         """The outputs by name; None, and nothing has happened, where an input does not lie as its home does, and None
         where a value is not finite."""
         cdef dict found = {}
-        if self.pause > 0:
-            self.pause -= 1
+        if not self.pause.over():
             return None
         if type(feeds) is not dict or len(<dict>feeds) != len(self.inputs):
             return None
@@ -166,8 +186,9 @@ cdef class Straight:
             if region >= 0:
                 self.net.move(region, found[name])
         if self.net.run(0, self.net.count, threads) < self.net.count:
-            self.pause = RUNS_AFTER_NAN
+            self.pause.stopped()
             return None
+        self.pause.went()
         for name, home, region, copies in self.outputs:
             if copies:
                 found[name] = self.copied(home, threads)

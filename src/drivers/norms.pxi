@@ -85,8 +85,8 @@ def normalise_rows(y, x, size rows, size length, scale, shift, size segments, su
     """y = (x - mean) / sqrt(variance + epsilon) * scale + shift for every row; without `centre` by the mean square.
 
     `segments` 0: scale and shift (or None) have a value for each of a row's, or for the first ones, and then begin anew;
-    else a row has so many segments of one scale and shift, which repeat behind the last. `sums` (float64) has room for two numbers for each of the `row_parts` of every
-    row; y may be x.
+    else a row has so many segments of one scale and shift, which repeat behind the last. `sums` (float64) has
+    room for two numbers for each of the `row_parts` of every row; y may be x.
     """
     cdef Work work = Work()
     cdef RowJob* job

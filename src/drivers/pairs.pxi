@@ -10,7 +10,8 @@
 # Each of the two makes the bits that it makes alone.
 
 cdef enum:
-    PAIR_FROM = 4 << 20         # bytes of the map between: gains 4 % of MobileNetV2 by one of 4.8 MB, costs 3 by some of 2 (Zen 4)
+    PAIR_FROM = 4 << 20         # bytes of the map between: gains 4 % of MobileNetV2 by one of 4.8 MB, costs 3 by some of 2
+                                # (Zen 4)
     PAIR_BUFFER = 3 << 17       # and of the part of it in scratch memory, if a row of outputs takes no more
     PAIR_BANDS = 2              # of a thread: each makes the rows at its edge once more
 

@@ -22,9 +22,9 @@ cdef enum:
     PACKED_PITCH = 2048            # bytes: the pixels of a channel fall into two of the 64 sets, or one
     PACKED_BYTES = 32 << 10        # copied together at a time: it stays in the first level
     LINE_BYTES = 64                # of the caches
-    # One vector more of how many costs as much, 1.8 / n of the time, as arrays across lines do: those took 30 to 80 % longer at
-    # a stride, 8 % under 25 taps, 14 and more under fewer, whose sums are soon written, or under more, whose inputs the first
-    # level does not hold (Zen 4).
+    # One vector more of how many costs as much, 1.8 / n of the time, as arrays across lines do: those took 30 to 80 % longer
+    # at a stride, 8 % under 25 taps, 14 and more under fewer, whose sums are soon written, or under more, whose inputs the
+    # first level does not hold (Zen 4).
     TURNED_STRIDE = 5
     TURNED_25 = 22
     TURNED_ELSE = 14
@@ -148,11 +148,16 @@ cdef const fc_patch* patch_for(const Patches* own, const PatchPass* p) noexcept 
     return best
 
 
+cdef inline bint patches_fit(const Patches* own) noexcept nogil:
+    """Whether there are kernels, and channels enough for a vector."""
+    return own.count > 0 and own.total >= own.kernels.lanes
+
+
 cdef patches_blocking(const Patches* own, size images, int threads):
     """As `Lanes.patches` says; None where the arrays are too small."""
     cdef PatchJob job
     cdef size scratch_bytes
-    if own.count == 0 or own.total < own.kernels.lanes or images == 0:
+    if not patches_fit(own) or images == 0:
         return None
     job.own, job.kernels, job.images, job.x.x_ = own, own.kernels, images, own.total * own.kernels.size
     threads = patch_team(&job, threads)
@@ -169,7 +174,7 @@ cdef patches_blocking(const Patches* own, size images, int threads):
 
 cdef bint patches_lie(const Patches* own, Program program, const Operands* o) noexcept nogil:
     """Whether the arrays lie as needed."""
-    return (own.count > 0 and not o.has_residual and o.x.n[1] >= own.kernels.lanes and o.x.n[1] == o.y.n[1]
+    return (patches_fit(own) and not o.has_residual and o.x.n[1] == o.y.n[1]
             and lies_in_vectors(own.kernels, &o.x, program.input == own.kernels.input)
             and lies_in_vectors(own.kernels, &o.y, program.result == own.kernels.sum))
 

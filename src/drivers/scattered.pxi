@@ -74,7 +74,8 @@ cdef void lay_task(void* job_, char* scratch, size task, fc_watch* watch) noexce
 cdef void lay_row(const Laying* job, char* row, size first, size last, const char* products) noexcept nogil:
     """The columns first .. last - 1 of a row, from a row of pixels and taps."""
     cdef size unit = job.kernels.size * job.out.n[1], step = job.step[2], taps = job.kernel[2], x, at, low, high
-    for x in range(max(<size>0, (first + job.pad[2] - taps) // step), min(job.products.n[3], (last - 1 + job.pad[2]) // step + 1)):
+    cdef size begin = max(<size>0, (first + job.pad[2] - taps) // step)
+    for x in range(begin, min(job.products.n[3], (last - 1 + job.pad[2]) // step + 1)):
         at = x * step - job.pad[2]
         low, high = max(<size>0, first - at), min(taps, last - at)
         if low < high:

@@ -144,21 +144,28 @@ cdef inline size even_block(size taps, size most) noexcept nogil:
 
 
 cdef class Depthwise(Program):
-    """A depthwise convolution along up to three axes, of arrays that it `takes`.
+    """A depthwise convolution along up to three axes, where it `fits`: in place where the arrays allow it, else on transposed
+    copies (drivers/transposed_patches.pxi), with the same sums.
 
-    `extent` is as in `Lanes`. The weights are packed as one group of all channels, for the planes, rows and columns of
-    the kernel that `places` says.
+    `extent` is as in `Lanes`, and `capped` scratch as little as can be. The weights are packed as one group of all
+    channels, for the planes, rows and columns of the kernel that `places` says.
     """
     cdef Patches patches_
+    cdef bint capped
     cdef readonly tuple places
 
-    def __init__(self, codes, extent, tuple passes):
+    def __init__(self, codes, extent, tuple passes, bint capped):
         self.compute_with(codes)
+        self.capped = capped
         self.places = tuple([packed_places(passes, axis)[1] for axis in range(3)])
         patches_begin(&self.patches_, self.kernels, extent, passes)
 
     def __dealloc__(self):
         fc_free(self.patches_.passes)
+
+    def fits(self):
+        """Whether there are kernels for it."""
+        return bool(patches_fit(&self.patches_))
 
     def takes(self, x, residual, y, bint channels_last):
         """Whether the arrays lie so that they are read and written in place."""
@@ -171,6 +178,18 @@ cdef class Depthwise(Program):
         """As `Lanes.patches`."""
         return patches_blocking(&self.patches_, images, threads)
 
+    def transposed(self, size images, int threads):
+        """(planes, rows and columns of a band, tasks, threads, scratch of all) where arrays are transposed."""
+        cdef TransposedJob job
+        cdef size scratch
+        job.patches.own, job.patches.kernels, job.patches.images = &self.patches_, self.kernels, images
+        threads = patch_team(&job.patches, threads)
+        transposed_numbers(&job, &self.patches_, images, threads, self.capped)
+        scratch = transposed_scratch(&job)
+        tasks = images * job.chunks * volume(job.bands)
+        threads = team_for(threads, tasks, scratch)
+        return job.outputs[0], job.outputs[1], job.outputs[2], tasks, threads, scratch * threads
+
     cdef Work bind(self, x, weight, packed, bias, residual, y, int activation, bint channels_last, int threads):
         cdef Work work = Work()
         cdef Operands o
@@ -179,5 +198,5 @@ cdef class Depthwise(Program):
         work.view(packed.panels, &panels, False)
         work.keep = self
         if o.y.n[0] * o.y.n[1] > 0 and not patches_bind(&self.patches_, self, &o, panels.p, threads, work):
-            raise ValueError("the arrays do not lie as needed")
+            transposed_bind(&self.patches_, self, &o, panels.p, threads, self.capped, work)
         return work

@@ -1,53 +1,124 @@
-# Depthwise convolution of arrays in which the pixels of a channel lie side by side (NCHW), by the patches and strips of
-# those whose channels do (drivers/patches.pxi, drivers/strips.pxi): on transposed copies, a vector of channels at a time.
+# Depthwise convolution of arrays whose channels do not lie side by side (NCHW), by the patches and strips of those whose
+# channels do (drivers/patches.pxi, drivers/strips.pxi): on transposed copies, a vector of channels at a time.
 #
-#   for image x vector of channels x band of rows of outputs   threads take these
-#     transpose the input under the band                       first- or second-level cache
+#   for image x vector of channels x band of outputs: planes, rows and columns   threads take these
+#     transpose the input under the band                       second-level cache
 #     all passes                                               micro-kernel, registers
 #     transpose the outputs; residual, other activations, element type
 #
 # Short rows leave most lanes of drivers/flat.pxi idle; here every vector is full. With rows of 7 it takes 0.55 to 0.9 of the
-# time, with rows of 14 as long or longer (Zen 4). The sums are the same.
+# time, with rows of 14 as long or longer (Zen 4). Volumes whose arrays do not lie as patches need are all done so: a plane
+# of the kernel after the other took 1.8 to 5 times as long, and other sums. These are those of patches.
 
 cdef enum:
-    TRANSPOSED_BYTES = 128 << 10   # of a band and its outputs: an eighth of the second level
-    TRANSPOSED_MOST = 512 << 10    # of an image that is one band
+    TRANSPOSED_BYTES = 128 << 10   # of a band and its outputs, of one pass over an image: an eighth of the second level
+    TRANSPOSED_MOST = 512 << 10    # of volumes and several passes, whose bands share more of their inputs; and of the smallest
     TRANSPOSED_TASKS = 8           # of a thread, where rows are many enough
     TRANSPOSED_ROWS = 8            # of a band at least
+    COLUMNS_COST = 4               # rows are cut where they are so many times as long, for their share of borders, as others
 
 
 cdef struct TransposedJob:
     PatchJob patches           # on copies that begin at NULL
     View x, y, residual
     bint has_residual
+    bint covers                # the passes write to all outputs
     int activation             # that the epilogue applies
-    bint single                # one pass over one plane, which may be cut into bands
-    size chunks, bands         # tasks of an image
+    size chunks                # tasks of an image and band
+    size bands[3]              # along the axes z, y, x
+    size outputs[3]            # of the largest band, and inputs under one
+    size inputs[3]
     size input_bytes, output_bytes
 
 
-cdef void transposed_numbers(TransposedJob* job, const Patches* own, size images, int threads) noexcept nogil:
-    """The geometry of bands: one alone where several passes write to the same rows, or planes share their inputs."""
-    cdef const PatchPass* p = &own.passes[0]
-    cdef size line = own.kernels.lanes * own.kernels.size, rows = p.outputs[1], inputs = own.inputs, most, under
-    cdef size outputs = volume(own.size)
+cdef inline void band_of(const TransposedJob* job, int axis, size band, size* outputs) noexcept nogil:
+    """The first output of a band along an axis, and the one behind its last."""
+    outputs[0] = band * job.patches.own.size[axis] // job.bands[axis]
+    outputs[1] = (band + 1) * job.patches.own.size[axis] // job.bands[axis]
+
+
+cdef inline void outputs_in(const PatchPass* p, int axis, const size* band, size* own) noexcept nogil:
+    """Those of the pass that lie in a band of all outputs: the first one, and the one behind the last."""
+    own[0] = max(<size>0, (band[0] - p.first[axis] + p.apart[axis] - 1) // p.apart[axis])
+    own[1] = max(own[0], min(p.outputs[axis], (band[1] - p.first[axis] + p.apart[axis] - 1) // p.apart[axis]))
+
+
+cdef void band_inputs(const Patches* own, int axis, const size* band, size* inputs) noexcept nogil:
+    """From where to where along an axis lies what all passes read for a band of outputs."""
+    cdef const PatchPass* p
+    cdef size i
+    cdef size[2] outputs
+    cdef size[2] under
+    inputs[0] = inputs[1] = -1
+    for i in range(own.count):
+        p = &own.passes[i]
+        outputs_in(p, axis, band, outputs)
+        if outputs[0] == outputs[1]:
+            continue
+        inputs_under(own, p, axis, outputs[0], outputs[1] - 1, under)
+        if under[0] < under[1]:
+            under[0] = p.offset[axis] + under[0] * p.every[axis]
+            under[1] = p.offset[axis] + (under[1] - 1) * p.every[axis] + 1
+            inputs[0] = under[0] if inputs[0] < 0 else min(inputs[0], under[0])
+            inputs[1] = max(inputs[1], under[1])
+    inputs[0], inputs[1] = max(<size>0, inputs[0]), max(<size>0, inputs[1])
+
+
+cdef void cut_axis(TransposedJob* job, int axis, size bands) noexcept nogil:
+    """Into so many bands, and the largest of them."""
+    cdef size band
+    cdef size[2] outputs
+    cdef size[2] inputs
+    job.bands[axis], job.outputs[axis], job.inputs[axis] = bands, 0, 0
+    for band in range(bands):
+        band_of(job, axis, band, outputs)
+        band_inputs(job.patches.own, axis, outputs, inputs)
+        job.outputs[axis] = max(job.outputs[axis], outputs[1] - outputs[0])
+        job.inputs[axis] = max(job.inputs[axis], inputs[1] - inputs[0])
+
+
+cdef int axis_to_cut(const TransposedJob* job, const size* least) noexcept nogil:
+    """The axis along which bands are the longest for what neighbours share of their inputs; -1: none is to be cut."""
+    cdef int axis, best = -1
+    cdef size score, most = 0, shared
+    for axis in range(3):
+        if job.outputs[axis] >= 2 * least[axis]:
+            shared = max(<size>0, job.inputs[axis] - job.outputs[axis] * job.patches.own.stride[axis])
+            score = 16 * COLUMNS_COST * job.outputs[axis] // ((COLUMNS_COST if axis == 2 else 1) * (shared + 1))
+            if score > most:
+                best, most = axis, score
+    return best
+
+
+cdef void transposed_numbers(TransposedJob* job, const Patches* own, size images, int threads, bint capped) noexcept nogil:
+    """The geometry of bands; those of `capped` scratch are the smallest."""
+    cdef size line = own.kernels.lanes * own.kernels.size, most = 0, i, written = 0
+    cdef size[3] least
+    cdef int axis
     job.patches.own, job.patches.kernels, job.patches.images = own, own.kernels, images
     job.patches.vectors = job.chunks = own.total // own.kernels.lanes
     job.patches.together = job.patches.deep = 1
     strip_cuts(&job.patches, 1)
-    job.bands, job.single = 1, own.count == 1 and own.size[0] == 1 and p.input[0] == 1
-    if job.single:
-        under = (p.taps[1] - 1) * p.step[1] + 1 - own.stride[1]   # rows of input under a band beyond its own
-        most = (<size>TRANSPOSED_BYTES // line - under * p.input[2]) // (own.stride[1] * p.input[2] + p.outputs[2])
-        job.bands = (rows + max(<size>1, most) - 1) // max(<size>1, most)
-        if threads > 1:
-            most = TRANSPOSED_TASKS * threads // max(<size>1, images * job.chunks)
-            job.bands = max(job.bands, min(most, rows // TRANSPOSED_ROWS))
-        rows = (rows + job.bands - 1) // job.bands
-        inputs = min(p.input[1], rows * own.stride[1] + under) * p.input[2]
-        outputs = rows * p.outputs[2]
     line *= 1 if own.total % own.kernels.lanes == 0 else 2   # the channels that fill no vector are done with the last one
-    job.input_bytes, job.output_bytes = inputs * line, outputs * line
+    least[0], least[1], least[2] = 1, 1, CUT_COLUMNS
+    for i in range(own.count):
+        written += volume(own.passes[i].outputs)
+        least[2] = max(least[2], FC_WINDOW * own.passes[i].apart[2])
+    job.covers = written == volume(own.size)
+    if not capped:
+        most = TRANSPOSED_BYTES if own.count == 1 and own.size[0] == 1 else TRANSPOSED_MOST
+    for axis in range(3):
+        cut_axis(job, axis, 1)
+    while True:
+        job.input_bytes, job.output_bytes = volume(job.inputs) * line, volume(job.outputs) * line
+        if job.input_bytes + job.output_bytes <= most:
+            if threads == 1 or images * job.chunks * volume(job.bands) >= TRANSPOSED_TASKS * threads:
+                return
+            least[0], least[1], least[2] = TRANSPOSED_ROWS, TRANSPOSED_ROWS, own.size[2]
+        axis = axis_to_cut(job, least)
+        if axis < 0:
+            return
+        cut_axis(job, axis, job.bands[axis] + max(<size>1, job.bands[axis] // 8))
 
 
 cdef inline size transposed_scratch(const TransposedJob* job) noexcept nogil:
@@ -55,16 +126,13 @@ cdef inline size transposed_scratch(const TransposedJob* job) noexcept nogil:
     return job.patches.inside_bytes + job.input_bytes + job.output_bytes
 
 
-cdef size transposed_bytes(const Patches* own) noexcept nogil:
-    """Scratch of one thread at most; 0 where copies take too much of it, or are not for such passes."""
+cdef size transposed_image(const Patches* own) noexcept nogil:
+    """Scratch of one thread at most, of an image; 0 where copies take too much of it, or it is not written whole."""
     cdef TransposedJob job
-    cdef size i, written = 0
-    if own.count == 0 or own.total < own.kernels.lanes:
+    if not patches_fit(own):
         return 0
-    for i in range(own.count):
-        written += volume(own.passes[i].outputs)
-    transposed_numbers(&job, own, 1, 1)
-    return transposed_scratch(&job) if written == volume(own.size) and transposed_scratch(&job) <= TRANSPOSED_MOST else 0
+    transposed_numbers(&job, own, 1, 1, False)
+    return transposed_scratch(&job) if job.covers and transposed_scratch(&job) <= TRANSPOSED_MOST else 0
 
 
 cdef bint transposed_lie(const Operands* o) noexcept nogil:
@@ -73,18 +141,14 @@ cdef bint transposed_lie(const Operands* o) noexcept nogil:
 
 
 cdef int transposed_bind(const Patches* own, Program program, const Operands* o, const char* packed, int threads,
-                         Work work) except -1:
-    """As `patches_bind`, of arrays that `transposed_lie`."""
-    cdef TransposedJob* job
-    cdef PatchOut* out
-    cdef const PatchPass* p
-    cdef size i, line = own.kernels.lanes * own.kernels.size
-    job = <TransposedJob*>work.own(sizeof(TransposedJob) + own.count * sizeof(PatchOut))
+                         bint capped, Work work) except -1:
+    """As `patches_bind`, of arrays that lie in any way, with a residual or not."""
+    cdef TransposedJob* job = <TransposedJob*>work.own(sizeof(TransposedJob))
     job.x, job.y, job.residual, job.has_residual = o.x, o.y, o.residual, o.has_residual
     job.patches.own, job.patches.kernels, job.patches.images = own, own.kernels, o.x.n[0]
     threads = patch_team(&job.patches, threads)
-    transposed_numbers(job, own, o.x.n[0], threads)
-    job.patches.out, job.patches.ahead, job.patches.packs = <PatchOut*>(job + 1), 0, False
+    transposed_numbers(job, own, o.x.n[0], threads, capped)
+    job.patches.ahead, job.patches.packs = 0, False
     job.patches.packed, job.patches.bias, job.activation = packed, o.bias, o.activation
     # the epilogue is another where a residual comes between
     job.patches.activation = LINEAR if o.has_residual or o.activation > RELU6 else o.activation
@@ -92,94 +156,114 @@ cdef int transposed_bind(const Patches* own, Program program, const Operands* o,
         job.activation = LINEAR
     job.patches.x_code, job.patches.y_code = program.input, program.result
     job.patches.tail = patch_tail(&job.patches, work)
-    for i in range(own.count):
-        p, out = &own.passes[i], &job.patches.out[i]
-        out.y_x, out.y_y = p.apart[2], p.apart[1] * own.size[2]
-        out.y_z = p.apart[0] * own.size[1] * own.size[2]
-        out.y = <char*>0 + ((p.first[0] * own.size[1] + p.first[1]) * own.size[2] + p.first[2])  # in pixels, as all of these
     work.scratch_bytes = transposed_scratch(job)
-    work.task, work.job, work.tasks = transposed_task, job, o.x.n[0] * job.chunks * job.bands
-    work.sites = sites_of(o.x.n[0], job.chunks, job.bands)
+    work.task, work.job, work.tasks = transposed_task, job, o.x.n[0] * job.chunks * volume(job.bands)
+    work.sites = sites_of(o.x.n[0], job.chunks, volume(job.bands))
     places_of(work, &job.x, &job.y, &job.residual, o.has_residual)
     return work.team(threads)
+
+
+cdef struct Box:               # a band of channels, and the input under it
+    size image, channel, count, ld
+    size outputs[3][2]
+    size inputs[3][2]
 
 
 cdef void transposed_task(void* job_, char* scratch, size task, fc_watch* watch) noexcept nogil:
     """A band of a vector of channels, or what is left of them."""
     cdef const TransposedJob* job = <const TransposedJob*>job_
     cdef const Patches* own = job.patches.own
-    cdef const fc_kernels* kernels = own.kernels
-    cdef const PatchPass* p
-    cdef PatchJob patches = job.patches
-    cdef PatchOut out
-    cdef size band = task % job.bands, v, image, i, lo, hi, unit = kernels.size, ld, first, count, row = 0
-    cdef size[2] rows
+    cdef size v, axis, i, lanes = own.kernels.lanes
+    cdef Box box
     cdef char* input = scratch + job.patches.inside_bytes
     cdef char* output = input + job.input_bytes
-    task = task // job.bands
-    v, image = task % job.chunks, task // job.chunks
-    first, count = v * kernels.lanes, kernels.lanes
-    if v + 1 == job.chunks:
-        count = own.total - first
-    ld = round_up(count, kernels.lanes)
-    lo, hi = 0, own.size[1]
-    rows[0], rows[1] = 0, job.x.n[2]
-    if job.single:
-        p = &own.passes[0]
-        lo, hi = band * hi // job.bands, (band + 1) * hi // job.bands
-        inputs_under(own, p, 1, lo, hi - 1, rows)
-    transposed_in(job, input, image, first, count, ld, rows[0], rows[1])
-    # patches count from the first row and channel of the image
-    patches.x.x_, patches.x.y = ld * unit, job.x.n[3] * ld * unit
-    patches.x.z = job.x.n[2] * patches.x.y
-    patches.x.x = input - rows[0] * patches.x.y - first * unit
-    patches.x_n = patches.y_n = 0
+    for i in range(3):
+        axis = 2 - i
+        band_of(job, <int>axis, task % job.bands[axis], box.outputs[axis])
+        band_inputs(own, <int>axis, box.outputs[axis], box.inputs[axis])
+        task = task // job.bands[axis]
+    v, box.image = task % job.chunks, task // job.chunks
+    box.channel = v * lanes
+    box.count = lanes if v + 1 < job.chunks else own.total - box.channel
+    box.ld = round_up(box.count, lanes)
+    transposed_in(job, &box, input)
+    if not job.covers:
+        memset(output, 0, job.output_bytes)
     for i in range(own.count):
-        p = &own.passes[i]
-        out = job.patches.out[i]
-        out.y_z, out.y_y, out.y_x = out.y_z * ld * unit, out.y_y * ld * unit, out.y_x * ld * unit
-        out.y = output + (<size>out.y - lo * own.size[2]) * ld * unit - first * unit
-        if job.single:
-            patch_lines(&patches, p, &out, scratch, 0, v, v + 1, lo, hi, watch)
-        else:
-            patch_lines(&patches, p, &out, scratch, 0, v, v + 1, 0, p.outputs[0] * p.outputs[1], watch)
-    transposed_out(job, output, image, first, count, ld, lo, hi)
+        transposed_pass(job, &box, &own.passes[i], input, output, scratch, v, watch)
+    transposed_out(job, &box, output)
 
 
-cdef void transposed_in(const TransposedJob* job, char* to, size image, size first, size count, size ld, size lo,
-                        size hi) noexcept nogil:
-    """Copy rows lo..hi-1 of all planes."""
+cdef void transposed_pass(const TransposedJob* job, const Box* box, const PatchPass* whole, const char* input, char* output,
+                          char* scratch, size v, fc_watch* watch) noexcept nogil:
+    """The outputs of a pass that lie in the box, as a pass of so many."""
+    cdef const Patches* own = job.patches.own
+    cdef PatchJob patches = job.patches
+    cdef PatchPass p = whole[0]
+    cdef PatchOut out
+    cdef size pixel = box.ld * own.kernels.size, axis
+    cdef size ahead = box.channel * own.kernels.size   # of the first channel of the image
+    cdef size[3] first
+    cdef size[2] inside
+    for axis in range(3):
+        outputs_in(whole, <int>axis, box.outputs[axis], inside)
+        p.low[axis] += inside[0] * own.stride[axis]
+        p.outputs[axis] = inside[1] - inside[0]
+        first[axis] = p.first[axis] + inside[0] * p.apart[axis] - box.outputs[axis][0]
+    if volume(p.outputs) == 0:
+        return
+    # patches count from the first pixel and channel of the image
+    patches.x.x_ = pixel
+    patches.x.y = (box.inputs[2][1] - box.inputs[2][0]) * patches.x.x_
+    patches.x.z = (box.inputs[1][1] - box.inputs[1][0]) * patches.x.y
+    patches.x.x = (input - box.inputs[0][0] * patches.x.z - box.inputs[1][0] * patches.x.y
+                   - box.inputs[2][0] * patches.x.x_ - ahead)
+    patches.x_n = patches.y_n = 0
+    out.y_x = pixel
+    out.y_y = (box.outputs[2][1] - box.outputs[2][0]) * out.y_x
+    out.y_z = (box.outputs[1][1] - box.outputs[1][0]) * out.y_y
+    out.y = output + first[0] * out.y_z + first[1] * out.y_y + first[2] * out.y_x - ahead
+    out.y_z, out.y_y, out.y_x = p.apart[0] * out.y_z, p.apart[1] * out.y_y, p.apart[2] * out.y_x
+    patch_lines(&patches, &p, &out, scratch, 0, v, v + 1, 0, p.outputs[0] * p.outputs[1], watch)
+
+
+cdef void transposed_in(const TransposedJob* job, const Box* box, char* to) noexcept nogil:
+    """Copy the input under a box."""
     cdef const fc_kernels* kernels = job.patches.kernels
     cdef const View* x = &job.x
-    cdef size z, row, rows = hi - lo if rows_follow(x) else 1
-    for z in range(x.n[4]):
-        row = lo
-        while row < hi:
+    cdef size z, row, columns = box.inputs[2][1] - box.inputs[2][0], rows = 1
+    if columns == x.n[3] and rows_follow(x):
+        rows = box.inputs[1][1] - box.inputs[1][0]
+    for z in range(box.inputs[0][0], box.inputs[0][1]):
+        row = box.inputs[1][0]
+        while row < box.inputs[1][1]:
             kernels.pack[job.patches.x_code](
-                to, ld, rows * x.n[3], count,
-                x.p + image * x.s[0] + first * x.s[1] + z * x.s[4] + row * x.s[2], x.s[3], x.s[1])
-            to += rows * x.n[3] * ld * kernels.size
+                to, box.ld, rows * columns, box.count,
+                x.p + box.image * x.s[0] + box.channel * x.s[1] + z * x.s[4] + row * x.s[2] + box.inputs[2][0] * x.s[3],
+                x.s[3], x.s[1])
+            to += rows * columns * box.ld * kernels.size
             row += rows
 
 
-cdef void transposed_out(const TransposedJob* job, const char* from_, size image, size first, size count, size ld, size lo,
-                         size hi) noexcept nogil:
-    """Store rows lo..hi-1 of all planes."""
+cdef void transposed_out(const TransposedJob* job, const Box* box, const char* from_) noexcept nogil:
+    """Store the outputs of a box."""
     cdef const fc_kernels* kernels = job.patches.kernels
     cdef const View* y = &job.y
     cdef const View* add = &job.residual
     cdef const char* residual = NULL
-    cdef size z, row, rows = 1
-    if rows_follow(y) and (not job.has_residual or rows_follow(add)):
-        rows = hi - lo
-    for z in range(y.n[4]):
-        row = lo
-        while row < hi:
+    cdef size z, row, columns = box.outputs[2][1] - box.outputs[2][0], rows = 1
+    if columns == y.n[3] and rows_follow(y) and (not job.has_residual or rows_follow(add)):
+        rows = box.outputs[1][1] - box.outputs[1][0]
+    for z in range(box.outputs[0][0], box.outputs[0][1]):
+        row = box.outputs[1][0]
+        while row < box.outputs[1][1]:
             if job.has_residual:
-                residual = add.p + image * add.s[0] + first * add.s[1] + z * add.s[4] + row * add.s[2]
+                residual = (add.p + box.image * add.s[0] + box.channel * add.s[1] + z * add.s[4] + row * add.s[2]
+                            + box.outputs[2][0] * add.s[3])
             kernels.store[job.patches.y_code](
-                from_, ld, rows * y.n[3], count,
-                y.p + image * y.s[0] + first * y.s[1] + z * y.s[4] + row * y.s[2], y.s[3], y.s[1], NULL, job.activation,
+                from_, box.ld, rows * columns, box.count,
+                y.p + box.image * y.s[0] + box.channel * y.s[1] + z * y.s[4] + row * y.s[2] + box.outputs[2][0] * y.s[3],
+                y.s[3], y.s[1], NULL, job.activation,
                 residual, add.s[3] if job.has_residual else 0, add.s[1] if job.has_residual else 0)
-            from_ += rows * y.n[3] * ld * kernels.size
+            from_ += rows * columns * box.ld * kernels.size
             row += rows

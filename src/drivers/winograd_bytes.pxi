@@ -28,8 +28,8 @@ cdef struct TilesOfBytes:
 
 cdef class WinogradBytes(Program):
     """WinogradBytes(codes, padding, fill): `padding` is (rows above, columns before), `fill` the byte of padding as it lies
-    in the input. The packed weights are panels (of `panel_bytes`): factors (float32, [width]), shifts (int32, [16][width]), then
-    the transformed weights, [16][step / 4][width][4]."""
+    in the input. The packed weights are panels (of `panel_bytes`): factors (float32, [width]), shifts (int32, [16][width]),
+    then the transformed weights, [16][step / 4][width][4]."""
     cdef size padding[2]
     cdef int fill
 

@@ -305,7 +305,8 @@ cdef void lines_products(const LinesJob* job, const LineBlock* block, size panel
     cdef size e, at, c, n = 0, steps = 0, z, k, a, part, last = job.weights - 1
     cdef size rows = under(&job.row, block.rows), own = job.row.blocks * job.column.blocks
     cdef const char* u = job.transformed + panel * elements * lines_plane(job, job.width) * kernels.size
-    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0, NULL, 0)  # the transform back comes between
+    # the transform back comes between
+    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0, NULL, 0)
     cdef bint begun
     for e in range(elements):
         begun, n, steps = False, 0, 0

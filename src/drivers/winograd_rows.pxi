@@ -126,7 +126,8 @@ cdef void rows_task(void* job_, char* scratch, size task, fc_watch* watch) noexc
     cdef size* v_row = <size*>(output + job.output_bytes)
     cdef size* m_row = v_row + job.block * job.tiles
     cdef const char* u
-    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0, NULL, 0)  # the transform back comes between
+    # the transform back comes between
+    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0, NULL, 0)
     cdef fc_segment segment
     rows_region(job, image, first, rows, region)
     job.transforms.input(region, job.length, job.tiles, job.length, v, job.tiles * job.length, job.length)

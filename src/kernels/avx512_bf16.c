@@ -60,7 +60,8 @@ static void pack_f32(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t chann
         pack_by_float(FC_F32, dst, ldd, pixels, channels, src, pixel_stride, channel_stride);
         return;
     }
-    for (ptrdiff_t p = 0; p < pixels; p++) narrow((uint16_t *)dst + p * ldd, (const float *)(src + p * pixel_stride), channels);
+    for (ptrdiff_t p = 0; p < pixels; p++)
+        narrow((uint16_t *)dst + p * ldd, (const float *)(src + p * pixel_stride), channels);
 }
 
 static void pack_f16(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_t channels, const char *src,

@@ -159,8 +159,8 @@ static void bytes_look_up(uint8_t *to, const uint8_t *x, ptrdiff_t count, const 
 }
 
 /* sums[c] += what the bytes of rows of channels stand for, less zeros. */
-static void bytes_sum(int32_t *restrict sums, const uint8_t *restrict x, ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t channels,
-                      int flip) {
+static void bytes_sum(int32_t *restrict sums, const uint8_t *restrict x, ptrdiff_t row_stride, ptrdiff_t rows,
+                      ptrdiff_t channels, int flip) {
     for (ptrdiff_t r = 0; r < rows; r++, x += row_stride)
         for (ptrdiff_t c = 0; c < channels; c++) sums[c] += (uint8_t)(x[c] ^ (uint8_t)flip);
 }
@@ -208,6 +208,6 @@ static void bytes_transpose(void *dst, ptrdiff_t ldd, ptrdiff_t pixels, ptrdiff_
 }
 
 static const fc_byte_kernels byte_kernels = {
-    .add = bytes_add, .multiply = bytes_multiply, .quantise = bytes_quantise, .dequantise = bytes_dequantise, .look_up = bytes_look_up,
-    .sum = bytes_sum, .depthwise = bytes_depthwise, .transpose = bytes_transpose,
+    .add = bytes_add, .multiply = bytes_multiply, .quantise = bytes_quantise, .dequantise = bytes_dequantise,
+    .look_up = bytes_look_up, .sum = bytes_sum, .depthwise = bytes_depthwise, .transpose = bytes_transpose,
 };

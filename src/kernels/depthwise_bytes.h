@@ -129,7 +129,11 @@ static inline __attribute__((always_inline)) void NAME(three_taps)(const fc_dept
     NAME(rows)(p, 0, p->first + o * stride, padding, row, step);
     const char *r0 = row[0], *r1 = row[1], *r2 = row[2], *r3 = row[3];
     const ptrdiff_t s0 = step[0], s1 = step[1], s2 = step[2], s3 = step[3];
-#define NEXT_COLUMN(to)                                                                                                  do {                                                                                                                     NAME(column)((const char *const[]){r0, r1, r2, r3}, 0, step, ends.mask, flip, to, three, flips);                     r0 += s0, r1 += s1, r2 += s2, r3 += s3;                                                                          } while (0)
+#define NEXT_COLUMN(to)                                                                                             \
+    do {                                                                                                            \
+        NAME(column)((const char *const[]){r0, r1, r2, r3}, 0, step, ends.mask, flip, to, three, flips);            \
+        r0 += s0, r1 += s1, r2 += s2, r3 += s3;                                                                     \
+    } while (0)
     VEC x[4][4] = {{{0}}}; /* the last for what a single output does not use */
     UNROLL for (int t = 0; t < 3 - stride; t++) NEXT_COLUMN(x[t]);
     const int pairs = stride == 1; /* twice the columns of more would not stay in registers */

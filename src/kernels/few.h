@@ -23,7 +23,8 @@ static inline __attribute__((always_inline)) void NAME(few)(const int outputs, c
             ptrdiff_t pixel = f->x_pixel;
             NAME(vec) v[LANES];
             T at_end[LANES * LANES];
-            if (count < LANES || (wide == 1 && left < LANES) || from + (LANES - 1) * pixel + LANES * (ptrdiff_t)sizeof(T) > end) {
+            if (count < LANES || (wide == 1 && left < LANES) ||
+                from + (LANES - 1) * pixel + LANES * (ptrdiff_t)sizeof(T) > end) {
                 memset(at_end, 0, sizeof(at_end));
                 for (ptrdiff_t i = 0; i < count; i++) memcpy(at_end + i * LANES, from + i * pixel, left * sizeof(T));
                 from = (const char *)at_end, pixel = LANES * sizeof(T);

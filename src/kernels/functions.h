@@ -10,8 +10,8 @@
 #define FASTCONV_FUNCTIONS_H
 /* The functions that are activations of convolutions. */
 static const unsigned char function_of[] = {
-    [FC_HARDSWISH] = FC_EW_HARDSWISH, [FC_SILU] = FC_EW_SILU, [FC_SIGMOID] = FC_EW_SIGMOID, [FC_TANH] = FC_EW_TANH, [FC_GELU] = FC_EW_GELU,
-    [FC_GELU_TANH] = FC_EW_GELU_TANH,
+    [FC_HARDSWISH] = FC_EW_HARDSWISH, [FC_SILU] = FC_EW_SILU, [FC_SIGMOID] = FC_EW_SIGMOID,
+    [FC_TANH] = FC_EW_TANH, [FC_GELU] = FC_EW_GELU, [FC_GELU_TANH] = FC_EW_GELU_TANH,
 };
 #endif
 
@@ -169,9 +169,9 @@ VECTOR FN(between)(T least, T most, FN(vector) x) {
 
 /* s / (s + q), s = 2^k and q = exp(k ln 2 - x) with k the nearest to x / ln 2; both are held MADE_NORMAL powers of two higher,
    where the least s that matters is a normal number. A small s joins q - 1, which is small, too: 1 + s would lose it.
-   With several `parts` k is the nearest multiple of 1 / parts: two terms of q are enough, and s, 2^(i / parts) moved by a whole
-   power of two, is looked up. That takes 0.83 of the time and errs by 2.2 units in the last place, not 2, which is enough
-   where x is multiplied by it. */
+   With several `parts` k is the nearest multiple of 1 / parts: two terms of q are enough, and s, 2^(i / parts) moved by
+   a whole power of two, is looked up. That takes 0.83 of the time and errs by 2.2 units in the last place, not 2, which is
+   enough where x is multiplied by it. */
 #define SCALE (T)((BITS)1 << MADE_NORMAL)
 #if !DOUBLE && defined(__AVX2__) && !defined(__clang__) /* one instruction looks up a number for every lane */
 #define PARTS LANES
@@ -288,7 +288,8 @@ INLINE FN(mish)(T x) {
     break
 
 /* A function (fc_elementwise) of so many whole vectors in each of the rows, which lie `ld` elements apart. */
-static __attribute__((noinline)) void FN(map_vectors)(int code, T b, T *values, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t vectors) {
+static __attribute__((noinline)) void FN(map_vectors)(int code, T b, T *values, ptrdiff_t ld, ptrdiff_t rows,
+                                                     ptrdiff_t vectors) {
     const ptrdiff_t count = vectors * LANES;
     switch (code) {
     case FC_EW_EXP: EACH(FN(exp)(v));

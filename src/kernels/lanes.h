@@ -118,8 +118,9 @@ static inline __attribute__((always_inline)) void NAME(window_tile)(
 #endif
 
 /* A patch of rows x columns outputs under at->planes of taps_y x taps_x adjacent taps, for `vectors` vectors of channels,
-   one after the other: every input vector is loaded once a patch. Rows and columns of the input outside row_lo .. row_hi - 1 and
-   col_lo .. col_hi - 1 are padding: their taps are skipped. No columns but the first and last taps_x - 1 may be so. */
+   one after the other: every input vector is loaded once a patch. Rows and columns of the input outside row_lo ..
+   row_hi - 1 and col_lo .. col_hi - 1 are padding: their taps are skipped. No columns but the first and last taps_x - 1
+   may be so. */
 static inline __attribute__((always_inline)) void NAME(patch_tile)(
     const int rows, const int columns, const int taps_y, const int taps_x, const int stride, const int shared, const T *a,
     const T *b, T *c, const T *bias, ptrdiff_t vectors, const fc_patch_at *at) {

@@ -112,7 +112,8 @@ static inline __attribute__((always_inline)) void NAME(plane_apart_tile)(const i
         UNROLL for (int r = 0; r < rows; r++) {
             if (row + i * apart + r < 0 || row + i * apart + r >= p->height) continue;
             const T *from = in + (i * apart + r) * x_row;
-            UNROLL for (int j = 0; j < taps; j++, from += apart) acc[r] += NAME(plane_load)(from, mask[j]) * held[i * taps + j];
+            UNROLL for (int j = 0; j < taps; j++, from += apart)
+                acc[r] += NAME(plane_load)(from, mask[j]) * held[i * taps + j];
         }
     UNROLL for (int r = 0; r < rows; r++) {
         if (p->bias) acc[r] += *(const T *)p->bias;
@@ -150,5 +151,6 @@ static void NAME(plane_window_5_0)(const fc_plane_window *p) { NAME(plane_apart)
     }
 PLANE_WINDOW(3, 1) PLANE_WINDOW(5, 1) PLANE_WINDOW(7, 1) PLANE_WINDOW(3, 2) PLANE_WINDOW(5, 2)
 #define PLANE_WINDOWS                                                                                               \
-    .plane_window = {[3] = {NAME(plane_window_3_0), NAME(plane_window_3_1), NAME(plane_window_3_2)},                                      \
-                     [5] = {NAME(plane_window_5_0), NAME(plane_window_5_1), NAME(plane_window_5_2)}, [7] = {0, NAME(plane_window_7_1)}},
+    .plane_window = {[3] = {NAME(plane_window_3_0), NAME(plane_window_3_1), NAME(plane_window_3_2)},                \
+                     [5] = {NAME(plane_window_5_0), NAME(plane_window_5_1), NAME(plane_window_5_2)},                \
+                     [7] = {0, NAME(plane_window_7_1)}},

@@ -49,9 +49,9 @@ static inline __attribute__((always_inline)) void NAME(strip_tap)(const int outp
 }
 
 /* `stride` 0: apart. */
-static inline __attribute__((always_inline)) void NAME(strip_tile)(const int outputs, const int stride,
-                                                                   const int shared, const T *a, const T *b, T *c, const T *bias, ptrdiff_t vectors,
-                                                                   const fc_patch_at *at) {
+static inline __attribute__((always_inline)) void NAME(strip_tile)(
+    const int outputs, const int stride, const int shared, const T *a, const T *b, T *c, const T *bias,
+    ptrdiff_t vectors, const fc_patch_at *at) {
     const ptrdiff_t a_x = at->a_x, b_x = at->b_x, block = at->block;
     const LANE_MASK lanes_before = shared ? LANES_BEFORE(at) : (LANE_MASK){0};
     for (; vectors > 0; vectors--, a += LANES, b += LANES, c += LANES) {
@@ -117,7 +117,8 @@ static void NAME(strip_copy)(void *dst, const void *src, ptrdiff_t pixel, ptrdif
     }
 STRIP_SHARED(4) STRIP_SHARED(7) STRIP_SHARED(8)
 #undef STRIP_SHARED
-#define STRIPS_SHARED .strip_shared = {[4] = NAME(strip_shared_4), [7] = NAME(strip_shared_7), [8] = NAME(strip_shared_8)},
+#define STRIPS_SHARED                                                                                               \
+    .strip_shared = {[4] = NAME(strip_shared_4), [7] = NAME(strip_shared_7), [8] = NAME(strip_shared_8)},
 #else
 #define STRIPS_SHARED
 #endif
@@ -127,4 +128,5 @@ STRIP_SHARED(4) STRIP_SHARED(7) STRIP_SHARED(8)
      [7] = NAME(strip_##stride##_7), [8] = NAME(strip_##stride##_8)}
 STRIPS(0) STRIPS(1) STRIPS(2)
 #define STRIP_TABLE                                                                                                  \
-    STRIPS_SHARED .strip_taps = STRIP_TAPS, .strip = {STRIP_ROW(0), STRIP_ROW(1), STRIP_ROW(2)}, .strip_copy = NAME(strip_copy),
+    STRIPS_SHARED .strip_taps = STRIP_TAPS, .strip = {STRIP_ROW(0), STRIP_ROW(1), STRIP_ROW(2)},                      \
+    .strip_copy = NAME(strip_copy),

@@ -1,5 +1,6 @@
 /* A micro-kernel for every size of the register tile, from NAME(tiles)(rows, vectors, half, product, tiles); TILES puts them
-   into a table, those whose last vector is a half one, where HALF says that there are, behind the others. With FEW_ROWS narrow tiles have no more rows than full ones: a third less code. */
+   into a table, those whose last vector is a half one, where HALF says that there are, behind the others. With
+   FEW_ROWS narrow tiles have no more rows than full ones: a third less code. */
 #undef MICRO
 #undef MICRO_6
 #undef MICRO_8
@@ -61,7 +62,7 @@ MICRO_HALF_6(3) MICRO_HALF_6(4)
 
 #if VECTORS == 4
 #define TILES                                                                                                       \
-    .vectors = 4, .partial = HALF_PARTIAL, .rows = {0, NARROW, NARROW, 6, 6 HALF_ROWS},                                                                \
+    .vectors = 4, .partial = HALF_PARTIAL, .rows = {0, NARROW, NARROW, 6, 6 HALF_ROWS},                                 \
     .micro = {{0}, {0, ROW_NARROW(1)}, {0, ROW_NARROW(2)}, {0, ROW_6(3)}, {0, ROW_6(4)} HALF_TILES}
 #else
 #define TILES .vectors = 2, .rows = {0, NARROW, 6}, .micro = {{0}, {0, ROW_NARROW(1)}, {0, ROW_6(2)}}

@@ -88,3 +88,24 @@ def test_a_map_that_others_read_is_made(end, more):
 def test_a_small_map_is_made():
     size = (1, 16, 56, 56)
     check(block(size, 96, 3), size, False)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_explain_and_profile_show_them_as_one_step(batch):
+    size = (batch, 16, 112, 112)
+    session, apart = (InferenceSession(block((batch, 16, side, side), 96, 3, strides=[2, 2])) for side in (112, 56))
+    profile = session.profile({"x": draw(*size)}, runs=2)
+    small = apart.profile({"x": draw(batch, 16, 56, 56)}, runs=2)
+    assert [step.operators for step in small.steps] == ["Conv", "Conv + Relu", "Conv + Relu"]
+    first, both = profile.steps
+    assert first.operators == "Conv" and both.operators == "Conv + Relu + Conv + Relu"
+    assert both.macs == 4 * (small.steps[1].macs + small.steps[2].macs)
+    assert both.macs == batch * 112**2 * 96 * 16 + batch * 56**2 * 96 * 9
+    assert both.shape == (batch, 96, 56, 56) and both.field == small.steps[2].field == (3, 3)
+    assert both.weight_bytes == small.steps[1].weight_bytes + small.steps[2].weight_bytes
+    assert both.moved_bytes == both.weight_bytes + 4 * batch * (16 * 112**2 + 96 * 56**2)
+    assert both.how.endswith("in bands of rows") and "neither written nor read" in both.why[0]
+    told = session.describe()["steps"]
+    assert [step["operators"] for step in told] == [first.operators, both.operators]
+    assert told[1]["how"] == both.how and told[1]["packed_bytes"] == both.weight_bytes
+    assert both.how in session.explain() and both.how in str(profile)

@@ -346,11 +346,37 @@ def test_what_is_not_finite_leaves_the_one_step():
     spoilt = x.copy()
     spoilt[0, 0, 3, 3] = np.nan
     got = session.run(None, {"x": spoilt})[0]
-    assert np.isnan(got).any() and session._prepared.straight({"x": x}) is None
-    for _ in range(40):  # and comes back to it
+    assert np.isnan(got).any() and session._prepared.straight({"x": spoilt}) is None
+    for _ in range(2):  # and comes back to it
         assert same(session.run(None, {"x": x})[0], wanted)
     assert session._prepared.straight({"x": x}) is not None
     assert same(session.run(None, {"x": spoilt})[0], got)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
+def test_runs_with_nan_before_the_first_without(count):
+    """A net is recorded, and runs in one step, as soon as its values are finite, or as many runs later."""
+    session, x = InferenceSession(convolutions()), draw(1, 8, 12, 12)
+    for _ in range(count):
+        session.run(None, {"x": np.full_like(x, np.nan)})
+    for _ in range(count + 4):
+        session.run(None, {"x": x})
+    assert session._prepared.straight({"x": x}) is not None
+
+
+def test_a_pause_is_as_long_as_what_comes_is_not_finite():
+    pause = _native.Pause()
+    tried = []
+    for at in range(100):
+        if pause.over():
+            tried.append(at)
+            pause.stopped()
+    assert tried == [0, 1, 3, 6, 11, 20, 37, 54, 71, 88]
+    while not pause.over():
+        pass
+    pause.went()
+    pause.stopped()
+    assert pause.over()
 
 
 def quantised(value: str, scale: str, to: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Depthwise and small groups in volumes: plane by plane, and as right as by any other way."""
+"""Depthwise and small groups in volumes: whole or plane by plane, and as right as by any other way."""
 
 from __future__ import annotations
 
@@ -82,3 +82,47 @@ def test_the_bits_of_a_volume_do_not_depend_on_threads_or_the_batch():
             np.testing.assert_array_equal(fastconv.conv3d(x[part], w, **options, num_threads=threads), whole[part])
             plan = fastconv.plan_conv3d(x.shape, w, **options, num_threads=threads)
             np.testing.assert_array_equal(plan.run(x[part]), whole[part])
+
+
+LAYOUTS = {  # of an array (batch, channel, *size)
+    "first": lambda a: a,
+    "last": lambda a: np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1),
+    "between": lambda a: np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, 2)), 2, 1),
+    "apart": lambda a: np.repeat(a, 2, -1)[..., ::2],
+    "backwards": lambda a: np.ascontiguousarray(a[:, ::-1])[:, ::-1],
+}
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "kernel", "stride", "padding", "dilation"),
+    [
+        (40, (7, 9, 8), (3, 3, 3), 1, 1, 1),
+        (24, (12, 11, 7), (3, 5, 1), (2, 1, 3), (0, 2, 0), (1, 2, 1)),  # at stride 3 a tap of one column
+        (19, (7, 14, 150), (5, 3, 3), (1, 2, 2), 2, (2, 1, 1)),  # bands along all axes
+        (32, (6, 5, 4), (1, 3, 3), (2, 1, 1), 1, 1),
+        (16, (4, 1, 70), (2, 1, 4), 1, 0, (1, 1, 9)),
+        (9, (5, 5, 5), (2, 2, 2), (3, 1, 1), 0, 1),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_depthwise_volume_has_the_same_bits_in_every_layout(channels, size, kernel, stride, padding, dilation, dtype):
+    rng = np.random.default_rng(channels)
+    x = rng.standard_normal((2, channels, *size)).astype(dtype)
+    w = rng.standard_normal((channels, 1, *kernel)).astype(dtype)
+    b = rng.standard_normal(channels).astype(dtype)
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": channels}
+    y = fastconv.conv3d(x, w, b, **options)
+    near = 1e-4 if dtype == "float32" else 1e-12
+    np.testing.assert_allclose(y, reference.conv3d(x, w, b, **options), rtol=0, atol=near)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    dx = grad.conv3d_input(x.shape, w, dy, **options)
+    right = reference.conv3d_input(x.shape, w, dy, **options)
+    np.testing.assert_allclose(dx, right, rtol=0, atol=near)
+    plan = fastconv.plan_conv3d(x.shape, w, b, **options)
+    small = fastconv.plan_conv3d(x.shape, w, b, **options, max_workspace=max(1 << 16, plan.workspace_bytes // 2))
+    for lies in LAYOUTS.values():
+        for stands in LAYOUTS.values():
+            for run in (plan.run, small.run, lambda x, out: fastconv.conv3d(x, w, b, **options, out=out)):
+                np.testing.assert_array_equal(run(lies(x), out=stands(np.full_like(y, np.nan))), y)
+            out = stands(np.full_like(x, np.nan))
+            np.testing.assert_array_equal(grad.conv3d_input(x.shape, w, lies(dy), **options, out=out), dx)

@@ -616,6 +616,103 @@ def test_nets_that_override_forward_predict_by_that() -> None:
         np.testing.assert_allclose(net.predict(x), net.forward(x), rtol=1e-6)
 
 
+class Swap(Model):
+    """One of two outputs that says how results go out and gradients come back."""
+
+    def forward(self, x: Any, training: bool = False) -> Any:
+        first, second = super().forward(x, training)
+        return [3 * first, first[:, :2] + second]
+
+    def backward(self, grad: Any) -> Any:
+        first, second = (np.asarray(one) for one in grad)
+        first = 3 * first
+        first[:, :2] += second
+        return super().backward([first, second])
+
+
+def two_ends(kind: type[Model]) -> Model:
+    x = Input((5,))
+    y = layers.Dense(6, activation="tanh")(x)
+    return kind(x, [layers.Dense(4)(y), layers.Dense(2)(y)], seed=0)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_nets_of_several_outputs_that_override_forward_and_backward(inside: bool) -> None:
+    """What they compute, and how gradients come back, is what all of predict, evaluate and fit go by, at any depth."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((3, 5), np.float32), [rng.random((3, 4), np.float32), rng.random((3, 2), np.float32)]
+    net = two_ends(Swap)
+    if inside:
+        first = Input((5,))
+        net = Model(first, net(first))
+    plain = two_ends(Model)
+    plain.set_weights(net.get_weights())
+    a, b = plain.forward(x)
+    wanted = [3 * a, a[:, :2] + b]
+    for made in (net.forward(x), net.predict(x), net.compile_inference((5,)).run(x)):
+        for one, right in zip(made, wanted, strict=True):
+            np.testing.assert_allclose(one, right, rtol=1e-6)
+    for one in (net, plain):
+        one.compile("sgd", ["mse", "mse"])
+    total = sum(np.mean((one - right) ** 2) for one, right in zip(wanted, y, strict=True))
+    assert net.evaluate(x, y)[0] == pytest.approx(total, rel=1e-5)
+    net.train_on_batch(x, y)
+    grads = [2 * (one - right) / right.size for one, right in zip(wanted, y, strict=True)]
+    grads[0] *= 3
+    grads[0][:, :2] += grads[1]
+    plain.forward(x, True)
+    plain.backward(grads)
+    for one, before in zip(net.trained_parameters(), plain.trained_parameters(), strict=True):
+        np.testing.assert_allclose(one.grad, before.grad, rtol=1e-4, atol=1e-6)
+
+
+class Short(Model):
+    def forward(self, x: Any, training: bool = False) -> Any:
+        return super().forward(x, training)[0]
+
+
+class Sure(Sequential):
+    """Ends in a softmax that the loss would take apart from what is done to it."""
+
+    def forward(self, x: Any, training: bool = False) -> Any:
+        return super().forward(x, training) ** 2
+
+
+class Halved(layers.Dense):
+    def forward(self, x: Any, training: bool = False) -> Array:
+        return super().forward(x, training) / 2
+
+    def backward(self, grad: Any) -> Array:
+        return super().backward(np.asarray(grad) / 2)
+
+
+def test_what_an_override_leaves_unsaid_is_refused() -> None:
+    x = np.zeros((3, 5), np.float32)
+    net = two_ends(Short)
+    net.compile("sgd", ["mse", "mse"])
+    for run in (lambda: net.predict(x), lambda: net.evaluate(x, [np.zeros((3, 4)), np.zeros((3, 2))])):
+        with pytest.raises(ConvError, match="made 1 results, not 2"):
+            run()
+    for end in ([Sure([layers.Dense(4, activation="softmax")])], [Doubled(4, activation="softmax")]):
+        with pytest.raises(ConvError, match="overrides forward but not forward_logits"):
+            Sequential(end).compile("sgd", "sparse_categorical_crossentropy")
+    for kind, last in ((Tripled, layers.Dense), (Sequential, Doubled)):
+        image = kind([layers.Conv2D(3, 3), layers.Flatten(), last(4)])
+        image.build((None, 5, 5, 2))
+        with pytest.raises(ConvError, match="overrides forward"):
+            image.to_fully_convolutional()
+
+
+def test_a_first_layer_that_overrides_backward_is_trained_by_that() -> None:
+    x, y = np.random.default_rng(0).random((3, 5), np.float32), np.zeros((3, 4), np.float32)
+    nets = [Sequential([kind(4)], seed=0) for kind in (Halved, Named)]
+    for net in nets:
+        net.compile("sgd", "mse")
+        net.train_on_batch(x, y)
+    halved, plain = (net.layers[0].kernel.grad for net in nets)
+    np.testing.assert_allclose(halved, plain / 4, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_a_copy_between_forward_and_backward_leaves_the_net_as_it_is(name: str) -> None:
     net = MADE[name]("float32")

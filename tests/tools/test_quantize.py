@@ -94,13 +94,18 @@ def test_refusals(folder, tmp_path, capsys):
     np.save(tmp_path / "one.npy", np.zeros(1, np.int64))
     (tmp_path / "empty").mkdir()
     good = folder / "x.npy"
+    for name, label in (("four", 4), ("minus", -1)):
+        np.save(tmp_path / f"{name}.npy", np.where(np.arange(12) == 7, label, 0))
     for words, text in (
         (["--calibration", tmp_path / "nowhere"], "no folder"), (["--calibration", tmp_path / "empty"], "no pictures"),
         (["--calibration", tmp_path / "flat.npy"], "all values are 0"),
         (["--calibration", tmp_path / "one.npy"], "shape"),
         (["--calibration", good, "--labels", tmp_path / "one.npy"], "12 integers"),
+        (["--calibration", good, "--samples", 2, "--labels", tmp_path / "four.npy"], "classes from 0 to 3"),
+        (["--calibration", good, "--labels", tmp_path / "minus.npy"], "from -1 to 0"),
     ):  # fmt: skip
-        assert quantize(folder, *words) == 1
+        (folder / "out.onnx").unlink(missing_ok=True)
+        assert quantize(folder, *words) == 1 and not (folder / "out.onnx").exists()
         assert text in capsys.readouterr().err
     assert quantize(folder, "--calibration", good) == 0
     capsys.readouterr()

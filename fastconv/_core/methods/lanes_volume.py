@@ -1,8 +1,9 @@
-"""A lane an output channel in volumes: depthwise as a whole where the arrays' channels lie side by side.
+"""A lane an output channel in volumes: depthwise as a whole, in place or on transposed copies, in any layout.
 
-Else the planes of the input are so many images for every plane of the kernel. What that adds to a plane of outputs is
-added to what lies there, as a residual is; the last one is followed by the activation. The weight gradient sums over
-all planes at once, for one plane of the kernel after the other.
+Of small groups the planes of the input are so many images for every plane of the kernel. What that adds to a plane of
+outputs is added to what lies there, as a residual is; the last one is followed by the activation. A kernel of one plane
+is computed either way, with the same sums. The weight gradient sums over all planes at once, for one plane of the
+kernel after the other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..passes import Pass, even, planes_met, triple
 from ..problem import Problem
 from ..record import NamedTuple
 from ..types import codes
-from .lanes import LanesGradient, LanesProgram, told_of_patches
+from .lanes import TRANSPOSED, LanesGradient, LanesProgram, told_of_patches
 from .method import MANY_IMAGES, Array, GradientProgram, Packed, Program, Sums, Told, aligned_bytes, products
 
 
@@ -86,20 +87,23 @@ def flat(p: Problem) -> Problem:
 
 
 class LanesVolume(Program):
-    """A volume, whole or plane by plane."""
+    """A volume, whole or plane by plane: where the whole can be computed, only if the sums have the same order."""
 
     def __init__(self, p: Problem) -> None:
         self.problem, self.inner, self.threads = p, LanesProgram(flat(p)), p.machine.threads
         self.depths = depths(p.passes)
         self.runs = [list(depth.runs(p.size[0], p.input_size[0])) for depth in self.depths]
         self.covers = self.inner.covers
-        self.whole_ = _native.Depthwise(codes(p.types), p, p.passes)
+        self.whole_ = _native.Depthwise(codes(p.types), p, p.passes, p.machine.capped)
         self.taps = prod(map(len, self.whole_.places))
+        self.fits = self.whole_.fits()
+        self.by_planes = not self.fits or all(len(depth.taps) == 1 for depth in self.depths)
 
     def pack(self, weight: Array) -> tuple[Packed, ...]:
-        """For the planes and, where it may be computed so, for the whole."""
-        planes = tuple(self.inner.pack(weight[:, :, place])[0] for depth in self.depths for place in depth.places)
-        return (*planes, self.pack_whole(weight)) if self.cut() else planes
+        """For the planes and for the whole, where they are computed so."""
+        places = [place for depth in self.depths for place in depth.places] if self.by_planes else []
+        planes = tuple(self.inner.pack(weight[:, :, place])[0] for place in places)
+        return (*planes, self.pack_whole(weight)) if self.fits else planes
 
     def pack_whole(self, weight: Array) -> Packed:
         packed, numbers = aligned_bytes(self.whole_bytes()), codes(self.problem.types)
@@ -111,16 +115,12 @@ class LanesVolume(Program):
     def whole_bytes(self) -> int:
         return _native.packed_bytes(self.problem.compute, 1, self.taps, 1, self.problem.groups)
 
-    def cut(self) -> tuple[int, int, int, int, int, bool] | None:
-        """How the whole is computed, of the most images; None: plane by plane."""
-        return self.whole_.patches(max(MANY_IMAGES, self.problem.geometry.batch), self.threads)
-
     def run(
         self, x: Array, weight: Array, packed: tuple[Packed, ...] | None, bias: Array | None, residual: Array | None,
         out: Array, activation: int, channels_last: bool,
     ) -> None:  # fmt: skip
         a = Operands(x, weight, None, bias, residual, out, activation, channels_last).logical()
-        if self.whole_.takes(x, residual, out, channels_last):
+        if not self.by_planes or (self.fits and self.whole_.takes(x, residual, out, channels_last)):
             own = self.pack_whole(a.weight) if packed is None else packed[-1]
             self.whole_.run(x, weight, own, bias, residual, out, activation, channels_last, self.threads)
             return
@@ -150,19 +150,27 @@ class LanesVolume(Program):
             )  # fmt: skip
 
     def need(self, prepared: bool) -> int:
-        cut = self.cut()
-        return max(self.inner.need(prepared), cut[4] if cut else 0)
+        images = max(MANY_IMAGES, self.problem.geometry.batch)
+        needs = [self.inner.need(prepared)] if self.by_planes else []
+        if cut := self.whole_.patches(images, self.threads):
+            needs += [cut[4], self.whole_.transposed(images, self.threads)[5]]
+        return max(needs)
 
     def told(self, channels_last: bool, prepared: bool) -> Told:
         p, told = self.problem, self.inner.told(channels_last, prepared)
-        taps = sum(len(depth.taps) for depth in self.depths)
-        weight_bytes = told.packed_weight_bytes * taps + (self.whole_bytes() if self.cut() else 0)
+        taps = sum(len(depth.taps) for depth in self.depths) if self.by_planes else 0
+        weight_bytes = told.packed_weight_bytes * taps + (self.whole_bytes() if self.fits else 0)
         lies = channels_last and p.types.read_in_place
-        if lies and (cut := self.whole_.patches(p.geometry.batch, self.threads)):
-            return told_of_patches(
+        cut = self.whole_.patches(p.geometry.batch, self.threads)
+        if cut and (lies or not self.by_planes):
+            whole = told_of_patches(
                 p, cut, packed_weight_bytes=weight_bytes, remark=told.remark,
                 multiplications=products(Sums.of(p), [even(q.output_size(p.size), (1, 1, 1)) for q in p.passes]),
             )  # fmt: skip
+            if lies:
+                return whole
+            *band, _, team, scratch = self.whole_.transposed(p.geometry.batch, self.threads)
+            return whole._replace(tile=triple(tuple(band)), source=TRANSPOSED, workspace_bytes=scratch, threads=team)
         planes = sum(count for runs in self.runs for _, _, count, _, _ in runs)
         return told._replace(
             tile=triple((1, *told.tile)), packed_weight_bytes=weight_bytes,
