@@ -179,8 +179,8 @@ WINOGRAD_FEW = FC_WINOGRAD_TILES           # tiles whose weights are transformed
 
 def winograd_kinds():
     """The kinds of Winograd by name: (number, outputs of a tile, stride, taps, products, different transformed weights,
-    inputs of a tile, products of a last tile by its outputs, 0 for all), along each axis; a stride of 0 where there are several
-    outputs for an input."""
+    inputs of a tile, products of a last tile by its outputs, 0 for all), along each axis; a stride of 0 where there
+    are several outputs for an input."""
     cdef const fc_winograd* kind
     kinds = {}
     for name, number in (("2x2", FC_WINOGRAD_2), ("4x4", FC_WINOGRAD_4), ("2x2 at stride 2", FC_WINOGRAD_STRIDED),

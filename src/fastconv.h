@@ -51,10 +51,11 @@ typedef struct { ptrdiff_t a, b, k; const void *pick; } fc_segment;
 typedef struct { int zero, low, high, is_signed, wide; } fc_requantise;
 
 /* c[i][:] (+)= sum over segments and k of a[row[i] + seg.a + k*step] * b[(seg.b + k)*ldb + :]; then + bias[:] +
-   residual[i][:] where they are not NULL, and `relu`: FC_LINEAR, FC_RELU or FC_RELU6. `a_row`, `c_row` and `residual_row` hold the offset of
-   every row. Every k fetches `ahead`, and moves it on by `ahead_step` bytes: what is to be read after this. Of short
-   integers, where `requantise` is not NULL, bytes of the first `columns` sums of each row go to `out` and not to c; there
-   are so many multipliers, and whole vectors of them may be read. */
+   residual[i][:] where they are not NULL, and `relu`: FC_LINEAR, FC_RELU or FC_RELU6. `a_row`, `c_row` and
+   `residual_row` hold the offset of every row. Every k fetches `ahead`, and moves it on by `ahead_step` bytes: what
+   is to be read after this. Of short integers, where `requantise` is not NULL, bytes of the first
+   `columns` sums of each row go to `out` and not to c; there are so many multipliers, and whole vectors of
+   them may be read. */
 typedef struct {
     const void *a;
     const ptrdiff_t *a_row;
@@ -383,7 +384,8 @@ typedef struct {
                   void *place);
 } fc_row_kernels;
 
-/* Softmax, normalisations and recurrent cells (kernels/norms.h), for float and double: of a row, or of up to FC_MOST_COLUMNS columns. */
+/* Softmax, normalisations and recurrent cells (kernels/norms.h), for float and double: of a row, or of
+   up to FC_MOST_COLUMNS columns. */
 enum { FC_MOST_COLUMNS = 64 };
 typedef struct {
     void (*softmax)(void *y, const void *x, ptrdiff_t count, int logarithm);

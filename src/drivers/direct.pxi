@@ -111,9 +111,9 @@ cdef struct Tile:
 
 cdef enum:
     PANEL_AT = 64    # bytes of a thread's scratch before its panel: Held
-    FETCH_BYTES = 4 << 20   # of an output, written a panel at a time, from which on its lines are fetched before: caches of the
-                            # second level hold less, and the processor sees no stream. Gains 2 to 4 % at 5 and 6.5 MB, costs
-                            # half a percent at 2 MB (Zen 4)
+    FETCH_BYTES = 4 << 20   # of an output, written a panel at a time, from which on its lines are fetched before: caches of
+                            # the second level hold less, and the processor sees no stream. Gains 2 to 4 % at 5 and
+                            # 6.5 MB, costs half a percent at 2 MB (Zen 4)
     FETCH_STEPS = 64        # of a sum at least
 
 
@@ -131,8 +131,9 @@ cdef class Direct(Program):
                 phases (z, y, x), from `phase` on, share a pass: outputs [phase z][phase y][phase x][channel] of one panel,
                 each at its own pixel of y
     blockings   of every pass: `source`, `images` and `tile` (z, y, x) that a task takes at most, `edges` of the tiles
-                along each axis (None: all are as large as can be), steps of a block of the `reduction`, `panels_per_task`, and whether it `streams`: packs the weights of a single run, all of them
-                finite, for a block of the reduction at a time
+                along each axis (None: all are as large as can be), steps of a block of the `reduction`,
+                `panels_per_task`, and whether it `streams`: packs the weights of a single run, all of them finite, for a
+                block of the reduction at a time
     in_place    for every pass None or the blocking to take instead where the array can be read as it lies: in its tiles all
                 outputs meet the same taps
     transposed  the weights' first axis is the reduction
@@ -641,10 +642,13 @@ cdef void direct_task(const DirectPass* p, char* scratch, size task, fc_watch* w
         first += t.group * p.outputs
         to = tile_origin(&p.y, &t, first)
         residual = tile_origin(&p.residual, &t, first) if p.has_residual and not to_bytes else NULL
-        ends.partial = count - filled + (kernels.lanes // 2 if vectors > FC_MAX_VECTORS else kernels.lanes) if filled > count else 0
+        ends.partial = 0
+        if filled > count:
+            ends.partial = count - filled + (kernels.lanes // 2 if vectors > FC_MAX_VECTORS else kernels.lanes)
         # a panel of a channels-last output of the computing type is summed where it will lie
-        in_output = (not to_bytes and (filled == count or (leaves and met.all and not skip)) and p.merged == p.outputs and p.y_code == kernels.sum
-                     and not p.long_ and in_elements(&p.y, to, kernels.size)
+        in_output = (not to_bytes and (filled == count or (leaves and met.all and not skip))
+                     and p.merged == p.outputs and p.y_code == kernels.sum and not p.long_
+                     and in_elements(&p.y, to, kernels.size)
                      and (residual == NULL or in_elements(&p.residual, residual, kernels.size))
                      # parts of a sum must not lie where a residual still does
                      and (residual != to or (p.blocks == 1 and not skip and p.source != GATHER))

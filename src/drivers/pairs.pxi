@@ -30,10 +30,10 @@ cdef inline bint pair_begins(Work work) noexcept:
     if work.tasks == 0 or work.task != direct_any_task or (<DirectRun*>work.job).count != 1:
         return False
     p = (<DirectRun*>work.job).passes
-    return (p.source == IN_PLACE and p.before.scale == NULL and volume(p.taps) == 1 and p.groups == 1 and p.extent[0] == p.extent[1] == 1
-            and volume(p.merge) == 1 and p.flags == NULL and p.requantise == NULL and not p.has_residual and not p.long_
-            and p.weights.packed != NULL and p.y_code == p.kernels.sum and p.y.s[1] == p.kernels.size
-            and p.y.s[3] == p.outputs * p.kernels.size)
+    return (p.source == IN_PLACE and p.before.scale == NULL and volume(p.taps) == 1 and p.groups == 1
+            and p.extent[0] == p.extent[1] == 1 and volume(p.merge) == 1 and p.flags == NULL and p.requantise == NULL
+            and not p.has_residual and not p.long_ and p.weights.packed != NULL and p.y_code == p.kernels.sum
+            and p.y.s[1] == p.kernels.size and p.y.s[3] == p.outputs * p.kernels.size)
 
 
 cdef inline bint pair_ends(Work work, const DirectPass* first) noexcept:

@@ -1,7 +1,8 @@
 # Winograd convolution F(m x m, r x r) for tiles of m x m outputs (Lavin & Gray, arXiv 1509.09308), E multiplications in
 # place of m^2 r^2: 36 for 144 with m = 4 and 3 x 3 taps, 16 for 36 with m = 2, 9 for 16 with m = 2 and 2 x 2 taps; and
 # of 3 x 3 taps at stride 2, whose outer taps meet the even inputs as two taps do and whose middle one the odd ones: 25
-# for 36; and the input gradient of that, all phases of which meet the same inputs: 25 for 36 again. Fused per block of tiles, so that transformed data never leaves the cache:
+# for 36; and the input gradient of that, all phases of which meet the same inputs: 25 for 36 again. Fused per block of
+# tiles, so that transformed data never leaves the cache:
 #
 #   for block of tiles x run of panels                      threads take these
 #     V[E][tiles][channels] = transformed tiles of inputs   second-level cache
@@ -72,7 +73,8 @@ cdef struct WinogradJob:
     int x_code, y_code, activation, mode
     bint has_residual, few, pool
     size channels, outputs, origin_y, origin_x   # channels: of all planes under a tap, one after the other
-    size plane_channels, deep, origin_z, stride_z   # of one plane; taps along the depth, the first, from one output to the next
+    size plane_channels, deep, origin_z   # of one plane; taps along the depth, the first,
+    size stride_z                         # from one output to the next
     size levels, depth, level_chunks    # planes of outputs of a block, of y, and their chunks
     const char* transformed
     const char* bias
@@ -416,7 +418,8 @@ cdef void winograd_products(const WinogradJob* job, size panel, size width, cons
     cdef size side = job.transforms.elements, weights = job.transforms.weights
     cdef const char* u
     cdef const char* plane
-    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0, NULL, 0)  # the transform back comes between
+    # the transform back comes between
+    cdef Ends ends = Ends(NULL, NULL, NULL, LINEAR, NULL, NULL, NULL, NULL, 0, False, 0, NULL, 0)
     cdef fc_segment segment
     while c < job.channels:
         if fc_interrupted(watch):

@@ -136,13 +136,13 @@ cdef void winograd_gradient_tiles(const WinogradGradientJob* job, const TileGrou
             image //= job.dy.n[4]
         array.p = <char*>begin + at * array.s[4]
         if of_dy:
-            winograd_transform_run(job.kernels, job.transforms.gradient, job.tile, job.tile, job.tile, &array, job.dy_code, FC_ZEROS,
-                                   image, channel, channels, y, job.dilation_y, x_at, job.dilation_x, run, region, to,
-                                   &job.d_planes, t)
+            winograd_transform_run(job.kernels, job.transforms.gradient, job.tile, job.tile, job.tile, &array,
+                                   job.dy_code, FC_ZEROS, image, channel, channels, y, job.dilation_y,
+                                   x_at, job.dilation_x, run, region, to, &job.d_planes, t)
         else:
-            winograd_transform_run(job.kernels, job.transforms.input[0][0], job.extent, job.extent, job.tile, &array, job.x_code, job.mode,
-                                   image, channel, channels, y - job.pad_y, job.dilation_y, x_at - job.pad_x,
-                                   job.dilation_x, run, region, to, &job.v_planes, t)
+            winograd_transform_run(job.kernels, job.transforms.input[0][0], job.extent, job.extent, job.tile,
+                                   &array, job.x_code, job.mode, image, channel, channels, y - job.pad_y,
+                                   job.dilation_y, x_at - job.pad_x, job.dilation_x, run, region, to, &job.v_planes, t)
         t += run
 
 

@@ -1,5 +1,6 @@
 /* The register tile: c[i][:] = relu(sum over k of a[row_i + k] * b[k][:] + bias[:] + residual[i][:]),
-   NAME(tiles)(rows, vectors, half, product, tiles), behind the vectors, where `half`, a half one of type HALF, if that is defined. Included where NAME, LANES and NAME(vec) are those of the sums, with
+   NAME(tiles)(rows, vectors, half, product, tiles), behind the vectors, where `half`, a half one of type HALF, if that is
+   defined. Included where NAME, LANES and NAME(vec) are those of the sums, with
      SUM       element type of the sums, T unless said
      WEIGHTS   element type of packed weights
      TILE_K    steps of the reduction that lie side by side in them
@@ -80,9 +81,9 @@ static inline __attribute__((always_inline)) HALF NAME(half_at_most_six)(HALF v)
 #define IN_MEMORY(x) __asm__ volatile("" : "+m"(x))
 #endif
 
-/* Whether bias and relu, and relu6 or no limit, are done row by row: what waits for the last multiply-adds keeps those of the
-   next tile from the scheduler. Between tiles of 6 x 4 vectors 36 cycles go by so (Zen 4), and 55 or, with relu6, 72 where each
-   is done for all rows before the next, which is as well where there are fewer. */
+/* Whether bias and relu, and relu6 or no limit, are done row by row: what waits for the last multiply-adds keeps those of
+   the next tile from the scheduler. Between tiles of 6 x 4 vectors 36 cycles go by so (Zen 4), and 55 or, with relu6, 72
+   where each is done for all rows before the next, which is as well where there are fewer. */
 #define ROW_BY_ROW(rows, vectors, half) ((SUM)0.5 != 0 && !(half) && (rows) * (vectors) > 12)
 
 static inline __attribute__((always_inline)) void NAME(tiles)(const int rows, const int vectors, const int half,

@@ -104,8 +104,8 @@ static void strassen_fold(const void *src, ptrdiff_t count, void *dst, ptrdiff_t
     }
 }
 
-/* The outputs of tiles from their products, of two levels from seven times four folded ones: `pixels` pixels at dst + row[], their blocks `block` apart, + bias + residual,
-   relu where asked for; returns 0 when a sum is not finite. */
+/* The outputs of tiles from their products, of two levels from seven times four folded ones: `pixels` pixels at
+   dst + row[], their blocks `block` apart, + bias + residual, relu where asked for; returns 0 when a sum is not finite. */
 static inline __attribute__((always_inline)) int strassen_output(
     const int levels, const void *src, ptrdiff_t element_stride, ptrdiff_t tile_stride, int vectors, void *dst,
     const ptrdiff_t *row, ptrdiff_t pixels, ptrdiff_t block, const void *bias, const void *residual,

@@ -187,10 +187,11 @@ ALONG winograd_weights_along_phases_4(const vec_float *g, vec_float *o) {
 
 /* ---- the last tiles of F(4, 3) --------------------------------------------------------------------------------- */
 
-/* Beyond the border a tile has no outputs, and one or two need no more than F(1, 3) on points +-sqrt(1/2) and infinity, F(2, 3)
-   on these and 0: products with some of the same transformed weights. Of all sets of these points that one errs least, and this least
-   of those with both signs of a point, whose transforms share terms: in both axes 0.25 and 0.45 times as much as F(4, 3) on
-   random data (root of the mean square), on data of one sign 1.1 and 1.5 to 1.8 times, half of what plain sums err. */
+/* Beyond the border a tile has no outputs, and one or two need no more than F(1, 3) on points +-sqrt(1/2) and infinity,
+   F(2, 3) on these and 0: products with some of the same transformed weights. Of all sets of these points that one errs
+   least, and this least of those with both signs of a point, whose transforms share terms: in both axes
+   0.25 and 0.45 times as much as F(4, 3) on random data (root of the mean square), on data of one sign 1.1 and 1.5
+   to 1.8 times, half of what plain sums err. */
 
 ALONG winograd_input_along_4_of_2(const vec_float *d, vec_float *o) {
     vec_float f = WINOGRAD_A * d[1];

@@ -255,3 +255,18 @@ def test_channels_in_turns(dtype: Any, threads: int) -> None:
         _native.interleave(room[..., :74], a[:1], b, 1)
     with pytest.raises(ValueError, match="lie"):
         _native.interleave(room[..., :74], a, np.repeat(b, 2, axis=-1)[..., ::2], 1)
+
+
+def test_values_of_all_sizes_have_their_middle_at_one_place():
+    """A half of each is one thread's own; see `memory`."""
+    pool = Pool()
+    middles = set()
+    for values in (40_000, 10_016, 32_000, 20_000):
+        array = pool.empty((values,), np.float32)
+        pool.retain(array)
+        middles.add(array.ctypes.data + array.nbytes // 2)
+        pool.release(array)
+        pool.settle()
+    assert max(middles) - min(middles) < 64 and pool.peak == 0
+    pool.finish()
+    assert 160_000 <= pool.peak < 161_000

@@ -158,6 +158,8 @@ def _plan_of(
     key = ("plan", x.shape[1:], x.dtype, fused)
     plan: ConvPlan | None = call.state.get(key)
     if plan is None:
+        if call.get("before"):  # plain sums take the chain along: worth more than fewer products (2 to 4 % of DenseNet)
+            options = {**options, "algorithm": "direct"}
         plan = call.state[key] = prepared(
             Use.NETWORK, (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(WEIGHT_OUTWARD[w.ndim]), b,
             data_format="channels_last", activation=fused, **options, **call.halves,
