@@ -53,6 +53,8 @@ COMMON_FLAGS = ["-O3", "-std=gnu11", "-fvisibility=hidden"]
 # None changes a result: errno and trapped exceptions are never looked at and block vectorisation; integer sums may pass
 # beyond the range and come back (plan.py makes sure that the result fits), which -fwrapv defines.
 KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fwrapv", "-Wall", "-Wextra"]
+if sys.platform != "win32":  # kernels throw nothing and call nobody who does; Windows wants to walk any stack
+    KERNEL_FLAGS.append("-fno-asynchronous-unwind-tables")
 
 NO_COMPILER = """\
 fastconv is compiled on installation, and no working C compiler was found (tried: {command}).
