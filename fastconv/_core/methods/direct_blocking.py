@@ -25,8 +25,8 @@ GATHER_ABOVE_BYTES = 4 << 20  # a window larger than this is never packed whole
 UNEQUAL_BYTES = 8 << 20  # packed at most under a tile of those that are cut where fewer taps meet padding
 FAR_APART = 4  # times as many pixels are under a tile as under one output, or fewer
 # Times as long as by themselves a thread's tasks may take where each has pixels of its own, and not outputs of all
-# pixels: those are read by every thread, and what several have read costs each of them more to write again. In ResNet-50
-# it is worth 1 to 3 %, in layers by themselves, whose input nobody writes, it costs 0 to 2.5 % (Zen 4).
+# pixels: those are read by every thread, and what several have read costs each of them more to write again. In
+# ResNet-50 it is worth 1 to 3 %, in layers by themselves, whose input nobody writes, it costs 0 to 2.5 % (Zen 4).
 READ_BY_ALL = 1.05
 WEIGHT_SLICE, REGION_SHARE = 32, 48  # of the second-level cache, in 128ths: weights under a register tile, packed input
 
