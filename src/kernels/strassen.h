@@ -110,7 +110,7 @@ static inline __attribute__((always_inline)) int strassen_output(
     const int levels, const void *src, ptrdiff_t element_stride, ptrdiff_t tile_stride, int vectors, void *dst,
     const ptrdiff_t *row, ptrdiff_t pixels, ptrdiff_t block, const void *bias, const void *residual,
     const ptrdiff_t *residual_row, int relu) {
-    vec_float bad[4] = {{0}}; /* each waits for itself alone */
+    vec_float bad = {0};
     for (ptrdiff_t p = 0; p < pixels; p += 2 * levels, src = (const T *)src + tile_stride)
         for (int v = 0; v < vectors; v++) {
             const T *in = (const T *)src + v * LANES;
@@ -128,7 +128,7 @@ static inline __attribute__((always_inline)) int strassen_output(
                 UNROLL for (int q = 0; q < 2 * levels; q++) {
                     const ptrdiff_t at = q * block + v * LANES;
                     vec_float y = c[2 * levels * r + q];
-                    bad[(2 * r + q) % 4] += y * 0;
+                    bad += y * 0;
                     if (bias) y += *(const vec_float *)((const T *)bias + at);
                     if (residual) y += *(const vec_float *)((const T *)residual + residual_row[p + r] + at);
                     if (relu) y = relu_float(y);
@@ -136,9 +136,8 @@ static inline __attribute__((always_inline)) int strassen_output(
                 }
             }
         }
-    bad[0] += bad[1] + (bad[2] + bad[3]);
     for (int l = 0; l < LANES; l++)
-        if (bad[0][l] != 0) return 0;
+        if (bad[l] != 0) return 0;
     return 1;
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from fastconv._core.types import Types
 CACHES = [(16 << 10, 0), (32 << 10, 256 << 10), (32 << 10, 512 << 10), (32 << 10, 1 << 20), (48 << 10, 2 << 20),
           (64 << 10, 4 << 20), (192 << 10, 16 << 20)]  # fmt: skip
 FLOAT32 = Types(*(np.dtype("float32"),) * 3)
+ASKED = count()  # a machine of its own each time: blockings are remembered
 
 
 def usual() -> dict[str, Any]:
@@ -31,7 +33,7 @@ def usual() -> dict[str, Any]:
             found[method] = numbers
             return numbers()
 
-    machine = machine_here(np.dtype("float32"), 2)._replace(tuning=Asked("asked", 32 << 10, 1 << 20))
+    machine = machine_here(np.dtype("float32"), 2)._replace(tuning=Asked(f"asked {next(ASKED)}", 32 << 10, 1 << 20))
     for p in problems(machine):
         for method in METHODS:
             for variant in method.variants:

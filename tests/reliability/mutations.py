@@ -17,7 +17,7 @@ class Mutation(NamedTuple):
 
 
 _COMPUTE, _PACK, _TRANSPOSE, _LANES = (f"src/kernels/{name}.h" for name in ("compute", "pack", "transpose", "lanes"))
-_WINOGRAD_H, _WINOGRAD_TILE, _POOL_H = (f"src/kernels/{name}.h" for name in ("winograd", "winograd_tile", "pool"))
+_WINOGRAD_H, _POOL_H = (f"src/kernels/{name}.h" for name in ("winograd", "pool"))
 _REGION, _DIRECT, _LANES_DRIVER, _PRODUCT, _NET = (
     f"src/drivers/{name}.pxi" for name in ("region", "direct", "lanes", "product", "net")
 )
@@ -152,9 +152,9 @@ MUTATIONS = [
         "o[2] = (T)0.5 * WINOGRAD_KA * s + (T)2 * WINOGRAD_KB * t;",
         "o[2] = (T)0.5 * WINOGRAD_KA * s + (T)1.99 * WINOGRAD_KB * t;",
     ),
-    Mutation("winograd: missing bias", _WINOGRAD_TILE, "vec_float y = o[j] + shift;", "vec_float y = o[j];"),
-    Mutation("winograd: values that are not finite go unnoticed", _WINOGRAD_TILE, "bad += y * 0;", ""),
-    Mutation("winograd: whole tiles at the lower border", _WINOGRAD_TILE, "if (i >= rows) break;", ""),
+    Mutation("winograd: missing bias", _WINOGRAD_H, "vec_float y = o[j] + shift;", "vec_float y = o[j];"),
+    Mutation("winograd: values that are not finite go unnoticed", _WINOGRAD_H, "bad += y * 0;", ""),
+    Mutation("winograd: whole tiles at the lower border", _WINOGRAD_H, "if (i >= rows) break;", ""),
     Mutation(
         "winograd weight gradient: a coefficient",
         _WINOGRAD_H,
