@@ -30,21 +30,8 @@ static void KIND(winograd_weights)(void *dst, ptrdiff_t element_stride, ptrdiff_
 static void KIND(winograd_gradient)(const void *src, ptrdiff_t row_stride, ptrdiff_t column_stride,
                                     ptrdiff_t channels, void *dst, ptrdiff_t element_row,
                                     ptrdiff_t element_stride) {
-    for (ptrdiff_t c = 0; c < channels; c += LANES) {
-        vec_float half[EXTENT * TILE], y[TILE], o[EXTENT];
-        const T *in = (const T *)src + c;
-        T *out = (T *)dst + c;
-        UNROLL for (int j = 0; j < TILE; j++) {
-            UNROLL for (int i = 0; i < TILE; i++)
-                y[i] = *(const vec_float *)(in + i * row_stride + j * column_stride);
-            KIND(winograd_gradient_along)(y, o);
-            UNROLL for (int i = 0; i < EXTENT; i++) half[i * TILE + j] = o[i];
-        }
-        UNROLL for (int i = 0; i < EXTENT; i++) {
-            KIND(winograd_gradient_along)(half + i * TILE, o);
-            UNROLL for (int j = 0; j < EXTENT; j++) *(vec_float *)(out + i * element_row + j * element_stride) = o[j];
-        }
-    }
+    winograd_input_tile(KIND(winograd_gradient_along), KIND(winograd_gradient_along), ELEMENTS, TILE, TILE, ~0, ~0, src,
+                        row_stride, column_stride, channels, dst, element_row, element_stride);
 }
 
 /* dst[tap] = (G^T m G)[tap]: the nine weight gradients of one input channel and a panel of output channels. */

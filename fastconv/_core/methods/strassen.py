@@ -112,7 +112,6 @@ def blocking(p: Problem, kind: Kind, images: int, pixels: int) -> Blocking:
     return Blocking(block, part, reduction, panels_per_task)
 
 
-@lru_cache(maxsize=512)
 def cost(p: Problem, kind: Kind) -> int:
     """What it takes, as `estimates` counts: products of blocks in place of the plain sums, sums of blocks, weights."""
     pixels = sum(prod(q.output_size(p.size)) * prod(q.counts) for q in p.passes)

@@ -16,6 +16,7 @@ from ..._core.conv_plan import ConvPlan
 from ..._core.layouts import INWARD, OUTWARD, WEIGHT_OUTWARD
 from ..._core.methods.method import Before
 from ..._core.problem import Use
+from ..._core.select import wish_for_scaled
 from ..._core.types import FLOATS
 from ..._core.words import Shape
 from ...functional import CONVOLUTIONS, TRANSPOSED
@@ -158,8 +159,8 @@ def _plan_of(
     key = ("plan", x.shape[1:], x.dtype, fused)
     plan: ConvPlan | None = call.state.get(key)
     if plan is None:
-        if call.get("before"):  # plain sums take the chain along: worth more than fewer products (2 to 4 % of DenseNet)
-            options = {**options, "algorithm": "direct"}
+        if call.get("before"):
+            options = {**options, "algorithm": wish_for_scaled()}
         plan = call.state[key] = prepared(
             Use.NETWORK, (x.shape[0], *x.shape[2:], x.shape[1]), w.transpose(WEIGHT_OUTWARD[w.ndim]), b,
             data_format="channels_last", activation=fused, **options, **call.halves,
